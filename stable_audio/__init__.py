@@ -1,0 +1,36 @@
+"""Stable Audio: train and run audio diffusion models described by one JSON file.
+
+Names are resolved on first use, so that ``import stable_audio`` stays instant and ``--help`` does not
+pay for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_config": "stable_audio.config",
+    "create_model_from_config": "stable_audio.factory",
+    "load_model": "stable_audio.checkpoints",
+    "generate": "stable_audio.inference",
+}
+__all__ = ["__version__", "create_model_from_config", "generate", "load_config", "load_model"]
+
+if TYPE_CHECKING:
+    from stable_audio.checkpoints import load_model
+    from stable_audio.config import load_config
+    from stable_audio.factory import create_model_from_config
+    from stable_audio.inference import generate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'stable_audio' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

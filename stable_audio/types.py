@@ -1,0 +1,126 @@
+"""Names that every other module shares: axis letters, slots and the conditioning that fills them.
+
+Axis letters in shapes: b batch, c channels, n length (samples or latent frames), l tokens, h heads,
+d features.
+
+The contract between conditioners and backbones is `Conditioning`: tensors already in the slot that the
+backbone reads. Conditioners never see the backbone, backbones never see conditioner ids.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Metadata = dict[str, Any]
+"""Raw description of one clip: prompt, seconds_total, padding_mask, path, ..."""
+
+ConditionTensors = dict[str, tuple[Tensor, "Tensor | None"]]
+"""Conditioner id -> (tensor, mask). Mask: (b l) bool, True = valid, or None."""
+
+
+class Slot(str, Enum):
+    """Where a backbone takes conditioning in."""
+
+    CROSS_ATTN = "cross_attn"
+    GLOBAL = "global"
+    PREPEND = "prepend"
+    INPUT_CONCAT = "input_concat"
+
+
+_FIELD_OF_SLOT = {
+    Slot.CROSS_ATTN: "cross_attn",
+    Slot.GLOBAL: "global_",
+    Slot.PREPEND: "prepend",
+    Slot.INPUT_CONCAT: "input_concat",
+}
+_TENSOR_FIELDS = ("cross_attn", "cross_attn_mask", "global_", "prepend", "prepend_mask", "input_concat")
+_TOKEN_FIELDS = (("cross_attn", "cross_attn_mask"), ("prepend", "prepend_mask"))
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Conditioning of a batch, one tensor per slot; a slot that is not used is None.
+
+    cross_attn (b l d) with cross_attn_mask (b l) bool; global_ (b d); prepend (b l d) with prepend_mask;
+    input_concat (b c n). `prepared` belongs to the backbone: what its `prepare` computed once for a
+    whole generation. Every method that changes a tensor drops it.
+    """
+
+    cross_attn: Tensor | None = None
+    cross_attn_mask: Tensor | None = None
+    global_: Tensor | None = None
+    prepend: Tensor | None = None
+    prepend_mask: Tensor | None = None
+    input_concat: Tensor | None = None
+    prepared: object | None = None
+
+    def slot(self, slot: Slot) -> Tensor | None:
+        """The tensor in `slot`, or None."""
+        return getattr(self, _FIELD_OF_SLOT[slot])
+
+    def present(self) -> frozenset[Slot]:
+        """The slots that hold a tensor."""
+        return frozenset(s for s in Slot if self.slot(s) is not None)
+
+    def replace(self, **changes: Any) -> Conditioning:
+        """A copy with some fields changed; `prepared` is dropped unless it is given."""
+        return dataclasses.replace(self, **{"prepared": None, **changes})
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Apply `fn` to every tensor, masks included."""
+        changed = {n: fn(v) for n in _TENSOR_FIELDS if (v := getattr(self, n)) is not None}
+        return self.replace(**changed)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
+        """Move to `device`; floating tensors are cast to `dtype`, masks keep theirs."""
+        return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None))
+
+    def repeat(self, times: int) -> Conditioning:
+        """Repeat the whole batch `times` times: items 0..b-1, 0..b-1, ..."""
+        return self.map(lambda v: v.repeat(times, *([1] * (v.ndim - 1))))
+
+    def index(self, items: Tensor | slice) -> Conditioning:
+        """The batch items in `items`."""
+        return self.map(lambda v: v[items])
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """Join along the batch. Token sequences of different length are padded with zeros, masked out.
+
+        Raises:
+            ValueError: a slot is filled in some parts and empty in others.
+        """
+        if len({p.present() for p in parts}) > 1:
+            found = [sorted(s.value for s in p.present()) for p in parts]
+            raise ValueError(f"conditioning of different slots cannot be joined: {found}")
+        fields: dict[str, Tensor] = {}
+        for tokens, mask in _TOKEN_FIELDS:
+            fields.update(_cat_tokens(parts, tokens, mask))
+        for name in ("global_", "input_concat"):
+            if getattr(parts[0], name) is not None:
+                fields[name] = torch.cat([getattr(p, name) for p in parts])
+        return Conditioning(**fields)
+
+
+def _cat_tokens(parts: Sequence[Conditioning], tokens: str, mask: str) -> dict[str, Tensor]:
+    values = [getattr(p, tokens) for p in parts]
+    masks = [getattr(p, mask) for p in parts]
+    if values[0] is None:
+        return {}
+    length = max(v.shape[1] for v in values)
+    joined = {tokens: torch.cat([F.pad(v, (0, 0, 0, length - v.shape[1])) for v in values])}
+    padded = any(v.shape[1] != length for v in values)
+    if padded or any(m is not None for m in masks):
+        full = [
+            m if m is not None else v.new_ones(v.shape[:2], dtype=torch.bool) for v, m in zip(values, masks)
+        ]
+        joined[mask] = torch.cat([F.pad(m, (0, length - m.shape[1])) for m in full])
+    return joined
