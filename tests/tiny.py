@@ -17,10 +17,18 @@ UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
 
 CONDITIONERS: dict[str, dict[str, Any]] = {
     # name in stable_audio.conditioning.CONDITIONERS: constructor keywords (without output_dim)
+    "int": {"max_val": 9},
+    "number": {"max_val": 10},
+    "list": {"options": ["rock", "pop"]},
+    "clip_text": {"width": 8, "layers": 1, "heads": 2, "max_length": 10, "vocab_size": 258},
 }
 
 CONDITIONER_VALUES: dict[str, list[Any]] = {
     # name in stable_audio.conditioning.CONDITIONERS: three different values that it accepts
+    "int": [1, 5, 9],
+    "number": [0.0, 3.5, 10],
+    "list": ["rock", "pop", "rock"],
+    "clip_text": ["kick", "a bell", ""],
 }
 
 PRETRANSFORMS: dict[str, dict[str, Any]] = {

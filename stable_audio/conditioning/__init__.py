@@ -1,1 +1,21 @@
+"""Metadata -> tensors -> slots of the backbone.
 
+To add a conditioner: one file with a subclass of `Conditioner`, one line here, one entry in tests/tiny.py.
+"""
+
+from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.clip_text import ClipTextConditioner
+from stable_audio.conditioning.multi import MultiConditioner
+from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
+from stable_audio.conditioning.t5 import T5Conditioner
+from stable_audio.conditioning.wiring import SlotWiring
+
+CONDITIONERS: dict[str, type[Conditioner]] = {
+    "int": IntConditioner,
+    "number": NumberConditioner,
+    "list": ListConditioner,
+    "clip_text": ClipTextConditioner,
+    "t5": T5Conditioner,
+}
+
+__all__ = ["CONDITIONERS", "Conditioner", "MultiConditioner", "SlotWiring"]

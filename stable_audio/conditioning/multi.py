@@ -42,7 +42,12 @@ class MultiConditioner(nn.Module):
         self._check(metadata)
         tensors: ConditionTensors = {}
         for key, conditioner in self.conditioners.items():
-            tensors[key] = conditioner([self._value(m, key) for m in metadata], device)
+            if key in self.pre_encoded_keys:
+                continue
+            try:
+                tensors[key] = conditioner([self._value(m, key) for m in metadata], device)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"conditioner '{key}': {error}") from error
         for key in self.pre_encoded_keys:
             tensors[key] = (torch.stack([_as_tensor(self._value(m, key)) for m in metadata]).to(device), None)
         return tensors

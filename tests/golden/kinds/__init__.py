@@ -6,5 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
+from tests.golden.kinds import cond
 
-KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {}
+KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "cond": cond.run,
+}

@@ -1,0 +1,139 @@
+"""CLIP's text transformer, trained together with the backbone (Radford et al. 2021, section 2.4).
+
+At its default size it has the 123,060,480 parameters of the published text encoder, and its parameter
+names below `encoder` are those of Hugging Face's CLIPTextModel, so its weights load unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
+
+
+class ClipTextConditioner(Conditioner):
+    """Prompts -> token features or one pooled vector.
+
+    Args:
+        width, layers, heads, max_length, vocab_size: size of the transformer; defaults are CLIP's.
+        tokenizer: None for bytes (no download, any text), or a folder or hub id of a tokenizer whose
+            ids fit `vocab_size` (extra `[text]`).
+        pooled: return the feature at the end token, (b 1 d), as the global slot takes it, instead of all
+            tokens padded with zeros to `max_length`.
+        enable_grad: train the encoder; False freezes it.
+        project_out: add a linear output layer even when `width` equals the output width.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        width: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        max_length: int = 77,
+        vocab_size: int = 49_408,
+        tokenizer: str | None = None,
+        pooled: bool = False,
+        enable_grad: bool = True,
+        project_out: bool = False,
+    ) -> None:
+        super().__init__(dim=width, output_dim=output_dim, project_out=project_out)
+        self.max_length, self.pooled, self.enable_grad = max_length, pooled, enable_grad
+        self.tokenizer: Tokenizer = (
+            ByteTokenizer(vocab_size=vocab_size, max_length=max_length)
+            if tokenizer is None
+            else PretrainedTokenizer(name=tokenizer, max_length=max_length)
+        )
+        self.encoder = ClipTextTransformer(
+            width=width, layers=layers, heads=heads, max_length=max_length, vocab_size=vocab_size
+        )
+        self.encoder.requires_grad_(enable_grad)
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
+        self.to(device)
+        ids, mask = (v.to(device) for v in self.tokenizer([str(v) for v in values]))
+        with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
+            hidden = self.encoder(ids)
+        if self.pooled:
+            last = mask.sum(dim=1) - 1
+            return self.proj_out(hidden[torch.arange(len(ids), device=ids.device), last]).unsqueeze(1), mask[
+                :, :1
+            ]
+        # Causal attention never looks at padding, so only its own outputs have to be cleared.
+        tokens = self.proj_out(hidden) * mask.unsqueeze(-1)
+        missing = self.max_length - tokens.shape[1]
+        return F.pad(tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+
+
+class ClipTextTransformer(nn.Module):
+    """Token and position embeddings, pre-norm causal layers, final norm: ids (b l) -> (b l d)."""
+
+    def __init__(self, *, width: int, layers: int, heads: int, max_length: int, vocab_size: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        if max_length < 3:
+            raise ValueError(f"max_length is {max_length}; a prompt needs at least 3 tokens")
+        self.embeddings = nn.Module()
+        self.embeddings.token_embedding = nn.Embedding(vocab_size, width)
+        self.embeddings.position_embedding = nn.Embedding(max_length, width)
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(ClipTextLayer(width=width, heads=heads) for _ in range(layers))
+        self.final_layer_norm = nn.LayerNorm(width)
+        self._initialise(width, layers)
+
+    def _initialise(self, width: int, layers: int) -> None:
+        # The initialisation of the CLIP paper's code: residual branches shrink with depth.
+        nn.init.normal_(self.embeddings.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.embeddings.position_embedding.weight, std=0.01)
+        for layer in self.encoder.layers:
+            layer.initialise(width, layers)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.embeddings.token_embedding(ids) + self.embeddings.position_embedding(positions)
+        for layer in self.encoder.layers:
+            x = layer(x)
+        return self.final_layer_norm(x)
+
+
+class ClipTextLayer(nn.Module):
+    """Pre-norm causal self-attention, then a QuickGELU feed-forward of four times the width."""
+
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.self_attn = nn.ModuleDict(
+            {n: nn.Linear(width, width) for n in ("k_proj", "v_proj", "q_proj", "out_proj")}
+        )
+        self.layer_norm1 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.layer_norm2 = nn.LayerNorm(width)
+
+    def initialise(self, width: int, layers: int) -> None:
+        branch = width**-0.5 * (2 * layers) ** -0.5
+        for name in ("q_proj", "k_proj", "v_proj"):
+            nn.init.normal_(self.self_attn[name].weight, std=width**-0.5)
+        nn.init.normal_(self.self_attn["out_proj"].weight, std=branch)
+        nn.init.normal_(self.mlp["fc1"].weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.mlp["fc2"].weight, std=branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self._attend(self.layer_norm1(x))
+        hidden = self.mlp["fc1"](self.layer_norm2(x))
+        return x + self.mlp["fc2"](hidden * torch.sigmoid(1.702 * hidden))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        q, k, v = (self._split(self.self_attn[n](x)) for n in ("q_proj", "k_proj", "v_proj"))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.self_attn["out_proj"](out.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

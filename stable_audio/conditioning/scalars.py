@@ -1,0 +1,159 @@
+"""Conditioners for numbers and for choices from a list."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.conditioning.base import Conditioner
+
+logger = logging.getLogger(__name__)
+
+
+class IntConditioner(Conditioner):
+    """A learned embedding per integer.
+
+    Args:
+        min_val, max_val: values are clamped to this range, both ends included.
+        legacy_index: look rows up by the value itself rather than by `value - min_val`, as
+            stable-audio-tools does; only for its checkpoints with `min_val` above 0. Values beyond the
+            last row then share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        min_val: int = 0,
+        max_val: int = 512,
+        legacy_index: bool = False,
+    ) -> None:
+        super().__init__(dim=output_dim, output_dim=output_dim)
+        if max_val < min_val:
+            raise ValueError(f"max_val is {max_val}, below min_val {min_val}; give max_val >= min_val")
+        self.min_val, self.max_val, self.legacy_index = min_val, max_val, legacy_index
+        self.int_embedder = nn.Embedding(max_val - min_val + 1, output_dim)
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b integers -> (b 1 d), mask (b 1)."""
+        clamped = torch.tensor([int(v) for v in values], device=device).clamp(self.min_val, self.max_val)
+        rows = clamped if self.legacy_index else clamped - self.min_val
+        rows = rows.clamp(0, self.int_embedder.num_embeddings - 1)
+        return _single_token(self.int_embedder.to(device)(rows))
+
+
+class NumberConditioner(Conditioner):
+    """Fourier features of a number, then a linear layer.
+
+    Args:
+        min_val, max_val: values are clamped to this range and scaled to [0, 1].
+        fourier_features_type: `learned` frequencies (drawn once, trained), or `expo`: fixed frequencies,
+            log-spaced from 0.5 to 10,000, without parameters.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        min_val: float = 0.0,
+        max_val: float = 1.0,
+        fourier_features_type: Literal["learned", "expo"] = "learned",
+    ) -> None:
+        super().__init__(dim=output_dim, output_dim=output_dim)
+        if max_val <= min_val:
+            raise ValueError(f"max_val is {max_val}, not above min_val {min_val}; give max_val > min_val")
+        self.min_val, self.max_val = min_val, max_val
+        self.embedder = NumberEmbedder(output_dim, features=_FOURIER_FEATURES[fourier_features_type]())
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b numbers -> (b 1 d), mask (b 1)."""
+        self.embedder.to(device)
+        numbers = torch.tensor([float(v) for v in values], dtype=torch.float32, device=device)
+        if not torch.isfinite(numbers).all():
+            raise ValueError(f"a number must be finite, found {values}")
+        scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
+        return _single_token(self.embedder(scaled))
+
+
+class ListConditioner(Conditioner):
+    """A learned embedding per option; anything that is not an option shares row 0.
+
+    Args:
+        options: the known values.
+    """
+
+    def __init__(self, *, output_dim: int, options: list[str]) -> None:
+        super().__init__(dim=output_dim, output_dim=output_dim)
+        self.rows = {option: row for row, option in enumerate(options, start=1)}
+        if len(self.rows) != len(options):
+            raise ValueError(f"options repeat a value: {options}")
+        self._reported: set[str] = set()
+        self.embedder = nn.Embedding(len(options) + 1, output_dim)
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b strings -> (b 1 d), mask (b 1)."""
+        self._report({str(v) for v in values if v not in self.rows})
+        rows = torch.tensor([self.rows.get(v, 0) for v in values], device=device)
+        return _single_token(self.embedder.to(device)(rows))
+
+    def _report(self, unknown: set[str]) -> None:
+        if new := unknown - self._reported:
+            self._reported |= new
+            logger.warning(
+                "%s not in the options %s: the 'unknown' row is used", sorted(new), list(self.rows)
+            )
+
+
+class LearnedFourier(nn.Module):
+    """x (b,) -> [x, sin(2 pi x w), cos(2 pi x w)] (b 257) with 128 trained frequencies w."""
+
+    dim = 257
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn((self.dim - 1) // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = 2 * math.pi * x.unsqueeze(-1) * self.weights
+        return torch.cat([x.unsqueeze(-1), angle.sin(), angle.cos()], dim=-1)
+
+
+class ExpoFourier(nn.Module):
+    """x (b,) -> [cos(2 pi x w), sin(2 pi x w)] (b 256), w log-spaced from 0.5 to 10,000."""
+
+    dim = 256
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = math.log(0.5), math.log(10_000.0)
+        w = torch.linspace(low, high, self.dim // 2, device=x.device).exp()
+        angle = 2 * math.pi * x.unsqueeze(-1) * w
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+_FOURIER_FEATURES = {"learned": LearnedFourier, "expo": ExpoFourier}
+
+
+class NumberEmbedder(nn.Module):
+    """Numbers in [0, 1] -> features. Sine comes before cosine here, unlike in the timestep features."""
+
+    def __init__(self, output_dim: int, *, features: LearnedFourier | ExpoFourier) -> None:
+        super().__init__()
+        self.embedding = nn.Sequential(features, nn.Linear(features.dim, output_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b,) -> (b d), in the dtype of the weights; the angles are computed in float32."""
+        features, linear = self.embedding[0], self.embedding[1]
+        return linear(features(x.float()).to(linear.weight.dtype))
+
+
+def _single_token(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    mask = torch.ones(len(embedding), 1, dtype=torch.bool, device=embedding.device)
+    return embedding.unsqueeze(1), mask
+
+
+__all__: Sequence[str] = ["IntConditioner", "ListConditioner", "NumberConditioner", "NumberEmbedder"]

@@ -1,0 +1,98 @@
+"""Text -> token ids: a byte-level vocabulary that needs no file, or Hugging Face tokenizers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+BYTES = 256
+SPECIAL = 2
+
+
+class Tokenizer(Protocol):
+    """Prompts -> ids (b l) and mask (b l) bool; every row starts with BOS and ends with EOS."""
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as ids 0..255; the last two ids of the vocabulary are BOS and EOS, as in CLIP.
+
+    Args:
+        vocab_size: size of the embedding table it feeds, at least 258.
+        max_length: tokens per prompt, BOS and EOS included; longer prompts are cut, with one warning.
+    """
+
+    def __init__(self, *, vocab_size: int, max_length: int) -> None:
+        if vocab_size < BYTES + SPECIAL:
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but bytes with BOS and EOS need at least {BYTES + SPECIAL}"
+            )
+        self.bos, self.eos = vocab_size - 2, vocab_size - 1
+        self.max_length = max_length
+        self._warned = False
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """b prompts -> ids (b l), mask (b l); l is the longest prompt of the batch."""
+        rows = [self._ids(text) for text in texts]
+        length = max(len(r) for r in rows)
+        ids = torch.tensor([r + [self.eos] * (length - len(r)) for r in rows])
+        mask = torch.tensor([[True] * len(r) + [False] * (length - len(r)) for r in rows])
+        return ids, mask
+
+    def _ids(self, text: str) -> list[int]:
+        data = " ".join(text.lower().split()).encode()
+        room = self.max_length - SPECIAL
+        if len(data) > room and not self._warned:
+            self._warned = True
+            logger.warning("prompt of %d bytes cut to %d (raise 'max_length'): %.60s", len(data), room, text)
+        return [self.bos, *data[:room], self.eos]
+
+
+class PretrainedTokenizer:
+    """A Hugging Face tokenizer with BOS and EOS, such as CLIP's.
+
+    Args:
+        name: local folder or hub id. max_length: tokens per prompt, longer ones are cut.
+    """
+
+    def __init__(self, *, name: str, max_length: int) -> None:
+        self._tokenizer: Any = load_tokenizer(name)
+        self.max_length = max_length
+        self.eos: int = self._tokenizer.eos_token_id
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """b prompts -> ids (b l), mask (b l)."""
+        batch = self._tokenizer(
+            texts, truncation=True, max_length=self.max_length, padding="longest", return_tensors="pt"
+        )
+        return batch["input_ids"], batch["attention_mask"].bool()
+
+
+def load_tokenizer(name: str) -> Any:
+    """A Hugging Face tokenizer from a local folder or hub id.
+
+    Raises:
+        ImportError: transformers is missing; names the extra. OSError: nothing usable under `name`.
+    """
+    transformers = import_transformers()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"no tokenizer at '{name}': give a folder that holds one or the id of a public one ({error})"
+        ) from error
+
+
+def import_transformers() -> Any:
+    """The transformers package; a missing one names the extra that brings it."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError('text encoders need transformers: pip install "stable-audio[text]"') from error
+    return transformers

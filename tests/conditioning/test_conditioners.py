@@ -1,0 +1,274 @@
+"""Contract of every conditioner, then what each promises."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stable_audio.conditioning import CONDITIONERS, Conditioner, MultiConditioner, SlotWiring
+from stable_audio.conditioning.clip_text import ClipTextConditioner
+from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
+from stable_audio.conditioning.t5 import T5_SIZES, T5Conditioner, t5_size
+from stable_audio.conditioning.tokenizers import ByteTokenizer
+from stable_audio.types import Conditioning, Slot
+from tests import tiny
+
+WIDTH = 6
+
+
+def build(name: str, **changes: Any) -> Conditioner:
+    torch.manual_seed(0)
+    return CONDITIONERS[name](output_dim=WIDTH, **{**tiny.CONDITIONERS[name], **changes})
+
+
+@pytest.fixture(params=sorted(tiny.CONDITIONERS))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_every_conditioner_is_covered() -> None:
+    """t5 needs weights on disk and has its own tests below."""
+    assert set(CONDITIONERS) - set(tiny.CONDITIONERS) == {"t5"}
+
+
+def test_shape_and_mask(name: str) -> None:
+    values = tiny.CONDITIONER_VALUES[name]
+    tensor, mask = build(name)(values, "cpu")
+    assert tensor.ndim == 3
+    assert tensor.shape[0] == len(values)
+    assert tensor.shape[2] == WIDTH
+    assert mask is not None
+    assert mask.dtype == torch.bool
+    assert mask.shape == tensor.shape[:2]
+    assert tensor[~mask].abs().sum() == 0
+
+
+def test_items_do_not_depend_on_their_batch(name: str) -> None:
+    conditioner, values = build(name).eval(), tiny.CONDITIONER_VALUES[name]
+    together, _ = conditioner(values, "cpu")
+    apart = torch.cat([conditioner([v], "cpu")[0] for v in values])
+    torch.testing.assert_close(together, apart)
+
+
+def test_values_differ_and_train(name: str) -> None:
+    conditioner = build(name)
+    tensor, _ = conditioner(tiny.CONDITIONER_VALUES[name], "cpu")
+    assert not torch.allclose(tensor[0], tensor[1])
+    tensor.square().sum().backward()
+    assert all(p.grad is not None for p in conditioner.parameters())
+
+
+def test_state_round_trip(name: str) -> None:
+    first, second = build(name), CONDITIONERS[name](output_dim=WIDTH, **tiny.CONDITIONERS[name])
+    second.load_state_dict(first.state_dict())
+    values = tiny.CONDITIONER_VALUES[name]
+    torch.testing.assert_close(first(values, "cpu")[0], second(values, "cpu")[0])
+
+
+@given(st.integers(-100, 100), st.integers(3, 9), st.integers(0, 6))
+def test_int_row(value: int, low: int, span: int) -> None:
+    conditioner = IntConditioner(output_dim=1, min_val=low, max_val=low + span)
+    conditioner.int_embedder.weight.data = torch.arange(span + 1.0).unsqueeze(1)
+    tensor, _ = conditioner([value], "cpu")
+    assert tensor.item() == min(max(value, low), low + span) - low
+
+
+def test_int_legacy_index_looks_up_the_value_itself() -> None:
+    conditioner = IntConditioner(output_dim=1, min_val=3, max_val=9, legacy_index=True)
+    conditioner.int_embedder.weight.data = torch.arange(7.0).unsqueeze(1)
+    assert conditioner([0, 5, 9], "cpu")[0].flatten().tolist() == [3, 5, 6]
+
+
+def test_number_closed_form() -> None:
+    conditioner = NumberConditioner(output_dim=WIDTH, min_val=10, max_val=30)
+    embedding, linear = conditioner.embedder.embedding
+    x = torch.tensor([[0.25]])
+    angle = 2 * torch.pi * x * embedding.weights
+    expected = linear(torch.cat([x, angle.sin(), angle.cos()], dim=-1))
+    torch.testing.assert_close(conditioner([15], "cpu")[0][:, 0], expected)
+    torch.testing.assert_close(conditioner([-5], "cpu")[0], conditioner([10], "cpu")[0])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_number_refuses_what_is_not_finite(bad: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        NumberConditioner(output_dim=WIDTH)([bad], "cpu")
+
+
+def test_list_reports_an_unknown_option_once(caplog: pytest.LogCaptureFixture) -> None:
+    conditioner = ListConditioner(output_dim=WIDTH, options=["rock", "jazz"])
+    with caplog.at_level(logging.WARNING):
+        first, _ = conditioner(["polka"], "cpu")
+        conditioner(["polka"], "cpu")
+    assert caplog.text.count("polka") == 1
+    torch.testing.assert_close(first[0, 0], conditioner.embedder.weight[0])
+
+
+@pytest.mark.parametrize(
+    ("factory", "keywords", "match"),
+    [
+        (IntConditioner, {"min_val": 5, "max_val": 4}, "max_val"),
+        (NumberConditioner, {"min_val": 1, "max_val": 1}, "max_val"),
+        (ListConditioner, {"options": ["a", "a"]}, "repeat"),
+        (ClipTextConditioner, {"width": 10, "heads": 3}, "multiple"),
+        (ClipTextConditioner, {"vocab_size": 100, "width": 8, "heads": 1}, "258"),
+        (T5Conditioner, {"t5_model_name": "t5-bse"}, "t5-base"),
+    ],
+)
+def test_wrong_arguments_are_named(factory: type[Conditioner], keywords: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        factory(output_dim=WIDTH, **keywords)
+
+
+@given(st.text(max_size=40))
+def test_bytes_round_trip(text: str) -> None:
+    tokenizer = ByteTokenizer(vocab_size=300, max_length=400)
+    ids, mask = tokenizer([text])
+    row = ids[0][mask[0]].tolist()
+    assert row[0] == tokenizer.bos
+    assert row[-1] == tokenizer.eos
+    assert bytes(row[1:-1]).decode() == " ".join(text.lower().split())
+
+
+def test_long_prompts_are_cut_and_reported(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = ByteTokenizer(vocab_size=258, max_length=8)
+    with caplog.at_level(logging.WARNING):
+        ids, mask = tokenizer(["abcdefghijkl", "a"])
+    assert ids.shape == (2, 8)
+    assert mask.sum(dim=1).tolist() == [8, 3]
+    assert ids[0, -1] == tokenizer.eos
+    assert "max_length" in caplog.text
+
+
+def test_clip_text_has_the_published_size() -> None:
+    with torch.device("meta"):
+        conditioner = ClipTextConditioner(output_dim=768)
+    assert sum(p.numel() for p in conditioner.parameters()) == 123_060_480
+
+
+def test_clip_text_equals_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPTextConfig(
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        vocab_size=300,
+        hidden_act="quick_gelu",
+        attn_implementation="eager",
+    )
+    theirs = transformers.CLIPTextModel(config).eval()
+    ours = ClipTextConditioner(
+        output_dim=16, width=16, layers=2, heads=2, max_length=12, vocab_size=300
+    ).eval()
+    state = {
+        k.removeprefix("text_model."): v for k, v in theirs.state_dict().items() if "position_ids" not in k
+    }
+    ours.encoder.load_state_dict(state)
+    ids, _ = ours.tokenizer(["kick drum", "bell"])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours.encoder(ids), theirs(input_ids=ids).last_hidden_state, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_clip_text_pooled_is_the_end_token() -> None:
+    tokens = build("clip_text", pooled=False).eval()
+    pooled = build("clip_text", pooled=True).eval()
+    pooled.load_state_dict(tokens.state_dict())
+    sequence, mask = tokens(["kick", "a bell"], "cpu")
+    vector, _ = pooled(["kick", "a bell"], "cpu")
+    for row in range(2):
+        torch.testing.assert_close(vector[row, 0], sequence[row, mask[row].sum() - 1])
+
+
+def test_clip_text_frozen() -> None:
+    conditioner = build("clip_text", enable_grad=False)
+    tensor, _ = conditioner(["kick"], "cpu")
+    tensor.sum().backward()
+    assert all(p.grad is None for p in conditioner.encoder.parameters())
+    assert conditioner.proj_out.weight.grad is not None
+
+
+def test_t5_sizes_match_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    from stable_audio.conditioning.t5 import _transformers_config
+
+    for size in T5_SIZES.values():
+        with torch.device("meta"):
+            model = transformers.T5EncoderModel(_transformers_config(size))
+        assert sum(p.numel() for p in model.parameters()) == size.parameters()
+
+
+def test_t5_is_not_loaded_before_its_first_use() -> None:
+    conditioner = T5Conditioner(output_dim=WIDTH, t5_model_name="t5-base")
+    assert conditioner.frozen_parameters() == t5_size("t5-base").parameters()
+    assert set(conditioner.state_dict()) == {"proj_out.weight", "proj_out.bias"}
+
+
+def multi(**keywords: Any) -> MultiConditioner:
+    return MultiConditioner(
+        {n: NumberConditioner(output_dim=WIDTH, max_val=100) for n in ("start", "total")}, **keywords
+    )
+
+
+def test_missing_metadata_is_named() -> None:
+    with pytest.raises(ValueError, match=r"item 1 lacks \['total'\]"):
+        multi()([{"start": 1, "total": 2}, {"start": 1}], "cpu")
+
+
+def test_default_keys_do_not_stick() -> None:
+    conditioner = multi(default_keys={"total": "start"})
+    tensors = conditioner([{"start": 1}, {"start": 1, "total": 50}, {"start": 50, "total": 1}], "cpu")
+    expected = conditioner([{"start": 0, "total": v} for v in (1, 50, 1)], "cpu")
+    torch.testing.assert_close(tensors["total"][0], expected["total"][0])
+
+
+def test_a_bad_value_names_its_conditioner() -> None:
+    with pytest.raises(ValueError, match="conditioner 'total'"):
+        multi()([{"start": 1, "total": "long"}], "cpu")
+
+
+def test_pre_encoded_ids_reach_cross_attention() -> None:
+    conditioner = multi(pre_encoded_keys=["text"])
+    metadata = [{"start": 1, "total": 2, "text": torch.randn(5, WIDTH)} for _ in range(2)]
+    cond = SlotWiring(cross_attn_ids=["start", "text"])(conditioner(metadata, "cpu"))
+    assert cond.cross_attn is not None
+    assert cond.cross_attn.shape == (2, 6, WIDTH)
+    assert cond.cross_attn_mask is not None
+    assert cond.cross_attn_mask.all()
+
+
+def test_wiring_fills_every_slot() -> None:
+    a, b = torch.randn(2, 1, 3), torch.randn(2, 4, 3)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    short, long = torch.randn(2, 2, 4), torch.randn(2, 1, 8)
+    cond = SlotWiring(
+        cross_attn_ids=["b", "a"],
+        global_ids=["a", "a"],
+        prepend_ids=["a"],
+        input_concat_ids=["short", "long"],
+    )({"a": (a, None), "b": (b, mask), "short": (short, None), "long": (long, None)})
+    assert cond.present() == frozenset(Slot)
+    torch.testing.assert_close(cond.cross_attn, torch.cat([b, a], dim=1))
+    assert cond.cross_attn_mask[1].tolist() == [True, True, False, False, True]
+    torch.testing.assert_close(cond.global_, torch.cat([a[:, 0], a[:, 0]], dim=-1))
+    torch.testing.assert_close(cond.input_concat[:, :2], short.repeat_interleave(2, dim=-1))
+    with pytest.raises(KeyError, match="needs conditioning"):
+        SlotWiring(prepend_ids=["c"])({"a": (a, None)})
+
+
+def test_conditioning_cat_pads_tokens() -> None:
+    first = Conditioning(cross_attn=torch.ones(1, 2, 3), cross_attn_mask=torch.ones(1, 2, dtype=torch.bool))
+    second = Conditioning(cross_attn=torch.ones(1, 4, 3))
+    both = Conditioning.cat([first, second])
+    assert both.cross_attn.shape == (2, 4, 3)
+    assert both.cross_attn_mask.sum(dim=1).tolist() == [2, 4]
+    with pytest.raises(ValueError, match="different slots"):
+        Conditioning.cat([first, Conditioning()])
