@@ -1,0 +1,50 @@
+# make demo   train a small text-to-audio model here, render prompts, measure them
+# make test   run the tests
+# make check  tests, lint, format and types
+# Each sets up what it needs in $(VENV).
+
+VENV ?= .venv
+PYTHON ?= python3
+DEMO ?= runs/demo
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test test-fast lint check clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -n 4
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created setup.py scripts/install.py
+	$(PY) scripts/install.py --extras train
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created setup.py scripts/install.py
+	$(PY) scripts/install.py --extras dev
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
+
+demo: install
+	$(PY) scripts/demo.py --out $(DEMO)
+
+test: install-dev
+	$(PY) -m pytest -q
+
+test-fast: install-dev
+	$(PY) -m pytest -q -m "not slow"
+
+lint: install-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Packaging. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# What rendering audio from a model needs, and nothing more: ranges, not pins, so that the package fits
+# into an existing environment.
+CORE = [
+    "torch>=2.6",
+    "numpy>=1.26",
+    "einops>=0.7",
+    "safetensors>=0.4.3",
+    "pydantic>=2.7,<3",
+    "soundfile>=0.12.1",
+    "soxr>=0.3.7",
+    "scipy>=1.11",
+    "tqdm>=4.65",
+]
+
+EXTRAS = {
+    "train": ["lightning>=2.4,<3", "matplotlib>=3.8", "tensorboard>=2.15"],
+    "text": ["transformers>=4.50", "sentencepiece>=0.2"],
+    "codecs": ["transformers>=4.50", "vector-quantize-pytorch>=1.14"],
+    "x-transformers": ["x-transformers>=2.0"],
+    "wandb": ["wandb>=0.18"],
+    "flash": ["flash-attn>=2.6"],
+    "ui": ["gradio>=5.20"],
+    "av": ["av>=12"],
+    "quantize": ["torchao>=0.9"],
+}
+EXTRAS["dev"] = [
+    *EXTRAS["train"],
+    *EXTRAS["text"],
+    *EXTRAS["codecs"],
+    *EXTRAS["x-transformers"],
+    *EXTRAS["av"],
+    "PyWavelets>=1.6",
+    "auraloss>=0.4",
+    "diffusers>=0.30",
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.11",
+    "torchdiffeq>=0.2.4",
+]
+
+setup(
+    name="stable-audio",
+    version="0.1.0",
+    description="Audio diffusion training and generation from one JSON file",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["stable_audio", "stable_audio.*"]),
+    package_data={"stable_audio": ["py.typed"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["stable-audio = stable_audio.cli:main"]},
+)
