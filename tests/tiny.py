@@ -9,10 +9,28 @@ from typing import Any
 
 BACKBONES: dict[str, dict[str, Any]] = {
     # name in stable_audio.backbones.BACKBONES: constructor keywords (2 to 4 channels, smallest that runs)
+    "DAU1d": {
+        "io_channels": 2,
+        "depth": 2,
+        "n_attn_layers": 1,
+        "channels": [4, 4],
+        "strides": [2],
+        "kernel_size": 3,
+        "cond_dim": 3,
+        "global_cond_dim": 4,
+    },
 }
 
 UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
     # name in stable_audio.backbones.UNCOND_BACKBONES: constructor keywords
+    "DAU1d": {
+        "io_channels": 2,
+        "depth": 2,
+        "n_attn_layers": 1,
+        "channels": [4, 4],
+        "strides": [2],
+        "kernel_size": 3,
+    },
 }
 
 CONDITIONERS: dict[str, dict[str, Any]] = {

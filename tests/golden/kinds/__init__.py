@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import cond
+from tests.golden.kinds import ae, bott, cond, dau1d, pre
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "ae": ae.run,
+    "bott": bott.run,
+    "pre": pre.run,
     "cond": cond.run,
+    "dau1d": dau1d.run,
 }
