@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,9 +94,9 @@ class DiffusionModel(nn.Module):
         """x (b c n), t (b,) -> what the objective predicts (b c n)."""
         return self.backbone(x, t, cond)
 
-    def encode(self, audio: Tensor) -> Tensor:
-        """Audio (b c n) -> latents; the identity without a pretransform."""
-        return audio if self.pretransform is None else self.pretransform.encode(audio)
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Audio (b c n) -> latents; the identity without a pretransform. `noise`: see Pretransform.encode."""
+        return audio if self.pretransform is None else self.pretransform.encode(audio, noise=noise)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> audio (b c n); the identity without a pretransform."""

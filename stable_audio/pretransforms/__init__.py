@@ -1,1 +1,35 @@
+"""Pretransforms: audio <-> the space in which diffusion runs."""
 
+from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
+from stable_audio.pretransforms.coder import Decoder, Encoder
+from stable_audio.pretransforms.conv import fold_weight_norm
+from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
+from stable_audio.pretransforms.patched import PatchedPretransform
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "oobleck": OobleckEncoder,
+}
+
+DECODERS: dict[str, type[Decoder]] = {
+    "oobleck": OobleckDecoder,
+}
+
+PRETRANSFORMS: dict[str, type[Pretransform]] = {
+    "autoencoder": AutoencoderPretransform,
+    "patched": PatchedPretransform,
+}
+
+__all__ = [
+    "BOTTLENECKS",
+    "DECODERS",
+    "ENCODERS",
+    "PRETRANSFORMS",
+    "Autoencoder",
+    "AutoencoderPretransform",
+    "Decoder",
+    "Encoder",
+    "Pretransform",
+    "fold_weight_norm",
+]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
+
+from stable_audio.pretransforms.chunking import in_chunks
 
 
 class Pretransform(nn.Module):
@@ -20,18 +24,58 @@ class Pretransform(nn.Module):
     encoded_channels: int
     downsampling_ratio: int
     needs_weights: bool = False
+    is_discrete: bool = False
 
     def __init__(self, *, enable_grad: bool = False) -> None:
         super().__init__()
         self.enable_grad = enable_grad
 
-    def encode(self, audio: Tensor) -> Tensor:
-        """Audio (b c n) -> latents (b encoded_channels n // downsampling_ratio)."""
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Audio (b c n) -> latents (b encoded_channels n // downsampling_ratio).
+
+        Args:
+            noise: source of the standard normal noise of a VAE, called with a tensor of the wanted
+                shape; None draws from torch's generator. Transforms without chance ignore it.
+        """
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (b c n) -> audio (b io_channels n * downsampling_ratio)."""
         raise NotImplementedError
+
+    def encode_chunked(
+        self,
+        audio: Tensor,
+        *,
+        chunk_size: int = 128,
+        overlap: int = 32,
+        crossfade: int | None = None,
+        noise: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """`encode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
+        return in_chunks(
+            lambda piece: self.encode(piece, noise=noise),
+            audio,
+            chunk_size=chunk_size,
+            overlap=overlap,
+            in_per_frame=self.downsampling_ratio,
+            out_per_frame=1,
+            crossfade=crossfade,
+        )
+
+    def decode_chunked(
+        self, latents: Tensor, *, chunk_size: int = 128, overlap: int = 32, crossfade: int | None = None
+    ) -> Tensor:
+        """`decode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
+        return in_chunks(
+            self.decode,
+            latents,
+            chunk_size=chunk_size,
+            overlap=overlap,
+            in_per_frame=1,
+            out_per_frame=self.downsampling_ratio,
+            crossfade=crossfade,
+        )
 
     def train(self, mode: bool = True) -> Pretransform:
         """A frozen pretransform stays in eval mode whatever its parent does."""

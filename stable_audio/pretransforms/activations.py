@@ -1,0 +1,128 @@
+"""Snake activations and their anti-aliased form."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def snake(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
+    """x + inverse_amplitude * sin^2(frequency * x); three passes over memory where no graph is kept."""
+    if torch.is_grad_enabled() and (x.requires_grad or frequency.requires_grad):
+        return x + inverse_amplitude * torch.sin(frequency * x).square()
+    wave = (x * frequency).sin_().square_()
+    return torch.addcmul(x, wave, inverse_amplitude)
+
+
+class SnakeBeta(nn.Module):
+    """x + sin^2(e^alpha x) / (e^beta + 1e-9), one alpha and beta per channel, on (b c n).
+
+    Liu et al. 2020 (snake), with a separate amplitude as in BigVGAN and both on a log scale.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        frequency = self.alpha.exp()[:, None]
+        return snake(x, frequency, (self.beta.exp() + 1e-9).reciprocal()[:, None])
+
+
+class Snake(nn.Module):
+    """x + sin^2(alpha x) / (alpha + 1e-9) with alpha (1 c 1), the form used by the DAC codec."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return snake(x, self.alpha, (self.alpha + 1e-9).reciprocal())
+
+
+def kaiser_lowpass(cutoff: float, half_width: float, kernel_size: int) -> Tensor:
+    """Kaiser-windowed sinc low-pass (1 1 kernel_size) that sums to 1; cutoff in cycles per sample."""
+    half = kernel_size // 2
+    attenuation = 2.285 * (half - 1) * math.pi * 4 * half_width + 7.95
+    if attenuation > 50:
+        beta = 0.1102 * (attenuation - 8.7)
+    elif attenuation >= 21:
+        beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    else:
+        beta = 0.0
+    window = torch.kaiser_window(kernel_size, periodic=False, beta=beta)
+    centre = 0.5 if kernel_size % 2 == 0 else 0.0
+    time = torch.arange(kernel_size) - half + centre
+    taps = 2 * cutoff * window * torch.sinc(2 * cutoff * time)
+    return (taps / taps.sum()).view(1, 1, kernel_size)
+
+
+class _Upsample(nn.Module):
+    """Zero-stuffing by `ratio` and a low-pass, edges replicated."""
+
+    filter: Tensor
+
+    def __init__(self, ratio: int, kernel_size: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.pad = kernel_size // ratio - 1
+        self.crop_left = self.pad * ratio + (kernel_size - ratio) // 2
+        self.crop_right = self.pad * ratio + (kernel_size - ratio + 1) // 2
+        self.register_buffer("filter", kaiser_lowpass(0.5 / ratio, 0.6 / ratio, kernel_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        x = F.pad(x, (self.pad, self.pad), mode="replicate")
+        taps = self.filter.to(x.dtype).expand(channels, -1, -1)
+        x = self.ratio * F.conv_transpose1d(x, taps, stride=self.ratio, groups=channels)
+        return x[..., self.crop_left : -self.crop_right]
+
+
+class _Lowpass(nn.Module):
+    """A low-pass followed by decimation by `ratio`, edges replicated."""
+
+    filter: Tensor
+
+    def __init__(self, ratio: int, kernel_size: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.pads = (kernel_size // 2 - (kernel_size % 2 == 0), kernel_size // 2)
+        self.register_buffer("filter", kaiser_lowpass(0.5 / ratio, 0.6 / ratio, kernel_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        x = F.pad(x, self.pads, mode="replicate")
+        taps = self.filter.to(x.dtype).expand(channels, -1, -1)
+        return F.conv1d(x, taps, stride=self.ratio, groups=channels)
+
+
+class _Downsample(nn.Module):
+    def __init__(self, ratio: int, kernel_size: int) -> None:
+        super().__init__()
+        self.lowpass = _Lowpass(ratio, kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lowpass(x)
+
+
+class AntiAliased(nn.Module):
+    """An activation at twice the rate: up x2, activation, down x2 (Karras et al. 2021, BigVGAN)."""
+
+    def __init__(self, act: nn.Module, *, ratio: int = 2, kernel_size: int = 12) -> None:
+        super().__init__()
+        self.act = act
+        self.upsample = _Upsample(ratio, kernel_size)
+        self.downsample = _Downsample(ratio, kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.act(self.upsample(x)))
+
+
+def make_activation(channels: int, *, use_snake: bool, antialias: bool = False) -> nn.Module:
+    """SnakeBeta or ELU, optionally anti-aliased."""
+    act: nn.Module = SnakeBeta(channels) if use_snake else nn.ELU()
+    return AntiAliased(act) if antialias else act

@@ -1,0 +1,281 @@
+"""The autoencoder itself, and the pretransform that puts a diffusion model into its latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.bottlenecks.base import (
+    Bottleneck,
+    DiscreteBottleneck,
+    Info,
+    NoiseSource,
+)
+from stable_audio.pretransforms.chunking import in_chunks
+from stable_audio.pretransforms.coder import Decoder, Encoder
+
+
+class Autoencoder(nn.Module):
+    """encoder -> bottleneck -> decoder, optionally inside another pretransform.
+
+    Args:
+        encoder, decoder: built networks. bottleneck: None passes features on unchanged.
+        latent_dim: channels of the latents, after the bottleneck.
+        downsampling_ratio: audio samples per latent frame, the inner pretransform included.
+        io_channels: audio channels; `in_channels`, `out_channels` where they differ.
+        soft_clip: tanh at the very end of `decode`.
+        pretransform: applied before the encoder and undone after the decoder.
+        sample_rate: Hz of the audio that it was made for, if known.
+
+    Raises:
+        ValueError: parts that disagree, with the numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        decoder: Decoder,
+        latent_dim: int,
+        downsampling_ratio: int,
+        io_channels: int,
+        bottleneck: Bottleneck | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        soft_clip: bool = False,
+        pretransform: Pretransform | None = None,
+        sample_rate: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.bottleneck = bottleneck
+        self.pretransform = pretransform
+        self.latent_dim, self.downsampling_ratio = latent_dim, downsampling_ratio
+        self.io_channels = io_channels
+        self.in_channels = io_channels if in_channels is None else in_channels
+        self.out_channels = io_channels if out_channels is None else out_channels
+        self.soft_clip = soft_clip
+        self.sample_rate = sample_rate
+        self._check_agreement()
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether latents have tokens."""
+        return isinstance(self.bottleneck, DiscreteBottleneck)
+
+    def encode(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Audio (b in_channels n) -> latents (b latent_dim n // downsampling_ratio)."""
+        return self.encode_with_info(audio, noise=noise)[0]
+
+    def encode_with_info(self, audio: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
+        """As `encode`; also the bottleneck's loss terms and `pre_bottleneck_latents`."""
+        return self.compress(self.encode_features(audio), noise=noise)
+
+    def encode_features(self, audio: Tensor) -> Tensor:
+        """Audio -> what the encoder makes of it, before the bottleneck (b encoder.latent_dim n)."""
+        if self.pretransform is not None:
+            audio = self.pretransform.encode(audio)
+        return self.encoder(audio)
+
+    def compress(self, features: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
+        """Features -> latents and the bottleneck's loss terms."""
+        info: Info = {"pre_bottleneck_latents": features}
+        if self.bottleneck is None:
+            return features, info
+        latents, terms = self.bottleneck.encode(features, noise=noise)
+        return latents, {**info, **terms}
+
+    def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Latents (b latent_dim n) -> audio (b out_channels n * downsampling_ratio)."""
+        return self.decode_features(self.expand(latents, noise=noise))
+
+    def expand(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Latents -> what the decoder takes in."""
+        return latents if self.bottleneck is None else self.bottleneck.decode(latents, noise=noise)
+
+    def decode_features(self, features: Tensor) -> Tensor:
+        """What the decoder takes in -> audio."""
+        audio = self.decoder(features)
+        if self.pretransform is not None:
+            audio = self.pretransform.decode(audio)
+        return torch.tanh(audio) if self.soft_clip else audio
+
+    def encode_chunked(
+        self,
+        audio: Tensor,
+        *,
+        chunk_size: int = 128,
+        overlap: int = 32,
+        crossfade: int | None = None,
+        noise: NoiseSource | None = None,
+    ) -> Tensor:
+        """`encode` in flat memory. The bottleneck sees the joined features, so that its noise, and hence
+        the latents, are those of one pass."""
+        features = in_chunks(
+            self.encode_features,
+            audio,
+            chunk_size=chunk_size,
+            overlap=overlap,
+            in_per_frame=self.downsampling_ratio,
+            out_per_frame=1,
+            crossfade=crossfade,
+        )
+        return self.compress(features, noise=noise)[0]
+
+    def decode_chunked(
+        self,
+        latents: Tensor,
+        *,
+        chunk_size: int = 128,
+        overlap: int = 32,
+        crossfade: int | None = None,
+        noise: NoiseSource | None = None,
+    ) -> Tensor:
+        """`decode` in flat memory: only the output grows with the length."""
+        return in_chunks(
+            self.decode_features,
+            self.expand(latents, noise=noise),
+            chunk_size=chunk_size,
+            overlap=overlap,
+            in_per_frame=1,
+            out_per_frame=self.downsampling_ratio,
+            crossfade=crossfade,
+        )
+
+    def encode_audio(self, audio: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
+        """`encode_chunked(audio, **options)` where `chunked`, else `encode`."""
+        return self.encode_chunked(audio, **options) if chunked else self.encode(audio)  # type: ignore[arg-type]
+
+    def decode_audio(self, latents: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
+        """`decode_chunked(latents, **options)` where `chunked`, else `decode`."""
+        return self.decode_chunked(latents, **options) if chunked else self.decode(latents)  # type: ignore[arg-type]
+
+    def encode_tokens(self, audio: Tensor) -> Tensor:
+        """Audio -> tokens (b q n) of a discrete bottleneck."""
+        self._quantizer()
+        return self.encode_with_info(audio)[1]["tokens"]
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens (b q n) -> audio."""
+        return self.decode(self._quantizer().decode_tokens(tokens))
+
+    def _quantizer(self) -> DiscreteBottleneck:
+        if not isinstance(self.bottleneck, DiscreteBottleneck):
+            found = "no bottleneck" if self.bottleneck is None else type(self.bottleneck).__name__
+            raise TypeError(f"tokens need a discrete bottleneck (rvq, dac_rvq, fsq, ...); this has {found}")
+        return self.bottleneck
+
+    def _check_agreement(self) -> None:
+        inner, bottleneck = self.pretransform, self.bottleneck or Bottleneck()
+        inner_ratio = 1 if inner is None else inner.downsampling_ratio
+        wanted = {
+            "encoder downsampling": (
+                self.encoder.downsampling_ratio * inner_ratio,
+                self.downsampling_ratio,
+            ),
+            "decoder upsampling": (self.decoder.downsampling_ratio * inner_ratio, self.downsampling_ratio),
+            "encoder input channels": (
+                self.encoder.in_channels,
+                self.in_channels if inner is None else inner.encoded_channels,
+            ),
+            "decoder output channels": (
+                self.decoder.out_channels,
+                self.out_channels if inner is None else inner.encoded_channels,
+            ),
+            "encoder output channels": (
+                self.encoder.latent_dim,
+                self.latent_dim * bottleneck.input_multiple,
+            ),
+            "decoder input channels": (
+                self.decoder.latent_dim,
+                self.latent_dim + bottleneck.decoder_channels_added,
+            ),
+        }
+        problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
+        if problems:
+            raise ValueError(
+                f"the parts of the autoencoder do not fit latent_dim={self.latent_dim}, "
+                f"downsampling_ratio={self.downsampling_ratio}, io_channels={self.io_channels}: "
+                + "; ".join(problems)
+            )
+
+
+class AutoencoderPretransform(Pretransform):
+    """Diffusion in the latents of an autoencoder (state keys `model.*`).
+
+    Args:
+        model: the autoencoder.
+        scale: latents are divided by it, so that their std is near 1 for the diffusion model.
+        model_half: run the autoencoder in float16; inputs and outputs stay float32.
+        iterate_batch: one item at a time, which bounds memory. chunked: pieces of 128 frames.
+    """
+
+    needs_weights = True
+
+    def __init__(
+        self,
+        *,
+        model: Autoencoder,
+        scale: float = 1.0,
+        model_half: bool = False,
+        iterate_batch: bool = False,
+        chunked: bool = False,
+        enable_grad: bool = False,
+    ) -> None:
+        super().__init__(enable_grad=enable_grad)
+        if scale <= 0:
+            raise ValueError(f"scale of the autoencoder pretransform must be positive, found {scale}")
+        self.model = model.half() if model_half else model
+        self.scale, self.model_half = scale, model_half
+        self.iterate_batch, self.chunked = iterate_batch, chunked
+        self.io_channels = model.io_channels
+        self.encoded_channels = model.latent_dim
+        self.downsampling_ratio = model.downsampling_ratio
+        self.is_discrete = model.is_discrete
+        self.freeze_unless_trained()
+
+    @property
+    def sample_rate(self) -> int | None:
+        return self.model.sample_rate
+
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        step = self.model.encode_chunked if self.chunked else self.model.encode
+        return self._run(lambda x: step(x, noise=noise), audio) / self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        step = self.model.decode_chunked if self.chunked else self.model.decode
+        return self._run(step, latents * self.scale)
+
+    def encode_chunked(
+        self,
+        audio: Tensor,
+        *,
+        chunk_size: int = 128,
+        overlap: int = 32,
+        crossfade: int | None = None,
+        noise: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        options = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
+        return self._run(lambda x: self.model.encode_chunked(x, noise=noise, **options), audio) / self.scale
+
+    def decode_chunked(
+        self, latents: Tensor, *, chunk_size: int = 128, overlap: int = 32, crossfade: int | None = None
+    ) -> Tensor:
+        options = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
+        return self._run(lambda x: self.model.decode_chunked(x, **options), latents * self.scale)
+
+    def tokenize(self, audio: Tensor) -> Tensor:
+        """Audio -> tokens (b q n) of a discrete bottleneck."""
+        return self.model.encode_tokens(audio)
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens (b q n) -> audio."""
+        return self.model.decode_tokens(tokens)
+
+    def _run(self, step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        x = x.half() if self.model_half else x
+        y = torch.cat([step(item) for item in x.split(1)]) if self.iterate_batch else step(x)
+        return y.float() if self.model_half else y

@@ -1,0 +1,62 @@
+"""What every bottleneck offers: encoder features <-> latents, with what training needs on the side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NoiseSource = Callable[[Tensor], Tensor]
+"""Called with a tensor, returns standard normal noise of its shape, dtype and device."""
+
+Info = dict[str, Any]
+"""Loss terms and by-products of an encoding, by name."""
+
+
+def draw(noise: NoiseSource | None, like: Tensor) -> Tensor:
+    """Noise of the shape of `like`, from `noise` or else from torch's generator."""
+    return torch.randn_like(like) if noise is None else noise(like)
+
+
+class Bottleneck(nn.Module):
+    """Base of the bottlenecks: the identity.
+
+    Attributes:
+        input_multiple: encoder channels per latent channel (2 where mean and scale come in).
+        decoder_channels_added: channels that `decode` appends for the decoder.
+        loss_weights: {name in info: weight} of the terms that training adds, unless a config says else.
+    """
+
+    input_multiple: int = 1
+    decoder_channels_added: int = 0
+    loss_weights: dict[str, float] = {}  # noqa: RUF012
+
+    def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
+        """Encoder output (b c*input_multiple n) -> latents (b c n) and loss terms."""
+        return x, {}
+
+    def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Latents (b c n) -> decoder input (b c+decoder_channels_added n)."""
+        return latents
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether latents have tokens."""
+        return isinstance(self, DiscreteBottleneck)
+
+
+class DiscreteBottleneck(Bottleneck):
+    """Base of the quantisers. `info["tokens"]` of encode is (b q n) int64.
+
+    Attributes:
+        num_quantizers: tokens per latent frame. codebook_size: values that a token takes.
+    """
+
+    num_quantizers: int
+    codebook_size: int
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Tokens (b q n) -> latents (b c n), as they leave encode; fewer quantisers than trained will do."""
+        raise NotImplementedError

@@ -1,0 +1,73 @@
+"""What encoders and decoders of an autoencoder declare, so that a mismatch is found when they are joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Encoder(nn.Module):
+    """Audio (b in_channels n) -> features (b latent_dim n / downsampling_ratio).
+
+    `latent_dim` counts what leaves the encoder, before the bottleneck (twice the latents for a VAE).
+    """
+
+    in_channels: int
+    latent_dim: int
+    downsampling_ratio: int
+
+    def forward(self, audio: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Decoder(nn.Module):
+    """Features (b latent_dim n) -> audio (b out_channels n * downsampling_ratio)."""
+
+    latent_dim: int
+    out_channels: int
+    downsampling_ratio: int
+
+    def forward(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Checkpointed(nn.Module):
+    """A module that recomputes its activations in the backward pass when `gradient_checkpointing` is set."""
+
+    gradient_checkpointing: bool = False
+
+    def run(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self.run, x, use_reentrant=False)
+        return self.run(x)
+
+
+def set_gradient_checkpointing(module: nn.Module, enabled: bool = True) -> None:
+    """Trade compute for memory in every `Checkpointed` part of `module`; inference is not affected."""
+    for part in module.modules():
+        if isinstance(part, Checkpointed):
+            part.gradient_checkpointing = enabled
+
+
+def check_stages(strides: Sequence[int], **lists: Sequence[object]) -> int:
+    """The product of `strides`, after checking that every list has one entry per stride.
+
+    Raises:
+        ValueError: with the name and both lengths.
+    """
+    for name, values in lists.items():
+        if len(values) != len(strides):
+            raise ValueError(
+                f"{name} has {len(values)} entries and strides {len(strides)}; give one per stage: "
+                f"{name}={list(values)}, strides={list(strides)}"
+            )
+    if any(s < 1 for s in strides):
+        raise ValueError(f"strides must be at least 1, found {list(strides)}")
+    return math.prod(strides)

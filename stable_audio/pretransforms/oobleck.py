@@ -1,0 +1,180 @@
+"""Oobleck: the convolutional encoder and decoder of the Stable Audio autoencoders."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.pretransforms.activations import make_activation
+from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages
+from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
+
+
+class ResidualUnit(Checkpointed):
+    """x + conv1(act(conv7(act(x)))), the conv7 dilated."""
+
+    def __init__(self, channels: int, *, dilation: int, use_snake: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            make_activation(channels, use_snake=use_snake),
+            WNConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation),
+            make_activation(channels, use_snake=use_snake),
+            WNConv1d(channels, channels, 1),
+        )
+
+    def run(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def residual_units(channels: int, *, use_snake: bool) -> list[nn.Module]:
+    """Three units with dilations 1, 3, 9."""
+    return [ResidualUnit(channels, dilation=d, use_snake=use_snake) for d in (1, 3, 9)]
+
+
+class EncoderBlock(nn.Module):
+    """Residual units, then a convolution with the stride."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int, use_snake: bool) -> None:
+        super().__init__()
+        # No anti-aliasing here, whatever the encoder asks for: existing checkpoints were trained so.
+        self.layers = nn.Sequential(
+            *residual_units(channels_in, use_snake=use_snake),
+            make_activation(channels_in, use_snake=use_snake),
+            WNConv1d(channels_in, channels_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class _SameConv(WNConv1d):
+    """Even kernel, output as long as the input; pads by hand, where torch would copy and warn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.kernel_size[0] - 1
+        return super().forward(F.pad(x, (total // 2, total - total // 2)))
+
+
+def _upsampler(channels_in: int, channels_out: int, *, stride: int, nearest: bool) -> nn.Module:
+    if nearest:
+        return nn.Sequential(
+            nn.Upsample(scale_factor=stride, mode="nearest"),
+            _SameConv(channels_in, channels_out, 2 * stride, bias=False),
+        )
+    return WNConvTranspose1d(
+        channels_in, channels_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2)
+    )
+
+
+class DecoderBlock(nn.Module):
+    """Upsampling by the stride, then residual units."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        stride: int,
+        use_snake: bool,
+        antialias: bool,
+        nearest: bool,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            make_activation(channels_in, use_snake=use_snake, antialias=antialias),
+            _upsampler(channels_in, channels_out, stride=stride, nearest=nearest),
+            *residual_units(channels_out, use_snake=use_snake),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class OobleckEncoder(Encoder):
+    """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
+
+    Args:
+        in_channels: audio channels. latent_dim: output channels.
+        channels: width before the first stage; stage i ends with `channels * c_mults[i]`.
+        strides: downsampling of each stage. Odd strides round lengths down unevenly.
+        use_snake: SnakeBeta instead of ELU. antialias_activation: for the last activation only.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 2,
+        channels: int = 128,
+        latent_dim: int = 32,
+        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
+        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        use_snake: bool = False,
+        antialias_activation: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.latent_dim = in_channels, latent_dim
+        self.downsampling_ratio = check_stages(strides, c_mults=c_mults)
+        widths = [channels * m for m in (1, *c_mults)]
+        blocks = [
+            EncoderBlock(a, b, stride=s, use_snake=use_snake) for a, b, s in zip(widths, widths[1:], strides)
+        ]
+        self.layers = nn.Sequential(
+            WNConv1d(in_channels, widths[0], 7, padding=3),
+            *blocks,
+            make_activation(widths[-1], use_snake=use_snake, antialias=antialias_activation),
+            WNConv1d(widths[-1], latent_dim, 3, padding=1),
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.layers(audio)
+
+
+class OobleckDecoder(Decoder):
+    """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
+
+    Args:
+        use_nearest_upsample: repeat and convolve instead of a transposed convolution.
+        antialias_activation: for the activations before upsampling and the last one.
+        final_tanh: bound the output to (-1, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int = 2,
+        channels: int = 128,
+        latent_dim: int = 32,
+        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
+        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        use_snake: bool = False,
+        antialias_activation: bool = False,
+        use_nearest_upsample: bool = False,
+        final_tanh: bool = True,
+    ) -> None:
+        super().__init__()
+        self.out_channels, self.latent_dim = out_channels, latent_dim
+        self.downsampling_ratio = check_stages(strides, c_mults=c_mults)
+        widths = [channels * m for m in (1, *c_mults)][::-1]
+        blocks = [
+            DecoderBlock(
+                a,
+                b,
+                stride=s,
+                use_snake=use_snake,
+                antialias=antialias_activation,
+                nearest=use_nearest_upsample,
+            )
+            for a, b, s in zip(widths, widths[1:], strides[::-1])
+        ]
+        self.layers = nn.Sequential(
+            WNConv1d(latent_dim, widths[0], 7, padding=3),
+            *blocks,
+            make_activation(widths[-1], use_snake=use_snake, antialias=antialias_activation),
+            WNConv1d(widths[-1], out_channels, 7, padding=3, bias=False),
+            nn.Tanh() if final_tanh else nn.Identity(),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
