@@ -1,0 +1,37 @@
+"""Checkpoints: read any layout, load strictly, write atomically, export.
+
+| kind of file | how it is recognised | what is in it |
+|---|---|---|
+| training checkpoint | `stable_audio` entry | weights, EMA, optimizer, data position, config |
+| inference file | safetensors with `format: stable-audio` | weights ready to use, config in the metadata |
+| stable-audio-tools, unwrapped | keys `model.*`, `conditioner.*`, `pretransform.*` | weights of a whole model |
+| stable-audio-tools, training | keys `diffusion.*`, `autoencoder.*` and their EMA | the same, wrapped |
+| autoencoder alone | keys `encoder.*`, `decoder.*`, `bottleneck.*` | a pretransform |
+"""
+
+from __future__ import annotations
+
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.checkpoints.loading import (
+    LoadReport,
+    load_model,
+    load_pretrained,
+    load_pretransform,
+    load_weights,
+)
+from stable_audio.checkpoints.saving import export, save_inference_file
+
+__all__ = [
+    "CheckpointError",
+    "LoadReport",
+    "StoredWeights",
+    "export",
+    "load_model",
+    "load_pretrained",
+    "load_pretransform",
+    "load_weights",
+    "read_checkpoint",
+    "resolve",
+    "save_inference_file",
+]

@@ -1,0 +1,243 @@
+"""Reads checkpoint files of every layout, without ever running code from them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.keys import AUTOENCODER_PARTS, OURS, WRAPPERS, starts, strip
+
+FORMAT = "stable-audio"
+FORMAT_VERSION = 1
+TRAINING_ENTRY = "stable_audio"
+_NAMES_IN_FOLDER = (
+    "last.safetensors",
+    "checkpoints/last.safetensors",
+    "last.ckpt",
+    "checkpoints/last.ckpt",
+    "model.safetensors",
+    "model.ckpt",
+)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a file holds.
+
+    Attributes:
+        path: the file. kind: in words, for messages.
+        tensors: weights by the file's own names, training wrapper removed.
+        weights: "ema" or "online": which of the two `tensors` holds.
+        config: the embedded model config, or None.
+        left_out: number of entries that only serve training (optimizer, counters, discriminators, ...).
+    """
+
+    path: Path
+    kind: str
+    tensors: dict[str, Tensor]
+    weights: str = "online"
+    config: dict[str, Any] | None = None
+    left_out: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """True when the file holds an autoencoder and no diffusion model."""
+        return starts(self.tensors, *AUTOENCODER_PARTS) and not starts(self.tensors, OURS, "model.")
+
+
+def resolve(path: str | Path) -> Path:
+    """A file, or the checkpoint that a run's or a model's folder offers.
+
+    Raises:
+        CheckpointError: nothing is there.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        for name in _NAMES_IN_FOLDER:
+            if (path / name).is_file():
+                return path / name
+        single = sorted([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
+        if len(single) == 1:
+            return single[0]
+        found = f"{len(single)} checkpoints" if single else "no checkpoint"
+        raise CheckpointError(f"{path}: the folder has {found}; name the file to load")
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one"
+        )
+    return path
+
+
+def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
+    """Read the weights of a file of any layout, on the CPU.
+
+    Args:
+        use_ema: take the averaged weights where the file has both.
+
+    Raises:
+        CheckpointError: missing, truncated, foreign, or would need to run code to be read.
+    """
+    path = resolve(path)
+    head = _head(path)
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
+        stored = _read_safetensors(path)
+    else:
+        stored = _unwrap(path, load_torch_file(path), use_ema)
+    if stored.config is None:
+        stored = _with_config_beside(stored)
+    return stored
+
+
+def load_torch_file(path: Path) -> dict[str, Any]:
+    """A dictionary written by torch.save, tensors on the CPU, nothing in it executed."""
+    _head(path)
+    try:
+        # Memory-mapped: entries that are not asked for are never read from disk.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0] if str(error) else "not a checkpoint"
+        raise CheckpointError(
+            f"{path}: cannot be read without running code from it or is not a checkpoint "
+            f"({reason[:120]}); re-save it with tensors and plain values only"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: truncated or damaged ({_short(error)}); copy it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, but a dictionary is needed")
+    return content
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty; copy it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull`")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path}: a web page, not the weights; the download failed")
+    return head
+
+
+def _read_safetensors(path: Path) -> StoredWeights:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({_short(error)}); copy it again"
+        ) from error
+    config = json.loads(metadata["config"]) if "config" in metadata else None
+    if metadata.get("format") != FORMAT:
+        return _plain(path, tensors, config)
+    version = int(metadata.get("format_version", 0))
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: written by a newer version (format {version}, this one reads up to {FORMAT_VERSION}); "
+            "upgrade stable-audio"
+        )
+    info = {k: v for k, v in metadata.items() if k not in ("config", "format", "format_version")}
+    return StoredWeights(
+        path, "inference file", tensors, metadata.get("weights", "online"), config, info=info
+    )
+
+
+def _unwrap(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
+    if TRAINING_ENTRY in content:
+        return _ours(path, content, use_ema)
+    config = content.get("model_config")
+    state = content.get("state_dict", content)
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise CheckpointError(
+            f"{path}: no weights found; its entries are {sorted(map(str, content))[:8]}, "
+            "but a 'state_dict' of tensors is needed"
+        )
+    for name, (prefix, average, target) in WRAPPERS.items():
+        if starts(tensors, prefix):
+            return _wrapped(path, name, tensors, (prefix, average, target), use_ema, config)
+    return _plain(path, tensors, config)
+
+
+def _wrapped(
+    path: Path,
+    name: str,
+    tensors: dict[str, Tensor],
+    prefixes: tuple[str, str, str],
+    use_ema: bool,
+    config: dict[str, Any] | None,
+) -> StoredWeights:
+    prefix, average, target = prefixes
+    weights = strip(tensors, prefix)
+    left_out = len(tensors) - len(weights)
+    averaged = {target + k: v for k, v in strip(tensors, average).items()} if use_ema else {}
+    weights.update(averaged)
+    return StoredWeights(
+        path,
+        f"stable-audio-tools training checkpoint ({name})",
+        weights,
+        "ema" if averaged else "online",
+        config,
+        left_out - len(averaged),
+    )
+
+
+def _plain(path: Path, tensors: dict[str, Tensor], config: dict[str, Any] | None) -> StoredWeights:
+    if starts(tensors, OURS):
+        kind = "weights in our layout"
+    elif starts(tensors, "model.", "conditioner.", "pretransform."):
+        kind = "stable-audio-tools weights"
+    elif starts(tensors, *AUTOENCODER_PARTS):
+        kind = "autoencoder alone"
+    else:
+        kind = "weights of unknown layout"
+    return StoredWeights(path, kind, tensors, config=config)
+
+
+def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
+    entry = content[TRAINING_ENTRY]
+    if entry["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: written by a newer version (format {entry['format_version']}, this one reads up to "
+            f"{FORMAT_VERSION}); upgrade stable-audio"
+        )
+    tensors = strip(content["state_dict"], "model.")
+    left_out = len(content["state_dict"]) - len(tensors)
+    average = entry.get("ema") or {}
+    weights = "online"
+    if use_ema and average:
+        weights = "ema"
+        for key, value in average["average"].items():
+            tensors[key] = value.to(tensors[key].dtype)
+    info = {"step": entry.get("step")}
+    return StoredWeights(
+        path, "training checkpoint", tensors, weights, content.get("model_config"), left_out, info
+    )
+
+
+def _with_config_beside(stored: StoredWeights) -> StoredWeights:
+    """Published models keep `model_config.json` in the same folder."""
+    beside = stored.path.with_name("model_config.json")
+    if not beside.is_file():
+        return stored
+    config = json.loads(beside.read_text(encoding="utf-8"))
+    return StoredWeights(
+        stored.path, stored.kind, stored.tensors, stored.weights, config, stored.left_out, stored.info
+    )
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,82 @@
+"""Names of weights: ours, those of stable-audio-tools, and how one becomes the other.
+
+Ours: `backbone.*`, `conditioner.conditioners.<id>.*`, `pretransform.*`. stable-audio-tools keeps the backbone
+in one or two wrappers: `model.model.*` (or `model.*` for an unconditional DAU1d); everything else has the
+same names. An autoencoder alone has no prefix at all; as a pretransform it stands below `pretransform.model.`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from torch import Tensor
+
+OURS = "backbone."
+SAT_BACKBONES = ("model.model.", "model.")
+PRETRANSFORM = "pretransform."
+PRETRANSFORM_MODEL = "pretransform.model."
+
+WRAPPERS: dict[str, tuple[str, str, str]] = {
+    # training wrapper of stable-audio-tools -> (prefix of the weights, prefix of their average, what the
+    # averaged keys are relative to)
+    "diffusion": ("diffusion.", "diffusion_ema.ema_model.", "model."),
+    "autoencoder": ("autoencoder.", "autoencoder_ema.ema_model.", ""),
+    "diffae": ("diffae.", "diffae_ema.ema_model.", ""),
+}
+
+AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "quantizer.")
+
+
+def strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below `prefix`, without it."""
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def starts(keys: Iterable[str], *prefixes: str) -> bool:
+    """Whether any key starts with any of `prefixes`."""
+    return any(k.startswith(prefixes) for k in keys)
+
+
+def our_names(key: str) -> list[str]:
+    """What `key` of a stable-audio-tools file may be called here, likeliest first."""
+    names = [OURS + key[len(p) :] for p in SAT_BACKBONES if key.startswith(p)]
+    return [key, *names] if not names else [*names, key]
+
+
+def to_ours(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """Rename to our layout; of several readings of a key, the one that the model knows is taken."""
+    known = set(known)
+    renamed: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        names = our_names(key)
+        renamed[next((n for n in names if n in known), names[0])] = value
+    return renamed
+
+
+def to_pretransform(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """Rename an autoencoder's weights, with or without prefixes, to keys of our pretransform.
+
+    Args:
+        known: keys of the pretransform itself, such as `model.encoder.layers.0.bias`.
+    """
+    known = set(known)
+    renamed: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        bare = key.removeprefix(PRETRANSFORM)
+        names = [bare, "model." + bare, bare.removeprefix("model.")]
+        renamed[next((n for n in names if n in known), names[0])] = value
+    return renamed
+
+
+def sat_backbone_prefix(config: Mapping[str, object]) -> str:
+    """The prefix that stable-audio-tools gives the backbone of a model with this config."""
+    model = config.get("model")
+    unconditional = config.get("model_type") == "diffusion_uncond"
+    bare = unconditional and isinstance(model, Mapping) and model.get("type") == "DAU1d"
+    return "model." if bare else "model.model."
+
+
+def to_sat(tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> dict[str, Tensor]:
+    """Rename from our layout to the unwrapped one of stable-audio-tools."""
+    prefix = sat_backbone_prefix(config)
+    return {prefix + k[len(OURS) :] if k.startswith(OURS) else k: v for k, v in tensors.items()}

@@ -1,0 +1,203 @@
+"""Puts stored weights into models: strictly, or partly when asked, and always with a report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
+from stable_audio.checkpoints.keys import OURS, PRETRANSFORM, starts, strip, to_ours, to_pretransform
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did with every key.
+
+    Attributes:
+        source: the file and its kind. weights: "ema" or "online".
+        loaded: keys that were copied. missing: keys of the model that the file lacks.
+        mismatched: (key, shape in the file, shape in the model). unused: keys of the file that the model lacks.
+    """
+
+    source: str
+    weights: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key of both sides found its partner."""
+        return not (self.missing or self.mismatched or self.unused)
+
+    def loaded_below(self, prefix: str) -> int:
+        """Number of loaded keys that start with `prefix`."""
+        return sum(k.startswith(prefix) for k in self.loaded)
+
+    def __str__(self) -> str:
+        text = f"{self.source}: {len(self.loaded)} tensors loaded ({self.weights} weights)"
+        shapes = [f"{k} {a} in the file, {b} in the model" for k, a, b in self.mismatched]
+        parts = [
+            _listing("missing from the file", self.missing),
+            _listing("of another shape", shapes),
+            _listing("not used", self.unused),
+        ]
+        return "; ".join([text, *(p for p in parts if p)])
+
+
+def load_weights(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str = "weights",
+    weights: str = "online",
+    partial: bool = False,
+) -> LoadReport:
+    """Copy `tensors`, already in the module's names, into `module`.
+
+    Args:
+        partial: load what fits and report the rest instead of failing.
+
+    Raises:
+        CheckpointError: something is missing, of another shape or unused, or nothing at all fits.
+    """
+    own = module.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    report = LoadReport(
+        source=source,
+        weights=weights,
+        loaded=sorted(fitting),
+        missing=sorted(k for k in own if k not in tensors),
+        mismatched=sorted(
+            (k, tuple(v.shape), tuple(own[k].shape))
+            for k, v in tensors.items()
+            if k in own and v.shape != own[k].shape
+        ),
+        unused=sorted(k for k in tensors if k not in own),
+    )
+    if not report.complete and not partial:
+        raise CheckpointError(
+            f"{report}. The file belongs to another config; load what fits with --partial, or use its own config"
+        )
+    if not fitting and own:
+        raise CheckpointError(f"{report}. Nothing fits this model")
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def load_model(
+    path: str | Path,
+    *,
+    config: Any = None,
+    device: torch.device | str = "cpu",
+    use_ema: bool = True,
+    partial: bool = False,
+) -> tuple[nn.Module, Any]:
+    """Build a model from a checkpoint and its config, with weights, in eval mode.
+
+    Args:
+        path: a file of any layout, or the folder of a run or of a published model.
+        config: path, dictionary or loaded config; default: the one inside the file or beside it.
+        use_ema: the averaged weights where the file has both.
+        partial: see `load_weights`.
+
+    Returns:
+        (model, config).
+
+    Raises:
+        CheckpointError: unreadable file, no config to be found, or weights that do not fit it.
+    """
+    from stable_audio.config import load_config
+    from stable_audio.factory import create_model_from_config
+
+    stored = read_checkpoint(path, use_ema=use_ema)
+    source = config if config is not None else stored.config
+    if source is None:
+        raise CheckpointError(f"{stored.path}: no config inside the file or beside it; give --model-config")
+    loaded_config = load_config(source) if isinstance(source, (str, Path, Mapping)) else source
+    model = create_model_from_config(loaded_config)
+    report = _fill(model, stored, partial=partial)
+    log.info("%s", report)
+    return model.to(device).eval(), loaded_config
+
+
+def load_pretrained(
+    model: nn.Module, path: str | Path, *, use_ema: bool = True, partial: bool = False
+) -> LoadReport:
+    """Start from existing weights: a whole model, or an autoencoder, which goes into the pretransform.
+
+    Raises:
+        CheckpointError: the file does not fit; see `load_weights`.
+    """
+    stored = read_checkpoint(path, use_ema=use_ema)
+    pretransform = getattr(model, "pretransform", None)
+    if stored.is_autoencoder and isinstance(pretransform, nn.Module):
+        return _fill_pretransform(pretransform, stored, partial=partial)
+    return _fill(model, stored, partial=partial)
+
+
+def load_pretransform(
+    model: nn.Module, path: str | Path, *, use_ema: bool = True, partial: bool = False
+) -> LoadReport:
+    """Load the pretransform from an autoencoder's checkpoint or from that of a whole model.
+
+    Raises:
+        CheckpointError: the model has no pretransform with weights, or the file does not fit it.
+    """
+    pretransform = getattr(model, "pretransform", None)
+    if not isinstance(pretransform, nn.Module) or not pretransform.state_dict():
+        raise CheckpointError(f"{path}: the model has no pretransform with weights to load this into")
+    return _fill_pretransform(pretransform, read_checkpoint(path, use_ema=use_ema), partial=partial)
+
+
+def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    known = model.state_dict().keys()
+    tensors = dict(stored.tensors) if starts(stored.tensors, OURS) else to_ours(stored.tensors, known)
+    return load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
+
+
+def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    whole = starts(stored.tensors, PRETRANSFORM)
+    tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
+    tensors = to_pretransform(tensors, pretransform.state_dict().keys())
+    report = load_weights(
+        pretransform,
+        tensors,
+        source=f"{_source(stored)}, into the pretransform",
+        weights=stored.weights,
+        partial=partial,
+    )
+    return _below(report, PRETRANSFORM)
+
+
+def _below(report: LoadReport, prefix: str) -> LoadReport:
+    """The same report with keys as the whole model names them."""
+    return LoadReport(
+        report.source,
+        report.weights,
+        [prefix + k for k in report.loaded],
+        [prefix + k for k in report.missing],
+        [(prefix + k, a, b) for k, a, b in report.mismatched],
+        report.unused,
+    )
+
+
+def _source(stored: StoredWeights) -> str:
+    return f"{stored.path} ({stored.kind})"
+
+
+def _listing(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{len(names)} {what}: {shown}"

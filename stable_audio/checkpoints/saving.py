@@ -1,0 +1,107 @@
+"""Writes weights: the small inference file beside each checkpoint, and exports to other layouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.files import FORMAT, FORMAT_VERSION
+from stable_audio.checkpoints.keys import to_sat
+
+Layout = Literal["ours", "sat"]
+
+
+def save_inference_file(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    weights: str = "online",
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a safetensors file that needs nothing else: weights, config and format version.
+
+    Args:
+        tensors: weights in our layout. weights: "ema" or "online", kept in the metadata.
+        info: further facts for the metadata, such as the step.
+    """
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "weights": weights,
+        "config": json.dumps(config),
+        **{k: str(v) for k, v in (info or {}).items()},
+    }
+    with atomic_write(path) as temporary:
+        save_file(_storable(tensors), str(temporary), metadata)
+    return Path(path)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    config: Mapping[str, Any],
+    layout: Layout = "ours",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model's weights as `.safetensors` or `.ckpt`, in our layout or that of stable-audio-tools.
+
+    Args:
+        config: the model config as a dictionary; it is embedded.
+        dtype: cast floating weights, for example to float16.
+
+    Raises:
+        CheckpointError: unknown layout or suffix.
+    """
+    path = Path(path)
+    if layout not in ("ours", "sat"):
+        raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
+    tensors = {k: _cast(v, dtype) for k, v in model.state_dict().items()}
+    if layout == "ours" and path.suffix == ".safetensors":
+        return save_inference_file(path, tensors, config)
+    if layout == "sat":
+        tensors = to_sat(tensors, config)
+    if path.suffix == ".safetensors":
+        return _save_bare(path, tensors, config)
+    with atomic_write(path) as temporary:
+        torch.save({"state_dict": tensors, "model_config": dict(config)}, temporary)
+    return path
+
+
+def _save_bare(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    from safetensors.torch import save_file
+
+    with atomic_write(path) as temporary:
+        save_file(_storable(tensors), str(temporary), {"config": json.dumps(config)})
+    return path
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors without shared memory, which the format refuses."""
+    seen: set[int] = set()
+    stored: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        value = value.detach().to("cpu").contiguous()
+        # Views of one storage are as unwelcome as the same tensor twice.
+        pointer = value.untyped_storage().data_ptr()
+        if pointer in seen or value.untyped_storage().nbytes() != value.numel() * value.element_size():
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        stored[key] = value
+    return stored

@@ -1,0 +1,197 @@
+"""What training minimises: terms that compare the output of the backbone with its target, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.diffusion.objectives import Objective
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a term may look at.
+
+    Attributes:
+        output, target: what the backbone returned and what it should have (b c n).
+        x0: clean latents. x_t: noisy latents. t: (b,).
+        objective: what `output` stands for.
+        mask: (b 1 n) bool, True where the loss counts; None counts everything.
+    """
+
+    output: Tensor
+    target: Tensor
+    x0: Tensor
+    x_t: Tensor
+    t: Tensor
+    objective: Objective
+    mask: Tensor | None = None
+
+    @cached_property
+    def denoised(self) -> Tensor:
+        """The estimate of x0 that `output` stands for."""
+        return self.objective.denoised(self.output, self.x_t, self.t)
+
+
+Space = Literal["output", "denoised"]
+
+
+class ElementwiseLoss:
+    """Base of the terms that compare number by number.
+
+    Args:
+        space: compare the output with its target, or the denoised estimate with the clean latents.
+    """
+
+    def __init__(self, *, space: Space = "output") -> None:
+        if space not in ("output", "denoised"):
+            raise ValueError(f"space must be 'output' or 'denoised', found '{space}'")
+        self.space = space
+
+    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Loss per element, in the shape of both."""
+        raise NotImplementedError
+
+    def elementwise(self, inputs: LossInputs) -> Tensor:
+        """(b c n), mask not applied."""
+        if self.space == "denoised":
+            return self.compare(inputs.denoised, inputs.x0)
+        return self.compare(inputs.output, inputs.target)
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        """Mean over the elements that count."""
+        return masked_mean(self.elementwise(inputs), inputs.mask)
+
+
+class MSELoss(ElementwiseLoss):
+    """Squared error."""
+
+    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return (found - wanted).square()
+
+
+class L1Loss(ElementwiseLoss):
+    """Absolute error."""
+
+    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return (found - wanted).abs()
+
+
+class HuberLoss(ElementwiseLoss):
+    """Squared error below `delta`, linear beyond: outliers pull less (Huber 1964).
+
+    Args:
+        delta: where the square turns into a line.
+    """
+
+    def __init__(self, *, delta: float = 1.0, space: Space = "output") -> None:
+        super().__init__(space=space)
+        if delta <= 0:
+            raise ValueError(f"delta must be above 0, found {delta}")
+        self.delta = delta
+
+    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+        return F.huber_loss(found, wanted, reduction="none", delta=self.delta)
+
+
+class SpectralLoss:
+    """L1 distance of magnitude spectra along n, of the denoised estimate and the clean latents.
+
+    Blind to phase: it rewards the right spectrum where the waveform cannot be guessed yet.
+
+    Args:
+        n_ffts: window lengths; those longer than the latents are left out. Hop: a quarter.
+    """
+
+    def __init__(self, *, n_ffts: Sequence[int] = (16, 64, 256)) -> None:
+        if not n_ffts or min(n_ffts) < 4:
+            raise ValueError(f"n_ffts needs window lengths of at least 4, found {list(n_ffts)}")
+        self.n_ffts = tuple(n_ffts)
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        mask = 1.0 if inputs.mask is None else inputs.mask
+        found, wanted = (inputs.denoised * mask).float(), (inputs.x0 * mask).float()
+        usable = [n for n in self.n_ffts if n <= found.shape[-1]] or [found.shape[-1]]
+        distances = [(_magnitudes(found, n) - _magnitudes(wanted, n)).abs().mean() for n in usable]
+        return torch.stack(distances).mean()
+
+
+LOSSES: dict[str, type] = {"mse": MSELoss, "l1": L1Loss, "huber": HuberLoss, "spectral": SpectralLoss}
+
+MAIN = "diffusion"
+"""Name of the main term in `training.loss_configs`; it must be elementwise. Absent: mse with weight 1."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted term; `label` is what it is logged as."""
+
+    label: str
+    loss: ElementwiseLoss | SpectralLoss
+    weight: float = 1.0
+
+
+class LossSum:
+    """The weighted sum of the terms; the first is the main one."""
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        if not terms or not isinstance(terms[0].loss, ElementwiseLoss):
+            raise ValueError(
+                f"the first term must be one of mse, l1, huber; found {[t.label for t in terms]}"
+            )
+        self.terms = tuple(terms)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Mapping] | None) -> LossSum:
+        """`{"diffusion": {"type", "weight", "config"}, further names ...}`; the main term is labelled by type."""
+        entries = {MAIN: {"type": "mse"}, **(config or {})}
+        terms = []
+        for name, entry in entries.items():
+            kind = entry.get("type", "mse")
+            if kind not in LOSSES:
+                raise ValueError(f"loss_configs.{name}.type is '{kind}'; allowed: {sorted(LOSSES)}")
+            loss = LOSSES[kind](**(entry.get("config") or {}))
+            terms.append(Term(kind if name == MAIN else name, loss, float(entry.get("weight", 1.0))))
+        return cls(terms)
+
+    def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """(loss, {"<label>_loss": unweighted term})."""
+        values = {f"{t.label}_loss": t.loss(inputs) for t in self.terms}
+        total = sum(t.weight * v for t, v in zip(self.terms, values.values()))
+        return torch.as_tensor(total), {k: v.detach() for k, v in values.items()}
+
+    def per_item(self, inputs: LossInputs) -> Tensor:
+        """The main term per item (b,), for statistics over t."""
+        main = self.terms[0].loss
+        assert isinstance(main, ElementwiseLoss)
+        values = main.elementwise(inputs)
+        if inputs.mask is None:
+            return values.flatten(1).mean(1)
+        weights = inputs.mask.expand_as(values).to(values.dtype).flatten(1)
+        return (values.flatten(1) * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of the elements where the mask (broadcast) is True; all of them without a mask.
+
+    A mask without a single True gives 0, with a gradient of 0.
+    """
+    if mask is None:
+        return values.mean()
+    weights = mask.expand_as(values).to(values.dtype)
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _magnitudes(x: Tensor, n_fft: int) -> Tensor:
+    window = torch.hann_window(n_fft, device=x.device)
+    spectrum = torch.stft(
+        x.flatten(0, -2), n_fft, max(1, n_fft // 4), window=window, center=False, return_complex=True
+    )
+    # The square root has no gradient at 0.
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-8).sqrt()

@@ -1,0 +1,115 @@
+"""The average of weights: its rule, low-precision weights, parts, swapping, storing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from stable_audio.training.ema import EMA
+
+
+class _Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(3, 2)
+        self.conditioner = nn.Linear(2, 2)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+
+def _fill(module: nn.Module, value: float) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(value)
+
+
+def test_decay_follows_the_published_rule() -> None:
+    ema = EMA(nn.Linear(1, 1))
+    decays = []
+    for _ in range(6):
+        ema.update()
+        decays.append(ema.decay())
+    assert decays[:2] == [0.0, 0.0]
+    assert decays[2:] == [pytest.approx(1 - (1 + n) ** -0.75) for n in (1, 2, 3, 4)]
+    ema.step = 10**9
+    assert ema.decay() == 0.9999
+
+
+def test_average_is_the_closed_form() -> None:
+    module = nn.Linear(1, 1)
+    ema = EMA(module)
+    expected = None
+    for k in range(1, 8):
+        _fill(module, float(k * k))
+        ema.update()
+        # The third update still copies: the average starts there, as in the reference.
+        weight = 1 - ema.decay() if k > 3 else 1.0
+        expected = float(k * k) if expected is None else expected + weight * (k * k - expected)
+    assert ema.average["weight"].item() == pytest.approx(expected)
+
+
+def test_bfloat16_weights_are_averaged_in_float32() -> None:
+    module = nn.Linear(1, 1).to(torch.bfloat16)
+    _fill(module, 1.0)
+    ema = EMA(module)
+    ema.step, ema.initialised = 10**6, True
+    _fill(module, 2.0)
+    for _ in range(50):
+        ema.update()
+    # In bfloat16, 1 + 1e-4 rounds back to 1 and the average would stand still.
+    assert ema.average["weight"].dtype is torch.float32
+    assert ema.average["weight"].item() == pytest.approx(2 - 0.9999**50, rel=1e-5)
+
+
+def test_only_the_named_parts_are_averaged() -> None:
+    ema = EMA(_Small(), parts=["backbone"])
+    assert set(ema.average) == {"backbone.weight", "backbone.bias"}
+    assert set(EMA(_Small()).average) >= {"conditioner.weight", "count"}
+    assert "scratch" not in EMA(_Small()).average
+
+
+def test_integer_buffers_are_copied() -> None:
+    module = _Small()
+    ema = EMA(module)
+    for k in range(5):
+        module.count.fill_(k)
+        ema.update()
+    assert ema.average["count"].item() == 4
+
+
+def test_swapping_restores_the_weights_even_after_an_error() -> None:
+    module = nn.Linear(2, 2)
+    _fill(module, 1.0)
+    ema = EMA(module)
+    _fill(module, 5.0)
+    with pytest.raises(RuntimeError, match="inside"), ema.swapped() as averaged:
+        assert averaged.weight.eq(1).all()
+        raise RuntimeError("inside")
+    assert module.weight.eq(5).all()
+    assert ema.average["weight"].eq(1).all()
+
+
+def test_state_is_restored_exactly() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(2, 2)
+    ema = EMA(module)
+    for k in range(4):
+        _fill(module, float(k))
+        ema.update()
+    other = EMA(nn.Linear(2, 2))
+    other.load_state_dict(ema.state_dict())
+    assert other.decay() == ema.decay()
+    assert all(torch.equal(other.average[k], v) for k, v in ema.average.items())
+
+
+def test_a_foreign_state_is_refused() -> None:
+    with pytest.raises(ValueError, match="other weights"):
+        EMA(nn.Linear(2, 2)).load_state_dict(EMA(_Small()).state_dict())
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="beta"):
+        EMA(nn.Linear(1, 1), beta=1.0)
+    with pytest.raises(ValueError, match="update_every"):
+        EMA(nn.Linear(1, 1), update_every=0)
