@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import ae, bott, cond, dau1d, pre
+from tests.golden.kinds import ae, bott, cond, dau1d, pre, samplers, train_math
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "ae": ae.run,
@@ -14,4 +14,6 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "pre": pre.run,
     "cond": cond.run,
     "dau1d": dau1d.run,
+    "smp": samplers.run,
+    "train": train_math.run,
 }

@@ -1,0 +1,218 @@
+"""Classifier-free guidance, written once for every backbone (Ho & Salimans 2022).
+
+Backbones say what their unconditional branch is (`null`), nothing else; mixing, rescaling, intervals,
+negative conditioning and dropout are here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stable_audio.diffusion.denoiser import Output
+from stable_audio.diffusion.objectives import Objective
+from stable_audio.types import Conditioning, Slot
+
+logger = logging.getLogger(__name__)
+
+Bernoulli = Callable[[int, float], Tensor]
+"""(n, probability) -> (n,) of bool or 0 and 1; 1 = drop."""
+
+_FIELDS = {
+    Slot.CROSS_ATTN: ("cross_attn", "cross_attn_mask"),
+    Slot.PREPEND: ("prepend", "prepend_mask"),
+    Slot.GLOBAL: ("global_", None),
+    Slot.INPUT_CONCAT: ("input_concat", None),
+}
+
+
+class GuidedBackbone(Protocol):
+    """The part of a backbone that guidance uses."""
+
+    default_scale_phi: float
+
+    @property
+    def droppable(self) -> tuple[Slot, ...]: ...
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor: ...
+    def null(self, cond: Conditioning) -> Conditioning | None: ...
+    def drop(self, cond: Conditioning, keep: dict[Slot, Tensor]) -> Conditioning: ...
+    def prepare(self, cond: Conditioning) -> Conditioning: ...
+
+
+class Guidance:
+    """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
+
+    The second half is left out where it cannot matter: cfg_scale 1, a backbone without an unconditional
+    branch, noise levels outside cfg_interval. Conditioning is prepared once per variant.
+
+    Args:
+        cond: conditioning of the batch.
+        cfg_scale: guidance weight, 1 = off.
+        scale_phi: share of the output that is rescaled to the deviation of c over channels (Lin et al.
+            2023, section 3.4); None = the backbone's default.
+        cfg_interval: guide only where low <= sigma(t) <= high, sigma being that of the objective
+            (Kynkaanniemi et al. 2024).
+        negative: what to steer away from: it takes the place of the null conditioning in
+            `negative_slots`; its masked-out tokens stay null.
+        dtype: what the backbone computes in; None = that of x.
+    """
+
+    def __init__(
+        self,
+        backbone: GuidedBackbone,
+        objective: Objective,
+        cond: Conditioning,
+        *,
+        cfg_scale: float = 1.0,
+        scale_phi: float | None = None,
+        cfg_interval: tuple[float, float] = (0.0, 1.0),
+        negative: Conditioning | None = None,
+        negative_slots: Sequence[Slot] = (Slot.CROSS_ATTN,),
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        low, high = cfg_interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {tuple(cfg_interval)}")
+        self._backbone = backbone
+        self._objective = objective
+        self._cond = cond
+        self._cfg_scale = float(cfg_scale)
+        self._scale_phi = backbone.default_scale_phi if scale_phi is None else float(scale_phi)
+        self._interval = (low, high)
+        self._dtype = dtype
+        self._uncond: Conditioning | None = None
+        if self._cfg_scale != 1.0:
+            self._uncond = unconditional(backbone, cond, negative, negative_slots)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Output:
+        """x (b c n), t (b,) -> Output; `uncond` is None where guidance did not act."""
+        if not self._active(t):
+            return Output(self._run(x, t, self._prepared_cond))
+        cond, uncond = self._both_branches(x, t)
+        mixed = uncond + self._cfg_scale * (cond - uncond)
+        return Output(rescaled(mixed, cond, self._scale_phi), uncond)
+
+    def _active(self, t: Tensor) -> bool:
+        if self._uncond is None:
+            return False
+        low, high = self._interval
+        if (low, high) == (0.0, 1.0):
+            return True  # no need to wait for the device to tell t
+        sigma = float(self._objective.alpha_sigma(t[0].float().cpu())[1])
+        return low <= sigma <= high
+
+    def _both_branches(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self._prepared_pair is not None:
+            pair = self._run(torch.cat([x, x]), torch.cat([t, t]), self._prepared_pair)
+            cond, uncond = pair.chunk(2)
+            return cond, uncond
+        return self._run(x, t, self._prepared_cond), self._run(x, t, self._prepared_uncond)
+
+    def _run(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        return self._backbone(x.to(self._dtype or x.dtype), t, cond).to(x.dtype)
+
+    @cached_property
+    def _prepared_cond(self) -> Conditioning:
+        return self._backbone.prepare(self._cond)
+
+    @cached_property
+    def _prepared_uncond(self) -> Conditioning:
+        assert self._uncond is not None
+        return self._backbone.prepare(self._uncond)
+
+    @cached_property
+    def _prepared_pair(self) -> Conditioning | None:
+        """Both branches as one batch; None where their shapes differ (padding would change results)."""
+        if self._uncond is None or _shapes(self._cond) != _shapes(self._uncond):
+            return None
+        return self._backbone.prepare(Conditioning.cat([self._cond, self._uncond]))
+
+
+def unconditional(
+    backbone: GuidedBackbone,
+    cond: Conditioning,
+    negative: Conditioning | None = None,
+    negative_slots: Sequence[Slot] = (Slot.CROSS_ATTN,),
+) -> Conditioning | None:
+    """Null conditioning, with `negative` in `negative_slots`; None when there is nothing to drop."""
+    changes: dict[str, Tensor | None] = {}
+    for slot in negative_slots if negative is not None else ():
+        changes.update(_replacement(cond, negative, slot))
+    null = backbone.null(cond.replace(**changes))
+    if negative is not None and (null is None or not changes):
+        wanted = [s.value for s in negative_slots]
+        logger.warning("negative conditioning has no effect: the backbone cannot take it in %s", wanted)
+    if null is None or negative is None:
+        return null
+    for slot in negative_slots:
+        name, mask_name = _FIELDS[slot]
+        if name not in changes:
+            continue
+        value, mask = negative.slot(slot), getattr(negative, mask_name) if mask_name else None
+        if mask is not None:
+            value = value.where(mask.bool().unsqueeze(-1), null.slot(slot).to(value.dtype))
+        null = null.replace(**{name: value})
+    return null
+
+
+def _replacement(cond: Conditioning, negative: Conditioning, slot: Slot) -> dict[str, Tensor | None]:
+    """The fields of `cond` that `negative` takes over in `slot`, so that null has the right length."""
+    name, mask_name = _FIELDS[slot]
+    old, new = cond.slot(slot), negative.slot(slot)
+    if old is None or new is None:
+        return {}
+    if mask_name is None or old.shape[1] == new.shape[1]:
+        return {name: new}
+    return {name: new, mask_name: getattr(negative, mask_name)}
+
+
+def _shapes(cond: Conditioning) -> list[tuple[int, ...] | None]:
+    return [None if v is None else tuple(v.shape) for v in (cond.slot(s) for s in Slot)]
+
+
+def rescaled(mixed: Tensor, cond: Tensor, phi: float) -> Tensor:
+    """phi mixed std(cond) / std(mixed) + (1 - phi) mixed, deviations over channels at each position.
+
+    One channel has no deviation over channels; it is taken over the length then.
+    """
+    if phi == 0:
+        return mixed
+    dim = 1 if cond.shape[1] > 1 else -1
+    ratio = cond.std(dim=dim, keepdim=True) / mixed.std(dim=dim, keepdim=True).clamp(min=1e-12)
+    return phi * (mixed * ratio) + (1 - phi) * mixed
+
+
+def cfg_dropout(
+    backbone: GuidedBackbone, cond: Conditioning, prob: float, bernoulli: Bernoulli
+) -> Conditioning:
+    """Drop conditioning of single items in training, independently for every droppable slot in use.
+
+    Args:
+        prob: probability of dropping.
+        bernoulli: source of the decisions; called once per slot, cross-attention before prepend.
+    """
+    if not 0 <= prob <= 1:
+        raise ValueError(f"the dropout probability must be between 0 and 1, found {prob}")
+    if prob == 0:
+        return cond
+    keep: dict[Slot, Tensor] = {}
+    for slot in backbone.droppable:
+        value = cond.slot(slot)
+        if value is not None:
+            keep[slot] = ~bernoulli(value.shape[0], prob).to(device=value.device, dtype=torch.bool)
+    return backbone.drop(cond, keep)
+
+
+def seeded_bernoulli(generator: torch.Generator | None) -> Bernoulli:
+    """Decisions drawn from `generator` (CPU)."""
+
+    def draw(n: int, prob: float) -> Tensor:
+        return torch.rand(n, generator=generator) < prob
+
+    return draw

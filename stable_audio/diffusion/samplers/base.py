@@ -1,0 +1,98 @@
+"""What all samplers share.
+
+A sampler is a function `(denoise, x, schedule, *, noise, callback=None, **options) -> x`. It walks the
+levels of `schedule` (in its own space, falling, on the CPU), knows neither conditioning nor guidance nor
+objective, and makes every random draw through `noise`. Its keyword arguments are its options.
+
+Levels are plain numbers in double precision; only x and what is computed from it are tensors (float32).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from stable_audio.diffusion.spaces import Space
+
+StepCallback = Callable[[int, Tensor, float, Tensor], None]
+"""(step, x before the step, its level, denoised estimate there)."""
+
+_NOT_OPTIONS = frozenset({"denoise", "x", "schedule", "noise", "callback"})
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a callback of `sample` is told, by every sampler alike.
+
+    Attributes:
+        i, steps: index of the step and their number (an estimate for adaptive samplers).
+        x: the state before the step, in the scale of the sampler's space. (b c n)
+        level: noise level of x in the sampler's space.
+        t: the level as diffusion time, 0 = data, 1 = noise.
+        sigma: noise scale in x.
+        denoised: estimate of x0 at that level. (b c n)
+    """
+
+    i: int
+    steps: int
+    x: Tensor
+    level: float
+    t: float
+    sigma: float
+    denoised: Tensor
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """A sampler and how it is meant to be used.
+
+    Attributes:
+        fn: the sampler.
+        space: the space of its levels.
+        schedule: its usual schedule (key of SCHEDULES).
+        shifts: whether generation applies the model's distribution shift unless told otherwise.
+        one_by_one: whether items of one batch influence each other (shared adaptive steps).
+        evaluations: network evaluations per step, about.
+        about: one line for people who choose.
+    """
+
+    fn: Callable[..., Tensor]
+    space: Space
+    schedule: str
+    about: str
+    shifts: bool = False
+    one_by_one: bool = False
+    evaluations: int = 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Option -> default."""
+        parameters = inspect.signature(self.fn).parameters.values()
+        return {p.name: p.default for p in parameters if p.name not in _NOT_OPTIONS}
+
+
+def intervals(schedule: Tensor) -> Iterator[tuple[int, float, float]]:
+    """(i, level i, level i + 1) for every step."""
+    levels = schedule.tolist()
+    return ((i, a, b) for i, (a, b) in enumerate(pairwise(levels)))
+
+
+def log_ratio(sigma: float) -> float:
+    """-log sigma, half the log signal-to-noise ratio: the variable in which DPM-Solvers take steps."""
+    return -math.log(sigma)
+
+
+def ancestral_split(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """Split a step to sigma_next: (go down to here, add noise of this deviation).
+
+    The two variances add up to sigma_next^2; eta scales the noise (Song et al. 2020, DDIM, in VE form).
+    """
+    variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
+    up = min(sigma_next, eta * math.sqrt(max(variance, 0.0)))
+    return math.sqrt(max(sigma_next**2 - up**2, 0.0)), up

@@ -1,0 +1,120 @@
+"""`sample`: pure noise -> x0, with any sampler, schedule and objective."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.diffusion.denoiser import Denoiser, Predict
+from stable_audio.diffusion.noise import Noise
+from stable_audio.diffusion.objectives import Objective
+from stable_audio.diffusion.samplers import SAMPLERS, SamplerSpec, StepCallback, StepInfo
+from stable_audio.diffusion.schedules import build_schedule
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.spaces import VP
+
+Callback = Callable[[StepInfo], None]
+
+
+def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
+    """The sampler called `name`, its options checked.
+
+    Raises:
+        ValueError: unknown sampler or option, with what is allowed.
+    """
+    if name not in SAMPLERS:
+        close = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "."
+        raise ValueError(f"unknown sampler '{name}'{hint} Known samplers: {', '.join(SAMPLERS)}")
+    spec = SAMPLERS[name]
+    unknown = [o for o in options if o not in spec.options]
+    if unknown:
+        allowed = ", ".join(spec.options) or "none"
+        raise ValueError(f"sampler '{name}' has no option {unknown}; its options: {allowed}")
+    return spec
+
+
+def starting_point(noise: Tensor, init: Tensor | None, spec: SamplerSpec, level: float) -> Tensor:
+    """x at the first level: alpha init + sigma noise; without init, noise alone.
+
+    In the bounded spaces noise keeps its unit variance even if the first level is below the top: x has
+    about that variance at every level.
+    """
+    alpha, sigma = spec.space.path(level)
+    if init is not None:
+        return alpha * init + sigma * noise
+    return noise * sigma if math.isinf(spec.space.max_level) else noise
+
+
+def sample(
+    predict: Predict,
+    start_noise: Tensor,
+    *,
+    objective: Objective,
+    noise: Noise,
+    sampler: str | None = None,
+    steps: int | None = None,
+    schedule: str | Tensor | None = None,
+    sigma_min: float = 0.01,
+    sigma_max: float = 100.0,
+    rho: float = 1.0,
+    shift: DistributionShift | None = None,
+    init: Tensor | None = None,
+    callback: Callback | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Generate x0 from noise. Runs in float32, whatever `predict` computes in.
+
+    Args:
+        predict: (x (b c n), t (b,)) -> output of the backbone, guided or not.
+        start_noise: (b c n), unit variance.
+        objective: what `predict` returns.
+        noise: source of the draws that the sampler makes on its way.
+        sampler: key of SAMPLERS; None = that of the objective. steps: None = that of the objective.
+        schedule: key of SCHEDULES, None = that of the sampler; or the levels themselves, in the
+            sampler's space, from noise to data.
+        sigma_min, sigma_max, rho: see `build_schedule`.
+        shift: distribution shift of the schedule; the length is that of start_noise.
+        init: (b c n) start from this, noised to the first level, instead of from pure noise.
+        callback: called with a StepInfo at every step.
+        options: options of the sampler, such as eta.
+
+    Returns:
+        (b c n) float32.
+    """
+    options = dict(options or {})
+    spec = resolve_sampler(sampler or objective.default_sampler, options)
+    if isinstance(schedule, Tensor):
+        levels = schedule.detach().to(device="cpu", dtype=torch.float64)
+    else:
+        levels = build_schedule(
+            schedule or spec.schedule,
+            steps or objective.default_steps,
+            space=spec.space,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            rho=rho,
+            shift=shift,
+            length=start_noise.shape[-1],
+        )
+    x = starting_point(start_noise.float(), None if init is None else init.float(), spec, float(levels[0]))
+    denoise = Denoiser(predict, objective, spec.space)
+    return spec.fn(denoise, x, levels, noise=noise, callback=_reporter(callback, spec, levels), **options)
+
+
+def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> StepCallback | None:
+    if callback is None:
+        return None
+    steps = len(levels) - 1
+
+    def report(i: int, x: Tensor, level: float, denoised: Tensor) -> None:
+        _, sigma = spec.space.path(level)
+        t = level if math.isfinite(spec.space.max_level) else VP.level(1.0, level)
+        callback(StepInfo(i=i, steps=steps, x=x, level=level, t=t, sigma=sigma, denoised=denoised))
+
+    return report

@@ -1,0 +1,174 @@
+"""Timestep samplers: the distribution of t in training, and the reproducible stream that feeds them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stable_audio.diffusion.shift import DistributionShift
+
+
+class TimestepSampler:
+    """Base of the distributions of t.
+
+    Attributes:
+        base: the draws that `transform` expects: uniform in [0, 1) or standard normal.
+    """
+
+    base: Literal["uniform", "normal"]
+
+    def transform(self, draws: Tensor) -> Tensor:
+        """Base draws (n,) -> t (n,) in [0, 1]."""
+        raise NotImplementedError
+
+    def __call__(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n independent values of t; training uses `Timesteps`, which spreads them evenly."""
+        draw = torch.rand if self.base == "uniform" else torch.randn
+        return self.transform(draw(n, generator=generator))
+
+
+class Uniform(TimestepSampler):
+    """t uniform in [0, 1)."""
+
+    base = "uniform"
+
+    def transform(self, draws: Tensor) -> Tensor:
+        return draws
+
+
+class LogitNormal(TimestepSampler):
+    """t = sigmoid(z) (Esser et al. 2024, section 3.1, with mean 0 and deviation 1)."""
+
+    base = "normal"
+
+    def transform(self, draws: Tensor) -> Tensor:
+        return torch.sigmoid(draws)
+
+
+class TruncatedLogitNormal(TimestepSampler):
+    """1 - s with s = sigmoid(z) conditioned on s > left_trunc and stretched to [0, 1]: mostly noise.
+
+    z is squeezed into the upper tail through its normal distribution function Phi: sigmoid(Phi^-1(lo +
+    (1 - lo) Phi(z))), with lo = Phi(logit(left_trunc)).
+
+    Args:
+        left_trunc: the lower bound of s, in (0, 1).
+    """
+
+    base = "normal"
+
+    def __init__(self, *, left_trunc: float = 0.075) -> None:
+        if not 0 < left_trunc < 1:
+            raise ValueError(f"left_trunc must be between 0 and 1, found {left_trunc}")
+        self.left_trunc = left_trunc
+
+    def transform(self, draws: Tensor) -> Tensor:
+        left = torch.tensor(self.left_trunc, dtype=torch.float64)
+        low = torch.special.ndtr(torch.logit(left))
+        # float64: Phi saturates near 1, where the inverse is steep.
+        share = low + (1 - low) * torch.special.ndtr(draws.double())
+        s = torch.sigmoid(torch.special.ndtri(share))
+        return (1 - (s - left) / (1 - left)).clamp(0, 1).to(draws.dtype)
+
+
+class LogSnr(TimestepSampler):
+    """t = sigmoid(-l), the log signal-to-noise ratio l being normal; kept in [1e-4, 1 - 1e-4].
+
+    Args:
+        mean_logsnr, std_logsnr: mean and deviation of l.
+    """
+
+    base = "normal"
+
+    def __init__(self, *, mean_logsnr: float = -1.2, std_logsnr: float = 2.0) -> None:
+        if std_logsnr <= 0:
+            raise ValueError(f"std_logsnr must be above 0, found {std_logsnr}")
+        self.mean_logsnr = mean_logsnr
+        self.std_logsnr = std_logsnr
+
+    def transform(self, draws: Tensor) -> Tensor:
+        return torch.sigmoid(-(draws * self.std_logsnr + self.mean_logsnr)).clamp(1e-4, 1 - 1e-4)
+
+
+TIMESTEP_SAMPLERS: dict[str, type[TimestepSampler]] = {
+    "uniform": Uniform,
+    "logit_normal": LogitNormal,
+    "trunc_logit_normal": TruncatedLogitNormal,
+    "log_snr": LogSnr,
+}
+
+
+class Timesteps:
+    """The stream of t for one training run: distribution, then shift, then one-shot replacement.
+
+    Uniform draws come from one scrambled Sobol sequence, so that they cover [0, 1] evenly within a batch
+    and across batches. All ranks follow the same stream and each takes its part of every global batch:
+    no two ranks share a draw, and together they see what one process would.
+
+    Args:
+        sampler: distribution of t.
+        shift: distribution shift, applied when `length` is given to the call.
+        p_one_shot: probability of t = 1, the pure noise from which one-step models start.
+        seed: scrambles the sequence and seeds the other draws.
+        rank, world_size: this process, and how many there are.
+    """
+
+    def __init__(
+        self,
+        sampler: TimestepSampler,
+        *,
+        shift: DistributionShift | None = None,
+        p_one_shot: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= p_one_shot <= 1:
+            raise ValueError(f"p_one_shot must be between 0 and 1, found {p_one_shot}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be below world_size {world_size}, found {rank}")
+        self.sampler = sampler
+        self.shift = shift
+        self.p_one_shot = p_one_shot
+        self._rank = rank
+        self._world_size = world_size
+        self._seed = seed
+        self._sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=seed)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, n: int, *, length: int | None = None) -> Tensor:
+        """n values of t for this rank's batch: (n,) float32 on the CPU.
+
+        Args:
+            length: latent frames, for the distribution shift.
+        """
+        total = n * self._world_size
+        t = self.sampler.transform(self._draw(total))
+        if self.shift is not None and length is not None:
+            t = self.shift(t, length)
+        if self.p_one_shot > 0:
+            one_shot = torch.rand(total, generator=self._generator) < self.p_one_shot
+            t = torch.where(one_shot, torch.ones_like(t), t)
+        return t[self._rank * n : (self._rank + 1) * n]
+
+    def _draw(self, n: int) -> Tensor:
+        if self.sampler.base == "normal":
+            return torch.randn(n, generator=self._generator)
+        return self._sobol.draw(n, dtype=torch.float32).squeeze(-1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream; the same on every rank."""
+        return {
+            "seed": self._seed,
+            "sobol": int(self._sobol.num_generated),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._seed = int(state["seed"])
+        self._sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self._seed)
+        self._sobol.fast_forward(int(state["sobol"]))
+        self._generator.set_state(state["generator"].cpu())

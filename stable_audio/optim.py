@@ -1,0 +1,164 @@
+"""Optimizers and learning-rate schedulers by name, checked before training starts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+Params = Iterable[Tensor] | Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+
+
+class InverseLR(LRScheduler):
+    """Inverse decay with exponential warm-up.
+
+    lr(n) = (1 - warmup^(n + 1)) max(final_lr, lr_0 (1 + n / inv_gamma)^-power), n counting steps from 0.
+
+    Args:
+        inv_gamma: steps after which the rate has fallen to 2^-power of its start.
+        power: exponent of the decay.
+        warmup: base of the warm-up, in [0, 1); 0 = none.
+        final_lr: the rate does not decay below it.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        inv_gamma: float = 1.0,
+        power: float = 1.0,
+        warmup: float = 0.0,
+        final_lr: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup must be in [0, 1), found {warmup}")
+        if inv_gamma <= 0:
+            raise ValueError(f"inv_gamma must be above 0, found {inv_gamma}")
+        self.inv_gamma = inv_gamma
+        self.power = power
+        self.warmup = warmup
+        self.final_lr = final_lr
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The rate of every parameter group at the current step."""
+        n = self.last_epoch
+        ramp = 1 - self.warmup ** (n + 1)
+        decay = (1 + n / self.inv_gamma) ** -self.power
+        return [ramp * max(self.final_lr, base * decay) for base in self.base_lrs]
+
+
+class FusedAdam(torch.optim.AdamW):
+    """AdamW under the name that published configs use, without weight decay unless they give one."""
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused
+        )
+
+
+def _classes(module: Any, base: type, *abstract: str) -> dict[str, type]:
+    return {
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isclass(member)
+        and issubclass(member, base)
+        and not name.startswith("_")
+        and name not in abstract
+    }
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    **_classes(torch.optim, Optimizer, "Optimizer"),
+    "FusedAdam": FusedAdam,
+}
+LR_SCHEDULERS: dict[str, type[LRScheduler]] = {
+    **_classes(lr_scheduler, LRScheduler, "LRScheduler"),
+    "InverseLR": InverseLR,
+}
+_FUSED_DEVICES = frozenset({"cuda", "cpu", "mps", "xpu"})
+
+
+def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
+    """`{"type": "AdamW", "config": {"lr": 1e-4}}` -> optimizer over `params`.
+
+    The fused implementation is used where the optimizer has one and every parameter is on a device that
+    supports it, unless the config says `fused`, `foreach` or `differentiable` itself.
+
+    Raises:
+        ValueError: unknown type or option, with what is allowed.
+    """
+    cls, options = resolve(config, OPTIMIZERS, "optimizer")
+    groups = list(params)
+    if "fused" in inspect.signature(cls).parameters and _can_fuse(groups, options):
+        options["fused"] = True
+    return cls(groups, **options)
+
+
+def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> LRScheduler:
+    """`{"type": "InverseLR", "config": {"inv_gamma": 1e6, "power": 0.5}}` -> scheduler, stepped every step.
+
+    Raises:
+        ValueError: unknown type or option, or ReduceLROnPlateau, which needs a metric at every step.
+    """
+    cls, options = resolve(config, LR_SCHEDULERS, "LR scheduler")
+    if issubclass(cls, ReduceLROnPlateau):
+        raise ValueError(
+            "LR scheduler 'ReduceLROnPlateau' needs a metric, which a step-wise schedule has not"
+        )
+    return cls(optimizer, **options)
+
+
+def resolve(config: Mapping[str, Any], known: Mapping[str, type], kind: str) -> tuple[type, dict[str, Any]]:
+    """The class that `config["type"]` names and a copy of `config["config"]`, both checked."""
+    name = config.get("type")
+    if name not in known:
+        raise ValueError(
+            f"unknown {kind} {name!r}{_hint(str(name), known)}; known: {', '.join(sorted(known))}"
+        )
+    cls, options = known[name], dict(config.get("config") or {})
+    # The first parameter is what is optimized or scheduled.
+    allowed = list(inspect.signature(cls).parameters)[1:]
+    for option in options:
+        if option not in allowed:
+            hint = _hint(option, allowed)
+            raise ValueError(f"{kind} '{name}' has no option '{option}'{hint}; allowed: {', '.join(allowed)}")
+    _tuples(options, ("betas", "etas", "step_sizes"))
+    return cls, options
+
+
+def _tuples(options: dict[str, Any], names: Iterable[str]) -> None:
+    """JSON has lists where torch wants pairs."""
+    for name in names:
+        if isinstance(options.get(name), list):
+            options[name] = tuple(options[name])
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _can_fuse(groups: list[Any], options: Mapping[str, Any]) -> bool:
+    if any(o in options for o in ("fused", "foreach", "differentiable")):
+        return False
+    tensors = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
+    return bool(tensors) and all(
+        isinstance(p, Tensor) and p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in tensors
+    )
