@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stable_audio.data.base import ClipDataset
 from stable_audio.data.sounds import PITCHED, SOUNDS, UNPITCHED, Voice, render
 from stable_audio.types import Metadata
 
@@ -109,7 +110,7 @@ def _caption(timbre: str, midi: int | None, rng: np.random.Generator) -> str:
     return str(rng.choice(_PITCHED_CAPTIONS)).format(noun=noun, note=note_name(midi))
 
 
-class SyntheticDataset:
+class SyntheticDataset(ClipDataset):
     """`dataset_type: synthetic`: notes of six timbres, drums and noise, with captions.
 
     Args:

@@ -1,0 +1,26 @@
+"""Finding silence at the end of a file without reading all of it."""
+
+from __future__ import annotations
+
+from stable_audio.audio.io import AudioInfo, read_audio
+
+
+def sound_end(info: AudioInfo, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1) -> int:
+    """Samples up to the last one above `threshold_db`; all of them when less than `shortest_seconds` follow.
+
+    Reads backwards in blocks of a second. A file that is silent throughout keeps its length.
+
+    Raises:
+        AudioError: the file cannot be read.
+    """
+    threshold = 10 ** (threshold_db / 20)
+    stop = info.frames
+    while stop > 0:
+        start = max(0, stop - info.sample_rate)
+        audio, _ = read_audio(info.path, start, stop - start, info=info)
+        loud = (audio.abs().amax(0) > threshold).nonzero()
+        if loud.numel():
+            end = start + int(loud[-1]) + 1
+            return end if info.frames - end >= shortest_seconds * info.sample_rate else info.frames
+        stop = start
+    return info.frames

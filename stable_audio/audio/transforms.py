@@ -1,0 +1,44 @@
+"""Operations on audio (c n): length, channels, level."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def fit_length(audio: Tensor, length: int, *, offset: int = 0) -> Tensor:
+    """`length` samples from `offset`; zeros after the end."""
+    part = audio[..., offset : offset + length]
+    return F.pad(part, (0, length - part.shape[-1]))
+
+
+def padding_mask(real: int, length: int) -> Tensor:
+    """(length,) float32: 1 where there is sound, 0 in the padding."""
+    return (torch.arange(length) < real).float()
+
+
+def to_channels(audio: Tensor, channels: int) -> Tensor:
+    """Mono is copied; to mono is the mean; of more channels the first ones are kept.
+
+    Raises:
+        ValueError: more than one channel, and fewer than asked.
+    """
+    found = audio.shape[-2]
+    if found == channels:
+        return audio
+    if channels == 1:
+        return audio.mean(dim=-2, keepdim=True)
+    if found == 1:
+        return audio.expand(*audio.shape[:-2], channels, audio.shape[-1]).contiguous()
+    if found > channels:
+        return audio[..., :channels, :].contiguous()
+    raise ValueError(f"has {found} channels, the model needs {channels}")
+
+
+def peak_db(audio: Tensor) -> float:
+    """Largest |sample| in dB relative to full scale; -inf for digital silence."""
+    peak = float(audio.abs().max()) if audio.numel() else 0.0
+    return 20 * math.log10(peak) if peak > 0 else -math.inf

@@ -1,0 +1,92 @@
+"""The contract of every dataset: a stateless map from ItemKey to a clip.
+
+An item depends on its key alone. All its randomness (crop offset, augmentation) comes from `key.seed`, so
+the same key gives the same clip in any worker process, on any rank and after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stable_audio.types import Metadata
+
+
+class DataError(ValueError):
+    """The data cannot be used at all: nothing found, nothing readable, settings that contradict it."""
+
+
+class ItemKey(NamedTuple):
+    """Which clip (`index`) and which draw of it (`seed`, non-negative 63-bit integer)."""
+
+    index: int
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        """A CPU generator for this item's random draws."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Rejected(NamedTuple):
+    """A clip that is left out, and why. It is counted and named in the DataReport, never replaced."""
+
+    path: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item."""
+
+    audio: Tensor
+    metadata: list[Metadata]
+
+
+Clip = tuple[Tensor, Metadata]
+"""One item: audio (c n) float32 and its metadata."""
+
+
+RUNTIME_KEYS = (
+    "sample_rate",
+    "sample_size",
+    "audio_channels",
+    "augment",
+    "downsampling_ratio",
+    "autoencoder_hash",
+)
+"""Constructor arguments of datasets that come from the model and the run, never from the dataset file.
+
+sample_rate: Hz. sample_size: clip length in audio samples. audio_channels: 1, 2, ... augment: False
+switches random crops and augmentations off (validation, encoding). downsampling_ratio: audio samples per
+latent frame. autoencoder_hash: of the model's pretransform; latents made by another one are refused. A
+dataset declares those that it needs; every other argument is a key of the dataset file.
+"""
+
+
+class ClipDataset(Dataset):
+    """Base of the datasets in DATASETS.
+
+    Constructors are keyword-only and annotated: they are the schema of the dataset file (less
+    RUNTIME_KEYS; entries of lists are frozen dataclasses). They scan and check what is on disk and
+    raise DataError when there is nothing to read.
+
+    Attributes:
+        drop_last: leave out batches that are not full.
+        weights: relative sampling weight per item, or None for one pass over all items per epoch.
+        buckets: bucket number per item, or None; a batch holds items of one bucket only.
+        problems: what the scan at construction already had to leave out.
+    """
+
+    drop_last: bool = True
+    weights: Sequence[float] | None = None
+    buckets: Sequence[int] | None = None
+    problems: Sequence[Rejected] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, key: ItemKey) -> Clip | Rejected:
+        raise NotImplementedError

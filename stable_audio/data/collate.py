@@ -1,0 +1,40 @@
+"""Items of one batch -> tensors; runs in the worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.data.base import Batch, Clip, Rejected
+from stable_audio.types import Metadata
+
+
+class Collated(NamedTuple):
+    """What a worker sends back: a batch (None when every item was rejected) and what was left out."""
+
+    batch: Batch | None
+    rejected: list[Rejected]
+
+
+def collate(items: Sequence[Clip | Rejected]) -> Collated:
+    """Stack the clips; shorter ones are zero-padded on the right and their `padding_mask` with them."""
+    rejected = [item for item in items if isinstance(item, Rejected)]
+    clips = [item for item in items if not isinstance(item, Rejected)]
+    if not clips:
+        return Collated(None, rejected)
+    length = max(audio.shape[-1] for audio, _ in clips)
+    audio = torch.stack([F.pad(a, (0, length - a.shape[-1])) for a, _ in clips])
+    return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected)
+
+
+def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:
+    missing = length - audio.shape[-1]
+    if missing == 0:
+        return metadata
+    mask = metadata.get("padding_mask")
+    mask = torch.ones(audio.shape[-1]) if mask is None else mask
+    return {**metadata, "padding_mask": F.pad(mask, (0, missing))}

@@ -1,0 +1,97 @@
+"""A crop of a file at the model's rate, as if the whole file had been converted and then cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import AudioInfo, read_audio
+from stable_audio.audio.resample import resample, resampled_length
+from stable_audio.audio.transforms import fit_length, padding_mask
+from stable_audio.types import Metadata
+
+_MARGIN = 1024
+"""Samples read on both sides of a crop that is resampled, at the lower rate; the filter needs them."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a clip lies in its file, in samples at the model's rate.
+
+    offset: first sample. length: samples of the clip, padding included. total: samples of the whole file.
+    """
+
+    offset: int
+    length: int
+    total: int
+    sample_rate: int
+
+    @property
+    def real(self) -> int:
+        """Samples that are sound, not padding."""
+        return min(self.length, self.total - self.offset)
+
+    def metadata(self) -> Metadata:
+        """timestamps (start and end as parts of the file), seconds_start (rounded down), seconds_total
+        (of the whole file, rounded up) and padding_mask (length,), as stable-audio-tools defines them."""
+        span = max(self.total, self.length)
+        return {
+            "timestamps": (self.offset / span, (self.offset + self.length) / span),
+            "seconds_start": math.floor(self.offset / self.sample_rate),
+            "seconds_total": math.ceil(self.total / self.sample_rate),
+            "padding_mask": padding_mask(self.real, self.length),
+            "sample_rate": self.sample_rate,
+        }
+
+
+def choose_crop(
+    frames: int,
+    source_rate: int,
+    *,
+    sample_rate: int,
+    length: int,
+    generator: torch.Generator | None,
+) -> Crop:
+    """The crop of a file of `frames` samples at `source_rate` Hz: random, or from 0 without a generator.
+
+    Offsets are multiples of the smallest step at which both rates have a sample, so that no shift by a
+    part of a sample arises.
+    """
+    total = resampled_length(frames, source_rate, sample_rate)
+    step = sample_rate // math.gcd(source_rate, sample_rate)
+    choices = max(0, total - length) // step + 1
+    chosen = 0 if generator is None else int(torch.randint(choices, (), generator=generator))
+    return Crop(chosen * step, length, total, sample_rate)
+
+
+def read_crop(info: AudioInfo, crop: Crop) -> Tensor:
+    """Read only the crop (and what the resampling filter needs around it): (c crop.length) float32.
+
+    Raises:
+        AudioError: the file cannot be read.
+    """
+
+    def read(start: int, frames: int) -> Tensor:
+        return read_audio(info.path, start, frames, info=info)[0]
+
+    return cut(read, info.frames, info.sample_rate, crop)
+
+
+def cut(read: Callable[[int, int], Tensor], frames: int, source_rate: int, crop: Crop) -> Tensor:
+    """`read_crop` for any source: `read(start, frames)` returns samples at `source_rate`."""
+    divisor = math.gcd(source_rate, crop.sample_rate)
+    down, up = source_rate // divisor, crop.sample_rate // divisor
+    if down == up:
+        return fit_length(read(crop.offset, crop.real), crop.length)
+    at = crop.offset // up * down
+    margin = -(-_MARGIN * max(down, up) // (up * down)) * down
+    start = max(0, at - margin)
+    stop = min(frames, at + -(-crop.real * down // up) + margin)
+    converted = resample(read(start, stop - start), source_rate, crop.sample_rate)
+    return fit_length(
+        converted[..., : (at - start) // down * up + crop.real], crop.length, offset=(at - start) // down * up
+    )

@@ -1,0 +1,153 @@
+"""Batches from a dataset, with a position that can be stored and restored in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from stable_audio.data.base import Batch, ClipDataset, DataError, ItemKey
+from stable_audio.data.collate import collate
+from stable_audio.data.report import DataReport
+from stable_audio.data.sampler import ResumableSampler
+
+_REMEMBERED_STATES = 1024
+
+
+class ResumableLoader:
+    """Iterates over batches and knows how many were taken, whatever the workers have read ahead.
+
+    Args:
+        endless: go on into the next epoch without a break; otherwise one pass per iteration.
+        repeat: every pass is epoch 0 again, same order and same crops (validation).
+
+    Each iteration starts at the current state. A batch whose items were all rejected is skipped and
+    counts as consumed. `state_dict()` describes the batches handed out so far; a consumer that fetches
+    ahead asks `state_after(n)` for the state after the n-th batch it really used.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        sampler: ResumableSampler,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        endless: bool = True,
+        repeat: bool = False,
+        report: DataReport | None = None,
+    ) -> None:
+        if endless and repeat:
+            raise ValueError("a loader is either endless or repeats one pass, not both")
+        self.dataset, self.sampler = dataset, sampler
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.endless, self.repeat = endless, repeat
+        self.report = report if report is not None else DataReport()
+        self.report.add(0, dataset.problems)
+        self.handed_out = 0
+        self._states: deque[tuple[int, dict[str, int]]] = deque(maxlen=_REMEMBERED_STATES)
+        self._remember(sampler.state_dict())
+
+    @property
+    def batch_size(self) -> int:
+        return self.sampler.batch_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.sampler.batches_per_epoch()
+
+    def __len__(self) -> int:
+        if self.endless:
+            raise TypeError("an endless loader has no length; see batches_per_epoch")
+        return self.batches_per_epoch if self.repeat else len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.repeat:
+            self.sampler.epoch = self.sampler.batch = 0
+        states: deque[dict[str, int]] = deque()
+        empty_in_a_row = 0
+        for batch, rejected in self._workers(states):
+            self.sampler.load_state_dict(states.popleft())
+            self.report.add(len(batch.metadata) if batch is not None else 0, rejected)
+            if batch is not None:
+                empty_in_a_row = 0
+                self.handed_out += 1
+                self._remember(self.sampler.state_dict())
+                yield batch
+                continue
+            empty_in_a_row += 1
+            if empty_in_a_row >= self.batches_per_epoch:
+                raise DataError(f"not one usable item in the dataset: {self.report.summary()}")
+
+    def _workers(self, states: deque[dict[str, int]]) -> DataLoader:
+        def planned() -> Iterator[list[ItemKey]]:
+            for keys, after in self.sampler.walk(endless=self.endless):
+                states.append(after)
+                yield keys
+
+        # The generator runs in this process, ahead of the workers; `states` keeps what it planned.
+        return DataLoader(
+            self.dataset,
+            batch_sampler=planned(),  # type: ignore[arg-type]
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            generator=torch.Generator(),  # otherwise every pass draws from the global one
+        )
+
+    def _remember(self, state: dict[str, int]) -> None:
+        self._states.append((self.handed_out, state))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state_after(self.handed_out)
+
+    def state_after(self, batches: int) -> dict[str, Any]:
+        """State after the `batches`-th batch that this loader (and those it resumed) handed out.
+
+        Raises:
+            ValueError: that batch is too long ago, or has not been handed out.
+        """
+        for count, state in reversed(self._states):
+            if count == batches:
+                return {**state, "handed_out": batches}
+        raise ValueError(f"the state after batch {batches} is not known; {self.handed_out} were handed out")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state)
+        self.handed_out = int(state["handed_out"])
+        self._states.clear()
+        self._remember(self.sampler.state_dict())
+
+
+def make_loader(
+    dataset: ClipDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    pin_memory: bool = False,
+    endless: bool = True,
+    repeat: bool = False,
+) -> ResumableLoader:
+    """A loader for this rank; weights and buckets are taken from the dataset. See ResumableLoader."""
+    sampler = ResumableSampler(
+        len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        weights=dataset.weights if shuffle else None,
+        buckets=dataset.buckets,
+    )
+    return ResumableLoader(
+        dataset, sampler, num_workers=num_workers, pin_memory=pin_memory, endless=endless, repeat=repeat
+    )
