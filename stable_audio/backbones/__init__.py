@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from stable_audio.backbones.adp import ADP1d, ADPCfg1d
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.dau1d import DAU1d
+from stable_audio.backbones.dit import DiT, UncondDiT
 
 BACKBONES: dict[str, type[Backbone]] = {
+    "dit": DiT,
     "DAU1d": DAU1d,
+    "adp_cfg_1d": ADPCfg1d,
+    "adp_1d": ADP1d,
 }
 """For `diffusion_cond` and `diffusion_cond_inpaint`."""
 
 UNCOND_BACKBONES: dict[str, type[Backbone]] = {
+    "dit": UncondDiT,
     "DAU1d": DAU1d,
+    "adp_uncond_1d": ADP1d,
 }
 """For `diffusion_uncond`."""

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import ae, bott, cond, dau1d, pre, samplers, train_math
+from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pre, samplers, train_math
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "adp": adp.run,
     "ae": ae.run,
     "bott": bott.run,
     "pre": pre.run,
     "cond": cond.run,
     "dau1d": dau1d.run,
+    "dit": dit.run,
     "smp": samplers.run,
     "train": train_math.run,
 }

@@ -1,0 +1,216 @@
+"""The `x-transformers` package (lucidrains) as the transformer inside the DiT."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stable_audio.nn.transformer import TransformerOptions
+
+_DERIVED_LAYERS = {
+    "dim": "embed_dim",
+    "depth": "depth",
+    "heads": "num_heads",
+    "causal": "causal",
+    "cross_attend": "cond_token_dim",
+    "dim_condition": "embed_dim",
+    "rotary_pos_emb": "rotary_pos_emb",
+    "zero_init_branch_output": "zero_init_branch_outputs",
+    "cross_attn_dim_context": "cond_token_dim",
+}
+_DERIVED_WRAPPER = {
+    "attn_layers": "attn_layers_kwargs",
+    "dim_in": "io_channels",
+    "dim_out": "io_channels",
+    "max_seq_len": "abs_pos_emb_max_length",
+    "num_memory_tokens": "num_memory_tokens",
+    "use_abs_pos_emb": "use_abs_pos_emb",
+    "scaled_sinu_pos_emb": "use_sinusoidal_emb",
+}
+_MAPPED_OPTIONS = frozenset(
+    {
+        "rotary_pos_emb",
+        "causal",
+        "zero_init_branch_outputs",
+        "use_abs_pos_emb",
+        "abs_pos_emb_max_length",
+        "use_sinusoidal_emb",
+        "num_memory_tokens",
+    }
+)
+
+
+class XTransformer(nn.Module):
+    """ContinuousTransformerWrapper behind the calls that the DiT makes.
+
+    Args:
+        wrapper: the package's ContinuousTransformerWrapper.
+        modulated: whether its norms read a global vector.
+    """
+
+    def __init__(self, wrapper: nn.Module, *, modulated: bool) -> None:
+        super().__init__()
+        self.wrapper = wrapper
+        self.modulated = modulated
+        self._recompute = [_Recompute.wrap(layer[1]) for layer in wrapper.attn_layers.layers]
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return any(r.enabled for r in self._recompute)
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enabled: bool) -> None:
+        for recompute in self._recompute:
+            recompute.enabled = enabled
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        kvs: object | None = None,
+        prepend: Tensor | None = None,
+        global_: Tensor | None = None,
+    ) -> Tensor:
+        """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer; `kvs` is always None here."""
+        settings = {"condition": global_} if self.modulated else {}
+        out = self.wrapper(x, context=context, prepend_embeds=prepend, **settings)
+        return out[:, -x.shape[1] :]
+
+
+class _Recompute:
+    """A layer's forward that recomputes its activations in the backward pass while `enabled`."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.enabled = False
+
+    @classmethod
+    def wrap(cls, layer: nn.Module) -> _Recompute:
+        recompute = cls(layer.forward)
+        layer.forward = recompute  # type: ignore[method-assign, assignment]
+        return recompute
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.enabled and torch.is_grad_enabled():
+            return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
+        return self.forward(*args, **kwargs)
+
+
+def build_x_transformer(
+    *,
+    dim_in: int,
+    dim_out: int,
+    dim: int,
+    depth: int,
+    num_heads: int,
+    dim_context: int | None,
+    modulated: bool,
+    options: TransformerOptions,
+    extra: dict[str, Any],
+) -> nn.Module:
+    """A ContinuousTransformerWrapper over AttentionLayers, from the DiT's sizes and the user's arguments.
+
+    Raises:
+        ImportError: the package is missing.
+        ValueError: an argument is unknown, is derived from another key, or has no meaning here.
+    """
+    continuous, package = _load_package()
+    _check_options(options)
+    layers_kwargs = _tuples(extra.get("attn_layers_kwargs") or {})
+    wrapper_kwargs = _tuples(extra.get("wrapper_kwargs") or {})
+    _check_keys("attn_layers_kwargs", layers_kwargs, _layer_keys(package), _DERIVED_LAYERS)
+    wrapper_keys = set(inspect.signature(continuous).parameters)
+    _check_keys("wrapper_kwargs", wrapper_kwargs, wrapper_keys, _DERIVED_WRAPPER)
+    settings: dict[str, Any] = {
+        "attn_dim_head": dim // num_heads,
+        "attn_flash": True,
+        "ff_swish": True,
+        "ff_glu": True,
+        "verbose": False,
+    }
+    if dim_context is not None:
+        settings |= {"cross_attend": True, "cross_attn_dim_context": dim_context}
+    if modulated:
+        settings |= {"use_adaptive_layernorm": True, "use_adaptive_layerscale": True, "dim_condition": dim}
+    layers = package.AttentionLayers(
+        dim=dim,
+        depth=depth,
+        heads=num_heads,
+        causal=options.causal,
+        rotary_pos_emb=options.rotary_pos_emb,
+        zero_init_branch_output=options.zero_init_branch_outputs,
+        **(settings | layers_kwargs),
+    )
+    wrapper = continuous(
+        attn_layers=layers,
+        dim_in=dim_in,
+        dim_out=dim_out,
+        max_seq_len=options.abs_pos_emb_max_length if options.use_abs_pos_emb else 0,
+        use_abs_pos_emb=options.use_abs_pos_emb,
+        scaled_sinu_pos_emb=options.use_sinusoidal_emb,
+        num_memory_tokens=options.num_memory_tokens,
+        **wrapper_kwargs,
+    )
+    return XTransformer(wrapper, modulated=modulated)
+
+
+def _load_package() -> tuple[Any, Any]:
+    try:
+        import x_transformers.x_transformers as package
+        from x_transformers.continuous import ContinuousTransformerWrapper
+    except ImportError as error:
+        raise ImportError(
+            "transformer_type is 'x-transformers', but the package is not installed: "
+            'pip install "stable-audio[x-transformers]"'
+        ) from error
+    return ContinuousTransformerWrapper, package
+
+
+def _layer_keys(package: Any) -> set[str]:
+    """Every keyword that AttentionLayers takes, with the prefixes by which it hands keywords on."""
+
+    def parameters(cls: Any) -> set[str]:
+        found = inspect.signature(cls).parameters.values()
+        return {p.name for p in found if p.kind is not p.VAR_KEYWORD}
+
+    keys = parameters(package.AttentionLayers)
+    for prefix, cls in (("attn_", "Attention"), ("cross_attn_", "Attention"), ("ff_", "FeedForward")):
+        keys |= {prefix + name for name in parameters(getattr(package, cls)) - {"dim", "heads"}}
+    return keys
+
+
+def _check_keys(key: str, given: dict[str, Any], known: set[str], derived: dict[str, str]) -> None:
+    for name in given:
+        if name in derived:
+            raise ValueError(f"{key}.{name} follows from '{derived[name]}'; set that instead")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else f"; allowed are {sorted(known)}"
+            raise ValueError(f"{key}.{name} is unknown to the installed x-transformers{hint}")
+
+
+def _check_options(options: TransformerOptions) -> None:
+    """Options of our own transformer that this package names differently must not be dropped silently."""
+    defaults = TransformerOptions()
+    changed = [
+        name
+        for name in TransformerOptions.__dataclass_fields__
+        if name not in _MAPPED_OPTIONS and getattr(options, name) != getattr(defaults, name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{changed} apply to transformer_type 'continuous_transformer'; "
+            "give x-transformers' own keywords in attn_layers_kwargs"
+        )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON lists become the tuples that the package compares with."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

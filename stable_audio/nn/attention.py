@@ -1,0 +1,217 @@
+"""Multi-head attention: self, cross, grouped, differential, windowed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.nn.checks import check_choice, check_divides
+from stable_audio.nn.norms import DynamicTanh, L2Norm
+from stable_audio.nn.rotary import RotaryTables, apply_rotary
+from stable_audio.nn.windowed import windowed_attention
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Options of self- and cross-attention.
+
+    Attributes:
+        qk_norm: norm of each head's queries and keys, before rotation: none, l2 (unit length), ln (layer
+            norm), rms, dyt (dynamic tanh).
+        qk_norm_eps: eps of ln and rms.
+        differential: subtract a second attention map with its own queries and keys (after Ye et al.,
+            2024, without its lambda).
+        feat_scale: learned gains on the mean over tokens and on the rest of the output.
+        causal: None follows the transformer's `causal`.
+        zero_init_output: start the output at zero; None follows `zero_init_branch_outputs`.
+        backend: "sdpa", or "flash" for the flash-attn package where it can run (CUDA, half precision;
+            elsewhere sdpa computes the same function without any cast).
+    """
+
+    qk_norm: Literal["none", "l2", "ln", "rms", "dyt"] = "none"
+    qk_norm_eps: float = 1e-6
+    differential: bool = False
+    feat_scale: bool = False
+    causal: bool | None = None
+    zero_init_output: bool | None = None
+    backend: Literal["sdpa", "flash"] = "sdpa"
+
+
+QK_NORMS: dict[str, Callable[[int, float], nn.Module]] = {
+    "none": lambda dim, eps: nn.Identity(),
+    "l2": lambda dim, eps: L2Norm(),
+    "ln": lambda dim, eps: nn.LayerNorm(dim, eps=eps),
+    "rms": lambda dim, eps: nn.RMSNorm(dim, eps=eps),
+    "dyt": lambda dim, eps: DynamicTanh(dim),
+}
+
+
+class Attend(Protocol):
+    """The kernel: q (b n h d), k and v (b m h' d) -> (b n h d); h' divides h."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None
+    ) -> Tensor: ...
+
+
+class KeyValues(NamedTuple):
+    """Keys and values (b m h d) of one layer; k_diff only when differential."""
+
+    k: Tensor
+    v: Tensor
+    k_diff: Tensor | None
+
+
+def sdpa_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None) -> Tensor:
+    """PyTorch's attention. A causal mask on unequal lengths is aligned at the top left."""
+    if k.shape[2] != q.shape[2]:
+        k, v = (y.repeat_interleave(q.shape[2] // y.shape[2], dim=2) for y in (k, v))
+    q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+    if window is not None:
+        left, right = window
+        out = windowed_attention(q, k, v, left, 0 if causal else right)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return out.transpose(1, 2)
+
+
+def flash_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None) -> Tensor:
+    """The flash-attn kernel; `sdpa_attend` for the calls that it cannot serve exactly."""
+    half = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+    # flash-attn aligns causal masks at the bottom right, which differs on unequal lengths.
+    if not half or (causal and q.shape[1] != k.shape[1]):
+        return sdpa_attend(q, k, v, causal=causal, window=window)
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func(q, k, v, causal=causal, window_size=window or (-1, -1))
+
+
+def require_flash() -> None:
+    """Raise ImportError unless flash-attn is installed."""
+    if importlib.util.find_spec("flash_attn") is None:
+        raise ImportError(
+            "attn_kwargs.backend is 'flash', but flash-attn is not installed: "
+            'pip install "stable-audio[flash]", or use backend "sdpa"'
+        )
+
+
+ATTEND: dict[str, Attend] = {"sdpa": sdpa_attend, "flash": flash_attend}
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases.
+
+    One projection holds queries, keys and values: q | k | v (| q2 | k2 when differential); for
+    cross-attention q (| q2) and k (| k2) | v. Heads are the outer index of each part. The context of
+    cross-attention keeps its width, so that a narrow one has fewer heads, each shared by several of the
+    queries' heads.
+
+    Args:
+        dim: features in and out. dim_heads: features of a head.
+        dim_context: features of the context; None for self-attention.
+        causal, zero_init_output: used when the options leave them open.
+        sliding_window: (left, right) tokens seen by self-attention; -1 is unlimited. It is honoured
+            whatever the backend.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        dim_heads: int = 64,
+        dim_context: int | None = None,
+        causal: bool = False,
+        sliding_window: tuple[int, int] | None = None,
+        zero_init_output: bool = True,
+        options: AttentionOptions = AttentionOptions(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        check_divides("the head width", dim_heads, "attention width", dim)
+        check_choice("attn_kwargs.qk_norm", options.qk_norm, QK_NORMS)
+        check_choice("attn_kwargs.backend", options.backend, ATTEND)
+        self.dim_heads, self.differential = dim_heads, options.differential
+        self.causal = causal if options.causal is None else options.causal
+        self.window = (sliding_window[0], sliding_window[1]) if sliding_window is not None else None
+        if options.backend == "flash":
+            require_flash()
+        self.attend = ATTEND[options.backend]
+        self._add_projections(dim, dim_context)
+        if zero_init_output if options.zero_init_output is None else options.zero_init_output:
+            nn.init.zeros_(self.to_out.weight)
+        self.q_norm = QK_NORMS[options.qk_norm](dim_heads, options.qk_norm_eps)
+        self.k_norm = QK_NORMS[options.qk_norm](dim_heads, options.qk_norm_eps)
+        self.feat_scale = options.feat_scale
+        if options.feat_scale:
+            self.lambda_dc = nn.Parameter(torch.zeros(dim))
+            self.lambda_hf = nn.Parameter(torch.zeros(dim))
+
+    def _add_projections(self, dim: int, dim_context: int | None) -> None:
+        extra = int(self.differential)
+        if dim_context is None:
+            self.to_qkv = nn.Linear(dim, dim * (3 + 2 * extra), bias=False)
+        else:
+            check_divides("the head width", self.dim_heads, "cross-attention context width", dim_context)
+            check_divides(
+                "the context's heads", dim_context // self.dim_heads, "number of heads", dim // self.dim_heads
+            )
+            self.to_q = nn.Linear(dim, dim * (1 + extra), bias=False)
+            self.to_kv = nn.Linear(dim_context, dim_context * (2 + extra), bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        kv: KeyValues | None = None,
+        rotary: RotaryTables | None = None,
+    ) -> Tensor:
+        """x (b n d) attends to itself, to `context` (b m d'), or to `kv` that `project_context` made of one."""
+        if context is None and kv is None:
+            q, k, v, *diff = self._heads(self.to_qkv(x), 5 if self.differential else 3)
+            q_diff, k_diff = diff if diff else (None, None)
+            k, k_diff = self._position(self.k_norm, k, rotary), self._position(self.k_norm, k_diff, rotary)
+        else:
+            k, v, k_diff = self.project_context(context) if kv is None else kv
+            q, *diff = self._heads(self.to_q(x), 2 if self.differential else 1)
+            q_diff, rotary = (diff[0] if diff else None), None
+        q, q_diff = self._position(self.q_norm, q, rotary), self._position(self.q_norm, q_diff, rotary)
+        out = self._attend(q, k, v)
+        if q_diff is not None:
+            out = out - self._attend(q_diff, k_diff, v)
+        return self._scale_features(self.to_out(out.flatten(2)))
+
+    def project_context(self, context: Tensor) -> KeyValues:
+        """Keys and values of a cross-attention context (b m d): what does not depend on x."""
+        if self.differential:
+            k, k_diff, v = self._heads(self.to_kv(context), 3)
+            return KeyValues(self.k_norm(k).to(v.dtype), v, self.k_norm(k_diff).to(v.dtype))
+        k, v = self._heads(self.to_kv(context), 2)
+        return KeyValues(self.k_norm(k).to(v.dtype), v, None)
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(b n (parts h d)) -> parts x (b n h d), as views."""
+        return x.unflatten(-1, (parts, -1, self.dim_heads)).unbind(2)
+
+    @staticmethod
+    def _position(norm: nn.Module, x: Tensor | None, rotary: RotaryTables | None) -> Tensor | None:
+        if x is None:
+            return None
+        # Norms leave autocast regions in float32; the kernel wants one type for q, k and v.
+        x = norm(x).to(x.dtype)
+        return x if rotary is None else apply_rotary(x, rotary)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attend(q, k, v, causal=self.causal, window=self.window)
+
+    def _scale_features(self, out: Tensor) -> Tensor:
+        if not self.feat_scale:
+            return out
+        mean = out.mean(dim=1, keepdim=True)
+        return out + self.lambda_dc * mean + self.lambda_hf * (out - mean)

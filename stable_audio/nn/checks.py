@@ -1,0 +1,25 @@
+"""Checks of constructor values, with messages that say what was found and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(repr(a) for a in allowed)}")
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError unless every value is greater than zero."""
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} is {value}; it must be greater than 0")
+
+
+def check_divides(divisor_name: str, divisor: int, value_name: str, value: int) -> None:
+    """Raise ValueError unless `divisor` divides `value`."""
+    if value % divisor:
+        raise ValueError(f"{value_name} is {value}; it must be a multiple of {divisor_name} = {divisor}")

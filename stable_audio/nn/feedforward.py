@@ -1,0 +1,132 @@
+"""The transformer's feed-forward network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.nn.checks import check_positive
+
+
+@dataclass(frozen=True)
+class FeedForwardOptions:
+    """Options of the feed-forward network.
+
+    Attributes:
+        mult: inner features per feature.
+        no_bias: leave out the biases; the gated input projection keeps its own, as in checkpoints.
+        glu: gate the inner features (SwiGLU; Shazeer, 2020); otherwise SiLU alone.
+        use_conv: convolve over time instead of a linear layer: on the output, and on the input without glu.
+        conv_kernel_size: odd.
+        sinusoidal: sin(pi x) instead of SiLU.
+        zero_init_output: start the output at zero; None follows the transformer's zero_init_branch_outputs.
+    """
+
+    mult: float = 4
+    no_bias: bool = False
+    glu: bool = True
+    use_conv: bool = False
+    conv_kernel_size: int = 3
+    sinusoidal: bool = False
+    zero_init_output: bool | None = None
+
+
+class Sine(nn.Module):
+    """sin(pi x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(math.pi * x)
+
+
+class GLU(nn.Module):
+    """[a | g] = proj(x); a * activation(g)."""
+
+    def __init__(self, dim_in: int, dim_out: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+        self.proj = nn.Linear(dim_in, dim_out * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * self.activation(gate)
+
+
+class ConvOverTokens(nn.Conv1d):
+    """Conv1d on (b n d) that keeps n."""
+
+    def __init__(self, dim_in: int, dim_out: int, kernel_size: int, *, bias: bool) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                f"ff_kwargs.conv_kernel_size is {kernel_size}; it must be odd to keep the length"
+            )
+        super().__init__(dim_in, dim_out, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Expand, activate, contract.
+
+    Args:
+        dim: features in and out.
+        zero_init_output: used when the options leave it open.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        options: FeedForwardOptions = FeedForwardOptions(),  # noqa: B008 (frozen)
+        zero_init_output: bool = True,
+    ) -> None:
+        super().__init__()
+        check_positive(**{"ff_kwargs.mult": options.mult})
+        inner, bias = int(dim * options.mult), not options.no_bias
+        activation = Sine() if options.sinusoidal else nn.SiLU()
+        # Indices are checkpoint keys: 0 expands (inside it 1 is the projection without glu), 2 contracts.
+        if options.glu:
+            expand: nn.Module = GLU(dim, inner, activation)
+        else:
+            expand = nn.Sequential(nn.Identity(), _projection(dim, inner, options, bias), activation)
+        contract = _projection(inner, dim, options, bias)
+        if options.zero_init_output if options.zero_init_output is not None else zero_init_output:
+            for parameter in contract.parameters():
+                nn.init.zeros_(parameter)
+        self.ff = nn.Sequential(expand, nn.Identity(), contract)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b n d) -> (b n d)."""
+        return self.ff(x)
+
+
+def _projection(dim_in: int, dim_out: int, options: FeedForwardOptions, bias: bool) -> nn.Module:
+    if options.use_conv:
+        return ConvOverTokens(dim_in, dim_out, options.conv_kernel_size, bias=bias)
+    return nn.Linear(dim_in, dim_out, bias=bias)
+
+
+class ConformerConv(nn.Module):
+    """The convolution module of the Conformer (Gulati et al., 2020), with layer norms."""
+
+    def __init__(self, dim: int, norm: nn.Module, mid_norm: nn.Module, *, kernel_size: int = 17) -> None:
+        super().__init__()
+        self.in_norm = norm
+        self.pointwise_conv = nn.Conv1d(dim, dim, 1, bias=False)
+        self.glu = GLU(dim, dim, nn.SiLU())
+        self.depthwise_conv = nn.Conv1d(
+            dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False
+        )
+        self.mid_norm = mid_norm
+        self.pointwise_conv_2 = nn.Conv1d(dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b n d) -> (b n d), without the residual."""
+        # A 1x1 convolution is a linear layer on (b n d); only the depthwise one needs (b d n).
+        x = F.linear(self.in_norm(x), self.pointwise_conv.weight.squeeze(-1))
+        x = self.depthwise_conv(self.glu(x).transpose(1, 2)).transpose(1, 2)
+        return F.linear(F.silu(self.mid_norm(x)), self.pointwise_conv_2.weight.squeeze(-1))

@@ -1,0 +1,65 @@
+"""Rotary position embedding (Su et al., 2021), half-split form, on the first channels of each head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class RotaryTables(NamedTuple):
+    """cos and sin of the rotation angles, (n, rot_dim / 2) float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class RotaryEmbedding(nn.Module):
+    """Angles of position p and channel pair i: p * base^(-2i / rot_dim).
+
+    The tables are computed once per forward of the whole network and shared by its layers, which costs
+    less than a norm layer; keeping them between calls would only add state that can go stale.
+
+    Args:
+        dim: channels of a head that are rotated; odd values are rounded down to even.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, dim: int, *, base: float = 10000.0) -> None:
+        super().__init__()
+        exponents = torch.arange(0, dim - dim % 2, 2).float() / (dim - dim % 2)
+        self.register_buffer("inv_freq", 1.0 / base**exponents)
+
+    def forward(self, length: int) -> RotaryTables:
+        """Tables for positions 0 .. length - 1."""
+        positions = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
+        angles = positions[:, None] * self.inv_freq.float()[None, :]
+        return RotaryTables(angles.cos(), angles.sin())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Half precision would ruin the angles of late positions, so casts leave the frequencies alone."""
+        kept = self.inv_freq
+        super()._apply(fn, recurse)
+        if self.inv_freq.dtype != torch.float32:
+            self.inv_freq = kept.float().to(self.inv_freq.device)
+        return self
+
+
+def rotary_dim(dim_heads: int) -> int:
+    """Rotated channels of a head: half of them, but at least 32 as in published checkpoints.
+
+    Heads narrower than 32 channels are rotated whole.
+    """
+    return min(max(dim_heads // 2, 32), dim_heads)
+
+
+def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
+    """Rotate the first 2 * tables.cos.shape[-1] channels of each head of x (b n h d), in float32."""
+    half = tables.cos.shape[-1]
+    cos, sin = tables.cos[:, None, :], tables.sin[:, None, :]
+    first, second = x[..., :half].float(), x[..., half : 2 * half].float()
+    rotated = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
+    return torch.cat([*rotated, x[..., 2 * half :]], dim=-1)

@@ -1,0 +1,297 @@
+"""The transformer over continuous tokens. Parameter names are those of published checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stable_audio.nn.attention import Attention, AttentionOptions, KeyValues
+from stable_audio.nn.checks import check_divides, check_positive
+from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
+from stable_audio.nn.feedforward import ConformerConv, FeedForward, FeedForwardOptions
+from stable_audio.nn.norms import LayerNorm, NormOptions, NormType, build_norm
+from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, rotary_dim
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """What can be chosen about the layers and the embeddings around them.
+
+    Attributes:
+        rotary_pos_emb: rotary embedding shared by all layers; positions count memory and prepended tokens.
+        causal: tokens see only earlier ones, in cross-attention too (aligned at the top left).
+        zero_init_branch_outputs: every branch starts as zero, so that the network starts as the identity.
+        conformer: a convolution module between cross-attention and feed-forward.
+        use_sinusoidal_emb: add sinusoidal positions with a learned scale.
+        use_abs_pos_emb, abs_pos_emb_max_length: add learned positions.
+        num_memory_tokens: learned tokens before all others.
+        sliding_window: (left, right) tokens that self-attention sees; -1 is unlimited.
+        final_cross_attn_ix: last layer with cross-attention; -1 for all.
+        norm_type: norm before each branch. norms: its options.
+        add_rope: each layer owns a rotary embedding of half the head, used when there is no shared one.
+        layer_scale: a learned gain per channel on every branch, 1e-5 at first, instead of zero_init.
+    """
+
+    rotary_pos_emb: bool = True
+    causal: bool = False
+    zero_init_branch_outputs: bool = True
+    conformer: bool = False
+    use_sinusoidal_emb: bool = False
+    use_abs_pos_emb: bool = False
+    abs_pos_emb_max_length: int = 10000
+    num_memory_tokens: int = 0
+    sliding_window: tuple[int, int] | None = None
+    final_cross_attn_ix: int = -1
+    norm_type: NormType = "layer_norm"
+    add_rope: bool = False
+    layer_scale: bool = False
+    attn: AttentionOptions = AttentionOptions()
+    ff: FeedForwardOptions = FeedForwardOptions()
+    norms: NormOptions = NormOptions()
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int, *, init: float = 1e-5) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, convolution and feed-forward, each pre-norm with a residual.
+
+    Args:
+        dim: features. dim_heads: features of a head.
+        dim_context: features of the cross-attention context; None for no cross-attention.
+        modulated: adaptive layer norm: self-attention and feed-forward are scaled, shifted and gated by
+            a per-item vector (Peebles & Xie, 2023, with the gate sigmoid(1 - g)).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        dim_heads: int = 64,
+        dim_context: int | None = None,
+        modulated: bool = False,
+        options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        zero_init = options.zero_init_branch_outputs and not options.layer_scale
+        self.pre_norm = build_norm(options.norm_type, dim, options.norms)
+        self.self_attn = self._attention(dim, dim_heads, None, zero_init, options)
+        self.self_attn_scale = _layer_scale(dim, options)
+        self.cross_attn: Attention | None = None
+        if dim_context is not None:
+            self.cross_attend_norm = build_norm(options.norm_type, dim, options.norms)
+            self.cross_attn = self._attention(dim, dim_heads, dim_context, zero_init, options)
+            self.cross_attn_scale = _layer_scale(dim, options)
+        self.conformer: ConformerConv | None = None
+        if options.conformer:
+            self.conformer = ConformerConv(dim, LayerNorm(dim, options.norms), LayerNorm(dim, options.norms))
+            self.conformer_scale = _layer_scale(dim, options)
+        self.ff_norm = build_norm(options.norm_type, dim, options.norms)
+        self.ff = FeedForward(dim, options=options.ff, zero_init_output=zero_init)
+        self.ff_scale = _layer_scale(dim, options)
+        self.rope = RotaryEmbedding(dim_heads // 2) if options.add_rope else None
+        self.to_scale_shift_gate = nn.Parameter(torch.randn(6 * dim) / dim**0.5) if modulated else None
+
+    @staticmethod
+    def _attention(
+        dim: int, dim_heads: int, dim_context: int | None, zero_init: bool, options: TransformerOptions
+    ) -> Attention:
+        return Attention(
+            dim,
+            dim_heads=dim_heads,
+            dim_context=dim_context,
+            causal=options.causal,
+            sliding_window=options.sliding_window if dim_context is None else None,
+            zero_init_output=zero_init,
+            options=options.attn,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        kv: KeyValues | None = None,
+        rotary: RotaryTables | None = None,
+        modulation: Tensor | None = None,
+    ) -> Tensor:
+        """(b n d) -> (b n d).
+
+        Args:
+            context: (b m d') for cross-attention, or `kv`, its keys and values computed before.
+            rotary: tables of a shared rotary embedding; without them the block's own is used, if any.
+            modulation: (b 6 d), for a modulated block.
+        """
+        if rotary is None and self.rope is not None:
+            rotary = self.rope(x.shape[1])
+        attn, ff = self._modulation(modulation)
+        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary)
+        x = x + _gate(self.self_attn_scale(branch), attn)
+        if self.cross_attn is not None and (context is not None or kv is not None):
+            branch = self.cross_attn(self.cross_attend_norm(x), context=context, kv=kv)
+            x = x + self.cross_attn_scale(branch)
+        if self.conformer is not None:
+            x = x + self.conformer_scale(self.conformer(x))
+        return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
+
+    def _modulation(self, modulation: Tensor | None) -> tuple[_Modulation | None, _Modulation | None]:
+        if self.to_scale_shift_gate is None or modulation is None:
+            return None, None
+        chunks = (self.to_scale_shift_gate + modulation).unsqueeze(1).chunk(6, dim=-1)
+        return chunks[:3], chunks[3:]
+
+
+_Modulation = tuple[Tensor, ...]
+"""scale, shift, gate; each (b 1 d)."""
+
+
+def _modulate(x: Tensor, modulation: _Modulation | None) -> Tensor:
+    return x if modulation is None else x * (1 + modulation[0]) + modulation[1]
+
+
+def _gate(branch: Tensor, modulation: _Modulation | None) -> Tensor:
+    return branch if modulation is None else branch * torch.sigmoid(1 - modulation[2])
+
+
+def _layer_scale(dim: int, options: TransformerOptions) -> nn.Module:
+    return LayerScale(dim) if options.layer_scale else nn.Identity()
+
+
+class ContinuousTransformer(nn.Module):
+    """Transformer blocks between two linear layers.
+
+    Args:
+        dim_in, dim_out: features of the tokens that go in and come out.
+        dim: features inside. depth: blocks. num_heads: heads of self-attention.
+        dim_context: features of the cross-attention context; None for no cross-attention.
+        modulated: adaptive layer norm from a global vector of `dim` features.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim_in: int,
+        dim_out: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        dim_context: int | None = None,
+        modulated: bool = False,
+        options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        check_positive(depth=depth, num_heads=num_heads, embed_dim=dim)
+        check_divides("num_heads", num_heads, "embed_dim", dim)
+        dim_heads = dim // num_heads
+        self.gradient_checkpointing = False
+        self.project_in = nn.Linear(dim_in, dim, bias=False)
+        self.project_out = nn.Linear(dim, dim_out, bias=False)
+        self.rotary_pos_emb = RotaryEmbedding(rotary_dim(dim_heads)) if options.rotary_pos_emb else None
+        self.num_memory_tokens = options.num_memory_tokens
+        if options.num_memory_tokens > 0:
+            self.memory_tokens = nn.Parameter(torch.randn(options.num_memory_tokens, dim))
+        self.pos_emb = _position_embedding(dim, options)
+        if modulated:
+            self.global_cond_embedder = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))
+        last = depth - 1 if options.final_cross_attn_ix < 0 else options.final_cross_attn_ix
+        self.layers = nn.ModuleList(
+            TransformerBlock(
+                dim,
+                dim_heads=dim_heads,
+                dim_context=dim_context if i <= last else None,
+                modulated=modulated,
+                options=options,
+            )
+            for i in range(depth)
+        )
+
+    def prepare_context(self, context: Tensor) -> tuple[KeyValues | None, ...]:
+        """Keys and values of every layer's cross-attention for a context (b m d)."""
+        return tuple(
+            None if layer.cross_attn is None else layer.cross_attn.project_context(context)
+            for layer in self.layers
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        kvs: tuple[KeyValues | None, ...] | None = None,
+        prepend: Tensor | None = None,
+        global_: Tensor | None = None,
+    ) -> Tensor:
+        """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are taken off again.
+
+        Args:
+            context: (b m d) for cross-attention, or `kvs` from `prepare_context`.
+            prepend: tokens (b l dim) that go before x.
+            global_: (b dim), for a modulated transformer.
+        """
+        n = x.shape[1]
+        hidden = self.hidden_states(x, context=context, kvs=kvs, prepend=prepend, global_=global_, keep=False)
+        return self.project_out(hidden[-1][:, -n:])
+
+    def hidden_states(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        kvs: tuple[KeyValues | None, ...] | None = None,
+        prepend: Tensor | None = None,
+        global_: Tensor | None = None,
+        exit_layer: int | None = None,
+        keep: bool = True,
+    ) -> list[Tensor]:
+        """Outputs (b memory + l + n, dim) of the layers 0 .. exit_layer, or of the last one if not `keep`."""
+        tokens = self._embed(x, prepend)
+        rotary = self.rotary_pos_emb(tokens.shape[1]) if self.rotary_pos_emb is not None else None
+        modulation = self.global_cond_embedder(global_) if hasattr(self, "global_cond_embedder") else None
+        states: list[Tensor] = []
+        stop = len(self.layers) if exit_layer is None else exit_layer + 1
+        for i, layer in enumerate(self.layers[:stop]):
+            kv = kvs[i] if kvs is not None else None
+            tokens = self._run(layer, tokens, context, kv, rotary, modulation)
+            states = [*states, tokens] if keep else [tokens]
+        return states
+
+    def _embed(self, x: Tensor, prepend: Tensor | None) -> Tensor:
+        tokens = self.project_in(x)
+        before = [self.memory_tokens.expand(x.shape[0], -1, -1)] if self.num_memory_tokens else []
+        before += [prepend.to(tokens.dtype)] if prepend is not None else []
+        if before:
+            tokens = torch.cat([*(b.to(tokens.dtype) for b in before), tokens], dim=1)
+        return tokens if self.pos_emb is None else tokens + self.pos_emb(tokens)
+
+    def _run(
+        self,
+        layer: nn.Module,
+        tokens: Tensor,
+        context: Tensor | None,
+        kv: KeyValues | None,
+        rotary: RotaryTables | None,
+        modulation: Tensor | None,
+    ) -> Tensor:
+        settings = {"context": context, "kv": kv, "rotary": rotary, "modulation": modulation}
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, tokens, use_reentrant=False, **settings)
+        return layer(tokens, **settings)
+
+
+def _position_embedding(dim: int, options: TransformerOptions) -> nn.Module | None:
+    if options.use_sinusoidal_emb:
+        return SinusoidalPositions(dim)
+    if options.use_abs_pos_emb:
+        return LearnedPositions(dim, max_length=options.abs_pos_emb_max_length)
+    return None

@@ -1,0 +1,56 @@
+"""Attention within a sliding window, without special kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def banded_mask(queries: int, keys: int, left: int, right: int, device: torch.device) -> Tensor:
+    """(queries keys) bool: query i sees keys i - left .. i + right. A negative side is unlimited."""
+    offset = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
+    mask = torch.ones_like(offset, dtype=torch.bool)
+    if left >= 0:
+        mask &= offset >= -left
+    if right >= 0:
+        mask &= offset <= right
+    return mask
+
+
+def windowed_attention(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+    """Self-attention of q, k, v (b h n d) in which position i sees i - left .. i + right.
+
+    Long sequences are cut into blocks of queries, each with the keys that it can see, so that the cost
+    grows with n * (left + right) and not with n^2. Short ones, and windows without limit on one side,
+    take the full matrix with a mask.
+    """
+    n, block = q.shape[2], max(left + right, 32)
+    if left < 0 or right < 0 or n <= 2 * block:
+        mask = banded_mask(n, n, left, right, q.device)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return _blockwise(q, k, v, left, right, block)
+
+
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: int) -> Tensor:
+    b, h, n, d = q.shape
+    blocks = -(-n // block)
+    fill = blocks * block - n
+    span = left + block + right
+    queries = F.pad(q, (0, 0, 0, fill)).unflatten(2, (blocks, block))
+    keys, values = (F.pad(y, (0, 0, left, fill + right)).unfold(2, span, block).mT for y in (k, v))
+    # Blocks move into the batch, because fused kernels take four axes.
+    parts = [y.transpose(1, 2).flatten(0, 1) for y in (queries, keys, values)]
+    mask = _block_mask(n, left, right, block, blocks, q.device).repeat(b, 1, 1).unsqueeze(1)
+    out = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+    return out.unflatten(0, (b, blocks)).transpose(1, 2).reshape(b, h, blocks * block, d)[:, :, :n]
+
+
+def _block_mask(n: int, left: int, right: int, block: int, blocks: int, device: torch.device) -> Tensor:
+    """(blocks block span) bool. Padding queries see themselves alone, so that no row is empty."""
+    query = torch.arange(block, device=device)[:, None]
+    key = torch.arange(left + block + right, device=device)[None, :] - left
+    start = torch.arange(blocks, device=device)[:, None, None] * block
+    inside = (key >= query - left) & (key <= query + right)
+    real = (start + key >= 0) & (start + key < n)
+    return (inside & real) | ((key == query) & (start + query >= n))

@@ -1,0 +1,41 @@
+"""Builds diffusion models of golden cases, whose slot ids may have no conditioner in the config."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from stable_audio.types import ConditionTensors
+from tests.golden.harness import Case
+
+
+def construct(cls: type, config: dict[str, Any]) -> Any:
+    """`cls(**config)` with nested dicts turned into the dataclasses that the constructor declares."""
+    hints = get_type_hints(cls.__init__)
+    unknown = set(config) - set(inspect.signature(cls).parameters)
+    assert not unknown, f"{cls.__name__} has no {sorted(unknown)}"
+    return cls(**{k: _nested(hints[k], v) for k, v in config.items()})
+
+
+def _nested(hint: Any, value: Any) -> Any:
+    return hint(**value) if dataclasses.is_dataclass(hint) and isinstance(value, dict) else value
+
+
+def given_tensors(case: Case, group: str) -> ConditionTensors:
+    """Conditioning that the case gives ready made: `in.<group>.<id>` with `in.<group>.<id>.mask`."""
+    given: dict[str, Tensor] = case.group(f"in.{group}")
+    return {
+        key: (value, mask.bool() if (mask := given.get(f"{key}.mask")) is not None else None)
+        for key, value in given.items()
+        if not key.endswith(".mask")
+    }
+
+
+def bernoulli_replay(draws: list[list[float]]) -> Any:
+    """Draws of the case, in order, as the source of decisions of `cfg_dropout`."""
+    queue = [torch.tensor(d) for d in draws]
+    return lambda n, prob: queue.pop(0)
