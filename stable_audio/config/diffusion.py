@@ -1,0 +1,97 @@
+"""`model` sections of diffusion models: backbone, slots, conditioners, pretransform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import Field
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.conditioning import CONDITIONERS
+from stable_audio.config.component import Component, component
+from stable_audio.config.leaf import Leaf, Section, leaf_model
+from stable_audio.config.pretransform import Positive, Pretransform
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.types import Slot
+
+SLOT_KEYS: dict[Slot, str] = {
+    Slot.CROSS_ATTN: "cross_attention_cond_ids",
+    Slot.GLOBAL: "global_cond_ids",
+    Slot.PREPEND: "prepend_cond_ids",
+    Slot.INPUT_CONCAT: "input_concat_ids",
+}
+"""Slot -> the key of `model.diffusion` that lists the ids wired to it."""
+
+if TYPE_CHECKING:
+    Objective: TypeAlias = str
+    Shift: TypeAlias = Leaf
+else:
+    Objective = Literal[tuple(OBJECTIVES)]
+    Shift = leaf_model(DistributionShift)
+
+
+class DiffusionKeys(Section):
+    """Keys that conditional and unconditional models share."""
+
+    diffusion_objective: Objective = Field(default="v", description="what the backbone predicts")
+    distribution_shift_options: Shift | None = Field(
+        default=None, description="length-dependent shift of t in training and sampling"
+    )
+
+
+class DiffusionSection(Component, DiffusionKeys):
+    """The backbone, and which conditioner ids go to which of its slots."""
+
+    cross_attention_cond_ids: list[str] = Field(default=[], description="joined along the sequence")
+    global_cond_ids: list[str] = Field(default=[], description="joined along features")
+    prepend_cond_ids: list[str] = Field(default=[], description="joined along the sequence, before the audio")
+    input_concat_ids: list[str] = Field(default=[], description="joined along channels with the noisy input")
+
+
+class ConditionerEntry(Component):
+    """One conditioner; `id` is the metadata key that it reads."""
+
+    id: str = Field(min_length=1)
+
+
+if TYPE_CHECKING:
+    AnyBackbone: TypeAlias = DiffusionSection
+    AnyConditioner: TypeAlias = ConditionerEntry
+else:
+    AnyBackbone = component(BACKBONES, base=DiffusionSection, title="diffusion")
+    AnyConditioner = component(
+        CONDITIONERS, base=ConditionerEntry, title="conditioner", provided=("output_dim",)
+    )
+
+
+class ConditioningSection(Section):
+    """Conditioners by id."""
+
+    cond_dim: Positive = Field(description="features that conditioners return unless they say otherwise")
+    configs: list[AnyConditioner] = Field(default=[])
+    default_keys: dict[str, str] = Field(
+        default={}, description="id -> metadata key read where the id is absent"
+    )
+    pre_encoded_keys: list[str] = Field(default=[], description="ids whose metadata already is the tensor")
+
+
+class CondModel(Section):
+    """`model` of `diffusion_cond` and `diffusion_cond_inpaint`."""
+
+    diffusion: AnyBackbone
+    io_channels: Positive = Field(description="channels in which diffusion runs")
+    conditioning: ConditioningSection | None = None
+    pretransform: Pretransform | None = None
+
+
+class UncondSection(Component, DiffusionKeys):
+    """`model` of `diffusion_uncond`: the backbone itself."""
+
+    pretransform: Pretransform | None = None
+
+
+if TYPE_CHECKING:
+    UncondModel: TypeAlias = UncondSection
+else:
+    UncondModel = component(UNCOND_BACKBONES, base=UncondSection, title="uncond")

@@ -1,0 +1,90 @@
+"""What the rules need to know of the parts of a model: widths, ratios, what building them complains of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from stable_audio.backbones.base import Backbone
+from stable_audio.conditioning import Conditioner
+from stable_audio.config.diffusion import AnyBackbone, AnyConditioner, UncondModel
+from stable_audio.config.parts import (
+    build_backbone,
+    build_conditioner,
+    build_pretransform,
+    build_uncond_backbone,
+    on_meta,
+)
+from stable_audio.config.pretransform import Pretransform as PretransformType
+from stable_audio.config.problems import Loc, Problem, json_path
+from stable_audio.pretransforms.base import Pretransform
+
+
+@dataclass
+class Facts:
+    """Parts of a model on the meta device; a part that cannot be built is None, and `problems` says why.
+
+    Attributes:
+        widths: conditioner id -> features (or channels) that it returns, where known.
+    """
+
+    backbone: Backbone | None = None
+    pretransform: Pretransform | None = None
+    conditioners: dict[str, Conditioner] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {key: conditioner.output_dim for key, conditioner in self.conditioners.items()}
+
+
+def gather(data: Mapping[str, Any]) -> Facts:
+    """Build each part of `model` that is valid by itself, so that one mistake does not hide another."""
+    facts, model = Facts(), data.get("model")
+    if not isinstance(model, dict):
+        return facts
+    if data.get("model_type") == "diffusion_uncond":
+        facts.backbone = _try(facts, ("model",), model, UncondModel, build_uncond_backbone)
+    else:
+        diffusion = model.get("diffusion")
+        facts.backbone = _try(facts, ("model", "diffusion"), diffusion, AnyBackbone, build_backbone)
+    section = model.get("pretransform")
+    facts.pretransform = _try(facts, ("model", "pretransform"), section, PretransformType, build_pretransform)
+    _gather_conditioners(facts, model.get("conditioning"))
+    return facts
+
+
+def _gather_conditioners(facts: Facts, conditioning: Any) -> None:
+    if not isinstance(conditioning, dict) or not isinstance(conditioning.get("configs"), list):
+        return
+    cond_dim = conditioning.get("cond_dim")
+    for index, entry in enumerate(conditioning["configs"]):
+        loc = ("model", "conditioning", "configs", index)
+        if isinstance(cond_dim, int) and cond_dim > 0:
+            made = _try(facts, loc, entry, AnyConditioner, lambda e: build_conditioner(e, cond_dim=cond_dim))
+            if made is not None:
+                facts.conditioners[entry["id"]] = made
+
+
+def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], Any]) -> Any:
+    """The part, or None: sections that the schema refuses are reported by the schema, not here."""
+    try:
+        section = TypeAdapter(schema).validate_json(json.dumps(data))
+    except ValidationError:
+        return None
+    try:
+        return on_meta(build, section)
+    # A constructor may fail in any way on values that its types allow; each must become one sentence.
+    except Exception as error:
+        facts.problems.append(Problem(json_path((*loc, "config")), _sentence(error)))
+        return None
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no reason given"
+    named = isinstance(error, (ValueError, ImportError, OSError))
+    return text if named else f"cannot be built with these values: {type(error).__name__}: {text}"

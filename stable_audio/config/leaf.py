@@ -1,0 +1,125 @@
+"""Constructors -> schemas: the keyword-only, annotated `__init__` of a component IS its JSON schema.
+
+`leaf_model(DiT)` is a pydantic model with one field per constructor argument, same names, types and
+defaults. Nested dataclasses become nested objects. `arguments` goes the other way.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, ClassVar, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+
+class Section(BaseModel):
+    """Base of every object of a configuration: unknown keys are mistakes, types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Leaf(Section):
+    """Base of the derived models; `target` is the class whose constructor they describe."""
+
+    target: ClassVar[Any]
+
+
+@functools.cache
+def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, ...] = ()) -> type[Leaf]:
+    """Derive the model of a class or dataclass.
+
+    Args:
+        provided: arguments that the factory supplies unless the file gives them, so they are optional.
+        hidden: arguments that only the factory supplies, so they are no JSON keys.
+
+    Raises:
+        TypeError: an argument has no annotation, or one that JSON cannot express.
+    """
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)  # type: ignore[misc]
+    documented = _documented_arguments(inspect.getdoc(cls) or "")
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if name in hidden:
+            continue
+        annotation = _json_type(hints.get(name), f"{cls.__name__}({name}=...)")
+        default = _default(parameter)
+        if name in provided and default is ...:
+            annotation, default = annotation | None, None
+        fields[name] = (annotation, Field(default, description=documented.get(name)))
+    model = create_model(cls.__name__, __base__=Leaf, __module__=__name__, **fields)
+    model.target = cls
+    return model
+
+
+def arguments(leaf: Leaf) -> dict[str, Any]:
+    """Constructor keywords that the file gave; what it left out keeps the constructor's default."""
+    return {name: _plain(getattr(leaf, name)) for name in leaf.model_fields_set}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Leaf):
+        return value.target(**arguments(value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.default is inspect.Parameter.empty:
+        return ...
+    # A frozen options object means "all its defaults": in JSON an object with nothing in it.
+    if dataclasses.is_dataclass(parameter.default):
+        options: Any = type(parameter.default)
+        return leaf_model(options).model_construct(_fields_set=set())
+    return parameter.default
+
+
+_SCALARS = (int, float, bool, str, type(None))
+_LISTS = {list: list, collections.abc.Sequence: list, collections.abc.Iterable: list}
+
+
+def _json_type(annotation: Any, where: str) -> Any:
+    """The annotation that pydantic sees: dataclasses replaced by their derived models."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in _SCALARS or annotation is Any or origin is Literal:
+        return annotation
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return leaf_model(annotation)  # type: ignore[arg-type]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return annotation
+    if annotation in (list, tuple, dict):
+        return annotation
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_json_type(a, where) for a in args)]  # noqa: UP007
+    if origin in _LISTS:
+        return list[_json_type(args[0], where)]  # type: ignore[misc]
+    if origin is tuple:
+        return tuple[tuple(a if a is Ellipsis else _json_type(a, where) for a in args)]  # type: ignore[misc]
+    if origin in (dict, collections.abc.Mapping):
+        return dict[str, _json_type(args[1], where)]  # type: ignore[misc]
+    raise TypeError(f"{where}: the annotation {annotation!r} cannot be given in JSON")
+
+
+def _documented_arguments(doc: str) -> Mapping[str, str]:
+    """Names -> text of the `Args:` part of a docstring; `a, b: text` documents both."""
+    found: dict[str, str] = {}
+    part = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    current: list[str] = []
+    for line in inspect.cleandoc(part.group(1)).splitlines() if part else ():
+        entry = re.match(r"([\w, ]+):\s*(.*)", line)
+        if entry and not line.startswith(" "):
+            current = [n.strip() for n in entry.group(1).split(",")]
+            found.update({n: entry.group(2) for n in current})
+        else:
+            found.update({n: f"{found[n]} {line.strip()}".strip() for n in current})
+    return found

@@ -1,0 +1,77 @@
+"""Files and dicts -> validated configurations, or every mistake at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from stable_audio.config.dataset import dataset_models
+from stable_audio.config.facts import gather
+from stable_audio.config.leaf import Leaf
+from stable_audio.config.problems import ConfigError, Problem
+from stable_audio.config.reading import plain, read_json
+from stable_audio.config.rules import Context, check_rules
+from stable_audio.config.top import MODEL_TYPES, ModelConfig
+from stable_audio.config.validation import Checked, check_structure
+
+log = logging.getLogger(__name__)
+Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
+
+
+def load_config(
+    source: Source,
+    *,
+    lenient: bool = False,
+    extra_ids: Sequence[str] = (),
+    skip_rules: Sequence[str] = (),
+) -> ModelConfig:
+    """Load a model file, in the format of stable-audio-tools.
+
+    Args:
+        source: path of a JSON file, or its content; a dict is not changed.
+        lenient: unknown keys become warnings.
+        extra_ids: ids wired to slots that the caller supplies as ready tensors.
+        skip_rules: names in `rules.RULES` that need not hold.
+
+    Raises:
+        ConfigError: with every mistake of the file.
+    """
+    data, name = _data(source)
+    checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
+    facts = gather(checked.data)
+    context = Context(checked.data, facts, tuple(extra_ids))
+    related = [*facts.problems, *check_rules(context, skip=skip_rules)]
+    checked.problems += [p for p in related if p not in checked.problems]
+    return _result(checked, name)
+
+
+def load_dataset_config(source: Source, *, lenient: bool = False) -> Leaf:
+    """Load a dataset file; `dataset.as_dict(config)` gives back its JSON form.
+
+    Raises:
+        ConfigError: with every mistake of the file.
+    """
+    data, name = _data(source)
+    return _result(check_structure(data, tag="dataset_type", models=dataset_models(), lenient=lenient), name)
+
+
+def _data(source: Source) -> tuple[dict[str, Any], str]:
+    if isinstance(source, Mapping):
+        return plain(dict(source), source="config"), "config"
+    return read_json(source), os.fspath(source)
+
+
+def _result(checked: Checked[Any], name: str) -> Any:
+    if checked.warnings:
+        listed = "; ".join(str(w) for w in checked.warnings)
+        log.warning("%s: %s", name, listed)
+    if checked.problems:
+        raise ConfigError(_without_echoes(checked.problems), name)
+    return checked.config
+
+
+def _without_echoes(problems: list[Problem]) -> list[Problem]:
+    """One problem per path and sentence, in the order of the file's structure."""
+    return list(dict.fromkeys(problems))

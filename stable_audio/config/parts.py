@@ -1,0 +1,70 @@
+"""Validated `{type, config}` sections -> objects: the parts that the rules look at and models are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.backbones.base import Backbone
+from stable_audio.conditioning import CONDITIONERS, Conditioner
+from stable_audio.config.component import Component
+from stable_audio.config.diffusion import ConditionerEntry, DiffusionSection, UncondSection
+from stable_audio.config.pretransform import AutoencoderModel, Part, PretransformSection
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
+from stable_audio.pretransforms.autoencoder import Autoencoder
+from stable_audio.pretransforms.base import Pretransform
+
+
+def build_backbone(section: DiffusionSection) -> Backbone:
+    """The backbone of a conditional model."""
+    return section.create(BACKBONES)
+
+
+def build_uncond_backbone(section: UncondSection) -> Backbone:
+    """The backbone of an unconditional model."""
+    return section.create(UNCOND_BACKBONES)
+
+
+def build_conditioner(entry: ConditionerEntry, *, cond_dim: int) -> Conditioner:
+    """One conditioner; `cond_dim` is its width unless its config names another."""
+    return entry.create(CONDITIONERS, output_dim=cond_dim)
+
+
+def build_pretransform(section: PretransformSection) -> Pretransform:
+    """A pretransform, autoencoders included."""
+    beside = {name: getattr(section, name) for name in section.model_fields_set - {"type", "config"}}
+    if isinstance(section.config, AutoencoderModel):
+        return PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **beside)  # type: ignore[call-arg]
+    return section.create(PRETRANSFORMS, **beside)
+
+
+def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None) -> Autoencoder:
+    """An autoencoder from its `model` section."""
+    given = {
+        name: getattr(model, name)
+        for name in ("latent_dim", "downsampling_ratio", "io_channels", "in_channels", "out_channels")
+    }
+    return Autoencoder(
+        encoder=_part(model.encoder, ENCODERS),
+        decoder=_part(model.decoder, DECODERS),
+        bottleneck=_part(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
+        pretransform=build_pretransform(model.pretransform) if model.pretransform is not None else None,
+        soft_clip=model.decoder.soft_clip,
+        sample_rate=sample_rate,
+        **given,
+    )
+
+
+def _part(section: Part | Component, registry: dict[str, Any]) -> Any:
+    made: nn.Module = section.create(registry)
+    # True must not unfreeze what the part itself keeps fixed.
+    return made if getattr(section, "requires_grad", True) else made.requires_grad_(False)
+
+
+def on_meta(build: Any, *args: Any, **kwargs: Any) -> Any:
+    """Build without memory or arithmetic, and without moving any random stream."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return build(*args, **kwargs)

@@ -1,0 +1,77 @@
+"""`pretransform` sections, and the autoencoders that may stand in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import Field
+
+from stable_audio.config.component import Component, component
+from stable_audio.config.leaf import Section
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Part(Component):
+    """Encoder or bottleneck of an autoencoder."""
+
+    requires_grad: bool = Field(default=True, description="train it; false freezes its parameters")
+
+
+class DecoderPart(Part):
+    """Decoder of an autoencoder."""
+
+    soft_clip: bool = Field(default=False, description="tanh on the decoded audio")
+
+
+class PretransformSection(Component):
+    """A transform between audio and the space of diffusion."""
+
+    enable_grad: bool = Field(default=False, description="train it along; false freezes it")
+
+
+class AutoencoderPretransformSection(PretransformSection):
+    """An autoencoder as the pretransform of another model."""
+
+    scale: float = Field(default=1.0, gt=0, description="latents are divided by it")
+    model_half: bool = Field(default=False, description="run the autoencoder in float16")
+    iterate_batch: bool = Field(default=False, description="one item at a time, to save memory")
+    chunked: bool = Field(default=False, description="in pieces of 128 latent frames")
+
+
+if TYPE_CHECKING:
+    EncoderPart: TypeAlias = Part
+    BottleneckPart: TypeAlias = Part
+    AnyDecoderPart: TypeAlias = DecoderPart
+    Pretransform: TypeAlias = PretransformSection
+else:
+    EncoderPart = component(ENCODERS, base=Part, title="encoder")
+    BottleneckPart = component(BOTTLENECKS, base=Part, title="bottleneck")
+    AnyDecoderPart = component(DECODERS, base=DecoderPart, title="decoder")
+
+
+class AutoencoderModel(Section):
+    """`model` of an autoencoder: audio -> encoder -> bottleneck -> latents -> decoder -> audio."""
+
+    encoder: EncoderPart
+    decoder: AnyDecoderPart
+    bottleneck: BottleneckPart | None = None
+    latent_dim: Positive = Field(description="channels of the latents")
+    downsampling_ratio: Positive = Field(description="audio samples per latent frame")
+    io_channels: Positive = Field(description="audio channels")
+    in_channels: Positive | None = Field(default=None, description="audio channels in, if not io_channels")
+    out_channels: Positive | None = Field(default=None, description="audio channels out, if not io_channels")
+    pretransform: Pretransform | None = Field(default=None, description="applied before the encoder")
+
+
+if not TYPE_CHECKING:
+    Pretransform = component(
+        PRETRANSFORMS,
+        base=PretransformSection,
+        title="pretransform",
+        hidden=("enable_grad",),
+        special={"autoencoder": AutoencoderModel},
+        bases={"autoencoder": AutoencoderPretransformSection},
+    )
+    AutoencoderModel.model_rebuild(_types_namespace={**globals()})

@@ -1,0 +1,59 @@
+"""Whole model files, one class per `model_type`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stable_audio.config.diffusion import CondModel, UncondModel
+from stable_audio.config.leaf import Section
+from stable_audio.config.pretransform import Positive
+from stable_audio.config.training import CondTraining, UncondTraining
+
+
+class ModelConfig(Section):
+    """Keys of every model file."""
+
+    schema_: str | None = Field(default=None, alias="$schema", description="for editors; not read")
+    model_type: str
+    sample_size: Positive = Field(description="length of a training clip in audio samples")
+    sample_rate: Positive = Field(description="Hz")
+    audio_channels: Positive = Field(default=2, description="channels of the audio files as read")
+    model: Any
+    training: Any = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: exactly the keys that were given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class DiffusionCondConfig(ModelConfig):
+    """Diffusion with conditioning."""
+
+    model_type: Literal["diffusion_cond"]
+    model: CondModel
+    training: CondTraining | None = None
+
+
+class DiffusionInpaintConfig(ModelConfig):
+    """Diffusion with conditioning that can also fill gaps."""
+
+    model_type: Literal["diffusion_cond_inpaint"]
+    model: CondModel
+    training: CondTraining | None = None
+
+
+class DiffusionUncondConfig(ModelConfig):
+    """Diffusion without conditioning."""
+
+    model_type: Literal["diffusion_uncond"]
+    model: UncondModel
+    training: UncondTraining | None = None
+
+
+MODEL_TYPES: dict[str, type[ModelConfig]] = {
+    "diffusion_cond": DiffusionCondConfig,
+    "diffusion_cond_inpaint": DiffusionInpaintConfig,
+    "diffusion_uncond": DiffusionUncondConfig,
+}

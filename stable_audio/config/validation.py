@@ -1,0 +1,93 @@
+"""Plain data -> typed configuration, with every repair that the format allows and every mistake named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from stable_audio.config.compat import Ignore, Refuse, Rename, foreign_key
+from stable_audio.config.findings import INTEGER, UNKNOWN, Finding, findings_of
+from stable_audio.config.problems import Problem, did_you_mean, json_path, names, shown, value_at
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass
+class Checked(Generic[M]):
+    """What a validation found.
+
+    Attributes:
+        data: the file's data after repairs. config: None when there are problems.
+        problems: mistakes. warnings: keys that were renamed or left out.
+    """
+
+    data: dict[str, Any]
+    config: M | None = None
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def check_structure(
+    data: dict[str, Any], *, tag: str, models: Mapping[str, type[M]], lenient: bool = False
+) -> Checked[M]:
+    """Validate `data` (changed in place by repairs) with the model that `data[tag]` names.
+
+    Args:
+        lenient: unknown keys become warnings.
+    """
+    checked: Checked[M] = Checked(data)
+    if data.get(tag) not in models:
+        checked.problems.append(_wrong_tag(data, tag, list(models)))
+        return checked
+    model = models[data[tag]]
+    while True:
+        try:
+            # JSON mode takes lists for tuples and still converts no type into another.
+            checked.config = model.model_validate_json(json.dumps(data))
+            break
+        except ValidationError as error:
+            found = findings_of(error, model, data)
+        if not any([_repair(checked, finding, lenient) for finding in found]):
+            checked.problems += [f.problem() for f in found]
+            break
+    return checked
+
+
+def _wrong_tag(data: dict[str, Any], tag: str, allowed: list[str]) -> Problem:
+    if tag not in data:
+        return Problem(json_path((tag,)), f"missing; give one of {names(allowed)}")
+    hint = did_you_mean(str(data[tag]), allowed)
+    message = f"found {shown(data[tag])}; allowed: {names(allowed)}"
+    return Problem(json_path((tag,)), f"{message}; {hint}" if hint.startswith("did") else message)
+
+
+def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
+    """Change the data so that `finding` goes away, if the format says how; says whether it did."""
+    holder, key = value_at(checked.data, finding.loc[:-1]), finding.loc[-1] if finding.loc else None
+    if finding.kind == INTEGER:
+        holder[key] = int(holder[key])
+        return True
+    if finding.kind != UNKNOWN:
+        return False
+    foreign = foreign_key(finding.loc)
+    if isinstance(foreign, Rename) and foreign.to not in holder:
+        holder[foreign.to] = holder.pop(key)
+        checked.warnings.append(Problem(json_path(finding.loc), f"is called '{foreign.to}' here"))
+    elif isinstance(foreign, Ignore) or (isinstance(foreign, Refuse) and holder[key] in foreign.neutral):
+        holder.pop(key, None)
+        checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {foreign.reason}"))
+    elif isinstance(foreign, Refuse):
+        checked.problems.append(
+            Problem(json_path(finding.loc), f"not supported: {foreign.reason}; remove the key")
+        )
+        holder.pop(key, None)
+    elif lenient:
+        holder.pop(key, None)
+        checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {finding.message}"))
+    else:
+        return False
+    return True

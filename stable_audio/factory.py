@@ -1,0 +1,120 @@
+"""Configurations -> objects: the only place where the parts of a model are put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from stable_audio.conditioning import MultiConditioner, SlotWiring
+from stable_audio.config import ModelConfig, load_config
+from stable_audio.config.diffusion import SLOT_KEYS, ConditioningSection, DiffusionKeys, DiffusionSection
+from stable_audio.config.leaf import arguments
+from stable_audio.config.parts import (
+    build_backbone,
+    build_conditioner,
+    build_pretransform,
+    build_uncond_backbone,
+)
+from stable_audio.diffusion.objectives import OBJECTIVES, Objective
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.model import DiffusionModel
+from stable_audio.types import Slot
+
+
+def create_model_from_config(
+    config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    extra_ids: Sequence[str] = (),
+    skip_rules: Sequence[str] = (),
+    device: torch.device | str | None = None,
+) -> Any:
+    """Build the model that a configuration describes, with fresh weights.
+
+    Args:
+        config: a loaded configuration, its dict, or the path of its file.
+        extra_ids, skip_rules: see `load_config`; for a configuration that is not loaded yet.
+        device: where to build it; "meta" builds shapes only, without memory.
+
+    Raises:
+        ConfigError: with every mistake of the configuration.
+    """
+    if not isinstance(config, ModelConfig):
+        config = load_config(config, extra_ids=extra_ids, skip_rules=skip_rules)
+    with torch.device(device if device is not None else torch.get_default_device()):
+        return BUILDERS[config.model_type](config)
+
+
+def build_cond(config: ModelConfig) -> DiffusionModel:
+    """`diffusion_cond` and `diffusion_cond_inpaint`."""
+    section = config.model
+    pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+    return DiffusionModel(
+        backbone=build_backbone(section.diffusion),
+        objective=build_objective(section.diffusion),
+        conditioner=build_conditioning(section.conditioning),
+        wiring=build_wiring(section.diffusion),
+        pretransform=pretransform,
+        sample_rate=config.sample_rate,
+        sample_size=config.sample_size,
+        audio_channels=section.io_channels if pretransform is None else pretransform.io_channels,
+        dist_shift=build_shift(section.diffusion),
+    )
+
+
+def build_uncond(config: ModelConfig) -> DiffusionModel:
+    """`diffusion_uncond`."""
+    section = config.model
+    pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+    backbone = build_uncond_backbone(section)
+    return DiffusionModel(
+        backbone=backbone,
+        objective=build_objective(section),
+        pretransform=pretransform,
+        sample_rate=config.sample_rate,
+        sample_size=config.sample_size,
+        audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
+        dist_shift=build_shift(section),
+    )
+
+
+def build_objective(section: DiffusionKeys) -> Objective:
+    """The objective that a section names."""
+    return OBJECTIVES[section.diffusion_objective]()
+
+
+def build_shift(section: DiffusionKeys) -> DistributionShift | None:
+    """The distribution shift of a section, if it has one."""
+    options = section.distribution_shift_options
+    return None if options is None else DistributionShift(**arguments(options))
+
+
+def build_wiring(section: DiffusionSection) -> SlotWiring:
+    """Which ids go to which slot."""
+    ids = {slot: getattr(section, key) for slot, key in SLOT_KEYS.items()}
+    return SlotWiring(
+        cross_attn_ids=ids[Slot.CROSS_ATTN],
+        global_ids=ids[Slot.GLOBAL],
+        prepend_ids=ids[Slot.PREPEND],
+        input_concat_ids=ids[Slot.INPUT_CONCAT],
+    )
+
+
+def build_conditioning(section: ConditioningSection | None) -> MultiConditioner | None:
+    """All conditioners of a model; None when its file has no `conditioning`."""
+    if section is None:
+        return None
+    return MultiConditioner(
+        {entry.id: build_conditioner(entry, cond_dim=section.cond_dim) for entry in section.configs},
+        default_keys=section.default_keys,
+        pre_encoded_keys=section.pre_encoded_keys,
+    )
+
+
+BUILDERS = {
+    "diffusion_cond": build_cond,
+    "diffusion_cond_inpaint": build_cond,
+    "diffusion_uncond": build_uncond,
+}
