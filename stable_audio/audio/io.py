@@ -31,6 +31,8 @@ AUDIO_EXTENSIONS = frozenset(
 DEFAULT_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "aiff": "PCM_16", "aif": "PCM_16"}
 _FORMATS = {"aif": "AIFF", "opus": "OGG", "oga": "OGG"}
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_VORBIS_PAGE = 255 * 1024
+"""Samples in the longest page: 255 packets of half a long block."""
 _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 
 
@@ -99,7 +101,7 @@ def read_audio(
     if _needs_av(info.path):
         samples = containers.read_samples(info.path, start, count)
     else:
-        samples = _read_soundfile(info.path, start, count)
+        samples = _read_soundfile(info, start, count)
     if samples.shape[1] < count:
         found = start + samples.shape[1]
         raise AudioError(info.path, f"cut off: the header promises {info.frames} samples, {found} are there")
@@ -161,14 +163,17 @@ def _write(
         ) from error
 
 
-def _read_soundfile(path: str, start: int, count: int) -> np.ndarray:
+def _read_soundfile(info: AudioInfo, start: int, count: int) -> np.ndarray:
+    begin = start
+    if info.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
+        begin = max(0, min(start, info.frames - _VORBIS_PAGE))
     try:
-        with soundfile.SoundFile(path) as file:
-            file.seek(start)
-            samples = file.read(count, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(info.path) as file:
+            file.seek(begin)
+            samples = file.read(start - begin + count, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(path, _reason(error)) from error
-    return np.ascontiguousarray(samples.T)
+        raise AudioError(info.path, _reason(error)) from error
+    return np.ascontiguousarray(samples[start - begin :].T)
 
 
 def _needs_av(path: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +55,6 @@ def resample_sinc(
     return y[..., :length]
 
 
-@lru_cache(maxsize=8)
 def _kernel(down: int, up: int, zeros: int, rolloff: float, beta: float) -> tuple[Tensor, int]:
     """Filters (up, 1, taps), one per output phase, and how far they reach to the left."""
     cutoff = rolloff * min(1.0, up / down)
