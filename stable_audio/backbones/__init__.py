@@ -5,7 +5,8 @@ from __future__ import annotations
 from stable_audio.backbones.adp import ADP1d, ADPCfg1d
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.dau1d import DAU1d
-from stable_audio.backbones.dit import DiT, UncondDiT
+from stable_audio.backbones.dit import DiT
+from stable_audio.backbones.dit_uncond import UncondDiT
 
 BACKBONES: dict[str, type[Backbone]] = {
     "dit": DiT,

@@ -54,7 +54,7 @@ class XTransformer(nn.Module):
         modulated: whether its norms read a global vector.
     """
 
-    def __init__(self, wrapper: nn.Module, *, modulated: bool) -> None:
+    def __init__(self, wrapper: Any, *, modulated: bool) -> None:
         super().__init__()
         self.wrapper = wrapper
         self.modulated = modulated

@@ -61,11 +61,10 @@ class Attend(Protocol):
 
 
 class KeyValues(NamedTuple):
-    """Keys and values (b m h d) of one layer; k_diff only when differential."""
+    """Keys and values (b m h d) of one layer; two sets of keys when differential, one otherwise."""
 
-    k: Tensor
-    v: Tensor
-    k_diff: Tensor | None
+    keys: tuple[Tensor, ...]
+    values: Tensor
 
 
 def sdpa_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None) -> Tensor:
@@ -129,7 +128,7 @@ class Attention(nn.Module):
         causal: bool = False,
         sliding_window: tuple[int, int] | None = None,
         zero_init_output: bool = True,
-        options: AttentionOptions = AttentionOptions(),  # noqa: B008 (frozen)
+        options: AttentionOptions = AttentionOptions(),
     ) -> None:
         super().__init__()
         check_divides("the head width", dim_heads, "attention width", dim)
@@ -172,43 +171,38 @@ class Attention(nn.Module):
         kv: KeyValues | None = None,
         rotary: RotaryTables | None = None,
     ) -> Tensor:
-        """x (b n d) attends to itself, to `context` (b m d'), or to `kv` that `project_context` made of one."""
-        if context is None and kv is None:
-            q, k, v, *diff = self._heads(self.to_qkv(x), 5 if self.differential else 3)
-            q_diff, k_diff = diff if diff else (None, None)
-            k, k_diff = self._position(self.k_norm, k, rotary), self._position(self.k_norm, k_diff, rotary)
+        """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`."""
+        if kv is None and context is not None:
+            kv = self.project_context(context)
+        if kv is not None:
+            queries = self._normed(self.q_norm, self._heads(self.to_q(x), 1 + self.differential))
+            keys, values = kv
         else:
-            k, v, k_diff = self.project_context(context) if kv is None else kv
-            q, *diff = self._heads(self.to_q(x), 2 if self.differential else 1)
-            q_diff, rotary = (diff[0] if diff else None), None
-        q, q_diff = self._position(self.q_norm, q, rotary), self._position(self.q_norm, q_diff, rotary)
-        out = self._attend(q, k, v)
-        if q_diff is not None:
-            out = out - self._attend(q_diff, k_diff, v)
+            q, k, values, *second = self._heads(self.to_qkv(x), 3 + 2 * self.differential)
+            queries = self._normed(self.q_norm, (q, *second[:1]), rotary)
+            keys = self._normed(self.k_norm, (k, *second[1:]), rotary)
+        outs = [
+            self.attend(q, k, values, causal=self.causal, window=self.window) for q, k in zip(queries, keys)
+        ]
+        out = outs[0] - outs[1] if self.differential else outs[0]
         return self._scale_features(self.to_out(out.flatten(2)))
 
     def project_context(self, context: Tensor) -> KeyValues:
         """Keys and values of a cross-attention context (b m d): what does not depend on x."""
-        if self.differential:
-            k, k_diff, v = self._heads(self.to_kv(context), 3)
-            return KeyValues(self.k_norm(k).to(v.dtype), v, self.k_norm(k_diff).to(v.dtype))
-        k, v = self._heads(self.to_kv(context), 2)
-        return KeyValues(self.k_norm(k).to(v.dtype), v, None)
+        *keys, values = self._heads(self.to_kv(context), 2 + self.differential)
+        return KeyValues(self._normed(self.k_norm, tuple(keys)), values)
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(b n (parts h d)) -> parts x (b n h d), as views."""
         return x.unflatten(-1, (parts, -1, self.dim_heads)).unbind(2)
 
     @staticmethod
-    def _position(norm: nn.Module, x: Tensor | None, rotary: RotaryTables | None) -> Tensor | None:
-        if x is None:
-            return None
+    def _normed(
+        norm: nn.Module, parts: tuple[Tensor, ...], rotary: RotaryTables | None = None
+    ) -> tuple[Tensor, ...]:
         # Norms leave autocast regions in float32; the kernel wants one type for q, k and v.
-        x = norm(x).to(x.dtype)
-        return x if rotary is None else apply_rotary(x, rotary)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.attend(q, k, v, causal=self.causal, window=self.window)
+        normed = tuple(norm(x).to(x.dtype) for x in parts)
+        return normed if rotary is None else tuple(apply_rotary(x, rotary) for x in normed)
 
     def _scale_features(self, out: Tensor) -> Tensor:
         if not self.feat_scale:

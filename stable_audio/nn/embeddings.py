@@ -37,13 +37,13 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         if dim % 2:
             raise ValueError(f"sinusoidal positions need an even number of channels, found {dim}")
-        self.half, self.theta = dim // 2, theta
+        self.count, self.theta = dim // 2, theta
         self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b n d) -> what to add to it, (n d)."""
         positions = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
-        exponents = torch.arange(self.half, device=x.device, dtype=torch.float32) / self.half
+        exponents = torch.arange(self.count, device=x.device, dtype=torch.float32) / self.count
         angles = positions[:, None] * self.theta**-exponents
         return torch.cat([angles.sin(), angles.cos()], dim=-1).to(x.dtype) * self.scale
 
@@ -71,12 +71,12 @@ class ExpoFourierFeatures(nn.Module):
 
     def __init__(self, dim: int = 256, *, min_freq: float = 0.5, max_freq: float = 10000.0) -> None:
         super().__init__()
-        self.log_range = math.log(min_freq), math.log(max_freq)
-        self.half = dim // 2
+        self.log_min, self.log_max = math.log(min_freq), math.log(max_freq)
+        self.count = dim // 2
 
     def forward(self, t: Tensor) -> Tensor:
         """t (b,) -> (b dim), float32."""
-        freqs = torch.linspace(*self.log_range, self.half, device=t.device).exp()
+        freqs = torch.linspace(self.log_min, self.log_max, self.count, device=t.device).exp()
         angles = 2 * math.pi * t.float()[:, None] * freqs
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

@@ -81,7 +81,7 @@ class FeedForward(nn.Module):
         self,
         dim: int,
         *,
-        options: FeedForwardOptions = FeedForwardOptions(),  # noqa: B008 (frozen)
+        options: FeedForwardOptions = FeedForwardOptions(),
         zero_init_output: bool = True,
     ) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +35,10 @@ class NormOptions:
 class LayerNorm(nn.Module):
     """Layer norm over the last axis: gamma * (x - mean) / sqrt(var + eps) + beta."""
 
+    gamma: Tensor
     beta: Tensor
 
-    def __init__(self, dim: int, options: NormOptions = NormOptions()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, dim: int, options: NormOptions = NormOptions()) -> None:
         super().__init__()
         self.eps, self.force_fp32 = options.eps, options.force_fp32
         _add_scale(self, dim, options)
@@ -54,7 +56,9 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last axis (Zhang & Sennrich, 2019): gamma * x / sqrt(mean x^2 + eps)."""
 
-    def __init__(self, dim: int, options: NormOptions = NormOptions()) -> None:  # noqa: B008 (frozen)
+    gamma: Tensor
+
+    def __init__(self, dim: int, options: NormOptions = NormOptions()) -> None:
         super().__init__()
         if options.bias:
             raise ValueError("norm_kwargs.bias is true, but rms_norm has no shift; set it to false")
@@ -93,7 +97,11 @@ def _dynamic_tanh(dim: int, options: NormOptions) -> DynamicTanh:
     return DynamicTanh(dim)
 
 
-NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm, "dyt": _dynamic_tanh}
+NORMS: dict[str, Callable[[int, NormOptions], nn.Module]] = {
+    "layer_norm": LayerNorm,
+    "rms_norm": RMSNorm,
+    "dyt": _dynamic_tanh,
+}
 
 
 def build_norm(norm_type: str, dim: int, options: NormOptions) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,9 @@ class TransformerOptions:
     norm_type: NormType = "layer_norm"
     add_rope: bool = False
     layer_scale: bool = False
-    attn: AttentionOptions = AttentionOptions()
-    ff: FeedForwardOptions = FeedForwardOptions()
-    norms: NormOptions = NormOptions()
+    attn: AttentionOptions = field(default_factory=AttentionOptions)
+    ff: FeedForwardOptions = field(default_factory=FeedForwardOptions)
+    norms: NormOptions = field(default_factory=NormOptions)
 
 
 class LayerScale(nn.Module):
@@ -81,7 +82,7 @@ class TransformerBlock(nn.Module):
         dim_heads: int = 64,
         dim_context: int | None = None,
         modulated: bool = False,
-        options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
+        options: TransformerOptions = TransformerOptions(),
     ) -> None:
         super().__init__()
         zero_init = options.zero_init_branch_outputs and not options.layer_scale
@@ -188,7 +189,7 @@ class ContinuousTransformer(nn.Module):
         num_heads: int,
         dim_context: int | None = None,
         modulated: bool = False,
-        options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
+        options: TransformerOptions = TransformerOptions(),
     ) -> None:
         super().__init__()
         check_positive(depth=depth, num_heads=num_heads, embed_dim=dim)
@@ -218,10 +219,8 @@ class ContinuousTransformer(nn.Module):
 
     def prepare_context(self, context: Tensor) -> tuple[KeyValues | None, ...]:
         """Keys and values of every layer's cross-attention for a context (b m d)."""
-        return tuple(
-            None if layer.cross_attn is None else layer.cross_attn.project_context(context)
-            for layer in self.layers
-        )
+        blocks: list[Any] = list(self.layers)
+        return tuple(b.cross_attn and b.cross_attn.project_context(context) for b in blocks)
 
     def forward(
         self,
@@ -283,7 +282,7 @@ class ContinuousTransformer(nn.Module):
         rotary: RotaryTables | None,
         modulation: Tensor | None,
     ) -> Tensor:
-        settings = {"context": context, "kv": kv, "rotary": rotary, "modulation": modulation}
+        settings: dict[str, Any] = {"context": context, "kv": kv, "rotary": rotary, "modulation": modulation}
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(layer, tokens, use_reentrant=False, **settings)
         return layer(tokens, **settings)

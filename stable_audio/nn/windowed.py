@@ -40,9 +40,9 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: in
     queries = F.pad(q, (0, 0, 0, fill)).unflatten(2, (blocks, block))
     keys, values = (F.pad(y, (0, 0, left, fill + right)).unfold(2, span, block).mT for y in (k, v))
     # Blocks move into the batch, because fused kernels take four axes.
-    parts = [y.transpose(1, 2).flatten(0, 1) for y in (queries, keys, values)]
+    q, k, v = (y.transpose(1, 2).flatten(0, 1) for y in (queries, keys, values))
     mask = _block_mask(n, left, right, block, blocks, q.device).repeat(b, 1, 1).unsqueeze(1)
-    out = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.unflatten(0, (b, blocks)).transpose(1, 2).reshape(b, h, blocks * block, d)[:, :, :n]
 
 
