@@ -153,6 +153,15 @@ def _unsupported_pretransform(pretransform: Mapping[str, Any] | None) -> list[st
             reasons.append(f"the {name} is antialiased or upsamples by repetition")
     if parts["decoder"].get("config", {}).get("final_tanh", True) or parts["decoder"].get("soft_clip"):
         reasons.append("the decoder ends in tanh")
+    coders = [parts[p].get("config", {}) for p in ("encoder", "decoder")]
+    channels, latent_dim = coders[0].get("channels", 128), coders[0].get("latent_dim", 32)
+    if channels != latent_dim:
+        reasons.append(f"the encoder has {channels} channels, not as many as its latent_dim {latent_dim}")
+    reasons += [
+        f"encoder and decoder differ in {k}"
+        for k in ("c_mults", "strides")
+        if coders[0].get(k) != coders[1].get(k)
+    ]
     if spec.get("pretransform"):
         reasons.append("the autoencoder has a pretransform of its own")
     if pretransform.get("scale", 1.0) != 1.0:
