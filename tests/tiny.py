@@ -19,6 +19,33 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "cond_dim": 3,
         "global_cond_dim": 4,
     },
+    "adp_cfg_1d": {
+        "in_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 8],
+        "factors": [2],
+        "num_blocks": [1],
+        "attentions": [1, 1],
+        "attention_heads": 2,
+        "resnet_groups": 2,
+        "context_embedding_features": 6,
+        "context_embedding_max_length": 8,
+        "use_xattn_time": True,
+        "context_features": 4,
+        "context_channels": [3],
+    },
+    "adp_1d": {
+        "in_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 8],
+        "factors": [2],
+        "num_blocks": [1],
+        "attentions": [1, 1],
+        "attention_heads": 2,
+        "resnet_groups": 2,
+        "context_features": 4,
+        "context_channels": [1, 2],
+    },
 }
 
 UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
@@ -30,6 +57,16 @@ UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
         "channels": [4, 4],
         "strides": [2],
         "kernel_size": 3,
+    },
+    "adp_uncond_1d": {
+        "in_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 8],
+        "factors": [2],
+        "num_blocks": [1],
+        "attentions": [1, 1],
+        "attention_heads": 2,
+        "resnet_groups": 2,
     },
 }
 

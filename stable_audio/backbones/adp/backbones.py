@@ -1,0 +1,249 @@
+"""adp_cfg_1d, adp_1d and adp_uncond_1d: U-Nets in the layout of audio-diffusion-pytorch 0.0.94."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.backbones.adp.base import ADPBackbone, TokenFields
+from stable_audio.backbones.adp.context import KeysValues
+from stable_audio.backbones.adp.options import Options
+from stable_audio.backbones.adp.transformer import CrossAttention
+from stable_audio.backbones.adp.unet import time_embedding
+from stable_audio.types import Conditioning, Slot
+
+
+class ADP1d(ADPBackbone):
+    """U-Net without cross-attention, for `adp_1d` and `adp_uncond_1d`.
+
+    All parameters start at half of torch's default. The null conditioning zeroes the global features.
+
+    Args:
+        in_channels: channels of x.
+        channels: base width.
+        multipliers: width of the input and of every level, in `channels`.
+        factors: downsampling per level.
+        num_blocks: residual blocks per level.
+        attentions: transformer blocks per level; the last entry is the bottleneck's.
+        patch_size: neighbours folded into channels before the first level.
+        resnet_groups: groups of the residual blocks' norms.
+        use_context_time: whether the network is told t.
+        kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
+        use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
+        use_skip_scale: scale skips by 1 / sqrt(2).
+        use_stft: run on the short-time Fourier transform of x.
+        use_stft_context: transform the first level's input_concat as well.
+        stft_num_fft: size of the transform.
+        stft_hop_length: samples between its frames.
+        stft_window_length: its window; stft_num_fft by default.
+        stft_length: samples of the output; those of x by default.
+        stft_use_complex: real and imaginary parts instead of magnitude and phase.
+        out_channels: channels of the output; in_channels by default.
+        context_features: features of the global slot.
+        context_features_multiplier: width of the time and global features, in `channels`.
+        context_channels: channels of input_concat for the input and for each level; the slot holds their
+            sum, split in this order and resized (nearest) to each level.
+        attention_heads: heads, at any width.
+        attention_features: width of a head; gives the number of heads when that is not given.
+        attention_multiplier: width of the feed-forward layers, in the level's channels.
+
+    Raises:
+        ValueError: lists whose lengths do not fit, widths that do not divide.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        factors: Sequence[int],
+        num_blocks: Sequence[int],
+        attentions: Sequence[int],
+        patch_size: int = 1,
+        resnet_groups: int = 8,
+        use_context_time: bool = True,
+        kernel_multiplier_downsample: int = 2,
+        use_nearest_upsample: bool = False,
+        use_skip_scale: bool = True,
+        use_stft: bool = False,
+        use_stft_context: bool = False,
+        stft_num_fft: int = 1023,
+        stft_hop_length: int | None = 256,
+        stft_window_length: int | None = None,
+        stft_length: int | None = None,
+        stft_use_complex: bool = False,
+        out_channels: int | None = None,
+        context_features: int | None = None,
+        context_features_multiplier: int = 4,
+        context_channels: Sequence[int] | None = None,
+        attention_heads: int | None = None,
+        attention_features: int | None = None,
+        attention_multiplier: int = 2,
+    ) -> None:
+        options = Options.of(locals())
+        super().__init__(options)
+        self.finish()
+
+    def null(self, cond: Conditioning) -> Conditioning | None:
+        """Zeros for the global features; input_concat stays, as it says what to work on."""
+        if Slot.GLOBAL not in self.slots or cond.global_ is None:
+            return None
+        return cond.replace(global_=torch.zeros_like(cond.global_))
+
+    @property
+    def droppable(self) -> tuple[Slot, ...]:
+        return (Slot.GLOBAL,) if Slot.GLOBAL in self.slots else ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Keys and values of every cross-attention layer, which items are null, how many tokens."""
+
+    keys_values: tuple[KeysValues, ...]
+    is_null: Tensor
+    tokens: int
+
+
+class FixedEmbedding(nn.Module):
+    """A learned token per position: what stands for "no prompt"."""
+
+    def __init__(self, max_length: int, features: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(max_length, features)
+
+
+class ADPCfg1d(ADPBackbone):
+    """U-Net with cross-attention to tokens and a learned null embedding, for `adp_cfg_1d`.
+
+    The null conditioning replaces all tokens by a learned table (and the time token too, with
+    `use_xattn_time`); global features and input_concat stay. Masked tokens get zero keys and values.
+    Guidance is rescaled by 0.4 unless the caller says otherwise.
+
+    Args:
+        context_embedding_features: features of the tokens.
+        context_embedding_max_length: the most tokens that the null embedding covers.
+        use_xattn_time: show t to cross-attention as one more token, after the others.
+        in_channels: channels of x.
+        channels: base width.
+        multipliers: width of the input and of every level, in `channels`.
+        factors: downsampling per level.
+        num_blocks: residual blocks per level.
+        attentions: transformer blocks per level; the last entry is the bottleneck's.
+        patch_size: neighbours folded into channels before the first level.
+        resnet_groups: groups of the residual blocks' norms.
+        use_context_time: whether the network is told t.
+        kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
+        use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
+        use_skip_scale: scale skips by 1 / sqrt(2).
+        use_stft: run on the short-time Fourier transform of x.
+        use_stft_context: transform the first level's input_concat as well.
+        stft_num_fft: size of the transform.
+        stft_hop_length: samples between its frames.
+        stft_window_length: its window; stft_num_fft by default.
+        stft_length: samples of the output; those of x by default.
+        stft_use_complex: real and imaginary parts instead of magnitude and phase.
+        out_channels: channels of the output; in_channels by default.
+        context_features: features of the global slot.
+        context_features_multiplier: width of the time and global features, in `channels`.
+        context_channels: channels of input_concat for the input and for each level; the slot holds their
+            sum, split in this order and resized (nearest) to each level.
+        attention_heads: heads, at any width.
+        attention_features: width of a head; gives the number of heads when that is not given.
+        attention_multiplier: width of the feed-forward layers, in the level's channels.
+
+    Raises:
+        ValueError: lists whose lengths do not fit, widths that do not divide.
+    """
+
+    default_scale_phi = 0.4
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        factors: Sequence[int],
+        num_blocks: Sequence[int],
+        attentions: Sequence[int],
+        context_embedding_features: int,
+        context_embedding_max_length: int,
+        use_xattn_time: bool = False,
+        patch_size: int = 1,
+        resnet_groups: int = 8,
+        use_context_time: bool = True,
+        kernel_multiplier_downsample: int = 2,
+        use_nearest_upsample: bool = False,
+        use_skip_scale: bool = True,
+        use_stft: bool = False,
+        use_stft_context: bool = False,
+        stft_num_fft: int = 1023,
+        stft_hop_length: int | None = 256,
+        stft_window_length: int | None = None,
+        stft_length: int | None = None,
+        stft_use_complex: bool = False,
+        out_channels: int | None = None,
+        context_features: int | None = None,
+        context_features_multiplier: int = 4,
+        context_channels: Sequence[int] | None = None,
+        attention_heads: int | None = None,
+        attention_features: int | None = None,
+        attention_multiplier: int = 2,
+    ) -> None:
+        options = Options.of(locals())
+        super().__init__(options, token_features=context_embedding_features)
+        self.max_length = context_embedding_max_length
+        self.to_time_embedding = (
+            time_embedding(channels, context_embedding_features) if use_xattn_time else None
+        )
+        self.fixed_embedding = FixedEmbedding(
+            context_embedding_max_length + int(use_xattn_time), context_embedding_features
+        )
+        self.slot_widths[Slot.CROSS_ATTN] = context_embedding_features
+        self.finish()
+
+    def null(self, cond: Conditioning) -> Conditioning | None:
+        """The learned embedding in place of the tokens.
+
+        Raises:
+            ValueError: more tokens than the embedding covers.
+        """
+        tokens = cond.cross_attn
+        if tokens is None:
+            return None
+        if tokens.shape[1] > self.max_length:
+            raise ValueError(
+                f"the null embedding covers {self.max_length} tokens, but the conditioning has "
+                f"{tokens.shape[1]}: raise context_embedding_max_length or shorten the conditioning"
+            )
+        fixed = self._fixed(tokens)
+        return cond.replace(cross_attn=fixed.expand_as(tokens))
+
+    def prepare(self, cond: Conditioning) -> Conditioning:
+        """Compute the keys and values of all cross-attention layers, which depend on neither x nor t."""
+        return cond.replace(prepared=self._prepare(cond))
+
+    def token_fields(self, t: Tensor, cond: Conditioning, dtype: torch.dtype) -> TokenFields:
+        prepared = cond.prepared if isinstance(cond.prepared, Prepared) else self._prepare(cond)
+        if self.to_time_embedding is None:
+            return None, prepared.keys_values
+        token = self.to_time_embedding(t)[:, None].to(dtype)
+        last = self.fixed_embedding.embedding.weight[prepared.tokens].to(dtype)
+        return torch.where(prepared.is_null[:, None, None], last, token), prepared.keys_values
+
+    def _prepare(self, cond: Conditioning) -> Prepared:
+        if cond.cross_attn is None:
+            raise ValueError("adp_cfg_1d needs cross-attention conditioning, but there is none")
+        tokens = cond.cross_attn.to(self.fixed_embedding.embedding.weight.dtype)
+        layers = [m for m in self.modules() if isinstance(m, CrossAttention)]
+        keys_values = tuple(layer.keys_values(tokens, cond.cross_attn_mask) for layer in layers)
+        # The time token has to follow: the published null embedding covers it as well.
+        is_null = (cond.cross_attn == self._fixed(cond.cross_attn)).flatten(1).all(dim=1)
+        return Prepared(keys_values, is_null, cond.cross_attn.shape[1])
+
+    def _fixed(self, tokens: Tensor) -> Tensor:
+        return self.fixed_embedding.embedding.weight[None, : tokens.shape[1]].to(tokens.dtype)
