@@ -5,20 +5,30 @@ from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.coder import Decoder, Encoder
 from stable_audio.pretransforms.conv import fold_weight_norm
+from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.pretransforms.patched import PatchedPretransform
+from stable_audio.pretransforms.pqmf import PQMFPretransform
+from stable_audio.pretransforms.seanet import SEANetDecoder, SEANetEncoder
+from stable_audio.pretransforms.wavelet import WaveletPretransform
 
 ENCODERS: dict[str, type[Encoder]] = {
     "oobleck": OobleckEncoder,
+    "dac": DACEncoder,
+    "seanet": SEANetEncoder,
 }
 
 DECODERS: dict[str, type[Decoder]] = {
     "oobleck": OobleckDecoder,
+    "dac": DACDecoder,
+    "seanet": SEANetDecoder,
 }
 
 PRETRANSFORMS: dict[str, type[Pretransform]] = {
     "autoencoder": AutoencoderPretransform,
     "patched": PatchedPretransform,
+    "wavelet": WaveletPretransform,
+    "pqmf": PQMFPretransform,
 }
 
 __all__ = [

@@ -8,6 +8,9 @@ from stable_audio.pretransforms.bottlenecks.continuous import (
     VAEBottleneck,
     WassersteinBottleneck,
 )
+from stable_audio.pretransforms.bottlenecks.dac_rvq import DACRVQBottleneck, DACRVQVAEBottleneck
+from stable_audio.pretransforms.bottlenecks.fsq import DitheredFSQBottleneck, FSQBottleneck
+from stable_audio.pretransforms.bottlenecks.rvq import RVQBottleneck, RVQVAEBottleneck
 
 BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "vae": VAEBottleneck,
@@ -15,6 +18,12 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "l2_norm": L2NormBottleneck,
     "wasserstein": WassersteinBottleneck,
     "softnorm": SoftNormBottleneck,
+    "rvq": RVQBottleneck,
+    "rvq_vae": RVQVAEBottleneck,
+    "dac_rvq": DACRVQBottleneck,
+    "dac_rvq_vae": DACRVQVAEBottleneck,
+    "fsq": FSQBottleneck,
+    "dithered_fsq": DitheredFSQBottleneck,
 }
 
 __all__ = ["BOTTLENECKS", "Bottleneck", "DiscreteBottleneck"]
