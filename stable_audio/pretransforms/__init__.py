@@ -10,18 +10,21 @@ from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.pretransforms.patched import PatchedPretransform
 from stable_audio.pretransforms.pqmf import PQMFPretransform
 from stable_audio.pretransforms.seanet import SEANetDecoder, SEANetEncoder
+from stable_audio.pretransforms.taae import TAAEDecoder, TAAEEncoder
 from stable_audio.pretransforms.wavelet import WaveletPretransform
 
 ENCODERS: dict[str, type[Encoder]] = {
     "oobleck": OobleckEncoder,
     "dac": DACEncoder,
     "seanet": SEANetEncoder,
+    "taae": TAAEEncoder,
 }
 
 DECODERS: dict[str, type[Decoder]] = {
     "oobleck": OobleckDecoder,
     "dac": DACDecoder,
     "seanet": SEANetDecoder,
+    "taae": TAAEDecoder,
 }
 
 PRETRANSFORMS: dict[str, type[Pretransform]] = {
