@@ -126,8 +126,10 @@ class TAAEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
 
     Args:
-        channels, c_mults: stage i ends with `channels * c_mults[i]`. strides, transformer_depths: per stage.
-        use_snake: SnakeBeta instead of no activation. use_dilated_conv: residual units before each convolution.
+        channels, c_mults: stage i ends with `channels * c_mults[i]`.
+        strides, transformer_depths: of the stages.
+        use_snake: SnakeBeta instead of no activation.
+        use_dilated_conv: residual units before each convolution.
         sliding_window: [left, right] frames that attention sees, in every implementation of attention;
             null = all.
         checkpointing: recompute activations in training. conformer, layer_scale: of the transformers.
