@@ -9,6 +9,17 @@ from typing import Any
 
 BACKBONES: dict[str, dict[str, Any]] = {
     # name in stable_audio.backbones.BACKBONES: constructor keywords (2 to 4 channels, smallest that runs)
+    "dit": {
+        "io_channels": 2,
+        "embed_dim": 8,
+        "depth": 2,
+        "num_heads": 2,
+        "patch_size": 2,
+        "cond_token_dim": 6,
+        "global_cond_dim": 4,
+        "prepend_cond_dim": 5,
+        "input_concat_dim": 3,
+    },
     "DAU1d": {
         "io_channels": 2,
         "depth": 2,
@@ -50,6 +61,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
     # name in stable_audio.backbones.UNCOND_BACKBONES: constructor keywords
+    "dit": {"in_channels": 2, "embed_dim": 8, "depth": 2, "num_heads": 2},
     "DAU1d": {
         "io_channels": 2,
         "depth": 2,

@@ -283,7 +283,7 @@ class ContinuousTransformer(nn.Module):
         modulation: Tensor | None,
     ) -> Tensor:
         settings: dict[str, Any] = {"context": context, "kv": kv, "rotary": rotary, "modulation": modulation}
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, tokens, use_reentrant=False, **settings)
         return layer(tokens, **settings)
 

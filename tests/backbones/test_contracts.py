@@ -1,0 +1,272 @@
+"""What every registered backbone must do, whatever it is inside."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.backbones.base import Backbone
+from stable_audio.types import Conditioning, Slot
+from tests import tiny
+from tests.golden.kinds.assembly import construct
+
+CASES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
+    **{name: (BACKBONES[name], config) for name, config in tiny.BACKBONES.items()},
+    **{
+        f"{name} (uncond)": (UNCOND_BACKBONES[name], config) for name, config in tiny.UNCOND_BACKBONES.items()
+    },
+    "dit (adaLN)": (BACKBONES["dit"], {**tiny.BACKBONES["dit"], "global_cond_type": "adaLN"}),
+    "dit (x-transformers)": (
+        BACKBONES["dit"],
+        {**tiny.BACKBONES["dit"], "embed_dim": 64, "depth": 1, "transformer_type": "x-transformers"},
+    ),
+}
+ALL = pytest.mark.parametrize("name", list(CASES))
+BATCH, FRAMES = 2, 8
+WIDTH_WHEN_FREE = 3
+
+
+def build(name: str, *, seed: int = 0) -> Backbone:
+    """A tiny backbone without a parameter at its initial zero, which would hide paths."""
+    cls, config = CASES[name]
+    torch.manual_seed(seed)
+    backbone = construct(cls, config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return backbone.eval()
+
+
+def inputs(backbone: Backbone, *, seed: int = 1, times: int = FRAMES) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    n = backbone.length_multiple * times
+    t = torch.rand(BATCH, generator=generator) * 0.8 + 0.1
+    return torch.randn(BATCH, backbone.io_channels, n, generator=generator), t
+
+
+def conditioning(backbone: Backbone, *, seed: int = 2) -> Conditioning:
+    generator = torch.Generator().manual_seed(seed)
+    n = inputs(backbone)[0].shape[-1]
+
+    def draw(slot: Slot, *before: int, after: tuple[int, ...] = ()) -> Tensor | None:
+        if slot not in backbone.slots:
+            return None
+        width = backbone.slot_widths[slot] or WIDTH_WHEN_FREE
+        return torch.randn(BATCH, *before, width, *after, generator=generator)
+
+    return Conditioning(
+        cross_attn=draw(Slot.CROSS_ATTN, 4),
+        cross_attn_mask=torch.ones(BATCH, 4, dtype=torch.bool) if Slot.CROSS_ATTN in backbone.slots else None,
+        global_=draw(Slot.GLOBAL),
+        prepend=draw(Slot.PREPEND, 3),
+        prepend_mask=torch.ones(BATCH, 3, dtype=torch.bool) if Slot.PREPEND in backbone.slots else None,
+        input_concat=draw(Slot.INPUT_CONCAT, after=(n,)),
+    )
+
+
+def gradients(backbone: Backbone) -> dict[str, Tensor | None]:
+    """Of a loss over the conditioning and, as in training with dropout, the null conditioning."""
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    null = backbone.null(cond)
+    backbone.zero_grad(set_to_none=True)
+    for branch in (cond, null):
+        if branch is not None:
+            backbone(x, t, branch).square().sum().backward()
+    return {n: p.grad for n, p in backbone.named_parameters()}
+
+
+def test_every_registered_backbone_has_a_tiny_entry() -> None:
+    assert set(tiny.BACKBONES) == set(BACKBONES)
+    assert set(tiny.UNCOND_BACKBONES) == set(UNCOND_BACKBONES)
+
+
+@ALL
+def test_output_has_the_shape_of_x(name: str) -> None:
+    backbone = build(name)
+    for times in (FRAMES, FRAMES + 4):
+        x, t = inputs(backbone, times=times)
+        out = backbone(x, t, conditioning(backbone))
+        assert out.shape == x.shape
+        assert out.isfinite().all()
+
+
+@ALL
+def test_items_of_a_batch_do_not_mix(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    alone = backbone(x[:1], t[:1], cond.index(slice(0, 1)))
+    torch.testing.assert_close(backbone(x, t, cond)[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+@ALL
+def test_x_and_t_change_the_output(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    out = backbone(x, t, cond)
+    assert not torch.allclose(out, backbone(x + 0.5, t, cond), atol=1e-5)
+    assert not torch.allclose(out, backbone(x, t + 0.1, cond), atol=1e-5)
+
+
+@ALL
+def test_every_declared_slot_changes_the_output(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond, other = inputs(backbone), conditioning(backbone), conditioning(backbone, seed=3)
+    out = backbone(x, t, cond)
+    for slot in backbone.slots:
+        field = "global_" if slot is Slot.GLOBAL else slot.value
+        changed = backbone(x, t, cond.replace(**{field: other.slot(slot)}))
+        assert not torch.allclose(out, changed, atol=1e-5), f"{slot.value} has no effect"
+
+
+@ALL
+def test_required_slots_are_declared(name: str) -> None:
+    backbone = build(name)
+    assert backbone.required_slots <= backbone.slots
+
+
+@ALL
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    missed = [n for n, g in gradients(build(name)).items() if g is None or not g.abs().sum() > 0]
+    assert not missed
+
+
+@ALL
+def test_save_and_load(name: str) -> None:
+    backbone, other = build(name), build(name, seed=5)
+    buffer = io.BytesIO()
+    torch.save(backbone.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    torch.testing.assert_close(other(x, t, cond), backbone(x, t, cond), rtol=0, atol=0)
+
+
+@ALL
+def test_builds_on_the_meta_device_and_runs_after_loading(name: str) -> None:
+    """Nothing that the forward pass needs may live outside the state."""
+    cls, config = CASES[name]
+    backbone = build(name)
+    with torch.device("meta"):
+        shell = construct(cls, config).eval()
+    missing = {n for n, b in shell.named_buffers() if n not in shell.state_dict()}
+    shell.load_state_dict(backbone.state_dict(), assign=True)
+    left = [n for n, v in [*shell.named_parameters(), *shell.named_buffers()] if v.is_meta]
+    assert not left, f"still without values after loading: {left} (not in the state: {missing})"
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    torch.testing.assert_close(shell(x, t, cond), backbone(x, t, cond))
+
+
+@ALL
+def test_prepared_conditioning_gives_the_same(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    prepared = backbone.prepare(cond)
+    torch.testing.assert_close(backbone(x, t, prepared), backbone(x, t, cond), atol=1e-6, rtol=1e-5)
+
+
+@ALL
+def test_dropping_every_item_is_the_null_conditioning(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    null = backbone.null(cond)
+    if null is None:
+        assert not backbone.droppable
+        return
+    nothing = torch.zeros(BATCH, dtype=torch.bool)
+    dropped = backbone.drop(cond, {slot: nothing for slot in Slot})
+    torch.testing.assert_close(backbone(x, t, dropped), backbone(x, t, null))
+    kept = backbone.drop(cond, {slot: ~nothing for slot in Slot})
+    torch.testing.assert_close(backbone(x, t, kept), backbone(x, t, cond))
+    assert not torch.allclose(backbone(x, t, null), backbone(x, t, cond), atol=1e-5)
+
+
+@ALL
+def test_dropping_one_item_leaves_the_other(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    null = backbone.null(cond)
+    if null is None:
+        return
+    mixed = backbone(x, t, backbone.drop(cond, {s: torch.tensor([True, False]) for s in Slot}))
+    torch.testing.assert_close(mixed[0], backbone(x, t, cond)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], backbone(x, t, null)[1], atol=1e-5, rtol=1e-4)
+
+
+@ALL
+def test_one_doubled_batch_equals_two_passes(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    null = backbone.null(cond)
+    if null is None:
+        return
+    pair = backbone.prepare(Conditioning.cat([cond, null]))
+    both = backbone(torch.cat([x, x]), torch.cat([t, t]), pair)
+    separate = torch.cat([backbone(x, t, cond), backbone(x, t, null)])
+    torch.testing.assert_close(both, separate, atol=1e-5, rtol=1e-4)
+
+
+@ALL
+def test_gradient_checkpointing_changes_memory_only(name: str) -> None:
+    backbone = build(name).train()
+    plain, saved = gradients(backbone), saved_elements(backbone)
+    backbone.enable_gradient_checkpointing()
+    recomputed, saved_less = gradients(backbone), saved_elements(backbone)
+    backbone.enable_gradient_checkpointing(False)
+    assert saved_elements(backbone) == saved
+    assert saved_less < saved
+    for key, gradient in plain.items():
+        torch.testing.assert_close(recomputed[key], gradient, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def saved_elements(backbone: Backbone) -> int:
+    """Numbers that the forward pass keeps for the backward pass."""
+    total = 0
+
+    def count(value: Tensor) -> Tensor:
+        nonlocal total
+        total += value.numel()
+        return value
+
+    x, t = inputs(backbone, times=4 * FRAMES)
+    cond = conditioning(backbone)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+        backbone(x, t, cond)
+    return total
+
+
+@ALL
+def test_bf16_is_close_to_float32(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    expected = backbone(x, t, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = backbone(x, t, cond)
+        prepared = backbone(x, t, backbone.prepare(cond))
+    half = backbone.to(torch.bfloat16)(x.bfloat16(), t, cond.to(dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    scale = expected.abs().max()
+    for out in (mixed, prepared, half):
+        assert (out.float() - expected).abs().max() < 0.1 * scale
+
+
+@ALL
+def test_training_step_in_bf16_autocast(name: str) -> None:
+    backbone = build(name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(backbone)
+    assert all(g is not None and g.isfinite().all() for g in found.values())
+
+
+@pytest.mark.slow
+@ALL
+def test_compiled_equals_eager(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    compiled = torch.compile(backbone, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, t, cond), backbone(x, t, cond), atol=1e-5, rtol=1e-4)

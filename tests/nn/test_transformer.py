@@ -1,0 +1,117 @@
+"""Transformer blocks and the transformer around them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stable_audio.nn.transformer import ContinuousTransformer, TransformerBlock, TransformerOptions
+
+
+def randomise(module: torch.nn.Module, seed: int = 0) -> None:
+    """Leave no parameter at zero, so that every path shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def build(depth: int = 2, dim_context: int | None = 8, modulated: bool = False, **options):
+    torch.manual_seed(0)
+    transformer = ContinuousTransformer(
+        dim_in=3,
+        dim_out=2,
+        dim=8,
+        depth=depth,
+        num_heads=2,
+        dim_context=dim_context,
+        modulated=modulated,
+        options=TransformerOptions(**options),
+    )
+    randomise(transformer)
+    return transformer
+
+
+def test_a_fresh_transformer_is_the_two_projections() -> None:
+    transformer = ContinuousTransformer(dim_in=3, dim_out=2, dim=8, depth=3, num_heads=2)
+    x = torch.randn(2, 5, 3)
+    torch.testing.assert_close(transformer(x), transformer.project_out(transformer.project_in(x)))
+
+
+def test_a_fresh_block_with_layer_scale_is_nearly_the_identity() -> None:
+    block = TransformerBlock(8, dim_heads=4, options=TransformerOptions(layer_scale=True))
+    x = torch.randn(1, 5, 8)
+    assert 0 < (block(x) - x).abs().max() < 1e-3
+
+
+def test_modulation_with_gate_at_minus_infinity_lets_all_through() -> None:
+    """sigmoid(1 - gate) is one there; scale and shift zero leave the plain block."""
+    plain = TransformerBlock(8, dim_heads=4)
+    block = TransformerBlock(8, dim_heads=4, modulated=True)
+    randomise(plain)
+    block.load_state_dict(plain.state_dict(), strict=False)
+    torch.nn.init.zeros_(block.to_scale_shift_gate)
+    modulation = torch.zeros(1, 6, 8)
+    modulation[:, [2, 5]] = -1e4
+    x = torch.randn(1, 5, 8)
+    torch.testing.assert_close(block(x, modulation=modulation.flatten(1)), plain(x))
+
+
+def test_prepended_and_memory_tokens_matter_but_do_not_come_out() -> None:
+    transformer, x = build(num_memory_tokens=3), torch.randn(2, 5, 3)
+    prepend, context = torch.randn(2, 4, 8), torch.randn(2, 6, 8)
+    out = transformer(x, context=context, prepend=prepend)
+    assert out.shape == (2, 5, 2)
+    assert not torch.allclose(out, transformer(x, context=context))
+    hidden = transformer.hidden_states(x, context=context, prepend=prepend)
+    assert [h.shape for h in hidden] == [(2, 12, 8)] * 2
+
+
+def test_exit_layer_stops_early() -> None:
+    transformer, x = build(depth=3, dim_context=None), torch.randn(2, 5, 3)
+    hidden = transformer.hidden_states(x)
+    early = transformer.hidden_states(x, exit_layer=1)
+    assert len(early) == 2
+    torch.testing.assert_close(early[1], hidden[1])
+
+
+def test_final_cross_attention_layer() -> None:
+    transformer = build(depth=3, final_cross_attn_ix=1)
+    assert [layer.cross_attn is not None for layer in transformer.layers] == [True, True, False]
+    assert transformer.prepare_context(torch.randn(1, 4, 8))[2] is None
+
+
+def test_shared_rotary_goes_before_the_blocks_own() -> None:
+    both, shared = build(add_rope=True), build()
+    shared.load_state_dict(both.state_dict(), strict=False)
+    x, context = torch.randn(1, 5, 3), torch.randn(1, 2, 8)
+    torch.testing.assert_close(both(x, context=context), shared(x, context=context))
+    own = build(add_rope=True, rotary_pos_emb=False)
+    own.load_state_dict(both.state_dict(), strict=False)
+    assert not torch.allclose(own(x, context=context), both(x, context=context))
+
+
+@pytest.mark.parametrize("option", ["use_sinusoidal_emb", "use_abs_pos_emb", "rotary_pos_emb", "add_rope"])
+def test_each_position_embedding_breaks_permutation_symmetry(option: str) -> None:
+    x = torch.randn(1, 6, 3)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    without = build(dim_context=None, rotary_pos_emb=False)
+    torch.testing.assert_close(without(x)[:, order], without(x[:, order]), atol=1e-5, rtol=1e-5)
+    with_positions = build(dim_context=None, **{"rotary_pos_emb": False, option: True})
+    assert not torch.allclose(with_positions(x)[:, order], with_positions(x[:, order]), atol=1e-4)
+
+
+def test_sliding_window_limits_the_reach_per_layer() -> None:
+    transformer = build(depth=2, dim_context=None, sliding_window=(1, 1))
+    x = torch.randn(1, 12, 3)
+    changed = x.clone()
+    changed[:, 6] += 1
+    moved = (transformer(x) - transformer(changed)).abs().amax((0, 2)) > 1e-7
+    assert moved.nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="embed_dim is 10; it must be a multiple of num_heads = 3"):
+        ContinuousTransformer(dim_in=1, dim_out=1, dim=10, depth=1, num_heads=3)
+    with pytest.raises(ValueError, match="depth is 0"):
+        ContinuousTransformer(dim_in=1, dim_out=1, dim=10, depth=0, num_heads=2)
