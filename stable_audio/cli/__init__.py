@@ -1,1 +1,79 @@
+"""The `stable-audio` command: one module per subcommand, imported when it is asked for.
 
+A command module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int` (exit status). It
+imports torch and the rest of the package inside `run`, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+COMMANDS: dict[str, str] = {
+    "check": "stable_audio.cli.check",
+    "schema": "stable_audio.cli.schema",
+}
+"""Subcommand -> module."""
+
+EXPECTED_ERRORS = (ValueError, OSError, ImportError)
+"""What bad files, bad values and missing extras raise; everything else is a defect and shows a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit status.
+
+    0: done. 1: the command found problems. 2: it could not run (message on stderr). 130: interrupted.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] not in COMMANDS:
+        return _overview(given)
+    module = _module(given[0])
+    parser = argparse.ArgumentParser(prog=f"stable-audio {given[0]}", description=module.HELP)
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    module.add_arguments(parser)
+    return _run(module, parser.parse_args(given[1:]))
+
+
+def _overview(given: list[str]) -> int:
+    """`stable-audio --help`, `--version`, or a name that is no command."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {_module(name).HELP}" for name in COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="stable-audio",
+        description="Train and run audio diffusion models described by one JSON file.",
+        epilog=f"commands:\n{listing}\n\n`stable-audio COMMAND --help` describes one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="stable-audio COMMAND [options]",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help="see below")
+    args = parser.parse_args(given)
+    if args.version:
+        from stable_audio import __version__
+
+        print(__version__)
+        return 0
+    parser.print_help()
+    return 0 if given else 2
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(COMMANDS[name])
+
+
+def _run(module: ModuleType, args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return module.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except EXPECTED_ERRORS as error:
+        if args.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -51,8 +51,7 @@ def component(
 
 
 def _member(title: str, base: type[Component], name: str, config: type[BaseModel]) -> type[Component]:
-    # The class may still wait for its forward references: ask the declaration, not the built model.
-    optional = not any(f.is_required() for f in config.__pydantic_fields__.values())
+    optional = not any(f.is_required() for f in config.model_fields.values())
     default = Field(default_factory=config) if optional else Field(...)
     fields: dict[str, Any] = {"type": (Literal[name], ...), "config": (config, default)}
     return create_model(title, __base__=base, __module__=__name__, **fields)

@@ -1,0 +1,203 @@
+"""What `stable-audio check` says: one dict, the same for people and for programs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stable_audio.checkpoints import CheckpointError
+from stable_audio.cli.activations import activation_bytes
+from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
+from stable_audio.config.dataset import as_dict
+from stable_audio.data import DataError, ItemKey, Rejected, create_dataset
+from stable_audio.factory import create_model_from_config
+from stable_audio.model import DiffusionModel
+
+Report = dict[str, Any]
+
+
+def report_on(
+    config: str | Path,
+    dataset: str | Path | None = None,
+    *,
+    dry: bool = False,
+    lenient: bool = False,
+    batch_size: int = 4,
+) -> Report:
+    """Everything that can be known of a model file and a dataset file.
+
+    Args:
+        dry: shapes only; otherwise one training step, one demo, one save and one reload are done.
+        lenient: unknown keys are warnings.
+        batch_size: for the memory estimate.
+
+    Returns:
+        `errors` and `warnings` (sentences) and, as far as the files allow: `parameters`, `shape`, `slots`,
+        `memory`, `checkpoint`, `dataset`, `rehearsal`.
+    """
+    report: Report = {"config": str(config), "errors": [], "warnings": []}
+    with _Warnings(report):
+        loaded = _attempt(report, lambda: load_config(config, lenient=lenient))
+        data = _attempt(report, lambda: load_dataset_config(dataset, lenient=lenient)) if dataset else None
+        if loaded is not None:
+            model = create_model_from_config(loaded, device="meta")
+            report.update(describe(model, loaded, batch_size=batch_size))
+            if data is not None:
+                _attempt(report, lambda: _describe_dataset(report, model, as_dict(data)))
+            if not dry and not report["errors"]:
+                _rehearse(report, loaded, as_dict(data) if data is not None else None)
+    return report
+
+
+def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> Report:
+    """What a model on the meta device amounts to."""
+    channels, frames = model.latent_shape
+    return {
+        "model_type": config.model_type,
+        "parameters": count_parameters(model),
+        "shape": {
+            "latents": [channels, frames],
+            "audio_channels": model.audio_channels,
+            "sample_size": model.sample_size,
+            "sample_rate": model.sample_rate,
+            "seconds": model.sample_size / model.sample_rate,
+            "downsampling_ratio": model.downsampling_ratio,
+            "length_multiple": model.length_multiple,
+        },
+        "slots": _slots(model),
+        "memory": _memory(model, config, batch_size),
+        "checkpoint": _checkpoint(model, config),
+    }
+
+
+def count_parameters(model: DiffusionModel) -> dict[str, int]:
+    """Parameters per part. `text_encoder`: frozen encoders that are no part of checkpoints or of `total`."""
+    parts = {
+        "backbone": _count(model.backbone),
+        "conditioner": _count(model.conditioner),
+        "pretransform": _count(model.pretransform),
+    }
+    return {
+        **parts,
+        "total": sum(parts.values()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "text_encoder": _frozen_encoders(model),
+    }
+
+
+def _count(module: nn.Module | None) -> int:
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+
+def _frozen_encoders(model: DiffusionModel) -> int:
+    conditioners = model.conditioner.conditioners.values() if model.conditioner is not None else ()
+    return sum(c.frozen_parameters() for c in conditioners if hasattr(c, "frozen_parameters"))
+
+
+def _slots(model: DiffusionModel) -> dict[str, Any]:
+    conditioners = model.conditioner.conditioners if model.conditioner is not None else {}
+    widths = {key: conditioner.output_dim for key, conditioner in conditioners.items()}
+    return {
+        slot.value: {"width": width, "ids": {i: widths.get(i) for i in model.wiring.ids[slot]}}
+        for slot, width in model.backbone.slot_widths.items()
+    }
+
+
+def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict[str, Any]:
+    counts = count_parameters(model)
+    training = config.training
+    if training is not None and training.gradient_checkpointing:
+        model.backbone.enable_gradient_checkpointing(True)
+    assumptions = ["weights, gradients and Adam's two averages in float32, frozen text encoders in float16"]
+    parts = {
+        "weights": 4 * counts["total"] + 2 * counts["text_encoder"],
+        "gradients": 4 * counts["trainable"],
+        "optimizer": 8 * counts["trainable"],
+        "ema": 4 * counts["backbone"] if training is None or training.use_ema else 0,
+    }
+    try:
+        parts["activations"] = batch_size * activation_bytes(model)
+        assumptions.append("activations of the backbone in float32; about half with --precision 16-mixed")
+    except (RuntimeError, NotImplementedError) as error:
+        assumptions.append(f"without activations, which could not be counted: {' '.join(str(error).split())}")
+    return {
+        "total": sum(parts.values()),
+        "batch_size": batch_size,
+        "parts": parts,
+        "assumptions": assumptions,
+    }
+
+
+def _checkpoint(model: DiffusionModel, config: ModelConfig) -> dict[str, int]:
+    counts = count_parameters(model)
+    stored = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    ema = config.training is None or config.training.use_ema
+    resume = stored + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
+    return {"training": resume, "inference": stored}
+
+
+def _describe_dataset(report: Report, model: DiffusionModel, config: dict[str, Any]) -> None:
+    dataset = create_dataset(
+        config,
+        sample_rate=model.sample_rate,
+        sample_size=model.sample_size,
+        audio_channels=model.audio_channels,
+        downsampling_ratio=model.downsampling_ratio,
+    )
+    report["dataset"] = {"type": config["dataset_type"], "items": len(dataset)}
+    clip = dataset[ItemKey(0, 0)]
+    if isinstance(clip, Rejected):
+        report["warnings"].append(f"the first clip is left out: {clip.path}: {clip.reason}")
+        return
+    metadata = clip[1]
+    report["dataset"]["keys"] = sorted(metadata)
+    missing = model.conditioner.missing(metadata) if model.conditioner is not None else []
+    if missing:
+        report["errors"].append(
+            f"the dataset's clips lack {missing}, which the model's conditioners read; they have "
+            f"{sorted(metadata)}. Add them by side-car captions, custom metadata or 'default_keys'"
+        )
+
+
+def _rehearse(report: Report, config: ModelConfig, dataset: dict[str, Any] | None) -> None:
+    from stable_audio.training.rehearsal import rehearse
+
+    if dataset is None:
+        report["warnings"].append("no dataset was given: the training step was not tried")
+        return
+    report["rehearsal"] = _attempt(report, lambda: rehearse(config, dataset)) or {}
+
+
+def _attempt(report: Report, action: Any) -> Any:
+    """The result, or None with the errors in the report."""
+    try:
+        return action()
+    except ConfigError as error:
+        report["errors"] += str(error).splitlines()
+    except (DataError, CheckpointError, OSError, ImportError, ValueError, RuntimeError) as error:
+        report["errors"].append(" ".join(str(error).split()))
+    return None
+
+
+class _Warnings(logging.Handler):
+    """Collects what the package warns of while a report is made."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self.report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.report["warnings"].append(record.getMessage())
+
+    def __enter__(self) -> _Warnings:
+        self._logger = logging.getLogger("stable_audio")
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated
