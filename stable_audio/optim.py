@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
@@ -125,10 +126,12 @@ def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> LRSchedu
     return cls(optimizer, **options)
 
 
-def resolve(config: Mapping[str, Any], known: Mapping[str, type], kind: str) -> tuple[type, dict[str, Any]]:
+def resolve(
+    config: Mapping[str, Any], known: Mapping[str, type[T]], kind: str
+) -> tuple[type[T], dict[str, Any]]:
     """The class that `config["type"]` names and a copy of `config["config"]`, both checked."""
     name = config.get("type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"unknown {kind} {name!r}{_hint(str(name), known)}; known: {', '.join(sorted(known))}"
         )

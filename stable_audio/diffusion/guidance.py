@@ -142,21 +142,23 @@ def unconditional(
 ) -> Conditioning | None:
     """Null conditioning, with `negative` in `negative_slots`; None when there is nothing to drop."""
     changes: dict[str, Tensor | None] = {}
-    for slot in negative_slots if negative is not None else ():
+    if negative is None:
+        return backbone.null(cond)
+    for slot in negative_slots:
         changes.update(_replacement(cond, negative, slot))
     null = backbone.null(cond.replace(**changes))
-    if negative is not None and (null is None or not changes):
+    if null is None or not changes:
         wanted = [s.value for s in negative_slots]
         logger.warning("negative conditioning has no effect: the backbone cannot take it in %s", wanted)
-    if null is None or negative is None:
         return null
     for slot in negative_slots:
         name, mask_name = _FIELDS[slot]
-        if name not in changes:
+        value, fallback = negative.slot(slot), null.slot(slot)
+        if name not in changes or value is None:
             continue
-        value, mask = negative.slot(slot), getattr(negative, mask_name) if mask_name else None
-        if mask is not None:
-            value = value.where(mask.bool().unsqueeze(-1), null.slot(slot).to(value.dtype))
+        mask = getattr(negative, mask_name) if mask_name else None
+        if mask is not None and fallback is not None:
+            value = value.where(mask.bool().unsqueeze(-1), fallback.to(value.dtype))
         null = null.replace(**{name: value})
     return null
 
