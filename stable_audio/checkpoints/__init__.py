@@ -4,7 +4,7 @@
 |---|---|---|
 | training checkpoint | `stable_audio` entry | weights, EMA, optimizer, data position, config |
 | inference file | safetensors with `format: stable-audio` | weights ready to use, config in the metadata |
-| stable-audio-tools, unwrapped | keys `model.*`, `conditioner.*`, `pretransform.*` | weights of a whole model |
+| stable-audio-tools, unwrapped | keys `model.*`, `conditioner.*`, `pretransform.*` | a whole model |
 | stable-audio-tools, training | keys `diffusion.*`, `autoencoder.*` and their EMA | the same, wrapped |
 | autoencoder alone | keys `encoder.*`, `decoder.*`, `bottleneck.*` | a pretransform |
 """

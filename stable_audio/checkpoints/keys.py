@@ -2,7 +2,7 @@
 
 Ours: `backbone.*`, `conditioner.conditioners.<id>.*`, `pretransform.*`. stable-audio-tools keeps the backbone
 in one or two wrappers: `model.model.*` (or `model.*` for an unconditional DAU1d); everything else has the
-same names. An autoencoder alone has no prefix at all; as a pretransform it stands below `pretransform.model.`.
+same names. An autoencoder alone has no prefix; as a pretransform it stands below `pretransform.model.`.
 """
 
 from __future__ import annotations

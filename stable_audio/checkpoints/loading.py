@@ -25,7 +25,8 @@ class LoadReport:
     Attributes:
         source: the file and its kind. weights: "ema" or "online".
         loaded: keys that were copied. missing: keys of the model that the file lacks.
-        mismatched: (key, shape in the file, shape in the model). unused: keys of the file that the model lacks.
+        mismatched: (key, shape in the file, shape in the model).
+        unused: keys of the file that the model lacks.
     """
 
     source: str
@@ -87,7 +88,7 @@ def load_weights(
     )
     if not report.complete and not partial:
         raise CheckpointError(
-            f"{report}. The file belongs to another config; load what fits with --partial, or use its own config"
+            f"{report}. The file belongs to another config; use that, or load what fits with --partial"
         )
     if not fitting and own:
         raise CheckpointError(f"{report}. Nothing fits this model")

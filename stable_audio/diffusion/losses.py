@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -146,19 +146,6 @@ class LossSum:
                 f"the first term must be one of mse, l1, huber; found {[t.label for t in terms]}"
             )
         self.terms = tuple(terms)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Mapping] | None) -> LossSum:
-        """`{"diffusion": {"type", "weight", "config"}, further names ...}`; the main term is labelled by type."""
-        entries = {MAIN: {"type": "mse"}, **(config or {})}
-        terms = []
-        for name, entry in entries.items():
-            kind = entry.get("type", "mse")
-            if kind not in LOSSES:
-                raise ValueError(f"loss_configs.{name}.type is '{kind}'; allowed: {sorted(LOSSES)}")
-            loss = LOSSES[kind](**(entry.get("config") or {}))
-            terms.append(Term(kind if name == MAIN else name, loss, float(entry.get("weight", 1.0))))
-        return cls(terms)
 
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, {"<label>_loss": unweighted term})."""

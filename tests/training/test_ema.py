@@ -83,9 +83,14 @@ def test_swapping_restores_the_weights_even_after_an_error() -> None:
     _fill(module, 1.0)
     ema = EMA(module)
     _fill(module, 5.0)
-    with pytest.raises(RuntimeError, match="inside"), ema.swapped() as averaged:
-        assert averaged.weight.eq(1).all()
-        raise RuntimeError("inside")
+
+    def fail() -> None:
+        with ema.swapped() as averaged:
+            assert averaged.weight.eq(1).all()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
     assert module.weight.eq(5).all()
     assert ema.average["weight"].eq(1).all()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pre, samplers, train_math
+from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pre, samplers, train_math, train_step
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "adp": adp.run,
@@ -18,4 +18,5 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "dit": dit.run,
     "smp": samplers.run,
     "train": train_math.run,
+    "train_step": train_step.run,
 }

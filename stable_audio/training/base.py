@@ -1,0 +1,170 @@
+"""What every kind of training shares: position, seeds, averaged weights, gradient norm, scalars to log."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from stable_audio.data.base import Batch
+from stable_audio.data.seeding import derive_seed
+from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.window import SigmaBuckets, Window
+
+
+class TrainingModule(pl.LightningModule):
+    """Base of the Lightning modules.
+
+    Subclasses write `training_step`, and `validation_scalars` where they can validate. The callbacks of a
+    run call `begin_batch` and `end_batch`, store `state()` and read `window` and `buckets`.
+
+    Attributes:
+        model: what is trained and exported; checkpoints keep its weights under `model.`.
+        ema: average of its weights, or None.
+        position: batches that this process has consumed, resumed runs included.
+
+    Args:
+        seed: of all draws. batch_size: items per batch and process.
+        gradient_clip_val: greatest gradient norm, 0 = no clipping.
+    """
+
+    position: int
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        seed: int = 0,
+        batch_size: int = 1,
+        gradient_clip_val: float = 0.0,
+        ema: EMA | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.ema = ema
+        self.seed, self.batch_size, self.gradient_clip_val = seed, batch_size, gradient_clip_val
+        self.position = 0
+        self.window, self.buckets = Window(), SigmaBuckets()
+        self._files: list[str] = []
+        self._loss: Tensor | None = None
+
+    def begin_batch(self, batch: Batch) -> None:
+        """Before `training_step`: remember the files, and seed what draws from the global generators.
+
+        Dropout layers know no other source. Seeding them anew for every batch makes a run independent of
+        everything else that draws, so that it can be resumed exactly.
+        """
+        self._files += [str(m.get("path", m.get("latent_filename", "?"))) for m in batch.metadata]
+        torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
+
+    def end_batch(self, *, stepped: bool) -> None:
+        """After `training_step`; `stepped`: the optimizer moved the weights."""
+        self.position += 1
+        if stepped:
+            self._files = []
+            if self.ema is not None:
+                self.ema.update()
+
+    def record(self, values: Mapping[str, Tensor | float]) -> None:
+        """Scalars for the next log line."""
+        self.window.add(values)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides weights and optimizer: tensors and plain values."""
+        ema = self.ema.state_dict() if self.ema is not None else None
+        return {"position": self.position, "seed": self.seed, "ema": ema}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`; an average that the checkpoint lacks starts from its weights."""
+        self.position = int(state["position"])
+        if self.ema is None:
+            return
+        if state.get("ema") is None:
+            self.ema.reset()
+        else:
+            self.ema.load_state_dict(state["ema"])
+
+    def inference_tensors(self) -> dict[str, Tensor]:
+        """Weights for generation in our layout, averaged ones where there are any."""
+        tensors = dict(self.model.state_dict())
+        if self.ema is not None:
+            tensors.update({k: v.to(tensors[k].dtype) for k, v in self.ema.average.items()})
+        return tensors
+
+    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """Scalars of the index-th validation batch; deterministic."""
+        raise TrainingError(f"{type(self).__name__} has no validation; leave out --val-dataset-config")
+
+    def optimizers_from(
+        self, optimizer: Mapping[str, Any], scheduler: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Optimizer over the trainable parameters, and its scheduler, which steps after every step.
+
+        Raises:
+            TrainingError: nothing is trainable.
+        """
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError("no parameter of the model is trainable")
+        made = build_optimizer(self._with_fused(optimizer), parameters)
+        if scheduler is None:
+            return {"optimizer": made}
+        return {
+            "optimizer": made,
+            "lr_scheduler": {"scheduler": build_scheduler(scheduler, made), "interval": "step"},
+        }
+
+    def _with_fused(self, optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With float16 the gradients are unscaled before clipping, which fused optimizers do themselves."""
+        cls = OPTIMIZERS.get(optimizer.get("type", ""))
+        if cls is None or self._precision() != "16-mixed" or "fused" not in inspect.signature(cls).parameters:
+            return optimizer
+        return {**optimizer, "config": {"fused": False, **(optimizer.get("config") or {})}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Measure the gradient norm, refuse one that is not finite, clip. Lightning calls this every step."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self.gradient_clip_val > 0:
+            norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.record({"train/grad_norm": norm})
+        self.check_finite(norm)
+
+    def check_finite(self, norm: Tensor) -> None:
+        """Stop before the optimizer spoils the weights.
+
+        Raises:
+            TrainingError: with the files of the batches since the last step.
+        """
+        if bool(torch.isfinite(norm)):
+            return
+        loss = self._loss
+        if self._precision() == "16-mixed" and (loss is None or bool(torch.isfinite(loss).all())):
+            return  # the gradient scaler overflowed, skips this step and lowers its scale
+        what = "gradient" if loss is None or bool(torch.isfinite(loss).all()) else "loss"
+        raise TrainingError(
+            f"the {what} is not finite at step {self.trainer.global_step}; the weights were not changed. "
+            f"Files of this step: {', '.join(self._files) or 'unknown'}. Look at these files, lower the "
+            "learning rate, or set --gradient-clip-val"
+        )
+
+    def _rank(self) -> int:
+        return self._trainer.global_rank if self._trainer is not None else 0
+
+    def _world_size(self) -> int:
+        return self._trainer.world_size if self._trainer is not None else 1
+
+    def _precision(self) -> str:
+        return str(self._trainer.precision) if self._trainer is not None else "32-true"

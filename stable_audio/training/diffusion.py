@@ -1,0 +1,271 @@
+"""Training of diffusion models: one short step around `backbone(x_t, t, conditioning)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.data.base import Batch
+from stable_audio.diffusion.guidance import cfg_dropout
+from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
+from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler, Uniform
+from stable_audio.model import DiffusionModel
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.draws import Draws, StepDraws
+from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.types import Conditioning, ConditionTensors, Metadata
+
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of the backbone and what its output is compared with. mask (b 1 n) bool or None."""
+
+    x0: Tensor
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+    conditioning: Conditioning
+    mask: Tensor | None
+
+
+class DiffusionTraining(TrainingModule):
+    """Trains `model` to predict what its objective asks for.
+
+    Args:
+        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
+        losses: terms to minimise; default: mean squared error.
+        timestep_sampler, p_one_shot: distribution of t in training.
+        cfg_dropout_prob: share of items whose conditioning is dropped, per slot.
+        mask_padding: leave padding out of the loss; mask_padding_dropout: share of batches that keep it in.
+        pre_encoded: batches hold latents, unscaled, as the encode command stores them.
+        inpainting: masks for models with the ids `inpaint_mask` and `inpaint_masked_input`.
+        use_ema, ema_options, ema_conditioner: averaging of the backbone, and of the conditioners too.
+        log_loss_info: also log the loss by noise level.
+        gradient_checkpointing: recompute activations in the backward pass.
+    """
+
+    model: DiffusionModel
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        *,
+        optimizer: Mapping[str, Any],
+        scheduler: Mapping[str, Any] | None = None,
+        losses: LossSum | None = None,
+        timestep_sampler: TimestepSampler | None = None,
+        p_one_shot: float = 0.0,
+        cfg_dropout_prob: float = 0.0,
+        mask_padding: bool = False,
+        mask_padding_dropout: float = 0.0,
+        pre_encoded: bool = False,
+        inpainting: InpaintingMasks | None = None,
+        use_ema: bool = True,
+        ema_options: Mapping[str, Any] | None = None,
+        ema_conditioner: bool = False,
+        log_loss_info: bool = False,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+        batch_size: int = 1,
+        gradient_clip_val: float = 0.0,
+    ) -> None:
+        parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
+        ema = EMA(model, parts=parts, **(ema_options or {})) if use_ema else None
+        super().__init__(
+            model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
+        )
+        self.optimizer_config, self.scheduler_config = optimizer, scheduler
+        self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
+        self.timestep_sampler = timestep_sampler if timestep_sampler is not None else Uniform()
+        self.p_one_shot, self.cfg_dropout_prob = p_one_shot, cfg_dropout_prob
+        self.mask_padding, self.mask_padding_dropout = mask_padding, mask_padding_dropout
+        self.pre_encoded, self.inpainting = pre_encoded, inpainting
+        self.log_loss_info = log_loss_info
+        self._timesteps: Timesteps | None = None
+        self._timesteps_state: Mapping[str, Any] | None = None
+        model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
+
+    def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
+        """The loss of one batch; everything random in it comes from `draws`."""
+        step = self.prepare(batch, draws if draws is not None else self.draws())
+        output = self.model(step.x_t, step.t, step.conditioning)
+        return self.score(output, step)
+
+    def prepare(self, batch: Batch, draws: Draws) -> Prepared:
+        """Encode, condition, drop conditioning, draw t and noise."""
+        x0 = self.latents(batch.audio, draws)
+        mask = self._padding_mask(batch.metadata, x0)
+        conditioning = self._condition(batch.metadata, x0, mask, draws)
+        conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
+        t = draws.timesteps(x0.shape[0], x0.shape[-1]).to(x0)
+        noise = draws.noise(x0)
+        objective = self.model.objective
+        return Prepared(
+            x0=x0,
+            x_t=objective.noisy(x0, noise, t),
+            t=t,
+            target=objective.target(x0, noise, t),
+            conditioning=conditioning,
+            mask=self._loss_mask(mask, draws),
+        )
+
+    def score(self, output: Tensor, step: Prepared) -> Tensor:
+        """The loss; notes the scalars to log."""
+        inputs = LossInputs(
+            output=output.float(),
+            target=step.target.float(),
+            x0=step.x0,
+            x_t=step.x_t,
+            t=step.t,
+            objective=self.model.objective,
+            mask=step.mask,
+        )
+        loss, terms = self.losses(inputs)
+        self._loss = loss.detach()
+        named = {f"train/{name}": value for name, value in terms.items()}
+        self.record({"train/loss": loss, "train/std_data": step.x0.std(), **named})
+        if self.log_loss_info:
+            with torch.no_grad():
+                sigma = self.model.objective.alpha_sigma(step.t)[1]
+                self.buckets.add(sigma, self.losses.per_item(inputs))
+        return loss
+
+    def latents(self, audio: Tensor, draws: Draws) -> Tensor:
+        """What diffusion runs on: encoded audio, or the given latents at the model's scale."""
+        pretransform = self.model.pretransform
+        if self.pre_encoded:
+            return audio / getattr(pretransform, "scale", 1.0)
+        if pretransform is None:
+            return audio
+        sampled = "noise" in inspect.signature(pretransform.encode).parameters
+        options = {"noise": draws.encoder_noise} if sampled else {}
+        # In full precision: spectra lose too much in half, and latents set what the model can reach.
+        with (
+            torch.set_grad_enabled(pretransform.enable_grad),
+            torch.autocast(audio.device.type, enabled=False),
+        ):
+            return pretransform.encode(audio.float(), **options)
+
+    def _condition(
+        self, metadata: list[Metadata], x0: Tensor, mask: Tensor | None, draws: Draws
+    ) -> Conditioning:
+        tensors: ConditionTensors = {}
+        if self.model.conditioner is not None:
+            tensors = self.model.conditioner(metadata, x0.device)
+        if self.inpainting is not None:
+            tensors.update(inpainting_tensors(x0, self._inpaint_masks(x0, mask, draws)))
+        return self.model.wiring(tensors)
+
+    def _inpaint_masks(self, x0: Tensor, mask: Tensor | None, draws: Draws) -> Tensor:
+        assert self.inpainting is not None
+        length = x0.shape[-1]
+        real = [length] * x0.shape[0] if mask is None else mask.flatten(1).sum(1).tolist()
+        masks = [self.inpainting(int(r), length, draws.item_random(i)) for i, r in enumerate(real)]
+        return torch.stack(masks).to(x0)
+
+    def _padding_mask(self, metadata: Sequence[Metadata], x0: Tensor) -> Tensor | None:
+        """(b 1 n) bool at the length of the latents, True = real; None where the items have no mask."""
+        masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
+        if len(masks) < len(metadata):
+            if self.mask_padding:
+                raise TrainingError(
+                    f"mask_padding needs 'padding_mask' in the metadata of every item; "
+                    f"{len(metadata) - len(masks)} of {len(metadata)} have none"
+                )
+            return None
+        stacked = torch.stack([m.to(x0.device, torch.float32).flatten() for m in masks]).unsqueeze(1)
+        return F.interpolate(stacked, size=x0.shape[-1], mode="nearest").bool()
+
+    def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
+        if not self.mask_padding or (self.mask_padding_dropout > 0 and draws.coin(self.mask_padding_dropout)):
+            return None
+        return mask
+
+    def draws(self) -> Draws:
+        """The draws of the batch at the current position."""
+        return StepDraws(
+            timesteps=self.timesteps,
+            seed=self.seed,
+            position=self.position,
+            rank=self._rank(),
+            world_size=self._world_size(),
+            batch_size=self.batch_size,
+        )
+
+    @property
+    def timesteps(self) -> Timesteps:
+        """The run's stream of t; made late, since rank and world size are known late."""
+        if self._timesteps is None:
+            self._timesteps = Timesteps(
+                self.timestep_sampler,
+                shift=self.model.dist_shift,
+                p_one_shot=self.p_one_shot,
+                seed=self.seed,
+                rank=self._rank(),
+                world_size=self._world_size(),
+            )
+            if self._timesteps_state is not None:
+                self._timesteps.load_state_dict(dict(self._timesteps_state))
+        return self._timesteps
+
+    @torch.no_grad()
+    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """`val/loss_<t>` at fixed times and their mean; the noise depends on the seed and the item only."""
+        draws = StepDraws(
+            timesteps=self.timesteps,
+            seed=self.seed,
+            position=-1 - index,
+            rank=self._rank(),
+            world_size=self._world_size(),
+            batch_size=self.batch_size,
+        )
+        x0 = self.latents(batch.audio, draws)
+        conditioning = self._validation_conditioning(batch.metadata, x0)
+        noise, objective = draws.noise(x0), self.model.objective
+        mask = self._padding_mask(batch.metadata, x0) if self.mask_padding else None
+        found: dict[str, Tensor] = {}
+        for time in VALIDATION_TIMES:
+            t = torch.full((x0.shape[0],), time, device=x0.device)
+            x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
+            output = self.model(x_t, t, conditioning).float()
+            inputs = LossInputs(output, target, x0, x_t, t, objective, mask)
+            found[f"val/loss_{time:.1f}"] = self.losses(inputs)[0]
+        return {**found, "val/avg_loss": torch.stack(list(found.values())).mean()}
+
+    def _validation_conditioning(self, metadata: list[Metadata], x0: Tensor) -> Conditioning:
+        tensors: ConditionTensors = {}
+        if self.model.conditioner is not None:
+            tensors = self.model.conditioner(metadata, x0.device)
+        if self.inpainting is not None:
+            tensors.update(inpainting_tensors(x0, torch.zeros_like(x0[:, :1])))
+        return self.model.wiring(tensors)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizers_from(self.optimizer_config, self.scheduler_config)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "timesteps": self.timesteps.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self._timesteps, self._timesteps_state = None, state["timesteps"]
+
+
+def inpainting_tensors(x0: Tensor, mask: Tensor) -> ConditionTensors:
+    """What an inpainting model is given: the mask (b 1 n), 1 = keep, and the kept part of the latents."""
+    return {"inpaint_mask": (mask, None), "inpaint_masked_input": (x0 * mask, None)}
+
+
+def _unwrapped(value: Any) -> Tensor:
+    value = value[0] if isinstance(value, (list, tuple)) else value
+    return torch.as_tensor(value)

@@ -1,0 +1,94 @@
+"""All randomness of a training step, from (seed, position, place in the global batch) alone.
+
+Nothing depends on the number of processes, on what was drawn before, or on demos in between: two
+processes with batches of 2 draw what one process draws for a batch of 4, and a resumed run goes on with
+the draws that the unbroken run would have made.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stable_audio.data.seeding import derive_seed
+from stable_audio.diffusion.timesteps import Timesteps
+
+
+class Draws(Protocol):
+    """What a training step draws; tests replace it by stored values."""
+
+    def timesteps(self, n: int, length: int) -> Tensor:
+        """(n,) in [0, 1], for latents of `length` frames."""
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal, in the shape of `like` (b c n)."""
+
+    def encoder_noise(self, like: Tensor) -> Tensor:
+        """Standard normal for the sampling of latents; may be called for parts of the batch in order."""
+
+    def bernoulli(self, n: int, prob: float) -> Tensor:
+        """(n,) bool, True with probability `prob`."""
+
+    def coin(self, prob: float) -> bool:
+        """One decision for the whole global batch."""
+
+    def item_random(self, item: int) -> random.Random:
+        """A generator for the discrete choices of one item."""
+
+
+class StepDraws:
+    """The draws of one batch.
+
+    Args:
+        timesteps: the run's stream of t; it advances with every batch.
+        seed, position: of the run; batches consumed before this one.
+        rank, world_size, batch_size: this process's place in the global batch.
+    """
+
+    def __init__(
+        self, *, timesteps: Timesteps, seed: int, position: int, rank: int, world_size: int, batch_size: int
+    ) -> None:
+        self._timesteps = timesteps
+        self._seed, self._position = seed, position
+        self._first = rank * batch_size
+        self._batch_size, self._global = batch_size, world_size * batch_size
+        self._encoded = 0
+        self._decisions = 0
+
+    def timesteps(self, n: int, length: int) -> Tensor:
+        # A batch that lost items still takes its full share, so that the stream stays the same everywhere.
+        return self._timesteps(max(n, self._batch_size), length=length)[:n]
+
+    def noise(self, like: Tensor) -> Tensor:
+        return self._normal("noise", like, 0)
+
+    def encoder_noise(self, like: Tensor) -> Tensor:
+        first, self._encoded = self._encoded, self._encoded + like.shape[0]
+        return self._normal("encoder", like, first)
+
+    def bernoulli(self, n: int, prob: float) -> Tensor:
+        self._decisions += 1
+        generator = torch.Generator().manual_seed(self._key("bernoulli", self._decisions))
+        draws = torch.rand(max(self._global, self._first + n), generator=generator)
+        return draws[self._first : self._first + n] < prob
+
+    def coin(self, prob: float) -> bool:
+        self._decisions += 1
+        return random.Random(self._key("coin", self._decisions)).random() < prob
+
+    def item_random(self, item: int) -> random.Random:
+        return random.Random(self._key("item", self._first + item))
+
+    def _normal(self, purpose: str, like: Tensor, first: int) -> Tensor:
+        drawn = torch.empty_like(like)
+        generator = torch.Generator(like.device)
+        for i in range(like.shape[0]):
+            generator.manual_seed(self._key(purpose, self._first + first + i))
+            drawn[i].normal_(generator=generator)
+        return drawn
+
+    def _key(self, purpose: str, number: int) -> int:
+        return derive_seed(purpose, self._seed, self._position, number)
