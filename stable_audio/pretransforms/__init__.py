@@ -1,15 +1,20 @@
 """Pretransforms: audio <-> the space in which diffusion runs."""
 
 from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+from stable_audio.pretransforms.autoencoder_kl import KLDecoder, KLEncoder
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.coder import Decoder, Encoder
 from stable_audio.pretransforms.conv import fold_weight_norm
 from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
+from stable_audio.pretransforms.dac_pretrained import DACPretrainedPretransform
+from stable_audio.pretransforms.mdct import MDCTPretransform
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.pretransforms.patched import PatchedPretransform
 from stable_audio.pretransforms.pqmf import PQMFPretransform
+from stable_audio.pretransforms.same import SAMEDecoder, SAMEEncoder
 from stable_audio.pretransforms.seanet import SEANetDecoder, SEANetEncoder
+from stable_audio.pretransforms.spectrogram import MelSpectrogramPretransform, SpectrogramPretransform
 from stable_audio.pretransforms.taae import TAAEDecoder, TAAEEncoder
 from stable_audio.pretransforms.wavelet import WaveletPretransform
 
@@ -18,6 +23,8 @@ ENCODERS: dict[str, type[Encoder]] = {
     "dac": DACEncoder,
     "seanet": SEANetEncoder,
     "taae": TAAEEncoder,
+    "same": SAMEEncoder,
+    "autoencoder_kl": KLEncoder,
 }
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -25,6 +32,8 @@ DECODERS: dict[str, type[Decoder]] = {
     "dac": DACDecoder,
     "seanet": SEANetDecoder,
     "taae": TAAEDecoder,
+    "same": SAMEDecoder,
+    "autoencoder_kl": KLDecoder,
 }
 
 PRETRANSFORMS: dict[str, type[Pretransform]] = {
@@ -32,6 +41,10 @@ PRETRANSFORMS: dict[str, type[Pretransform]] = {
     "patched": PatchedPretransform,
     "wavelet": WaveletPretransform,
     "pqmf": PQMFPretransform,
+    "dac_pretrained": DACPretrainedPretransform,
+    "spectrogram": SpectrogramPretransform,
+    "mdct": MDCTPretransform,
+    "mel_spectrogram": MelSpectrogramPretransform,
 }
 
 __all__ = [

@@ -66,6 +66,12 @@ class Autoencoder(nn.Module):
         """Whether latents have tokens."""
         return isinstance(self.bottleneck, DiscreteBottleneck)
 
+    @property
+    def latent_height(self) -> int | None:
+        """Rows of 2-D latents (b c rows n); None for latents (b c n)."""
+        rows = None if self.pretransform is None else self.pretransform.latent_height
+        return None if rows is None else rows // self.encoder.downsampling_ratio
+
     def encode(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         """Audio (b in_channels n) -> latents (b latent_dim n // downsampling_ratio)."""
         return self.encode_with_info(audio, noise=noise)[0]
@@ -234,6 +240,7 @@ class AutoencoderPretransform(Pretransform):
         self.io_channels = model.io_channels
         self.encoded_channels = model.latent_dim
         self.downsampling_ratio = model.downsampling_ratio
+        self.latent_height = model.latent_height
         self.is_discrete = model.is_discrete
         self.freeze_unless_trained()
 

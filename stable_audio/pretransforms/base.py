@@ -16,6 +16,7 @@ class Pretransform(nn.Module):
         io_channels: audio channels.
         encoded_channels: channels of the latents.
         downsampling_ratio: audio samples per latent frame.
+        latent_height: rows of 2-D latents (b c rows n); None for latents (b c n).
         enable_grad: whether training reaches the parameters; False freezes them and keeps eval mode.
         needs_weights: True when the transform is learned, so that untrained weights mean noise.
     """
@@ -23,6 +24,7 @@ class Pretransform(nn.Module):
     io_channels: int
     encoded_channels: int
     downsampling_ratio: int
+    latent_height: int | None = None
     needs_weights: bool = False
     is_discrete: bool = False
 
@@ -54,7 +56,7 @@ class Pretransform(nn.Module):
     ) -> Tensor:
         """`encode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
         return in_chunks(
-            lambda piece: self.encode(piece, noise=noise),
+            lambda piece: self.encode_piece(piece, noise),
             audio,
             chunk_size=chunk_size,
             overlap=overlap,
@@ -68,7 +70,7 @@ class Pretransform(nn.Module):
     ) -> Tensor:
         """`decode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
         return in_chunks(
-            self.decode,
+            self.decode_piece,
             latents,
             chunk_size=chunk_size,
             overlap=overlap,
@@ -76,6 +78,14 @@ class Pretransform(nn.Module):
             out_per_frame=self.downsampling_ratio,
             crossfade=crossfade,
         )
+
+    def encode_piece(self, audio: Tensor, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """What `encode_chunked` does with each chunk; differs from `encode` where that one is chunked."""
+        return self.encode(audio, noise=noise)
+
+    def decode_piece(self, latents: Tensor) -> Tensor:
+        """What `decode_chunked` does with each chunk."""
+        return self.decode(latents)
 
     def train(self, mode: bool = True) -> Pretransform:
         """A frozen pretransform stays in eval mode whatever its parent does."""

@@ -2,6 +2,7 @@
 
 from stable_audio.pretransforms.bottlenecks.base import Bottleneck, DiscreteBottleneck
 from stable_audio.pretransforms.bottlenecks.continuous import (
+    GaussianBottleneck,
     L2NormBottleneck,
     SoftNormBottleneck,
     TanhBottleneck,
@@ -14,6 +15,7 @@ from stable_audio.pretransforms.bottlenecks.rvq import RVQBottleneck, RVQVAEBott
 
 BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "vae": VAEBottleneck,
+    "gaussian": GaussianBottleneck,
     "tanh": TanhBottleneck,
     "l2_norm": L2NormBottleneck,
     "wasserstein": WassersteinBottleneck,

@@ -37,6 +37,29 @@ class VAEBottleneck(Bottleneck):
         return latents, {"kl": kl}
 
 
+class GaussianBottleneck(Bottleneck):
+    """Mean and log-variance (b 2c ...), the latter clamped to [-30, 20], as in Stable Diffusion.
+
+    KL = (mean^2 + var - log var - 1) / 2 summed over all but the batch. `sample` False returns the mean
+    in eval mode; training always samples.
+    """
+
+    input_multiple = 2
+    loss_weights = {"kl": 1e-6}  # noqa: RUF012
+
+    def __init__(self, *, sample: bool = True) -> None:
+        super().__init__()
+        self.sample = sample
+
+    def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
+        mean, logvar = x.chunk(2, dim=1)
+        logvar = logvar.clamp(-30, 20)
+        kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).flatten(1).sum(1).mean()
+        if not (self.sample or self.training):
+            return mean, {"kl": kl}
+        return mean + (0.5 * logvar).exp() * draw(noise, mean), {"kl": kl}
+
+
 class TanhBottleneck(Bottleneck):
     """latents = scale * tanh(x / scale), bounded to (-scale, scale)."""
 

@@ -1,0 +1,381 @@
+"""SAME: a transformer autoencoder that changes the rate with learned tokens instead of strided convolutions.
+
+The layout of the Stable Audio 3 autoencoders as far as it is published: every `stride` tokens are
+followed by learned ones, transformers mix them inside chunks, and the learned ones are the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stable_audio.nn.attention import AttentionOptions
+from stable_audio.nn.feedforward import FeedForwardOptions
+from stable_audio.nn.norms import NormOptions
+from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
+from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
+from stable_audio.pretransforms.conv import WNConv1d
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What all stages share; see SAMEEncoder."""
+
+    dim_heads: int
+    sliding_window: list[int] | None
+    chunk_size: int
+    chunk_midpoint_shift: bool
+    checkpointing: bool
+    conformer: bool
+    layer_scale: bool
+    differential: bool
+    variable_stride: bool
+    feat_scale: bool
+    mask_noise: float
+    ff_mult: float
+    mapping_bias: bool
+    dyt: bool
+    conv_mapping: bool
+    freeze_backbone: bool
+
+    def transformer(self, segment: int, *, sinusoidal: bool) -> TransformerOptions:
+        """Options of the blocks of a stage whose segments have `segment` tokens."""
+        window = None
+        if self.sliding_window is not None:
+            left, right = self.sliding_window
+            window = left * segment, right * segment
+        return TransformerOptions(
+            add_rope=True,
+            sliding_window=window,
+            conformer=self.conformer,
+            layer_scale=self.layer_scale,
+            norm_type="dyt" if self.dyt else "rms_norm",
+            norms=NormOptions() if self.dyt else NormOptions(eps=1e-3),
+            attn=AttentionOptions(
+                qk_norm="dyt" if self.dyt else "rms",
+                qk_norm_eps=1e-3,
+                differential=self.differential,
+                feat_scale=self.feat_scale,
+            ),
+            ff=FeedForwardOptions(mult=self.ff_mult, sinusoidal=sinusoidal),
+        )
+
+
+class SAMEStage(nn.Module):
+    """Tokens in segments of `taken`, each followed by `given` learned tokens that become the output.
+
+    Args:
+        channels_in, channels_out: before and after the mapping, a convolution.
+        map_first: the mapping comes before the transformers, which are then `channels_out` wide;
+            else after them, and they are `channels_in` wide.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        map_first: bool,
+        taken: int,
+        given: int,
+        depth: int,
+        sinusoidal: bool,
+        options: StageOptions,
+    ) -> None:
+        super().__init__()
+        dim = channels_out if map_first else channels_in
+        heads = min(options.dim_heads, dim)
+        if dim % heads:
+            raise ValueError(f"same: width {dim} is no multiple of dim_heads={heads}")
+        kernel = 3 if options.conv_mapping else 1
+        self.mapping = WNConv1d(
+            channels_in, channels_out, kernel, padding=kernel // 2, bias=options.mapping_bias
+        )
+        self.map_first = map_first
+        self.taken, self.given, self.options = taken, given, options
+        tokens = 1 if options.variable_stride else given
+        self.new_tokens = nn.Parameter(torch.randn(1, tokens, dim) * 1e-5)
+        settings = options.transformer(taken + given, sinusoidal=sinusoidal)
+        self.transformers = nn.ModuleList(
+            TransformerBlock(dim, dim_heads=heads, options=settings) for _ in range(depth)
+        )
+        self.transformers.requires_grad_(not options.freeze_backbone)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b channels_in n) -> (b channels_out n/taken*given)."""
+        x = self.mapping(x) if self.map_first else x
+        missing = -x.shape[-1] % self.taken
+        x = nn.functional.pad(x, (0, missing)) if missing else x
+        segments = x.mT.unflatten(1, (-1, self.taken))
+        new = self._new_tokens(segments)
+        mixed = self._mix(torch.cat([segments, new], dim=2))
+        x = mixed[:, :, self.taken :].flatten(1, 2).mT
+        return x if self.map_first else self.mapping(x)
+
+    def _new_tokens(self, segments: Tensor) -> Tensor:
+        b, count, _, dim = segments.shape
+        new = self.new_tokens.to(segments.dtype).expand(1, self.given, dim)
+        new = new.expand(b, count, -1, -1)
+        if self.training and self.options.mask_noise:
+            new = new + self.options.mask_noise * torch.randn_like(new)
+        return new
+
+    def _mix(self, segments: Tensor) -> Tensor:
+        """All transformers on (b segments tokens d), inside chunks unless there is a sliding window."""
+        blocks, chunk = list(self.transformers), self.options.chunk_size
+        if self.options.sliding_window is not None or segments.shape[1] <= chunk:
+            return self._run(blocks, segments)
+        if not self.options.chunk_midpoint_shift:
+            return self._in_chunks(blocks, segments)
+        half = len(blocks) // 2
+        segments = self._in_chunks(blocks[:half], segments)
+        # The edges are repeated, so that the shifted chunks at both ends are whole.
+        edge = chunk // 2
+        shifted = torch.cat([segments[:, :edge], segments, segments[:, -edge:]], dim=1)
+        return self._in_chunks(blocks[half:], shifted)[:, edge : edge + segments.shape[1]]
+
+    def _in_chunks(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
+        b, count, chunk = segments.shape[0], segments.shape[1], self.options.chunk_size
+        whole = count // chunk * chunk
+        parts = []
+        if whole:
+            folded = segments[:, :whole].unflatten(1, (-1, chunk)).flatten(0, 1)
+            parts.append(self._run(blocks, folded).unflatten(0, (b, -1)).flatten(1, 2))
+        if whole < count:
+            parts.append(self._run(blocks, segments[:, whole:]))
+        return torch.cat(parts, dim=1)
+
+    def _run(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
+        recompute = self.options.checkpointing and self.training and torch.is_grad_enabled()
+        x = segments.flatten(1, 2)
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x.view_as(segments)
+
+
+class _Frames(nn.Identity):
+    """Holds the place of a transpose in the list of layers, so that the linear layer keeps its key."""
+
+
+def _stage_options(
+    *,
+    dim_heads: int,
+    sliding_window: list[int] | None,
+    chunk_size: int,
+    chunk_midpoint_shift: bool,
+    checkpointing: bool,
+    conformer: bool,
+    layer_scale: bool,
+    differential: bool,
+    variable_stride: bool,
+    feat_scale: bool,
+    mask_noise: float,
+    ff_mult: float,
+    mapping_bias: bool,
+    dyt: bool,
+    conv_mapping: bool,
+    freeze_backbone: bool,
+) -> StageOptions:
+    if sliding_window is not None and len(sliding_window) != 2:
+        raise ValueError(f"sliding_window must be [left, right] or null, found {sliding_window}")
+    if chunk_size < 2:
+        raise ValueError(f"chunk_size must be at least 2, found {chunk_size}")
+    return StageOptions(
+        dim_heads=dim_heads,
+        sliding_window=sliding_window,
+        chunk_size=chunk_size,
+        chunk_midpoint_shift=chunk_midpoint_shift,
+        checkpointing=checkpointing,
+        conformer=conformer,
+        layer_scale=layer_scale,
+        differential=differential,
+        variable_stride=variable_stride,
+        feat_scale=feat_scale,
+        mask_noise=mask_noise,
+        ff_mult=ff_mult,
+        mapping_bias=mapping_bias,
+        dyt=dyt,
+        conv_mapping=conv_mapping,
+        freeze_backbone=freeze_backbone,
+    )
+
+
+class SAMEEncoder(Encoder):
+    """Audio (b in_channels n) -> (b latent_dim n / prod(strides)); n is padded to a multiple.
+
+    Args:
+        channels, c_mults: stage i has transformers `channels * c_mults[i]` wide.
+        strides, transformer_depths: of the stages.
+        sliding_window: [left, right] segments that attention sees; null = whole chunks of
+            `chunk_size` segments. chunk_midpoint_shift: the second half of the layers works on chunks
+            shifted by half a chunk.
+        checkpointing: recompute activations in training.
+        conformer, layer_scale, differential, feat_scale, ff_mult, dim_heads: of the transformers.
+        dyt: dynamic tanh instead of RMS norms.
+        variable_stride: one learned token for all places of a segment, instead of one each.
+        mask_noise: std of noise added to the learned tokens in training.
+        mapping_bias, conv_mapping: of the convolution that changes the width (kernel 1, or 3).
+        freeze_backbone: the transformers are not trained.
+        cross_attn: not published; must be false.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 2,
+        channels: int = 128,
+        latent_dim: int = 32,
+        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
+        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
+        sliding_window: list[int] | None = None,
+        chunk_size: int = 128,
+        chunk_midpoint_shift: bool = False,
+        checkpointing: bool = False,
+        conformer: bool = False,
+        layer_scale: bool = False,
+        differential: bool = True,
+        variable_stride: bool = False,
+        feat_scale: bool = False,
+        mask_noise: float = 0.0,
+        ff_mult: float = 3,
+        mapping_bias: bool = True,
+        cross_attn: Literal[False] = False,
+        dyt: bool = True,
+        conv_mapping: bool = False,
+        freeze_backbone: bool = False,
+        dim_heads: int = 128,
+    ) -> None:
+        super().__init__()
+        _refuse_cross_attn(cross_attn)
+        self.in_channels, self.latent_dim = in_channels, latent_dim
+        self.downsampling_ratio = check_stages(
+            strides, c_mults=c_mults, transformer_depths=transformer_depths
+        )
+        options = _stage_options(
+            dim_heads=dim_heads,
+            sliding_window=sliding_window,
+            chunk_size=chunk_size,
+            chunk_midpoint_shift=chunk_midpoint_shift,
+            checkpointing=checkpointing,
+            conformer=conformer,
+            layer_scale=layer_scale,
+            differential=differential,
+            variable_stride=variable_stride,
+            feat_scale=feat_scale,
+            mask_noise=mask_noise,
+            ff_mult=ff_mult,
+            mapping_bias=mapping_bias,
+            dyt=dyt,
+            conv_mapping=conv_mapping,
+            freeze_backbone=freeze_backbone,
+        )
+        widths = [in_channels, *(channels * m for m in c_mults)]
+        stages = [
+            SAMEStage(a, b, map_first=True, taken=s, given=1, depth=d, sinusoidal=False, options=options)
+            for a, b, s, d in zip(widths, widths[1:], strides, transformer_depths)
+        ]
+        self.layers = nn.ModuleList([*stages, _Frames(), nn.Linear(widths[-1], latent_dim), _Frames()])
+
+    def forward(self, audio: Tensor) -> Tensor:
+        x = audio
+        for stage in self.layers[:-3]:
+            x = stage(x)
+        return self.layers[-2](x.mT).mT
+
+
+class SAMEDecoder(Decoder):
+    """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
+
+    Options as for SAMEEncoder; sinusoidal_blocks: stages, counted from the latents, whose feed-forward
+    layers use sin(pi x).
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int = 2,
+        channels: int = 128,
+        latent_dim: int = 32,
+        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
+        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
+        sliding_window: list[int] | None = None,
+        chunk_size: int = 128,
+        chunk_midpoint_shift: bool = False,
+        checkpointing: bool = False,
+        conformer: bool = False,
+        layer_scale: bool = False,
+        differential: bool = True,
+        variable_stride: bool = False,
+        feat_scale: bool = False,
+        sinusoidal_blocks: list[int] = [],  # noqa: B006
+        mask_noise: float = 0.0,
+        ff_mult: float = 3,
+        mapping_bias: bool = True,
+        cross_attn: Literal[False] = False,
+        dyt: bool = True,
+        conv_mapping: bool = False,
+        freeze_backbone: bool = False,
+        dim_heads: int = 128,
+    ) -> None:
+        super().__init__()
+        _refuse_cross_attn(cross_attn)
+        self.latent_dim, self.out_channels = latent_dim, out_channels
+        self.downsampling_ratio = check_stages(
+            strides, c_mults=c_mults, transformer_depths=transformer_depths
+        )
+        if any(not 0 <= i < len(strides) for i in sinusoidal_blocks):
+            raise ValueError(
+                f"sinusoidal_blocks must be stages 0 to {len(strides) - 1}, found {sinusoidal_blocks}"
+            )
+        options = _stage_options(
+            dim_heads=dim_heads,
+            sliding_window=sliding_window,
+            chunk_size=chunk_size,
+            chunk_midpoint_shift=chunk_midpoint_shift,
+            checkpointing=checkpointing,
+            conformer=conformer,
+            layer_scale=layer_scale,
+            differential=differential,
+            variable_stride=variable_stride,
+            feat_scale=feat_scale,
+            mask_noise=mask_noise,
+            ff_mult=ff_mult,
+            mapping_bias=mapping_bias,
+            dyt=dyt,
+            conv_mapping=conv_mapping,
+            freeze_backbone=freeze_backbone,
+        )
+        widths = [out_channels, *(channels * m for m in c_mults)][::-1]
+        stages = [
+            SAMEStage(
+                a,
+                b,
+                map_first=False,
+                taken=1,
+                given=s,
+                depth=d,
+                sinusoidal=i in sinusoidal_blocks,
+                options=options,
+            )
+            for i, (a, b, s, d) in enumerate(zip(widths, widths[1:], strides[::-1], transformer_depths[::-1]))
+        ]
+        self.layers = nn.ModuleList([_Frames(), nn.Linear(latent_dim, widths[0]), _Frames(), *stages])
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.layers[1](latents.mT).mT
+        for stage in self.layers[3:]:
+            x = stage(x)
+        return x
+
+
+def _refuse_cross_attn(cross_attn: bool) -> None:
+    if cross_attn:
+        raise ValueError(
+            "cross_attn of same is not supported: how it works is not published; set it to false"
+        )

@@ -1,0 +1,226 @@
+"""Spectrograms: the complex STFT, which can be undone exactly, and mel magnitudes, which cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.pretransforms.base import Pretransform
+
+Layout = Literal["1d", "2d"]
+
+
+class _ShortTime(Pretransform):
+    """STFT with one frame per hop, and its least-squares inverse (Griffin and Lim 1984).
+
+    The audio is padded with zeros by (n_fft - hop) / 2 on both sides, so n samples give n / hop frames
+    and every sample lies under the window. Values are divided by the window's energy: white noise of
+    unit variance has unit variance in every bin.
+    """
+
+    window: Tensor
+
+    def __init__(self, *, n_fft: int, hop_length: int, channels: int, layout: Layout, enable_grad: bool):
+        super().__init__(enable_grad=enable_grad)
+        if n_fft % 2 or hop_length < 1 or (n_fft - hop_length) % 2 or 2 * hop_length > n_fft:
+            raise ValueError(
+                f"a spectrogram needs an even n_fft of at least twice hop_length, and n_fft - hop_length "
+                f"even, found n_fft={n_fft}, hop_length={hop_length}"
+            )
+        if layout not in ("1d", "2d"):
+            raise ValueError(f'layout must be "1d" or "2d", found {layout!r}')
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, found {channels}")
+        self.n_fft, self.hop, self.layout = n_fft, hop_length, layout
+        self.io_channels, self.downsampling_ratio = channels, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def _declare(self, planes: int, rows: int) -> None:
+        """`planes` images of `rows` rows: channels of a 2-D latent, or rows folded into channels."""
+        self.planes, self.rows = planes, rows
+        self.encoded_channels = planes if self.layout == "2d" else planes * rows
+        self.latent_height = rows if self.layout == "2d" else None
+
+    def _fold(self, images: Tensor) -> Tensor:
+        return images if self.layout == "2d" else images.flatten(1, 2)
+
+    def _unfold(self, latents: Tensor) -> Tensor:
+        return latents if self.layout == "2d" else latents.unflatten(1, (self.planes, self.rows))
+
+    def stft(self, audio: Tensor) -> Tensor:
+        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop))."""
+        missing, side = -audio.shape[-1] % self.hop, (self.n_fft - self.hop) // 2
+        frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, self.hop)
+        window = self.window.to(audio.dtype)
+        return torch.fft.rfft(frames * (window / window.square().sum().sqrt())).mT
+
+    def istft(self, spectrum: Tensor) -> Tensor:
+        """Complex (b c n_fft/2+1 frames) -> audio (b c frames*hop)."""
+        b, c, _, frames = spectrum.shape
+        window = self.window.to(spectrum.real.dtype)
+        pieces = torch.fft.irfft(spectrum.mT, n=self.n_fft) * window.square().sum().sqrt() * window
+        total = self._overlap_add(pieces.flatten(0, 1))
+        weight = self._overlap_add(window.square().expand(1, frames, -1))
+        side = (self.n_fft - self.hop) // 2
+        audio = (total / weight.clamp(min=1e-11))[..., side : side + frames * self.hop]
+        return audio.view(b, c, -1)
+
+    def _overlap_add(self, pieces: Tensor) -> Tensor:
+        """(b frames n_fft) -> (b n)."""
+        length = (pieces.shape[1] - 1) * self.hop + self.n_fft
+        columns = pieces.mT
+        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, self.hop)).view(
+            pieces.shape[0], length
+        )
+
+
+class SpectrogramPretransform(_ShortTime):
+    """Complex STFT with compressed magnitudes, real and imaginary part as channels. Exact inverse.
+
+    1d: (b c n) -> (b 2*c*bins n/hop); 2d: (b 2*c bins n/hop), for 2-D backbones and autoencoder_kl.
+
+    Args:
+        channels: audio channels. n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives
+            256 rows. hop_length: samples per frame.
+        power: magnitudes are raised to it, which lifts quiet partials; 1 leaves them.
+        scale: multiplies the result.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 2,
+        n_fft: int = 510,
+        hop_length: int = 128,
+        power: float = 0.5,
+        scale: float = 1.0,
+        layout: Layout = "1d",
+        enable_grad: bool = False,
+    ) -> None:
+        super().__init__(
+            n_fft=n_fft, hop_length=hop_length, channels=channels, layout=layout, enable_grad=enable_grad
+        )
+        if not 0 < power <= 1 or scale <= 0:
+            raise ValueError(f"a spectrogram needs 0 < power <= 1 and scale > 0, found {power} and {scale}")
+        self.power, self.scale = power, scale
+        self._declare(2 * channels, n_fft // 2 + 1)
+        self.freeze_unless_trained()
+
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        spectrum = self.stft(audio)
+        parts = torch.stack([spectrum.real, spectrum.imag], dim=2).flatten(1, 2)
+        return self._fold(self.scale * self._compress(parts, self.power))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        parts = self._compress(self._unfold(latents) / self.scale, 1 / self.power)
+        real, imag = parts.unflatten(1, (-1, 2)).unbind(2)
+        return self.istft(torch.complex(real.contiguous(), imag.contiguous()))
+
+    @staticmethod
+    def _compress(parts: Tensor, power: float) -> Tensor:
+        """Raise the magnitude of (real, imaginary) pairs of channels to `power`; the phase stays."""
+        pairs = parts.unflatten(1, (-1, 2))
+        magnitude = pairs.square().sum(2, keepdim=True).clamp(min=1e-24).sqrt()
+        return (pairs * magnitude ** (power - 1)).flatten(1, 2)
+
+
+def mel_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float, f_max: float) -> Tensor:
+    """Triangular filters (n_mels n_fft/2+1) on the HTK mel scale, of equal area (Slaney's norm)."""
+
+    def mel(hz: float) -> float:
+        return 2595 * math.log10(1 + hz / 700)
+
+    mels = torch.linspace(mel(f_min), mel(f_max), n_mels + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = torch.minimum(rise, fall).clamp(min=0)
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+
+
+class MelSpectrogramPretransform(_ShortTime):
+    """Log-mel magnitudes: for pictures and small models. Decoding guesses the phase.
+
+    Decoding solves for non-negative magnitudes (multiplicative updates, Lee and Seung 1999), then runs
+    the fast Griffin-Lim algorithm (Perraudin et al. 2013) from a phase drawn with a fixed seed: the same
+    latents always give the same audio, but transients smear and phase is not the original's.
+
+    1d: (b c n) -> (b c*n_mels n/hop); 2d: (b c n_mels n/hop).
+
+    Args:
+        sample_rate: Hz. n_mels, f_min, f_max: filters from f_min to f_max Hz (None: half the rate).
+        floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
+        iterations, momentum, seed: of Griffin-Lim.
+    """
+
+    filters: Tensor
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        channels: int = 1,
+        n_fft: int = 1024,
+        hop_length: int = 256,
+        n_mels: int = 80,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        floor_db: float = -100.0,
+        iterations: int = 32,
+        momentum: float = 0.99,
+        seed: int = 0,
+        layout: Layout = "1d",
+        enable_grad: bool = False,
+    ) -> None:
+        super().__init__(
+            n_fft=n_fft, hop_length=hop_length, channels=channels, layout=layout, enable_grad=enable_grad
+        )
+        top = sample_rate / 2 if f_max is None else f_max
+        if not 0 <= f_min < top <= sample_rate / 2 or floor_db >= 0:
+            raise ValueError(
+                f"mel_spectrogram needs 0 <= f_min < f_max <= sample_rate / 2 and floor_db < 0, found "
+                f"{f_min}, {top}, {sample_rate} and {floor_db}"
+            )
+        self.sample_rate, self.floor_db = sample_rate, floor_db
+        self.iterations, self.momentum, self.seed = iterations, momentum, seed
+        filters = mel_filters(n_mels, n_fft, sample_rate, f_min, top)
+        self.register_buffer("filters", filters, persistent=False)
+        self._declare(channels, n_mels)
+        self.freeze_unless_trained()
+
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        mels = self.filters.to(audio.dtype) @ self.stft(audio).abs()
+        decibels = 20 * mels.clamp(min=10 ** (self.floor_db / 20)).log10()
+        return self._fold(1 - 2 * decibels / self.floor_db)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        decibels = (1 - self._unfold(latents)) * self.floor_db / 2
+        magnitude = self._magnitude(10 ** (decibels.float() / 20))
+        return self._griffin_lim(magnitude).to(latents.dtype)
+
+    def _magnitude(self, mels: Tensor, steps: int = 50) -> Tensor:
+        """Non-negative (b c bins n) whose mels come closest in least squares."""
+        filters = self.filters.float()
+        wanted = filters.T @ mels
+        magnitude = wanted
+        for _ in range(steps):
+            magnitude = magnitude * wanted / (filters.T @ (filters @ magnitude)).clamp(min=1e-12)
+        return magnitude
+
+    def _griffin_lim(self, magnitude: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        angle = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator)
+        phase = torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
+        previous: Tensor | None = None
+        for _ in range(self.iterations):
+            rebuilt = self.stft(self.istft(magnitude * phase))
+            step = rebuilt if previous is None else rebuilt + self.momentum * (rebuilt - previous)
+            phase = step / step.abs().clamp(min=1e-12)
+            previous = rebuilt
+        return self.istft(magnitude * phase)
