@@ -46,15 +46,17 @@ def blank_conditioning(model: DiffusionModel) -> Conditioning:
 
 
 def _shape(model: DiffusionModel, slot: Slot, ids: tuple[str, ...], width: int | None) -> tuple[int, ...]:
-    conditioners = model.conditioner.conditioners if model.conditioner is not None else {}
+    conditioners: dict[str, Any] = (
+        dict(model.conditioner.conditioners) if model.conditioner is not None else {}
+    )
     parts = [conditioners[i] for i in ids if i in conditioners]
-    summed = sum(int(c.output_dim) for c in parts)
+    summed: int = sum(c.output_dim for c in parts)
     if slot is Slot.INPUT_CONCAT:
         return (width or summed, model.latent_shape[1])
     if slot is Slot.GLOBAL:
         return (width or summed,)
     length = sum(_tokens(c) for c in parts) + len(ids) - len(parts)
-    return (length, width or (int(parts[0].output_dim) if parts else 1))
+    return (length, width or (parts[0].output_dim if parts else 1))
 
 
 def _tokens(conditioner: Any) -> int:

@@ -52,7 +52,8 @@ def _shape(found: dict[str, Any]) -> list[str]:
     return [
         f"latents          {channels} channels x {frames} frames",
         f"audio            {found['audio_channels']} channels, {found['sample_size']} samples = "
-        f"{found['seconds']:g} s at {found['sample_rate']} Hz; {found['downsampling_ratio']} samples per frame",
+        f"{found['seconds']:g} s at {found['sample_rate']} Hz; "
+        f"{found['downsampling_ratio']} samples per frame",
     ]
 
 

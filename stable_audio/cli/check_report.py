@@ -93,12 +93,14 @@ def _count(module: nn.Module | None) -> int:
 
 
 def _frozen_encoders(model: DiffusionModel) -> int:
-    conditioners = model.conditioner.conditioners.values() if model.conditioner is not None else ()
-    return sum(c.frozen_parameters() for c in conditioners if hasattr(c, "frozen_parameters"))
+    parts: list[Any] = list(model.conditioner.conditioners.values()) if model.conditioner is not None else []
+    return sum(c.frozen_parameters() for c in parts if hasattr(c, "frozen_parameters"))
 
 
 def _slots(model: DiffusionModel) -> dict[str, Any]:
-    conditioners = model.conditioner.conditioners if model.conditioner is not None else {}
+    conditioners: dict[str, Any] = (
+        dict(model.conditioner.conditioners) if model.conditioner is not None else {}
+    )
     widths = {key: conditioner.output_dim for key, conditioner in conditioners.items()}
     return {
         slot.value: {"width": width, "ids": {i: widths.get(i) for i in model.wiring.ids[slot]}}

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
+from stable_audio.config.context import Context
 from stable_audio.config.dataset import dataset_models
 from stable_audio.config.facts import gather
 from stable_audio.config.leaf import Leaf
 from stable_audio.config.problems import ConfigError, Problem
 from stable_audio.config.reading import plain, read_json
-from stable_audio.config.rules import Context, check_rules
+from stable_audio.config.rules import HINTS, RULES, check_rules
 from stable_audio.config.top import MODEL_TYPES, ModelConfig
 from stable_audio.config.validation import Checked, check_structure
 
@@ -42,7 +43,8 @@ def load_config(
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
     facts = gather(checked.data)
     context = Context(checked.data, facts, tuple(extra_ids))
-    related = [*facts.problems, *check_rules(context, skip=skip_rules)]
+    related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
+    checked.warnings += check_rules(context, HINTS)
     checked.problems += [p for p in related if p not in checked.problems]
     return _result(checked, name)
 

@@ -39,7 +39,7 @@ class DiffusionOptimizers(Section):
 class EmaSection(Section):
     """Averaging of weights: decay(step) = 1 - (1 + (step - update_after_step - 1) / inv_gamma)^-power."""
 
-    beta: Probability = Field(default=0.9999, description="greatest decay")
+    beta: float = Field(default=0.9999, ge=0, lt=1, description="greatest decay")
     power: float = Field(default=0.75, gt=0)
     inv_gamma: float = Field(default=1.0, gt=0)
     update_after_step: int = Field(default=1, ge=0, description="until here the average is a copy")

@@ -1,0 +1,208 @@
+"""Rules of the code base, as tests: one direction of imports, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "stable_audio"
+
+ORDER = (
+    "types",
+    "audio",
+    "data",
+    "optim",
+    "nn",
+    "diffusion",
+    "pretransforms",
+    "conditioning",
+    "backbones",
+    "model",
+    "config",
+    "factory",
+    "checkpoints",
+    "inference",
+    "evaluation",
+    "training",
+    "interface",
+    "cli",
+    "__main__",
+)
+"""A module imports from its own part and from parts to the left."""
+
+HEAVY = (
+    "lightning",
+    "pytorch_lightning",
+    "transformers",
+    "wandb",
+    "gradio",
+    "matplotlib",
+    "tensorboard",
+    "av",
+)
+"""Libraries that are imported inside the function that needs them."""
+
+HEAVY_ALLOWED = {"lightning": ("training",)}
+"""Parts that may import a heavy library at module level."""
+
+TORCH_FREE = ("cli", "__init__", "__main__")
+
+
+def _files() -> Iterator[tuple[Path, str]]:
+    """(file, its part of the package)."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path, path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """(line, dotted name, whether it runs when the module is imported) of every import in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    module = ("stable_audio", *path.relative_to(PACKAGE).with_suffix("").parts)
+    package = module[:-1]
+    for node, at_import in _walk(tree, True):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, at_import
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            dotted = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{dotted}.{alias.name}", at_import
+
+
+def _walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            yield from _walk(ast.Module(child.orelse, []), at_import)
+            continue
+        inside = at_import and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield child, at_import
+        yield from _walk(child, inside)
+
+
+def test_every_part_is_in_the_order() -> None:
+    unknown = sorted({part for _, part in _files()} - {*ORDER, "__init__"})
+    assert not unknown, f"parts without a place in ORDER: {unknown}"
+
+
+def test_imports_go_left() -> None:
+    wrong = [edge for path, part in _files() for edge in _edges_to_the_right(path, part)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _edges_to_the_right(path: Path, part: str) -> Iterator[str]:
+    # The package's own __init__ only maps public names to the modules that hold them.
+    if part == "__init__":
+        return
+    for line, name, _ in _imports(path):
+        steps = name.split(".")
+        if steps[0] != "stable_audio" or len(steps) < 2 or steps[1] not in ORDER:
+            continue
+        if ORDER.index(steps[1]) > ORDER.index(part):
+            yield f"{path.relative_to(ROOT)}:{line}: {part} -> {steps[1]} ({name}); only parts to its left"
+
+
+def test_the_check_notices_an_edge_to_the_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = PACKAGE / "types.py"
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, **_: "def f():\n    from stable_audio.cli import main\n"
+    )
+    assert list(_edges_to_the_right(file, "types")) == [
+        "stable_audio/types.py:2: types -> cli (stable_audio.cli.main); only parts to its left"
+    ]
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name} at module level; import it inside the function"
+        for path, part in _files()
+        for line, name, at_import in _imports(path)
+        if at_import and name.split(".")[0] in HEAVY and part not in HEAVY_ALLOWED.get(name.split(".")[0], ())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", ["lightning"])
+def test_only_training_uses(library: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path, part in _files()
+        for line, name, _ in _imports(path)
+        if name.split(".")[0] == library and part not in HEAVY_ALLOWED[library]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_components_do_not_know_pydantic() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path, part in _files()
+        for line, name, _ in _imports(path)
+        if name.split(".")[0] == "pydantic" and part != "config"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_printed_outside_the_command_line() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: print; use logging"
+        for path, part in _files()
+        if part not in ("cli", "__main__")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _modules_after(code: str) -> set[str]:
+    listing = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, cwd=ROOT, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import stable_audio",
+        "import stable_audio.cli as c\nimport importlib\n[importlib.import_module(m) for m in c.COMMANDS.values()]",
+        "import contextlib, io, stable_audio.cli as c\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): c.main(['--help'])",
+    ],
+    ids=["package", "commands", "help"],
+)
+def test_starting_up_imports_nothing_heavy(code: str) -> None:
+    heavy = {*HEAVY, "torch", "numpy", "pydantic", "scipy", "soundfile"} & _modules_after(code)
+    assert not heavy, f"imported too early: {sorted(heavy)}"
+
+
+def test_the_whole_library_imports_no_optional_dependency() -> None:
+    modules = [
+        "stable_audio." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for path, part in _files()
+        if part not in ("training", "interface", "cli", "__init__", "__main__")
+    ]
+    found = _modules_after("\n".join(f"import {m}" for m in modules)) & {*HEAVY, "vector_quantize_pytorch"}
+    assert not found, f"imported too early: {sorted(found)}"
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "stable_audio", "--help"], ["train.py", "--help"], ["infer.py", "--help"]]
+)
+def test_help_answers_within_a_second(command: list[str]) -> None:
+    best = min(_seconds(command) for _ in range(3))
+    assert best < 1, f"{' '.join(command)} took {best:.2f} s"
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    return time.perf_counter() - start
