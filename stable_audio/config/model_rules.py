@@ -1,0 +1,161 @@
+"""What must hold between the keys of `model`: ids, slots, widths, channels, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stable_audio.config.context import Context, dicts, mapping
+from stable_audio.config.diffusion import SLOT_KEYS
+from stable_audio.config.problems import Loc, did_you_mean, names
+from stable_audio.types import Slot
+
+
+def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Every id in a slot has a conditioner, is pre-encoded, or comes from inpainting."""
+    for slot, key in SLOT_KEYS.items():
+        for index, name in enumerate(ctx.slot_ids(slot)):
+            if name not in ctx.known_ids:
+                hint = did_you_mean(name, ctx.known_ids)
+                message = f"'{name}' has no conditioner in model.conditioning.configs; {hint}"
+                yield ("model", "diffusion", key, index), message
+
+
+def conditioner_ids_differ(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """No two conditioners share an id."""
+    seen: set[str] = set()
+    for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
+        name = entry.get("id")
+        if isinstance(name, str) and name in seen:
+            yield (
+                ("model", "conditioning", "configs", index, "id"),
+                f"'{name}' is used twice; ids must differ",
+            )
+        if isinstance(name, str):
+            seen.add(name)
+            if "." in name:
+                message = f"found '{name}'; an id may not contain a dot, since it names a module"
+                yield ("model", "conditioning", "configs", index, "id"), message
+
+
+def default_keys_belong_to_conditioners(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """default_keys are given for ids that exist."""
+    ids = [*ctx.conditioner_ids, *ctx.pre_encoded_ids]
+    for name in mapping(ctx.get("model", "conditioning", "default_keys", default={})):
+        if name not in ids:
+            loc = ("model", "conditioning", "default_keys", name)
+            yield loc, f"'{name}' is no conditioner id; {did_you_mean(name, ids)}"
+
+
+def slots_are_served(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The backbone reads every slot that ids are wired to."""
+    backbone = ctx.facts.backbone
+    for slot, key in SLOT_KEYS.items() if backbone is not None else ():
+        if ctx.slot_ids(slot) and slot not in backbone.slots:  # type: ignore[union-attr]
+            yield ("model", "diffusion", key), _not_served(ctx, slot)
+
+
+def _not_served(ctx: Context, slot: Slot) -> str:
+    kind, backbone = ctx.get("model", "diffusion", "type"), ctx.facts.backbone
+    served = names(sorted(s.value for s in backbone.slots)) if backbone is not None else ""
+    return (
+        f"backbone '{kind}' as configured does not read the slot '{slot.value}' (it reads: "
+        f"{served or 'none'}); "
+        f"set the width of that slot in model.diffusion.config or empty this list"
+    )
+
+
+def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Slots without which the backbone cannot run have ids."""
+    backbone = ctx.facts.backbone
+    if backbone is None or ctx.data.get("model_type") == "diffusion_uncond":
+        return
+    for slot in sorted(backbone.required_slots, key=lambda s: s.value):
+        if not ctx.slot_ids(slot):
+            message = f"the backbone needs the slot '{slot.value}': list at least one id"
+            yield ("model", "diffusion", SLOT_KEYS[slot]), message
+
+
+def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Conditioners are as wide as their slot: each one in a sequence, summed where they are joined."""
+    backbone = ctx.facts.backbone
+    for slot, wanted in backbone.slot_widths.items() if backbone is not None else ():
+        widths = {name: ctx.width(name) for name in ctx.slot_ids(slot)}
+        loc = ("model", "diffusion", SLOT_KEYS[slot])
+        if wanted is None or not widths:
+            continue
+        if slot in (Slot.CROSS_ATTN, Slot.PREPEND):
+            wrong = {n: w for n, w in widths.items() if w is not None and w != wanted}
+            if wrong:
+                yield (
+                    loc,
+                    f"the backbone takes tokens {wanted} wide in '{slot.value}', but found {_sizes(wrong)}",
+                )
+        elif None not in widths.values():
+            total = sum(ctx.width(n) or 0 for n in ctx.slot_ids(slot))
+            if total != wanted:
+                message = (
+                    f"{_sizes(widths)} sum to {total}, but the backbone takes {wanted} in '{slot.value}'"
+                )
+                yield loc, message
+
+
+def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """io_channels is what the backbone and the pretransform have."""
+    backbone, pretransform = ctx.facts.backbone, ctx.facts.pretransform
+    uncond = ctx.data.get("model_type") == "diffusion_uncond"
+    channels = backbone.io_channels if uncond and backbone is not None else ctx.get("model", "io_channels")
+    if not isinstance(channels, int):
+        return
+    if backbone is not None and backbone.io_channels != channels:
+        message = f"found {channels}, but the backbone has {backbone.io_channels} (model.diffusion.config)"
+        yield ("model", "io_channels"), message
+    if pretransform is not None and pretransform.encoded_channels != channels:
+        yield (
+            ("model", "config") if uncond else ("model", "io_channels"),
+            f"found {channels} channels, but the pretransform encodes to {pretransform.encoded_channels}",
+        )
+
+
+def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A training clip is a whole number of latent frames, and those a whole number of backbone steps."""
+    size, facts = ctx.data.get("sample_size"), ctx.facts
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0 or facts.backbone is None:
+        return
+    if ctx.get("model", "pretransform") is not None and facts.pretransform is None:
+        return
+    ratio = facts.pretransform.downsampling_ratio if facts.pretransform is not None else 1
+    step = ratio * facts.backbone.length_multiple
+    if size % step:
+        below = size // step * step
+        near = f"{below} or {below + step}" if below else str(step)
+        yield (
+            ("sample_size",),
+            (
+                f"found {size}, which is not a multiple of {step} = {ratio} (samples per latent frame) x "
+                f"{facts.backbone.length_multiple} (backbone); use {near}"
+            ),
+        )
+
+
+def conditioners_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of conditioners that no slot lists."""
+    wired = {name for slot in SLOT_KEYS for name in ctx.slot_ids(slot)}
+    for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
+        if isinstance(entry.get("id"), str) and entry["id"] not in wired:
+            yield ("model", "conditioning", "configs", index), f"'{entry['id']}' is wired to no slot"
+
+
+def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of audio_channels that the model does not have."""
+    given, facts = ctx.data.get("audio_channels"), ctx.facts
+    if ctx.get("training", "pre_encoded"):
+        return
+    part = facts.pretransform if ctx.get("model", "pretransform") is not None else facts.backbone
+    if isinstance(given, int) and part is not None and part.io_channels != given:
+        message = f"found {given}, but the model takes and makes {part.io_channels}: that is what is used"
+        yield ("audio_channels",), message
+
+
+def _sizes(widths: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {width}" for name, width in widths.items())
