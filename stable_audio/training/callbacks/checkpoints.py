@@ -1,0 +1,137 @@
+"""Checkpoints: every N steps, at the end and on request; `last` always whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.checkpoints import save_inference_file
+from stable_audio.checkpoints.files import FORMAT_VERSION, TRAINING_ENTRY
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.feed import RunData
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(StepCallback):
+    """Writes `checkpoints/step=N.ckpt` with an inference file beside, and `last.*` in the run's folder.
+
+    A checkpoint holds weights, their average, optimizer, LR scheduler, position in the data and in every
+    stream of random numbers, and the config: a run that continues from it does what the unbroken run
+    would have done. The inference file (`.safetensors`) holds what generation needs.
+
+    Args:
+        folder: of the run. config: the model config. every: steps; 0 = only at the end.
+        keep: number of step checkpoints that stay, -1 = all.
+        save_on_exit: write one more when training ends between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        data: RunData,
+        io: AtomicCheckpointIO,
+        *,
+        every: int,
+        keep: int = -1,
+    ) -> None:
+        super().__init__()
+        if keep == 0 or keep < -1:
+            raise ValueError(f"--keep must be -1 (all) or at least 1, found {keep}")
+        self.folder, self.config = Path(folder), dict(config)
+        self.data, self.io = data, io
+        self.every, self.keep = every, keep
+        self.resumed_seed: int | None = None
+        self._saved_at = -1
+
+    def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        if self.every > 0 and step % self.every == 0:
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+        if trainer.global_step != self._saved_at and trainer.global_step > 0:
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """Write the checkpoint of the present step. Every process must call it."""
+        step = trainer.global_step
+        target = self.folder / "checkpoints" / f"step={step:08d}.ckpt"
+        trainer.save_checkpoint(target, weights_only=False)
+        self._saved_at = step
+        if not trainer.is_global_zero or self.io.failure is not None:
+            return
+        try:
+            self._publish(target, module, step)
+            self._prune()
+        except OSError as error:
+            self.io.failure = f"{target}: the files beside the checkpoint were not written ({error})"
+            log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)
+
+    def _publish(self, target: Path, module: TrainingModule, step: int) -> None:
+        weights = "ema" if module.ema is not None else "online"
+        inference = target.with_suffix(".safetensors")
+        save_inference_file(
+            inference, module.inference_tensors(), self.config, weights=weights, info={"step": step}
+        )
+        _same_file(inference, self.folder / "last.safetensors")
+        _same_file(target, self.folder / "last.ckpt")
+
+    def _prune(self) -> None:
+        if self.keep < 0:
+            return
+        for old in sorted((self.folder / "checkpoints").glob("step=*.ckpt"))[: -self.keep]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
+    ) -> None:
+        positions: list[Any] = [None] * trainer.world_size
+        here = self.data.position(pl_module.position)
+        if trainer.world_size > 1:
+            # Processes differ where a whole batch was rejected on one of them.
+            torch.distributed.all_gather_object(positions, here)
+        else:
+            positions = [here]
+        checkpoint["model_config"] = self.config
+        checkpoint[TRAINING_ENTRY] = {
+            "format_version": FORMAT_VERSION,
+            "step": trainer.global_step,
+            "data": positions,
+            **pl_module.state(),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
+    ) -> None:
+        entry = checkpoint[TRAINING_ENTRY]
+        pl_module.load_state(entry)
+        positions = entry["data"]
+        mine = trainer.global_rank if len(positions) == trainer.world_size else 0
+        self.data.continue_from(positions[mine])
+        if entry["seed"] != pl_module.seed:
+            log.warning(
+                "the run was started with --seed %d and goes on with %d: data and noise change here",
+                entry["seed"],
+                pl_module.seed,
+            )
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, or a copy where the file system has no links."""
+    with atomic_write(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,94 @@
+"""Validation every N steps: averaged weights, fixed times, noise that never changes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stable_audio.checkpoints import save_inference_file
+from stable_audio.data.loader import ResumableLoader
+from stable_audio.data.seeding import derive_seed
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.scalars import mean_over_processes
+from stable_audio.training.loggers import RunLogger
+from stable_audio.training.modes import evaluating
+from stable_audio.training.window import Window
+
+log = logging.getLogger(__name__)
+
+
+class Validate(StepCallback):
+    """Logs `val/...` and keeps the inference file with the lowest `val/avg_loss` as `best.safetensors`.
+
+    Args:
+        make_loader: (rank, world_size) -> a loader that repeats one pass. every: steps.
+    """
+
+    def __init__(
+        self,
+        make_loader: Callable[[int, int], ResumableLoader],
+        logger: RunLogger,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        every: int,
+    ) -> None:
+        super().__init__()
+        self._make_loader, self.logger = make_loader, logger
+        self.folder, self.config, self.every = Path(folder), dict(config), every
+        self.best = math.inf
+        self.latest: dict[str, float] = {}
+        self._loader: ResumableLoader | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        if step % self.every:
+            return
+        values = mean_over_processes(trainer, self._means(trainer, module))
+        self.latest = values
+        if not trainer.is_global_zero:
+            return
+        self.logger.scalars(values, step)
+        if values.get("val/avg_loss", math.inf) < self.best:
+            self.best = values["val/avg_loss"]
+            self._keep_best(module, step)
+
+    def _means(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, Any]:
+        if self._loader is None:
+            self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+        window, device = Window(), module.device
+        averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
+        # What draws from the global generators starts from the same place at every validation.
+        with averaged, evaluating(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
+            for index, batch in enumerate(self._loader):
+                torch.manual_seed(derive_seed("validation", module.seed, index, trainer.global_rank))
+                on_device = trainer.strategy.batch_to_device(batch, device)
+                window.add(module.validation_scalars(on_device, index))
+        return window.means()
+
+    def _keep_best(self, module: TrainingModule, step: int) -> None:
+        info = {"step": step, "val_avg_loss": self.best}
+        weights = "ema" if module.ema is not None else "online"
+        try:
+            save_inference_file(
+                self.folder / "best.safetensors",
+                module.inference_tensors(),
+                self.config,
+                weights=weights,
+                info=info,
+            )
+        except OSError as error:
+            log.error("best.safetensors was not written (%s); training goes on", error)

@@ -1,0 +1,43 @@
+"""How Lightning's checkpoints reach the disk: whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.checkpoints.files import load_torch_file
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes beside and renames. A full disk is noted, not raised: the other processes wait for this one.
+
+    Attributes:
+        failure: why the last write failed, or None.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.failure = None
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            self.failure = f"{path}: the checkpoint was not written ({error})"
+            log.error("%s; earlier checkpoints are unharmed and training goes on", self.failure)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return load_torch_file(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)

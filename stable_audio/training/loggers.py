@@ -1,0 +1,191 @@
+"""Where scalars, sounds and pictures of a run go: one interface, nothing needed to start."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stable_audio.audio.atomic import atomic_write
+
+
+class RunLogger:
+    """Base of the loggers: logs nothing.
+
+    Args:
+        folder: of the run. name: of the run. config: the model config.
+        resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
+    """
+
+    def __init__(
+        self, *, folder: Path, name: str, config: Mapping[str, Any] | None = None, resumed_at: int = 0
+    ) -> None:
+        self.folder, self.name, self.resumed_at = Path(folder), name, resumed_at
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of one step."""
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        """A sound (c n)."""
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """A picture that is already on disk."""
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+
+
+class CSVLogger(RunLogger):
+    """`metrics.csv` in the run's folder: one row per logged step, columns appear as they are needed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = self.folder / "metrics.csv"
+        self._columns = ["step"]
+        self._rows: list[dict[str, str]] = []
+        if self.resumed_at and self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._rows = [r for r in reader if int(r["step"]) <= self.resumed_at]
+                self._columns = list(reader.fieldnames or self._columns)
+        self._rewrite()
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        row = {"step": str(step), **{k: f"{v:.8g}" for k, v in values.items()}}
+        new = [k for k in row if k not in self._columns]
+        self._rows.append(row)
+        if new:
+            self._columns += new
+            self._rewrite()
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        with (
+            atomic_write(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class TensorBoardLogger(RunLogger):
+    """Event files in `tensorboard/`: scalars, sounds and pictures."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError('--logger tensorboard needs: pip install "stable-audio[train]"') from error
+        purge = self.resumed_at + 1 if self.resumed_at else None
+        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        # TensorBoard plays one channel.
+        self._writer.add_audio(name, audio.mean(0, keepdim=True).clamp(-1, 1).cpu(), step, sample_rate)
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        self._writer.add_image(name, _pixels(path), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbLogger(RunLogger):
+    """Weights & Biases; offline with WANDB_MODE=offline. The run's name is the project."""
+
+    def __init__(self, *, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError('--logger wandb needs: pip install "stable-audio[wandb]"') from error
+        self._wandb = wandb
+        stored = self.folder / "wandb_run_id"
+        run_id = stored.read_text() if self.resumed_at and stored.is_file() else None
+        self._run = wandb.init(
+            project=self.name,
+            dir=str(self.folder),
+            config=dict(config or {}),
+            id=run_id,
+            resume="allow" if run_id else None,
+        )
+        with atomic_write(stored) as temporary:
+            temporary.write_text(self._run.id)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        sound = self._wandb.Audio(audio.clamp(-1, 1).cpu().numpy().T, sample_rate, caption=caption)
+        self._run.log({name: sound}, step=step)
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        self._run.log({name: self._wandb.Image(str(path))}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class SeveralLoggers(RunLogger):
+    """Passes everything on to each of `members`."""
+
+    def __init__(self, members: Sequence[RunLogger]) -> None:
+        self.members = tuple(members)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        for member in self.members:
+            member.scalars(values, step)
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        for member in self.members:
+            member.audio(name, audio, sample_rate, step, caption=caption)
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        for member in self.members:
+            member.image(name, path, step)
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()
+
+
+LOGGERS: dict[str, type[RunLogger]] = {
+    "none": RunLogger,
+    "csv": CSVLogger,
+    "tensorboard": TensorBoardLogger,
+    "wandb": WandbLogger,
+}
+
+
+def create_logger(names: str, **options: Any) -> RunLogger:
+    """One logger, or several by names with commas between: `csv,tensorboard`.
+
+    Raises:
+        ValueError: an unknown name. ImportError: an extra is missing; the message names it.
+    """
+    wanted = [n.strip() for n in names.split(",") if n.strip()] or ["none"]
+    unknown = [n for n in wanted if n not in LOGGERS]
+    if unknown:
+        raise ValueError(f"--logger {unknown[0]!r} is unknown; allowed: {', '.join(LOGGERS)}")
+    os.makedirs(options["folder"], exist_ok=True)
+    return SeveralLoggers([LOGGERS[n](**options) for n in wanted])
+
+
+def _pixels(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
