@@ -106,7 +106,7 @@ def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
         ValueError: unknown type or option, with what is allowed.
     """
     cls, options = resolve(config, OPTIMIZERS, "optimizer")
-    groups = list(params)
+    groups: list[Any] = list(params)
     if "fused" in inspect.signature(cls).parameters and _can_fuse(groups, options):
         options["fused"] = True
     return cls(groups, **options)

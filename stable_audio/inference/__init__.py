@@ -1,1 +1,8 @@
+"""From conditioning to audio: `generate`, used by the command line, the web page and training demos alike."""
 
+from __future__ import annotations
+
+from stable_audio.inference.generate import generate
+from stable_audio.inference.settings import Sampling
+
+__all__ = ["Sampling", "generate"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pre, samplers, train_math, train_step
+from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pipe, pre, samplers, train_math, train_step
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "adp": adp.run,
@@ -19,4 +19,5 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "smp": samplers.run,
     "train": train_math.run,
     "train_step": train_step.run,
+    "pipe": pipe.run,
 }

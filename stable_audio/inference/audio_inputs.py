@@ -1,0 +1,91 @@
+"""Audio that steers a generation: what it starts from, and what inpainting keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.audio.resample import resample
+from stable_audio.audio.transforms import fit_length, to_channels
+from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.model import DiffusionModel
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.types import ConditionTensors, Slot
+
+INPAINT_MASK = "inpaint_mask"
+INPAINT_INPUT = "inpaint_masked_input"
+
+EncoderNoise = Callable[[Tensor], Tensor]
+
+
+def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:
+    """(c n) or (b c n) at `sample_rate` (None: the model's) -> (b, model's channels, length) at its rate."""
+    if audio.ndim not in (2, 3):
+        raise ValueError(f"audio must be (c n) or (b c n), found shape {tuple(audio.shape)}")
+    items = [audio] if audio.ndim == 2 else list(audio)
+    rate = sample_rate or model.sample_rate
+    fitted = []
+    for item in items:
+        item = resample(item.detach().float().cpu(), rate, model.sample_rate)
+        fitted.append(fit_length(to_channels(item, model.audio_channels), length))
+    return torch.stack(fitted)
+
+
+def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None) -> Tensor:
+    """Audio (b c n) -> latents, one by one; the noise of a VAE is the same for every item and every call."""
+    dtype = torch.float32 if model.pretransform is None else pretransform_dtype(model.pretransform)
+    latents = []
+    for item in audio.split(1):
+        item = item.to(device=model.device, dtype=dtype)
+        latents.append(model.encode(item, noise=noise or SeededNoise([0])).float())
+    return torch.cat(latents)
+
+
+def pretransform_dtype(pretransform: Pretransform) -> torch.dtype:
+    """What it wants to be given: the type of its weights, or float32 when it converts by itself."""
+    parameter = next(pretransform.parameters(), None)
+    if parameter is None or getattr(pretransform, "model_half", False):
+        return torch.float32
+    return parameter.dtype
+
+
+def for_batch(values: Tensor, count: int, what: str) -> Tensor:
+    """One row for each of `count` items: the only row repeated, or as many rows as items."""
+    if len(values) == count:
+        return values
+    if len(values) == 1:
+        return values.expand(count, *values.shape[1:])
+    raise ValueError(f"{what}: found {len(values)} of them for {count} items; give 1 or {count}")
+
+
+def inpaints(model: DiffusionModel) -> bool:
+    """Whether the model reads an inpainting mask."""
+    return INPAINT_MASK in model.wiring.ids[Slot.INPUT_CONCAT]
+
+
+def inpaint_tensors(
+    model: DiffusionModel,
+    latents: Tensor | None,
+    mask: Tensor | None,
+    count: int,
+    shape: tuple[int, ...],
+) -> ConditionTensors:
+    """The two inputs of an inpainting model.
+
+    Args:
+        latents: (b, *shape) of the audio to keep; None: nothing is known of it.
+        mask: (b n), 1 = keep, 0 = generate, at any resolution; None: generate everything.
+    """
+    device = model.device
+    kept = torch.zeros(count, 1, shape[-1], device=device)
+    if mask is not None:
+        rows = mask[None] if mask.ndim == 1 else mask
+        resized = F.interpolate(rows.float()[:, None].to(device), size=shape[-1], mode="nearest")
+        kept = for_batch(resized, count, "inpaint_mask")
+    masked = torch.zeros(count, *shape, device=device)
+    if latents is not None:
+        masked = for_batch(latents, count, "inpaint_audio").to(device) * kept
+    return {INPAINT_MASK: (kept, None), INPAINT_INPUT: (masked, None)}

@@ -1,0 +1,100 @@
+"""One batch of clips: conditioning, guidance, sampler, latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stable_audio.diffusion.guidance import Guidance
+from stable_audio.diffusion.noise import Noise, SeededNoise
+from stable_audio.diffusion.sampling import Callback, sample
+from stable_audio.inference.audio_inputs import for_batch, inpaint_tensors, inpaints
+from stable_audio.inference.settings import Sampling
+from stable_audio.model import DiffusionModel
+from stable_audio.types import Conditioning, ConditionTensors, Metadata
+
+
+@dataclass
+class Clips:
+    """Inputs of all clips of a call; tensors have one row per clip, or one for all.
+
+    Attributes:
+        shape: of one clip's latents. init: latents to start from.
+        inpaint_latents, inpaint_mask: see `inpaint_tensors`. start_noise: None = drawn from the seeds.
+    """
+
+    items: list[Metadata]
+    seeds: list[int]
+    shape: tuple[int, ...]
+    negatives: list[Metadata] | None = None
+    init: Tensor | None = None
+    inpaint_latents: Tensor | None = None
+    inpaint_mask: Tensor | None = None
+    start_noise: Tensor | None = None
+
+
+def sample_batch(
+    model: DiffusionModel,
+    clips: Clips,
+    chosen: Tensor,
+    settings: Sampling,
+    noise: Noise | None,
+    callback: Callback | None,
+) -> Tensor:
+    """Latents (b c n) of the clips whose indices are `chosen`, on the CPU."""
+    count, device = len(clips.items), model.device
+    own_noise = SeededNoise([clips.seeds[i] for i in chosen.tolist()])
+    if clips.start_noise is not None:
+        start = clips.start_noise[chosen]
+    else:
+        start = own_noise(torch.empty(len(chosen), *clips.shape))
+    init = None if clips.init is None else for_batch(clips.init, count, "init_audio")[chosen.to(device)]
+    latents = sample(
+        guidance(model, clips, chosen, settings),
+        start.to(device),
+        objective=model.objective,
+        noise=noise or own_noise,
+        sampler=settings.sampler,
+        steps=settings.steps,
+        schedule=settings.schedule,
+        sigma_min=min(settings.sigma_min, settings.sigma_max),
+        sigma_max=settings.sigma_max,
+        rho=settings.rho,
+        shift=model.dist_shift if settings.dist_shift else None,
+        init=init,
+        callback=callback,
+        options=settings.options,
+    )
+    return latents.cpu()
+
+
+def guidance(model: DiffusionModel, clips: Clips, chosen: Tensor, settings: Sampling) -> Guidance:
+    """The guided backbone for the clips whose indices are `chosen`."""
+    rows = chosen.tolist()
+    extra: ConditionTensors = {}
+    if inpaints(model):
+        shared = inpaint_tensors(
+            model, clips.inpaint_latents, clips.inpaint_mask, len(clips.items), clips.shape
+        )
+        extra = {key: (value[chosen.to(value.device)], None) for key, (value, _) in shared.items()}
+    negative = None
+    if clips.negatives is not None and settings.cfg_scale != 1.0:
+        negative = conditioning_of(model, [clips.negatives[i] for i in rows], extra)
+    return Guidance(
+        model.backbone,
+        model.objective,
+        conditioning_of(model, [clips.items[i] for i in rows], extra),
+        negative=negative,
+        cfg_scale=settings.cfg_scale if settings.cfg_scale is not None else 1.0,
+        scale_phi=settings.scale_phi,
+        cfg_interval=settings.cfg_interval,
+        dtype=model.dtype,
+    )
+
+
+def conditioning_of(model: DiffusionModel, items: list[Metadata], extra: ConditionTensors) -> Conditioning:
+    """Conditioning of a batch in the backbone's dtype; `extra` adds tensors that no conditioner makes."""
+    tensors = {} if model.conditioner is None else model.conditioner(items, model.device)
+    return model.wiring({**tensors, **extra}).to(dtype=model.dtype)

@@ -1,0 +1,179 @@
+"""`generate`: noise -> sampler -> decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.diffusion.noise import Noise
+from stable_audio.diffusion.sampling import Callback
+from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_audio, inpaints
+from stable_audio.inference.batch import Clips, sample_batch
+from stable_audio.inference.decoding import decode_each
+from stable_audio.inference.settings import Sampling
+from stable_audio.model import DiffusionModel
+from stable_audio.types import Metadata
+
+
+@torch.no_grad()
+def generate(
+    model: DiffusionModel,
+    conditioning: Sequence[Metadata] | None = None,
+    *,
+    negative_conditioning: Metadata | Sequence[Metadata] | None = None,
+    seeds: int | Sequence[int] = 0,
+    steps: int | None = None,
+    cfg_scale: float | None = None,
+    sampler: str | None = None,
+    schedule: str | None = None,
+    sigma_min: float = 0.01,
+    sigma_max: float = 100.0,
+    rho: float = 1.0,
+    dist_shift: bool | None = None,
+    scale_phi: float | None = None,
+    cfg_interval: tuple[float, float] = (0.0, 1.0),
+    sampler_options: Mapping[str, Any] | None = None,
+    sample_size: int | None = None,
+    batch_size: int | None = None,
+    init_audio: Tensor | None = None,
+    init_sample_rate: int | None = None,
+    init_noise_level: float = 1.0,
+    inpaint_audio: Tensor | None = None,
+    inpaint_sample_rate: int | None = None,
+    inpaint_mask: Tensor | None = None,
+    return_latents: bool = False,
+    chunked_decode: bool = False,
+    callback: Callback | None = None,
+    start_noise: Tensor | None = None,
+    noise: Noise | None = None,
+    encoder_noise: EncoderNoise | None = None,
+) -> Tensor:
+    """Render one clip per conditioning dict. Each depends on its own seed alone, not on its neighbours.
+
+    The model is used in eval mode and left as it was found.
+
+    Args:
+        conditioning: one dict per clip, with a value for every conditioner of the model; None or empty
+            dicts for an unconditional model.
+        negative_conditioning: what to steer away from, for all clips or one per clip; keys that it lacks
+            are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
+        seeds: one per clip, or the first of consecutive ones.
+        steps ... sampler_options: see `Sampling`.
+        sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
+        batch_size: clips rendered at once; None = all.
+        init_audio: (c n) or (b c n) at init_sample_rate (None: the model's): start from this, noised to
+            init_noise_level, which takes the place of sigma_max.
+        inpaint_audio, inpaint_mask: for inpainting models: audio, and (n,) or (b n) with 1 = keep,
+            0 = generate, over the length of the clip.
+        return_latents: stop before decoding. chunked_decode: decode in overlapping pieces, in flat memory.
+        callback: told about every step (see StepInfo).
+        start_noise, noise, encoder_noise: sources of randomness for exact repetition of other programs;
+            the noise to start from (b c n), the draws of samplers, and those of VAE encoders.
+
+    Returns:
+        audio (b c n) or latents (b c n), float32 on the CPU.
+
+    Raises:
+        ValueError: missing conditioning, with what the model needs; or a setting out of range.
+    """
+    settings = Sampling(
+        steps=steps,
+        cfg_scale=cfg_scale,
+        sampler=sampler,
+        schedule=schedule,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max if init_audio is None else init_noise_level,
+        rho=rho,
+        dist_shift=dist_shift,
+        scale_phi=scale_phi,
+        cfg_interval=cfg_interval,
+        options=dict(sampler_options or {}),
+    ).resolved(model.objective)
+    items = _items(conditioning, seeds, start_noise)
+    wanted = model.sample_size if sample_size is None else sample_size
+    length = _rounded(wanted, model.length_multiple)
+    clips = Clips(
+        items=items,
+        seeds=_seeds(seeds, len(items)),
+        shape=_latent_shape(model, length),
+        negatives=_negatives(negative_conditioning, items),
+        inpaint_mask=inpaint_mask,
+        start_noise=start_noise,
+    )
+    if (inpaint_audio is not None or inpaint_mask is not None) and not inpaints(model):
+        raise ValueError("inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not")
+    with _eval_mode(model):
+        if init_audio is not None:
+            clips.init = encode_each(
+                model, fit_audio(init_audio, init_sample_rate, model, length), encoder_noise
+            )
+        if inpaint_audio is not None:
+            fitted = fit_audio(inpaint_audio, inpaint_sample_rate, model, length)
+            clips.inpaint_latents = encode_each(model, fitted, encoder_noise)
+        batch = 1 if settings.spec(model.objective).one_by_one else batch_size or len(items)
+        latents = [
+            sample_batch(model, clips, chosen, settings, noise, callback)
+            for chosen in torch.arange(len(items)).split(batch)
+        ]
+        joined = torch.cat(latents)
+        return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :wanted]
+
+
+def _items(
+    conditioning: Sequence[Metadata] | None, seeds: int | Sequence[int], start_noise: Tensor | None
+) -> list[Metadata]:
+    """The metadata of each clip; without conditioning, as many empty ones as there are seeds."""
+    if conditioning is None:
+        count = len(start_noise) if start_noise is not None else 1
+        return [{} for _ in range(count if isinstance(seeds, int) else len(seeds))]
+    if isinstance(conditioning, Mapping):
+        raise ValueError("conditioning must be a list of dicts, one per clip; found a single dict")
+    if not conditioning:
+        raise ValueError("conditioning is an empty list; give one dict per clip")
+    return list(conditioning)
+
+
+def _negatives(
+    negative: Metadata | Sequence[Metadata] | None, items: list[Metadata]
+) -> list[Metadata] | None:
+    if negative is None:
+        return None
+    given = [negative] * len(items) if isinstance(negative, Mapping) else list(negative)
+    if len(given) != len(items):
+        raise ValueError(f"found {len(given)} negative conditionings for {len(items)} clips")
+    return [{**item, **other} for item, other in zip(items, given)]
+
+
+def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
+    given = [seeds + i for i in range(count)] if isinstance(seeds, int) else [int(s) for s in seeds]
+    if len(given) != count:
+        raise ValueError(f"found {len(given)} seeds for {count} clips")
+    return given
+
+
+def _rounded(sample_size: int, multiple: int) -> int:
+    if sample_size < 1:
+        raise ValueError(f"sample_size must be at least 1, found {sample_size}")
+    return -(-sample_size // multiple) * multiple
+
+
+def _latent_shape(model: DiffusionModel, length: int) -> tuple[int, ...]:
+    height = getattr(model.pretransform, "latent_height", None)
+    frames = length // model.downsampling_ratio
+    return (model.io_channels, frames) if height is None else (model.io_channels, height, frames)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for every module, then whatever each of them was in before."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -1,0 +1,59 @@
+"""How to sample: everything that shapes a result besides model, conditioning, seed and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stable_audio.diffusion.objectives import Objective
+from stable_audio.diffusion.samplers import SamplerSpec
+from stable_audio.diffusion.sampling import resolve_sampler
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampler settings; plain values, so that they can be stored beside the audio.
+
+    Attributes:
+        steps, cfg_scale, sampler: None = the default of the model's objective.
+        schedule: key of SCHEDULES; None = the sampler's own.
+        sigma_min, sigma_max, rho: see `build_schedule`.
+        dist_shift: whether the model's distribution shift bends the schedule; None = as stable-audio-tools
+            does, for rk4 only. True fits every schedule that counts t ("linear", "logsnr").
+        scale_phi: CFG rescale; None = the backbone's default.
+        cfg_interval: noise levels (sigma of the objective) within which guidance acts.
+        options: options of the sampler, such as {"eta": 0.5}.
+    """
+
+    steps: int | None = None
+    cfg_scale: float | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    sigma_min: float = 0.01
+    sigma_max: float = 100.0
+    rho: float = 1.0
+    dist_shift: bool | None = None
+    scale_phi: float | None = None
+    cfg_interval: tuple[float, float] = (0.0, 1.0)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolved(self, objective: Objective) -> Sampling:
+        """The same with every default filled in; names and options checked."""
+        sampler = self.sampler or objective.default_sampler
+        spec = resolve_sampler(sampler, self.options)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, found {self.steps}")
+        return replace(
+            self,
+            steps=self.steps if self.steps is not None else objective.default_steps,
+            cfg_scale=self.cfg_scale if self.cfg_scale is not None else objective.default_cfg_scale,
+            sampler=sampler,
+            schedule=self.schedule or spec.schedule,
+            dist_shift=self.dist_shift if self.dist_shift is not None else spec.shifts,
+            options={**spec.options, **self.options},
+        )
+
+    def spec(self, objective: Objective) -> SamplerSpec:
+        """The sampler itself."""
+        return resolve_sampler(self.sampler or objective.default_sampler, self.options)
