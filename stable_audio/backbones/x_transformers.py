@@ -33,6 +33,8 @@ _DERIVED_WRAPPER = {
     "use_abs_pos_emb": "use_abs_pos_emb",
     "scaled_sinu_pos_emb": "use_sinusoidal_emb",
 }
+_OTHER_OUTPUT = frozenset({"average_pool_embed", "probabilistic"})
+"""Keywords of the wrapper that change the form of its output, which a denoiser cannot use."""
 _MAPPED_OPTIONS = frozenset(
     {
         "rotary_pos_emb",
@@ -52,10 +54,15 @@ class XTransformer(nn.Module):
     Args:
         wrapper: the package's ContinuousTransformerWrapper.
         modulated: whether its norms read a global vector.
+        num_memory_tokens, dim: learned tokens before all others. They are kept here, because the wrapper
+            cannot take its own together with prepended ones.
     """
 
-    def __init__(self, wrapper: Any, *, modulated: bool) -> None:
+    def __init__(self, wrapper: Any, *, modulated: bool, num_memory_tokens: int, dim: int) -> None:
         super().__init__()
+        self.memory_tokens: nn.Parameter | None = None
+        if num_memory_tokens > 0:
+            self.memory_tokens = nn.Parameter(torch.randn(num_memory_tokens, dim))
         self.wrapper = wrapper
         self.modulated = modulated
         self._recompute = [_Recompute.wrap(layer[1]) for layer in wrapper.attn_layers.layers]
@@ -80,6 +87,9 @@ class XTransformer(nn.Module):
     ) -> Tensor:
         """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer; `kvs` is always None here."""
         settings = {"condition": global_} if self.modulated else {}
+        if self.memory_tokens is not None:
+            memory = self.memory_tokens.expand(x.shape[0], -1, -1)
+            prepend = memory if prepend is None else torch.cat([memory.to(prepend.dtype), prepend], dim=1)
         out = self.wrapper(x, context=context, prepend_embeds=prepend, **settings)
         return out[:, -x.shape[1] :]
 
@@ -128,6 +138,8 @@ def build_x_transformer(
     _check_keys("attn_layers_kwargs", layers_kwargs, _layer_keys(package), _DERIVED_LAYERS)
     wrapper_keys = set(inspect.signature(continuous).parameters)
     _check_keys("wrapper_kwargs", wrapper_kwargs, wrapper_keys, _DERIVED_WRAPPER)
+    if unusable := sorted(_OTHER_OUTPUT & {k for k, v in wrapper_kwargs.items() if v}):
+        raise ValueError(f"wrapper_kwargs {unusable} change the form of the output; a DiT cannot use them")
     settings: dict[str, Any] = {
         "attn_dim_head": dim // num_heads,
         "attn_flash": True,
@@ -155,10 +167,9 @@ def build_x_transformer(
         max_seq_len=options.abs_pos_emb_max_length if options.use_abs_pos_emb else 0,
         use_abs_pos_emb=options.use_abs_pos_emb,
         scaled_sinu_pos_emb=options.use_sinusoidal_emb,
-        num_memory_tokens=options.num_memory_tokens,
         **wrapper_kwargs,
     )
-    return XTransformer(wrapper, modulated=modulated)
+    return XTransformer(wrapper, modulated=modulated, num_memory_tokens=options.num_memory_tokens, dim=dim)
 
 
 def _load_package() -> tuple[Any, Any]:

@@ -136,7 +136,7 @@ class Attention(nn.Module):
         check_choice("attn_kwargs.backend", options.backend, ATTEND)
         self.dim_heads, self.differential = dim_heads, options.differential
         self.causal = causal if options.causal is None else options.causal
-        self.window = (sliding_window[0], sliding_window[1]) if sliding_window is not None else None
+        self.window = _window(sliding_window)
         if options.backend == "flash":
             require_flash()
         self.attend = ATTEND[options.backend]
@@ -209,3 +209,11 @@ class Attention(nn.Module):
             return out
         mean = out.mean(dim=1, keepdim=True)
         return out + self.lambda_dc * mean + self.lambda_hf * (out - mean)
+
+
+def _window(window: tuple[int, int] | None) -> tuple[int, int] | None:
+    if window is None:
+        return None
+    if len(window) != 2 or min(window) < -1:
+        raise ValueError(f"sliding_window is {window}; it takes two numbers, left and right, -1 or more")
+    return window[0], window[1]
