@@ -18,7 +18,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from stable_audio.audio import containers
+from stable_audio.audio import containers, mp3
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.errors import AudioError
 
@@ -79,6 +79,8 @@ def read_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(name, f"cut off: the header promises {cut[1]} bytes of sound, {cut[2]} are there")
     if info.frames <= 0:
         raise AudioError(name, "holds no sound")
+    if info.format == "MP3" and mp3.seeking(name) is mp3.Seeking.UNKNOWN_LENGTH:
+        raise AudioError(name, "its length is unknown: variable bit rate without a header; convert it")
     return AudioInfo(name, info.samplerate, info.frames, info.channels, info.format, info.subtype)
 
 
@@ -156,17 +158,22 @@ def _write(
     form = _FORMATS.get(suffix, suffix.upper())
     subtype = "OPUS" if suffix == "opus" and subtype is None else subtype
     try:
-        soundfile.write(temporary, samples.T, sample_rate, subtype=subtype, format=form)
+        soundfile.write(temporary, _rounded(samples, subtype).T, sample_rate, subtype=subtype, format=form)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise AudioError(
             str(target), f"cannot be written as {form} {subtype or ''} at {sample_rate} Hz ({error})"
         ) from error
 
 
+def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:
+    """To the nearest step for 16 bits; libsndfile would cut off, and scale by 32767 instead of 32768."""
+    if subtype != "PCM_16":
+        return samples
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
 def _read_soundfile(info: AudioInfo, start: int, count: int) -> np.ndarray:
-    begin = start
-    if info.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
-        begin = max(0, min(start, info.frames - _VORBIS_PAGE))
+    begin = _exact_position(info, start)
     try:
         with soundfile.SoundFile(info.path) as file:
             file.seek(begin)
@@ -174,6 +181,16 @@ def _read_soundfile(info: AudioInfo, start: int, count: int) -> np.ndarray:
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(info.path, _reason(error)) from error
     return np.ascontiguousarray(samples[start - begin :].T)
+
+
+def _exact_position(info: AudioInfo, start: int) -> int:
+    """Where to begin decoding so that the sample at `start` comes out as in the whole file."""
+    if info.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
+        return max(0, min(start, info.frames - _VORBIS_PAGE))
+    if info.format == "MP3":
+        exact = mp3.seeking(info.path) is mp3.Seeking.EXACT
+        return max(0, start - mp3.PREROLL) if exact else 0
+    return start
 
 
 def _needs_av(path: str) -> bool:
