@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from stable_audio.audio.io import AUDIO_EXTENSIONS, read_info, save_audio
+from stable_audio.audio.loudness import integrated_loudness
+from stable_audio.audio.resample import resample
+from stable_audio.data import DataError, ItemKey, Rejected, create_dataset, create_loader
+from stable_audio.data.crop import Crop, choose_crop, read_crop
+from tests.audio.sounds import chirp
+from tests.data.folders import RATE, audio_dir, make_folder, position, ramp
+
+
+def test_scan(tmp_path: Path) -> None:
+    make_folder(
+        tmp_path, {"b.wav": 100, "a/ü 音.flac": 100, "a/c.aiff": 100, ".hidden.wav": 100, ".git/x.wav": 100}
+    )
+    (tmp_path / "notes.md").write_text("not sound")
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    dataset = audio_dir(tmp_path)
+    assert [os.path.relpath(p, tmp_path) for p in dataset.paths] == ["a/c.aiff", "a/ü 音.flac", "b.wav"]
+    assert {".wav", ".flac", ".mp3", ".ogg", ".aiff", ".aif", ".opus", ".m4a"} <= AUDIO_EXTENSIONS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_crop_and_its_metadata(tmp_path: Path, seed: int) -> None:
+    make_folder(tmp_path, {"a.wav": 30_000})
+    audio, metadata = audio_dir(tmp_path)[ItemKey(0, seed)]
+    at = position(audio)
+    assert torch.equal(audio, ramp(30_000)[:, at : at + 1000])
+    assert metadata["seconds_start"] == at // RATE
+    assert metadata["seconds_total"] == 4
+    assert metadata["timestamps"] == pytest.approx((at / 30_000, (at + 1000) / 30_000))
+    assert metadata["padding_mask"].tolist() == [1] * 1000
+    assert metadata["relpath"] == "a.wav"
+    assert metadata["path"] == str(tmp_path / "a.wav")
+    assert metadata["sample_rate"] == RATE
+    assert metadata["load_time"] > 0
+    again, _ = audio_dir(tmp_path)[ItemKey(0, seed)]
+    assert torch.equal(audio, again)
+
+
+def test_crops_reach_both_ends(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 1003})
+    dataset = audio_dir(tmp_path)
+    assert {position(dataset[ItemKey(0, s)][0]) for s in range(100)} == {0, 1, 2, 3}
+    fixed = audio_dir(tmp_path, random_crop=False)
+    assert {position(fixed[ItemKey(0, s)][0]) for s in range(9)} == {0}
+
+
+def test_a_short_file_is_padded(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 300})
+    audio, metadata = audio_dir(tmp_path)[ItemKey(0, 7)]
+    assert torch.equal(audio[:, :300], ramp(300))
+    assert not audio[:, 300:].any()
+    assert metadata["padding_mask"].tolist() == [1] * 300 + [0] * 700
+    assert (metadata["seconds_start"], metadata["seconds_total"]) == (0, 1)
+    assert metadata["timestamps"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(44100, 16000), (44100, 48000), (22050, 44100), (48000, 8000)]
+)
+def test_a_resampled_crop_is_a_slice_of_the_resampled_file(tmp_path: Path, source: int, target: int) -> None:
+    whole = chirp(3.0, source)
+    save_audio(tmp_path / "a.wav", whole, source, subtype="FLOAT")
+    info = read_info(tmp_path / "a.wav")
+    expected = resample(whole, source, target)
+    for seed in range(6):
+        crop = choose_crop(
+            info.frames,
+            source,
+            sample_rate=target,
+            length=target // 2,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        assert crop.total == expected.shape[1]
+        audio = read_crop(info, crop)
+        part = expected[:, crop.offset : crop.offset + crop.length]
+        assert (audio - part).abs().max() < 1e-4
+    end = Crop(offset=crop.total // 160 * 160 - 320, length=2000, total=crop.total, sample_rate=target)
+    if end.offset % (target // 100) == 0:
+        audio = read_crop(info, end)
+        assert not audio[:, end.real :].any()
+
+
+def test_channels_and_six_of_them(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 500}, channels=6)
+    assert audio_dir(tmp_path, size=500)[ItemKey(0, 0)][0].shape == (1, 500)
+    config = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path)}]}
+    four = create_dataset(config, sample_rate=RATE, sample_size=500, audio_channels=4)
+    assert four[ItemKey(0, 0)][0].shape == (4, 500)
+    make_folder(tmp_path, {"a.wav": 500}, channels=2)
+    rejected = four[ItemKey(0, 0)]
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "has 2 channels, the model needs 4"
+
+
+def test_phase_flip(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 100})
+    signs = [float(audio_dir(tmp_path, phase_flip=0.5)[ItemKey(0, s)][0][0, 50].sign()) for s in range(200)]
+    assert 70 < signs.count(-1.0) < 130
+    config = {
+        "dataset_type": "audio_dir",
+        "datasets": [{"id": "a", "path": str(tmp_path)}],
+        "phase_flip": 1.0,
+    }
+    plain = create_dataset(config, sample_rate=RATE, sample_size=100, audio_channels=1, augment=False)
+    assert plain[ItemKey(0, 0)][0][0, 50] > 0
+
+
+def test_volume_norm(tmp_path: Path) -> None:
+    save_audio(tmp_path / "a.wav", 0.05 * chirp(1.0, RATE, 1), RATE)
+    dataset = audio_dir(tmp_path, size=RATE, volume_norm=True, volume_norm_param=[-20.0, 0.0])
+    assert integrated_loudness(dataset[ItemKey(0, 0)][0], RATE) == pytest.approx(-20.0, abs=0.2)
+    varied = audio_dir(tmp_path, size=RATE, volume_norm=True, volume_norm_param=[-20.0, 2.0])
+    levels = {round(integrated_loudness(varied[ItemKey(0, s)][0], RATE)) for s in range(8)}
+    assert len(levels) > 2
+
+
+def test_strip_silence(tmp_path: Path) -> None:
+    sound = torch.cat([0.5 * torch.ones(1, 2 * RATE), torch.zeros(1, 4 * RATE)], dim=1)
+    save_audio(tmp_path / "a.wav", sound, RATE)
+    _, metadata = audio_dir(tmp_path, strip_silence=True)[ItemKey(0, 0)]
+    assert metadata["seconds_total"] == 2
+
+
+def test_silence_is_rejected_by_name(tmp_path: Path) -> None:
+    save_audio(tmp_path / "quiet.wav", 0.0005 * torch.ones(1, 2000), RATE)
+    rejected = audio_dir(tmp_path)[ItemKey(0, 0)]
+    assert isinstance(rejected, Rejected)
+    assert "below -60 dB" in rejected.reason
+    assert not isinstance(audio_dir(tmp_path, silence_threshold_db=None)[ItemKey(0, 0)], Rejected)
+
+
+def test_faulty_files_are_named_and_the_rest_is_used(tmp_path: Path) -> None:
+    make_folder(tmp_path, {f"good{i}.wav": 2000 for i in range(4)})
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("no sound here " * 20)
+    whole = (tmp_path / "good0.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    config = {
+        "dataset_type": "audio_dir",
+        "datasets": [{"id": "a", "path": str(tmp_path)}],
+        "drop_last": False,
+    }
+    loader = create_loader(
+        config, sample_rate=RATE, sample_size=500, audio_channels=1, batch_size=2, endless=False
+    )
+    names = [m["relpath"] for batch in loader for m in batch.metadata]
+    assert sorted(names) == [f"good{i}.wav" for i in range(4)]
+    left_out = {os.path.basename(p): r for p, r in loader.report.reasons.items()}
+    assert set(left_out) == {"empty.wav", "text.wav", "cut.wav"}
+    assert "0 bytes" in left_out["empty.wav"]
+    assert "cut off" in left_out["cut.wav"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_forbidden_folder_is_reported(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 100, "closed/b.wav": 100})
+    (tmp_path / "closed").chmod(0)
+    try:
+        dataset = audio_dir(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert [p.path for p in dataset.problems] == [str(tmp_path / "closed")]
+
+
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(tmp_path, {"a.wav": 100, "closed/b.wav": 100})
+    scandir = os.scandir
+
+    def guarded(path: str):
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    dataset = audio_dir(tmp_path)
+    assert len(dataset) == 1
+    assert [(p.path, p.reason) for p in dataset.problems] == [
+        (str(tmp_path / "closed"), "folder cannot be read: Permission denied")
+    ]
+
+
+def test_weights_and_several_folders(tmp_path: Path) -> None:
+    make_folder(tmp_path / "one", {"a.wav": 100})
+    make_folder(tmp_path / "one_more", {"b.wav": 100, "c.wav": 100})
+    config = {
+        "dataset_type": "audio_dir",
+        "datasets": [
+            {"id": "x", "path": str(tmp_path / "one"), "weight": 3.0},
+            {"id": "y", "path": str(tmp_path / "one_more")},
+        ],
+    }
+    dataset = create_dataset(config, sample_rate=RATE, sample_size=100)
+    assert dataset.weights == [3.0, 1.0, 1.0]
+    assert [dataset[ItemKey(i, 0)][1]["dataset"] for i in range(3)] == ["x", "y", "y"]
+    assert [dataset[ItemKey(i, 0)][1]["relpath"] for i in range(3)] == ["a.wav", "b.wav", "c.wav"]
+
+
+def test_keywords_and_file_lists(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"Kick 1.wav": 100, "snare.wav": 100, "sub/kick.wav": 100})
+    assert len(audio_dir(tmp_path, entry={"keywords": ["kick"]})) == 2
+    (tmp_path / "mine.txt").write_text("snare.wav\n# a comment\n\nmissing.wav\n")
+    listed = audio_dir(tmp_path, entry={"filelist_path": str(tmp_path / "mine.txt")})
+    assert [os.path.basename(p) for p in listed.paths] == ["snare.wav"]
+    assert [os.path.basename(p.path) for p in listed.problems] == ["missing.wav"]
+    (tmp_path / "filelist.txt").write_text("sub/kick.wav\n")
+    assert [os.path.basename(p) for p in audio_dir(tmp_path).paths] == ["kick.wav"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"datasets": []}, r"\$\.datasets: empty"),
+        ({"dataset_type": "audio_dri"}, r"did you mean 'audio_dir'\?"),
+        ({"random_cropp": True}, r"\$\.random_cropp: unknown key.*did you mean 'random_crop'"),
+        ({"datasets": [{"id": "a", "path": "nowhere"}]}, "nowhere: there is no such folder"),
+        ({"datasets": [{"id": "a"}]}, r"\$\.datasets\[0\]: missing key 'path'"),
+        ({"datasets": [{"id": "a", "path": ".", "wight": 1}]}, r"\$\.datasets\[0\]\.wight.*'weight'"),
+        ({"datasets": [{"id": "a", "path": "."}] * 2}, "ids must differ"),
+        ({"phase_flip": 2.0}, "phase_flip: a probability"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, change: dict, message: str) -> None:
+    make_folder(tmp_path, {"a.wav": 100})
+    config = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path)}], **change}
+    with pytest.raises(DataError, match=message):
+        create_dataset(config, sample_rate=RATE, sample_size=100)
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable file found"):
+        audio_dir(tmp_path)
+
+
+MODULE = """
+import torch
+def get_custom_metadata(info, audio):
+    if info["relpath"] == "no.wav":
+        return {"__reject__": True}
+    if info["relpath"] == "oops.wav":
+        raise KeyError("tempo")
+    whole = ((torch.arange(30_000) + 1) / 2**15).expand(1, -1)
+    return {"prompt": "from " + info["relpath"], "peak": float(audio.max()), "__audio__": {"stem": whole}}
+"""
+
+
+def test_custom_metadata(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 30_000, "no.wav": 2000, "oops.wav": 2000})
+    module = tmp_path / "module.py"
+    module.write_text(MODULE)
+    dataset = audio_dir(tmp_path, entry={"custom_metadata_module": str(module)})
+    audio, metadata = dataset[ItemKey(0, 11)]
+    assert metadata["prompt"] == "from a.wav"
+    assert torch.equal(metadata["stem"], audio)
+    assert "__audio__" not in metadata
+    assert dataset[ItemKey(1, 0)].reason == "rejected by get_custom_metadata"
+    assert "raised KeyError: 'tempo'" in dataset[ItemKey(2, 0)].reason
+
+
+def test_custom_metadata_in_workers(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 30_000, "b.wav": 30_000})
+    (tmp_path / "module.py").write_text(MODULE)
+    entry = {"id": "a", "path": str(tmp_path), "custom_metadata_module": str(tmp_path / "module.py")}
+    config = {"dataset_type": "audio_dir", "datasets": [entry]}
+    loader = create_loader(
+        config, sample_rate=RATE, sample_size=100, batch_size=2, num_workers=1, endless=False
+    )
+    prompts = [m["prompt"] for batch in loader for m in batch.metadata]
+    assert sorted(prompts) == ["from a.wav", "from b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = (", "does not load"), ("x = 1", "no function get_custom_metadata"), (None, "is not a file")],
+)
+def test_faulty_custom_metadata(tmp_path: Path, text: str | None, message: str) -> None:
+    make_folder(tmp_path, {"a.wav": 100})
+    if text is not None:
+        (tmp_path / "module.py").write_text(text)
+    with pytest.raises(DataError, match=message):
+        audio_dir(tmp_path, entry={"custom_metadata_module": str(tmp_path / "module.py")})
+
+
+def test_side_car_captions(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 100, "b.wav": 100, "c.wav": 100, "d.wav": 100, "e.wav": 100})
+    (tmp_path / "a.txt").write_text("\ufeffein Klang ♪\n", encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({"caption": "a sound", "bpm": 120, "padding_mask": 3}))
+    (tmp_path / "d.json").write_text("{not json")
+    (tmp_path / "e.json").write_text("[1]")
+    dataset = audio_dir(tmp_path)
+    first, second, third = (dataset[ItemKey(i, 0)][1] for i in range(3))
+    assert first["prompt"] == "ein Klang ♪"
+    assert (second["prompt"], second["bpm"]) == ("a sound", 120)
+    assert len(second["padding_mask"]) == 1000
+    assert "prompt" not in third
+    assert "d.json is not JSON" in dataset[ItemKey(3, 0)].reason
+    assert "must hold a JSON object" in dataset[ItemKey(4, 0)].reason
+    assert "prompt" not in audio_dir(tmp_path, entry={"captions": False})[ItemKey(0, 0)][1]
+
+
+def test_manifests(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"sub/a.wav": 100, "b.wav": 100})
+    (tmp_path / "metadata.csv").write_text('file_name,text,bpm\nsub/a.wav,"808, slow",90.5\ngone.wav,x,1\n')
+    dataset = audio_dir(tmp_path)
+    found = {m["relpath"]: m for m in (dataset[ItemKey(i, 0)][1] for i in range(2))}
+    assert found["sub/a.wav"]["prompt"] == "808, slow"
+    assert found["sub/a.wav"]["bpm"] == 90.5
+    assert "prompt" not in found["b.wav"]
+    assert [os.path.basename(p.path) for p in dataset.problems] == ["gone.wav"]
+    (tmp_path / "sub" / "a.txt").write_text("the text file wins")
+    rows = [{"path": "sub/a.wav", "prompt": "from jsonl"}, {"path": "b.wav", "prompt": "808"}]
+    listing = tmp_path / "list.jsonl"
+    listing.write_text("\n".join(json.dumps(r) for r in rows))
+    dataset = audio_dir(tmp_path, entry={"manifest": str(listing)})
+    assert {dataset[ItemKey(i, 0)][1]["prompt"] for i in range(2)} == {"the text file wins", "808"}
+    listing.write_text('{"prompt": "no file"}')
+    with pytest.raises(DataError, match="row 1 names no file"):
+        audio_dir(tmp_path, entry={"manifest": str(listing)})
