@@ -1,8 +1,13 @@
-"""Finding silence at the end of a file without reading all of it."""
+"""Silence in files, found block by block."""
 
 from __future__ import annotations
 
+import math
+
 from stable_audio.audio.io import AudioInfo, read_audio
+from stable_audio.audio.transforms import peak_db
+
+_BLOCK_SECONDS = 30
 
 
 def sound_end(info: AudioInfo, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1) -> int:
@@ -24,3 +29,14 @@ def sound_end(info: AudioInfo, *, threshold_db: float = -60.0, shortest_seconds:
             return end if info.frames - end >= shortest_seconds * info.sample_rate else info.frames
         stop = start
     return info.frames
+
+
+def file_peak_db(info: AudioInfo) -> float:
+    """Peak of the whole file in dB, which decodes all of it.
+
+    Raises:
+        AudioError: some part of the file cannot be read.
+    """
+    block = _BLOCK_SECONDS * info.sample_rate
+    starts = range(0, info.frames, block)
+    return max((peak_db(read_audio(info.path, s, block, info=info)[0]) for s in starts), default=-math.inf)

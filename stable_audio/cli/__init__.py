@@ -15,6 +15,7 @@ from types import ModuleType
 
 COMMANDS: dict[str, str] = {
     "check": "stable_audio.cli.check",
+    "data-report": "stable_audio.cli.data_report",
     "schema": "stable_audio.cli.schema",
 }
 """Subcommand -> module."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_info
 from stable_audio.audio.loudness import integrated_loudness
-from stable_audio.audio.silence import sound_end
+from stable_audio.audio.silence import file_peak_db, sound_end
 from stable_audio.audio.transforms import fit_length, peak_db, to_channels
-from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemFacts, ItemKey, Rejected
 from stable_audio.data.captions import Captions
 from stable_audio.data.crop import Crop, choose_crop, read_crop
 from stable_audio.data.custom_metadata import CustomMetadata
@@ -127,6 +127,21 @@ class AudioDirDataset(ClipDataset):
             return Rejected(path, error.reason)
         except ValueError as error:
             return Rejected(path, str(error))
+
+    def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
+        path, number = self.paths[index], self.entry_of[index]
+        try:
+            info = read_info(path)
+            captioned = "prompt" in self.captions[number](path)
+            threshold = self.silence_threshold_db
+            if thorough and threshold is not None and file_peak_db(info) < threshold:
+                return Rejected(path, f"silent: its peak is below {threshold:g} dB")
+        except AudioError as error:
+            return Rejected(path, error.reason)
+        except ValueError as error:
+            return Rejected(path, str(error))
+        name = self.entries[number].id
+        return ItemFacts(name, info.seconds, info.sample_rate, info.channels, info.format, captioned)
 
     def _read(self, path: str, generator: torch.Generator) -> tuple[Tensor, Crop]:
         info = read_info(path)

@@ -23,7 +23,7 @@ class DataError(ValueError):
 class ItemKey(NamedTuple):
     """Which clip (`index`) and which draw of it (`seed`, non-negative 63-bit integer)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a key
     seed: int
 
     def generator(self) -> torch.Generator:
@@ -43,6 +43,17 @@ class Batch(NamedTuple):
 
     audio: Tensor
     metadata: list[Metadata]
+
+
+class ItemFacts(NamedTuple):
+    """What a dataset says about one item without cropping it."""
+
+    dataset: str
+    seconds: float
+    sample_rate: int
+    channels: int
+    format: str
+    captioned: bool
 
 
 Clip = tuple[Tensor, Metadata]
@@ -90,3 +101,14 @@ class ClipDataset(Dataset):
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         raise NotImplementedError
+
+    def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
+        """Facts about one item; `thorough` means decoding all of it. Here: by making its clip."""
+        clip = self[ItemKey(index, 0)]
+        if isinstance(clip, Rejected):
+            return clip
+        audio, metadata = clip
+        rate = int(metadata.get("sample_rate", 0))
+        seconds = metadata.get("seconds_total", audio.shape[-1] / rate if rate else 0.0)
+        name = str(metadata.get("dataset", type(self).__name__))
+        return ItemFacts(name, float(seconds), rate, audio.shape[0], "clip", "prompt" in metadata)

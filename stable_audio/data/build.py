@@ -23,7 +23,7 @@ def build_dataset(
     Raises:
         DataError: the type or a key is unknown, a key is missing, or there is nothing to read.
     """
-    kind = config.get("dataset_type")
+    kind = str(config.get("dataset_type"))
     if kind not in registry:
         allowed_types = ", ".join(sorted(registry))
         raise DataError(f"$.dataset_type: found {kind!r}, allowed: {allowed_types}{_suggest(kind, registry)}")
