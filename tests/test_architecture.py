@@ -173,7 +173,7 @@ def _modules_after(code: str) -> set[str]:
     "code",
     [
         "import stable_audio",
-        "import stable_audio.cli as c\nimport importlib\n[importlib.import_module(m) for m in c.COMMANDS.values()]",
+        "import stable_audio.cli as c, importlib\n[importlib.import_module(m) for m in c.COMMANDS.values()]",
         "import contextlib, io, stable_audio.cli as c\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): c.main(['--help'])",
     ],
@@ -194,9 +194,10 @@ def test_the_whole_library_imports_no_optional_dependency() -> None:
     assert not found, f"imported too early: {sorted(found)}"
 
 
-@pytest.mark.parametrize(
-    "command", [["-m", "stable_audio", "--help"], ["train.py", "--help"], ["infer.py", "--help"]]
-)
+HELPS = [["-m", "stable_audio", "--help"], ["train.py", "--help"], ["infer.py", "--help"]]
+
+
+@pytest.mark.parametrize("command", HELPS, ids=" ".join)
 def test_help_answers_within_a_second(command: list[str]) -> None:
     best = min(_seconds(command) for _ in range(3))
     assert best < 1, f"{' '.join(command)} took {best:.2f} s"

@@ -77,9 +77,8 @@ def _memory(found: dict[str, Any]) -> list[str]:
 
 
 def _checkpoint(found: dict[str, int]) -> list[str]:
-    return [
-        f"checkpoint       {_size(found['training'])} to resume from, {_size(found['inference'])} for inference"
-    ]
+    resume, inference = _size(found["training"]), _size(found["inference"])
+    return [f"checkpoint       {resume} to resume from, {inference} for inference"]
 
 
 def _dataset(found: dict[str, Any]) -> list[str]:

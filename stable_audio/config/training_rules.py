@@ -31,7 +31,7 @@ def timestep_options_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """timestep_sampler_options are keywords of the chosen timestep sampler."""
     name = ctx.get("training", "timestep_sampler", default="uniform")
     options = ctx.get("training", "timestep_sampler_options", default={})
-    if name not in TIMESTEP_SAMPLERS or not isinstance(options, dict):
+    if not isinstance(name, str) or name not in TIMESTEP_SAMPLERS or not isinstance(options, dict):
         return
     cls = TIMESTEP_SAMPLERS[name]
     yield from _keywords_fit(("training", "timestep_sampler_options"), cls, options)

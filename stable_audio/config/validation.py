@@ -40,10 +40,11 @@ def check_structure(
         lenient: unknown keys become warnings.
     """
     checked: Checked[M] = Checked(data)
-    if data.get(tag) not in models:
+    name = data.get(tag)
+    if not isinstance(name, str) or name not in models:
         checked.problems.append(_wrong_tag(data, tag, list(models)))
         return checked
-    model = models[data[tag]]
+    model = models[name]
     while True:
         try:
             # JSON mode takes lists for tuples and still converts no type into another.

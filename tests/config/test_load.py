@@ -1,0 +1,149 @@
+"""Model files: every mistake in one run, at its path; nothing else changes them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stable_audio.config import ConfigError, load_config
+from tests.config import examples
+
+
+def errors(data: Any, **options: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(data, **options)
+    return [str(p) for p in caught.value.problems]
+
+
+@pytest.mark.parametrize("make", [examples.cond, examples.uncond, examples.inpaint])
+def test_valid_files_come_back_unchanged(make: Any) -> None:
+    data = make()
+    config = load_config(data)
+    assert config.as_dict() == make()
+    assert data == make()
+    assert load_config(config.as_dict()) == config
+
+
+def test_defaults() -> None:
+    training = load_config(examples.uncond()).training
+    assert training.use_ema is True
+    assert training.demo.count == 8
+    cond = load_config(examples.cond())
+    assert cond.training.cfg_dropout_prob == 0.1
+    assert cond.training.demo.count == 2
+    data = examples.cond()
+    del data["training"]["demo"]["num_demos"]
+    assert load_config(data).training.demo.count == 2
+
+
+def test_all_mistakes_at_once_in_the_format_of_the_design() -> None:
+    data = examples.cond()
+    model = data["model"]
+    model["diffusion"]["config"]["depht"] = model["diffusion"]["config"].pop("depth")
+    model["diffusion"]["global_cond_ids"] = ["seconds_start", "seconds_totl"]
+    model["conditioning"]["configs"][1]["config"]["min_val"] = "0"
+    model["pretransform"]["config"]["decoder"]["type"] = "ooblek"
+    model["diffusion"]["config"]["attn_kwargs"]["qk_norm"] = "lnn"
+    data["training"]["demo"]["num_demos"] = 3
+    data["training"]["optimizer_configs"]["diffusion"]["optimizer"]["type"] = "AdmW"
+    data["training"]["timestep_sampler_options"] = {"mean_lognsr": 1}
+    found = errors(data)
+    expected = {
+        "$.model.diffusion.config.depht: unknown key; did you mean 'depth'?",
+        "$.model.diffusion.global_cond_ids[1]: 'seconds_totl' has no conditioner in model.conditioning."
+        "configs; did you mean 'seconds_total'?",
+        '$.model.conditioning.configs[1].config.min_val: found "0"; expected a number',
+        "$.training.demo.num_demos: found 3, but demo_cond has 2 entries; leave num_demos out to use them all",
+        "$.training.optimizer_configs.diffusion.optimizer.type: found \"AdmW\"; did you mean 'AdamW'?",
+        "$.training.timestep_sampler_options.mean_lognsr: unknown key; did you mean 'mean_logsnr'?",
+    }
+    assert expected <= set(found)
+    assert any(
+        f.startswith('$.model.pretransform.config.decoder.type: found "ooblek"; allowed:') for f in found
+    )
+    assert any(f.startswith("$.model.diffusion.config.attn_kwargs.qk_norm: found") for f in found)
+    assert len(found) == 8
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    data = examples.uncond()
+    data["sample_rat"] = data.pop("sample_rate")
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    lines = str(caught.value).splitlines()
+    assert f"{path}: $.sample_rat: unknown key; did you mean 'sample_rate'?" in lines
+    assert f"{path}: $.sample_rate: missing; an integer is required here" in lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("diffusion_con", "did you mean 'diffusion_cond'?"),
+        (None, "allowed:"),
+        (3, "found 3"),
+        ([], "found []"),
+    ],
+)
+def test_unknown_model_types(kind: Any, message: str) -> None:
+    data = {**examples.cond(), "model_type": kind}
+    (found,) = [e for e in errors(data) if e.startswith("$.model_type")]
+    assert message in found
+
+
+def test_missing_model_type() -> None:
+    data = examples.cond()
+    del data["model_type"]
+    assert any(e.startswith("$.model_type: missing; give one of 'diffusion_cond'") for e in errors(data))
+
+
+def test_whole_numbers_written_as_decimals_are_integers() -> None:
+    data = examples.cond()
+    data["sample_size"] = 1024.0
+    data["model"]["diffusion"]["config"]["depth"] = 1.0
+    config = load_config(data)
+    assert (config.sample_size, config.model.diffusion.config.depth) == (1024, 1)
+    data["model"]["diffusion"]["config"]["depth"] = 1.5
+    assert errors(data) == ["$.model.diffusion.config.depth: found 1.5; expected an integer"]
+
+
+def test_lenient_turns_unknown_keys_into_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    data = examples.cond()
+    data["model"]["diffusion"]["config"]["colour"] = 1
+    data["training"]["lunch"] = True
+    with caplog.at_level(logging.WARNING):
+        config = load_config(data, lenient=True)
+    assert config == load_config(examples.cond())
+    assert "$.model.diffusion.config.colour" in caplog.text
+    assert "$.training.lunch" in caplog.text
+    data["sample_size"] = "1024"
+    assert errors(data, lenient=True) == ['$.sample_size: found "1024"; expected an integer']
+
+
+def test_errors_of_constructors_are_problems_at_their_section() -> None:
+    data = examples.cond()
+    data["model"]["conditioning"]["configs"][1]["config"] = {"min_val": 5, "max_val": 5}
+    (found,) = errors(data)
+    assert found.startswith("$.model.conditioning.configs[1].config: max_val is 5")
+
+
+def test_an_autoencoder_whose_strides_do_not_fit_is_refused_with_the_numbers() -> None:
+    data = examples.cond()
+    data["model"]["pretransform"]["config"]["downsampling_ratio"] = 16
+    (found,) = errors(data)
+    assert found.startswith("$.model.pretransform.config: ")
+    assert "encoder downsampling 8, expected 16" in found
+
+
+def test_loading_moves_no_random_stream() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load_config(examples.cond())
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,267 @@
+"""Rules between keys: each one is broken once, and only it complains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stable_audio.config import ConfigError, load_config
+from stable_audio.config.rules import HINTS, RULES
+from tests.config import examples
+
+Damage = Callable[[dict[str, Any]], Any]
+
+BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
+    "slot_ids": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"]["cross_attention_cond_ids"].append("genre"),
+            "$.model.diffusion.cross_attention_cond_ids[2]: 'genre' has no conditioner",
+        ),
+        (
+            examples.inpaint,
+            lambda d: d.update(model_type="diffusion_cond") or d["training"].pop("inpainting"),
+            "$.model.diffusion.input_concat_ids[0]: 'inpaint_mask' has no conditioner",
+        ),
+    ],
+    "conditioner_ids": [
+        (
+            examples.cond,
+            lambda d: d["model"]["conditioning"]["configs"].append(d["model"]["conditioning"]["configs"][1]),
+            "$.model.conditioning.configs[3].id: 'seconds_start' is used twice",
+        )
+    ],
+    "default_keys": [
+        (
+            examples.cond,
+            lambda d: d["model"]["conditioning"]["default_keys"].update(second_start="x"),
+            "$.model.conditioning.default_keys.second_start: 'second_start' is no conditioner id; did you mean",
+        )
+    ],
+    "slots_served": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(prepend_cond_ids=["prompt"]),
+            "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot 'prepend'",
+        )
+    ],
+    "slot_widths": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"]["config"].update(global_cond_dim=15),
+            "$.model.diffusion.global_cond_ids: seconds_start 8, seconds_total 8 sum to 16, but the backbone "
+            "takes 15",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["conditioning"]["configs"][0]["config"].update(output_dim=12),
+            "$.model.diffusion.cross_attention_cond_ids: the backbone takes tokens 8 wide in 'cross_attn', "
+            "but found prompt 12",
+        ),
+        (
+            examples.inpaint,
+            lambda d: d["model"]["diffusion"]["config"].update(input_concat_dim=4),
+            "$.model.diffusion.input_concat_ids: inpaint_mask 1, inpaint_masked_input 4 sum to 5",
+        ),
+    ],
+    "channels": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"]["config"].update(io_channels=6),
+            "$.model.io_channels: found 4, but the backbone has 6",
+        ),
+        (
+            examples.uncond,
+            lambda d: d["model"]["pretransform"]["config"].update(patch_size=8),
+            "$.model.config: found 4 channels, but the pretransform encodes to 8",
+        ),
+    ],
+    "sample_size": [
+        (
+            examples.cond,
+            lambda d: d.update(sample_size=1020),
+            "$.sample_size: found 1020, which is not a multiple of 8 = 8 (samples per latent frame) x 1 "
+            "(backbone); use 1016 or 1024",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"]["config"].update(patch_size=3),
+            "$.sample_size: found 1024, which is not a multiple of 24",
+        ),
+    ],
+    "optimizer": [
+        (
+            examples.cond,
+            lambda d: d["training"].pop("optimizer_configs"),
+            "$.training.learning_rate: missing; give learning_rate or optimizer_configs",
+        )
+    ],
+    "optimizer_options": [
+        (
+            examples.cond,
+            lambda d: _optimizer(d)["optimizer"]["config"].update(bettas=[0.9, 0.99]),
+            "$.training.optimizer_configs.diffusion.optimizer.config.bettas: unknown option of AdamW; did you",
+        ),
+        (
+            examples.cond,
+            lambda d: _optimizer(d)["optimizer"]["config"].update(lr=-1),
+            "$.training.optimizer_configs.diffusion.optimizer.config: AdamW refuses these options: Invalid",
+        ),
+        (
+            examples.cond,
+            lambda d: _optimizer(d)["scheduler"].update(type="InversLR"),
+            "$.training.optimizer_configs.diffusion.scheduler.type: found \"InversLR\"; did you mean 'InverseLR'?",
+        ),
+        (
+            examples.cond,
+            lambda d: _optimizer(d)["scheduler"]["config"].update(warmup=2),
+            "$.training.optimizer_configs.diffusion.scheduler.config: InverseLR refuses these options: warmup",
+        ),
+    ],
+    "timestep_options": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(timestep_sampler="uniform"),
+            "$.training.timestep_sampler_options.mean_logsnr: unknown key; no key is allowed here",
+        ),
+        (
+            examples.cond,
+            lambda d: d["training"].update(timestep_sampler_options={"std_logsnr": 0}),
+            "$.training.timestep_sampler_options: std_logsnr must be above 0",
+        ),
+    ],
+    "main_loss": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(loss_configs={"diffusion": {"type": "spectral"}}),
+            "$.training.loss_configs.diffusion.type: found 'spectral'; the main term must be one of 'mse'",
+        )
+    ],
+    "inpainting": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(inpainting={}),
+            "$.training.inpainting: only model_type 'diffusion_cond_inpaint' trains inpainting",
+        ),
+        (
+            examples.inpaint,
+            lambda d: d["training"]["inpainting"]["mask_kwargs"].update(
+                mask_type_probabilities=[0.5, 0.5, 0.5]
+            ),
+            "$.training.inpainting.mask_kwargs.mask_type_probabilities: found [0.5, 0.5, 0.5], which sum to 1.5",
+        ),
+    ],
+    "demos": [
+        (
+            examples.cond,
+            lambda d: d["training"]["demo"].update(num_demos=4),
+            "$.training.demo.num_demos: found 4, but demo_cond has 2 entries",
+        ),
+        (
+            examples.cond,
+            lambda d: d["training"]["demo"]["demo_cond"][1].pop("prompt"),
+            "$.training.demo.demo_cond[1]: lacks 'prompt'",
+        ),
+    ],
+}
+
+
+def _optimizer(data: dict[str, Any]) -> Any:
+    return data["training"]["optimizer_configs"]["diffusion"]
+
+
+CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
+
+
+@pytest.mark.parametrize(("rule", "make", "damage", "message"), CASES, ids=[c[3][:50] for c in CASES])
+def test_a_broken_rule_is_the_only_complaint(
+    rule: str, make: Callable[[], dict[str, Any]], damage: Damage, message: str
+) -> None:
+    data = make()
+    damage(data)
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    found = [str(p) for p in caught.value.problems]
+    assert any(f.startswith(message) for f in found), found
+    with_skips = _problems(data, rule)
+    assert not any(f.startswith(message) for f in with_skips)
+    if rule != "slot_ids":  # ids without a conditioner may leave other rules nothing to go by
+        assert with_skips == []
+
+
+def _problems(data: dict[str, Any], skipped: str) -> list[str]:
+    try:
+        load_config(data, skip_rules=(skipped,))
+    except ConfigError as error:
+        return [str(p) for p in error.problems]
+    return []
+
+
+def test_every_rule_is_broken_above() -> None:
+    # Which slots a backbone cannot do without is up to it: see the next test.
+    assert set(BROKEN) == set(RULES) - {"slots_filled"}
+
+
+def test_a_slot_that_the_backbone_needs_must_be_filled() -> None:
+    data = examples.cond()
+    data["model"]["diffusion"].update(
+        type="adp_cfg_1d",
+        global_cond_ids=[],
+        cross_attention_cond_ids=[],
+        config={
+            "in_channels": 4,
+            "channels": 32,
+            "multipliers": [1, 1],
+            "factors": [2],
+            "num_blocks": [1],
+            "attentions": [1, 1],
+            "attention_heads": 2,
+            "resnet_groups": 2,
+            "context_embedding_features": 8,
+            "context_embedding_max_length": 16,
+        },
+    )
+    with pytest.raises(
+        ConfigError, match=r"cross_attention_cond_ids: the backbone needs the slot 'cross_attn'"
+    ):
+        load_config(data)
+
+
+def test_ids_that_come_as_tensors_need_no_conditioner() -> None:
+    data = examples.cond()
+    data["model"]["diffusion"]["cross_attention_cond_ids"].append("melody")
+    assert load_config(data, extra_ids=("melody",))
+    data["model"]["conditioning"]["pre_encoded_keys"] = ["melody"]
+    assert load_config(data).model.conditioning.pre_encoded_keys == ["melody"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "damage", "message"),
+    [
+        ("audio_channels", lambda d: d.update(audio_channels=1), "$.audio_channels: found 1, but the model"),
+        (
+            "unused_conditioners",
+            lambda d: d["model"]["diffusion"].update(cross_attention_cond_ids=["seconds_total"]),
+            "$.model.conditioning.configs[0]: 'prompt' is wired to no slot",
+        ),
+        (
+            "one_learning_rate",
+            lambda d: d["training"].update(learning_rate=1e-4),
+            "$.training.learning_rate: not",
+        ),
+    ],
+)
+def test_hints_are_warnings(
+    hint: str, damage: Damage, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert hint in HINTS
+    load_config(examples.cond())
+    assert caplog.text == ""
+    data = examples.cond()
+    damage(data)
+    with caplog.at_level(logging.WARNING):
+        load_config(data)
+    assert message in caplog.text
