@@ -1,0 +1,171 @@
+"""Does a model trained on the synthetic collection play what it is asked for? Measured without the model.
+
+Every pitch of every timbre and every unpitched sound is requested; the pitch is read from the spectrum,
+the timbre by nearest class mean, and the waveform is searched for defects.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from stable_audio.data.synthetic import SyntheticDataset, note_frequency
+from stable_audio.evaluation.pitch import Array, detect_pitch, semitones_between
+from stable_audio.evaluation.timbre import TimbreClassifier
+from stable_audio.types import Metadata
+
+CALIBRATION_SEED = 101
+REQUEST_SEED = 202
+"""Seeds of collections that no configuration trains on."""
+
+PITCH_TOLERANCE = 0.5
+"""Semitones."""
+
+TAIL_DB = -40.0
+TAIL_MARGIN = 0.06
+"""After the requested length and this many seconds, the level must be this far below the peak."""
+
+CLICK_MARGIN = 1.5
+"""A jump that is this many times the largest one of the rendered class is a click."""
+
+Generate = Callable[[Sequence[Metadata]], Tensor]
+"""k metadata dicts -> k clips (k c n)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip to generate. midi: None for unpitched sounds; seconds: length of the sound."""
+
+    timbre: str
+    midi: int | None
+    prompt: str
+    seconds: float
+
+    def metadata(self) -> Metadata:
+        """What the model is conditioned on."""
+        return {"prompt": self.prompt, "seconds_start": 0.0, "seconds_total": self.seconds}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares in [0, 1] and counts over all requests.
+
+    pitch: pitched requests within PITCH_TOLERANCE. timbre: all requests; pitched_timbre: pitched ones.
+    confusion: (asked, heard) -> count. defects: name -> count. peak: largest absolute sample.
+    """
+
+    clips: int
+    pitch: float
+    timbre: float
+    pitched_timbre: float
+    confusion: Counter[tuple[str, str]]
+    defects: dict[str, int]
+    peak: float
+
+    def summary(self) -> str:
+        """One line."""
+        defects = ", ".join(f"{name} {count}" for name, count in self.defects.items())
+        return (
+            f"pitch {self.pitch:6.1%}   timbre {self.timbre:6.1%} (pitched {self.pitched_timbre:6.1%})   "
+            f"{self.clips} clips, peak {self.peak:.2f}, {defects}"
+        )
+
+    def table(self) -> str:
+        """The confusion table: a row per requested sound, a column per sound heard."""
+        names = list(dict.fromkeys(asked for asked, _ in self.confusion))
+        names += sorted({heard for _, heard in self.confusion} - set(names))
+        width = max(len(n) for n in names)
+        lines = [" " * width + "  " + " ".join(f"{n[:7]:>7}" for n in names) + "   (heard)"]
+        for asked in dict.fromkeys(a for a, _ in self.confusion):
+            cells = " ".join(f"{self.confusion[asked, heard] or '.':>7}" for heard in names)
+            lines.append(f"{asked:<{width}}  {cells}")
+        return "\n".join(lines)
+
+
+class QuickstartEvaluator:
+    """Judges clips of one sample rate and length; calibrated on clips that it renders itself."""
+
+    def __init__(
+        self, *, sample_rate: int, sample_size: int, lowest_pitch: int = 48, num_pitches: int = 24
+    ) -> None:
+        self.sample_rate, self.sample_size = sample_rate, sample_size
+        self._collection = {
+            "sample_rate": sample_rate,
+            "sample_size": sample_size,
+            "lowest_pitch": lowest_pitch,
+            "num_pitches": num_pitches,
+        }
+        rendered = self._rendered()
+        self.classifier = TimbreClassifier.calibrate(rendered, sample_rate)
+        self._largest_jump: dict[str, float] = {}
+        for samples, timbre in rendered:
+            self._largest_jump[timbre] = max(self._largest_jump.get(timbre, 0.0), _jump(samples))
+
+    def _rendered(self) -> list[tuple[Array, str]]:
+        collection = SyntheticDataset(**self._collection, num_clips=10_000, seed=CALIBRATION_SEED)
+        count = max(2 * len(collection.classes), 240)
+        return [(collection[i][0][0].double().numpy(), collection.clip(i).timbre) for i in range(count)]
+
+    def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> list[Request]:
+        """Every class `repeats` times, with captions and lengths that no training clip decides."""
+        collection = SyntheticDataset(**self._collection, num_clips=100_000, seed=seed, split="val")
+        clips = [collection.clip(i) for i in range(repeats * len(collection.classes))]
+        longest = self.sample_size / self.sample_rate
+        return [Request(c.timbre, c.midi, c.prompt, min(c.voice.duration, longest)) for c in clips]
+
+    def score(self, clips: Tensor | Sequence[Tensor], requests: Sequence[Request]) -> Scores:
+        """Judge clips (k c n) against the requests that they answer.
+
+        Raises:
+            ValueError: there are not as many clips as requests.
+        """
+        if len(clips) != len(requests):
+            raise ValueError(f"{len(clips)} clips for {len(requests)} requests")
+        mono = [np.asarray(clip.detach().double().mean(dim=0).cpu()) for clip in clips]
+        heard = [self.classifier.classify(samples, self.sample_rate) for samples in mono]
+        same = [h == r.timbre for h, r in zip(heard, requests)]
+        pitched = [i for i, r in enumerate(requests) if r.midi is not None]
+        return Scores(
+            clips=len(mono),
+            pitch=_share([self._right_pitch(mono[i], requests[i]) for i in pitched]),
+            timbre=_share(same),
+            pitched_timbre=_share([same[i] for i in pitched]),
+            confusion=Counter((r.timbre, h) for r, h in zip(requests, heard)),
+            defects=self._defects(mono, requests),
+            peak=max(float(np.abs(samples).max()) for samples in mono),
+        )
+
+    def _right_pitch(self, samples: Array, request: Request) -> bool:
+        found = detect_pitch(samples, self.sample_rate)
+        if found is None or request.midi is None:
+            return False
+        return abs(semitones_between(found, note_frequency(request.midi))) <= PITCH_TOLERANCE
+
+    def _defects(self, mono: Sequence[Array], requests: Sequence[Request]) -> dict[str, int]:
+        pairs = list(zip(mono, requests))
+        return {
+            "clipped": sum(bool(np.abs(samples).max() > 1) for samples in mono),
+            "clicks": sum(_jump(s) > CLICK_MARGIN * self._largest_jump[r.timbre] for s, r in pairs),
+            "noisy tails": sum(not self._quiet_tail(s, r) for s, r in pairs),
+            "wrong length": sum(len(samples) != self.sample_size for samples in mono),
+        }
+
+    def _quiet_tail(self, samples: Array, request: Request) -> bool:
+        tail = samples[round((request.seconds + TAIL_MARGIN) * self.sample_rate) :]
+        if len(tail) == 0:
+            return True
+        level = np.sqrt(np.square(tail).mean()) / max(np.abs(samples).max(), 1e-9)
+        return bool(level < 10 ** (TAIL_DB / 20))
+
+
+def _jump(samples: Array) -> float:
+    """Largest second difference."""
+    return float(np.abs(np.diff(samples, n=2)).max()) if len(samples) > 2 else 0.0
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0
