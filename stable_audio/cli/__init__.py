@@ -16,7 +16,10 @@ from types import ModuleType
 COMMANDS: dict[str, str] = {
     "check": "stable_audio.cli.check",
     "data-report": "stable_audio.cli.data_report",
+    "export": "stable_audio.cli.export",
+    "generate": "stable_audio.cli.generate",
     "schema": "stable_audio.cli.schema",
+    "train": "stable_audio.cli.train",
 }
 """Subcommand -> module."""
 

@@ -32,7 +32,7 @@ class LogScalars(StepCallback):
         self.every, self.batch_seconds = every, batch_seconds
         self.latest: dict[str, float] = {}
         self._steps = 0
-        self._began = self._waited = 0.0
+        self._began = self._left = self._waited = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -40,8 +40,15 @@ class LogScalars(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self._steps += 1
-        if step % self.every:
-            return
+        if step % self.every == 0:
+            self._log(trainer, module, step)
+        self._left = time.perf_counter()
+
+    def back(self) -> None:
+        """The callbacks after this one are done: their time is not training time."""
+        self._began += time.perf_counter() - self._left
+
+    def _log(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         values = mean_over_processes(trainer, module.window.means())
         values.update(self._rates(trainer))
         values.update(_loss_by_sigma(trainer, module))
@@ -68,6 +75,17 @@ class LogScalars(StepCallback):
     def _restart(self) -> None:
         self._steps = 0
         self._began, self._waited = time.perf_counter(), self.data.waited
+
+
+class ResumeClock(StepCallback):
+    """Comes last: demos, validation and checkpoints do not count as training time."""
+
+    def __init__(self, scalars: LogScalars) -> None:
+        super().__init__()
+        self._scalars = scalars
+
+    def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        self._scalars.back()
 
 
 def mean_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> dict[str, float]:

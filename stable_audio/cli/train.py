@@ -1,0 +1,142 @@
+"""`stable-audio train`: train a model that a config describes, on a dataset that a file describes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "train a model"
+
+EPILOG = """
+exit status: 0 the last step was reached; 130 after Ctrl-C and 143 after SIGTERM, both with a checkpoint
+written; 2 the run could not start or go on, with the reason on stderr.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    parser.add_argument("--model-config", help="model file; default: the one inside --ckpt-path")
+    parser.add_argument("--dataset-config", required=True, help="dataset file")
+    parser.add_argument("--val-dataset-config", help="dataset file for validation")
+    parser.add_argument("--lenient", action="store_true", help="unknown keys of the files are warnings")
+    _run_arguments(parser.add_argument_group("the run"))
+    _weights_arguments(parser.add_argument_group("weights to start from"))
+    _hardware_arguments(parser.add_argument_group("hardware"))
+
+
+def _run_arguments(group: Any) -> None:
+    group.add_argument(
+        "--name", default="run", help="of the run; its files go to SAVE_DIR/NAME (%(default)s)"
+    )
+    group.add_argument("--save-dir", default="runs", help="(%(default)s)")
+    group.add_argument("--max-steps", type=int, default=-1, help="optimizer steps; -1 = until stopped")
+    group.add_argument("--batch-size", type=int, default=4, help="items per process (%(default)s)")
+    group.add_argument(
+        "--accum-batches", type=int, default=1, help="batches per optimizer step (%(default)s)"
+    )
+    group.add_argument("--num-workers", type=int, default=6, help="data processes, 0 = none (%(default)s)")
+    group.add_argument("--seed", type=int, default=42, help="of weights, data order and noise (%(default)s)")
+    group.add_argument("--gradient-clip-val", type=float, default=0.0, help="greatest norm; 0 = no clipping")
+    group.add_argument("--checkpoint-every", type=int, default=10000, help="steps; 0 = at the end only")
+    group.add_argument(
+        "--keep",
+        "--save-top-k",
+        type=int,
+        default=-1,
+        help="step checkpoints that stay, -1 = all; `last` always stays (%(default)s)",
+    )
+    group.add_argument("--val-every", type=int, default=-1, help="steps; default: --checkpoint-every")
+    group.add_argument("--log-every", type=int, default=1, help="steps per log line (%(default)s)")
+    group.add_argument(
+        "--logger", default="csv", help="none, csv, tensorboard, wandb; several with commas (%(default)s)"
+    )
+    group.add_argument("--no-demos", dest="demos", action="store_false", help="render no demos")
+    group.add_argument("--no-progress", dest="progress", action="store_false", help="no progress line")
+
+
+def _weights_arguments(group: Any) -> None:
+    group.add_argument("--ckpt-path", default="", help="training checkpoint, or a run's folder, to continue")
+    group.add_argument(
+        "--recover", action="store_true", help="continue this run's own last.ckpt if there is one"
+    )
+    group.add_argument("--pretrained-ckpt-path", default="", help="weights of a model or of an autoencoder")
+    group.add_argument("--pretransform-ckpt-path", default="", help="weights of the pretransform")
+    group.add_argument("--partial", action="store_true", help="load what fits, report the rest")
+    group.add_argument(
+        "--no-ema-weights",
+        dest="use_ema_weights",
+        action="store_false",
+        help="start from the weights as trained where a file also has their average",
+    )
+    group.add_argument(
+        "--remove-pretransform-weight-norm",
+        default="",
+        choices=["", "pre_load", "post_load"],
+        help="fold weight norms, before or after loading the pretransform",
+    )
+    group.add_argument(
+        "--allow-untrained-pretransform",
+        action="store_true",
+        help="train on the latents of a random autoencoder",
+    )
+
+
+def _hardware_arguments(group: Any) -> None:
+    group.add_argument(
+        "--precision", default="auto", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)"
+    )
+    group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
+    group.add_argument("--devices", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)")
+    group.add_argument("--num-nodes", type=int, default=1, help="(%(default)s)")
+    group.add_argument("--strategy", default="auto", help="auto, ddp, fsdp, deepspeed, ... (%(default)s)")
+    group.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+
+
+def run(args: argparse.Namespace) -> int:
+    # First of all, so that no signal is lost while torch and Lightning are being imported.
+    from stable_audio.training.stopping import StopRequest
+
+    stop = StopRequest().install()
+    try:
+        return _train(args, stop)
+    finally:
+        stop.restore()
+
+
+def _train(args: argparse.Namespace, stop: Any) -> int:
+    import dataclasses
+
+    from stable_audio.training.options import RunOptions
+
+    names = [f.name for f in dataclasses.fields(RunOptions)]
+    options = RunOptions(**{n: getattr(args, n) for n in names})
+    config = _model_config(args)
+    dataset = _dataset(args.dataset_config, args.lenient)
+    validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None
+    from stable_audio.training.trainer import train
+
+    return train(config, dataset, options, val_dataset=validation, stop=stop)
+
+
+def _model_config(args: argparse.Namespace) -> Any:
+    from stable_audio.config import load_config
+
+    if args.model_config:
+        return load_config(args.model_config, lenient=args.lenient)
+    if not args.ckpt_path:
+        raise ValueError(
+            "--model-config is needed, unless --ckpt-path names a checkpoint with a config inside"
+        )
+    from stable_audio.checkpoints import read_checkpoint
+
+    stored = read_checkpoint(args.ckpt_path)
+    if stored.config is None:
+        raise ValueError(f"{stored.path} has no config inside; give --model-config")
+    return load_config(stored.config, lenient=args.lenient)
+
+
+def _dataset(path: str, lenient: bool) -> dict[str, Any]:
+    from stable_audio.config import load_dataset_config
+    from stable_audio.config.dataset import as_dict
+
+    return as_dict(load_dataset_config(path, lenient=lenient))

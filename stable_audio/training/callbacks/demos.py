@@ -1,0 +1,95 @@
+"""Renders demos every N steps. A demo that fails costs a log line, never the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import save_audio
+from stable_audio.audio.plots import save_mel_grid
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.demo_page import Clip, write_index, write_step_page
+from stable_audio.training.demos import Demo, DemoRenderer
+from stable_audio.training.loggers import RunLogger
+from stable_audio.training.modes import evaluating
+
+log = logging.getLogger(__name__)
+
+
+class RenderDemos(StepCallback):
+    """Writes `demos/step_N/`: a wav per demo, a picture of them all and a page; and a page over all steps.
+
+    The averaged weights are used. Levels are true: what is beyond full scale is clipped and flagged, not
+    turned down. The random state of the run is not touched.
+
+    Attributes:
+        failure: why the last demo failed, or None.
+
+    Args:
+        folder: of the run. every: steps.
+    """
+
+    def __init__(self, renderer: DemoRenderer, logger: RunLogger, folder: Path, *, every: int) -> None:
+        super().__init__()
+        self.renderer, self.logger = renderer, logger
+        self.folder, self.every = Path(folder) / "demos", every
+        self.failure: str | None = None
+
+    def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        if step % self.every == 0 and trainer.is_global_zero:
+            self.render(trainer, module, step)
+
+    def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        """Render and write the demos of `step`; an error is logged with its reason."""
+        began, self.failure = time.monotonic(), None
+        averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
+        try:
+            with (
+                averaged,
+                evaluating(module),
+                torch.no_grad(),
+                trainer.precision_plugin.val_step_context(),
+            ):
+                self._write(module, step)
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            log.exception("the demo of step %d failed; training goes on", step)
+        else:
+            log.info("demo of step %d in %.1f s: %s", step, time.monotonic() - began, self.folder)
+
+    def _write(self, module: TrainingModule, step: int) -> None:
+        folder = self.folder / f"step_{step:08d}"
+        clips: list[Clip] = []
+        pictured: list[tuple[str, Tensor]] = []
+        for demo in self.renderer.render(module.model):
+            clips.append(self._save(folder, demo, step))
+            pictured.append((f"{demo.row} ({demo.column})", demo.audio))
+        picture = self._picture(folder, pictured, step)
+        write_step_page(folder, step, clips, picture=picture)
+        write_index(self.folder)
+
+    def _save(self, folder: Path, demo: Demo, step: int) -> Clip:
+        audio = demo.audio.float().cpu()
+        if not bool(torch.isfinite(audio).all()):
+            raise ValueError(f"demo '{demo.row}' ({demo.column}) holds values that are not numbers")
+        rate = self.renderer.sample_rate
+        saved = save_audio(folder / f"{demo.name}.wav", audio, rate)
+        self.logger.audio(demo.name, audio, rate, step, caption=f"{demo.row} ({demo.column})")
+        return Clip(f"{demo.name}.wav", demo.row, demo.column, round(saved.peak, 4), saved.clipped)
+
+    def _picture(self, folder: Path, pictured: list[tuple[str, Tensor]], step: int) -> str | None:
+        path = folder / "spectrograms.png"
+        try:
+            save_mel_grid(path, pictured, self.renderer.sample_rate)
+        except ImportError as error:
+            log.warning("no spectrograms: %s", error)
+            return None
+        self.logger.image("demo_spectrograms", path, step)
+        return path.name

@@ -1,0 +1,99 @@
+"""HTML pages that play demos from disk, without a server or a network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stable_audio.audio.atomic import atomic_write
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.4em .6em;border-bottom:1px solid #ddd;vertical-align:top}
+audio{width:220px;height:36px;display:block}.flag{color:#b00020;font-size:13px}
+.level{color:#666;font-size:13px}img{max-width:100%;margin-top:1em}
+@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}th,td{border-color:#333}}
+"""
+_SUMMARY = "demos.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One cell of a page: file name, row and column, peak level (1 = full scale), whether it clipped."""
+
+    file: str
+    row: str
+    column: str
+    peak: float
+    clipped: bool
+
+
+def write_step_page(folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None) -> None:
+    """`index.html` of one step: rows are prompts, columns CFG scales."""
+    columns = list(dict.fromkeys(c.column for c in clips))
+    rows = list(dict.fromkeys(c.row for c in clips))
+    cells = {(c.row, c.column, c.file): c for c in clips}
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *columns))
+    body = "".join(
+        f"<tr><th>{html.escape(row)}</th>"
+        + "".join(
+            "<td>"
+            + "".join(_player(c) for (r, k, _), c in cells.items() if (r, k) == (row, column))
+            + "</td>"
+            for column in columns
+        )
+        + "</tr>"
+        for row in rows
+    )
+    image = f'<img src="{html.escape(picture)}" alt="mel spectrograms">' if picture else ""
+    back = '<p><a href="../index.html">all steps</a></p>'
+    _write(
+        folder / "index.html", f"Demos at step {step}", f"{back}<table><tr>{head}</tr>{body}</table>{image}"
+    )
+    with atomic_write(folder / _SUMMARY) as temporary:
+        summary = {"step": step, "clips": [asdict(c) for c in clips]}
+        temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def write_index(folder: Path) -> None:
+    """`index.html` over all steps: one row per sound, its versions from early to late side by side."""
+    found = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob(f"step_*/{_SUMMARY}")]
+    steps = sorted(found, key=lambda s: s["step"])
+    names = list(dict.fromkeys((c["row"], c["column"], c["file"]) for s in steps for c in s["clips"]))
+    links = "".join(f'<th><a href="{_folder(s["step"])}/index.html">step {s["step"]}</a></th>' for s in steps)
+    body = ""
+    for row, column, file in names:
+        cells = ""
+        for step in steps:
+            match = next((c for c in step["clips"] if c["file"] == file), None)
+            cells += f"<td>{_player(Clip(**match), _folder(step['step']) + '/') if match else ''}</td>"
+        body += (
+            f"<tr><th>{html.escape(row)}<br><span class=level>{html.escape(column)}</span></th>{cells}</tr>"
+        )
+    _write(folder / "index.html", "Demos", f"<table><tr><th></th>{links}</tr>{body}</table>")
+
+
+def _player(clip: Clip, prefix: str = "") -> str:
+    flag = '<span class="flag">clipped</span> ' if clip.clipped else ""
+    source = html.escape(prefix + clip.file)
+    return (
+        f'<audio controls preload="none" src="{source}"></audio>'
+        f'<span class="level">{flag}peak {clip.peak:.2f}</span>'
+    )
+
+
+def _folder(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def _write(path: Path, title: str, body: str) -> None:
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>\n"
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

@@ -1,0 +1,113 @@
+"""What is rendered during training: the same prompts, the same noise, at every demo step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from stable_audio.config import ModelConfig
+from stable_audio.inference import generate
+from stable_audio.model import DiffusionModel
+from stable_audio.training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One sound: file name without suffix, row and column of the page, audio (c n) at true loudness."""
+
+    name: str
+    row: str
+    column: str
+    audio: Tensor
+
+
+class DemoRenderer(Protocol):
+    """Renders demos one by one; each kind of training has its own."""
+
+    sample_rate: int
+
+    def render(self, model: nn.Module) -> Iterator[Demo]:
+        """The demos of one step, from a model in eval mode."""
+
+
+class DiffusionDemos:
+    """Every prompt at every CFG scale, through the same `generate` as inference.
+
+    Prompt i starts from the noise of seed + i whatever the step, so that demos can be compared over time.
+    Latents of a CFG scale are sampled together and decoded one by one, which bounds memory.
+
+    Args:
+        prompts: conditioning dicts. cfg_scales: one column each.
+        steps: of the sampler. sampler: None = that of the objective's demos.
+        batch_size: clips sampled at once; None = all prompts.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Mapping[str, Any]],
+        *,
+        sample_rate: int,
+        cfg_scales: Sequence[float] = (1.0,),
+        steps: int = 250,
+        sampler: str | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> None:
+        self.prompts = [dict(p) for p in prompts]
+        self.sample_rate, self.cfg_scales = sample_rate, tuple(cfg_scales)
+        self.steps, self.sampler, self.seed = steps, sampler, seed
+        self.batch_size = batch_size
+
+    def render(self, model: nn.Module) -> Iterator[Demo]:
+        if not isinstance(model, DiffusionModel):
+            raise TrainingError(f"demos of prompts need a diffusion model, found {type(model).__name__}")
+        for scale in self.cfg_scales:
+            clips = generate(
+                model,
+                self.prompts,
+                seeds=[self.seed + i for i in range(len(self.prompts))],
+                steps=self.steps,
+                cfg_scale=scale,
+                batch_size=self.batch_size,
+                **self._sampling(model),
+            )
+            for i, audio in enumerate(clips):
+                yield Demo(f"demo_{i:03d}_cfg_{scale:g}", self._title(i), f"CFG {scale:g}", audio)
+
+    def _sampling(self, model: DiffusionModel) -> dict[str, Any]:
+        if self.sampler is not None:
+            return {"sampler": self.sampler}
+        objective = model.objective
+        linear = objective.demo_schedule == "linear"
+        return {
+            "sampler": objective.demo_sampler,
+            "schedule": objective.demo_schedule,
+            "dist_shift": linear and model.dist_shift is not None,
+        }
+
+    def _title(self, index: int) -> str:
+        prompt = self.prompts[index]
+        if "prompt" in prompt:
+            return str(prompt["prompt"])
+        return json.dumps(prompt, ensure_ascii=False, default=str) if prompt else f"seed {self.seed + index}"
+
+
+def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """(renderer, steps between demos) of a diffusion config; None when it asks for none."""
+    section = getattr(config.training, "demo", None)
+    if section is None or section.count == 0:
+        return None
+    prompts = list(getattr(section, "demo_cond", [])) or [{} for _ in range(section.count)]
+    renderer = DiffusionDemos(
+        prompts,
+        sample_rate=config.sample_rate,
+        cfg_scales=getattr(section, "demo_cfg_scales", [1.0]),
+        steps=section.demo_steps,
+        sampler=section.demo_sampler,
+        seed=section.demo_seed,
+    )
+    return renderer, section.demo_every

@@ -1,0 +1,84 @@
+"""How a run is made: everything that is not a property of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stable_audio.training.errors import TrainingError
+
+FOLDING = ("", "pre_load", "post_load")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Settings of one run; the flags of the train command, by the same names.
+
+    Attributes:
+        batch_size: items per process. max_steps: optimizer steps, -1 = until stopped.
+        precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
+        checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
+        ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
+        pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
+        remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
+        partial: load what fits of pretrained weights. use_ema_weights: start from the averaged ones.
+    """
+
+    name: str = "run"
+    save_dir: str = "runs"
+    batch_size: int = 4
+    num_workers: int = 6
+    seed: int = 42
+    max_steps: int = -1
+    precision: str = "auto"
+    accum_batches: int = 1
+    gradient_clip_val: float = 0.0
+    checkpoint_every: int = 10000
+    keep: int = -1
+    val_every: int = -1
+    log_every: int = 1
+    logger: str = "csv"
+    ckpt_path: str = ""
+    recover: bool = False
+    pretrained_ckpt_path: str = ""
+    pretransform_ckpt_path: str = ""
+    remove_pretransform_weight_norm: str = ""
+    partial: bool = False
+    use_ema_weights: bool = True
+    allow_untrained_pretransform: bool = False
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    compile: bool = False
+    progress: bool = True
+    demos: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch_size", 1),
+            ("num_workers", 0),
+            ("accum_batches", 1),
+            ("num_nodes", 1),
+            ("log_every", 1),
+            ("gradient_clip_val", 0),
+            ("checkpoint_every", 0),
+        ):
+            if getattr(self, name) < least:
+                raise TrainingError(
+                    f"--{name.replace('_', '-')} must be at least {least}, found {getattr(self, name)}"
+                )
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise TrainingError(f"--max-steps must be at least 1, or -1 for no end, found {self.max_steps}")
+        if self.remove_pretransform_weight_norm not in FOLDING:
+            raise TrainingError(
+                "--remove-pretransform-weight-norm must be pre_load or post_load, "
+                f"found '{self.remove_pretransform_weight_norm}'"
+            )
+        if not self.name or Path(self.name).name != self.name:
+            raise TrainingError(f"--name must be a plain folder name, found '{self.name}'")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run goes."""
+        return Path(self.save_dir).expanduser() / self.name

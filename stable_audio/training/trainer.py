@@ -1,0 +1,315 @@
+"""Assembles and runs a training: config, dataset and options in, exit status out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stable_audio.checkpoints import resolve
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.config import ModelConfig
+from stable_audio.data import create_loader
+from stable_audio.data.loader import ResumableLoader
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.build import build_training
+from stable_audio.training.callbacks.base import Bookkeeping
+from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.callbacks.demos import RenderDemos
+from stable_audio.training.callbacks.progress import ProgressLine
+from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
+from stable_audio.training.callbacks.stop import StopOnSignal
+from stable_audio.training.callbacks.validation import Validate
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.demos import build_demos
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.feed import RunData
+from stable_audio.training.loggers import RunLogger, create_logger
+from stable_audio.training.options import RunOptions
+from stable_audio.training.start import starting_model
+from stable_audio.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
+SHARDING = ("deepspeed", "fsdp", "model_parallel")
+
+
+@dataclass
+class Run:
+    """The parts of one training, put together; `start` runs it."""
+
+    config: ModelConfig
+    options: RunOptions
+    module: TrainingModule
+    data: RunData
+    trainer: pl.Trainer
+    checkpoints: Checkpoints
+    demos: RenderDemos | None
+    logger: RunLogger
+    io: AtomicCheckpointIO
+    stop: StopRequest
+    resume: Path | None
+
+    def start(self) -> int:
+        """Train until the last step or until asked to stop; returns the exit status.
+
+        Raises:
+            TrainingError: the run could not go on, or its last checkpoint could not be written.
+        """
+        try:
+            with _quiet_lightning():
+                self.trainer.fit(
+                    self.module,
+                    datamodule=self.data,
+                    ckpt_path=str(self.resume) if self.resume is not None else None,
+                )
+        finally:
+            self.logger.close()
+            self.stop.restore()
+        if self.io.failure is not None:
+            raise TrainingError(self.io.failure)
+        return self.stop.exit_status
+
+
+def train(
+    config: ModelConfig,
+    dataset: Mapping[str, Any],
+    options: RunOptions,
+    *,
+    val_dataset: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
+) -> int:
+    """Train as `config` says on `dataset`; returns 0, or 130 / 143 after Ctrl-C / SIGTERM.
+
+    Raises:
+        TrainingError, CheckpointError, DataError: what is wrong, in one sentence.
+    """
+    return assemble(config, dataset, options, val_dataset=val_dataset, stop=stop).start()
+
+
+def assemble(
+    config: ModelConfig,
+    dataset: Mapping[str, Any],
+    options: RunOptions,
+    *,
+    val_dataset: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
+) -> Run:
+    """Build everything that a run needs, without starting it."""
+    stop = stop if stop is not None else StopRequest().install()
+    resume, resumed_at = _resume(options)
+    model = starting_model(config, options, resumed=resume is not None)
+    if options.compile:
+        getattr(model, "backbone", model).compile()
+    module = build_training(
+        config,
+        model,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        gradient_clip_val=options.gradient_clip_val,
+    )
+    _refuse_sharded_average(module, options)
+    io = AtomicCheckpointIO()
+    data = RunData(_loader(config, module, dataset, options, training=True))
+    trainer = _trainer(options, io)
+    logger = _logger(config, options, trainer, resumed_at)
+    scalars = LogScalars(
+        logger, data, every=options.log_every, batch_seconds=_batch_seconds(config, trainer, options)
+    )
+    checkpoints = Checkpoints(
+        options.folder, config.as_dict(), data, io, every=options.checkpoint_every, keep=options.keep
+    )
+    demos = _demos(config, options, logger)
+    validate = _validation(config, module, val_dataset, options, logger)
+    callbacks: list[pl.Callback | None] = [
+        Bookkeeping(),
+        scalars,
+        validate,
+        demos,
+        checkpoints,
+        StopOnSignal(stop),
+    ]
+    if options.progress:
+        callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
+    callbacks.append(ResumeClock(scalars))
+    trainer.callbacks.extend(c for c in callbacks if c is not None)
+    return Run(config, options, module, data, trainer, checkpoints, demos, logger, io, stop, resume)
+
+
+def _resume(options: RunOptions) -> tuple[Path | None, int]:
+    """The training checkpoint to continue and its step."""
+    own = options.folder / "last.ckpt"
+    if options.ckpt_path:
+        given = Path(options.ckpt_path).expanduser()
+        path = given / "last.ckpt" if (given / "last.ckpt").is_file() else resolve(given)
+    elif options.recover and own.is_file():
+        path = own
+    else:
+        if own.is_file():
+            log.warning("%s exists and will be replaced; --recover continues it", own)
+        return None, 0
+    content = load_torch_file(path) if path.suffix != ".safetensors" else {}
+    if TRAINING_ENTRY not in content:
+        raise CheckpointError(
+            f"{path}: not a training checkpoint of this program, so it cannot be continued; "
+            "to start from its weights, use --pretrained-ckpt-path"
+        )
+    return path, int(content[TRAINING_ENTRY]["step"])
+
+
+def _trainer(options: RunOptions, io: AtomicCheckpointIO) -> pl.Trainer:
+    with _quiet_lightning():
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=_devices(options.devices),
+            num_nodes=options.num_nodes,
+            strategy=_strategy(options),
+            precision=_precision(options),  # type: ignore[arg-type]
+            accumulate_grad_batches=options.accum_batches,
+            max_steps=options.max_steps,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            default_root_dir=options.folder,
+            plugins=[io],
+        )
+
+
+def _devices(devices: str) -> Any:
+    """`auto`, a count, or a list such as `0,2`."""
+    if devices == "auto":
+        return devices
+    try:
+        found = [int(d) for d in devices.split(",") if d.strip()]
+    except ValueError as error:
+        raise TrainingError(
+            f"--devices must be auto, a count or a list like 0,2; found '{devices}'"
+        ) from error
+    return found[0] if "," not in devices else found
+
+
+def _strategy(options: RunOptions) -> str:
+    if options.strategy not in ("auto", ""):
+        return STRATEGIES.get(options.strategy, options.strategy)
+    count = _device_count(options)
+    # Parts of a model may be idle in a step (dropped conditioning), which plain DDP does not forgive.
+    return "ddp_find_unused_parameters_true" if count * options.num_nodes > 1 else "auto"
+
+
+def _device_count(options: RunOptions) -> int:
+    devices = _devices(options.devices)
+    if isinstance(devices, list):
+        return len(devices)
+    if devices == "auto" or devices == -1:
+        on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return torch.cuda.device_count() if on_gpu else 1
+    return int(devices)
+
+
+def _precision(options: RunOptions) -> str:
+    if options.precision != "auto":
+        return options.precision
+    if options.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"  # bfloat16 is slower than float32 on many CPUs
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def _refuse_sharded_average(module: TrainingModule, options: RunOptions) -> None:
+    if module.ema is not None and options.strategy.startswith(SHARDING):
+        raise TrainingError(
+            f"--strategy {options.strategy} splits the weights over devices, and their average cannot be "
+            "kept then; set use_ema to false in the config's training section, or use --strategy ddp"
+        )
+
+
+def _loader(
+    config: ModelConfig,
+    module: TrainingModule,
+    dataset: Mapping[str, Any],
+    options: RunOptions,
+    *,
+    training: bool,
+) -> Callable[[int, int], ResumableLoader]:
+    def make(rank: int, world_size: int) -> ResumableLoader:
+        return create_loader(
+            dataset,
+            sample_rate=config.sample_rate,
+            sample_size=config.sample_size,
+            audio_channels=getattr(module.model, "audio_channels", config.audio_channels),
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            seed=options.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle=training,
+            endless=training,
+            repeat=not training,
+            augment=training,
+            pin_memory=module.device.type == "cuda",
+            downsampling_ratio=getattr(module.model, "downsampling_ratio", 1),
+        )
+
+    return make
+
+
+def _logger(config: ModelConfig, options: RunOptions, trainer: pl.Trainer, resumed_at: int) -> RunLogger:
+    names = options.logger if trainer.is_global_zero else "none"
+    return create_logger(
+        names, folder=options.folder, name=options.name, config=config.as_dict(), resumed_at=resumed_at
+    )
+
+
+def _batch_seconds(config: ModelConfig, trainer: pl.Trainer, options: RunOptions) -> float:
+    clips = options.batch_size * options.accum_batches * trainer.world_size
+    return clips * config.sample_size / config.sample_rate
+
+
+def _demos(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
+    built = build_demos(config) if options.demos else None
+    if built is None:
+        return None
+    renderer, every = built
+    return RenderDemos(renderer, logger, options.folder, every=every)
+
+
+def _validation(
+    config: ModelConfig,
+    module: TrainingModule,
+    dataset: Mapping[str, Any] | None,
+    options: RunOptions,
+    logger: RunLogger,
+) -> Validate | None:
+    if dataset is None:
+        return None
+    make = _loader(config, module, dataset, options, training=False)
+    every = options.val_every if options.val_every > 0 else options.checkpoint_every
+    if every < 1:
+        raise TrainingError("--val-every must be at least 1 when --checkpoint-every is 0")
+    return Validate(make, logger, options.folder, config.as_dict(), every=every)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without hints that do not apply: batches are endless, logging and checkpoints are ours."""
+    talker = logging.getLogger("lightning.pytorch")
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        talker.setLevel(level)
