@@ -1,0 +1,110 @@
+"""`stable-audio generate` and `infer.py`: render audio from a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+HELP = "render audio from a model and prompts"
+
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser.add_argument_group("model"))
+    _content_arguments(parser.add_argument_group("what to render"))
+    _sampling_arguments(parser.add_argument_group("sampling (defaults follow from the model's objective)"))
+    _audio_arguments(parser.add_argument_group("audio to start from"))
+    _output_arguments(parser.add_argument_group("output"))
+
+
+def _model_arguments(group: Any) -> None:
+    group.add_argument("--ckpt-path", metavar="PATH", help="checkpoint file, or folder of a run or a model")
+    group.add_argument(
+        "--model-config", metavar="FILE", help="model file; default: the one in the checkpoint"
+    )
+    group.add_argument("--pretransform-ckpt-path", metavar="FILE", help="weights of the autoencoder alone")
+    group.add_argument("--no-ema", action="store_true", help="use the weights as trained, not their average")
+    group.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
+    group.add_argument("--dtype", choices=DTYPES, help="type of the backbone's weights (float32)")
+
+
+def _content_arguments(group: Any) -> None:
+    group.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
+    group.add_argument("--prompts", metavar="FILE.jsonl", help="one JSON object with conditioning per line")
+    group.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    group.add_argument(
+        "--condition",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other conditioning, for example seconds_start=0; VALUE is JSON or text; may be repeated",
+    )
+    group.add_argument("--count", type=int, help="clips per prompt, with consecutive seeds (1)")
+    group.add_argument("--seconds", type=float, help="length of the files (the model's)")
+    group.add_argument("--seed", type=int, help="seed of the first clip, the next ones count up (0)")
+    group.add_argument(
+        "--from-json", metavar="FILE", help="render again what this file, written before, tells"
+    )
+
+
+def _sampling_arguments(group: Any) -> None:
+    group.add_argument("--steps", type=int)
+    group.add_argument("--cfg-scale", type=float, help="guidance weight, 1 = off")
+    group.add_argument("--sampler", help="see docs/diffusion.md; a wrong name lists them")
+    group.add_argument("--sampler-option", action="append", metavar="KEY=VALUE", help="for example eta=0.5")
+    group.add_argument("--schedule", help="polyexponential, karras, linear or logsnr")
+    group.add_argument("--sigma-min", type=float, help="last noise level before 0 (0.01)")
+    group.add_argument(
+        "--sigma-max", type=float, help="first noise level (100; at most 1 where it is a time)"
+    )
+    group.add_argument("--rho", type=float, help="exponent of the schedule (1)")
+    group.add_argument(
+        "--cfg-rescale", type=float, metavar="PHI", help="0 to 1: tame the level of guided output"
+    )
+    group.add_argument("--cfg-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="guide only here")
+    group.add_argument("--dist-shift", action=argparse.BooleanOptionalAction, help="shift by length")
+
+
+def _audio_arguments(group: Any) -> None:
+    group.add_argument("--init-audio", metavar="FILE", help="start from this sound instead of noise")
+    group.add_argument("--init-noise-level", type=float, help="how much noise to put on it (0.7)")
+    group.add_argument("--inpaint-audio", metavar="FILE", help="keep this sound except where --inpaint says")
+    group.add_argument(
+        "--inpaint",
+        type=float,
+        nargs=2,
+        action="append",
+        metavar=("START", "END"),
+        help="seconds to make anew; may be repeated",
+    )
+
+
+def _output_arguments(group: Any) -> None:
+    group.add_argument("--out", default="renders", metavar="FOLDER", help="(%(default)s)")
+    group.add_argument("--format", choices=FORMATS, default="wav", help="(%(default)s)")
+    group.add_argument("--subtype", help="PCM_16, PCM_24, FLOAT, ... (16 bits)")
+    group.add_argument("--batch-size", type=int, default=1, help="clips at once; does not change them (1)")
+    group.add_argument("--chunked-decode", action="store_true", help="decode in pieces, in flat memory")
+    group.add_argument("--overwrite", action="store_true", help="render again what is finished")
+
+
+def run(args: argparse.Namespace) -> int:
+    from stable_audio.cli.rendering import render_command
+
+    return render_command(args)
+
+
+def key_values(given: list[str] | None, flag: str) -> dict[str, Any]:
+    """["a=1", "b=text"] -> {"a": 1, "b": "text"}."""
+    found: dict[str, Any] = {}
+    for text in given or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ValueError(f"{flag} needs KEY=VALUE, found '{text}'")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found

@@ -1,0 +1,291 @@
+"""What `stable-audio generate` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio import __version__
+from stable_audio.audio.io import read_audio
+from stable_audio.checkpoints import load_model, load_pretrained, load_pretransform, read_checkpoint, resolve
+from stable_audio.cli.generate import key_values
+from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
+from stable_audio.inference.jobs import Job, complete, needed_ids, read_jobs, repeated, unused_keys
+from stable_audio.inference.recipe import InputFile, Recipe, read_recipe, sampling_from, sampling_values
+from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
+from stable_audio.inference.settings import Sampling
+from stable_audio.model import DiffusionModel
+
+_TOLD_BY_JSON = (
+    ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed", "steps", "cfg_scale")
+    + ("sampler", "sampler_option", "schedule", "sigma_min", "sigma_max", "rho", "cfg_rescale")
+    + ("cfg_interval", "dist_shift", "init_noise_level", "inpaint", "dtype", "model_config")
+)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model and where it came from."""
+
+    model: DiffusionModel
+    config: dict[str, Any]
+    checkpoint: InputFile
+    pretransform: InputFile | None
+    use_ema: bool
+    dtype: str
+
+
+def render_command(args: argparse.Namespace) -> int:
+    """Load, render, report; the exit status."""
+    earlier = _earlier(args)
+    _check(args)
+    loaded = _load(args, earlier)
+    sampling = _sampling(args, loaded.model) if earlier is None else sampling_from(earlier.sampling)
+    steering, files = _steering(args, earlier)
+    jobs = _new_jobs(args, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
+    chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
+    recipes = [_recipe(loaded, job, sampling, steering, files, chunked) for job in jobs]
+    if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
+        _say(f"warning: {loaded.checkpoint.path} is not the file that {args.from_json} was made with")
+    _warn(jobs, loaded.model)
+    rendered = render(
+        loaded.model,
+        jobs,
+        recipes,
+        _output(args, loaded.model),
+        sampling=sampling,
+        steering=steering,
+        batch_size=args.batch_size,
+        chunked_decode=chunked,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    return _report(rendered, len(jobs))
+
+
+def _output(args: argparse.Namespace, model: DiffusionModel) -> Output:
+    return Output(
+        Path(args.out),
+        format=args.format,
+        subtype=args.subtype,
+        overwrite=args.overwrite,
+        software={"stable_audio": __version__, "torch": torch.__version__, "device": str(model.device)},
+    )
+
+
+def _earlier(args: argparse.Namespace) -> Recipe | None:
+    if args.from_json is None:
+        return None
+    given = [f"--{n.replace('_', '-')}" for n in _TOLD_BY_JSON if getattr(args, n) is not None]
+    if given:
+        raise ValueError(f"--from-json already tells {', '.join(given)}; leave them out")
+    return read_recipe(args.from_json)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.ckpt_path is None and args.from_json is None:
+        raise ValueError("no model: give --ckpt-path, a checkpoint file or the folder of a run")
+    for name in ("count", "batch_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+    if args.inpaint is not None and args.inpaint_audio is None:
+        raise ValueError("--inpaint needs --inpaint-audio, the sound to keep elsewhere")
+    if args.init_noise_level is not None and args.init_audio is None:
+        raise ValueError("--init-noise-level needs --init-audio")
+    bad = [span for span in args.inpaint or [] if not 0 <= span[0] < span[1]]
+    if bad:
+        raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
+
+
+def _load(args: argparse.Namespace, earlier: Recipe | None) -> _Loaded:
+    given, inner = args.ckpt_path, args.pretransform_ckpt_path
+    if earlier is not None:
+        given = given or earlier.checkpoint.path
+        inner = inner or (earlier.pretransform.path if earlier.pretransform is not None else None)
+    checkpoint = resolve(given)
+    use_ema = earlier.use_ema if earlier is not None else not args.no_ema
+    dtype = (earlier.dtype if earlier is not None else args.dtype) or "float32"
+    source = earlier.config if earlier is not None else args.model_config
+    started = time.perf_counter()
+    if inner is None:
+        model, config = load_model(checkpoint, config=source, use_ema=use_ema)
+    else:
+        model, config = _load_in_two_parts(checkpoint, inner, source, use_ema)
+    if not isinstance(model, DiffusionModel):
+        raise ValueError(
+            f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
+        )
+    model.backbone.to(getattr(torch, dtype))
+    model.to(_device(args.device)).eval()
+    _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
+    inner_file = InputFile.of(inner) if inner is not None else None
+    return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
+
+
+def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool) -> tuple[Any, Any]:
+    """The pretransform from its own file; only its weights may be absent from the checkpoint."""
+    source = source if source is not None else read_checkpoint(checkpoint, use_ema=use_ema).config
+    if source is None:
+        raise ValueError(f"{checkpoint}: no config inside the file or beside it; give --model-config")
+    config = load_config(source)
+    model = create_model_from_config(config)
+    report = load_pretrained(model, checkpoint, use_ema=use_ema, partial=True)
+    elsewhere = [key for key in report.missing if not key.startswith("pretransform.")]
+    if elsewhere or report.mismatched or report.unused:
+        raise ValueError(f"{report}. The file belongs to another config")
+    load_pretransform(model, inner)
+    return model, config
+
+
+def _device(name: str | None) -> torch.device:
+    if name is not None:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _sampling(args: argparse.Namespace, model: DiffusionModel) -> Sampling:
+    given = {
+        "steps": args.steps,
+        "cfg_scale": args.cfg_scale,
+        "sampler": args.sampler,
+        "schedule": args.schedule,
+        "sigma_min": args.sigma_min,
+        "sigma_max": args.sigma_max,
+        "rho": args.rho,
+        "dist_shift": args.dist_shift,
+        "scale_phi": args.cfg_rescale,
+        "cfg_interval": tuple(args.cfg_interval) if args.cfg_interval else None,
+        "options": key_values(args.sampler_option, "--sampler-option") or None,
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return Sampling(**chosen).resolved(model.objective)
+
+
+def _steering(args: argparse.Namespace, earlier: Recipe | None) -> tuple[Steering, dict[str, InputFile]]:
+    """Sound inputs and their files, from the arguments or else from the earlier render."""
+    paths = {"init_audio": args.init_audio, "inpaint_audio": args.inpaint_audio}
+    level, spans = args.init_noise_level, args.inpaint or []
+    if earlier is not None:
+        level, spans = earlier.init_noise_level, earlier.inpaint_seconds or []
+        for key, path in paths.items():
+            stored = getattr(earlier, key)
+            paths[key] = path or (stored.path if stored is not None else None)
+    found: dict[str, Any] = {}
+    if paths["init_audio"] is not None:
+        found["init_audio"], found["init_sample_rate"] = read_audio(paths["init_audio"])
+        found["init_noise_level"] = level if level is not None else 0.7
+    if paths["inpaint_audio"] is not None:
+        found["inpaint_audio"], found["inpaint_sample_rate"] = read_audio(paths["inpaint_audio"])
+        found["inpaint_spans"] = [(start, end) for start, end in spans]
+    return Steering(**found), {k: InputFile.of(p) for k, p in paths.items() if p is not None}
+
+
+def _new_jobs(args: argparse.Namespace, model: DiffusionModel) -> list[Job]:
+    flags = {"--prompt": args.prompt, "--negative-prompt": args.negative_prompt}
+    given = [flag for flag, value in flags.items() if value]
+    if given and "prompt" not in needed_ids(model):
+        raise ValueError(f"{given[0]}: the model reads no 'prompt'; it reads {_listed(needed_ids(model))}")
+    jobs = [Job({"prompt": text}) for text in args.prompt or []]
+    jobs += read_jobs(args.prompts) if args.prompts is not None else []
+    return complete(
+        repeated(jobs or [Job({})], args.count or 1),
+        model,
+        first_seed=args.seed or 0,
+        seconds=args.seconds,
+        defaults=key_values(args.condition, "--condition"),
+        negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
+    )
+
+
+def _earlier_job(earlier: Recipe, source: str) -> Job:
+    return Job(
+        conditioning=earlier.conditioning,
+        negative=earlier.negative_conditioning,
+        seed=earlier.seed,
+        seconds=earlier.seconds,
+        source=source,
+    )
+
+
+def _recipe(
+    loaded: _Loaded,
+    job: Job,
+    sampling: Sampling,
+    steering: Steering,
+    files: dict[str, InputFile],
+    chunked_decode: bool,
+) -> Recipe:
+    assert job.seed is not None
+    assert job.seconds is not None
+    return Recipe(
+        checkpoint=loaded.checkpoint,
+        use_ema=loaded.use_ema,
+        dtype=loaded.dtype,
+        config=loaded.config,
+        conditioning=job.conditioning,
+        negative_conditioning=job.negative,
+        seed=job.seed,
+        seconds=job.seconds,
+        sample_size=sample_size_for(loaded.model, job.seconds),
+        sampling=sampling_values(sampling),
+        pretransform=loaded.pretransform,
+        init_noise_level=steering.init_noise_level if "init_audio" in files else None,
+        inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
+        chunked_decode=chunked_decode,
+        **files,
+    )
+
+
+def _warn(jobs: list[Job], model: DiffusionModel) -> None:
+    unused = unused_keys(jobs, model)
+    if unused:
+        _say(f"warning: the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}")
+    longest, trained = max(job.seconds or 0 for job in jobs), model.sample_size / model.sample_rate
+    if longest > trained + 1e-6:
+        _say(f"warning: {longest:g} s asked, but the model was trained on {trained:g} s: expect worse sound")
+
+
+def _report(rendered: Iterator[Rendered], total: int) -> int:
+    started, sound, skipped, clipped = time.perf_counter(), 0.0, 0, 0
+    for number, item in enumerate(rendered, start=1):
+        print(_line(item, number, total), flush=True)
+        skipped, clipped = skipped + item.skipped, clipped + item.clipped
+        sound += 0.0 if item.skipped else item.seconds
+    took = time.perf_counter() - started
+    summary = f"{total - skipped} rendered, {skipped} already there, {clipped} clipped"
+    if sound > 0:
+        summary += f"; {sound:.1f} s of sound in {took:.1f} s, real-time factor {sound / took:.2f}"
+    print(summary)
+    return 0
+
+
+def _line(item: Rendered, number: int, total: int) -> str:
+    if item.skipped:
+        return f"[{number}/{total}] {item.path}: already there"
+    flag = ", CLIPPED" if item.clipped else ""
+    peak = f"peak {item.peak:.2f}{flag}"
+    return (
+        f"[{number}/{total}] {item.path}: {item.seconds:g} s, {peak}, {item.real_time_factor:.2f} x real time"
+    )
+
+
+def _show_progress(step: int, steps: int) -> None:
+    print(f"\rstep {step}/{steps} ", end="\n" if step >= steps else "", file=sys.stderr, flush=True)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

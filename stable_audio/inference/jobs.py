@@ -1,0 +1,185 @@
+"""What to render: clips with their conditioning, from prompts, a JSONL file or an earlier render."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stable_audio.model import DiffusionModel
+from stable_audio.types import Metadata
+
+_WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip.
+
+    Attributes:
+        conditioning: what the conditioners read. negative: what to steer away from.
+        seed: None = counted up from the first seed of the run.
+        seconds: length of the file; None = what the conditioning or the model says.
+        name: for the file name; source: for messages.
+    """
+
+    conditioning: Metadata
+    negative: Metadata | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    name: str | None = None
+    source: str = "the command line"
+
+
+def read_jobs(path: str | Path) -> list[Job]:
+    """One job per line of a JSONL file.
+
+    A line is a conditioning object, `{"prompt": "...", "seconds_total": 10}`, or wraps one as
+    `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "..."}`,
+    all but the first optional. Empty lines are skipped.
+
+    Raises:
+        ValueError: with file and line.
+    """
+    jobs = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            jobs.append(_parsed(line, f"{path}, line {number}"))
+    if not jobs:
+        raise ValueError(f"{path}: has no lines; write one JSON object with conditioning per line")
+    return jobs
+
+
+def _parsed(line: str, source: str) -> Job:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: is not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{source}: a JSON object is needed, found {type(value).__name__}")
+    if "conditioning" not in value:
+        return Job(conditioning=value, source=source)
+    unknown = sorted(set(value) - set(_WRAPPED))
+    if unknown:
+        raise ValueError(f"{source}: unknown keys {unknown} beside 'conditioning'; allowed: {list(_WRAPPED)}")
+    job = Job(
+        conditioning=value["conditioning"],
+        negative=value.get("negative_conditioning") or None,
+        seed=value.get("seed"),
+        seconds=value.get("seconds"),
+        name=value.get("name"),
+        source=source,
+    )
+    _check_types(job)
+    return job
+
+
+def _check_types(job: Job) -> None:
+    expected: dict[str, tuple[Any, tuple[type, ...]]] = {
+        "conditioning": (job.conditioning, (dict,)),
+        "negative_conditioning": (job.negative, (dict, type(None))),
+        "seed": (job.seed, (int, type(None))),
+        "seconds": (job.seconds, (int, float, type(None))),
+        "name": (job.name, (str, type(None))),
+    }
+    for key, (value, types) in expected.items():
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ValueError(f"{job.source}: '{key}' must be {types[0].__name__}, found {value!r}")
+
+
+def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Every job `count` times; seeds that jobs name themselves count up."""
+    return [
+        replace(job, seed=None if job.seed is None else job.seed + k) for job in jobs for k in range(count)
+    ]
+
+
+def complete(
+    jobs: Sequence[Job],
+    model: DiffusionModel,
+    *,
+    first_seed: int = 0,
+    seconds: float | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    negative: Metadata | None = None,
+) -> list[Job]:
+    """Fill in what jobs leave open and check them all before anything is rendered.
+
+    Args:
+        defaults: conditioning for the keys that a job lacks.
+        negative: for jobs without their own.
+
+    Raises:
+        ValueError: naming every id that some job lacks, and all that the model needs.
+    """
+    done = []
+    for index, job in enumerate(jobs):
+        conditioning = {**(defaults or {}), **job.conditioning}
+        length = _seconds(job, conditioning, model, seconds)
+        job = replace(
+            job,
+            conditioning=_timed(conditioning, model, length),
+            negative=job.negative if job.negative is not None else negative,
+            seed=job.seed if job.seed is not None else first_seed + index,
+            seconds=length,
+        )
+        done.append(job)
+    _check_conditioning(done, model)
+    return done
+
+
+def needed_ids(model: DiffusionModel) -> tuple[str, ...]:
+    """Ids for which every clip has to give a value."""
+    return model.conditioner.ids() if model.conditioner is not None else ()
+
+
+def unused_keys(jobs: Sequence[Job], model: DiffusionModel) -> list[str]:
+    """Conditioning keys that no conditioner reads."""
+    conditioner = model.conditioner
+    read = {*needed_ids(model), *(conditioner.default_keys.values() if conditioner is not None else ())}
+    given = {key for job in jobs for part in (job.conditioning, job.negative or {}) for key in part}
+    return sorted(given - read)
+
+
+def _seconds(job: Job, conditioning: Metadata, model: DiffusionModel, asked: float | None) -> float:
+    whole = model.sample_size / model.sample_rate
+    total = conditioning.get("seconds_total")
+    if job.seconds is not None:
+        found = job.seconds
+    elif asked is not None:
+        found = asked
+    else:
+        found = min(float(total), whole) if isinstance(total, (int, float)) and total > 0 else whole
+    if not (math.isfinite(found) and found > 0):
+        raise ValueError(f"{job.source}: seconds must be above 0, found {found}")
+    return found
+
+
+def _timed(conditioning: Metadata, model: DiffusionModel, seconds: float) -> Metadata:
+    """The two keys that published models use for time follow from the length, unless they are given."""
+    known = {"seconds_start": 0.0, "seconds_total": seconds}
+    ids = needed_ids(model)
+    return {**{key: value for key, value in known.items() if key in ids}, **conditioning}
+
+
+def _check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
+    if model.conditioner is None:
+        return
+    lacking = [(job, ids) for job in jobs if (ids := model.conditioner.missing(job.conditioning))]
+    if not lacking:
+        return
+    described = [
+        f"{key} ({type(model.conditioner.conditioners[key]).__name__})"
+        if key in model.conditioner.conditioners
+        else f"{key} (tensor)"
+        for key in needed_ids(model)
+    ]
+    job, ids = lacking[0]
+    more = f" ({len(lacking)} of {len(jobs)} clips lack something)" if len(jobs) > 1 else ""
+    raise ValueError(
+        f"{job.source}: no value for {', '.join(ids)}{more}. The model needs {', '.join(described)}: give "
+        "--prompt TEXT for 'prompt', --condition KEY=VALUE for others, or --prompts FILE.jsonl for all"
+    )

@@ -1,0 +1,189 @@
+"""Renders jobs to files, batch by batch, skipping what an earlier run has finished."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import save_audio
+from stable_audio.inference.generate import generate
+from stable_audio.inference.jobs import Job
+from stable_audio.inference.recipe import Recipe, finished, write_recipe
+from stable_audio.inference.settings import Sampling
+from stable_audio.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One finished file. clipped: the sound exceeds full scale and the format could not hold it.
+
+    real_time_factor: seconds of sound per second of computation, of its whole batch; None when skipped.
+    """
+
+    path: Path
+    seconds: float
+    peak: float | None
+    clipped: bool
+    real_time_factor: float | None
+
+    @property
+    def skipped(self) -> bool:
+        return self.real_time_factor is None
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Sound that takes part in every clip; see `generate`. Lengths in samples of the model's rate."""
+
+    init_audio: Tensor | None = None
+    init_sample_rate: int | None = None
+    init_noise_level: float = 1.0
+    inpaint_audio: Tensor | None = None
+    inpaint_sample_rate: int | None = None
+    inpaint_spans: Sequence[tuple[float, float]] = ()
+
+    def arguments(self, model: DiffusionModel, sample_size: int) -> dict[str, Any]:
+        """Keyword arguments of `generate`."""
+        found: dict[str, Any] = {}
+        if self.init_audio is not None:
+            found.update(
+                init_audio=self.init_audio,
+                init_sample_rate=self.init_sample_rate,
+                init_noise_level=self.init_noise_level,
+            )
+        if self.inpaint_audio is not None:
+            found.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
+            mask = torch.ones(sample_size)
+            for start, end in self.inpaint_spans:
+                mask[round(start * model.sample_rate) : round(end * model.sample_rate)] = 0
+            found["inpaint_mask"] = mask
+        return found
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where files go and of what kind. subtype: see `save_audio`; overwrite: render finished ones again."""
+
+    folder: Path
+    format: str = "wav"
+    subtype: str | None = None
+    overwrite: bool = False
+    software: dict[str, Any] = field(default_factory=dict)
+
+
+def sample_size_for(model: DiffusionModel, seconds: float) -> int:
+    """Samples to generate for a clip of `seconds`: what the model was trained on, or more if need be."""
+    return max(model.sample_size, round(seconds * model.sample_rate))
+
+
+def render(
+    model: DiffusionModel,
+    jobs: Sequence[Job],
+    recipes: Sequence[Recipe],
+    output: Output,
+    *,
+    sampling: Sampling,
+    steering: Steering = Steering(),
+    batch_size: int = 1,
+    chunked_decode: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Rendered]:
+    """Render completed `jobs`, whose `recipes` go beside the files; yields every file once it is whole.
+
+    Args:
+        progress: called with (step, steps) of the batch that is being sampled.
+    """
+    pending: list[tuple[int, Job, Recipe]] = []
+    for index, (job, recipe) in enumerate(zip(jobs, recipes)):
+        done = None if output.overwrite else finished(output.folder, recipe, output.format)
+        if done is not None:
+            yield Rendered(done, recipe.seconds, None, False, None)
+        else:
+            pending.append((index, job, recipe))
+    # Clips of one batch share their length, and guide away from something or do not.
+    for _, group in groupby(pending, key=lambda p: (p[2].sample_size, p[1].negative is None)):
+        alike = list(group)
+        for start in range(0, len(alike), batch_size):
+            batch = alike[start : start + batch_size]
+            audio, took = _timed_batch(model, batch, sampling, steering, chunked_decode, progress)
+            factor = sum(r.seconds for _, _, r in batch) / took
+            for (index, job, recipe), clip in zip(batch, audio):
+                yield _write(model, index, job, recipe, clip, output, took / len(batch), factor)
+
+
+def _timed_batch(
+    model: DiffusionModel,
+    batch: Sequence[tuple[int, Job, Recipe]],
+    sampling: Sampling,
+    steering: Steering,
+    chunked_decode: bool,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Tensor, float]:
+    """Audio (b c n) of the batch and the seconds that it took."""
+    started = time.perf_counter()
+    size = batch[0][2].sample_size
+    negatives = [job.negative for _, job, _ in batch]
+    audio = generate(
+        model,
+        [job.conditioning for _, job, _ in batch],
+        negative_conditioning=[n for n in negatives if n is not None] or None,
+        seeds=[recipe.seed for _, _, recipe in batch],
+        sample_size=size,
+        steps=sampling.steps,
+        cfg_scale=sampling.cfg_scale,
+        sampler=sampling.sampler,
+        schedule=sampling.schedule,
+        sigma_min=sampling.sigma_min,
+        sigma_max=sampling.sigma_max,
+        rho=sampling.rho,
+        dist_shift=sampling.dist_shift,
+        scale_phi=sampling.scale_phi,
+        cfg_interval=sampling.cfg_interval,
+        sampler_options=sampling.options,
+        chunked_decode=chunked_decode,
+        callback=None if progress is None else lambda info: progress(info.i + 1, info.steps),
+        **steering.arguments(model, size),
+    )
+    return audio, time.perf_counter() - started
+
+
+def _write(
+    model: DiffusionModel,
+    index: int,
+    job: Job,
+    recipe: Recipe,
+    clip: Tensor,
+    output: Output,
+    took: float,
+    factor: float,
+) -> Rendered:
+    clip = clip[:, : round(recipe.seconds * model.sample_rate)]
+    path = output.folder / f"{file_stem(index, job)}_{recipe.digest()[:8]}.{output.format}"
+    saved = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
+    facts = {
+        "file": path.name,
+        "sample_rate": model.sample_rate,
+        "channels": clip.shape[0],
+        "samples": clip.shape[1],
+        "peak": saved.peak,
+        "clipped": saved.clipped,
+        "render_seconds": round(took, 3),
+        "real_time_factor": round(factor, 3),
+    }
+    write_recipe(path.with_suffix(".json"), recipe, facts, output.software)
+    return Rendered(path, recipe.seconds, saved.peak, saved.clipped, factor)
+
+
+def file_stem(index: int, job: Job) -> str:
+    """`0003_warm-pad-in-c`: position, then the job's name or the first text of its conditioning."""
+    texts = [v for v in job.conditioning.values() if isinstance(v, str) and v.strip()]
+    words = re.sub(r"[^\w]+", "-", (job.name or (texts[0] if texts else "clip")).lower()).strip("-")
+    return f"{index:04d}_{words[:40].rstrip('-') or 'clip'}"

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+
+import stable_audio.inference.render as render_module
+from stable_audio.audio.io import read_audio, save_audio
+from stable_audio.cli import main
+from tests.inference import tiny
+
+QUICK = ["--steps", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return tiny.save(tmp_path_factory.mktemp("model"), tiny.config())
+
+
+@pytest.fixture
+def base(files: tuple[Path, Path], tmp_path: Path) -> list[str]:
+    weights, model_file = files
+    return [
+        *["generate", "--ckpt-path", str(weights), "--model-config", str(model_file)],
+        *["--out", str(tmp_path / "out"), *QUICK],
+    ]
+
+
+def _made(folder: Path, suffix: str = "wav") -> list[Path]:
+    return sorted((folder / "out").glob(f"*.{suffix}"))
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def test_prompts_become_files_with_their_recipes(base: list[str], tmp_path: Path, capsys) -> None:
+    arguments = [
+        "--prompt",
+        "bell",
+        "--prompt",
+        "drum",
+        "--seconds",
+        "0.25",
+        "--seed",
+        "7",
+        "--batch-size",
+        "2",
+    ]
+    assert main([*base, *arguments]) == 0
+    made = _made(tmp_path)
+    assert [p.name[:9] for p in made] == ["0000_bell", "0001_drum"]
+    audio, rate = read_audio(made[0])
+    assert (audio.shape, rate) == ((1, 250), tiny.RATE)
+    content = _recipe(made[1])
+    recipe = content["recipe"]
+    assert recipe["conditioning"] == {"prompt": "drum", "seconds_total": 0.25}
+    assert (recipe["seed"], recipe["sampling"]["sampler"], recipe["sampling"]["steps"]) == (8, "euler", 2)
+    assert recipe["config"] == tiny.config()
+    assert content["output"]["samples"] == 250
+    assert "real-time factor" in capsys.readouterr().out
+
+
+def test_a_recipe_renders_the_same_sound_again(base: list[str], tmp_path: Path) -> None:
+    options = [
+        "--negative-prompt",
+        "wind",
+        "--cfg-scale",
+        "3",
+        "--sampler",
+        "dpmpp-3m-sde",
+        "--sigma-max",
+        "20",
+    ]
+    assert main([*base, "--prompt", "bell", "--subtype", "FLOAT", *options]) == 0
+    (first,) = _made(tmp_path)
+    again = tmp_path / "again"
+    recipe = str(first.with_suffix(".json"))
+    assert main(["generate", "--from-json", recipe, "--out", str(again / "out"), "--subtype", "FLOAT"]) == 0
+    (second,) = _made(again)
+    assert second.name == first.name
+    assert torch.equal(read_audio(first)[0], read_audio(second)[0])
+    assert _recipe(second)["digest"] == _recipe(first)["digest"]
+
+
+def test_from_json_takes_no_second_opinion(base: list[str], tmp_path: Path, capsys) -> None:
+    assert main([*base, "--prompt", "bell"]) == 0
+    recipe = str(_made(tmp_path)[0].with_suffix(".json"))
+    assert main(["generate", "--from-json", recipe, "--seed", "3", "--steps", "5"]) == 2
+    assert "--from-json already tells --seed, --steps" in capsys.readouterr().err
+    (tmp_path / "no.json").write_text("{}")
+    assert main(["generate", "--from-json", str(tmp_path / "no.json")]) == 2
+    assert "is not the JSON of a rendered file" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_resumes(base: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": p, "seconds_total": 0.3} for p in ("bell", "drum", "wind", "bell")]
+    prompts.write_text("\n".join(json.dumps(line) for line in lines))
+    command = [*base, "--prompts", str(prompts)]
+    real, calls = render_module.generate, []
+
+    def failing(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(render_module, "generate", failing)
+    assert main(command) == 130
+    assert len(_made(tmp_path)) == 2
+    _made(tmp_path)[1].with_suffix(".json").unlink()  # as if killed between the two files of a clip
+    before = _made(tmp_path)[0].stat().st_mtime_ns
+    monkeypatch.setattr(render_module, "generate", real)
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "3 rendered, 1 already there" in capsys.readouterr().out
+    assert len(_made(tmp_path)) == 4
+    assert _made(tmp_path)[0].stat().st_mtime_ns == before
+    assert main(command) == 0
+    assert "0 rendered, 4 already there" in capsys.readouterr().out
+    assert main([*command, "--overwrite"]) == 0
+    assert "4 rendered, 0 already there" in capsys.readouterr().out
+    assert len(_made(tmp_path)) == 4
+
+
+def test_batch_size_and_order_do_not_change_a_clip(base: list[str], tmp_path: Path) -> None:
+    float_wav = ["--subtype", "FLOAT", "--seconds", "0.2"]
+    assert main([*base, "--prompt", "bell", "--count", "3", "--batch-size", "3", *float_wav]) == 0
+    together = [read_audio(p)[0] for p in _made(tmp_path)]
+    assert main([*base, "--prompt", "bell", "--seed", "2", "--overwrite", *float_wav]) == 0
+    seeds = {_recipe(p)["recipe"]["seed"]: p for p in _made(tmp_path)}
+    assert torch.allclose(read_audio(seeds[2])[0], together[2], atol=1e-5)
+
+
+def test_wrapped_lines_give_each_clip_its_own(base: list[str], tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    line = {"conditioning": {"prompt": "wind"}, "negative_conditioning": {"prompt": "bell"}}
+    extra = {"seed": 99, "seconds": 0.1, "name": "My Clip!"}
+    prompts.write_text(json.dumps({**line, **extra}) + "\n\n" + json.dumps(line) + "\n")
+    assert main([*base, "--prompts", str(prompts), "--seed", "4"]) == 0
+    made = _made(tmp_path)
+    assert made[0].name.startswith("0000_my-clip_")
+    first, second = (_recipe(p)["recipe"] for p in made)
+    assert (first["seed"], first["seconds"], second["seed"], second["seconds"]) == (99, 0.1, 5, 0.64)
+    assert first["negative_conditioning"] == {"prompt": "bell"}
+
+
+def test_longer_than_trained_is_rendered_with_a_warning(base: list[str], tmp_path: Path, capsys) -> None:
+    assert main([*base, "--prompt", "bell", "--seconds", "1.1"]) == 0
+    assert read_audio(_made(tmp_path)[0])[0].shape == (1, 1100)
+    assert "1.1 s asked, but the model was trained on 0.64 s" in capsys.readouterr().err
+
+
+def test_init_audio_and_formats(base: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "source.wav"
+    save_audio(source, 0.5 * torch.sin(torch.arange(640) * 0.1)[None], tiny.RATE)
+    options = ["--init-audio", str(source), "--init-noise-level", "0.02", "--format", "flac"]
+    assert main([*base, "--prompt", "bell", *options]) == 0
+    (made,) = _made(tmp_path, "flac")
+    assert soundfile.info(str(made)).format == "FLAC"
+    recipe = _recipe(made)["recipe"]
+    assert recipe["init_noise_level"] == 0.02
+    assert recipe["init_audio"]["path"] == str(source)
+    found = read_audio(made)[0][0]
+    correlation = torch.corrcoef(torch.stack([found, read_audio(source)[0][0]]))[0, 1]
+    assert correlation > 0.95
+
+
+def test_clipping_is_told_not_hidden(base: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(render_module, "generate", lambda *a, **k: torch.full((1, 1, k["sample_size"]), 1.7))
+    assert main([*base, "--prompt", "bell"]) == 0
+    assert "peak 1.70, CLIPPED" in capsys.readouterr().out
+    output = _recipe(_made(tmp_path)[0])["output"]
+    assert output["clipped"] is True
+    assert output["peak"] == pytest.approx(1.7)
+
+
+def test_inpainting_from_the_command_line(tmp_path: Path) -> None:
+    weights, model_file = tiny.save(tmp_path / "model", tiny.config(inpaint=True))
+    source = tmp_path / "source.wav"
+    save_audio(source, torch.full((1, 640), 0.5), tiny.RATE)
+    command = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file), "--prompt", "bell"]
+    command += ["--out", str(tmp_path / "out"), *QUICK, "--inpaint-audio", str(source)]
+    assert main([*command, "--inpaint", "0.1", "0.2", "--inpaint", "0.4", "0.5"]) == 0
+    recipe = _recipe(_made(tmp_path)[0])["recipe"]
+    assert recipe["inpaint_seconds"] == [[0.1, 0.2], [0.4, 0.5]]
+    assert main([*command, "--inpaint", "0.3", "0.2"]) == 2
+
+
+def test_unconditional_models_need_no_prompt(tmp_path: Path) -> None:
+    weights, model_file = tiny.save(tmp_path / "model", tiny.uncond_config())
+    command = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file)]
+    assert main([*command, "--out", str(tmp_path / "out"), *QUICK, "--count", "2", "--seed", "5"]) == 0
+    assert [_recipe(p)["recipe"]["seed"] for p in _made(tmp_path)] == [5, 6]
+    assert main([*command, "--prompt", "bell"]) == 2
+
+
+def test_a_checkpoint_of_its_own_is_enough(tmp_path: Path) -> None:
+    from stable_audio.checkpoints import save_inference_file
+
+    path = tmp_path / "model.safetensors"
+    save_inference_file(path, tiny.build(tiny.config()).state_dict(), tiny.config())
+    assert (
+        main(
+            ["generate", "--ckpt-path", str(path), "--prompt", "bell", "--out", str(tmp_path / "out"), *QUICK]
+        )
+        == 0
+    )
+    assert len(_made(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "no value for prompt. The model needs prompt (ListConditioner), seconds_total (Number",
+        ),
+        (["--prompt", "bell", "--sampler", "dpmp"], "did you mean 'dpmpp'"),
+        (["--prompt", "bell", "--count", "0"], "--count must be at least 1, found 0"),
+        (["--prompt", "bell", "--condition", "note"], "--condition needs KEY=VALUE, found 'note'"),
+        (["--prompt", "bell", "--seconds", "-1"], "seconds must be above 0, found -1"),
+        (["--prompt", "bell", "--init-audio", "nowhere.wav"], "nowhere.wav"),
+        (["--prompt", "bell", "--init-noise-level", "0.5"], "--init-noise-level needs --init-audio"),
+        (["--prompt", "bell", "--inpaint", "0", "1"], "--inpaint needs --inpaint-audio"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_are_named(base: list[str], arguments: list[str], message: str, capsys) -> None:
+    assert main([*base, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prompt": "bell"}\n{"prompt": ', "line 2: is not JSON"),
+        ("[1]", "line 1: a JSON object is needed, found list"),
+        ('{"conditioning": {}, "prompt": "bell"}', "unknown keys ['prompt'] beside 'conditioning'"),
+        ('{"conditioning": {"prompt": "bell"}, "seed": "x"}', "'seed' must be int, found 'x'"),
+        ("\n", "has no lines"),
+        ('{"prompt": "bell"}\n{"seconds_total": 1}', "line 2: no value for prompt (1 of 2 clips"),
+    ],
+)
+def test_mistakes_in_prompt_files_are_named(
+    base: list[str], tmp_path: Path, text: str, message: str, capsys
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(text)
+    assert main([*base, "--prompts", str(prompts)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_that_nothing_reads_are_told(base: list[str], capsys) -> None:
+    assert main([*base, "--prompt", "bell", "--condition", "tempo=120"]) == 0
+    assert "the model does not read tempo; it reads prompt, seconds_total" in capsys.readouterr().err
+
+
+def test_no_model(capsys) -> None:
+    assert main(["generate", "--prompt", "bell"]) == 2
+    assert "give --ckpt-path" in capsys.readouterr().err
