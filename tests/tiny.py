@@ -57,6 +57,27 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "context_features": 4,
         "context_channels": [1, 2],
     },
+    "unet": {
+        "io_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "groups": 2,
+        "attention": [False, True],
+        "attention_options": {"heads": 2, "groups": 2, "feed_forward": 1, "rope": True, "qk_norm": True},
+        "time": {"dim": 6, "hidden": 8},
+        "cross_attn": {"dim": 5},
+        "global_cond": {"dim": 4},
+        "prepend": {"dim": 3},
+        "input_concat": {"dim": 2},
+    },
+    "mlp": {
+        "io_channels": 2,
+        "width": 6,
+        "depth": 1,
+        "global_cond_dim": 4,
+        "input_concat_dim": 3,
+    },
 }
 
 UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
@@ -80,6 +101,14 @@ UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
         "attention_heads": 2,
         "resnet_groups": 2,
     },
+    "unet": {
+        "io_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "groups": 2,
+    },
+    "mlp": {"io_channels": 2, "width": 6, "depth": 1},
 }
 
 CONDITIONERS: dict[str, dict[str, Any]] = {
@@ -98,6 +127,119 @@ CONDITIONER_VALUES: dict[str, list[Any]] = {
     "clip_text": ["kick", "a bell", ""],
 }
 
+ENCODERS: dict[str, dict[str, Any]] = {
+    # name in stable_audio.pretransforms.ENCODERS: constructor keywords; 2 channels to 4 features, ratio 8
+    # (autoencoder_kl: images)
+    "oobleck": {
+        "in_channels": 2,
+        "channels": 4,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "use_snake": True,
+    },
+    "dac": {"in_channels": 2, "latent_dim": 4, "d_model": 4, "strides": [2, 4]},
+    "seanet": {"channels": 2, "dimension": 4, "n_filters": 2, "ratios": [2, 4], "lstm": 1},
+    "taae": {
+        "in_channels": 2,
+        "channels": 8,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "transformer_depths": [1, 1],
+        "use_snake": True,
+    },
+    "same": {
+        "in_channels": 2,
+        "channels": 8,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "transformer_depths": [2, 1],
+        "chunk_size": 4,
+        "dim_heads": 8,
+    },
+    "autoencoder_kl": {
+        "in_channels": 2,
+        "latent_dim": 4,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+    },
+}
+
+DECODERS: dict[str, dict[str, Any]] = {
+    # name in stable_audio.pretransforms.DECODERS: constructor keywords; 4 features to 2 channels, ratio 8
+    "oobleck": {
+        "out_channels": 2,
+        "channels": 4,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "use_snake": True,
+    },
+    "dac": {"out_channels": 2, "latent_dim": 4, "channels": 16, "rates": [4, 2]},
+    "seanet": {"channels": 2, "dimension": 4, "n_filters": 2, "ratios": [4, 2], "lstm": 1},
+    "taae": {
+        "out_channels": 2,
+        "channels": 8,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "transformer_depths": [1, 1],
+        "use_snake": True,
+    },
+    "same": {
+        "out_channels": 2,
+        "channels": 8,
+        "latent_dim": 4,
+        "c_mults": [1, 2],
+        "strides": [2, 4],
+        "transformer_depths": [2, 1],
+        "chunk_size": 4,
+        "dim_heads": 8,
+        "sinusoidal_blocks": [1],
+    },
+    "autoencoder_kl": {
+        "out_channels": 2,
+        "latent_dim": 4,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+    },
+}
+
+BOTTLENECKS: dict[str, dict[str, Any]] = {
+    # name in stable_audio.pretransforms.BOTTLENECKS: constructor keywords; 4 latent channels
+    "vae": {},
+    "gaussian": {},
+    "tanh": {"scale": 2.0},
+    "l2_norm": {},
+    "wasserstein": {"noise_augment_dim": 1},
+    "softnorm": {"dim": 4, "auto_scale": True, "noise_regularize": True, "noise_augment_dim": 1},
+    "rvq": {"dim": 4, "codebook_size": 16, "num_quantizers": 3},
+    "rvq_vae": {"dim": 4, "codebook_size": 16, "num_quantizers": 2},
+    "dac_rvq": {"input_dim": 4, "n_codebooks": 3, "codebook_size": 16, "codebook_dim": 2},
+    "dac_rvq_vae": {"input_dim": 4, "n_codebooks": 2, "codebook_size": 16, "codebook_dim": 2},
+    "fsq": {"levels": [8, 5, 5], "dim": 4},
+    "dithered_fsq": {"dim": 4, "levels": 5, "num_codebooks": 2},
+}
+
 PRETRANSFORMS: dict[str, dict[str, Any]] = {
-    # name in stable_audio.pretransforms.PRETRANSFORMS: constructor keywords or config
+    # name in stable_audio.pretransforms.PRETRANSFORMS: constructor keywords or config. dac_pretrained has
+    # none: it needs weights on disk.
+    "autoencoder": {
+        "encoder": {"type": "oobleck", "config": {**ENCODERS["oobleck"], "latent_dim": 8}},
+        "decoder": {"type": "oobleck", "config": DECODERS["oobleck"]},
+        "bottleneck": {"type": "vae"},
+        "latent_dim": 4,
+        "downsampling_ratio": 8,
+        "io_channels": 2,
+    },
+    "patched": {"channels": 2, "patch_size": 4},
+    "wavelet": {"channels": 2, "levels": 2, "wavelet": "bior4.4"},
+    "pqmf": {"channels": 2, "num_bands": 4, "attenuation": 60},
+    "mdct": {"channels": 2, "bands": 4},
+    "spectrogram": {"channels": 2, "n_fft": 30, "hop_length": 8},
+    "mel_spectrogram": {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "n_mels": 8, "iterations": 2},
 }

@@ -48,7 +48,8 @@ def in_chunks(
     if frames <= chunk_size:
         return fn(x)
     starts = chunk_starts(frames, chunk_size, chunk_size - overlap)
-    trim, half_fade = (overlap // 2) * out_per_frame, crossfade * out_per_frame // 2
+    trim = (overlap // 2) * out_per_frame
+    half_fade = min(crossfade * out_per_frame // 2, trim)
     parts: list[Tensor] = []
     current, current_start = fn(x[..., : chunk_size * in_per_frame]), 0
     for start in starts[1:]:
