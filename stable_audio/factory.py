@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from stable_audio.conditioning import MultiConditioner, SlotWiring
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.config.diffusion import SLOT_KEYS, ConditioningSection, DiffusionKeys, DiffusionSection
 from stable_audio.config.leaf import arguments
 from stable_audio.config.parts import (
+    build_autoencoder,
     build_backbone,
     build_conditioner,
     build_pretransform,
@@ -21,6 +23,7 @@ from stable_audio.config.parts import (
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.model import DiffusionModel
+from stable_audio.pretransforms import Autoencoder
 from stable_audio.types import Slot
 
 
@@ -113,8 +116,15 @@ def build_conditioning(section: ConditioningSection | None) -> MultiConditioner 
     )
 
 
-BUILDERS = {
+def build_autoencoder_model(config: ModelConfig) -> Autoencoder:
+    """`autoencoder`."""
+    return build_autoencoder(config.model, sample_rate=config.sample_rate)
+
+
+BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "diffusion_cond": build_cond,
     "diffusion_cond_inpaint": build_cond,
     "diffusion_uncond": build_uncond,
+    "autoencoder": build_autoencoder_model,
 }
+"""`model_type` -> builder."""

@@ -13,15 +13,17 @@ from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import Conditioner
 from stable_audio.config.diffusion import AnyBackbone, AnyConditioner, UncondModel
 from stable_audio.config.parts import (
+    build_autoencoder,
     build_backbone,
     build_conditioner,
     build_pretransform,
     build_uncond_backbone,
     on_meta,
 )
+from stable_audio.config.pretransform import AutoencoderModel
 from stable_audio.config.pretransform import Pretransform as PretransformType
 from stable_audio.config.problems import Loc, Problem, json_path
-from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms import Autoencoder, Pretransform
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Facts:
     """
 
     backbone: Backbone | None = None
+    autoencoder: Autoencoder | None = None
     pretransform: Pretransform | None = None
     conditioners: dict[str, Conditioner] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -47,13 +50,18 @@ def gather(data: Mapping[str, Any]) -> Facts:
     facts, model = Facts(), data.get("model")
     if not isinstance(model, dict):
         return facts
+    if data.get("model_type") == "autoencoder":
+        facts.autoencoder = _try(facts, ("model",), model, AutoencoderModel, build_autoencoder)
+        return facts
     if data.get("model_type") == "diffusion_uncond":
-        facts.backbone = _try(facts, ("model",), model, UncondModel, build_uncond_backbone)
+        loc: Loc = ("model", "config")
+        facts.backbone = _try(facts, loc, model, UncondModel, build_uncond_backbone)
     else:
-        diffusion = model.get("diffusion")
-        facts.backbone = _try(facts, ("model", "diffusion"), diffusion, AnyBackbone, build_backbone)
+        loc = ("model", "diffusion", "config")
+        facts.backbone = _try(facts, loc, model.get("diffusion"), AnyBackbone, build_backbone)
     section = model.get("pretransform")
-    facts.pretransform = _try(facts, ("model", "pretransform"), section, PretransformType, build_pretransform)
+    loc = ("model", "pretransform", "config")
+    facts.pretransform = _try(facts, loc, section, PretransformType, build_pretransform)
     _gather_conditioners(facts, model.get("conditioning"))
     return facts
 
@@ -63,7 +71,7 @@ def _gather_conditioners(facts: Facts, conditioning: Any) -> None:
         return
     cond_dim = conditioning.get("cond_dim")
     for index, entry in enumerate(conditioning["configs"]):
-        loc = ("model", "conditioning", "configs", index)
+        loc = ("model", "conditioning", "configs", index, "config")
         if isinstance(cond_dim, int) and cond_dim > 0:
             made = _try(facts, loc, entry, AnyConditioner, lambda e: build_conditioner(e, cond_dim=cond_dim))
             if made is not None:
@@ -80,7 +88,7 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
         return on_meta(build, section)
     # A constructor may fail in any way on values that its types allow; each must become one sentence.
     except Exception as error:
-        facts.problems.append(Problem(json_path((*loc, "config")), _sentence(error)))
+        facts.problems.append(Problem(json_path(loc), _sentence(error)))
         return None
 
 

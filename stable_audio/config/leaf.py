@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from torch import nn
 
 
 class Section(BaseModel):
@@ -46,7 +47,7 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)  # type: ignore[misc]
     documented = _documented_arguments(inspect.getdoc(cls) or "")
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
+    for name, parameter in _parameters(cls).items():
         if name in hidden:
             continue
         annotation = _json_type(hints.get(name), f"{cls.__name__}({name}=...)")
@@ -72,6 +73,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return value
+
+
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+    """Arguments of the constructor; none for a class that has no constructor of its own."""
+    if cls.__init__ in (nn.Module.__init__, object.__init__):
+        return {}
+    return inspect.signature(cls).parameters
 
 
 def _default(parameter: inspect.Parameter) -> Any:

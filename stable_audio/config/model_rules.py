@@ -120,7 +120,11 @@ def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
 def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """A training clip is a whole number of latent frames, and those a whole number of backbone steps."""
     size, facts = ctx.data.get("sample_size"), ctx.facts
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0 or facts.backbone is None:
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        return
+    if facts.autoencoder is not None:
+        yield from _whole_latents(size, facts.autoencoder.downsampling_ratio)
+    if facts.backbone is None:
         return
     if ctx.get("model", "pretransform") is not None and facts.pretransform is None:
         return
@@ -138,6 +142,12 @@ def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
         )
 
 
+def _whole_latents(size: int, ratio: int) -> Iterator[tuple[Loc, str]]:
+    if size % ratio:
+        message = f"found {size}, which is not a multiple of downsampling_ratio {ratio}"
+        yield ("sample_size",), f"{message}; use {max(size // ratio, 1) * ratio}"
+
+
 def conditioners_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of conditioners that no slot lists."""
     wired = {name for slot in SLOT_KEYS for name in ctx.slot_ids(slot)}
@@ -150,6 +160,8 @@ def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of audio_channels that the model does not have."""
     given, facts = ctx.data.get("audio_channels"), ctx.facts
     if ctx.get("training", "pre_encoded"):
+        return
+    if facts.autoencoder is not None:
         return
     part = facts.pretransform if ctx.get("model", "pretransform") is not None else facts.backbone
     if isinstance(given, int) and part is not None and part.io_channels != given:

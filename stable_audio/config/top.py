@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from stable_audio.config.autoencoder import AutoencoderTraining
 from stable_audio.config.diffusion import CondModel, UncondModel
 from stable_audio.config.leaf import Section
-from stable_audio.config.pretransform import Positive
+from stable_audio.config.pretransform import AutoencoderModel, Positive
 from stable_audio.config.training import CondTraining, UncondTraining
 
 
@@ -52,8 +53,17 @@ class DiffusionUncondConfig(ModelConfig):
     training: UncondTraining | None = None
 
 
+class AutoencoderConfig(ModelConfig):
+    """An autoencoder, to be trained or to be used as it is."""
+
+    model_type: Literal["autoencoder"]
+    model: AutoencoderModel
+    training: AutoencoderTraining | None = None
+
+
 MODEL_TYPES: dict[str, type[ModelConfig]] = {
     "diffusion_cond": DiffusionCondConfig,
     "diffusion_cond_inpaint": DiffusionInpaintConfig,
     "diffusion_uncond": DiffusionUncondConfig,
+    "autoencoder": AutoencoderConfig,
 }

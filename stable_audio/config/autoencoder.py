@@ -1,0 +1,133 @@
+"""`training` sections of autoencoders."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stable_audio.config.leaf import Section
+from stable_audio.config.pretransform import Positive
+from stable_audio.config.training import OptimizerSection
+
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class AutoencoderOptimizers(Section):
+    """`optimizer_configs` of autoencoders."""
+
+    autoencoder: OptimizerSection
+    discriminator: OptimizerSection | None = Field(default=None, description="default: as the autoencoder's")
+
+
+class LossSection(Section):
+    """What the loss sections share. `type` names what the section already says, so it is not needed."""
+
+    type: str | None = None
+    decay: float = Field(default=1.0, gt=0, le=1, description="the weight shrinks by it at every use")
+
+
+class DiscriminatorWeights(Section):
+    """Weights of the adversarial terms."""
+
+    adversarial: Weight = 0.1
+    feature_matching: Weight = 5.0
+
+
+class DiscriminatorSection(Section):
+    """Adversarial training."""
+
+    type: Literal["encodec", "oobleck", "dac"]
+    config: dict[str, Any] = Field(default={}, description="keywords of the discriminator")
+    weights: DiscriminatorWeights = DiscriminatorWeights()
+
+
+class SpectralWeights(Section):
+    """Weight of the multi-resolution STFT loss."""
+
+    mrstft: Weight = 1.0
+
+
+class SpectralSection(LossSection):
+    """Multi-resolution STFT loss."""
+
+    config: dict[str, Any] = Field(default={}, description="keywords of the loss")
+    weights: SpectralWeights = SpectralWeights()
+
+
+class TimeWeights(Section):
+    """Weights of the sample-by-sample terms."""
+
+    l1: Weight = 0.0
+    l2: Weight = 0.0
+
+
+class TimeSection(LossSection):
+    """Sample-by-sample loss."""
+
+    config: dict[str, Any] = Field(default={}, description="not needed")
+    weights: TimeWeights = TimeWeights()
+
+
+class BottleneckLossSection(LossSection):
+    """Terms of the bottleneck, by the name it gives them: kl, mmd, quantizer_loss, ..."""
+
+    weights: dict[str, Weight] = Field(default={})
+
+
+class MelWeights(Section):
+    """Weight of the multi-resolution mel loss."""
+
+    mrmel: Weight = 1.0
+
+
+class MelSection(LossSection):
+    """Multi-resolution mel loss."""
+
+    config: dict[str, Any] = Field(default={}, description="keywords of the loss")
+    weights: MelWeights = MelWeights()
+
+
+class AutoencoderLosses(Section):
+    """`loss_configs` of autoencoders; a section that is absent adds nothing."""
+
+    discriminator: DiscriminatorSection | None = None
+    spectral: SpectralSection | None = None
+    time: TimeSection | None = None
+    bottleneck: BottleneckLossSection | None = None
+    mrmel: MelSection | None = None
+
+
+class AutoencoderDemoSection(Section):
+    """Original beside reconstruction, during training."""
+
+    demo_every: Positive = Field(default=2000, description="steps between demos")
+    max_demos: Positive = Field(default=8, description="clips of a demo")
+
+
+class AutoencoderTraining(Section):
+    """`training` of `autoencoder`."""
+
+    learning_rate: float | None = Field(default=None, gt=0, description="of AdamW, for both networks")
+    optimizer_configs: AutoencoderOptimizers | None = None
+    use_ema: bool = Field(default=False, description="average the weights")
+    warmup_steps: int = Field(default=0, ge=0, description="steps before adversarial training")
+    warmup_mode: Literal["adv", "full"] = Field(
+        default="adv",
+        description="what warm-up leaves out: the adversarial terms, or all of adversarial training",
+    )
+    encoder_freeze_on_warmup: bool = Field(
+        default=False, description="freeze the encoder once warm-up is over"
+    )
+    clip_grad_norm: Weight = Field(default=0.0, description="0 = no clipping")
+    loss_configs: AutoencoderLosses | None = None
+    eval_loss_configs: dict[str, dict[str, Any]] = Field(default={}, description="metrics of validation")
+    force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
+    latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
+    decoder_finetune: bool = Field(default=False, description="train the decoder only")
+    teacher_model: dict[str, Any] | None = Field(default=None, description="model file of a teacher")
+    teacher_model_ckpt: str | None = Field(default=None, description="its weights")
+    pre_encoded: Literal[False] = False
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    demo: AutoencoderDemoSection | None = None
