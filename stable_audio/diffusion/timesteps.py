@@ -100,6 +100,9 @@ TIMESTEP_SAMPLERS: dict[str, type[TimestepSampler]] = {
 }
 
 
+_LONGEST = 2**30  # points that one Sobol sequence has
+
+
 class Timesteps:
     """The stream of t for one training run: distribution, then shift, then one-shot replacement.
 
@@ -134,8 +137,8 @@ class Timesteps:
         self.p_one_shot = p_one_shot
         self._rank = rank
         self._world_size = world_size
-        self._seed = seed
-        self._sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=seed)
+        self._seed, self._round = seed, 0
+        self._sobol = self._sequence()
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, n: int, *, length: int | None = None) -> Tensor:
@@ -156,19 +159,27 @@ class Timesteps:
     def _draw(self, n: int) -> Tensor:
         if self.sampler.base == "normal":
             return torch.randn(n, generator=self._generator)
+        if self._sobol.num_generated + n > _LONGEST:
+            self._round += 1
+            self._sobol = self._sequence()
         return self._sobol.draw(n, dtype=torch.float32).squeeze(-1)
+
+    def _sequence(self) -> torch.quasirandom.SobolEngine:
+        """The sequence of this round; the next one, scrambled anew, follows when it is used up."""
+        return torch.quasirandom.SobolEngine(1, scramble=True, seed=self._seed + self._round)
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream; the same on every rank."""
         return {
             "seed": self._seed,
+            "round": self._round,
             "sobol": int(self._sobol.num_generated),
             "generator": self._generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
-        self._seed = int(state["seed"])
-        self._sobol = torch.quasirandom.SobolEngine(1, scramble=True, seed=self._seed)
+        self._seed, self._round = int(state["seed"]), int(state.get("round", 0))
+        self._sobol = self._sequence()
         self._sobol.fast_forward(int(state["sobol"]))
         self._generator.set_state(state["generator"].cpu())

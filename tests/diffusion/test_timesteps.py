@@ -81,6 +81,16 @@ def test_ranks_share_out_what_one_process_would_see(name: str) -> None:
         assert torch.equal(alone(8), torch.cat([r(4) for r in ranks]))
 
 
+def test_a_used_up_sequence_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stable_audio.diffusion.timesteps._LONGEST", 16)
+    stream = Timesteps(Uniform(), seed=1)
+    blocks = [stream(16) for _ in range(3)]
+    assert not torch.equal(blocks[0], blocks[1])
+    resumed = Timesteps(Uniform(), seed=7)
+    resumed.load_state_dict(stream.state_dict())
+    assert torch.equal(stream(16), resumed(16))
+
+
 def test_one_shot_share() -> None:
     t = Timesteps(Uniform(), p_one_shot=0.25, seed=0)(8000)
     assert float((t == 1).float().mean()) == pytest.approx(0.25, abs=0.02)
