@@ -52,6 +52,7 @@ class Run:
     module: TrainingModule
     data: RunData
     trainer: pl.Trainer
+    scalars: LogScalars
     checkpoints: Checkpoints
     demos: RenderDemos | None
     logger: RunLogger
@@ -142,7 +143,20 @@ def assemble(
         callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
     callbacks.append(ResumeClock(scalars))
     trainer.callbacks.extend(c for c in callbacks if c is not None)
-    return Run(config, options, module, data, trainer, checkpoints, demos, logger, io, stop, resume)
+    return Run(
+        config=config,
+        options=options,
+        module=module,
+        data=data,
+        trainer=trainer,
+        scalars=scalars,
+        checkpoints=checkpoints,
+        demos=demos,
+        logger=logger,
+        io=io,
+        stop=stop,
+        resume=resume,
+    )
 
 
 def _resume(options: RunOptions) -> tuple[Path | None, int]:

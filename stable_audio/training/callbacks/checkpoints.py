@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ class Checkpoints(StepCallback):
     stream of random numbers, and the config: a run that continues from it does what the unbroken run
     would have done. The inference file (`.safetensors`) holds what generation needs.
 
+    Attributes:
+        seconds: how long the last one took to write.
+
     Args:
         folder: of the run. config: the model config. every: steps; 0 = only at the end.
         keep: number of step checkpoints that stay, -1 = all.
-        save_on_exit: write one more when training ends between two checkpoints.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Checkpoints(StepCallback):
         self.folder, self.config = Path(folder), dict(config)
         self.data, self.io = data, io
         self.every, self.keep = every, keep
-        self.resumed_seed: int | None = None
+        self.seconds = 0.0
         self._saved_at = -1
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
@@ -65,7 +68,7 @@ class Checkpoints(StepCallback):
 
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """Write the checkpoint of the present step. Every process must call it."""
-        step = trainer.global_step
+        step, began = trainer.global_step, time.monotonic()
         target = self.folder / "checkpoints" / f"step={step:08d}.ckpt"
         trainer.save_checkpoint(target, weights_only=False)
         self._saved_at = step
@@ -74,6 +77,7 @@ class Checkpoints(StepCallback):
         try:
             self._publish(target, module, step)
             self._prune()
+            self.seconds = time.monotonic() - began
         except OSError as error:
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({error})"
             log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)

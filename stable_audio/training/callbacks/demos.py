@@ -30,7 +30,7 @@ class RenderDemos(StepCallback):
     turned down. The random state of the run is not touched.
 
     Attributes:
-        failure: why the last demo failed, or None.
+        failure: why the last demo failed, or None. seconds: how long it took.
 
     Args:
         folder: of the run. every: steps.
@@ -41,6 +41,7 @@ class RenderDemos(StepCallback):
         self.renderer, self.logger = renderer, logger
         self.folder, self.every = Path(folder) / "demos", every
         self.failure: str | None = None
+        self.seconds = 0.0
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every == 0 and trainer.is_global_zero:
@@ -62,7 +63,8 @@ class RenderDemos(StepCallback):
             self.failure = f"{type(error).__name__}: {error}"
             log.exception("the demo of step %d failed; training goes on", step)
         else:
-            log.info("demo of step %d in %.1f s: %s", step, time.monotonic() - began, self.folder)
+            self.seconds = time.monotonic() - began
+            log.info("demo of step %d in %.1f s: %s", step, self.seconds, self.folder)
 
     def _write(self, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"

@@ -54,6 +54,11 @@ class Validate(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        # Now, so that a mistake in the dataset file shows before the first step.
+        self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every:
             return
@@ -67,8 +72,7 @@ class Validate(StepCallback):
             self._keep_best(module, step)
 
     def _means(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, Any]:
-        if self._loader is None:
-            self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+        assert self._loader is not None
         window, device = Window(), module.device
         averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
         # What draws from the global generators starts from the same place at every validation.

@@ -1,0 +1,105 @@
+"""One real step, one demo, one save, one reload: nothing known at step 0 shall end a run at step 2000."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio.checkpoints import load_model
+from stable_audio.config import ModelConfig
+from stable_audio.training.demos import DiffusionDemos
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+from stable_audio.training.trainer import Run, assemble
+
+DEMO_STEPS = 2
+
+
+def rehearse(
+    config: ModelConfig,
+    dataset: Mapping[str, Any],
+    *,
+    batch_size: int = 1,
+    accelerator: str = "auto",
+) -> dict[str, Any]:
+    """Train one step of a config on a dataset in a temporary folder; nothing of it stays.
+
+    The demo renders every prompt of the config with two sampling steps. A learned pretransform has random
+    weights here.
+
+    Returns:
+        seconds per part, the loss, peak memory in bytes.
+
+    Raises:
+        TrainingError, CheckpointError, DataError and what the parts raise: why a run would fail.
+    """
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        began = time.perf_counter()
+        run = assemble(config, dataset, _options(Path(folder), batch_size, accelerator))
+        built = time.perf_counter()
+        _prepare_demo(run)
+        run.start()
+        trained = time.perf_counter()
+        if run.demos is not None and run.demos.failure is not None:
+            raise TrainingError(f"the demo fails: {run.demos.failure}")
+        loss = run.scalars.latest["train/loss"]
+        _reload(run)
+        return {
+            "batch_size": batch_size,
+            "loss": round(loss, 6),
+            "build_seconds": round(built - began, 3),
+            "step_seconds": round(1 / run.scalars.latest["speed/steps_per_second"], 3),
+            "demo_seconds": round(run.demos.seconds, 3) if run.demos is not None else None,
+            "save_seconds": round(run.checkpoints.seconds, 3),
+            "reload_seconds": round(time.perf_counter() - trained, 3),
+            **_peak_memory(),
+        }
+
+
+def _options(folder: Path, batch_size: int, accelerator: str) -> RunOptions:
+    return RunOptions(
+        name="rehearsal",
+        save_dir=str(folder),
+        batch_size=batch_size,
+        num_workers=0,
+        max_steps=1,
+        checkpoint_every=1,
+        logger="none",
+        accelerator=accelerator,
+        devices="1",
+        allow_untrained_pretransform=True,
+        progress=False,
+    )
+
+
+def _prepare_demo(run: Run) -> None:
+    if run.demos is None:
+        return
+    run.demos.every = 1
+    if isinstance(run.demos.renderer, DiffusionDemos):
+        run.demos.renderer.steps = DEMO_STEPS
+
+
+def _reload(run: Run) -> None:
+    """The inference file must give back the weights that were saved."""
+    model, _ = load_model(run.options.folder / "last.safetensors")
+    stored, expected = model.state_dict(), run.module.inference_tensors()
+    wrong = [k for k, v in expected.items() if not torch.equal(stored[k], v.cpu())]
+    if wrong:
+        raise TrainingError(f"the saved weights do not come back: {', '.join(wrong[:5])}")
+
+
+def _peak_memory() -> dict[str, int]:
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        found["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return found

@@ -1,0 +1,295 @@
+"""Whole runs: files, logs, demos, validation, limits, faults."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.audio.io import read_audio
+from stable_audio.checkpoints import load_model, read_checkpoint
+from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training import demos as demos_module
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=5, checkpoint_every=2, keep=2)
+    assert run.start() == 0
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+    assert kept == ["step=00000004.ckpt", "step=00000005.ckpt"]
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))) == 2
+    assert not list((tmp_path / "run").rglob("*.partial*"))
+    content = load_torch_file(tmp_path / "run" / "last.ckpt")
+    assert content["stable_audio"]["step"] == 5
+    assert content["model_config"] == tiny_config()
+
+
+def test_the_inference_file_holds_the_average(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=6)
+    run.start()
+    stored = read_checkpoint(tmp_path / "run")
+    assert stored.weights == "ema"
+    assert stored.config == tiny_config()
+    for key, value in run.module.ema.average.items():  # type: ignore[union-attr]
+        assert torch.equal(stored.tensors[key], value)
+    model, config = load_model(tmp_path / "run")
+    assert config.sample_rate == 4000
+    assert not model.training
+    online, _ = load_model(tmp_path / "run" / "last.ckpt", use_ema=False)
+    trained = run.module.model.state_dict()
+    assert all(torch.equal(v, trained[k]) for k, v in online.state_dict().items())
+    from_ckpt, _ = load_model(tmp_path / "run" / "last.ckpt")
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in from_ckpt.state_dict().items())
+
+
+def test_what_is_logged(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(log_loss_info=True), max_steps=4, gradient_clip_val=0.01).start()
+    rows = _rows(tmp_path / "run")
+    assert [r["step"] for r in rows] == ["1", "2", "3", "4"]
+    for row in rows:
+        assert float(row["train/loss"]) == float(row["train/mse_loss"]) > 0
+        assert float(row["train/lr"]) == 1e-3
+        assert float(row["train/grad_norm"]) > 0.01
+        assert float(row["speed/audio_seconds_per_second"]) > 0
+        assert 0 <= float(row["speed/data_wait_share"]) <= 1
+    buckets = [k for k in rows[0] if k.startswith("model/loss_all_")]
+    assert buckets
+    assert {f"model/loss_all_0.{i}" for i in range(10)} >= set(buckets)
+
+
+def test_log_every_averages(tmp_path: Path) -> None:
+    tiny_run(tmp_path, name="each", max_steps=4).start()
+    tiny_run(tmp_path, name="pairs", max_steps=4, log_every=2).start()
+    each = [float(r["train/loss"]) for r in _rows(tmp_path / "each")]
+    pairs = [float(r["train/loss"]) for r in _rows(tmp_path / "pairs")]
+    assert pairs == pytest.approx([(each[0] + each[1]) / 2, (each[2] + each[3]) / 2], rel=1e-5)
+
+
+def test_accumulation_counts_steps_not_batches(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=3, accum_batches=2)
+    run.start()
+    assert run.module.position == 6
+    assert [r["step"] for r in _rows(tmp_path / "run")] == ["1", "2", "3"]
+
+
+class _Sources(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [v or "" for k, v in attrs if k in ("src", "href")]
+
+
+def _links(page: Path) -> list[str]:
+    parser = _Sources()
+    parser.feed(page.read_text())
+    return parser.found
+
+
+def test_demos(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run = tiny_run(tmp_path, tiny_config(demo=demo_section()), max_steps=4)
+    run.start()
+    assert run.demos is not None
+    assert run.demos.failure is None
+    pages = tmp_path / "run" / "demos"
+    for step in (2, 4):
+        folder = pages / f"step_{step:08d}"
+        wavs = sorted(p.name for p in folder.glob("*.wav"))
+        assert wavs == [f"demo_{i:03d}_cfg_{s}.wav" for i in (0, 1) for s in (1, 3)]
+        audio, rate = read_audio(folder / wavs[0])
+        assert (audio.shape, rate) == ((1, 1024), 4000)
+        assert (folder / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+    for page in (pages / "index.html", pages / "step_00000002" / "index.html"):
+        links = _links(page)
+        assert any(link.endswith(".wav") for link in links)
+        # It must work from a disk, without a network.
+        assert all((page.parent / link).exists() for link in links)
+
+
+def test_demos_are_the_averaged_weights_and_the_same_noise(tmp_path: Path) -> None:
+    from stable_audio.inference import generate
+
+    run = tiny_run(tmp_path, tiny_config(demo=demo_section(demo_cfg_scales=[3])), max_steps=4)
+    run.start()
+    assert run.demos is not None
+    model, _ = load_model(tmp_path / "run")
+    renderer = run.demos.renderer
+    expected = [d.audio for d in renderer.render(model)]
+    folder = tmp_path / "run" / "demos" / "step_00000004"
+    found = [read_audio(p)[0] for p in sorted(folder.glob("*.wav"))]
+    for a, b in zip(found, expected):
+        assert torch.allclose(a, b.clamp(-1, 1), atol=1 / 32768)
+    assert isinstance(renderer, demos_module.DiffusionDemos)
+    alone = generate(
+        model, [renderer.prompts[1]], seeds=[1], steps=2, cfg_scale=3.0, sampler="euler", schedule="linear"
+    )
+    assert torch.allclose(alone[0], expected[1], atol=1e-5)
+
+
+def test_a_clipped_demo_is_flagged_not_turned_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loud = torch.full((2, 1, 1024), 1.5)
+    monkeypatch.setattr(demos_module, "generate", lambda *_, **__: loud)
+    tiny_run(tmp_path, tiny_config(demo=demo_section()), max_steps=2).start()
+    folder = tmp_path / "run" / "demos" / "step_00000002"
+    summary = json.loads((folder / "demos.json").read_text())
+    assert all(c["clipped"] and c["peak"] == 1.5 for c in summary["clips"])
+    assert "clipped" in (folder / "index.html").read_text()
+    assert read_audio(folder / "demo_000_cfg_1.wav")[0].max() > 0.99
+
+
+def test_a_failing_demo_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("no memory for demos")
+
+    monkeypatch.setattr(demos_module, "generate", fail)
+    tiny_run(tmp_path, name="plain", max_steps=4).start()
+    with caplog.at_level(logging.ERROR):
+        assert tiny_run(tmp_path, tiny_config(demo=demo_section()), name="failing", max_steps=4).start() == 0
+    assert "no memory for demos" in caplog.text
+    plain, failing = (load_torch_file(tmp_path / n / "last.ckpt") for n in ("plain", "failing"))
+    assert all(torch.equal(v, failing["state_dict"][k]) for k, v in plain["state_dict"].items())
+
+
+def test_validation_is_deterministic_and_keeps_the_best(tmp_path: Path) -> None:
+    options = {"val_dataset": {**DATASET, "split": "val", "num_clips": 8}, "val_every": 2, "max_steps": 4}
+    tiny_run(tmp_path, name="a", **options).start()
+    tiny_run(tmp_path, name="b", **options).start()
+    first = [{k: v for k, v in r.items() if k.startswith("val/") and v} for r in _rows(tmp_path / "a")]
+    again = [{k: v for k, v in r.items() if k.startswith("val/") and v} for r in _rows(tmp_path / "b")]
+    assert first == again
+    found = [f for f in first if f]
+    assert len(found) == 2
+    times = [float(found[0][f"val/loss_{t}"]) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert float(found[0]["val/avg_loss"]) == pytest.approx(sum(times) / 5, rel=1e-4)
+    best = read_checkpoint(tmp_path / "a" / "best.safetensors")
+    assert float(best.info["val_avg_loss"]) == pytest.approx(
+        min(float(f["val/avg_loss"]) for f in found), rel=1e-4
+    )
+
+
+def test_validation_does_not_change_the_run(tmp_path: Path) -> None:
+    val = {**DATASET, "split": "val", "num_clips": 8}
+    tiny_run(tmp_path, name="plain").start()
+    tiny_run(tmp_path, name="validated", val_dataset=val, val_every=1).start()
+    losses = [
+        [r["train/loss"] for r in _rows(tmp_path / n) if r["train/loss"]] for n in ("plain", "validated")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=4)
+    score = run.module.score  # type: ignore[attr-defined]
+    run.module.score = lambda output, step: score(output, step) * float("nan")  # type: ignore[attr-defined]
+    before = {k: v.clone() for k, v in run.module.model.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"not finite at step 0.*Files of this step"):
+        run.start()
+    assert all(torch.equal(v, before[k]) for k, v in run.module.model.state_dict().items())
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(tmp_path, max_steps=4, checkpoint_every=2)
+    real, calls = torch.save, []
+
+    def save(content: Any, target: Any, *rest: Any) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            Path(target).write_bytes(b"part")
+            raise OSError(28, "No space left on device")
+        real(content, target, *rest)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(TrainingError, match="No space left"):
+        run.start()
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors").info["step"] == "2"
+    assert not list((tmp_path / "run").rglob("*.partial*"))
+
+
+def _autoencoder_config() -> dict[str, Any]:
+    config = tiny_config()
+    coder = {"channels": 4, "c_mults": [1, 2], "strides": [4, 8], "latent_dim": 32}
+    config["model"]["pretransform"] = {
+        "type": "autoencoder",
+        "config": {
+            "encoder": {"type": "oobleck", "config": {"in_channels": 1, **coder}},
+            "decoder": {"type": "oobleck", "config": {"out_channels": 1, **coder}},
+            "latent_dim": 32,
+            "downsampling_ratio": 32,
+            "io_channels": 1,
+        },
+    }
+    return config
+
+
+def test_an_untrained_pretransform_is_refused(tmp_path: Path) -> None:
+    config = _autoencoder_config()
+    with pytest.raises(TrainingError, match="--pretransform-ckpt-path"):
+        tiny_run(tmp_path, config)
+    assert tiny_run(tmp_path, config, max_steps=1, allow_untrained_pretransform=True).start() == 0
+    # Its own inference file brings the pretransform along, as part of the model or alone.
+    weights = str(tmp_path / "run" / "last.safetensors")
+    tiny_run(tmp_path, config, name="again", pretrained_ckpt_path=weights)
+    tiny_run(tmp_path, config, name="alone", pretransform_ckpt_path=weights)
+    # A resumed run has it in its checkpoint.
+    assert tiny_run(tmp_path, config, max_steps=2, recover=True).start() == 0
+
+
+def test_pretrained_weights_are_the_start(tmp_path: Path) -> None:
+    first = tiny_run(tmp_path, name="first", max_steps=5)
+    first.start()
+    second = tiny_run(tmp_path, name="second", pretrained_ckpt_path=str(tmp_path / "first"))
+    expected = first.module.inference_tensors()
+    assert all(torch.equal(v, expected[k]) for k, v in second.module.model.state_dict().items())
+    assert second.module.ema is not None
+    assert all(torch.equal(v, expected[k]) for k, v in second.module.ema.average.items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"max_steps": 0}, "--max-steps"),
+        ({"keep": 0}, "--keep"),
+        ({"name": "a/b"}, "--name"),
+        ({"devices": "many"}, "--devices"),
+        ({"logger": "comet"}, "comet.*allowed: none, csv, tensorboard, wandb"),
+        ({"remove_pretransform_weight_norm": "later"}, "pre_load or post_load"),
+        ({"remove_pretransform_weight_norm": "pre_load"}, "no pretransform with weight norms"),
+        ({"strategy": "fsdp"}, "use_ema"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_flag(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_run(tmp_path, **wrong)
+
+
+def test_every_option_is_a_flag() -> None:
+    import argparse
+    import dataclasses
+
+    from stable_audio.cli.train import add_arguments
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args(["--dataset-config", "d.json"]))
+    for field in dataclasses.fields(RunOptions):
+        assert defaults[field.name] == field.default, field.name
