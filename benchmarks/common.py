@@ -1,0 +1,152 @@
+"""What the benchmarks share: timing side by side, memory, lower bounds and tables."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+Work = Callable[[], object]
+
+
+def new_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the arguments that all benchmarks take."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds; the median is printed")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 keeps PyTorch's choice")
+    return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes of the DiT and of its inputs."""
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--context", type=int, default=64, help="cross-attention tokens")
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def time_together(works: dict[str, Work], *, rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each work. They take turns, so that a busy machine slows all of them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for i in range(rounds + 1):
+        for name, work in works.items():
+            synchronise(device)
+            start = time.perf_counter()
+            work()
+            synchronise(device)
+            if i:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def peak_memory(work: Work, device: str) -> int:
+    """Most bytes that `work` had allocated at once, beyond what lived before."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    alive = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(alive, default=0)
+
+
+class Bound(nn.Module):
+    """The matrix products and attention of a DiT, and nothing else: no norm, bias, activation, residual.
+
+    Args:
+        dim, depth, heads: of the transformer. channels: of the latents.
+        context: width of the cross-attention tokens after projection; 0 for none.
+        mult: inner features of the gated feed-forward per feature.
+        project_context: whether cross-attention keys and values are made in every call.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        channels: int,
+        context: int,
+        mult: int,
+        project_context: bool,
+    ) -> None:
+        super().__init__()
+        self.heads, self.project_context = heads, project_context
+
+        def weight(n_in: int, n_out: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(n_out, n_in) / n_in**0.5)
+
+        self.into, self.out = weight(channels, dim), weight(dim, channels)
+        block: dict[str, tuple[int, int]] = {
+            "qkv": (dim, 3 * dim),
+            "o": (dim, dim),
+            "up": (dim, 2 * mult * dim),
+            "down": (mult * dim, dim),
+        }
+        if context:
+            block |= {"q": (dim, dim), "kv": (context, 2 * context), "xo": (dim, dim)}
+        self.blocks = nn.ModuleList(
+            nn.ParameterDict({k: weight(*s) for k, s in block.items()}) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """x (b n channels), context (b m d) or, without project_context, one layer's (b m 2 d)."""
+        x = F.linear(x, self.into)
+        for block in self.blocks:
+            x = F.linear(self._attend(*F.linear(x, block["qkv"]).chunk(3, -1)), block["o"])
+            if context is not None:
+                kv = F.linear(context, block["kv"]) if self.project_context else context
+                x = F.linear(self._attend(F.linear(x, block["q"]), *kv.chunk(2, -1)), block["xo"])
+            up = F.linear(x, block["up"])
+            x = F.linear(up[..., : up.shape[-1] // 2], block["down"])
+        return F.linear(x, self.out)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 1024, rounds: int = 5) -> float:
+    """Floating-point operations per second of a square matrix product: this machine's practical peak."""
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind(0)
+    seconds = time_together({"matmul": lambda: a @ b}, rounds=rounds, device=device)["matmul"]
+    return 2 * size**3 / seconds
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    cells = [[f"{c:.4g}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
+    for row in [list(header), *cells]:
+        left, *rest = row
+        print(left.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:])), sep="  ")
+
+
+def describe_machine(device: str, dtype: str) -> str:
+    name = (
+        torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else f"{torch.get_num_threads()} CPU threads"
+    )
+    return f"torch {torch.__version__}, {name}, {dtype}"
