@@ -44,8 +44,13 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ValueError: with file and line.
     """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     jobs = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: JSON strings may hold other characters that count as line ends there.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             jobs.append(_parsed(line, f"{path}, line {number}"))
     if not jobs:
@@ -58,6 +63,8 @@ def _parsed(line: str, source: str) -> Job:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{source}: is not JSON ({error.msg} at column {error.colno})") from error
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{source}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{source}: a JSON object is needed, found {type(value).__name__}")
     if "conditioning" not in value:

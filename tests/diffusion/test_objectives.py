@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stable_audio.diffusion.denoiser import Denoiser, Output
@@ -54,6 +54,7 @@ def test_defaults_are_known_samplers(name: str) -> None:
     assert OBJECTIVES[name].demo_sampler in SAMPLERS
 
 
+@settings(deadline=None)
 @given(st.floats(0, 0.999), st.sampled_from(sorted(SPACES)), st.sampled_from(sorted(SPACES)))
 def test_levels_survive_a_change_of_space(t: float, first: str, second: str) -> None:
     a, b = SPACES[first], SPACES[second]
@@ -102,6 +103,7 @@ def test_shift_known_value_and_ends() -> None:
     assert shift(t, 9000).tolist() == shift(t, 4096).tolist()
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10000), st.booleans())
 def test_shift_keeps_order_and_range(a: float, b: float, length: int, sine: bool) -> None:
     shift = DistributionShift(use_sine=sine)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stable_audio.diffusion.schedules import SCHEDULES, build_schedule
@@ -10,6 +10,7 @@ from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import FLOW, SPACES, VE, VP
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(SCHEDULES)),
     st.sampled_from(sorted(SPACES)),
