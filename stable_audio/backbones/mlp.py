@@ -1,0 +1,114 @@
+"""mlp: a conditional multilayer perceptron, for tests and toy data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.backbones.base import Backbone
+from stable_audio.backbones.checkpointing import Checkpointed, set_checkpointing
+from stable_audio.backbones.unet.blocks import resized
+from stable_audio.backbones.unet.embedding import TimeEmbedding, TimeOptions
+from stable_audio.backbones.unet.layers import ACTIVATIONS, ActivationName
+from stable_audio.types import Conditioning, Slot
+
+_TIME = TimeOptions()
+
+
+class _Block(Checkpointed):
+    """Norm, scale and shift, two linear layers, residual: (b n d), (b e) -> (b n d)."""
+
+    def __init__(self, width: int, hidden: int, features: int, dropout: float, activation: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(features, 2 * width)
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden),
+            ACTIVATIONS[activation](),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+        )
+
+    def compute(self, h: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.modulation(vector)[:, None].chunk(2, dim=-1)
+        return h + self.layers(self.norm(h) * (1 + scale) + shift)
+
+
+class ConditionalMLP(Backbone):
+    """Acts on every position of x (b c n) alone; positions of toy data are independent samples.
+
+    Args:
+        io_channels: channels of x, the dimensions of the toy data.
+        width: features between blocks.
+        hidden: width inside blocks; 4 * width by default.
+        depth: residual blocks.
+        activation: inside blocks.
+        dropout: inside blocks.
+        time: how t becomes a vector.
+        global_cond_dim: features of the global slot, added to the time vector; its null value is zeros.
+        input_concat_dim: channels of the input_concat slot, resized (nearest) to x.
+    """
+
+    def __init__(
+        self,
+        *,
+        io_channels: int,
+        width: int = 128,
+        hidden: int | None = None,
+        depth: int = 3,
+        activation: ActivationName = "silu",
+        dropout: float = 0.0,
+        time: TimeOptions = _TIME,
+        global_cond_dim: int = 0,
+        input_concat_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        if depth < 1 or width < 1:
+            raise ValueError(f"depth and width must be at least 1, found {depth} and {width}")
+        self.io_channels = io_channels
+        if global_cond_dim:
+            self.slot_widths[Slot.GLOBAL] = global_cond_dim
+        if input_concat_dim:
+            self.slot_widths[Slot.INPUT_CONCAT] = input_concat_dim
+        self.required_slots = frozenset(self.slot_widths)
+        self.time_embedding = TimeEmbedding(time, width)
+        features = self.time_embedding.features
+        self.to_global = nn.Linear(global_cond_dim, features, bias=False) if global_cond_dim else None
+        self.first = nn.Linear(io_channels + input_concat_dim, width)
+        self.blocks = nn.ModuleList(
+            _Block(width, hidden or 4 * width, features, dropout, activation) for _ in range(depth)
+        )
+        self.last = nn.Linear(width, io_channels)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        vector = self.time_embedding(t, x.dtype)
+        if self.to_global is not None:
+            vector = vector + self.to_global(self._filled(cond, Slot.GLOBAL).to(x.dtype))
+        if Slot.INPUT_CONCAT in self.slots:
+            concat = resized(self._filled(cond, Slot.INPUT_CONCAT), x)
+            x = torch.cat([x, concat.to(x.dtype)], dim=1)
+        h = self.first(x.transpose(1, 2))
+        for block in self.blocks:
+            h = block(h, vector)
+        return self.last(h).transpose(1, 2).contiguous()
+
+    def null(self, cond: Conditioning) -> Conditioning | None:
+        """Zeros for the global slot; input_concat stays, as it says what to work on."""
+        if self.to_global is None or cond.global_ is None:
+            return None
+        return cond.replace(global_=torch.zeros_like(cond.global_))
+
+    @property
+    def droppable(self) -> tuple[Slot, ...]:
+        return (Slot.GLOBAL,) if self.to_global is not None else ()
+
+    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
+        super().enable_gradient_checkpointing(enabled)
+        set_checkpointing(self, enabled)
+
+    @staticmethod
+    def _filled(cond: Conditioning, slot: Slot) -> Tensor:
+        value = cond.slot(slot)
+        if value is None:
+            raise ValueError(f"this network reads the slot '{slot.value}', but it is empty")
+        return value

@@ -1,0 +1,110 @@
+"""Residual blocks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.backbones.unet.layers import ACTIVATIONS, conv, merged, over_positions
+
+
+class Modulation(nn.Module):
+    """Vector (b e) -> what it does to h (b c *n): addition, or scale and shift after the norm."""
+
+    def __init__(self, dims: int, features: int, channels: int, adaptive: bool, activation: str) -> None:
+        super().__init__()
+        self.dims, self.adaptive = dims, adaptive
+        self.project = nn.Sequential(
+            ACTIVATIONS[activation](), nn.Linear(features, channels * (2 if adaptive else 1))
+        )
+
+    def forward(self, vector: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+        value = over_positions(self.project(vector), self.dims)
+        if not self.adaptive:
+            return value
+        scale, shift = value.chunk(2, dim=1)
+        return scale, shift
+
+
+class ResBlock(Checkpointed):
+    """Two convolutions around the injection of time and global features: (b c_in *n) -> (b c_out *n).
+
+    `pre`: norm, activation, convolution (He et al., 2016); `post`: convolution, norm, activation. Time is
+    added between the two, or scales and shifts the second norm; adaptive global features scale and shift
+    it too.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        c_in: int,
+        c_out: int,
+        *,
+        kernel: int,
+        groups: int,
+        norm_position: Literal["pre", "post"],
+        activation: str,
+        dropout: float,
+        time_features: int,
+        time_adaptive: bool,
+        global_features: int,
+        normalized: bool,
+    ) -> None:
+        super().__init__()
+        self.pre, self.normalized = norm_position == "pre", normalized
+        self.norm1 = nn.GroupNorm(groups, c_in if self.pre else c_out)
+        self.conv1 = conv(dims, c_in, c_out, kernel)
+        self.time = Modulation(dims, time_features, c_out, time_adaptive, activation)
+        self.globals = Modulation(dims, global_features, c_out, True, activation) if global_features else None
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = conv(dims, c_out, c_out, kernel)
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if c_in == c_out else conv(dims, c_in, c_out, 1)
+
+    def compute(self, x: Tensor, time: Tensor, globals_: Tensor | None) -> Tensor:
+        if self.pre:
+            h = self.conv1(self.activation(self.norm1(x)))
+        else:
+            h = self.activation(self.norm1(self.conv1(x)))
+        modulation = self.time(time)
+        if isinstance(modulation, Tensor):
+            h = h + modulation
+        if self.pre:
+            h = self.activation(self._modulated(self.norm2(h), modulation, globals_))
+            h = self.conv2(self.dropout(h))
+        else:
+            h = self._modulated(self.norm2(self.conv2(h)), modulation, globals_)
+            h = self.dropout(self.activation(h))
+        return merged(self.skip(x), h, self.normalized)
+
+    def _modulated(self, h: Tensor, time: Tensor | tuple[Tensor, Tensor], globals_: Tensor | None) -> Tensor:
+        if not isinstance(time, Tensor):
+            h = h * (1 + time[0]) + time[1]
+        if self.globals is not None and globals_ is not None:
+            scale, shift = self.globals(globals_)
+            h = h * (1 + scale) + shift
+        return h
+
+
+class NormOut(nn.Module):
+    """Norm, activation, convolution: the end of most U-Nets."""
+
+    def __init__(
+        self, dims: int, c_in: int, c_out: int, *, groups: int, kernel: int, activation: str
+    ) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, c_in)
+        self.activation = ACTIVATIONS[activation]()
+        self.conv = conv(dims, c_in, c_out, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.activation(self.norm(x)))
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """Resize x (b c *n) to the positions of `like`, nearest neighbour."""
+    return x if x.shape[2:] == like.shape[2:] else F.interpolate(x, size=like.shape[2:], mode="nearest")
