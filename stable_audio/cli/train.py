@@ -29,14 +29,22 @@ def _run_arguments(group: Any) -> None:
         "--name", default="run", help="of the run; its files go to SAVE_DIR/NAME (%(default)s)"
     )
     group.add_argument("--save-dir", default="runs", help="(%(default)s)")
-    group.add_argument("--max-steps", type=int, default=-1, help="optimizer steps; -1 = until stopped")
-    group.add_argument("--batch-size", type=int, default=4, help="items per process (%(default)s)")
+    group.add_argument(
+        "--max-steps", type=int, help="optimizer steps; -1 = until stopped (default: the config's, else -1)"
+    )
+    group.add_argument("--batch-size", type=int, help="items per process (default: the config's, else 4)")
     group.add_argument(
         "--accum-batches", type=int, default=1, help="batches per optimizer step (%(default)s)"
     )
-    group.add_argument("--num-workers", type=int, default=6, help="data processes, 0 = none (%(default)s)")
+    group.add_argument(
+        "--num-workers", type=int, help="data processes, 0 = none (default: one per core, at most 6)"
+    )
     group.add_argument("--seed", type=int, default=42, help="of weights, data order and noise (%(default)s)")
-    group.add_argument("--gradient-clip-val", type=float, default=0.0, help="greatest norm; 0 = no clipping")
+    group.add_argument(
+        "--gradient-clip-val",
+        type=float,
+        help="greatest norm, 0 = no clipping (default: the config's, else 0)",
+    )
     group.add_argument("--checkpoint-every", type=int, default=10000, help="steps; 0 = at the end only")
     group.add_argument(
         "--keep",
@@ -104,18 +112,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, stop: Any) -> int:
+    config = _model_config(args)
+    dataset = _dataset(args.dataset_config, args.lenient)
+    validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None
+    options = run_options(args, config.training)
+    from stable_audio.training.trainer import train
+
+    return train(config, dataset, options, val_dataset=validation, stop=stop)
+
+
+def run_options(args: argparse.Namespace, section: Any) -> Any:
+    """Flags first, then what the config's `training` section says, then the defaults."""
     import dataclasses
 
     from stable_audio.training.options import RunOptions
 
     names = [f.name for f in dataclasses.fields(RunOptions)]
-    options = RunOptions(**{n: getattr(args, n) for n in names})
-    config = _model_config(args)
-    dataset = _dataset(args.dataset_config, args.lenient)
-    validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None
-    from stable_audio.training.trainer import train
-
-    return train(config, dataset, options, val_dataset=validation, stop=stop)
+    configured = {n: getattr(section, n, None) for n in ("batch_size", "max_steps", "gradient_clip_val")}
+    given = {n: getattr(args, n) for n in names}
+    chosen = {n: v if v is not None else configured.get(n) for n, v in given.items()}
+    return RunOptions(**{n: v for n, v in chosen.items() if v is not None})
 
 
 def _model_config(args: argparse.Namespace) -> Any:

@@ -136,6 +136,13 @@ class TrainingKeys(Section):
         default={}, description="keywords of the timestep sampler"
     )
     p_one_shot: Probability = Field(default=0.0, description="probability of t = 1")
+    batch_size: Positive | None = Field(
+        default=None, description="items per process; --batch-size overrules it"
+    )
+    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
+    )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stable_audio.training.errors import TrainingError
@@ -27,7 +28,7 @@ class RunOptions:
     name: str = "run"
     save_dir: str = "runs"
     batch_size: int = 4
-    num_workers: int = 6
+    num_workers: int = field(default_factory=lambda: min(6, os.cpu_count() or 1))
     seed: int = 42
     max_steps: int = -1
     precision: str = "auto"

@@ -282,14 +282,53 @@ def test_wrong_options_are_refused_with_the_flag(tmp_path: Path, wrong: dict[str
         tiny_run(tmp_path, **wrong)
 
 
-def test_every_option_is_a_flag() -> None:
+def _flags(*given: str) -> Any:
     import argparse
-    import dataclasses
 
     from stable_audio.cli.train import add_arguments
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    defaults = vars(parser.parse_args(["--dataset-config", "d.json"]))
-    for field in dataclasses.fields(RunOptions):
-        assert defaults[field.name] == field.default, field.name
+    return parser.parse_args(["--dataset-config", "d.json", *given])
+
+
+def test_every_option_is_a_flag_with_the_same_default() -> None:
+    from stable_audio.cli.train import run_options
+
+    assert run_options(_flags(), None) == RunOptions()
+
+
+def test_flags_overrule_the_config(tmp_path: Path) -> None:
+    from stable_audio.cli.train import run_options
+    from stable_audio.config import load_config
+
+    section = load_config(tiny_config(batch_size=7, max_steps=9, gradient_clip_val=0.5)).training
+    options = run_options(_flags("--max-steps", "3"), section)
+    assert (options.batch_size, options.max_steps, options.gradient_clip_val) == (7, 3, 0.5)
+    assert run_options(_flags("--gradient-clip-val", "0"), section).gradient_clip_val == 0
+
+
+def test_the_command_trains_from_the_config_inside_a_checkpoint(tmp_path: Path) -> None:
+    from stable_audio.cli import main
+    from tests.training.building import write_files
+
+    files = write_files(tmp_path, tiny_config(batch_size=2, max_steps=2))
+    fixed = ["--save-dir", str(tmp_path), "--num-workers", "0", "--accelerator", "cpu", "--no-progress"]
+    assert main(["train", *files, *fixed, "--name", "one"]) == 0
+    last = str(tmp_path / "one" / "last.ckpt")
+    again = ["--ckpt-path", last, *files[2:], *fixed, "--name", "two", "--max-steps", "3"]
+    assert main(["train", *again]) == 0
+    assert load_torch_file(tmp_path / "two" / "last.ckpt")["stable_audio"]["step"] == 3
+
+
+def test_the_command_exports(tmp_path: Path) -> None:
+    from stable_audio.cli import main
+
+    tiny_run(tmp_path, max_steps=1).start()
+    target = tmp_path / "out.safetensors"
+    assert main(["export", str(tmp_path / "run"), str(target), "--layout", "sat"]) == 0
+    keys = read_checkpoint(target).tensors.keys()
+    assert any(k.startswith("model.model.") for k in keys)
+    model, _ = load_model(target)
+    ours, _ = load_model(tmp_path / "run")
+    assert all(torch.equal(v, ours.state_dict()[k]) for k, v in model.state_dict().items())
