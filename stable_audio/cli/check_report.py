@@ -15,6 +15,7 @@ from stable_audio.config.dataset import as_dict
 from stable_audio.data import DataError, ItemKey, Rejected, create_dataset
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
+from stable_audio.pretransforms import Autoencoder
 
 Report = dict[str, Any]
 
@@ -44,7 +45,8 @@ def report_on(
         data = _attempt(report, lambda: load_dataset_config(dataset, lenient=lenient)) if dataset else None
         if loaded is not None:
             model = create_model_from_config(loaded, device="meta")
-            report.update(describe(model, loaded, batch_size=batch_size))
+            kind = describe_autoencoder if isinstance(model, Autoencoder) else describe
+            report.update(kind(model, loaded, batch_size=batch_size))
             if data is not None:
                 _attempt(report, lambda: _describe_dataset(report, model, as_dict(data)))
             if not dry and not report["errors"]:
@@ -70,6 +72,41 @@ def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> 
         "slots": _slots(model),
         "memory": _memory(model, config, batch_size),
         "checkpoint": _checkpoint(model, config),
+    }
+
+
+def describe_autoencoder(model: Autoencoder, config: ModelConfig, *, batch_size: int) -> Report:
+    """What an autoencoder on the meta device amounts to; its discriminator is not part of the file."""
+    names = ("encoder", "bottleneck", "decoder", "pretransform")
+    parts = {name: _count(getattr(model, name)) for name in names}
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(parts.values())
+    memory = {
+        "weights": 4 * total,
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+        "ema": 4 * total if config.training is not None and config.training.use_ema else 0,
+    }
+    stored = _stored(model)
+    return {
+        "model_type": config.model_type,
+        "parameters": {**parts, "total": total, "trainable": trainable},
+        "shape": {
+            "latents": [model.latent_dim, config.sample_size // model.downsampling_ratio],
+            "audio_channels": model.io_channels,
+            "sample_size": config.sample_size,
+            "sample_rate": config.sample_rate,
+            "seconds": config.sample_size / config.sample_rate,
+            "downsampling_ratio": model.downsampling_ratio,
+            "length_multiple": model.downsampling_ratio,
+        },
+        "memory": {
+            "total": sum(memory.values()),
+            "batch_size": batch_size,
+            "parts": memory,
+            "assumptions": ["float32, without activations and discriminator"],
+        },
+        "checkpoint": {"training": stored + memory["optimizer"] + memory["ema"], "inference": stored},
     }
 
 
@@ -135,20 +172,20 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
 
 def _checkpoint(model: DiffusionModel, config: ModelConfig) -> dict[str, int]:
     counts = count_parameters(model)
-    stored = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    stored = _stored(model)
     ema = config.training is None or config.training.use_ema
     resume = stored + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
     return {"training": resume, "inference": stored}
 
 
-def _describe_dataset(report: Report, model: DiffusionModel, config: dict[str, Any]) -> None:
-    dataset = create_dataset(
-        config,
-        sample_rate=model.sample_rate,
-        sample_size=model.sample_size,
-        audio_channels=model.audio_channels,
-        downsampling_ratio=model.downsampling_ratio,
-    )
+def _stored(model: nn.Module) -> int:
+    return sum(v.numel() * v.element_size() for v in model.state_dict().values())
+
+
+def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any]) -> None:
+    shape = report["shape"]
+    runtime = {k: shape[k] for k in ("sample_rate", "sample_size", "audio_channels", "downsampling_ratio")}
+    dataset = create_dataset(config, **runtime)
     report["dataset"] = {"type": config["dataset_type"], "items": len(dataset)}
     clip = dataset[ItemKey(0, 0)]
     if isinstance(clip, Rejected):
@@ -156,7 +193,8 @@ def _describe_dataset(report: Report, model: DiffusionModel, config: dict[str, A
         return
     metadata = clip[1]
     report["dataset"]["keys"] = sorted(metadata)
-    missing = model.conditioner.missing(metadata) if model.conditioner is not None else []
+    conditioner = getattr(model, "conditioner", None)
+    missing = conditioner.missing(metadata) if conditioner is not None else []
     if missing:
         report["errors"].append(
             f"the dataset's clips lack {missing}, which the model's conditioners read; they have "

@@ -49,13 +49,7 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "model.config.diffusion_objective": Ignore("the objective is model.diffusion_objective"),
     f"{_BACKBONE}.use_checkpointing": Ignore("use training.gradient_checkpointing"),
     f"{_BACKBONE}.local_add_cond_dim": Refuse("local additive conditioning is not built", _OFF),
-    f"{_BACKBONE}.norm_type": Refuse("only layer_norm; use remove_norms for dyt", (None, "layer_norm")),
     f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse("no rotary positions in cross-attention", _OFF),
-    f"{_BACKBONE}.timestep_features_type": Refuse("only learned features", (None, "learned")),
-    f"{_BACKBONE}.timestep_features_dim": Refuse("only 256 features", (None, 256)),
-    f"{_BACKBONE}.timestep_features_logsnr": Refuse("features of t only", _OFF),
-    f"{_BACKBONE}.attn_kwargs.qk_norm_eps": Ignore("the norm keeps its own epsilon"),
-    f"{_BACKBONE}.ff_kwargs.sinusoidal": Refuse("only SwiGLU and GELU", _OFF),
     # wiring
     "model.diffusion.local_add_cond_ids": Refuse("local additive conditioning is not built", _OFF),
     "model.diffusion.modular_local_cond_configs": Refuse("local conditioning is not built", _OFF),
@@ -64,7 +58,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "model.diffusion.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
     # conditioners
     "model.conditioning.configs.*.config.padding_mode": Refuse("padding is zeroed", (None, "zero")),
-    "model.conditioning.configs.*.config.fourier_features_type": Refuse("only learned", (None, "learned")),
     # training
     "training.lora_config": Refuse("LoRA training is not built", _OFF),
     "training.lora_ckpt_path": Refuse("LoRA training is not built", _OFF),

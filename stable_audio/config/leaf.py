@@ -13,7 +13,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Literal, Union
 
@@ -45,16 +45,17 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
         TypeError: an argument has no annotation, or one that JSON cannot express.
     """
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)  # type: ignore[misc]
-    documented = _documented_arguments(inspect.getdoc(cls) or "")
+    parameters = _parameters(cls)
+    documented = _documented_arguments(inspect.getdoc(cls) or "", parameters)
     fields: dict[str, Any] = {}
-    for name, parameter in _parameters(cls).items():
+    for name, parameter in parameters.items():
         if name in hidden:
             continue
         annotation = _json_type(hints.get(name), f"{cls.__name__}({name}=...)")
-        default = _default(parameter)
+        default = _default(parameter, annotation)
         if name in provided and default is ...:
             annotation, default = annotation | None, None
-        fields[name] = (annotation, Field(default, description=documented.get(name)))
+        fields[name] = (annotation, _field(default, documented.get(name)))
     model = create_model(cls.__name__, __base__=Leaf, __module__=__name__, **fields)
     model.target = cls
     return model
@@ -75,6 +76,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _field(default: Any, description: str | None) -> Any:
+    # As a factory, so that the JSON schema does not repeat the defaults of a nested object.
+    if isinstance(default, Leaf):
+        return Field(default_factory=lambda: default, description=description)
+    return Field(default, description=description)
+
+
 def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
     """Arguments of the constructor; none for a class that has no constructor of its own."""
     if cls.__init__ in (nn.Module.__init__, object.__init__):
@@ -82,14 +90,15 @@ def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(cls).parameters
 
 
-def _default(parameter: inspect.Parameter) -> Any:
+def _default(parameter: inspect.Parameter, annotation: Any) -> Any:
     if parameter.default is inspect.Parameter.empty:
         return ...
     # A frozen options object means "all its defaults": in JSON an object with nothing in it.
     if dataclasses.is_dataclass(parameter.default):
         options: Any = type(parameter.default)
         return leaf_model(options).model_construct(_fields_set=set())
-    return parameter.default
+    is_list = typing.get_origin(annotation) is list
+    return list(parameter.default) if is_list and parameter.default is not None else parameter.default
 
 
 _SCALARS = (int, float, bool, str, type(None))
@@ -118,16 +127,16 @@ def _json_type(annotation: Any, where: str) -> Any:
     raise TypeError(f"{where}: the annotation {annotation!r} cannot be given in JSON")
 
 
-def _documented_arguments(doc: str) -> Mapping[str, str]:
-    """Names -> text of the `Args:` part of a docstring; `a, b: text` documents both."""
-    found: dict[str, str] = {}
+def _documented_arguments(doc: str, names: Iterable[str]) -> Mapping[str, str]:
+    """Name -> text, from the `Args:` part of a docstring or, without one, from all of it.
+
+    `a, b: text` documents both, and several arguments may share a line.
+    """
     part = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
-    current: list[str] = []
-    for line in inspect.cleandoc(part.group(1)).splitlines() if part else ():
-        entry = re.match(r"([\w, ]+):\s*(.*)", line)
-        if entry and not line.startswith(" "):
-            current = [n.strip() for n in entry.group(1).split(",")]
-            found.update({n: entry.group(2) for n in current})
-        else:
-            found.update({n: f"{found[n]} {line.strip()}".strip() for n in current})
+    text = " ".join((part.group(1) if part else doc).split())
+    name = "|".join(map(re.escape, names)) or "(?!)"
+    pieces = re.split(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", text)
+    found: dict[str, str] = {}
+    for label, description in zip(pieces[1::2], pieces[2::2]):
+        found.update({n: description.strip() for n in label.split(", ")})
     return found

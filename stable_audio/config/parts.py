@@ -37,7 +37,10 @@ def build_pretransform(section: PretransformSection) -> Pretransform:
     """A pretransform, autoencoders included."""
     beside = {name: getattr(section, name) for name in section.model_fields_set - {"type", "config"}}
     if isinstance(section.config, AutoencoderModel):
-        return PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **beside)  # type: ignore[call-arg]
+        made = PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **beside)  # type: ignore[call-arg]
+        # `enable_grad` trains all of it, except for what the file freezes.
+        _freeze_parts(made.model, section.config)
+        return made
     return section.create(PRETRANSFORMS, **beside)
 
 
@@ -62,6 +65,13 @@ def _part(section: Part | Component, registry: dict[str, Any]) -> Any:
     made: nn.Module = section.create(registry)
     # True must not unfreeze what the part itself keeps fixed.
     return made if getattr(section, "requires_grad", True) else made.requires_grad_(False)
+
+
+def _freeze_parts(model: Any, section: AutoencoderModel) -> None:
+    for name in ("encoder", "decoder", "bottleneck"):
+        part = getattr(section, name)
+        if part is not None and not part.requires_grad:
+            getattr(model, name).requires_grad_(False)
 
 
 def on_meta(build: Any, *args: Any, **kwargs: Any) -> Any:

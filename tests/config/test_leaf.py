@@ -15,7 +15,7 @@ from stable_audio.config.leaf import arguments, leaf_model
 
 @dataclass(frozen=True)
 class Options:
-    """Nested settings."""
+    """Nested settings. gain: loudness."""
 
     gain: float = 1.0
     names: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Thing:
 
     Args:
         size: how big
-            it is. kind: not a name of its own here.
+            it is. kind: which one.
         low, high: the range.
     """
 
@@ -39,7 +39,7 @@ class Thing:
         kind: Literal["a", "b"] = "a",
         factors: Sequence[int] = (1, 2),
         flags: bool | list[bool] = False,
-        options: Options = Options(gain=3.0),  # noqa: B008
+        options: Options = Options(gain=3.0),
         output_dim: int = 0,
     ) -> None:
         self.given = {"size": size, "high": high, "kind": kind, "factors": factors, "options": options}
@@ -53,9 +53,11 @@ def test_every_argument_is_a_field_with_its_default_and_text() -> None:
     fields = leaf_model(Thing).model_fields
     assert list(fields) == ["size", "low", "high", "kind", "factors", "flags", "options", "output_dim"]
     assert fields["size"].is_required()
-    assert fields["factors"].default == (1, 2)
-    assert fields["size"].description == "how big it is. kind: not a name of its own here."
+    assert fields["factors"].default == [1, 2]
+    assert fields["size"].description == "how big it is."
     assert fields["low"].description == fields["high"].description == "the range."
+    assert fields["kind"].description == "which one."
+    assert leaf_model(Options).model_fields["gain"].description == "loudness."
 
 
 def test_only_what_the_file_gives_is_passed_on() -> None:

@@ -57,7 +57,8 @@ def test_all_mistakes_at_once_in_the_format_of_the_design() -> None:
         "$.model.diffusion.global_cond_ids[1]: 'seconds_totl' has no conditioner in model.conditioning."
         "configs; did you mean 'seconds_total'?",
         '$.model.conditioning.configs[1].config.min_val: found "0"; expected a number',
-        "$.training.demo.num_demos: found 3, but demo_cond has 2 entries; leave num_demos out to use them all",
+        "$.training.demo.num_demos: found 3, but demo_cond has 2 entries; leave num_demos out to use "
+        "them all",
         "$.training.optimizer_configs.diffusion.optimizer.type: found \"AdmW\"; did you mean 'AdamW'?",
         "$.training.timestep_sampler_options.mean_lognsr: unknown key; did you mean 'mean_logsnr'?",
     }

@@ -38,14 +38,14 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.cond,
             lambda d: d["model"]["conditioning"]["default_keys"].update(second_start="x"),
-            "$.model.conditioning.default_keys.second_start: 'second_start' is no conditioner id; did you mean",
+            "$.model.conditioning.default_keys.second_start: 'second_start' is no conditioner id; did you",
         )
     ],
     "slots_served": [
         (
             examples.cond,
             lambda d: d["model"]["diffusion"].update(prepend_cond_ids=["prompt"]),
-            "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot 'prepend'",
+            "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot",
         )
     ],
     "slot_widths": [
@@ -103,7 +103,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.cond,
             lambda d: _optimizer(d)["optimizer"]["config"].update(bettas=[0.9, 0.99]),
-            "$.training.optimizer_configs.diffusion.optimizer.config.bettas: unknown option of AdamW; did you",
+            "$.training.optimizer_configs.diffusion.optimizer.config.bettas: unknown option of AdamW",
         ),
         (
             examples.cond,
@@ -113,12 +113,12 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.cond,
             lambda d: _optimizer(d)["scheduler"].update(type="InversLR"),
-            "$.training.optimizer_configs.diffusion.scheduler.type: found \"InversLR\"; did you mean 'InverseLR'?",
+            '$.training.optimizer_configs.diffusion.scheduler.type: found "InversLR"; did you mean',
         ),
         (
             examples.cond,
             lambda d: _optimizer(d)["scheduler"]["config"].update(warmup=2),
-            "$.training.optimizer_configs.diffusion.scheduler.config: InverseLR refuses these options: warmup",
+            "$.training.optimizer_configs.diffusion.scheduler.config: InverseLR refuses these options",
         ),
     ],
     "timestep_options": [
@@ -151,7 +151,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             lambda d: d["training"]["inpainting"]["mask_kwargs"].update(
                 mask_type_probabilities=[0.5, 0.5, 0.5]
             ),
-            "$.training.inpainting.mask_kwargs.mask_type_probabilities: found [0.5, 0.5, 0.5], which sum to 1.5",
+            "$.training.inpainting.mask_kwargs.mask_type_probabilities: found [0.5, 0.5, 0.5], which sum",
         ),
     ],
     "demos": [

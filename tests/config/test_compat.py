@@ -1,0 +1,79 @@
+"""Keys of later versions and forks: renamed, ignored with one warning, or refused with the reason."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from stable_audio.config import ConfigError, compat, load_config
+from stable_audio.config.compat import FOREIGN_KEYS, Ignore, Refuse, Rename, foreign_key
+from tests.config import examples
+
+
+def test_ignored_keys_give_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    data = examples.cond()
+    data["svd_bases_path"] = "x"
+    data["training"]["metrics"] = {"metrics_every": 5}
+    data["model"]["diffusion"]["config"]["diffusion_objective"] = "v"
+    with caplog.at_level(logging.WARNING):
+        assert load_config(data) == load_config(examples.cond())
+    assert len(caplog.records) == 1
+    for path in ("$.svd_bases_path", "$.training.metrics", "$.model.diffusion.config.diffusion_objective"):
+        assert path in caplog.text
+
+
+def test_refused_keys_say_why_unless_they_ask_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    data = examples.cond()
+    data["training"]["lora_config"] = None
+    data["model"]["diffusion"]["local_add_cond_ids"] = []
+    assert load_config(data) == load_config(examples.cond())
+    data["training"]["lora_config"] = {"rank": 8}
+    data["training"]["ot_coupling"] = True
+    data["model"]["diffusion"]["local_add_cond_ids"] = ["x"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    found = {p.path: p.message for p in caught.value.problems}
+    assert found["$.training.lora_config"] == "not supported: LoRA training is not built; remove the key"
+    assert set(found) == {
+        "$.training.lora_config",
+        "$.training.ot_coupling",
+        "$.model.diffusion.local_add_cond_ids",
+    }
+    with pytest.raises(ConfigError):
+        load_config(data, lenient=True)
+
+
+def test_renamed_keys_take_effect(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(compat.FOREIGN_KEYS, "training.lr", Rename("learning_rate"))
+    data = examples.uncond()
+    data["training"]["lr"] = data["training"].pop("learning_rate")
+    assert load_config(data) == load_config(examples.uncond())
+    assert "$.training.lr: is called 'learning_rate' here" in caplog.text
+    data["training"]["learning_rate"] = 1.0
+    with pytest.raises(ConfigError, match=r"\$\.training\.lr: unknown key"):
+        load_config(data)
+
+
+def test_patterns_match_any_index() -> None:
+    loc: Any = ("model", "conditioning", "configs", 3, "config", "padding_mode")
+    assert isinstance(foreign_key(loc), Refuse)
+    assert foreign_key(("model", "depht")) is None
+
+
+def test_no_entry_shadows_a_key_of_the_schema() -> None:
+    """The table speaks of unknown keys only: an entry for a key that exists would never be read."""
+    from stable_audio.config.top import DiffusionCondConfig
+
+    for pattern, action in FOREIGN_KEYS.items():
+        assert isinstance(action, (Ignore, Refuse, Rename))
+        model: Any = DiffusionCondConfig
+        for step in pattern.split("."):
+            fields = getattr(model, "model_fields", None)
+            if fields is None or step not in fields:
+                break
+            model = fields[step].annotation
+            model = next((a for a in getattr(model, "__args__", ()) if hasattr(a, "model_fields")), model)
+        else:
+            pytest.fail(f"'{pattern}' is in the schema: remove it from the table")

@@ -1,0 +1,62 @@
+"""Dataset files: derived from the dataset classes, without what the run supplies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stable_audio.config import ConfigError, load_dataset_config
+from stable_audio.config.dataset import as_dict, dataset_models
+from stable_audio.data import DATASETS, RUNTIME_KEYS
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [p for p in sorted((ROOT / "dataset_configs").glob("*.json")) if p.name != "schema.json"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_files_load(path: Path) -> None:
+    config = load_dataset_config(path)
+    assert as_dict(config)["$schema"].endswith("schema.json")
+    assert (path.parent / as_dict(config)["$schema"]).resolve() == ROOT / "dataset_configs" / "schema.json"
+
+
+def test_every_dataset_type_has_a_model() -> None:
+    assert set(dataset_models()) == set(DATASETS)
+    for model in dataset_models().values():
+        assert not set(RUNTIME_KEYS) & set(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "$.dataset_type: missing; give one of 'audio_dir'"),
+        ({"dataset_type": "audiodir"}, "did you mean 'audio_dir'?"),
+        ({"dataset_type": "audio_dir"}, "$.datasets: missing; a list is required here"),
+        (
+            {"dataset_type": "audio_dir", "datasets": [{"id": "a"}]},
+            "$.datasets[0].path: missing; a string is required here",
+        ),
+        (
+            {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": "b", "wieght": 1}]},
+            "$.datasets[0].wieght: unknown key; did you mean 'weight'?",
+        ),
+        ({"dataset_type": "synthetic", "split": "test"}, "$.split: found \"test\"; allowed: 'train', 'val'"),
+        ({"dataset_type": "synthetic", "sample_rate": 3}, "$.sample_rate: unknown key"),
+    ],
+)
+def test_mistakes(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_dataset_config(data)
+    assert any(message in str(p) for p in caught.value.problems), caught.value
+
+
+def test_the_json_form_comes_back() -> None:
+    data = {"dataset_type": "synthetic", "split": "val", "seconds": [0.2, 0.3]}
+    assert as_dict(load_dataset_config(data)) == data
+
+
+def test_lenient() -> None:
+    data = {"dataset_type": "synthetic", "colour": 1}
+    assert as_dict(load_dataset_config(data, lenient=True)) == {"dataset_type": "synthetic"}
