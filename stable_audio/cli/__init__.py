@@ -16,8 +16,11 @@ from types import ModuleType
 COMMANDS: dict[str, str] = {
     "check": "stable_audio.cli.check",
     "data-report": "stable_audio.cli.data_report",
+    "decode": "stable_audio.cli.decode",
+    "encode": "stable_audio.cli.encode",
     "export": "stable_audio.cli.export",
     "generate": "stable_audio.cli.generate",
+    "reconstruct": "stable_audio.cli.reconstruct",
     "schema": "stable_audio.cli.schema",
     "train": "stable_audio.cli.train",
 }

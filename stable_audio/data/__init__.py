@@ -9,12 +9,14 @@ from stable_audio.data.audio_dir import AudioDirDataset
 from stable_audio.data.base import RUNTIME_KEYS, Batch, Clip, ClipDataset, DataError, ItemKey, Rejected
 from stable_audio.data.build import build_dataset
 from stable_audio.data.loader import ResumableLoader, make_loader
+from stable_audio.data.pre_encoded import PreEncodedDataset
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler
 from stable_audio.data.synthetic import SyntheticDataset
 
 DATASETS: dict[str, type[ClipDataset]] = {
     "audio_dir": AudioDirDataset,
+    "pre_encoded": PreEncodedDataset,
     "synthetic": SyntheticDataset,
 }
 """`dataset_type` in a dataset file -> class."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,11 +112,30 @@ class AudioDirDataset(ClipDataset):
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """The clip of `key`: audio (audio_channels sample_size) and its metadata."""
-        started = time.perf_counter()
-        path, number = self.paths[key.index], self.entry_of[key.index]
         generator = key.generator()
+
+        def choose(frames: int, source_rate: int) -> Crop:
+            return choose_crop(
+                frames,
+                source_rate,
+                sample_rate=self.sample_rate,
+                length=self.sample_size,
+                generator=generator if self.random_crop and self.augment else None,
+            )
+
+        return self.clip(key.index, choose, generator)
+
+    def clip(
+        self, index: int, choose: Callable[[int, int], Crop], generator: torch.Generator
+    ) -> Clip | Rejected:
+        """The part of file `index` that `choose(frames, source_rate)` picks."""
+        started = time.perf_counter()
+        path, number = self.paths[index], self.entry_of[index]
         try:
-            audio, crop = self._read(path, generator)
+            info = read_info(path)
+            frames = sound_end(info) if self.strip_silence else info.frames
+            crop = choose(frames, info.sample_rate)
+            audio = read_crop(info, crop)
             if self.silence_threshold_db is not None and peak_db(audio) < self.silence_threshold_db:
                 return Rejected(path, f"silent: the clip's peak is below {self.silence_threshold_db:g} dB")
             audio = self._process(audio, generator)
@@ -142,18 +161,6 @@ class AudioDirDataset(ClipDataset):
             return Rejected(path, str(error))
         name = self.entries[number].id
         return ItemFacts(name, info.seconds, info.sample_rate, info.channels, info.format, captioned)
-
-    def _read(self, path: str, generator: torch.Generator) -> tuple[Tensor, Crop]:
-        info = read_info(path)
-        frames = sound_end(info) if self.strip_silence else info.frames
-        crop = choose_crop(
-            frames,
-            info.sample_rate,
-            sample_rate=self.sample_rate,
-            length=self.sample_size,
-            generator=generator if self.random_crop and self.augment else None,
-        )
-        return read_crop(info, crop), crop
 
     def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         if self.volume_norm:

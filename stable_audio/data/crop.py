@@ -37,7 +37,8 @@ class Crop:
 
     def metadata(self) -> Metadata:
         """timestamps (start and end as parts of the file), seconds_start (rounded down), seconds_total
-        (of the whole file, rounded up) and padding_mask (length,), as stable-audio-tools defines them."""
+        (of the whole file, rounded up) and padding_mask (length,), as stable-audio-tools defines them;
+        total_samples of the file, exactly."""
         span = max(self.total, self.length)
         return {
             "timestamps": (self.offset / span, (self.offset + self.length) / span),
@@ -45,6 +46,7 @@ class Crop:
             "seconds_total": math.ceil(self.total / self.sample_rate),
             "padding_mask": padding_mask(self.real, self.length),
             "sample_rate": self.sample_rate,
+            "total_samples": self.total,
         }
 
 

@@ -1,0 +1,103 @@
+"""`stable-audio encode`: sound files to latents on disk, once, so that training need not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
+
+HELP = "turn a folder or dataset of sound files into latents on disk; can be stopped and started again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    parser.add_argument("--output-path", "-o", required=True, help="folder for the latents")
+    add_codec_arguments(parser)
+    parser.add_argument("--batch-size", type=int, default=1, help="crops encoded together (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=4, help="processes that read sound (%(default)s)")
+    parser.add_argument("--devices", type=int, default=1, help="processes, each with a device (%(default)s)")
+    parser.add_argument("--items-per-shard", type=int, default=256, help="clips per file (%(default)s)")
+    parser.add_argument("--half", action="store_true", help="store 16 bits per value")
+    parser.add_argument("--seed", type=int, default=0, help="of a variational autoencoder's noise")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.devices > 1:
+        import torch.multiprocessing as multiprocessing
+
+        multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices)
+        return _report(_finish(args))
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return _report(_encode(args, rank, world_size, _device(args, int(os.environ.get("LOCAL_RANK", 0)))))
+
+
+def _one_of_many(rank: int, args: argparse.Namespace) -> None:
+    _encode(args, rank, args.devices, _device(args, rank))
+
+
+def _device(args: argparse.Namespace, rank: int) -> str:
+    import torch
+
+    from stable_audio.cli.codec_options import best_device
+
+    device = best_device(args.device)
+    return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
+
+
+def _encode(args: argparse.Namespace, rank: int, world_size: int, device: str) -> dict[str, Any]:
+    from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.inference.encode import EncodeOptions, encode_to_folder
+
+    found = codec(args, device)
+    return encode_to_folder(
+        found.pretransform,
+        parts(args, found),
+        args.output_path,
+        sample_rate=found.sample_rate,
+        options=EncodeOptions(
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            items_per_shard=args.items_per_shard,
+            chunk_above=args.chunk_above or None,
+            half=args.half,
+            seed=args.seed,
+            rank=rank,
+            world_size=world_size,
+        ),
+        settings=_settings(args, found),
+        progress=_progress if rank == 0 and sys.stderr.isatty() else None,
+    )
+
+
+def _settings(args: argparse.Namespace, found: Any) -> dict[str, Any]:
+    return {"autoencoder": found.source, "crop": args.sample_size}
+
+
+def _finish(args: argparse.Namespace) -> dict[str, Any]:
+    """The manifest after all processes are done; each saw only what the others had written by then."""
+    from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.data.latents import read_manifest, write_manifest
+
+    names = [part.name for part in parts(args, codec(args, "cpu")).parts]
+    derived = ("items", "frames", "hours", "latents", "rejected", "shards", "format", "version", "complete")
+    settings = {k: v for k, v in read_manifest(args.output_path).items() if k not in derived}
+    return write_manifest(args.output_path, settings, names)
+
+
+def _progress(done: int, total: int) -> None:
+    print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+def _report(manifest: dict[str, Any]) -> int:
+    found = manifest["latents"]
+    print(f"{manifest['items']} clips, {manifest['hours']:.3f} hours, {manifest['frames']} latent frames")
+    if found:
+        print(f"latents: mean {found['mean']:.4f}, standard deviation {found['std']:.4f}")
+    for path, reason in manifest["rejected"]:
+        print(f"left out: {path}: {reason}")
+    if not manifest["complete"]:
+        print("not complete yet: other processes are still at work, or start the command again")
+    return 0 if manifest["items"] else 1

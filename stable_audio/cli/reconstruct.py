@@ -1,0 +1,78 @@
+"""`stable-audio reconstruct`: what an autoencoder loses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
+
+HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    add_codec_arguments(parser)
+    parser.add_argument("--output-path", "-o", help="also write the reconstructions and figures.json there")
+    parser.add_argument(
+        "--sampled", action="store_true", help="draw the latents instead of taking their mean"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from stable_audio.audio.atomic import atomic_write
+    from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.evaluation.reconstruction import reconstruct
+
+    found = codec(args)
+    rows = list(
+        reconstruct(
+            found.pretransform,
+            parts(args, found),
+            sample_rate=found.sample_rate,
+            chunk_above=args.chunk_above or None,
+            sampled=args.sampled,
+            out=args.output_path,
+        )
+    )
+    report = {"pretransform": found.source, **summary(rows), "items": rows}
+    text = json.dumps({**report, "items": [_jsonable(row) for row in rows]}, indent=2, ensure_ascii=False)
+    if args.output_path:
+        with atomic_write(Path(args.output_path) / "figures.json") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(text if args.json else as_text(report))
+    return 0 if report["measured"] else 1
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts, and the mean of each figure where it is finite."""
+    measured = [row for row in rows if "rejected" not in row]
+    means: dict[str, Any] = {}
+    for name in ("si_sdr", "stft_distance"):
+        finite = [row[name] for row in measured if math.isfinite(row[name])]
+        means[name] = statistics.fmean(finite) if finite else None
+    return {"measured": len(measured), "rejected": len(rows) - len(measured), **means}
+
+
+def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: a perfect copy, or nothing in common, becomes null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """One line per file, worst first, then the means."""
+    measured = [row for row in report["items"] if "rejected" not in row]
+    lines = ["SI-SDR dB   STFT distance   file"]
+    for row in sorted(measured, key=lambda row: row["si_sdr"]):
+        lines.append(f"{row['si_sdr']:9.2f}   {row['stft_distance']:13.3f}   {row['part']}")
+    for row in report["items"]:
+        if "rejected" in row:
+            lines.append(f"left out: {row['part']}: {row['rejected']}")
+    if report["si_sdr"] is not None:
+        lines.append(f"{report['si_sdr']:9.2f}   {report['stft_distance']:13.3f}   mean of {len(measured)}")
+    return "\n".join(lines)

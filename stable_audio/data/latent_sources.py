@@ -1,0 +1,192 @@
+"""Folders of latents, old and new, behind one interface."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.latents import MANIFEST, LatentRecord, Shard, read_manifest, shards
+from stable_audio.data.scan import filter_keywords, find_files
+from stable_audio.types import Metadata
+
+
+class LatentSource(Protocol):
+    """Clips of latents in one folder.
+
+    manifest: what made them, or None where nobody wrote it down. silence: (c 1) one frame of encoded
+    silence for padding, or None.
+    """
+
+    manifest: dict[str, Any] | None
+    silence: Tensor | None
+    problems: list[Rejected]
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """For messages and file-name filters."""
+        ...
+
+    def describe(self, index: int) -> tuple[int, int, Metadata]:
+        """(frames stored, frames that hold sound, metadata with seconds_start and seconds_total).
+
+        Raises:
+            ValueError: the clip cannot be used.
+        """
+        ...
+
+    def samples(self, index: int) -> int | None:
+        """Audio samples that the clip holds, where that is known exactly."""
+        ...
+
+    def read(self, index: int, start: int, stop: int) -> Tensor:
+        """Frames start..stop (c n) float32. Raises ValueError when they cannot be read."""
+        ...
+
+
+class ShardFolder:
+    """What the encode command wrote."""
+
+    def __init__(self, folder: str, *, keywords: Sequence[str] | None = None) -> None:
+        self.manifest: dict[str, Any] | None = read_manifest(folder)
+        self.silence = _silence(folder)
+        self.problems = [Rejected(*item) for item in self.manifest["rejected"]]
+        self.items: list[tuple[Shard, int]] = [
+            (shard, number) for shard in shards(folder) for number in range(len(shard.records))
+        ]
+        if keywords:
+            kept = set(filter_keywords([r.records[n].part for r, n in self.items], keywords))
+            self.items = [(s, n) for s, n in self.items if s.records[n].part in kept]
+        if not self.items:
+            raise DataError(f"{folder}: holds no latents (keywords {list(keywords or ())})")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _record(self, index: int) -> LatentRecord:
+        shard, number = self.items[index]
+        return shard.records[number]
+
+    def name(self, index: int) -> str:
+        return self._record(index).part
+
+    def describe(self, index: int) -> tuple[int, int, Metadata]:
+        assert self.manifest is not None
+        record, rate = self._record(index), int(self.manifest["sample_rate"])
+        metadata = {
+            **record.metadata,
+            "start_seconds": record.offset / rate,
+            "seconds_total": math.ceil(record.total / rate),
+            "file_seconds": record.total / rate,
+        }
+        return record.frames, record.frames, metadata
+
+    def samples(self, index: int) -> int | None:
+        record = self._record(index)
+        return record.total - record.offset
+
+    def read(self, index: int, start: int, stop: int) -> Tensor:
+        shard, number = self.items[index]
+        return shard.read(number, start, stop)
+
+
+class NpyFolder:
+    """Folders of stable-audio-tools: X.npy (c n) with X.json, and perhaps silence.npy."""
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        extension: str = "npy",
+        filelist_path: str | None = None,
+        keywords: Sequence[str] | None = None,
+    ) -> None:
+        self.manifest: dict[str, Any] | None = None
+        self.silence = _silence(folder)
+        suffix = "." + extension.lstrip(".")
+        found, self.problems = find_files(
+            folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords
+        )
+        self.paths = [p for p in found if os.path.basename(p) != "silence.npy"]
+        if not self.paths:
+            raise DataError(f"{folder}: holds no {suffix} files of latents")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def describe(self, index: int) -> tuple[int, int, Metadata]:
+        path = self.paths[index]
+        beside = os.path.splitext(path)[0] + ".json"
+        try:
+            metadata = json.loads(Path(beside).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{os.path.basename(beside)} is missing beside it") from error
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{os.path.basename(beside)} cannot be read ({error})") from error
+        if not isinstance(metadata, dict):
+            raise ValueError(f"{os.path.basename(beside)} must hold a JSON object")
+        stored = self._array(index).shape[-1]
+        mask = torch.as_tensor(metadata.pop("padding_mask", [1] * stored)).flatten()
+        valid = mask.nonzero()
+        if valid.numel() == 0:
+            raise ValueError("its padding mask is zero everywhere")
+        metadata["start_seconds"] = float(metadata.get("seconds_start", 0))
+        return stored, min(stored, int(valid[-1]) + 1), metadata
+
+    def samples(self, index: int) -> int | None:
+        return None
+
+    def read(self, index: int, start: int, stop: int) -> Tensor:
+        return torch.from_numpy(np.array(self._array(index)[..., start:stop], dtype=np.float32))
+
+    def _array(self, index: int) -> np.ndarray:
+        try:
+            array = np.load(self.paths[index], mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"not an array that can be read ({error})") from error
+        if array.ndim < 2:
+            raise ValueError(f"latents have shape (channels, frames), found {array.shape}")
+        return array
+
+
+def open_folder(
+    folder: str,
+    *,
+    extension: str = "npy",
+    filelist_path: str | None = None,
+    keywords: Sequence[str] | None = None,
+) -> LatentSource:
+    """The folder's own format is recognised by its manifest.
+
+    Raises:
+        DataError: nothing usable is there.
+    """
+    if os.path.isfile(os.path.join(folder, MANIFEST)):
+        return ShardFolder(folder, keywords=keywords)
+    return NpyFolder(folder, extension=extension, filelist_path=filelist_path, keywords=keywords)
+
+
+def _silence(folder: str) -> Tensor | None:
+    """Encoded silence: its middle frame, away from the edges."""
+    path = os.path.join(folder, "silence.npy")
+    if not os.path.isfile(path):
+        return None
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    frames = torch.from_numpy(np.array(array, dtype=np.float32)).reshape(-1, *array.shape[-2:])[0]
+    middle = frames.shape[-1] // 2
+    return frames[..., middle : middle + 1]

@@ -1,0 +1,240 @@
+"""`dataset_type: pre_encoded`: latents made in advance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.audio.transforms import padding_mask
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected
+from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.latent_sources import LatentSource, open_folder
+from stable_audio.types import Metadata
+
+
+@dataclass(frozen=True)
+class PreEncodedEntry:
+    """One folder of a `pre_encoded` dataset: of the encode command, or X.npy with X.json.
+
+    id: name of the folder in metadata["dataset"]. path: the folder. weight: relative chance of each of its
+    clips. keywords: use only clips whose name holds one of them. filelist_path: text file with one path
+    per line instead of a scan. latent_extension: overrides the one of the whole file.
+    custom_metadata_module: Python file with get_custom_metadata(info, latents).
+    """
+
+    id: str
+    path: str
+    custom_metadata_module: str | None = None
+    weight: float = 1.0
+    keywords: list[str] | None = None
+    filelist_path: str | None = None
+    latent_extension: str | None = None
+
+
+class PreEncodedDataset(ClipDataset):
+    """Latents, cropped or padded, with metadata that belongs to the crop.
+
+    Args:
+        sample_rate, augment, downsampling_ratio, autoencoder_hash: see RUNTIME_KEYS.
+        datasets: the folders.
+        latent_crop_length: frames of a clip; None: clips keep their own length.
+        min_length_sec, max_length_sec: leave out clips whose file is shorter or longer.
+        random_crop: a random part of longer clips, otherwise their beginning.
+        latent_extension: suffix of the files in folders without a manifest.
+        drop_last: leave out batches that are not full.
+        bucket_lengths: frames. A clip goes to the smallest bucket that holds it and is padded to its
+            length; longer ones are cropped to the largest. A batch holds one bucket. Excludes
+            latent_crop_length.
+
+    Raises:
+        DataError: nothing to read, or latents of another autoencoder than the model's.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        augment: bool = True,
+        downsampling_ratio: int = 1,
+        autoencoder_hash: str | None = None,
+        datasets: list[PreEncodedEntry],
+        latent_crop_length: int | None = None,
+        min_length_sec: float | None = None,
+        max_length_sec: float | None = None,
+        random_crop: bool = False,
+        latent_extension: str = "npy",
+        drop_last: bool = True,
+        bucket_lengths: list[int] | None = None,
+    ) -> None:
+        _check(datasets, latent_crop_length, bucket_lengths)
+        self.sample_rate, self.ratio = sample_rate, downsampling_ratio
+        self.crop_length, self.random_crop = latent_crop_length, random_crop and augment
+        self.shortest, self.longest = min_length_sec or 0.0, max_length_sec or math.inf
+        self.drop_last = drop_last
+        self.bucket_lengths = sorted(bucket_lengths) if bucket_lengths else None
+        self.entries = datasets
+        self.sources: list[LatentSource] = []
+        self.custom: list[CustomMetadata | None] = []
+        self.items: list[tuple[int, int]] = []
+        self.problems: list[Rejected] = []
+        for number, entry in enumerate(datasets):
+            source = open_folder(
+                entry.path,
+                extension=entry.latent_extension or latent_extension,
+                filelist_path=entry.filelist_path,
+                keywords=entry.keywords,
+            )
+            self._check_origin(entry.path, source.manifest, autoencoder_hash)
+            self.sources.append(source)
+            self.problems += source.problems
+            self.custom.append(
+                CustomMetadata(entry.custom_metadata_module) if entry.custom_metadata_module else None
+            )
+            self.items += [(number, i) for i in range(len(source))]
+        if min_length_sec is not None or max_length_sec is not None or self.bucket_lengths:
+            self._select()
+        if any(entry.weight != 1.0 for entry in datasets):
+            self.weights = [datasets[number].weight for number, _ in self.items]
+
+    def _check_origin(self, path: str, manifest: dict[str, Any] | None, wanted: str | None) -> None:
+        """Latents of another autoencoder train a model that ends in noise."""
+        if manifest is None:
+            return
+        found = manifest.get("autoencoder_hash")
+        if wanted is not None and found is not None and wanted != found:
+            raise DataError(
+                f"{path}: these latents were made by another autoencoder ({found}, "
+                f"{manifest.get('autoencoder', 'unknown')}) than the model's ({wanted}); encode again, or "
+                f"load the weights that made them"
+            )
+        for name, value in (("sample_rate", self.sample_rate), ("downsampling_ratio", self.ratio)):
+            if manifest[name] != value:
+                raise DataError(f"{path}: latents have {name} {manifest[name]}, the model has {value}")
+
+    def _select(self) -> None:
+        """Apply the length filters and sort into buckets; this reads the metadata of every clip."""
+        kept, buckets = [], []
+        for number, index in self.items:
+            try:
+                _, valid, metadata = self.sources[number].describe(index)
+            except ValueError as error:
+                self.problems.append(Rejected(self.sources[number].name(index), str(error)))
+                continue
+            seconds = metadata.get("seconds_total", valid * self.ratio / self.sample_rate)
+            if self.shortest <= seconds <= self.longest:
+                kept.append((number, index))
+                buckets.append(self._bucket(valid))
+        if not kept:
+            raise DataError(
+                f"no clip of {len(self.items)} lasts between {self.shortest} and {self.longest} seconds"
+            )
+        self.items = kept
+        self.buckets = buckets if self.bucket_lengths else None
+
+    def _bucket(self, valid: int) -> int:
+        """The smallest bucket that holds `valid` frames, or the largest there is."""
+        lengths = self.bucket_lengths or [valid]
+        return next((i for i, length in enumerate(lengths) if valid <= length), len(lengths) - 1)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: ItemKey) -> Clip | Rejected:
+        """Latents (c frames) float32, unscaled, and their metadata."""
+        started = time.perf_counter()
+        number, index = self.items[key.index]
+        source = self.sources[number]
+        try:
+            stored, valid, metadata = source.describe(index)
+            length = self.crop_length
+            if self.bucket_lengths:
+                length = self.bucket_lengths[self._bucket(valid)]
+            length = stored if length is None else length
+            start = self._start(valid, length, key.generator())
+            latents = source.read(index, start, start + length)
+            latents = _padded(latents, length, source.silence)
+            info = self._describe(source.name(index), number, metadata, stored, valid, start, length)
+            info["load_time"] = time.perf_counter() - started
+            return self._customise(latents, info, self.custom[number])
+        except ValueError as error:
+            return Rejected(source.name(index), str(error))
+
+    def _start(self, valid: int, length: int, generator: torch.Generator) -> int:
+        if not self.random_crop or valid <= length:
+            return 0
+        return int(torch.randint(valid - length + 1, (), generator=generator))
+
+    def _describe(
+        self, name: str, number: int, metadata: Metadata, stored: int, valid: int, start: int, length: int
+    ) -> Metadata:
+        at = metadata.pop("start_seconds") + start * self.ratio / self.sample_rate
+        file_seconds = metadata.pop("file_seconds", None)
+        seconds = length * self.ratio / self.sample_rate
+        described = {
+            **metadata,
+            "latent_filename": name,
+            "latent_crop_start": start,
+            "latent_crop_length": length,
+            "dataset": self.entries[number].id,
+            "seconds_start": math.floor(at),
+            "padding_mask": padding_mask(valid - start, length),
+            "sample_rate": self.sample_rate,
+        }
+        described.setdefault("seconds_total", math.ceil(at + valid * self.ratio / self.sample_rate))
+        if file_seconds is not None:
+            span = max(file_seconds, seconds)
+            described["timestamps"] = (at / span, (at + seconds) / span)
+        elif "timestamps" in metadata:
+            first, last = metadata["timestamps"]
+            step = (last - first) / stored
+            described["timestamps"] = (first + step * start, first + step * (start + length))
+        return described
+
+    def _customise(self, latents: Tensor, info: Metadata, custom: CustomMetadata | None) -> Clip | Rejected:
+        if custom is None:
+            return latents, info
+        found = custom(info, latents)
+        if found.get("__reject__"):
+            return Rejected(info["latent_filename"], "rejected by get_custom_metadata")
+        replaced = found.get("__replace__")
+        latents = latents if replaced is None else torch.as_tensor(replaced, dtype=torch.float32)
+        rest = {k: v for k, v in found.items() if k not in ("__reject__", "__replace__")}
+        return latents, {**info, **rest}
+
+
+def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:
+    missing = length - latents.shape[-1]
+    if missing <= 0:
+        return latents
+    if silence is None:
+        return F.pad(latents, (0, missing))
+    if silence.shape[:-1] != latents.shape[:-1]:
+        raise ValueError(
+            f"silence.npy has shape {tuple(silence.shape)}, which does not fit latents {tuple(latents.shape)}"
+        )
+    return torch.cat([latents, silence.expand(*silence.shape[:-1], missing)], dim=-1)
+
+
+def _check(
+    entries: Sequence[PreEncodedEntry], crop_length: int | None, bucket_lengths: Sequence[int] | None
+) -> None:
+    if not entries:
+        raise DataError("$.datasets: empty; name at least one folder")
+    ids = [entry.id for entry in entries]
+    if len(set(ids)) != len(ids):
+        raise DataError(f"$.datasets: ids must differ, found {ids}")
+    if crop_length is not None and crop_length < 1:
+        raise DataError(f"$.latent_crop_length: at least 1 frame, found {crop_length}")
+    if bucket_lengths is not None and (
+        crop_length is not None or not bucket_lengths or min(bucket_lengths) < 1
+    ):
+        raise DataError(
+            f"$.bucket_lengths: positive lengths, without latent_crop_length; found {list(bucket_lengths)}"
+        )

@@ -1,0 +1,81 @@
+"""A pretransform with its weights, without the model around it: for encoding, decoding and measuring."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from stable_audio.checkpoints import load_pretransform
+from stable_audio.checkpoints.files import read_checkpoint
+from stable_audio.config import load_config
+from stable_audio.config.parts import build_autoencoder, build_pretransform
+from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
+from stable_audio.pretransforms.base import Pretransform
+
+
+class Codec(NamedTuple):
+    """pretransform in eval mode; sample_rate in Hz; sample_size: the model's clip; source: in words."""
+
+    pretransform: Pretransform
+    sample_rate: int
+    sample_size: int
+    source: str
+
+
+class _Holder(nn.Module):
+    """Stands where the whole model would, so that only the pretransform has to be built."""
+
+    def __init__(self, pretransform: Pretransform) -> None:
+        super().__init__()
+        self.pretransform = pretransform
+
+
+def load_codec(
+    *,
+    model_config: str | os.PathLike[str] | None = None,
+    ckpt_path: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+    allow_untrained: bool = False,
+) -> Codec:
+    """The pretransform of a model, or an autoencoder as a pretransform.
+
+    Args:
+        model_config: of a diffusion model with a pretransform, or of an autoencoder; default: the one
+            inside the checkpoint or beside it.
+        ckpt_path: a whole model or an autoencoder; not needed for transforms without weights.
+        allow_untrained: accept a learned transform with random weights.
+
+    Raises:
+        ValueError: there is no pretransform, or it has no weights.
+    """
+    source: Any = model_config
+    if source is None and ckpt_path is not None:
+        source = read_checkpoint(ckpt_path).config
+    if source is None:
+        raise ValueError(
+            "nothing says what the pretransform is: give --model-config, or a --ckpt-path with one"
+        )
+    config = load_config(source)
+    if config.model_type == "autoencoder":
+        pretransform: Pretransform = AutoencoderPretransform(
+            model=build_autoencoder(config.model, sample_rate=config.sample_rate)
+        )
+    elif config.model.pretransform is None:
+        raise ValueError(
+            f"{model_config or ckpt_path}: the model works on sound itself, it has no pretransform"
+        )
+    else:
+        pretransform = build_pretransform(config.model.pretransform)
+    if ckpt_path is not None and pretransform.state_dict():
+        load_pretransform(_Holder(pretransform), ckpt_path)
+    elif pretransform.needs_weights and not allow_untrained:
+        raise ValueError(
+            "the pretransform is learned and no weights were given, so its latents would be noise: "
+            "give --ckpt-path, or --allow-untrained-pretransform if that is what you want"
+        )
+    words = os.fspath(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
+    pretransform = pretransform.to(device).eval().requires_grad_(False)
+    return Codec(pretransform, config.sample_rate, config.sample_size, words)

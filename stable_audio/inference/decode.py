@@ -1,0 +1,78 @@
+"""Folders of latents -> sound files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import SavedAudio, save_audio
+from stable_audio.data.base import DataError
+from stable_audio.data.latent_sources import LatentSource, open_folder
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.fingerprint import pretransform_hash
+
+
+def decode_folder(
+    pretransform: Pretransform,
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    sample_rate: int,
+    suffix: str = "wav",
+    chunk_above: int | None = 2048,
+    overwrite: bool = False,
+) -> Iterator[SavedAudio | None]:
+    """Decode every clip of `folder` to `out`, at its own length; yields per clip what was written.
+
+    Files that are there already are kept and yield None, unless `overwrite`.
+
+    Raises:
+        DataError: the latents were made by another autoencoder, or cannot be read.
+    """
+    source = open_folder(os.fspath(folder))
+    made_by = None if source.manifest is None else source.manifest["autoencoder_hash"]
+    if made_by is not None and made_by != pretransform_hash(pretransform):
+        raise DataError(
+            f"{folder}: these latents were made by another autoencoder ({made_by}) than the one given "
+            f"({pretransform_hash(pretransform)})"
+        )
+    for index in range(len(source)):
+        target = Path(out) / f"{sound_name(source.name(index), os.fspath(folder))}.{suffix}"
+        if target.exists() and not overwrite:
+            yield None
+            continue
+        audio = _decode(pretransform, source, index, chunk_above)
+        yield save_audio(target, audio, sample_rate)
+
+
+@torch.inference_mode()
+def _decode(pretransform: Pretransform, source: LatentSource, index: int, chunk_above: int | None) -> Tensor:
+    try:
+        stored, valid, _ = source.describe(index)
+        latents = source.read(index, 0, stored)
+    except ValueError as error:
+        raise DataError(f"{source.name(index)}: {error}") from error
+    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
+    audio = decode_unscaled(pretransform, latents[None].to(device), chunk_above=chunk_above)[0]
+    samples = valid * pretransform.downsampling_ratio
+    return audio[:, : min(samples, source.samples(index) or samples)].float().cpu()
+
+
+def decode_unscaled(pretransform: Pretransform, latents: Tensor, *, chunk_above: int | None) -> Tensor:
+    """Latents as they are stored (b c n) -> audio, in chunks where they are long."""
+    scaled = latents / getattr(pretransform, "scale", 1.0)
+    chunked = chunk_above is not None and latents.shape[-1] > chunk_above
+    return pretransform.decode_chunked(scaled) if chunked else pretransform.decode(scaled)
+
+
+def sound_name(name: str, folder: str = "") -> str:
+    """A relative path without the sound file's suffix: "drums/kick.wav@0" -> "drums/kick@0"."""
+    inside = bool(folder) and name.startswith(folder)
+    relative = os.path.relpath(name, folder) if inside else name.lstrip("/")
+    safe = os.path.normpath(relative).replace("..", "_")
+    return re.sub(r"\.(?:npy|wav|flac|mp3|ogg|oga|aiff?|aifc|opus|m4a)(?=@\d+$|$)", "", safe)

@@ -1,0 +1,292 @@
+"""Audio -> latents on disk. A killed run goes on where it stopped; finished items stay as they are."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.data.base import Clip, DataError, ItemKey, Rejected
+from stable_audio.data.latents import (
+    MANIFEST,
+    SHARDS,
+    LatentRecord,
+    read_manifest,
+    shards,
+    write_manifest,
+    write_shard,
+)
+from stable_audio.data.parts import DatasetParts, FileParts
+from stable_audio.data.seeding import derive_seed
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.fingerprint import pretransform_hash
+from stable_audio.types import Metadata
+
+_LOG = logging.getLogger(__name__)
+
+_OWN_KEYS = frozenset(
+    {"part", "offset", "real", "total", "total_samples", "load_time", "padding_mask", "timestamps"}
+    | {"seconds_start", "seconds_total", "sample_rate"}
+)
+_SILENCE_FRAMES = 64
+_LARGEST_LISTED_TENSOR = 64
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How latents are made.
+
+    batch_size: clips of equal length encoded together. num_workers: processes that read audio.
+    items_per_shard: clips in a file; a killed run loses at most the unfinished file. chunk_above: longer
+    clips (latent frames) are encoded in overlapping chunks; None: never. half: store float16.
+    seed: of the noise of variational autoencoders; each item's noise depends on it and on its name.
+    rank, world_size: this process's share.
+    """
+
+    batch_size: int = 1
+    num_workers: int = 0
+    items_per_shard: int = 256
+    chunk_above: int | None = 2048
+    half: bool = False
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
+def encode_to_folder(
+    pretransform: Pretransform,
+    source: FileParts | DatasetParts,
+    folder: str | os.PathLike[str],
+    *,
+    sample_rate: int,
+    options: EncodeOptions,
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Encode what `folder` does not hold yet.
+
+    Args:
+        settings: further entries for the manifest (where the weights came from, crop length, ...).
+        progress: called with (items done, items of this process).
+
+    Returns:
+        the manifest.
+
+    Raises:
+        DataError: the folder holds latents made with other settings.
+    """
+    folder = Path(folder)
+    described = _settings(pretransform, sample_rate, options, settings or {})
+    _check_settings(folder, described)
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    names = [part.name for part in source.parts]
+    if options.rank == 0:
+        write_manifest(folder, described, names)
+        _write_silence(pretransform, folder)
+    there = list(shards(folder))
+    done = {record.part for shard in there for record in shard.records}
+    share = range(options.rank, len(names), options.world_size)
+    pending = [i for i in share if names[i] not in done]
+    writer = _ShardWriter(folder, options, known={r for shard in there for r in shard.rejected})
+    for problem in source.problems if options.rank == 0 else []:
+        writer.add(problem.path, problem)
+    try:
+        for count, (index, found) in enumerate(_encoded(pretransform, source, pending, options), start=1):
+            writer.add(names[index], found)
+            if progress is not None:
+                progress(len(share) - len(pending) + count, len(share))
+    finally:
+        writer.flush()  # what is finished is kept, whatever ended the run
+    return write_manifest(folder, described, names)
+
+
+def _settings(
+    pretransform: Pretransform, sample_rate: int, options: EncodeOptions, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "autoencoder_hash": pretransform_hash(pretransform),
+        "sample_rate": sample_rate,
+        "downsampling_ratio": pretransform.downsampling_ratio,
+        "channels": pretransform.encoded_channels,
+        "audio_channels": pretransform.io_channels,
+        "dtype": "float16" if options.half else "float32",
+        "chunk_above": options.chunk_above,
+        "seed": options.seed,
+        **more,
+    }
+
+
+def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder)
+    # The hash says which weights; the file they came from may have moved.
+    compared = {k: json.loads(json.dumps(v)) for k, v in settings.items() if k != "autoencoder"}
+    differing = [k for k, v in compared.items() if v != manifest.get(k)]
+    if differing:
+        changes = ", ".join(f"{k} was {manifest.get(k)!r}, is {settings[k]!r}" for k in differing)
+        raise DataError(f"{folder}: holds latents made with other settings ({changes}); use another folder")
+
+
+def _encoded(
+    pretransform: Pretransform,
+    source: FileParts | DatasetParts,
+    pending: Sequence[int],
+    options: EncodeOptions,
+) -> Iterator[tuple[int, tuple[LatentRecord, Tensor] | Rejected]]:
+    """(index, result) for every pending item, in order."""
+    loader = DataLoader(
+        source,
+        batch_sampler=_batches(source, pending, options.batch_size),  # type: ignore[arg-type]
+        collate_fn=_as_list,
+        num_workers=options.num_workers,
+        generator=torch.Generator(),
+    )
+    batches = _batches(source, pending, options.batch_size)
+    for keys, found in zip(batches, loader):
+        clips = [(key.index, f) for key, f in zip(keys, found) if not isinstance(f, Rejected)]
+        results: dict[int, tuple[LatentRecord, Tensor] | Rejected] = {
+            key.index: f for key, f in zip(keys, found) if isinstance(f, Rejected)
+        }
+        for _, group in groupby(clips, key=lambda c: c[1][0].shape):
+            members = list(group)
+            encoded = _encode_batch(pretransform, [clip for _, clip in members], options)
+            results.update({index: item for (index, _), item in zip(members, encoded)})
+        yield from ((key.index, results[key.index]) for key in keys)
+
+
+def _batches(source: FileParts | DatasetParts, pending: Sequence[int], size: int) -> list[list[ItemKey]]:
+    """Neighbours of equal length together."""
+    batches: list[list[ItemKey]] = []
+    for _, group in groupby(pending, key=lambda i: source.parts[i].length):
+        keys = [ItemKey(i, 0) for i in group]
+        batches += [keys[i : i + size] for i in range(0, len(keys), size)]
+    return batches
+
+
+def _as_list(items: list[Clip | Rejected]) -> list[Clip | Rejected]:
+    return items
+
+
+@torch.inference_mode()
+def _encode_batch(
+    pretransform: Pretransform, clips: Sequence[Clip], options: EncodeOptions
+) -> list[tuple[LatentRecord, Tensor]]:
+    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
+    step = 1 if getattr(pretransform, "iterate_batch", False) else len(clips)
+    results = []
+    for at in range(0, len(clips), step):
+        some = clips[at : at + step]
+        audio = torch.stack([a for a, _ in some]).to(device)
+        noise = _item_noise([m["part"] for _, m in some], options.seed)
+        latents = unscaled_latents(pretransform, audio, noise=noise, chunk_above=options.chunk_above)
+        latents = latents.to("cpu", torch.float16 if options.half else torch.float32)
+        results += [
+            (_record(m, pretransform.downsampling_ratio, z.shape[-1]), z.clone())
+            for (_, m), z in zip(some, latents)
+        ]
+    return results
+
+
+def unscaled_latents(
+    pretransform: Pretransform,
+    audio: Tensor,
+    *,
+    noise: Callable[[Tensor], Tensor] | None,
+    chunk_above: int | None,
+) -> Tensor:
+    """audio (b c n) -> latents before division by `scale`, in chunks where they are long."""
+    frames = audio.shape[-1] // pretransform.downsampling_ratio
+    chunked = chunk_above is not None and frames > chunk_above
+    encode: Callable[..., Tensor] = pretransform.encode_chunked if chunked else pretransform.encode
+    takes_noise = "noise" in inspect.signature(encode).parameters
+    latents = encode(audio, noise=noise) if takes_noise else encode(audio)
+    return latents * getattr(pretransform, "scale", 1.0)
+
+
+def _item_noise(names: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:
+    """Each item draws from a generator of its own, so that batches and restarts change nothing."""
+    generators = [torch.Generator().manual_seed(derive_seed("encode", seed, name)) for name in names]
+
+    def noise(like: Tensor) -> Tensor:
+        drawn = [torch.randn(like.shape[1:], generator=g) for g in generators]
+        return torch.stack(drawn).to(like)
+
+    return noise
+
+
+def _record(metadata: Metadata, ratio: int, stored: int) -> LatentRecord:
+    frames = min(stored, -(-metadata["real"] // ratio))
+    kept = {k: _plain(v) for k, v in metadata.items() if k not in _OWN_KEYS}
+    kept = {k: v for k, v in kept.items() if v is not _DROPPED}
+    return LatentRecord(metadata["part"], frames, metadata["offset"], metadata["total"], kept)
+
+
+_DROPPED = object()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; large tensors and objects are left out."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        flat = torch.as_tensor(value)
+        return flat.tolist() if flat.numel() <= _LARGEST_LISTED_TENSOR else _DROPPED
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return _DROPPED
+    return value
+
+
+class _ShardWriter:
+    """Collects items and writes a file whenever enough are there."""
+
+    def __init__(self, folder: Path, options: EncodeOptions, *, known: set[Rejected]) -> None:
+        self.folder, self.options, self.known = folder / SHARDS, options, known
+        self.items: list[tuple[LatentRecord, Tensor]] = []
+        self.rejected: list[Rejected] = []
+        for left in self.folder.glob(f".{options.rank:03d}-*.partial.safetensors"):
+            left.unlink()
+
+    def add(self, name: str, found: tuple[LatentRecord, Tensor] | Rejected) -> None:
+        if isinstance(found, Rejected):
+            _LOG.warning("left out: %s: %s", name, found.reason)
+            if Rejected(name, found.reason) not in self.known:
+                self.rejected.append(Rejected(name, found.reason))
+            return
+        self.items.append(found)
+        if len(self.items) >= self.options.items_per_shard:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.items and not self.rejected:
+            return
+        write_shard(self._next(), self.items, rejected=self.rejected)
+        self.items, self.rejected = [], []
+
+    def _next(self) -> Path:
+        prefix = f"{self.options.rank:03d}-"
+        taken = [int(p.stem[len(prefix) :]) for p in self.folder.glob(f"{prefix}*.safetensors")]
+        return self.folder / f"{prefix}{max(taken, default=-1) + 1:06d}.safetensors"
+
+
+@torch.inference_mode()
+def _write_silence(pretransform: Pretransform, folder: Path) -> None:
+    """What padding sounds like to the autoencoder, without its noise."""
+    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
+    length = _SILENCE_FRAMES * pretransform.downsampling_ratio
+    audio = torch.zeros(1, pretransform.io_channels, length, device=device)
+    latents = unscaled_latents(pretransform, audio, noise=torch.zeros_like, chunk_above=None)
+    with atomic_write(folder / "silence.npy") as temporary:
+        np.save(temporary, latents[0].float().cpu().numpy())

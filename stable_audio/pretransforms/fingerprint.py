@@ -1,0 +1,26 @@
+"""A name for a pretransform's weights, so that latents are not used with another one."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from stable_audio.pretransforms.base import Pretransform
+
+
+def pretransform_hash(pretransform: Pretransform) -> str:
+    """16 hex digits: equal for equal class, geometry and weights, in float32 or half precision alike.
+
+    `scale` does not count, because latents are stored without it.
+    """
+    digest = hashlib.sha256()
+    geometry = (pretransform.io_channels, pretransform.encoded_channels, pretransform.downsampling_ratio)
+    digest.update(repr((type(pretransform).__name__, geometry)).encode())
+    for name, value in sorted(pretransform.state_dict().items()):
+        stored = value.detach().cpu()
+        stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)
+        digest.update(name.encode())
+        digest.update(repr(tuple(stored.shape)).encode())
+        digest.update(stored.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

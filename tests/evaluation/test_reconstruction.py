@@ -1,0 +1,27 @@
+import math
+
+import pytest
+import torch
+
+from stable_audio.evaluation.reconstruction import si_sdr, stft_distance
+from tests.audio.sounds import chirp
+
+
+def test_si_sdr_of_a_known_mixture() -> None:
+    """An orthogonal distortion of a tenth of the power is 10 dB, whatever the scale."""
+    t = torch.arange(8000) / 8000
+    signal = torch.sin(2 * math.pi * 100 * t)[None]
+    error = torch.cos(2 * math.pi * 100 * t)[None] * math.sqrt(0.1)
+    assert si_sdr(signal + error, signal) == pytest.approx(10.0, abs=1e-3)
+    assert si_sdr(-3 * (signal + error), signal) == pytest.approx(10.0, abs=1e-3)
+    assert si_sdr(signal, signal) > 100
+    assert si_sdr(signal, torch.zeros_like(signal)) == -math.inf
+    assert si_sdr(torch.zeros_like(signal), signal) == -math.inf
+
+
+def test_stft_distance() -> None:
+    sound = chirp(0.5, 16000)
+    assert stft_distance(sound, sound) == 0
+    # At half the level: convergence 1/2, log difference ln 2 except where the floor holds.
+    assert 0.5 < stft_distance(0.5 * sound, sound, [512]) <= 0.5 + math.log(2) + 1e-6
+    assert stft_distance(0.9 * sound, sound) < stft_distance(0.5 * sound, sound)
