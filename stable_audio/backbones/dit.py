@@ -6,7 +6,7 @@ Checkpoint keys and the order of operations are those of stable-audio-tools.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -31,11 +31,13 @@ class PreparedDiT:
     Attributes:
         context: projected tokens, for transformers that cannot take keys and values.
         kvs: keys and values of each layer's cross-attention.
+        mask: (b l) bool, the tokens that cross-attention sees; None for all.
         prepend: projected prepend tokens. global_: projected global vector.
     """
 
     context: Tensor | None
     kvs: tuple[KeyValues | None, ...] | None
+    mask: Tensor | None
     prepend: Tensor | None
     global_: Tensor | None
 
@@ -56,9 +58,9 @@ TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
 class DiT(Backbone):
     """Transformer that predicts the diffusion target from (x, t, conditioning).
 
-    Masks of token conditioning are not applied in attention, as in the checkpoints that it must load:
-    conditioners mark padding by zeroing it. The null conditioning is zeros in cross-attention and
-    prepended tokens; global conditioning and input concat stay.
+    Masks of token conditioning are not applied unless `mask_cross_attention` says so, because published
+    checkpoints were trained without: conditioners mark padding by zeroing it. The null conditioning is
+    zeros in cross-attention and prepended tokens; global conditioning and input concat stay.
 
     Args:
         io_channels: channels of x and of the output.
@@ -67,6 +69,8 @@ class DiT(Backbone):
         cond_token_dim: width of cross-attention conditioning; 0 for no cross-attention.
         project_cond_tokens: project it to embed_dim; otherwise it keeps its width, and must be a
             multiple of the head width.
+        mask_cross_attention: hide padding tokens from cross-attention; an item without any valid token
+            sees them all.
         global_cond_dim: width of global conditioning; 0 for none.
         project_global_cond: project it to embed_dim; otherwise global_cond_dim must equal embed_dim.
         input_concat_dim: channels concatenated to x, resized to n by nearest interpolation.
@@ -101,6 +105,7 @@ class DiT(Backbone):
         num_heads: int = 8,
         cond_token_dim: int = 0,
         project_cond_tokens: bool = True,
+        mask_cross_attention: bool = False,
         global_cond_dim: int = 0,
         project_global_cond: bool = True,
         input_concat_dim: int = 0,
@@ -138,6 +143,7 @@ class DiT(Backbone):
         check_choice("global_cond_type", global_cond_type, ("prepend", "adaLN"))
         self.io_channels, self.length_multiple = io_channels, patch_size
         self.embed_dim, self.patch_size = embed_dim, patch_size
+        self.mask_cross_attention = mask_cross_attention
         self.global_as_token = global_cond_type == "prepend"
         self.slot_widths = _slot_widths(cond_token_dim, global_cond_dim, prepend_cond_dim, input_concat_dim)
 
@@ -239,16 +245,10 @@ class DiT(Backbone):
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Project all conditioning, and compute the keys and values of every cross-attention."""
-        context = self._project("to_cond_embed", cond.cross_attn)
-        kvs = None
-        if context is not None and isinstance(self.transformer, ContinuousTransformer):
-            kvs, context = self.transformer.prepare_context(context), None
-        prepared = PreparedDiT(
-            context=context,
-            kvs=kvs,
-            prepend=self._project("to_prepend_embed", cond.prepend),
-            global_=self._project("to_global_embed", cond.global_),
-        )
+        prepared = self._projected(cond)
+        if prepared.context is not None and isinstance(self.transformer, ContinuousTransformer):
+            kvs = self.transformer.prepare_context(prepared.context)
+            prepared = replace(prepared, context=None, kvs=kvs)
         return cond.replace(prepared=prepared)
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -289,17 +289,18 @@ class DiT(Backbone):
             raise ValueError(f"length {x.shape[-1]} is not a multiple of patch_size = {self.patch_size}")
         prepared = cond.prepared
         if not isinstance(prepared, PreparedDiT):
-            prepared = self._prepare_for_training(cond)
+            # In training the layers make keys and values, so that checkpointing can recompute them.
+            prepared = self._projected(cond)
         t_embed = self.to_timestep_embed(self._timestep_features(t))
         x = self._concat_channels(x.to(self.dtype), t_embed, cond.input_concat)
         tokens = self._patch(x + self.preprocess_conv(x))
         return tokens, self._arguments(prepared, t_embed)
 
-    def _prepare_for_training(self, cond: Conditioning) -> PreparedDiT:
-        """As `prepare`, but the layers make keys and values, where checkpointing can recompute them."""
+    def _projected(self, cond: Conditioning) -> PreparedDiT:
         return PreparedDiT(
             context=self._project("to_cond_embed", cond.cross_attn),
             kvs=None,
+            mask=cond.cross_attn_mask if self.mask_cross_attention else None,
             prepend=self._project("to_prepend_embed", cond.prepend),
             global_=self._project("to_global_embed", cond.global_),
         )
@@ -331,7 +332,13 @@ class DiT(Backbone):
             token = global_.unsqueeze(1)
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
             global_ = None
-        return {"context": prepared.context, "kvs": prepared.kvs, "prepend": prepend, "global_": global_}
+        return {
+            "context": prepared.context,
+            "kvs": prepared.kvs,
+            "context_mask": prepared.mask,
+            "prepend": prepend,
+            "global_": global_,
+        }
 
     def _patch(self, x: Tensor) -> Tensor:
         """(b c (l p)) -> (b l (c p))."""

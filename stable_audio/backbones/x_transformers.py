@@ -82,11 +82,14 @@ class XTransformer(nn.Module):
         *,
         context: Tensor | None = None,
         kvs: object | None = None,
+        context_mask: Tensor | None = None,
         prepend: Tensor | None = None,
         global_: Tensor | None = None,
     ) -> Tensor:
         """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer; `kvs` is always None here."""
-        settings = {"condition": global_} if self.modulated else {}
+        settings: dict[str, Tensor | None] = {"condition": global_} if self.modulated else {}
+        if context_mask is not None:
+            settings["context_mask"] = context_mask | ~context_mask.any(dim=-1, keepdim=True)
         if self.memory_tokens is not None:
             memory = self.memory_tokens.expand(x.shape[0], -1, -1)
             prepend = memory if prepend is None else torch.cat([memory.to(prepend.dtype), prepend], dim=1)

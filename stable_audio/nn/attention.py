@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.norms import DynamicTanh, L2Norm
 from stable_audio.nn.rotary import RotaryTables, apply_rotary
-from stable_audio.nn.windowed import windowed_attention
+from stable_audio.nn.windowed import banded_mask, windowed_attention
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,17 @@ QK_NORMS: dict[str, Callable[[int, float], nn.Module]] = {
 
 
 class Attend(Protocol):
-    """The kernel: q (b n h d), k and v (b m h' d) -> (b n h d); h' divides h."""
+    """The kernel: q (b n h d), k and v (b m h' d) -> (b n h d); h' divides h. mask (b m): True = seen."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool,
+        window: tuple[int, int] | None,
+        mask: Tensor | None,
     ) -> Tensor: ...
 
 
@@ -67,7 +74,15 @@ class KeyValues(NamedTuple):
     values: Tensor
 
 
-def sdpa_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None) -> Tensor:
+def sdpa_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    window: tuple[int, int] | None,
+    mask: Tensor | None,
+) -> Tensor:
     """PyTorch's attention. A causal mask on unequal lengths is aligned at the top left."""
     if k.shape[2] != q.shape[2]:
         k, v = (y.repeat_interleave(q.shape[2] // y.shape[2], dim=2) for y in (k, v))
@@ -75,17 +90,32 @@ def sdpa_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[
     if window is not None:
         left, right = window
         out = windowed_attention(q, k, v, left, 0 if causal else right)
+    elif mask is not None:
+        seen = mask[:, None, None, :]
+        if causal:
+            seen = seen & banded_mask(q.shape[2], k.shape[2], -1, 0, q.device)
+        # A query that sees nothing would get NaN; it sees everything instead.
+        seen = seen | ~seen.any(dim=-1, keepdim=True)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return out.transpose(1, 2)
 
 
-def flash_attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: tuple[int, int] | None) -> Tensor:
+def flash_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    window: tuple[int, int] | None,
+    mask: Tensor | None,
+) -> Tensor:
     """The flash-attn kernel; `sdpa_attend` for the calls that it cannot serve exactly."""
     half = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
     # flash-attn aligns causal masks at the bottom right, which differs on unequal lengths.
-    if not half or (causal and q.shape[1] != k.shape[1]):
-        return sdpa_attend(q, k, v, causal=causal, window=window)
+    if not half or mask is not None or (causal and q.shape[1] != k.shape[1]):
+        return sdpa_attend(q, k, v, causal=causal, window=window, mask=mask)
     from flash_attn import flash_attn_func
 
     return flash_attn_func(q, k, v, causal=causal, window_size=window or (-1, -1))
@@ -169,9 +199,14 @@ class Attention(nn.Module):
         *,
         context: Tensor | None = None,
         kv: KeyValues | None = None,
+        context_mask: Tensor | None = None,
         rotary: RotaryTables | None = None,
     ) -> Tensor:
-        """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`."""
+        """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`.
+
+        context_mask (b m) bool: tokens of the context that are seen; all without it, and for items in
+        which it has no True.
+        """
         if kv is None and context is not None:
             kv = self.project_context(context)
         if kv is not None:
@@ -182,7 +217,8 @@ class Attention(nn.Module):
             queries = self._normed(self.q_norm, (q, *second[:1]), rotary)
             keys = self._normed(self.k_norm, (k, *second[1:]), rotary)
         outs = [
-            self.attend(q, k, values, causal=self.causal, window=self.window) for q, k in zip(queries, keys)
+            self.attend(q, k, values, causal=self.causal, window=self.window, mask=context_mask)
+            for q, k in zip(queries, keys)
         ]
         out = outs[0] - outs[1] if self.differential else outs[0]
         return self._scale_features(self.to_out(out.flatten(2)))

@@ -124,6 +124,7 @@ class TransformerBlock(nn.Module):
         *,
         context: Tensor | None = None,
         kv: KeyValues | None = None,
+        context_mask: Tensor | None = None,
         rotary: RotaryTables | None = None,
         modulation: Tensor | None = None,
     ) -> Tensor:
@@ -131,6 +132,7 @@ class TransformerBlock(nn.Module):
 
         Args:
             context: (b m d') for cross-attention, or `kv`, its keys and values computed before.
+            context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
             rotary: tables of a shared rotary embedding; without them the block's own is used, if any.
             modulation: (b 6 d), for a modulated block.
         """
@@ -140,7 +142,8 @@ class TransformerBlock(nn.Module):
         branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary)
         x = x + _gate(self.self_attn_scale(branch), attn)
         if self.cross_attn is not None and (context is not None or kv is not None):
-            branch = self.cross_attn(self.cross_attend_norm(x), context=context, kv=kv)
+            normed = self.cross_attend_norm(x)
+            branch = self.cross_attn(normed, context=context, kv=kv, context_mask=context_mask)
             x = x + self.cross_attn_scale(branch)
         if self.conformer is not None:
             x = x + self.conformer_scale(self.conformer(x))
@@ -228,6 +231,7 @@ class ContinuousTransformer(nn.Module):
         *,
         context: Tensor | None = None,
         kvs: tuple[KeyValues | None, ...] | None = None,
+        context_mask: Tensor | None = None,
         prepend: Tensor | None = None,
         global_: Tensor | None = None,
     ) -> Tensor:
@@ -235,12 +239,20 @@ class ContinuousTransformer(nn.Module):
 
         Args:
             context: (b m d) for cross-attention, or `kvs` from `prepare_context`.
+            context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
             prepend: tokens (b l dim) that go before x.
             global_: (b dim), for a modulated transformer.
         """
-        n = x.shape[1]
-        hidden = self.hidden_states(x, context=context, kvs=kvs, prepend=prepend, global_=global_, keep=False)
-        return self.project_out(hidden[-1][:, -n:])
+        hidden = self.hidden_states(
+            x,
+            context=context,
+            kvs=kvs,
+            context_mask=context_mask,
+            prepend=prepend,
+            global_=global_,
+            keep=False,
+        )
+        return self.project_out(hidden[-1][:, -x.shape[1] :])
 
     def hidden_states(
         self,
@@ -248,6 +260,7 @@ class ContinuousTransformer(nn.Module):
         *,
         context: Tensor | None = None,
         kvs: tuple[KeyValues | None, ...] | None = None,
+        context_mask: Tensor | None = None,
         prepend: Tensor | None = None,
         global_: Tensor | None = None,
         exit_layer: int | None = None,
@@ -257,11 +270,16 @@ class ContinuousTransformer(nn.Module):
         tokens = self._embed(x, prepend)
         rotary = self.rotary_pos_emb(tokens.shape[1]) if self.rotary_pos_emb is not None else None
         modulation = self.global_cond_embedder(global_) if hasattr(self, "global_cond_embedder") else None
+        settings = {
+            "context": context,
+            "context_mask": context_mask,
+            "rotary": rotary,
+            "modulation": modulation,
+        }
         states: list[Tensor] = []
         stop = len(self.layers) if exit_layer is None else exit_layer + 1
         for i, layer in enumerate(self.layers[:stop]):
-            kv = kvs[i] if kvs is not None else None
-            tokens = self._run(layer, tokens, context, kv, rotary, modulation)
+            tokens = self._run(layer, tokens, {**settings, "kv": kvs[i] if kvs is not None else None})
             states = [*states, tokens] if keep else [tokens]
         return states
 
@@ -273,16 +291,7 @@ class ContinuousTransformer(nn.Module):
             tokens = torch.cat([*(b.to(tokens.dtype) for b in before), tokens], dim=1)
         return tokens if self.pos_emb is None else tokens + self.pos_emb(tokens)
 
-    def _run(
-        self,
-        layer: nn.Module,
-        tokens: Tensor,
-        context: Tensor | None,
-        kv: KeyValues | None,
-        rotary: RotaryTables | None,
-        modulation: Tensor | None,
-    ) -> Tensor:
-        settings: dict[str, Any] = {"context": context, "kv": kv, "rotary": rotary, "modulation": modulation}
+    def _run(self, layer: nn.Module, tokens: Tensor, settings: dict[str, Any]) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, tokens, use_reentrant=False, **settings)
         return layer(tokens, **settings)

@@ -84,6 +84,21 @@ def test_masks_do_not_change_the_output() -> None:
     torch.testing.assert_close(dit(x, t, masked), dit(x, t, cond), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("transformer_type", ["continuous_transformer", "x-transformers"])
+def test_masks_hide_padding_when_asked(transformer_type: Any) -> None:
+    if transformer_type == "x-transformers":
+        pytest.importorskip("x_transformers")
+    sizes = {"embed_dim": 64, "cond_token_dim": 6, "transformer_type": transformer_type}
+    dit, (x, t) = build(**sizes, mask_cross_attention=True), inputs()
+    tokens = torch.randn(2, 5, 6)
+    cond = Conditioning(cross_attn=tokens, cross_attn_mask=torch.arange(5).expand(2, 5) < 3)
+    short = Conditioning(cross_attn=tokens[:, :3])
+    torch.testing.assert_close(dit(x, t, cond), dit(x, t, short), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dit(x, t, dit.prepare(cond)), dit(x, t, cond), atol=1e-6, rtol=1e-5)
+    nothing = cond.replace(cross_attn_mask=torch.zeros(2, 5, dtype=torch.bool))
+    assert dit(x, t, nothing).isfinite().all()
+
+
 def test_null_zeroes_tokens_and_keeps_the_rest() -> None:
     dit, cond = build(**SLOTS), full_conditioning()
     null = dit.null(cond)

@@ -117,6 +117,17 @@ def test_prepared_context_gives_the_same(differential: bool) -> None:
     torch.testing.assert_close(attention(x, kv=prepared), attention(x, context=context), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_masked_context_is_not_seen(causal: bool) -> None:
+    attention, x, context = build(dim_context=12, causal=causal), torch.randn(2, 5, 12), torch.randn(2, 4, 12)
+    mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
+    out = attention(x, context=context, context_mask=mask)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out[:1], attention(x[:1], context=context[:1, :2]))
+    if not causal:  # nothing to see means everything is seen
+        torch.testing.assert_close(out[1:], attention(x[1:], context=context[1:]))
+
+
 def test_rotation_makes_scores_depend_on_distance_alone() -> None:
     attention, rope = build(), RotaryEmbedding(4)
     x = torch.randn(1, 1, 12).expand(1, 6, 12).contiguous()
