@@ -88,7 +88,7 @@ class ShardFolder:
             "seconds_total": math.ceil(record.total / rate),
             "file_seconds": record.total / rate,
         }
-        return record.frames, record.frames, metadata
+        return record.stored or record.frames, record.frames, metadata
 
     def samples(self, index: int) -> int | None:
         record = self._record(index)

@@ -35,7 +35,8 @@ class LatentRecord:
     """One stored clip.
 
     part: unique name. frames: latent frames that hold sound. offset, total: first sample of the clip and
-    length of its file, in audio samples. metadata: what JSON can hold of the clip's metadata.
+    length of its file, in audio samples. metadata: what JSON can hold of the clip's metadata. stored:
+    frames stored, padding included; 0: as `frames`.
     """
 
     part: str
@@ -43,6 +44,7 @@ class LatentRecord:
     offset: int
     total: int
     metadata: dict[str, Any] = field(default_factory=dict)
+    stored: int = 0
 
 
 class LatentStatistics:

@@ -231,7 +231,7 @@ def _record(metadata: Metadata, ratio: int, stored: int) -> LatentRecord:
     frames = min(stored, -(-metadata["real"] // ratio))
     kept = {k: _plain(v) for k, v in metadata.items() if k not in _OWN_KEYS}
     kept = {k: v for k, v in kept.items() if v is not _DROPPED}
-    return LatentRecord(metadata["part"], frames, metadata["offset"], metadata["total"], kept)
+    return LatentRecord(metadata["part"], frames, metadata["offset"], metadata["total"], kept, stored)
 
 
 _DROPPED = object()

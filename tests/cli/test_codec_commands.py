@@ -1,0 +1,136 @@
+"""encode, decode and reconstruct from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stable_audio.audio.io import read_audio
+from stable_audio.cli import main
+from stable_audio.data.latents import shards
+from tests.data.folders import RATE, make_folder, ramp
+
+PATCHED = {
+    "model_type": "diffusion_uncond",
+    "sample_rate": RATE,
+    "sample_size": 800,
+    "audio_channels": 1,
+    "model": {
+        "type": "dit",
+        "config": {"in_channels": 8, "embed_dim": 8, "depth": 1, "num_heads": 1},
+        "pretransform": {"type": "patched", "config": {"channels": 1, "patch_size": 8}},
+    },
+    "training": {"learning_rate": 1e-3},
+}
+AUTOENCODER = {
+    "model_type": "autoencoder",
+    "sample_rate": RATE,
+    "sample_size": 800,
+    "audio_channels": 1,
+    "model": {
+        "encoder": {
+            "type": "oobleck",
+            "config": {
+                "in_channels": 1,
+                "channels": 4,
+                "latent_dim": 8,
+                "c_mults": [1, 2],
+                "strides": [2, 4],
+            },
+        },
+        "decoder": {
+            "type": "oobleck",
+            "config": {
+                "out_channels": 1,
+                "channels": 4,
+                "latent_dim": 4,
+                "c_mults": [1, 2],
+                "strides": [2, 4],
+            },
+        },
+        "bottleneck": {"type": "vae"},
+        "latent_dim": 4,
+        "downsampling_ratio": 8,
+        "io_channels": 1,
+    },
+}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, str]:
+    """Arguments: model file, folder of sounds, output folder."""
+    (tmp_path / "patched.json").write_text(json.dumps(PATCHED))
+    (tmp_path / "autoencoder.json").write_text(json.dumps(AUTOENCODER))
+    make_folder(tmp_path / "in", {"a.wav": 2003, "b/c.wav": 100})
+    names = ("patched.json", "autoencoder.json", "in", "out", "back")
+    return {name.split(".")[0]: str(tmp_path / name) for name in names}
+
+
+def test_there_and_back(paths: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--model-config", paths["patched"], "--device", "cpu"]
+    assert main(["encode", paths["in"], "-o", paths["out"], "--num-workers", "0", *common]) == 0
+    assert "2 clips" in capsys.readouterr().out
+    assert main(["decode", paths["out"], "-o", paths["back"], "--format", "flac", *common]) == 0
+    assert "2 files written" in capsys.readouterr().out
+    assert torch.equal(read_audio(Path(paths["back"]) / "audio" / "b" / "c.flac")[0], ramp(100))
+
+
+def test_untrained_weights_are_refused(paths: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["autoencoder"]]
+    assert main(arguments) == 2
+    assert "no weights were given" in capsys.readouterr().err
+    assert not Path(paths["out"]).exists()
+    assert main([*arguments, "--allow-untrained-pretransform", "--num-workers", "0"]) == 0
+
+
+def test_reconstruct(paths: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--model-config", paths["patched"], "-o", paths["back"]]
+    assert main(["reconstruct", paths["in"], *common, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["measured"], found["rejected"]) == (2, 0)
+    assert found["stft_distance"] == pytest.approx(0.0, abs=1e-6)
+    assert all(item["si_sdr"] is None or item["si_sdr"] > 60 for item in found["items"])
+    assert json.loads((Path(paths["back"]) / "figures.json").read_text()) == found
+    assert (Path(paths["back"]) / "audio" / "a.wav").exists()
+    untrained = ["--model-config", paths["autoencoder"], "--allow-untrained-pretransform"]
+    assert main(["reconstruct", paths["in"], *untrained]) == 0
+    assert "mean of 2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_several_processes(paths: dict[str, str]) -> None:
+    arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
+    arguments += ["--devices", "2", "--device", "cpu", "--sample-size", "400", "--num-workers", "0"]
+    command = [sys.executable, "-m", "stable_audio", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "7 clips" in done.stdout
+    assert {s.path.split("/")[-1][:3] for s in shards(paths["out"])} == {"000", "001"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(paths: dict[str, str], tmp_path: Path) -> None:
+    make_folder(Path(paths["in"]), {f"{i:03d}.wav": 4000 for i in range(300)})
+    arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
+    arguments += ["--items-per-shard", "5", "--num-workers", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "stable_audio", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        folder = Path(paths["out"]) / "shards"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and len(list(folder.glob("0*.safetensors"))) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finished = {s.path: os.stat(s.path).st_mtime_ns for s in shards(paths["out"])}
+    assert 2 <= len(finished) < 61
+    assert main(arguments) == 0
+    assert {path: os.stat(path).st_mtime_ns for path in finished} == finished
+    names = [r.part for s in shards(paths["out"]) for r in s.records]
+    assert len(names) == len(set(names)) == 302
