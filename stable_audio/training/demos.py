@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,9 +96,9 @@ class DiffusionDemos:
         return json.dumps(prompt, ensure_ascii=False, default=str) if prompt else f"seed {self.seed + index}"
 
 
-def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """(renderer, steps between demos) of a diffusion config; None when it asks for none."""
-    section = getattr(config.training, "demo", None)
+def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """Of `diffusion_cond`, `diffusion_cond_inpaint` and `diffusion_uncond`."""
+    section = config.training.demo
     if section is None or section.count == 0:
         return None
     prompts = list(getattr(section, "demo_cond", [])) or [{} for _ in range(section.count)]
@@ -111,3 +111,17 @@ def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
         seed=section.demo_seed,
     )
     return renderer, section.demo_every
+
+
+BUILDERS: dict[str, Callable[[ModelConfig], tuple[DemoRenderer, int] | None]] = {
+    "diffusion_cond": build_diffusion_demos,
+    "diffusion_cond_inpaint": build_diffusion_demos,
+    "diffusion_uncond": build_diffusion_demos,
+}
+"""Model type -> its demos."""
+
+
+def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """(renderer, steps between demos) as the config's `training.demo` says; None when it asks for none."""
+    build = BUILDERS.get(config.model_type)
+    return build(config) if build is not None and config.training is not None else None
