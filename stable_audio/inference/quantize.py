@@ -1,0 +1,188 @@
+"""int8 weights for inference on a CPU: smaller and, where the processor multiplies int8, faster.
+
+Weights are quantised per output channel, activations at each call, so no calibration data is needed.
+Norms, attention products, embeddings, transposed convolutions and small layers stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Method = Literal["torch", "torchao"]
+
+
+def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int = 4096) -> nn.Module:
+    """A copy of `module` in eval mode, on the CPU, whose large layers have int8 weights.
+
+    Args:
+        method: `torch`: linear layers and convolutions, with torch's own int8 kernels; `torchao`: linear
+            layers, with the torchao package (extra `[quantize]`).
+        min_weights: layers with fewer weights are left alone.
+
+    Raises:
+        ImportError: torchao is asked for and not installed.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {sorted(METHODS)}, found '{method}'")
+    copied = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    return METHODS[method](copied, min_weights)
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of the parameters and buffers that a checkpoint of `module` holds."""
+    seen = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
+    return sum(_bytes(value) for value in seen.values())
+
+
+def _bytes(value: Tensor) -> int:
+    if type(value) in (Tensor, nn.Parameter):
+        return value.numel() * value.element_size()
+    names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
+    return sum(_bytes(getattr(value, n)) for n in names)
+
+
+def _with_torch(module: nn.Module, min_weights: int) -> nn.Module:
+    for name, child in module.named_children():
+        build = _REPLACEMENTS.get(type(child))
+        if build is not None and _is_large(child, min_weights) and not _is_grouped(child):
+            setattr(module, name, build(child))
+        else:
+            _with_torch(child, min_weights)
+    return module
+
+
+def _with_torchao(module: nn.Module, min_weights: int) -> nn.Module:
+    try:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError as error:
+        raise ImportError('torchao is not installed: pip install "stable-audio[quantize]"') from error
+
+    def wanted(child: nn.Module, _: str) -> bool:
+        return isinstance(child, nn.Linear) and _is_large(child, min_weights)
+
+    quantize_(module, Int8DynamicActivationInt8WeightConfig(), filter_fn=wanted)
+    return module
+
+
+def _is_large(layer: Any, min_weights: int) -> bool:
+    return layer.weight.numel() >= min_weights
+
+
+def _is_grouped(layer: Any) -> bool:
+    return getattr(layer, "groups", 1) != 1 or getattr(layer, "padding_mode", "zeros") != "zeros"
+
+
+class Int8Matrix(nn.Module):
+    """A weight (out in) as int8 with one scale per row, and its bias.
+
+    The packed form that torch's kernel wants is made at the first call and is no part of the state.
+    """
+
+    weight_int8: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        self.register_buffer("scale", scale)
+        self.register_buffer("weight_int8", (weight / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self._packed: Any = None
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """x (... in) -> (... out)."""
+        if self._packed is None:
+            self._packed = _packed(self.weight_int8, self.scale, self.bias)
+        return torch.ops.quantized.linear_dynamic(x.float(), self._packed).to(x.dtype)
+
+    def dequantized(self) -> Tensor:
+        """The weight (out in) in float32."""
+        return self.weight_int8.float() * self.scale[:, None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}
+
+
+class Int8Linear(Int8Matrix):
+    """Replaces nn.Linear."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.weight.detach(), layer.bias)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.dequantized()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.multiply(x)
+
+
+class Int8Conv(Int8Matrix):
+    """Replaces nn.Conv1d and nn.Conv2d: patches of the input, then one matrix product."""
+
+    def __init__(self, layer: nn.Conv1d | nn.Conv2d) -> None:
+        super().__init__(layer.weight.detach().flatten(1), layer.bias)
+        self.shape = layer.weight.shape
+        self.one_dimensional = isinstance(layer, nn.Conv1d)
+        first = (1,) if self.one_dimensional else ()
+        self.kernel_size = (*first, *layer.kernel_size)
+        self.stride = (*first, *layer.stride)
+        self.dilation = (*first, *layer.dilation)
+        before, after = _padding(layer)
+        none = (0,) if self.one_dimensional else ()
+        self.before, self.after = (*none, *before), (*none, *after)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.dequantized().view(self.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(2) if self.one_dimensional else x
+        (top, left), (bottom, right) = self.before, self.after
+        x = F.pad(x, (left, right, top, bottom))
+        size = [
+            (n - d * (k - 1) - 1) // s + 1
+            for n, d, k, s in zip(x.shape[2:], self.dilation, self.kernel_size, self.stride)
+        ]
+        patches = F.unfold(x, self.kernel_size, dilation=self.dilation, stride=self.stride)
+        y = self.multiply(patches.transpose(1, 2)).transpose(1, 2).unflatten(2, size)
+        return y.squeeze(2) if self.one_dimensional else y
+
+
+def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if not isinstance(layer.padding, str):
+        return tuple(layer.padding), tuple(layer.padding)
+    total = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size)]
+    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+
+
+def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
+    """torch's packed int8 weight, made by the fastest engine of this build."""
+    backends = torch.backends.quantized
+    before = backends.engine
+    engine = next(
+        (e for e in ("onednn", "x86", "fbgemm", "qnnpack") if e in backends.supported_engines), None
+    )
+    if engine is None:
+        raise RuntimeError("this build of torch has no int8 kernels for the CPU")
+    zeros = torch.zeros(len(scale), dtype=torch.long)
+    with warnings.catch_warnings():
+        # Quantised tensors are deprecated as a type, but the kernel takes its weight as one.
+        warnings.simplefilter("ignore")
+        quantised = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+    try:
+        backends.engine = engine
+        return torch.ops.quantized.linear_prepack(quantised, bias)
+    finally:
+        backends.engine = before
+
+
+_REPLACEMENTS: dict[type, Any] = {nn.Linear: Int8Linear, nn.Conv1d: Int8Conv, nn.Conv2d: Int8Conv}
+METHODS = {"torch": _with_torch, "torchao": _with_torchao}

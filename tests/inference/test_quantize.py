@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stable_audio.backbones import BACKBONES
+from stable_audio.inference.quantize import quantized, weight_bytes
+from stable_audio.types import Conditioning
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(96, 64),
+        nn.Linear(96, 64, bias=False),
+        nn.Conv1d(96, 64, 5, padding=2),
+        nn.Conv1d(96, 64, 4, stride=2, padding=1),
+        nn.Conv1d(96, 64, 3, dilation=2, padding="same"),
+        nn.Conv2d(96, 64, (3, 5), stride=(1, 2), padding=(1, 2)),
+        nn.Conv2d(96, 64, 1, bias=False),
+    ],
+)
+@torch.no_grad()
+def test_a_layer_is_close_to_the_original(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    shape = {nn.Linear: (2, 7, 96), nn.Conv1d: (2, 96, 20), nn.Conv2d: (2, 96, 8, 10)}[type(layer)]
+    x = torch.randn(shape)
+    small = quantized(nn.Sequential(layer))
+    expected = layer(x)
+    assert small(x).shape == expected.shape
+    # 8 bits for each factor: half a step of 2/255 of the range, a few percent of the deviation.
+    assert relative_error(small(x), expected) < 0.05
+    assert relative_error(small[0].weight, layer.weight) < 0.01
+    assert weight_bytes(small) < 0.3 * weight_bytes(nn.Sequential(layer))
+
+
+def test_small_grouped_and_transposed_layers_are_left_alone() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.Conv1d(64, 64, 9, groups=2), nn.ConvTranspose1d(64, 64, 4))
+    assert [type(m) for m in quantized(module)] == [type(m) for m in module]
+
+
+BACKBONES_TO_SHRINK: dict[str, dict[str, Any]] = {
+    "unet": {"io_channels": 4, "channels": 32, "multipliers": [1, 2], "attention": [False, True]},
+    "dit": {"io_channels": 4, "embed_dim": 64, "depth": 2, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES_TO_SHRINK))
+@torch.no_grad()
+def test_backbones_shrink_and_the_original_is_untouched(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = BACKBONES[name](**BACKBONES_TO_SHRINK[name]).eval()
+    for parameter in backbone.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    before = copy.deepcopy(backbone.state_dict())
+    x, t, cond = torch.randn(2, 4, 32), torch.rand(2), Conditioning()
+    small = quantized(backbone)
+    assert relative_error(small(x, t, cond), backbone(x, t, cond)) < 0.1
+    assert weight_bytes(small) < 0.4 * weight_bytes(backbone)
+    after = backbone.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@torch.no_grad()
+def test_int8_weights_are_saved_and_loaded() -> None:
+    torch.manual_seed(0)
+    one, other = (quantized(nn.Sequential(nn.Linear(96, 64))) for _ in range(2))
+    x = torch.randn(3, 96)
+    one(x)
+    buffer = io.BytesIO()
+    torch.save(one.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(one(x), other(x))
+    assert torch.equal(copy.deepcopy(one)(x), one(x))
+
+
+def test_unknown_method_is_named() -> None:
+    with pytest.raises(ValueError, match="found 'int4'"):
+        quantized(nn.Linear(2, 2), method="int4")  # type: ignore[arg-type]
