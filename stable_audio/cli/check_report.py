@@ -48,9 +48,10 @@ def report_on(
             kind = describe_autoencoder if isinstance(model, Autoencoder) else describe
             report.update(kind(model, loaded, batch_size=batch_size))
             if data is not None:
-                _attempt(report, lambda: _describe_dataset(report, model, as_dict(data)))
+                given, latents = as_dict(data), loaded.training is not None and loaded.training.pre_encoded
+                _attempt(report, lambda: _describe_dataset(report, model, given, pre_encoded=latents))
             if not dry and not report["errors"]:
-                _rehearse(report, loaded, as_dict(data) if data is not None else None)
+                _rehearse(report, loaded, model, as_dict(data) if data is not None else None)
     return report
 
 
@@ -182,7 +183,7 @@ def _stored(model: nn.Module) -> int:
     return sum(v.numel() * v.element_size() for v in model.state_dict().values())
 
 
-def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any]) -> None:
+def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any], *, pre_encoded: bool) -> None:
     shape = report["shape"]
     runtime = {k: shape[k] for k in ("sample_rate", "sample_size", "audio_channels", "downsampling_ratio")}
     dataset = create_dataset(config, **runtime)
@@ -191,24 +192,47 @@ def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any]) 
     if isinstance(clip, Rejected):
         report["warnings"].append(f"the first clip is left out: {clip.path}: {clip.reason}")
         return
-    metadata = clip[1]
+    audio, metadata = clip
     report["dataset"]["keys"] = sorted(metadata)
-    conditioner = getattr(model, "conditioner", None)
-    missing = conditioner.missing(metadata) if conditioner is not None else []
-    if missing:
-        report["errors"].append(
+    wanted = shape["latents"][0] if pre_encoded else shape["audio_channels"]
+    if audio.shape[0] != wanted:
+        what = "latents" if pre_encoded else "audio"
+        raise DataError(
+            f"the first clip has {audio.shape[0]} channels, but the model takes {what} with {wanted}"
+        )
+    if missing := missing_keys(model, metadata):
+        raise DataError(
             f"the dataset's clips lack {missing}, which the model's conditioners read; they have "
             f"{sorted(metadata)}. Add them by side-car captions, custom metadata or 'default_keys'"
         )
 
 
-def _rehearse(report: Report, config: ModelConfig, dataset: dict[str, Any] | None) -> None:
+def missing_keys(model: nn.Module, metadata: dict[str, Any]) -> list[str]:
+    """Metadata keys that the model's conditioners read and a clip lacks."""
+    conditioner = getattr(model, "conditioner", None)
+    return conditioner.missing(metadata) if conditioner is not None else []
+
+
+def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: dict[str, Any] | None) -> None:
     from stable_audio.training.rehearsal import rehearse
 
+    if config.training is None:
+        report["warnings"].append("no training section: the model can be used, but not trained")
+        return
+    dataset = dataset if dataset is not None else _stand_in(config, model)
     if dataset is None:
         report["warnings"].append("no dataset was given: the training step was not tried")
         return
-    report["rehearsal"] = _attempt(report, lambda: rehearse(config, dataset)) or {}
+    found = _attempt(report, lambda: rehearse(config, dataset))
+    report["rehearsal"] = {"dataset": dataset["dataset_type"], **(found or {})}
+
+
+def _stand_in(config: ModelConfig, model: nn.Module) -> dict[str, Any] | None:
+    """The synthetic dataset, for a model that can train on it."""
+    known = dict.fromkeys(("prompt", "seconds_start", "seconds_total"), 0)
+    if config.training.pre_encoded or missing_keys(model, known):
+        return None
+    return {"dataset_type": "synthetic"}
 
 
 def _attempt(report: Report, action: Any) -> Any:
@@ -222,6 +246,9 @@ def _attempt(report: Report, action: Any) -> Any:
     return None
 
 
+_OF_THE_RUN = ("stable_audio.audio", "stable_audio.training")
+
+
 class _Warnings(logging.Handler):
     """Collects what the package warns of while a report is made."""
 
@@ -230,7 +257,9 @@ class _Warnings(logging.Handler):
         self.report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.report["warnings"].append(record.getMessage())
+        # A rehearsal saves and plays noise from random weights: its loudness and its origin mean nothing.
+        if not record.name.startswith(_OF_THE_RUN):
+            self.report["warnings"].append(record.getMessage())
 
     def __enter__(self) -> _Warnings:
         self._logger = logging.getLogger("stable_audio")

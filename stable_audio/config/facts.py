@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import Conditioner
 from stable_audio.config.diffusion import AnyBackbone, AnyConditioner, UncondModel
+from stable_audio.config.findings import UNKNOWN, findings_of
 from stable_audio.config.parts import (
     build_autoencoder,
     build_backbone,
@@ -22,7 +24,7 @@ from stable_audio.config.parts import (
 )
 from stable_audio.config.pretransform import AutoencoderModel
 from stable_audio.config.pretransform import Pretransform as PretransformType
-from stable_audio.config.problems import Loc, Problem, json_path
+from stable_audio.config.problems import Loc, Problem, json_path, value_at
 from stable_audio.pretransforms import Autoencoder, Pretransform
 
 
@@ -80,9 +82,8 @@ def _gather_conditioners(facts: Facts, conditioning: Any) -> None:
 
 def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], Any]) -> Any:
     """The part, or None: sections that the schema refuses are reported by the schema, not here."""
-    try:
-        section = TypeAdapter(schema).validate_json(json.dumps(data))
-    except ValidationError:
+    section = _valid(data, schema)
+    if section is None:
         return None
     try:
         return on_meta(build, section)
@@ -90,6 +91,20 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
     except Exception as error:
         facts.problems.append(Problem(json_path(loc), _sentence(error)))
         return None
+
+
+def _valid(data: Any, schema: Any) -> Any:
+    """The section without its unknown keys, which the schema reports; None if more is wrong with it."""
+    data = copy.deepcopy(data)
+    while True:
+        try:
+            return TypeAdapter(schema).validate_json(json.dumps(data))
+        except ValidationError as error:
+            found = findings_of(error, schema, data)
+        if any(f.kind != UNKNOWN for f in found):
+            return None
+        for finding in found:
+            value_at(data, finding.loc[:-1]).pop(finding.loc[-1], None)
 
 
 def _sentence(error: Exception) -> str:

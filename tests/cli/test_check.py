@@ -1,0 +1,192 @@
+"""`stable-audio check`: numbers that are right, mistakes that are found, an exit status that tells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.cli import main
+from stable_audio.cli.activations import activation_bytes
+from stable_audio.cli.check_report import report_on
+from stable_audio.factory import create_model_from_config
+from tests.config import examples
+from tests.golden.harness import MANIFESTS
+
+SYNTHETIC = {"dataset_type": "synthetic", "num_clips": 32}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def save(data: dict[str, Any], name: str = "model.json") -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(data))
+        return str(path)
+
+    return save
+
+
+def test_the_report_counts_what_the_model_has(write: Any) -> None:
+    report = report_on(write(examples.cond()), dry=True, batch_size=2)
+    model = create_model_from_config(examples.cond())
+    counts = report["parameters"]
+    for part in ("backbone", "conditioner", "pretransform"):
+        assert counts[part] == sum(p.numel() for p in getattr(model, part).parameters())
+    assert counts["total"] == sum(p.numel() for p in model.parameters())
+    assert counts["trainable"] == counts["backbone"] + counts["conditioner"]
+    assert counts["text_encoder"] == 0
+    assert report["shape"]["latents"] == [4, 128]
+    assert report["slots"]["cross_attn"] == {"width": 8, "ids": {"prompt": 8, "seconds_total": 8}}
+    assert report["checkpoint"]["inference"] == sum(
+        v.numel() * v.element_size() for v in model.state_dict().values()
+    )
+    memory = report["memory"]
+    assert memory["parts"]["optimizer"] == 8 * counts["trainable"]
+    assert memory["parts"]["ema"] == 4 * counts["backbone"]
+    assert memory["total"] == sum(memory["parts"].values())
+    assert (report["errors"], report["warnings"]) == ([], [])
+
+
+def test_published_sizes() -> None:
+    config = json.loads((MANIFESTS / "stable_audio_open_1_0_like.json").read_text())
+    report = report_on_dict(config["config"])
+    assert report["parameters"]["text_encoder"] == 109_628_544
+    assert report["parameters"]["total"] == config["n_params"]
+    assert report["shape"]["latents"] == [64, 1024]
+
+
+def report_on_dict(config: dict[str, Any]) -> dict[str, Any]:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file)
+        file.flush()
+        return report_on(file.name, dry=True)
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """One linear layer after another: every input and every nonlinearity's input is kept, weights are not."""
+    data = examples.uncond()
+    small = activation_bytes(create_model_from_config(data, device="meta"))
+    data["model"]["config"]["depth"] = 2
+    twice = activation_bytes(create_model_from_config(data, device="meta"))
+    data["sample_size"] *= 2
+    longer = activation_bytes(create_model_from_config(data, device="meta"))
+    assert 0 < small < twice < 2 * small
+    # Fused attention: no score matrix, so memory grows with the length, not with its square.
+    assert longer == pytest.approx(2 * twice, rel=0.1)
+
+
+def test_activations_agree_with_a_real_forward_pass() -> None:
+    model = create_model_from_config(examples.uncond())
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    x, t = torch.randn(1, *model.latent_shape), torch.rand(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda v: v):
+        model.train()(x, t, model.condition([{}]))
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    real = sum(v.untyped_storage().nbytes() for k, v in kept.items() if k not in weights)
+    assert activation_bytes(create_model_from_config(examples.uncond(), device="meta")) == pytest.approx(
+        real, rel=0.15
+    )
+
+
+def test_json_output_and_exit_status(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", write(examples.cond()), "--dry", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"backbone", "conditioner", "pretransform", "total"} <= set(report["parameters"])
+    assert report["errors"] == []
+    data = examples.cond()
+    data["model"]["diffusion"]["config"]["depht"] = 1
+    data["sample_size"] = 1023
+    path = write(data)
+    assert main(["check", path, "--dry", "--json"]) == 1
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert errors[0] == f"{path}: $.model.diffusion.config.depht: unknown key; did you mean 'depth'?"
+    assert errors[1].startswith(f"{path}: $.sample_size: found 1023")
+
+
+def test_text_output(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", write(examples.cond()), write(SYNTHETIC, "data.json"), "--dry"]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "backbone",
+        "cross_attn",
+        "4 channels x 128 frames",
+        "training memory",
+        "32 items",
+        "all is well",
+    ):
+        assert word in out
+    assert main(["check", write({"model_type": "x"}), "--dry"]) == 1
+    assert "errors" in capsys.readouterr().out
+
+
+def test_lenient(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {**examples.uncond(), "colour": 1}
+    assert main(["check", write(data), "--dry"]) == 1
+    assert main(["check", write(data), "--dry", "--lenient"]) == 0
+    assert "warning" in capsys.readouterr().out
+
+
+def test_files_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "/nowhere/m.json", "--dry"]) == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_datasets_are_checked_against_the_model(write: Any) -> None:
+    report = report_on(write(examples.cond()), write(SYNTHETIC, "d.json"), dry=True)
+    assert report["errors"] == []
+    assert report["dataset"]["items"] == 32
+    data = examples.cond()
+    data["model"]["conditioning"]["configs"][2]["id"] = "genre"
+    data["model"]["conditioning"].pop("default_keys")
+    data["training"].pop("demo")
+    text = json.dumps(data).replace('"seconds_total"', '"genre"')
+    report = report_on(write(json.loads(text)), write(SYNTHETIC, "d.json"), dry=True)
+    assert "lack ['genre']" in report["errors"][0]
+    report = report_on(
+        write(examples.cond()), write({"dataset_type": "synthetic", "x": 1}, "d.json"), dry=True
+    )
+    assert "$.x: unknown key" in report["errors"][0]
+    empty = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": "/nowhere"}]}
+    report = report_on(write(examples.cond()), write(empty, "d.json"), dry=True)
+    assert "/nowhere" in report["errors"][0]
+    latents = examples.cond()
+    latents["training"]["pre_encoded"] = True
+    report = report_on(write(latents), write(SYNTHETIC, "d.json"), dry=True)
+    assert "the model takes latents with 4" in report["errors"][0]
+
+
+def test_without_dry_a_step_a_demo_a_save_and_a_reload_are_done(write: Any) -> None:
+    report = report_on(write(examples.uncond()), write(SYNTHETIC, "d.json"))
+    assert report["errors"] == []
+    assert report["rehearsal"]["loss"] > 0
+    assert report["rehearsal"]["demo_seconds"] > 0
+    assert report["rehearsal"]["reload_seconds"] > 0
+
+
+def test_a_model_without_training_is_not_rehearsed(write: Any) -> None:
+    data = examples.uncond()
+    del data["training"]
+    report = report_on(write(data))
+    assert report["errors"] == []
+    assert report["warnings"] == ["no training section: the model can be used, but not trained"]
+
+
+def test_what_fails_in_the_rehearsal_is_an_error(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stable_audio.training import rehearsal
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(rehearsal, "rehearse", fail)
+    report = report_on(write(examples.uncond()))
+    assert report["errors"] == ["out of memory"]

@@ -1,0 +1,89 @@
+"""The command itself: dispatch, help, exit status."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from stable_audio import __version__, cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_and_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(cli.COMMANDS[name])
+    assert module.HELP
+    assert "\n" not in module.HELP
+    assert callable(module.run)
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"stable-audio {name}" in capsys.readouterr().out
+
+
+def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.COMMANDS)
+    assert cli.main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_unknown_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["trian"])
+    assert caught.value.code == 2
+    assert "'trian'" in capsys.readouterr().err
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    module = ModuleType("fake_command")
+
+    def run(_: object) -> int:
+        raise error
+
+    module.HELP, module.add_arguments, module.run = "x", lambda p: None, run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fake_command", module)
+    monkeypatch.setitem(cli.COMMANDS, "fake", "fake_command")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("bad file"), 2), (OSError("bad file"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_expected_errors_are_one_line(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _command(monkeypatch, error)
+    assert cli.main(["fake"]) == status
+    err = capsys.readouterr().err
+    assert err.strip() == ("interrupted" if status == 130 else "error: bad file")
+
+
+def test_defects_and_tracebacks_on_request_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    _command(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fake"])
+    _command(monkeypatch, ValueError("bad file"))
+    with pytest.raises(ValueError, match="bad file"):
+        cli.main(["fake", "--traceback"])
+
+
+@pytest.mark.parametrize(("script", "command"), [("train.py", "train"), ("infer.py", "generate")])
+def test_scripts_are_their_commands(script: str, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"usage: stable-audio {command}")
+    assert len((ROOT / script).read_text().splitlines()) <= 20
