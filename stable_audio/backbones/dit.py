@@ -5,54 +5,30 @@ Checkpoint keys and the order of operations are those of stable-audio-tools.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.x_transformers import build_x_transformer
-from stable_audio.nn.attention import AttentionOptions, KeyValues
+from stable_audio.backbones.dit_parts import (
+    TRANSFORMERS,
+    PreparedDiT,
+    norm_type_of,
+    patch,
+    slot_widths_of,
+    unpatch,
+    zero_conv,
+)
+from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.checks import check_choice, check_divides, check_positive
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions, NormType
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerOptions
 from stable_audio.types import Conditioning, Slot
-
-
-@dataclass(frozen=True)
-class PreparedDiT:
-    """Conditioning after the projections that depend on neither x nor t.
-
-    Attributes:
-        context: projected tokens, for transformers that cannot take keys and values.
-        kvs: keys and values of each layer's cross-attention.
-        mask: (b l) bool, the tokens that cross-attention sees; None for all.
-        prepend: projected prepend tokens. global_: projected global vector.
-    """
-
-    context: Tensor | None
-    kvs: tuple[KeyValues | None, ...] | None
-    mask: Tensor | None
-    prepend: Tensor | None
-    global_: Tensor | None
-
-
-def _build_continuous(*, options: TransformerOptions, extra: dict[str, Any], **sizes: Any) -> nn.Module:
-    if any(extra.values()):
-        given = [k for k, v in extra.items() if v]
-        raise ValueError(f"{given} apply to transformer_type 'x-transformers' only; remove them")
-    return ContinuousTransformer(options=options, **sizes)
-
-
-TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    "continuous_transformer": _build_continuous,
-    "x-transformers": build_x_transformer,
-}
 
 
 class DiT(Backbone):
@@ -145,7 +121,7 @@ class DiT(Backbone):
         self.embed_dim, self.patch_size = embed_dim, patch_size
         self.mask_cross_attention = mask_cross_attention
         self.global_as_token = global_cond_type == "prepend"
-        self.slot_widths = _slot_widths(cond_token_dim, global_cond_dim, prepend_cond_dim, input_concat_dim)
+        self.slot_widths = slot_widths_of(cond_token_dim, global_cond_dim, prepend_cond_dim, input_concat_dim)
 
         timestep_channels = self._add_timestep(
             timestep_cond_type, timestep_embed_dim, timestep_features_type, timestep_features_dim
@@ -155,7 +131,7 @@ class DiT(Backbone):
         self._require_slots()
 
         dim_in = io_channels + input_concat_dim + timestep_channels
-        self.preprocess_conv = _zero_conv(dim_in)
+        self.preprocess_conv = zero_conv(dim_in)
         self.transformer: Any = TRANSFORMERS[transformer_type](
             dim_in=dim_in * patch_size,
             dim_out=io_channels * patch_size,
@@ -175,7 +151,7 @@ class DiT(Backbone):
                 num_memory_tokens=num_memory_tokens,
                 sliding_window=sliding_window,
                 final_cross_attn_ix=final_cross_attn_ix,
-                norm_type=_norm_type(norm_type, remove_norms),
+                norm_type=norm_type_of(norm_type, remove_norms),
                 add_rope=add_rope,
                 layer_scale=layer_scale,
                 attn=attn_kwargs,
@@ -184,7 +160,7 @@ class DiT(Backbone):
             ),
             extra={"attn_layers_kwargs": attn_layers_kwargs, "wrapper_kwargs": wrapper_kwargs},
         )
-        self.postprocess_conv = _zero_conv(io_channels)
+        self.postprocess_conv = zero_conv(io_channels)
 
     def _add_timestep(self, cond_type: str, dim: int | None, features: str, features_dim: int) -> int:
         """Add the embedding of t; returns the channels that it adds to x."""
@@ -258,7 +234,7 @@ class DiT(Backbone):
             ValueError: n is not a multiple of patch_size, or a required slot is empty.
         """
         tokens, arguments = self._inputs(x, t, cond)
-        out = self._unpatch(self.transformer(tokens, **arguments))
+        out = unpatch(self.transformer(tokens, **arguments), self.patch_size)
         return out + self.postprocess_conv(out)
 
     def hidden_states(
@@ -268,7 +244,8 @@ class DiT(Backbone):
 
         Layers after exit_layer do not run; None runs all.
         """
-        self._require_continuous("hidden_states")
+        if not isinstance(self.transformer, ContinuousTransformer):
+            raise ValueError("hidden_states needs transformer_type 'continuous_transformer'")
         tokens, arguments = self._inputs(x, t, cond)
         return self.transformer.hidden_states(tokens, exit_layer=exit_layer, **arguments)
 
@@ -276,10 +253,6 @@ class DiT(Backbone):
         """Output of one layer without memory tokens, prepended tokens first."""
         hidden = self.hidden_states(x, t, cond, exit_layer=layer)[-1]
         return hidden[:, self.transformer.num_memory_tokens :]
-
-    def _require_continuous(self, what: str) -> None:
-        if not isinstance(self.transformer, ContinuousTransformer):
-            raise ValueError(f"{what} needs transformer_type 'continuous_transformer'")
 
     def _inputs(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, dict[str, Any]]:
         missing = [s.value for s in self.required_slots - cond.present()]
@@ -293,7 +266,7 @@ class DiT(Backbone):
             prepared = self._projected(cond)
         t_embed = self.to_timestep_embed(self._timestep_features(t))
         x = self._concat_channels(x.to(self.dtype), t_embed, cond.input_concat)
-        tokens = self._patch(x + self.preprocess_conv(x))
+        tokens = patch(x + self.preprocess_conv(x), self.patch_size)
         return tokens, self._arguments(prepared, t_embed)
 
     def _projected(self, cond: Conditioning) -> PreparedDiT:
@@ -339,41 +312,3 @@ class DiT(Backbone):
             "prepend": prepend,
             "global_": global_,
         }
-
-    def _patch(self, x: Tensor) -> Tensor:
-        """(b c (l p)) -> (b l (c p))."""
-        if self.patch_size == 1:
-            return x.transpose(1, 2)
-        return x.unflatten(-1, (-1, self.patch_size)).transpose(1, 2).flatten(2)
-
-    def _unpatch(self, tokens: Tensor) -> Tensor:
-        """(b l (c p)) -> (b c (l p))."""
-        if self.patch_size == 1:
-            return tokens.transpose(1, 2)
-        return tokens.unflatten(-1, (self.io_channels, self.patch_size)).transpose(1, 2).flatten(2)
-
-
-def _slot_widths(cross_attn: int, global_: int, prepend: int, input_concat: int) -> dict[Slot, int | None]:
-    widths = {
-        Slot.CROSS_ATTN: cross_attn,
-        Slot.GLOBAL: global_,
-        Slot.PREPEND: prepend,
-        Slot.INPUT_CONCAT: input_concat,
-    }
-    negative = {s.value: w for s, w in widths.items() if w < 0}
-    if negative:
-        raise ValueError(f"widths of conditioning must be 0 or more, found {negative}")
-    return {s: w for s, w in widths.items() if w}
-
-
-def _norm_type(norm_type: NormType, remove_norms: bool) -> NormType:
-    if remove_norms and norm_type not in ("layer_norm", "dyt"):
-        raise ValueError(f"remove_norms is true, which is norm_type 'dyt', but norm_type is {norm_type!r}")
-    return "dyt" if remove_norms else norm_type
-
-
-def _zero_conv(channels: int) -> nn.Conv1d:
-    """A 1x1 convolution that starts at zero; it is used beside a residual."""
-    conv = nn.Conv1d(channels, channels, 1, bias=False)
-    nn.init.zeros_(conv.weight)
-    return conv

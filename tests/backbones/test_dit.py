@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stable_audio.backbones import DiT, UncondDiT
+from stable_audio.backbones.dit_parts import patch, unpatch
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.norms import DynamicTanh, NormOptions, RMSNorm
 from stable_audio.types import Conditioning, Slot
@@ -129,10 +130,10 @@ def test_input_concat_of_another_length_is_repeated_to_nearest() -> None:
 def test_patches_fold_time_into_channels() -> None:
     dit = build(patch_size=4)
     x = torch.arange(24.0).view(1, 3, 8)
-    tokens = dit._patch(x)
+    tokens = patch(x, 4)
     assert tokens.shape == (1, 2, 12)
     assert tokens[0, 1].tolist() == [4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23]
-    assert torch.equal(dit._unpatch(tokens), x)
+    assert torch.equal(unpatch(tokens, 4), x)
     with pytest.raises(ValueError, match="length 6 is not a multiple of patch_size = 4"):
         dit(torch.randn(1, 3, 6), torch.rand(1), Conditioning())
 
