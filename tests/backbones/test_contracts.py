@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Any
 
@@ -11,6 +12,12 @@ from torch import Tensor
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
+from stable_audio.config import ConfigError, load_config
+from stable_audio.config.diffusion import SLOT_KEYS
+from stable_audio.diffusion.guidance import Guidance
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.sampling import sample
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
 from tests.golden.kinds.assembly import construct
@@ -209,6 +216,76 @@ def test_one_doubled_batch_equals_two_passes(name: str) -> None:
     both = backbone(torch.cat([x, x]), torch.cat([t, t]), pair)
     separate = torch.cat([backbone(x, t, cond), backbone(x, t, null)])
     torch.testing.assert_close(both, separate, atol=1e-5, rtol=1e-4)
+
+
+@ALL
+@pytest.mark.parametrize("cfg_scale", [0.0, 3.0])
+def test_guidance_equals_two_separate_passes(name: str, cfg_scale: float) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    null = backbone.null(cond)
+    guidance = Guidance(backbone, OBJECTIVES["v"](), cond, cfg_scale=cfg_scale, scale_phi=0.0)
+    conditional = backbone(x, t, cond)
+    if null is None:
+        expected = conditional
+    else:
+        unconditional = backbone(x, t, null)
+        expected = unconditional + cfg_scale * (conditional - unconditional)
+    torch.testing.assert_close(guidance(x, t).value, expected, atol=1e-4, rtol=1e-4)
+
+
+@ALL
+def test_every_sampler_runs(name: str) -> None:
+    backbone, objective = build(name), OBJECTIVES["v"]()
+    start, cond = inputs(backbone)[0], conditioning(backbone)
+
+    def noise(like: Tensor, *_: Any, **__: Any) -> Tensor:
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+
+    with torch.inference_mode():
+        guidance = Guidance(backbone, objective, cond, cfg_scale=2.0)
+        for sampler in SAMPLERS:
+            out = sample(guidance, start, objective=objective, noise=noise, sampler=sampler, steps=3)
+            assert out.shape == start.shape, sampler
+            assert out.isfinite().all(), sampler
+    # What inference leaves behind must not spoil training.
+    assert all(g is None or g.isfinite().all() for g in gradients(backbone.train()).values())
+
+
+@ALL
+def test_copies_are_independent(name: str) -> None:
+    """Averages of weights are deep copies."""
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    before = backbone(x, t, cond)
+    other = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    torch.testing.assert_close(backbone(x, t, cond), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_slot_that_is_not_offered_is_refused_by_the_config(name: str) -> None:
+    backbone = build(name)
+    for slot, key in SLOT_KEYS.items():
+        if slot in backbone.slots:
+            continue
+        config = {
+            "model_type": "diffusion_cond",
+            "sample_rate": 16000,
+            "sample_size": 1024,
+            "model": {
+                "io_channels": backbone.io_channels,
+                "diffusion": {"type": name, "config": tiny.BACKBONES[name], key: ["seconds"]},
+                "conditioning": {
+                    "cond_dim": 4,
+                    "configs": [{"id": "seconds", "type": "number", "config": {"max_val": 5}}],
+                },
+            },
+        }
+        with pytest.raises(ConfigError, match=key):
+            load_config(config)
 
 
 @ALL
