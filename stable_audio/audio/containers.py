@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,10 +24,10 @@ def _av(path: str) -> Any:
 
 
 @contextmanager
-def _open(path: str) -> Iterator[tuple[Any, Any]]:
+def _open(path: str, file: str | BinaryIO) -> Iterator[tuple[Any, Any]]:
     av = _av(path)
     try:
-        with av.open(path) as container:
+        with av.open(file) as container:
             if not container.streams.audio:
                 raise AudioError(path, "has no audio stream")
             yield container, container.streams.audio[0]
@@ -35,9 +35,9 @@ def _open(path: str) -> Iterator[tuple[Any, Any]]:
         raise AudioError(path, f"damaged: {error.strerror or error}") from error
 
 
-def read_header(path: str) -> tuple[int, int, int, str, str]:
+def read_header(path: str, file: str | BinaryIO) -> tuple[int, int, int, str, str]:
     """sample rate, frames, channels, format, codec."""
-    with _open(path) as (container, stream):
+    with _open(path, file) as (container, stream):
         rate = stream.rate
         if stream.duration is not None:
             frames = round(stream.duration * stream.time_base * rate)
@@ -51,10 +51,10 @@ def read_header(path: str) -> tuple[int, int, int, str, str]:
         return rate, frames, stream.codec_context.layout.nb_channels, name, stream.codec_context.name.upper()
 
 
-def read_samples(path: str, start: int, count: int) -> np.ndarray:
+def read_samples(path: str, start: int, count: int, file: str | BinaryIO) -> np.ndarray:
     """Samples (c n) float32 from `start`; positions come from the frames' time stamps."""
     av = _av(path)
-    with _open(path) as (container, stream):
+    with _open(path, file) as (container, stream):
         rate, channels = stream.rate, stream.codec_context.layout.nb_channels
         out = np.zeros((channels, count), dtype=np.float32)
         if start > _WARM_UP:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -21,6 +24,7 @@ from torch import Tensor
 from stable_audio.audio import containers, mp3
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.errors import AudioError
+from stable_audio.audio.slices import FileSlice
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +42,10 @@ _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header says. frames: samples per channel at `sample_rate` Hz; format: WAV, FLAC, ..."""
+    """What the header says. frames: samples per channel at `sample_rate` Hz; format: WAV, FLAC, ...
+
+    path: for messages. part: where the sound lies when it is a part of a larger file.
+    """
 
     path: str
     sample_rate: int
@@ -46,6 +53,7 @@ class AudioInfo:
     channels: int
     format: str
     subtype: str
+    part: FileSlice | None = None
 
     @property
     def seconds(self) -> float:
@@ -61,17 +69,24 @@ class SavedAudio:
     clipped: bool
 
 
-def read_info(path: str | os.PathLike[str]) -> AudioInfo:
+AudioSource = str | os.PathLike[str] | FileSlice
+"""A sound file, or a sound file inside another file."""
+
+
+def read_info(path: AudioSource) -> AudioInfo:
     """Read the header.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, cut off, or not sound.
     """
-    name = os.fspath(path)
-    if _needs_av(name):
-        return AudioInfo(name, *containers.read_header(name))
+    part = path if isinstance(path, FileSlice) else None
+    name = path.name if isinstance(path, FileSlice) else os.fspath(path)
+    if _needs_av(name, part):
+        with _readable(name, part) as file:
+            return AudioInfo(name, *containers.read_header(name, file), part)
     try:
-        info = soundfile.info(name, verbose=True)
+        with _readable(name, part) as file:
+            info = soundfile.info(file, verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(name, _reason(error)) from error
     cut = _CUT_CHUNK.search(info.extra_info)
@@ -79,13 +94,13 @@ def read_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(name, f"cut off: the header promises {cut[1]} bytes of sound, {cut[2]} are there")
     if info.frames <= 0:
         raise AudioError(name, "holds no sound")
-    if info.format == "MP3" and mp3.seeking(name) is mp3.Seeking.UNKNOWN_LENGTH:
+    if info.format == "MP3" and _mp3_seeking(name, part) is mp3.Seeking.UNKNOWN_LENGTH:
         raise AudioError(name, "its length is unknown: variable bit rate without a header; convert it")
-    return AudioInfo(name, info.samplerate, info.frames, info.channels, info.format, info.subtype)
+    return AudioInfo(name, info.samplerate, info.frames, info.channels, info.format, info.subtype, part)
 
 
 def read_audio(
-    path: str | os.PathLike[str], start: int = 0, frames: int | None = None, *, info: AudioInfo | None = None
+    path: AudioSource, start: int = 0, frames: int | None = None, *, info: AudioInfo | None = None
 ) -> tuple[Tensor, int]:
     """Read `frames` samples from `start`, both at the file's own rate, by seeking.
 
@@ -100,8 +115,9 @@ def read_audio(
     if not 0 <= start <= info.frames:
         raise ValueError(f"{info.path}: start {start} lies outside the file's {info.frames} samples")
     count = info.frames - start if frames is None else min(frames, info.frames - start)
-    if _needs_av(info.path):
-        samples = containers.read_samples(info.path, start, count)
+    if _needs_av(info.path, info.part):
+        with _readable(info.path, info.part) as file:
+            samples = containers.read_samples(info.path, start, count, file)
     else:
         samples = _read_soundfile(info, start, count)
     if samples.shape[1] < count:
@@ -175,7 +191,7 @@ def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:
 def _read_soundfile(info: AudioInfo, start: int, count: int) -> np.ndarray:
     begin = _exact_position(info, start)
     try:
-        with soundfile.SoundFile(info.path) as file:
+        with _readable(info.path, info.part) as source, soundfile.SoundFile(source) as file:
             file.seek(begin)
             samples = file.read(start - begin + count, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
@@ -188,18 +204,41 @@ def _exact_position(info: AudioInfo, start: int) -> int:
     if info.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
         return max(0, min(start, info.frames - _VORBIS_PAGE))
     if info.format == "MP3":
-        exact = mp3.seeking(info.path) is mp3.Seeking.EXACT
+        exact = _mp3_seeking(info.path, info.part) is mp3.Seeking.EXACT
         return max(0, start - mp3.PREROLL) if exact else 0
     return start
 
 
-def _needs_av(path: str) -> bool:
-    """By content, so that a wrong suffix does no harm. Raises AudioError when the file cannot be read."""
+def _mp3_seeking(path: str, part: FileSlice | None) -> mp3.Seeking:
+    with _opened(path, part) as file:
+        return mp3.seeking(file)
+
+
+@contextmanager
+def _readable(path: str, part: FileSlice | None) -> Iterator[str | BinaryIO]:
+    """What decoders open: the path itself where there is one, which they read fastest."""
+    if part is None:
+        yield path
+    else:
+        with _opened(path, part) as file:
+            yield file
+
+
+@contextmanager
+def _opened(path: str, part: FileSlice | None) -> Iterator[BinaryIO]:
+    """Raises AudioError when the file cannot be opened."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(12)
+        file: BinaryIO = open(path, "rb") if part is None else part.open()  # noqa: SIM115
     except OSError as error:
         raise AudioError(path, error.strerror or str(error)) from error
+    with file:
+        yield file
+
+
+def _needs_av(path: str, part: FileSlice | None) -> bool:
+    """By content, so that a wrong suffix does no harm. Raises AudioError when the file cannot be read."""
+    with _opened(path, part) as file:
+        head = file.read(12)
     if not head:
         raise AudioError(path, "is empty (0 bytes)")
     return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"

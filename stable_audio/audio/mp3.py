@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 PREROLL = 16 * 1152
 """Samples to decode before the wanted ones: frames borrow bits from up to some ten predecessors."""
@@ -34,22 +34,19 @@ class _Frame(NamedTuple):
     bit_rate: int
 
 
-def seeking(path: str) -> Seeking:
-    """Classify an mp3 file. Raises OSError when it cannot be read."""
-    with open(path, "rb") as file:
-        head = file.read(10)
-        start = _id3_size(head)
-        file.seek(start)
-        beginning = file.read(_SEARCHED_BYTES)
-        file.seek(0, 2)
-        size = file.tell()
-        tag = next((beginning.find(t) for t in _TAGS if t in beginning[:256]), -1)
-        if tag >= 0:
-            return _by_tag(beginning[tag:], size - start)
-        if b"VBRI" in beginning[:256]:
-            return Seeking.SEQUENTIAL
-        file.seek(start)
-        return Seeking.EXACT if _constant_bit_rate(file.read()) else Seeking.UNKNOWN_LENGTH
+def seeking(file: BinaryIO) -> Seeking:
+    """Classify an mp3 file that is open at its beginning. Raises OSError when it cannot be read."""
+    start = _id3_size(file.read(10))
+    file.seek(start)
+    beginning = file.read(_SEARCHED_BYTES)
+    size = file.seek(0, 2)
+    tag = next((beginning.find(t) for t in _TAGS if t in beginning[:256]), -1)
+    if tag >= 0:
+        return _by_tag(beginning[tag:], size - start)
+    if b"VBRI" in beginning[:256]:
+        return Seeking.SEQUENTIAL
+    file.seek(start)
+    return Seeking.EXACT if _constant_bit_rate(file.read()) else Seeking.UNKNOWN_LENGTH
 
 
 def _by_tag(tag: bytes, size: int) -> Seeking:
@@ -71,7 +68,8 @@ def _id3_size(head: bytes) -> int:
 
 def _constant_bit_rate(data: bytes) -> bool:
     """Hop from frame to frame; True when all have one bit rate."""
-    position, rates = 0, set()
+    position = 0
+    rates: set[int] = set()
     while position + 4 <= len(data) and len(rates) < 2:
         frame = _frame(data[position : position + 4])
         if frame is None:

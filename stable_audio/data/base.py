@@ -112,3 +112,11 @@ class ClipDataset(Dataset):
         seconds = metadata.get("seconds_total", audio.shape[-1] / rate if rate else 0.0)
         name = str(metadata.get("dataset", type(self).__name__))
         return ItemFacts(name, float(seconds), rate, audio.shape[0], "clip", "prompt" in metadata)
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raises DataError when a dataset file names no folder, or two by one id."""
+    if not ids:
+        raise DataError("$.datasets: empty; name at least one folder")
+    if len(set(ids)) != len(ids):
+        raise DataError(f"$.datasets: ids must differ, found {list(ids)}")

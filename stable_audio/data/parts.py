@@ -11,7 +11,6 @@ import torch
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_info
 from stable_audio.audio.resample import resampled_length
-from stable_audio.audio.silence import sound_end
 from stable_audio.data.audio_dir import AudioDirDataset
 from stable_audio.data.base import Clip, ClipDataset, ItemKey, Rejected
 from stable_audio.data.crop import Crop
@@ -54,7 +53,7 @@ class FileParts(ClipDataset):
         name = f"{entry.id}/{os.path.relpath(path, entry.path)}"
         try:
             info = read_info(path)
-            frames = sound_end(info) if self.dataset.strip_silence else info.frames
+            frames = self.dataset.maker.frames(info)
         except AudioError as error:
             self.problems.append(Rejected(path, error.reason))
             return

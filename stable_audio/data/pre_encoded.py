@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.audio.transforms import padding_mask
-from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_sources import LatentSource, open_folder
 from stable_audio.types import Metadata
@@ -225,11 +225,7 @@ def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:
 def _check(
     entries: Sequence[PreEncodedEntry], crop_length: int | None, bucket_lengths: Sequence[int] | None
 ) -> None:
-    if not entries:
-        raise DataError("$.datasets: empty; name at least one folder")
-    ids = [entry.id for entry in entries]
-    if len(set(ids)) != len(ids):
-        raise DataError(f"$.datasets: ids must differ, found {ids}")
+    check_ids([entry.id for entry in entries])
     if crop_length is not None and crop_length < 1:
         raise DataError(f"$.latent_crop_length: at least 1 frame, found {crop_length}")
     if bucket_lengths is not None and (

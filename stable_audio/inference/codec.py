@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +35,8 @@ class _Holder(nn.Module):
 
 def load_codec(
     *,
-    model_config: str | os.PathLike[str] | None = None,
-    ckpt_path: str | os.PathLike[str] | None = None,
+    model_config: str | Path | None = None,
+    ckpt_path: str | Path | None = None,
     device: torch.device | str = "cpu",
     allow_untrained: bool = False,
 ) -> Codec:
@@ -76,6 +76,6 @@ def load_codec(
             "the pretransform is learned and no weights were given, so its latents would be noise: "
             "give --ckpt-path, or --allow-untrained-pretransform if that is what you want"
         )
-    words = os.fspath(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
+    words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     pretransform = pretransform.to(device).eval().requires_grad_(False)
     return Codec(pretransform, config.sample_rate, config.sample_size, words)

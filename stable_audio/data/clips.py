@@ -1,0 +1,128 @@
+"""From a sound file to a clip of the model's rate, length and channels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.errors import AudioError
+from stable_audio.audio.io import AudioInfo, AudioSource, read_info
+from stable_audio.audio.loudness import integrated_loudness
+from stable_audio.audio.silence import sound_end
+from stable_audio.audio.transforms import fit_length, peak_db, to_channels
+from stable_audio.data.base import Clip, DataError, Rejected
+from stable_audio.data.crop import Crop, choose_crop, read_crop
+from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.types import Metadata
+
+_QUIETEST_NORMALISED = -70.0
+
+Choose = Callable[[int, int], Crop]
+"""(frames, source rate) -> which part of the file to read."""
+
+
+@dataclass(frozen=True)
+class ClipMaker:
+    """How clips are cut and treated; see AudioDirDataset for the fields.
+
+    Raises:
+        DataError: a value is out of range.
+    """
+
+    sample_rate: int
+    sample_size: int
+    audio_channels: int
+    augment: bool
+    random_crop: bool
+    phase_flip: float
+    volume_norm: bool
+    volume_norm_param: Sequence[float]
+    strip_silence: bool
+    silence_threshold_db: float | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.phase_flip <= 1:
+            raise DataError(f"$.phase_flip: a probability between 0 and 1, found {self.phase_flip}")
+        if len(self.volume_norm_param) != 2 or self.volume_norm_param[1] < 0:
+            found = list(self.volume_norm_param)
+            raise DataError(f"$.volume_norm_param: [mean, deviation >= 0] in LUFS, found {found}")
+
+    def chooser(self, generator: torch.Generator) -> Choose:
+        """Random crops, or the beginning of each file."""
+
+        def choose(frames: int, source_rate: int) -> Crop:
+            return choose_crop(
+                frames,
+                source_rate,
+                sample_rate=self.sample_rate,
+                length=self.sample_size,
+                generator=generator if self.random_crop and self.augment else None,
+            )
+
+        return choose
+
+    def make(
+        self,
+        source: AudioSource,
+        name: str,
+        choose: Choose,
+        generator: torch.Generator,
+        describe: Callable[[Crop], Metadata],
+        custom: CustomMetadata | None,
+    ) -> Clip | Rejected:
+        """Read the chosen part, process it, and attach what `describe` and `custom` say of it."""
+        started = time.perf_counter()
+        try:
+            info = read_info(source)
+            crop = choose(self.frames(info), info.sample_rate)
+            audio = read_crop(info, crop)
+            if self.silence_threshold_db is not None and peak_db(audio) < self.silence_threshold_db:
+                return Rejected(name, f"silent: the clip's peak is below {self.silence_threshold_db:g} dB")
+            audio = self._process(audio, generator)
+            metadata = describe(crop)
+            metadata["load_time"] = time.perf_counter() - started
+            return self._customise(audio, metadata, crop, custom, name)
+        except AudioError as error:
+            return Rejected(name, error.reason)
+        except ValueError as error:
+            return Rejected(name, str(error))
+
+    def frames(self, info: AudioInfo) -> int:
+        """Samples of the file that count, at its own rate."""
+        return sound_end(info) if self.strip_silence else info.frames
+
+    def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        if self.volume_norm:
+            audio = self._normalise(audio, generator)
+        flip = float(torch.rand((), generator=generator)) < self.phase_flip
+        if flip and self.augment:
+            audio = -audio
+        return to_channels(audio.clamp(-1, 1), self.audio_channels)
+
+    def _normalise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        mean, deviation = self.volume_norm_param
+        target = mean + deviation * float(torch.randn((), generator=generator)) * self.augment
+        loudness = integrated_loudness(audio, self.sample_rate)
+        if loudness < _QUIETEST_NORMALISED:
+            return audio
+        return audio * 10 ** ((target - loudness) / 20)
+
+    def _customise(
+        self, audio: Tensor, metadata: Metadata, crop: Crop, custom: CustomMetadata | None, name: str
+    ) -> Clip | Rejected:
+        if custom is None:
+            return audio, metadata
+        found = custom(metadata, audio)
+        if found.get("__reject__"):
+            return Rejected(name, "rejected by get_custom_metadata")
+        extra = {k: self._same_part(v, crop) for k, v in found.get("__audio__", {}).items()}
+        rest = {k: v for k, v in found.items() if k not in ("__reject__", "__audio__")}
+        return audio, {**metadata, **rest, **extra}
+
+    def _same_part(self, audio: Tensor, crop: Crop) -> Tensor:
+        """The crop of the main audio applied to another version of the whole file, at the model's rate."""
+        return to_channels(fit_length(audio, crop.length, offset=crop.offset), self.audio_channels)
