@@ -1,0 +1,63 @@
+"""What a discriminator offers to autoencoder training: its own loss, and two losses for the generator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Judgement = list[Tensor]
+"""What one sub-discriminator makes of a batch: its feature maps, then its score map, last."""
+
+
+class GeneratorLosses(NamedTuple):
+    """Scalars: adversarial, and the distance of the feature maps of fakes from those of reals."""
+
+    adversarial: Tensor
+    feature_matching: Tensor
+
+
+class Discriminator(nn.Module):
+    """Base of the discriminators: several networks, each with feature maps and a score map.
+
+    Gradients reach the discriminator's parameters unless the caller freezes them; a frozen one keeps no
+    graph for reals.
+    """
+
+    def judge(self, audio: Tensor) -> list[Judgement]:
+        """Audio (b c n) -> one judgement per sub-discriminator."""
+        raise NotImplementedError
+
+    def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
+        """Low where reals score high and fakes score low. `fakes` should be detached."""
+        real, fake = self.judge(reals), self.judge(fakes)
+        return self.combine([self.real_and_fake(r[-1], f[-1]) for r, f in zip(real, fake)])
+
+    def generator_losses(self, reals: Tensor, fakes: Tensor) -> GeneratorLosses:
+        """What the generator is to minimise."""
+        real, fake = self.judge(reals), self.judge(fakes)
+        adversarial = self.combine([self.as_real(r[-1], f[-1]) for r, f in zip(real, fake)])
+        return GeneratorLosses(adversarial, self.feature_distance(real, fake))
+
+    def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Hinge loss of two score maps."""
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+    def as_real(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The generator's part of the hinge loss."""
+        return -fake.mean()
+
+    def combine(self, losses: list[Tensor]) -> Tensor:
+        """Over the sub-discriminators: the mean."""
+        return torch.stack(losses).mean()
+
+    def feature_distance(self, real: list[Judgement], fake: list[Judgement]) -> Tensor:
+        """Mean absolute difference per layer, averaged over layers, then over sub-discriminators."""
+        return torch.stack(
+            [
+                torch.stack([F.l1_loss(a, b) for a, b in zip(r[:-1], f[:-1])]).mean()
+                for r, f in zip(real, fake)
+            ]
+        ).mean()

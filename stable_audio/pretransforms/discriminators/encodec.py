@@ -1,0 +1,172 @@
+"""Multi-scale STFT discriminator of EnCodec (Defossez et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.pretransforms.conv import WNConv2d
+from stable_audio.pretransforms.discriminators.base import Discriminator, Judgement
+
+
+class _Window(nn.Module):
+    """Hann window under the name that checkpoints use."""
+
+    window: Tensor
+
+    def __init__(self, win_length: int) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(win_length))
+
+
+class _Conv(nn.Module):
+    """A convolution under the key `conv`."""
+
+    def __init__(
+        self, a: int, b: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation: int = 1
+    ) -> None:
+        super().__init__()
+        padding = ((kernel[0] - 1) * dilation // 2, (kernel[1] - 1) // 2)
+        self.conv = WNConv2d(a, b, kernel, stride=stride, dilation=(dilation, 1), padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class STFTDiscriminator(nn.Module):
+    """2-D convolutions over one complex spectrogram (b 2c frames bins)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        filters: int,
+        filters_scale: int,
+        max_filters: int,
+        n_fft: int,
+        hop_length: int,
+        win_length: int,
+        kernel_size: tuple[int, int],
+        stride: tuple[int, int],
+        dilations: list[int],
+        spec_scale_pow: float,
+    ) -> None:
+        super().__init__()
+        self.n_fft, self.hop, self.win = n_fft, hop_length, win_length
+        self.spec_scale_pow = spec_scale_pow
+        self.spec_transform = _Window(win_length)
+        widths = [min(filters * filters_scale**i, max_filters) for i in range(len(dilations) + 2)]
+        widths[0] = filters
+        square = (kernel_size[0], kernel_size[0])
+        layers = [_Conv(2 * in_channels, widths[0], kernel_size)]
+        layers += [_Conv(a, b, kernel_size, stride, d) for a, b, d in zip(widths, widths[1:], dilations)]
+        layers.append(_Conv(widths[-2], widths[-1], square))
+        self.convs = nn.ModuleList(layers)
+        self.conv_post = _Conv(widths[-1], 1, square)
+
+    def forward(self, audio: Tensor) -> Judgement:
+        x, maps = self.spectrum(audio), []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+            maps.append(x)
+        return [*maps, self.conv_post(x)]
+
+    def spectrum(self, audio: Tensor) -> Tensor:
+        """Audio (b c n) -> real and imaginary parts (b 2c frames bins); magnitudes may be compressed."""
+        b, c, n = audio.shape
+        if n < self.n_fft:
+            raise ValueError(f"the discriminator's window has {self.n_fft} samples, the audio {n}")
+        window = self.spec_transform.window
+        flat = torch.stft(
+            audio.reshape(b * c, n),
+            self.n_fft,
+            self.hop,
+            self.win,
+            window,
+            center=False,
+            return_complex=True,
+        )
+        spectrum = (flat / window.square().sum().sqrt()).unflatten(0, (b, c))
+        if self.spec_scale_pow:
+            spectrum = spectrum * (spectrum.abs() + 1e-6).pow(self.spec_scale_pow)
+        return torch.cat([spectrum.real, spectrum.imag], dim=1).mT
+
+
+class EncodecDiscriminator(Discriminator):
+    """STFT discriminators at several resolutions; hinge or relativistic losses.
+
+    Args:
+        in_channels: audio channels. filters, filters_scale, max_filters: width of the layers.
+        n_ffts, hop_lengths, win_lengths: of each resolution.
+        kernel_size, stride, dilations: of the inner convolutions, (time, frequency).
+        normalize_losses: divide the distance of each feature map by the mean magnitude of the reals' one.
+        loss_type: hinge, or rpgan (relativistic pairing, Huang et al. 2024).
+        spec_scale_pow: spectra are multiplied by their magnitude to this power.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 2,
+        filters: int = 32,
+        filters_scale: int = 1,
+        max_filters: int = 1024,
+        n_ffts: list[int] = [1024, 2048, 512],  # noqa: B006
+        hop_lengths: list[int] = [256, 512, 128],  # noqa: B006
+        win_lengths: list[int] = [1024, 2048, 512],  # noqa: B006
+        kernel_size: tuple[int, int] = (3, 9),
+        stride: tuple[int, int] = (1, 1),
+        dilations: list[int] = [1, 2, 4],  # noqa: B006
+        normalize_losses: bool = False,
+        loss_type: Literal["hinge", "rpgan"] = "hinge",
+        spec_scale_pow: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not len(n_ffts) == len(hop_lengths) == len(win_lengths) > 0:
+            raise ValueError(
+                f"n_ffts, hop_lengths and win_lengths need one entry per resolution, found {n_ffts}, "
+                f"{hop_lengths}, {win_lengths}"
+            )
+        if loss_type not in ("hinge", "rpgan"):
+            raise ValueError(f'loss_type must be "hinge" or "rpgan", found {loss_type!r}')
+        self.normalize_losses, self.relativistic = normalize_losses, loss_type == "rpgan"
+        parts = nn.ModuleList(
+            STFTDiscriminator(
+                in_channels=in_channels,
+                filters=filters,
+                filters_scale=filters_scale,
+                max_filters=max_filters,
+                n_fft=n,
+                hop_length=h,
+                win_length=w,
+                kernel_size=kernel_size,
+                stride=stride,
+                dilations=dilations,
+                spec_scale_pow=spec_scale_pow,
+            )
+            for n, h, w in zip(n_ffts, hop_lengths, win_lengths)
+        )
+        self.discriminators = nn.ModuleDict({"discriminators": parts})
+
+    def judge(self, audio: Tensor) -> list[Judgement]:
+        return [part(audio) for part in self.discriminators["discriminators"]]  # type: ignore[union-attr]
+
+    def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.relativistic:
+            return F.softplus(fake - real).mean()
+        return super().real_and_fake(real, fake)
+
+    def as_real(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(real - fake).mean() if self.relativistic else super().as_real(real, fake)
+
+    def feature_distance(self, real: list[Judgement], fake: list[Judgement]) -> Tensor:
+        if not self.normalize_losses:
+            return super().feature_distance(real, fake)
+        scales = []
+        for r, f in zip(real, fake):
+            layers = [F.l1_loss(a, b) / (a.abs().mean() + 1e-3) for a, b in zip(r[:-1], f[:-1])]
+            scales.append(torch.stack(layers).mean())
+        return torch.stack(scales).mean()

@@ -1,0 +1,155 @@
+"""Oobleck's discriminator: waveforms at several rates, and folded at several periods."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.pretransforms.conv import WNConv1d, WNConv2d
+from stable_audio.pretransforms.discriminators.base import Discriminator, GeneratorLosses, Judgement
+
+
+class ConvStack(nn.Module):
+    """Strided convolutions with SiLU, then a 1x1 convolution; layers doubles in width."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        capacity: int,
+        n_layers: int,
+        kernel_size: int,
+        stride: int,
+        two_d: bool,
+    ) -> None:
+        super().__init__()
+        conv, last = (WNConv2d, nn.Conv2d) if two_d else (WNConv1d, nn.Conv1d)
+        widths = [in_channels, *(capacity * 2**i for i in range(n_layers))]
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [conv(a, b, kernel_size, stride=stride, padding=kernel_size // 2), nn.SiLU()]
+        self.net = nn.Sequential(*layers, last(widths[-1], 1, 1))
+
+    def forward(self, x: Tensor) -> Judgement:
+        maps = []
+        for layer in self.net:
+            x = layer(x)
+            if not isinstance(layer, nn.SiLU):
+                maps.append(x)
+        return maps
+
+
+class MultiScale(nn.Module):
+    """One stack per rate; the audio is averaged in pairs in between."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        n_scales: int = 3,
+        capacity: int = 32,
+        n_layers: int = 4,
+        kernel_size: int = 15,
+        stride: int = 4,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            ConvStack(
+                in_channels=in_channels,
+                capacity=capacity,
+                n_layers=n_layers,
+                kernel_size=kernel_size,
+                stride=stride,
+                two_d=False,
+            )
+            for _ in range(n_scales)
+        )
+
+    def forward(self, x: Tensor) -> list[Judgement]:
+        judgements = []
+        for layer in self.layers:
+            judgements.append(layer(x))
+            x = F.avg_pool1d(x, 2)
+        return judgements
+
+
+class MultiPeriod(nn.Module):
+    """One stack per period; the audio is folded to (b c n/period period)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        periods: tuple[int, ...] = (2, 3, 5, 7, 11),
+        capacity: int = 32,
+        n_layers: int = 4,
+        kernel_size: int = 15,
+        stride: int = 4,
+    ) -> None:
+        super().__init__()
+        self.periods = periods
+        self.layers = nn.ModuleList(
+            ConvStack(
+                in_channels=in_channels,
+                capacity=capacity,
+                n_layers=n_layers,
+                kernel_size=kernel_size,
+                stride=stride,
+                two_d=True,
+            )
+            for _ in periods
+        )
+
+    def forward(self, x: Tensor) -> list[Judgement]:
+        return [layer(self.fold(x, p)) for layer, p in zip(self.layers, self.periods)]
+
+    @staticmethod
+    def fold(x: Tensor, period: int) -> Tensor:
+        """(b c n) -> (b c ceil(n/period) period), zero-padded at the end."""
+        return F.pad(x, (0, -x.shape[-1] % period)).unflatten(-1, (-1, period))
+
+
+class OobleckDiscriminator(Discriminator):
+    """Hinge losses of the summed scores; distances of feature maps, scores included, summed over layers.
+
+    Args:
+        in_channels: audio channels.
+    """
+
+    def __init__(self, *, in_channels: int = 1) -> None:
+        super().__init__()
+        self._assemble(MultiScale(in_channels=in_channels), MultiPeriod(in_channels=in_channels))
+
+    def _assemble(self, *parts: nn.Module) -> None:
+        self.multi_discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(parts)})
+
+    @classmethod
+    def of(cls, *parts: nn.Module) -> OobleckDiscriminator:
+        """A discriminator of the given networks, each of which returns a list of judgements."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made._assemble(*parts)
+        return made
+
+    def judge(self, audio: Tensor) -> list[Judgement]:
+        parts = self.multi_discriminator["discriminators"]
+        return [judgement for part in parts for judgement in part(audio)]  # type: ignore[union-attr]
+
+    def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
+        return self.real_and_fake(self._score(self.judge(reals)), self._score(self.judge(fakes)))
+
+    def generator_losses(self, reals: Tensor, fakes: Tensor) -> GeneratorLosses:
+        real, fake = self.judge(reals), self.judge(fakes)
+        score = self._score(fake)
+        return GeneratorLosses(self.as_real(score, score), self.feature_distance(real, fake))
+
+    @staticmethod
+    def _score(judgements: list[Judgement]) -> Tensor:
+        """One score per item (b,): the mean of each score map, summed over the networks."""
+        return torch.stack([j[-1].flatten(1).mean(1) for j in judgements]).sum(0)
+
+    def feature_distance(self, real: list[Judgement], fake: list[Judgement]) -> Tensor:
+        return torch.stack([F.l1_loss(a, b) for r, f in zip(real, fake) for a, b in zip(r, f)]).sum()
