@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -203,9 +204,10 @@ def _trainer(options: RunOptions, io: AtomicCheckpointIO) -> pl.Trainer:
 
 
 def _devices(devices: str) -> Any:
-    """`auto`, a count, or a list such as `0,2`."""
+    """`auto`, a count, or a list such as `0,2`. Under torchrun, `auto` is what torchrun started."""
     if devices == "auto":
-        return devices
+        started = os.environ.get("LOCAL_WORLD_SIZE")
+        return int(started) if started else devices
     try:
         found = [int(d) for d in devices.split(",") if d.strip()]
     except ValueError as error:

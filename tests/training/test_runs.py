@@ -122,6 +122,16 @@ def test_demos(tmp_path: Path) -> None:
         assert all((page.parent / link).exists() for link in links)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
+def test_lower_precisions(tmp_path: Path, precision: str) -> None:
+    run = tiny_run(tmp_path, tiny_config(demo=demo_section()), max_steps=2, precision=precision)
+    assert run.start() == 0
+    assert run.demos is not None
+    assert run.demos.failure is None
+    model, _ = load_model(tmp_path / "run")
+    assert isinstance(model, torch.nn.Module)
+
+
 def test_demos_are_the_averaged_weights_and_the_same_noise(tmp_path: Path) -> None:
     from stable_audio.inference import generate
 

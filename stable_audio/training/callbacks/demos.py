@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -52,13 +53,8 @@ class RenderDemos(StepCallback):
         began, self.failure = time.monotonic(), None
         averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
         try:
-            with (
-                averaged,
-                evaluating(module),
-                torch.no_grad(),
-                trainer.precision_plugin.val_step_context(),
-            ):
-                self._write(module, step)
+            with averaged, evaluating(module), torch.no_grad():
+                self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             log.exception("the demo of step %d failed; training goes on", step)
@@ -66,11 +62,12 @@ class RenderDemos(StepCallback):
             self.seconds = time.monotonic() - began
             log.info("demo of step %d in %.1f s: %s", step, self.seconds, self.folder)
 
-    def _write(self, module: TrainingModule, step: int) -> None:
+    def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"
         clips: list[Clip] = []
         pictured: list[tuple[str, Tensor]] = []
-        for demo in self.renderer.render(module.model):
+        demos = self.renderer.render(module.model)
+        while (demo := _next(trainer, demos)) is not None:
             clips.append(self._save(folder, demo, step))
             pictured.append((f"{demo.row} ({demo.column})", demo.audio))
         picture = self._picture(folder, pictured, step)
@@ -95,3 +92,9 @@ class RenderDemos(StepCallback):
             return None
         self.logger.image("demo_spectrograms", path, step)
         return path.name
+
+
+def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:
+    # Mixed precision is for the network, not for what is written.
+    with trainer.precision_plugin.val_step_context():
+        return next(demos, None)
