@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Section
 from stable_audio.config.pretransform import Positive
 from stable_audio.config.training import OptimizerSection
+from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,12 +37,16 @@ class DiscriminatorWeights(Section):
     feature_matching: Weight = 5.0
 
 
-class DiscriminatorSection(Section):
+class DiscriminatorSection(Component):
     """Adversarial training."""
 
-    type: Literal["encodec", "oobleck", "dac"]
-    config: dict[str, Any] = Field(default={}, description="keywords of the discriminator")
     weights: DiscriminatorWeights = DiscriminatorWeights()
+
+
+if TYPE_CHECKING:
+    AnyDiscriminator: TypeAlias = DiscriminatorSection
+else:
+    AnyDiscriminator = component(DISCRIMINATORS, base=DiscriminatorSection, title="discriminator")
 
 
 class SpectralWeights(Section):
@@ -92,7 +98,7 @@ class MelSection(LossSection):
 class AutoencoderLosses(Section):
     """`loss_configs` of autoencoders; a section that is absent adds nothing."""
 
-    discriminator: DiscriminatorSection | None = None
+    discriminator: AnyDiscriminator | None = None
     spectral: SpectralSection | None = None
     time: TimeSection | None = None
     bottleneck: BottleneckLossSection | None = None

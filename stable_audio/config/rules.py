@@ -22,6 +22,7 @@ RULES: dict[str, Rule] = {
     "timestep_options": training_rules.timestep_options_fit,
     "main_loss": training_rules.main_loss_is_elementwise,
     "inpainting": training_rules.inpainting_fits,
+    "teacher": training_rules.teacher_has_weights,
     "demos": training_rules.demos_are_complete,
 }
 """Rule by name; a caller may skip some, such as `sample_size` when only weights matter."""

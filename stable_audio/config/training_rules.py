@@ -139,6 +139,13 @@ def _class_fits(
         yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
 
 
+def teacher_has_weights(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A teacher without weights teaches noise."""
+    training = mapping(ctx.get("training", default={}))
+    if training.get("teacher_model") is not None and not training.get("teacher_model_ckpt"):
+        yield ("training", "teacher_model_ckpt"), "missing; teacher_model needs its weights"
+
+
 def one_learning_rate(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of a learning rate that optimizer_configs overrides."""
     if {"learning_rate", "optimizer_configs"} <= set(mapping(ctx.get("training", default={}))):

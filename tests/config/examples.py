@@ -120,6 +120,34 @@ def uncond() -> dict[str, Any]:
     return copy.deepcopy(_UNCOND)
 
 
+def autoencoder() -> dict[str, Any]:
+    """An `autoencoder` file."""
+    return {
+        "model_type": "autoencoder",
+        "sample_size": 1024,
+        "sample_rate": 16000,
+        "audio_channels": 2,
+        "model": cond()["model"]["pretransform"]["config"],
+        "training": {
+            "optimizer_configs": {
+                "autoencoder": {"optimizer": {"type": "AdamW", "config": {"lr": 0.001}}},
+                "discriminator": {"optimizer": {"type": "AdamW", "config": {"lr": 0.002}}},
+            },
+            "loss_configs": {
+                "discriminator": {
+                    "type": "encodec",
+                    "config": {"filters": 4},
+                    "weights": {"adversarial": 0.2},
+                },
+                "spectral": {"type": "mrstft", "weights": {"mrstft": 1.0}},
+                "time": {"weights": {"l1": 0.5}},
+                "bottleneck": {"type": "kl", "weights": {"kl": 1e-6}},
+            },
+            "demo": {"demo_every": 100},
+        },
+    }
+
+
 def inpaint() -> dict[str, Any]:
     """The `diffusion_cond_inpaint` variant of `cond`."""
     data = cond()

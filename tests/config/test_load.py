@@ -19,7 +19,7 @@ def errors(data: Any, **options: Any) -> list[str]:
     return [str(p) for p in caught.value.problems]
 
 
-@pytest.mark.parametrize("make", [examples.cond, examples.uncond, examples.inpaint])
+@pytest.mark.parametrize("make", [examples.cond, examples.uncond, examples.inpaint, examples.autoencoder])
 def test_valid_files_come_back_unchanged(make: Any) -> None:
     data = make()
     config = load_config(data)

@@ -13,7 +13,12 @@ from stable_audio.config import ConfigError, load_config
 from stable_audio.config.problems import json_path, value_at
 from tests.config import examples
 
-FILES = {"cond": examples.cond, "uncond": examples.uncond, "inpaint": examples.inpaint}
+FILES = {
+    "cond": examples.cond,
+    "uncond": examples.uncond,
+    "inpaint": examples.inpaint,
+    "ae": examples.autoencoder,
+}
 
 FREE = ("demo_cond", "default_keys", "timestep_sampler_options", "loss_configs")
 """Objects whose keys are the user's own (or, for options, another object's)."""
@@ -24,7 +29,7 @@ JSON = st.recursive(
     max_leaves=3,
 )
 
-fast = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+fast = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def objects(value: Any, loc: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -113,7 +118,7 @@ def test_dropped_keys_load_or_are_missed_at_their_path(draw: Any, name: str) -> 
             assert path in (json_path(loc), "$.training.learning_rate")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.sampled_from(sorted(FILES)), JSON)
 def test_nothing_ends_in_a_traceback(draw: Any, name: str, value: Any) -> None:
     data = FILES[name]()

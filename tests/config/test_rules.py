@@ -91,6 +91,11 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             lambda d: d["model"]["diffusion"]["config"].update(patch_size=3),
             "$.sample_size: found 1024, which is not a multiple of 24",
         ),
+        (
+            examples.autoencoder,
+            lambda d: d.update(sample_size=1001),
+            "$.sample_size: found 1001, which is not a multiple of downsampling_ratio 8; use 1000",
+        ),
     ],
     "optimizer": [
         (
@@ -153,6 +158,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             ),
             "$.training.inpainting.mask_kwargs.mask_type_probabilities: found [0.5, 0.5, 0.5], which sum",
         ),
+    ],
+    "teacher": [
+        (
+            examples.autoencoder,
+            lambda d: d["training"].update(teacher_model=examples.autoencoder()),
+            "$.training.teacher_model_ckpt: missing; teacher_model needs its weights",
+        )
     ],
     "demos": [
         (
