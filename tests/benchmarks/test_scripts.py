@@ -1,0 +1,40 @@
+"""The benchmark scripts run and print their tables; what they print is not judged here."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rounds", "1"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "rows"),
+    [
+        ("train_step", SIZES, ["forward", "step with AdamW", "step, recomputing"]),
+        ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
+        (
+            "backbones",
+            ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],
+            ["dit", "mlp"],
+        ),
+    ],
+)
+def test_prints_its_table(
+    script: str,
+    arguments: list[str],
+    rows: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    table = {line.split("  ")[0] for line in printed.splitlines()}
+    assert set(rows) <= table, printed
