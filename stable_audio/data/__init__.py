@@ -13,11 +13,14 @@ from stable_audio.data.pre_encoded import PreEncodedDataset
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler
 from stable_audio.data.synthetic import SyntheticDataset
+from stable_audio.data.wds import WdsDataset
 
 DATASETS: dict[str, type[ClipDataset]] = {
     "audio_dir": AudioDirDataset,
     "pre_encoded": PreEncodedDataset,
+    "s3": WdsDataset,
     "synthetic": SyntheticDataset,
+    "wds": WdsDataset,
 }
 """`dataset_type` in a dataset file -> class."""
 

@@ -86,12 +86,14 @@ class ClipDataset(Dataset):
 
     Attributes:
         drop_last: leave out batches that are not full.
+        epoch_batches: batches per epoch, then drawn with replacement; None: one pass is an epoch.
         weights: relative sampling weight per item, or None for one pass over all items per epoch.
         buckets: bucket number per item, or None; a batch holds items of one bucket only.
         problems: what the scan at construction already had to leave out.
     """
 
     drop_last: bool = True
+    epoch_batches: int | None = None
     weights: Sequence[float] | None = None
     buckets: Sequence[int] | None = None
     problems: Sequence[Rejected] = ()

@@ -64,10 +64,10 @@ class Captions:
             if text is not None:
                 found["prompt"] = text.strip()
             found.update(_read_json(base + ".json"))
-        return {k: v for k, v in _with_prompt(found).items() if k not in RESERVED}
+        return {k: v for k, v in with_prompt(found).items() if k not in RESERVED}
 
 
-def _with_prompt(metadata: Metadata) -> Metadata:
+def with_prompt(metadata: Metadata) -> Metadata:
     """`text` and `caption` also serve as `prompt`."""
     for name in CAPTION_COLUMNS:
         if isinstance(metadata.get(name), str):

@@ -28,7 +28,7 @@ class LatentSource(Protocol):
 
     manifest: dict[str, Any] | None
     silence: Tensor | None
-    problems: list[Rejected]
+    problems: Sequence[Rejected]
 
     def __len__(self) -> int: ...
 
@@ -59,7 +59,7 @@ class ShardFolder:
     def __init__(self, folder: str, *, keywords: Sequence[str] | None = None) -> None:
         self.manifest: dict[str, Any] | None = read_manifest(folder)
         self.silence = _silence(folder)
-        self.problems = [Rejected(*item) for item in self.manifest["rejected"]]
+        self.problems: Sequence[Rejected] = [Rejected(*item) for item in self.manifest["rejected"]]
         self.items: list[tuple[Shard, int]] = [
             (shard, number) for shard in shards(folder) for number in range(len(shard.records))
         ]
@@ -113,9 +113,10 @@ class NpyFolder:
         self.manifest: dict[str, Any] | None = None
         self.silence = _silence(folder)
         suffix = "." + extension.lstrip(".")
-        found, self.problems = find_files(
+        found, problems = find_files(
             folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords
         )
+        self.problems: Sequence[Rejected] = problems
         self.paths = [p for p in found if os.path.basename(p) != "silence.npy"]
         if not self.paths:
             raise DataError(f"{folder}: holds no {suffix} files of latents")
@@ -137,13 +138,7 @@ class NpyFolder:
             raise ValueError(f"{os.path.basename(beside)} cannot be read ({error})") from error
         if not isinstance(metadata, dict):
             raise ValueError(f"{os.path.basename(beside)} must hold a JSON object")
-        stored = self._array(index).shape[-1]
-        mask = torch.as_tensor(metadata.pop("padding_mask", [1] * stored)).flatten()
-        valid = mask.nonzero()
-        if valid.numel() == 0:
-            raise ValueError("its padding mask is zero everywhere")
-        metadata["start_seconds"] = float(metadata.get("seconds_start", 0))
-        return stored, min(stored, int(valid[-1]) + 1), metadata
+        return describe_json(metadata, self._array(index).shape[-1])
 
     def samples(self, index: int) -> int | None:
         return None
@@ -159,6 +154,21 @@ class NpyFolder:
         if array.ndim < 2:
             raise ValueError(f"latents have shape (channels, frames), found {array.shape}")
         return array
+
+
+def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
+    """The `describe` of a clip whose metadata stable-audio-tools wrote; `stored` frames are there.
+
+    Raises:
+        ValueError: the padding mask is zero everywhere.
+    """
+    mask = torch.as_tensor(metadata.get("padding_mask", [1] * stored)).flatten()
+    valid = mask.nonzero()
+    if valid.numel() == 0:
+        raise ValueError("its padding mask is zero everywhere")
+    kept = {k: v for k, v in metadata.items() if k != "padding_mask"}
+    kept["start_seconds"] = float(metadata.get("seconds_start", 0))
+    return stored, min(stored, int(valid[-1]) + 1), kept
 
 
 def open_folder(

@@ -147,6 +147,7 @@ def make_loader(
         drop_last=drop_last,
         weights=dataset.weights if shuffle else None,
         buckets=dataset.buckets,
+        epoch_batches=dataset.epoch_batches if shuffle else None,
     )
     return ResumableLoader(
         dataset, sampler, num_workers=num_workers, pin_memory=pin_memory, endless=endless, repeat=repeat

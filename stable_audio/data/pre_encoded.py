@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from stable_audio.audio.transforms import padding_mask
 from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
 from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.latent_clips import LatentClips
 from stable_audio.data.latent_sources import LatentSource, open_folder
-from stable_audio.types import Metadata
 
 
 @dataclass(frozen=True)
@@ -74,11 +68,15 @@ class PreEncodedDataset(ClipDataset):
         bucket_lengths: list[int] | None = None,
     ) -> None:
         _check(datasets, latent_crop_length, bucket_lengths)
-        self.sample_rate, self.ratio = sample_rate, downsampling_ratio
-        self.crop_length, self.random_crop = latent_crop_length, random_crop and augment
+        self.clips = LatentClips(
+            sample_rate=sample_rate,
+            ratio=downsampling_ratio,
+            crop_length=latent_crop_length,
+            random_crop=random_crop and augment,
+            bucket_lengths=sorted(bucket_lengths) if bucket_lengths else None,
+        )
         self.shortest, self.longest = min_length_sec or 0.0, max_length_sec or math.inf
         self.drop_last = drop_last
-        self.bucket_lengths = sorted(bucket_lengths) if bucket_lengths else None
         self.entries = datasets
         self.sources: list[LatentSource] = []
         self.custom: list[CustomMetadata | None] = []
@@ -98,7 +96,7 @@ class PreEncodedDataset(ClipDataset):
                 CustomMetadata(entry.custom_metadata_module) if entry.custom_metadata_module else None
             )
             self.items += [(number, i) for i in range(len(source))]
-        if min_length_sec is not None or max_length_sec is not None or self.bucket_lengths:
+        if min_length_sec is not None or max_length_sec is not None or bucket_lengths:
             self._select()
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number, _ in self.items]
@@ -114,7 +112,10 @@ class PreEncodedDataset(ClipDataset):
                 f"{manifest.get('autoencoder', 'unknown')}) than the model's ({wanted}); encode again, or "
                 f"load the weights that made them"
             )
-        for name, value in (("sample_rate", self.sample_rate), ("downsampling_ratio", self.ratio)):
+        for name, value in (
+            ("sample_rate", self.clips.sample_rate),
+            ("downsampling_ratio", self.clips.ratio),
+        ):
             if manifest[name] != value:
                 raise DataError(f"{path}: latents have {name} {manifest[name]}, the model has {value}")
 
@@ -127,99 +128,25 @@ class PreEncodedDataset(ClipDataset):
             except ValueError as error:
                 self.problems.append(Rejected(self.sources[number].name(index), str(error)))
                 continue
-            seconds = metadata.get("seconds_total", valid * self.ratio / self.sample_rate)
+            seconds = metadata.get("seconds_total", self.clips.seconds(valid))
             if self.shortest <= seconds <= self.longest:
                 kept.append((number, index))
-                buckets.append(self._bucket(valid))
+                buckets.append(self.clips.bucket(valid))
         if not kept:
             raise DataError(
                 f"no clip of {len(self.items)} lasts between {self.shortest} and {self.longest} seconds"
             )
         self.items = kept
-        self.buckets = buckets if self.bucket_lengths else None
-
-    def _bucket(self, valid: int) -> int:
-        """The smallest bucket that holds `valid` frames, or the largest there is."""
-        lengths = self.bucket_lengths or [valid]
-        return next((i for i, length in enumerate(lengths) if valid <= length), len(lengths) - 1)
+        self.buckets = buckets if self.clips.bucket_lengths else None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """Latents (c frames) float32, unscaled, and their metadata."""
-        started = time.perf_counter()
         number, index = self.items[key.index]
-        source = self.sources[number]
-        try:
-            stored, valid, metadata = source.describe(index)
-            length = self.crop_length
-            if self.bucket_lengths:
-                length = self.bucket_lengths[self._bucket(valid)]
-            length = stored if length is None else length
-            start = self._start(valid, length, key.generator())
-            latents = source.read(index, start, start + length)
-            latents = _padded(latents, length, source.silence)
-            info = self._describe(source.name(index), number, metadata, stored, valid, start, length)
-            info["load_time"] = time.perf_counter() - started
-            return self._customise(latents, info, self.custom[number])
-        except ValueError as error:
-            return Rejected(source.name(index), str(error))
-
-    def _start(self, valid: int, length: int, generator: torch.Generator) -> int:
-        if not self.random_crop or valid <= length:
-            return 0
-        return int(torch.randint(valid - length + 1, (), generator=generator))
-
-    def _describe(
-        self, name: str, number: int, metadata: Metadata, stored: int, valid: int, start: int, length: int
-    ) -> Metadata:
-        at = metadata.pop("start_seconds") + start * self.ratio / self.sample_rate
-        file_seconds = metadata.pop("file_seconds", None)
-        seconds = length * self.ratio / self.sample_rate
-        described = {
-            **metadata,
-            "latent_filename": name,
-            "latent_crop_start": start,
-            "latent_crop_length": length,
-            "dataset": self.entries[number].id,
-            "seconds_start": math.floor(at),
-            "padding_mask": padding_mask(valid - start, length),
-            "sample_rate": self.sample_rate,
-        }
-        described.setdefault("seconds_total", math.ceil(at + valid * self.ratio / self.sample_rate))
-        if file_seconds is not None:
-            span = max(file_seconds, seconds)
-            described["timestamps"] = (at / span, (at + seconds) / span)
-        elif "timestamps" in metadata:
-            first, last = metadata["timestamps"]
-            step = (last - first) / stored
-            described["timestamps"] = (first + step * start, first + step * (start + length))
-        return described
-
-    def _customise(self, latents: Tensor, info: Metadata, custom: CustomMetadata | None) -> Clip | Rejected:
-        if custom is None:
-            return latents, info
-        found = custom(info, latents)
-        if found.get("__reject__"):
-            return Rejected(info["latent_filename"], "rejected by get_custom_metadata")
-        replaced = found.get("__replace__")
-        latents = latents if replaced is None else torch.as_tensor(replaced, dtype=torch.float32)
-        rest = {k: v for k, v in found.items() if k not in ("__reject__", "__replace__")}
-        return latents, {**info, **rest}
-
-
-def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:
-    missing = length - latents.shape[-1]
-    if missing <= 0:
-        return latents
-    if silence is None:
-        return F.pad(latents, (0, missing))
-    if silence.shape[:-1] != latents.shape[:-1]:
-        raise ValueError(
-            f"silence.npy has shape {tuple(silence.shape)}, which does not fit latents {tuple(latents.shape)}"
-        )
-    return torch.cat([latents, silence.expand(*silence.shape[:-1], missing)], dim=-1)
+        more = {"dataset": self.entries[number].id}
+        return self.clips.make(self.sources[number], index, more, key.generator(), self.custom[number])
 
 
 def _check(

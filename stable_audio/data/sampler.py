@@ -29,6 +29,8 @@ class ResumableSampler:
         drop_last: leave out batches that are not full. Otherwise ranks share a short batch evenly, and
             where it does not divide, items repeat so that no rank is without work.
 
+        epoch_batches: batches per epoch; items are then drawn with replacement.
+
     Raises:
         DataError: no items, or not one full batch.
     """
@@ -45,6 +47,7 @@ class ResumableSampler:
         weights: Sequence[float] | None = None,
         buckets: Sequence[int] | None = None,
         drop_last: bool = True,
+        epoch_batches: int | None = None,
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
@@ -54,6 +57,7 @@ class ResumableSampler:
         self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
+        self._draws = None if epoch_batches is None else epoch_batches * batch_size * world_size
         self._probabilities = None if weights is None else _probabilities(weights, num_items)
         self._buckets = None if buckets is None else np.asarray(buckets)
         self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
@@ -133,8 +137,10 @@ class ResumableSampler:
     def _order(self, random: np.random.Generator) -> np.ndarray:
         if self._probabilities is not None:
             cumulative = np.cumsum(self._probabilities)
-            draws = np.searchsorted(cumulative, random.random(self.num_items), side="right")
-            return np.minimum(draws, self.num_items - 1)
+            draws = random.random(self._draws or self.num_items)
+            return np.minimum(np.searchsorted(cumulative, draws, side="right"), self.num_items - 1)
+        if self._draws is not None:
+            return random.integers(self.num_items, size=self._draws)
         return random.permutation(self.num_items) if self.shuffle else np.arange(self.num_items)
 
     def _starts(self, length: int) -> np.ndarray:

@@ -95,7 +95,7 @@ def describe(
     voice = Voice(
         frequency=note_frequency(midi + detune) if midi is not None else 0.0,
         duration=float(rng.uniform(*seconds)),
-        loudness=0.5 + 0.5 * loudness_step / 2**21,
+        loudness=0.3 + 0.3 * loudness_step / 2**21,
         brightness=float(rng.uniform(-1, 1)),
         damping=float(rng.uniform(-1, 1)),
         seed=int(rng.integers(2**32)),

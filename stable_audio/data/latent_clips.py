@@ -1,0 +1,119 @@
+"""From stored latents to a clip of the wanted length, with metadata that belongs to the crop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.audio.transforms import padding_mask
+from stable_audio.data.base import Clip, Rejected
+from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.latent_sources import LatentSource
+from stable_audio.types import Metadata
+
+
+@dataclass(frozen=True)
+class LatentClips:
+    """How clips of latents are cut; see PreEncodedDataset for the fields. ratio: audio samples per frame."""
+
+    sample_rate: int
+    ratio: int
+    crop_length: int | None
+    random_crop: bool
+    bucket_lengths: Sequence[int] | None = None
+
+    def bucket(self, valid: int) -> int:
+        """The smallest bucket that holds `valid` frames, or the largest there is."""
+        lengths = self.bucket_lengths or [valid]
+        return next((i for i, length in enumerate(lengths) if valid <= length), len(lengths) - 1)
+
+    def seconds(self, frames: int) -> float:
+        return frames * self.ratio / self.sample_rate
+
+    def make(
+        self,
+        source: LatentSource,
+        index: int,
+        more: Metadata,
+        generator: torch.Generator,
+        custom: CustomMetadata | None,
+    ) -> Clip | Rejected:
+        """Latents (c frames) float32, unscaled, and their metadata with `more` added."""
+        started = time.perf_counter()
+        try:
+            stored, valid, metadata = source.describe(index)
+            length = self._length(stored, valid)
+            start = self._start(valid, length, generator)
+            latents = _padded(source.read(index, start, start + length), length, source.silence)
+            info = {
+                **self._describe(metadata, stored, valid, start, length),
+                **more,
+                "latent_filename": source.name(index),
+                "load_time": time.perf_counter() - started,
+            }
+            return _customise(latents, info, custom)
+        except ValueError as error:
+            return Rejected(source.name(index), str(error))
+
+    def _length(self, stored: int, valid: int) -> int:
+        if self.bucket_lengths:
+            return self.bucket_lengths[self.bucket(valid)]
+        return stored if self.crop_length is None else self.crop_length
+
+    def _start(self, valid: int, length: int, generator: torch.Generator) -> int:
+        if not self.random_crop or valid <= length:
+            return 0
+        return int(torch.randint(valid - length + 1, (), generator=generator))
+
+    def _describe(self, metadata: Metadata, stored: int, valid: int, start: int, length: int) -> Metadata:
+        begins = metadata.pop("start_seconds")
+        file_seconds = metadata.pop("file_seconds", None)
+        at, seconds = begins + self.seconds(start), self.seconds(length)
+        described = {
+            "seconds_total": math.ceil(begins + self.seconds(valid)),
+            **metadata,
+            "latent_crop_start": start,
+            "latent_crop_length": length,
+            "seconds_start": math.floor(at),
+            "padding_mask": padding_mask(valid - start, length),
+            "sample_rate": self.sample_rate,
+        }
+        if file_seconds is not None:
+            span = max(file_seconds, seconds)
+            described["timestamps"] = (at / span, (at + seconds) / span)
+        elif "timestamps" in metadata:
+            first, last = metadata["timestamps"]
+            step = (last - first) / stored
+            described["timestamps"] = (first + step * start, first + step * (start + length))
+        return described
+
+
+def _customise(latents: Tensor, info: Metadata, custom: CustomMetadata | None) -> Clip | Rejected:
+    if custom is None:
+        return latents, info
+    found = custom(info, latents)
+    if found.get("__reject__"):
+        return Rejected(info["latent_filename"], "rejected by get_custom_metadata")
+    replaced = found.get("__replace__")
+    latents = latents if replaced is None else torch.as_tensor(replaced, dtype=torch.float32)
+    rest = {k: v for k, v in found.items() if k not in ("__reject__", "__replace__")}
+    return latents, {**info, **rest}
+
+
+def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:
+    missing = length - latents.shape[-1]
+    if missing <= 0:
+        return latents
+    if silence is None:
+        return F.pad(latents, (0, missing))
+    if silence.shape[:-1] != latents.shape[:-1]:
+        raise ValueError(
+            f"silence.npy has shape {tuple(silence.shape)}, which does not fit latents {tuple(latents.shape)}"
+        )
+    return torch.cat([latents, silence.expand(*silence.shape[:-1], missing)], dim=-1)

@@ -1,0 +1,233 @@
+"""`dataset_type: wds` (or `s3`): samples in tar files, read in place in any order."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
+from stable_audio.data.captions import RESERVED, with_prompt
+from stable_audio.data.clips import ClipMaker
+from stable_audio.data.crop import Crop
+from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.latent_clips import LatentClips
+from stable_audio.data.latent_sources import describe_json
+from stable_audio.data.tars import Sample, fetch_tars, find_tars, index_tar
+from stable_audio.types import Metadata
+
+AUDIO_PARTS = ("flac", "wav", "mp3", "m4a", "ogg", "opus")
+
+
+@dataclass(frozen=True)
+class WdsEntry:
+    """Tars of a `wds` dataset: at `path` on this machine, or at `s3_path`.
+
+    id: name in metadata["dataset"]. path: a tar, or a folder of tars. s3_path: s3://bucket/prefix, copied
+    to `cache_dir` by the `aws` program. profile: of `aws`. weight: relative chance of each sample.
+    custom_metadata_module: Python file with get_custom_metadata(info, audio).
+    """
+
+    id: str
+    path: str | None = None
+    s3_path: str | None = None
+    profile: str | None = None
+    weight: float = 1.0
+    custom_metadata_module: str | None = None
+
+
+class WdsDataset(ClipDataset):
+    """Samples (sound or latents with a .json) from tar files.
+
+    Args:
+        sample_rate, sample_size, audio_channels, augment, downsampling_ratio: see RUNTIME_KEYS.
+        datasets: where the tars are.
+        random_crop, drop_last, phase_flip, volume_norm, volume_norm_param, strip_silence,
+        silence_threshold_db: see AudioDirDataset.
+        min_length_sec, max_length_sec: reject shorter or longer samples.
+        epoch_steps: batches per epoch while `resampled_shards`.
+        resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
+        pre_encoded: samples are latents (.npy). latent_crop_length: frames of a clip of latents.
+        cache_dir: where tars from `s3_path` are kept.
+        remove_silence, silence_threshold, max_silence_duration: only `remove_silence: false` is offered;
+            see strip_silence.
+
+    Raises:
+        DataError: no tar or no sample is found, or a setting is not offered.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        sample_size: int,
+        audio_channels: int = 2,
+        augment: bool = True,
+        downsampling_ratio: int = 1,
+        datasets: list[WdsEntry],
+        random_crop: bool = True,
+        drop_last: bool = True,
+        phase_flip: float = 0.5,
+        volume_norm: bool = False,
+        volume_norm_param: tuple[float, float] = (-16.0, 2.0),
+        strip_silence: bool = False,
+        silence_threshold_db: float | None = -60.0,
+        min_length_sec: float | None = None,
+        max_length_sec: float | None = None,
+        epoch_steps: int = 2000,
+        resampled_shards: bool = True,
+        pre_encoded: bool = False,
+        latent_crop_length: int | None = None,
+        cache_dir: str | None = None,
+        remove_silence: bool = False,
+        silence_threshold: tuple[float, float] = (0.01, 0.5),
+        max_silence_duration: float = 0.25,
+    ) -> None:
+        check_ids([entry.id for entry in datasets])
+        if remove_silence:
+            raise DataError(
+                f"$.remove_silence: cutting silence out of the middle (threshold {silence_threshold}, "
+                f"longest {max_silence_duration} s) is not offered; use strip_silence for the end"
+            )
+        self.maker = ClipMaker(
+            sample_rate=sample_rate,
+            sample_size=sample_size,
+            audio_channels=audio_channels,
+            augment=augment,
+            random_crop=random_crop,
+            phase_flip=phase_flip,
+            volume_norm=volume_norm,
+            volume_norm_param=volume_norm_param,
+            strip_silence=strip_silence,
+            silence_threshold_db=silence_threshold_db,
+        )
+        self.latent_clips = LatentClips(
+            sample_rate=sample_rate,
+            ratio=downsampling_ratio,
+            crop_length=latent_crop_length,
+            random_crop=random_crop and augment,
+        )
+        self.drop_last, self.pre_encoded = drop_last, pre_encoded
+        self.shortest, self.longest = min_length_sec, max_length_sec
+        self.epoch_batches = epoch_steps if resampled_shards else None
+        self.entries = datasets
+        self.samples: list[Sample] = []
+        self.entry_of: list[int] = []
+        self.custom: list[CustomMetadata | None] = []
+        self.problems: list[Rejected] = []
+        for number, entry in enumerate(datasets):
+            self._add(number, entry, cache_dir)
+        if any(entry.weight != 1.0 for entry in datasets):
+            self.weights = [datasets[number].weight for number in self.entry_of]
+
+    def _add(self, number: int, entry: WdsEntry, cache_dir: str | None) -> None:
+        wanted = ("npy",) if self.pre_encoded else AUDIO_PARTS
+        before = len(self.samples)
+        for tar in self._tars(number, entry, cache_dir):
+            samples, problems = index_tar(tar)
+            self.problems += problems
+            for sample in samples:
+                if sample.first(wanted) is None or "json" not in sample.parts:
+                    reason = f"needs a .json and one of {', '.join('.' + w for w in wanted)}"
+                    self.problems.append(Rejected(sample.name, f"{reason}; has {sorted(sample.parts)}"))
+                else:
+                    self.samples.append(sample)
+        added = len(self.samples) - before
+        if added == 0:
+            shown = "; ".join(f"{p.path}: {p.reason}" for p in self.problems[:3])
+            raise DataError(f"{entry.path or entry.s3_path}: no usable sample in its tars ({shown})")
+        self.entry_of += [number] * added
+        module = entry.custom_metadata_module
+        self.custom.append(CustomMetadata(module) if module else None)
+
+    def _tars(self, number: int, entry: WdsEntry, cache_dir: str | None) -> list[str]:
+        if (entry.path is None) == (entry.s3_path is None):
+            raise DataError(f"$.datasets[{number}]: give either path or s3_path")
+        if entry.path is not None:
+            tars, problems = find_tars(entry.path)
+            self.problems += problems
+            return tars
+        assert entry.s3_path is not None
+        if cache_dir is None:
+            raise DataError("$.cache_dir: s3_path needs a folder to keep the tars in")
+        return fetch_tars(entry.s3_path, cache_dir, profile=entry.profile)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: ItemKey) -> Clip | Rejected:
+        sample, number = self.samples[key.index], self.entry_of[key.index]
+        try:
+            metadata = with_prompt(sample.metadata())
+            metadata = {**metadata, "__key__": sample.key, "dataset": self.entries[number].id}
+            if self.pre_encoded:
+                more: Metadata = {k: metadata[k] for k in ("__key__", "dataset", "prompt") if k in metadata}
+                source = _TarLatents(sample)
+                return self.latent_clips.make(source, 0, more, key.generator(), self.custom[number])
+        except ValueError as error:
+            return Rejected(sample.name, str(error))
+        return self._sound(sample, number, metadata, key.generator())
+
+    def _sound(
+        self, sample: Sample, number: int, metadata: Metadata, generator: torch.Generator
+    ) -> Clip | Rejected:
+        part = sample.first(AUDIO_PARTS)
+        assert part is not None
+
+        def describe(crop: Crop) -> Metadata:
+            self._check_length(crop)
+            kept = {k: v for k, v in metadata.items() if k not in RESERVED or k == "dataset"}
+            return {**kept, "path": part.name, "relpath": sample.key, **crop.metadata()}
+
+        return self.maker.make(
+            part, part.name, self.maker.chooser(generator), generator, describe, self.custom[number]
+        )
+
+    def _check_length(self, crop: Crop) -> None:
+        seconds = crop.total / crop.sample_rate
+        if self.shortest is not None and seconds < self.shortest:
+            raise ValueError(f"lasts {seconds:.2f} s, shorter than min_length_sec {self.shortest:g}")
+        if self.longest is not None and seconds > self.longest:
+            raise ValueError(f"lasts {seconds:.2f} s, longer than max_length_sec {self.longest:g}")
+
+
+class _TarLatents:
+    """One sample's latents as a source of clips."""
+
+    manifest: dict[str, Any] | None = None
+    silence: Tensor | None = None
+    problems: Sequence[Rejected] = ()
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self._array = self._load()
+
+    def _load(self) -> np.ndarray:
+        part = self.sample.parts["npy"]
+        try:
+            array = np.load(io.BytesIO(part.read()), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{part.name} is not an array that can be read ({error})") from error
+        if array.ndim < 2:
+            raise ValueError(f"latents have shape (channels, frames), found {array.shape}")
+        return array
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, index: int) -> str:
+        return self.sample.name
+
+    def describe(self, index: int) -> tuple[int, int, Metadata]:
+        return describe_json(self.sample.metadata(), self._array.shape[-1])
+
+    def samples(self, index: int) -> int | None:
+        return None
+
+    def read(self, index: int, start: int, stop: int) -> Tensor:
+        return torch.from_numpy(np.array(self._array[..., start:stop], dtype=np.float32))

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import stat
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stable_audio.audio.io import read_audio, read_info, save_audio
+from stable_audio.data import ClipDataset, DataError, ItemKey, Rejected, create_dataset, create_loader
+from stable_audio.data.tars import index_tar
+from tests.audio.sounds import chirp
+from tests.data.folders import RATE, position, ramp
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def make_tar(path: Path, count: int, first: int = 0, frames: int = 3000) -> Path:
+    """Samples 0000, 0001, ...: a ramp as wav, its caption as `text`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_audio(path.parent / "x.wav", ramp(frames), RATE)
+    sound = (path.parent / "x.wav").read_bytes()
+    (path.parent / "x.wav").unlink()
+    with tarfile.open(path, "w") as archive:
+        for number in range(first, first + count):
+            add(archive, f"deep/folder/{number:04d}.wav", sound)
+            add(archive, f"deep/folder/{number:04d}.json", json.dumps({"text": f"clip {number}"}).encode())
+    return path
+
+
+def dataset(path: Path, **keys: Any) -> ClipDataset:
+    config = {"dataset_type": "wds", "datasets": [{"id": "t", "path": str(path)}], "phase_flip": 0.0, **keys}
+    return create_dataset(config, sample_rate=RATE, sample_size=500, audio_channels=1, downsampling_ratio=10)
+
+
+def test_crops_are_read_in_place(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", 2)
+    make_tar(tmp_path / "sub" / "b.tar", 2, first=2)
+    data = dataset(tmp_path)
+    assert len(data) == 4
+    for seed in range(5):
+        audio, metadata = data[ItemKey(2, seed)]
+        at = position(audio)
+        assert torch.equal(audio, ramp(3000)[:, at : at + 500])
+        assert metadata["prompt"] == "clip 2"
+        assert metadata["timestamps"] == pytest.approx((at / 3000, (at + 500) / 3000))
+        assert metadata["__key__"] == "deep/folder/0002"
+        assert metadata["dataset"] == "t"
+        assert metadata["path"] == f"{tmp_path}/sub/b.tar/deep/folder/0002.wav"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "m4a"])
+def test_every_codec_inside_a_tar(suffix: str, tmp_path: Path) -> None:
+    if suffix == "m4a":
+        pytest.importorskip("av")
+    save_audio(tmp_path / f"x.{suffix}", chirp(3.0, 44100), 44100)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "first.txt", b"not this")
+        archive.add(tmp_path / f"x.{suffix}", f"x.{suffix}")
+    samples, problems = index_tar(str(tmp_path / "a.tar"))
+    part = samples[1].parts[suffix]
+    assert problems == []
+    assert read_info(part).frames == 3 * 44100
+    for start in (0, 30_000, 130_000):
+        outside = read_audio(tmp_path / f"x.{suffix}", start, 2000)[0]
+        assert torch.equal(read_audio(part, start, 2000)[0], outside)
+
+
+def test_epochs_with_and_without_replacement(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", 6)
+    config = {"dataset_type": "s3", "datasets": [{"id": "t", "path": str(tmp_path)}], "epoch_steps": 5}
+
+    def loader(**keys: Any):
+        return create_loader(
+            {**config, **keys},
+            sample_rate=RATE,
+            sample_size=100,
+            audio_channels=1,
+            batch_size=4,
+            endless=False,
+        )
+
+    assert len(list(loader())) == 5
+    once = [m["__key__"] for b in loader(resampled_shards=False, drop_last=False) for m in b.metadata]
+    assert len(once) == len(set(once)) == 6
+
+
+def test_resume_in_mid_epoch(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", 6)
+    config = {"dataset_type": "wds", "datasets": [{"id": "t", "path": str(tmp_path)}]}
+    arguments: dict[str, Any] = {"sample_rate": RATE, "sample_size": 50, "audio_channels": 1, "batch_size": 2}
+    loader = create_loader(config, num_workers=2, **arguments)
+    stream = iter(loader)
+    for _ in range(4):
+        next(stream)
+    state = loader.state_dict()
+    expected = [next(stream).audio for _ in range(4)]
+    resumed = create_loader(config, **arguments)
+    resumed.load_state_dict(state)
+    for audio, batch in zip(expected, itertools.islice(resumed, 4)):
+        assert torch.equal(audio, batch.audio)
+
+
+def test_latents_in_tars(tmp_path: Path) -> None:
+    latents = np.arange(200, dtype=np.float32).reshape(2, 100)
+    buffer = io.BytesIO()
+    np.save(buffer, latents)
+    content = {"prompt": "p", "seconds_start": 1, "seconds_total": 4, "padding_mask": [1] * 90 + [0] * 10}
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "0.npy", buffer.getvalue())
+        add(archive, "0.json", json.dumps(content).encode())
+    data = dataset(tmp_path, pre_encoded=True, latent_crop_length=30)
+    found, metadata = data[ItemKey(0, 5)]
+    start = metadata["latent_crop_start"]
+    assert 0 <= start <= 60
+    assert np.array_equal(found.numpy(), latents[:, start : start + 30])
+    assert metadata["seconds_start"] == int(1 + start * 10 / RATE)
+    assert metadata["prompt"] == "p"
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", 3)
+    with tarfile.open(path, "a") as archive:
+        add(archive, "alone.wav", b"x")
+        add(archive, "bad.wav", b"no sound")
+        add(archive, "bad.json", b"{}")
+        add(archive, "worse.wav", b"no sound")
+        add(archive, "worse.json", b"{")
+    data = dataset(tmp_path)
+    assert [p.path for p in data.problems] == [f"{path}/alone"]
+    assert "not a sound file" in data[ItemKey(3, 0)].reason
+    assert "cannot be read" in data[ItemKey(4, 0)].reason
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"clip 1")])
+    cut = dataset(tmp_path)
+    assert len(cut) == 1
+    assert any("cut off" in p.reason for p in cut.problems)
+    path.write_bytes(b"no tar" * 1000)
+    with pytest.raises(DataError, match="no usable sample"):
+        dataset(tmp_path)
+
+
+def test_length_limits_and_custom_metadata(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", 1)
+    rejected = dataset(tmp_path, min_length_sec=1.0)[ItemKey(0, 0)]
+    assert isinstance(rejected, Rejected)
+    assert "shorter than min_length_sec" in rejected.reason
+    assert "longer" in dataset(tmp_path, max_length_sec=0.1)[ItemKey(0, 0)].reason
+    (tmp_path / "m.py").write_text("def get_custom_metadata(info, audio): return {'n': audio.shape[-1]}")
+    entry = {
+        "id": "t",
+        "path": str(tmp_path),
+        "custom_metadata_module": str(tmp_path / "m.py"),
+        "weight": 2.0,
+    }
+    data = dataset(tmp_path, datasets=[entry])
+    assert data[ItemKey(0, 0)][1]["n"] == 500
+    assert data.weights == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"remove_silence": True}, "not offered"),
+        ({"datasets": [{"id": "t"}]}, "either path or s3_path"),
+        ({"datasets": [{"id": "t", "s3_path": "s3://b/x"}]}, "cache_dir"),
+        ({"datasets": [{"id": "t", "path": "/nowhere"}]}, "no such folder"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, keys: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        dataset(tmp_path, **keys)
+
+
+def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program named `aws` that serves a folder: tars are copied once, and again when their size differs."""
+    make_tar(tmp_path / "remote" / "data" / "a.tar", 2)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "aws"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/calls\n'
+        'if [ "$2" = ls ]; then\n'
+        f'  echo "2024-01-01 00:00:00 $(stat -c %s {tmp_path}/remote/data/a.tar) data/a.tar"\n'
+        '  echo "2024-01-01 00:00:00 3 data/readme.txt"\n'
+        "else\n"
+        f'  cp "{tmp_path}/remote/${{3#s3://bucket/}}" "$4"\n'
+        "fi\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    entry = {"id": "t", "s3_path": "s3://bucket/data", "profile": "me"}
+    for _ in range(2):
+        data = dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
+        assert data[ItemKey(1, 0)][1]["prompt"] == "clip 1"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [c.split()[1] for c in calls] == ["ls", "cp", "ls"]
+    assert all(c.endswith("--profile me") for c in calls)
+    program.write_text("#!/bin/sh\necho 'Unable to locate credentials' >&2\nexit 1\n")
+    with pytest.raises(DataError, match="Unable to locate credentials"):
+        dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(DataError, match="not installed"):
+        dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
