@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from annotated_types import Ge, Le
 from pydantic import Field
 
 from stable_audio.config.component import Component, component
@@ -12,8 +13,8 @@ from stable_audio.config.pretransform import Positive
 from stable_audio.config.training import OptimizerSection
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 class AutoencoderOptimizers(Section):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from annotated_types import Gt
 from pydantic import Field
 
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Section
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Gt(0)]
 
 
 class Part(Component):

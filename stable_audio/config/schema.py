@@ -34,11 +34,35 @@ def dataset_schema() -> dict[str, Any]:
 
 def schema_text(schema: Mapping[str, Any]) -> str:
     """The text of a schema file."""
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(schema, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _schema(models: Mapping[str, type[BaseModel]], *, tag: str, title: str) -> dict[str, Any]:
     members = tuple(models.values())
     union: Any = Annotated[Union[members], Field(discriminator=tag)]  # noqa: UP007
     schema = TypeAdapter(union).json_schema(by_alias=True, schema_generator=_Untitled)
-    return {"$schema": _DIALECT, "title": title, **schema}
+    return _canonical({"$schema": _DIALECT, "title": title, **schema})
+
+
+def _canonical(value: Any) -> Any:
+    """One form for every version of pydantic: they write bounds, references and constants differently."""
+    if isinstance(value, list):
+        return [_canonical(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, dict):
+        return value
+    return {k: _canonical(v) for k, v in _unwrapped(value).items() if not _says_nothing(k, v, value)}
+
+
+def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
+    """`{"allOf": [X], ...}` is `{**X, ...}`."""
+    only = value.get("allOf", ())
+    if len(only) != 1:
+        return value
+    return {**only[0], **{k: v for k, v in value.items() if k != "allOf"}}
+
+
+def _says_nothing(key: str, inner: Any, holder: dict[str, Any]) -> bool:
+    repeated = key == "enum" and isinstance(inner, list) and holder.get("const") in inner
+    return repeated or (key == "additionalProperties" and inner is True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from annotated_types import Ge, Le
 from pydantic import Field
 
 from stable_audio.config.component import Component, component
@@ -13,7 +14,7 @@ from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Ge(0), Le(1)]
 
 
 class TorchClass(Section):
@@ -85,7 +86,7 @@ class DemoSection(Section):
 
     demo_every: Positive = Field(default=2000, description="steps between demos")
     demo_steps: Positive = Field(default=250, description="sampling steps")
-    num_demos: Annotated[int, Field(ge=0)] | None = Field(
+    num_demos: Annotated[int, Ge(0)] | None = Field(
         default=None, description="clips per CFG scale; default: one per entry of demo_cond, else 8"
     )
     demo_seed: int = Field(
@@ -140,7 +141,7 @@ class TrainingKeys(Section):
         default=None, description="items per process; --batch-size overrules it"
     )
     max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
-    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
+    gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
         default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
     )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
