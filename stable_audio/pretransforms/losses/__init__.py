@@ -1,0 +1,20 @@
+"""Losses of autoencoder training."""
+
+from stable_audio.pretransforms.losses.stft import (
+    MultiResolutionMelLoss,
+    MultiResolutionSTFTLoss,
+    SISDRLoss,
+    STFTLoss,
+    SumAndDifferenceSTFTLoss,
+)
+from stable_audio.pretransforms.losses.terms import Term, Terms
+
+__all__ = [
+    "MultiResolutionMelLoss",
+    "MultiResolutionSTFTLoss",
+    "SISDRLoss",
+    "STFTLoss",
+    "SumAndDifferenceSTFTLoss",
+    "Term",
+    "Terms",
+]

@@ -1,0 +1,241 @@
+"""Distances of spectrograms at several resolutions (Yamamoto et al. 2020, Steinmetz and Reiss 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def a_weighting_taps(sample_rate: float, taps: int = 101) -> Tensor:
+    """Least-squares FIR (taps,) of the magnitude of the A-weighting curve (IEC 61672) at `sample_rate` Hz.
+
+    The analog curve is warped as by the bilinear transform, then fitted on 512 frequencies.
+    """
+    from scipy import signal
+
+    frequency = np.arange(512) * sample_rate / 1024
+    warped = sample_rate / np.pi * np.tan(np.pi * frequency / sample_rate)
+    poles = (20.598997, 107.65265, 737.86223, 12194.217)
+    f2 = warped**2
+    gain = 10 ** (1.9997 / 20) * poles[3] ** 2 * f2**2
+    gain /= (f2 + poles[0] ** 2) * (f2 + poles[3] ** 2)
+    gain /= np.sqrt((f2 + poles[1] ** 2) * (f2 + poles[2] ** 2))
+    return torch.from_numpy(signal.firls(taps, frequency, gain, fs=sample_rate)).float()
+
+
+def slaney_mel_filters(n_mels: int, n_fft: int, sample_rate: float) -> Tensor:
+    """Triangular filters (n_mels n_fft/2+1) of equal area, linear below 1 kHz and logarithmic above."""
+    step = math.log(6.4) / 27
+
+    def to_mel(hz: float) -> float:
+        return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) / step
+
+    mels = torch.linspace(0, to_mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
+    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp(step * (mels - 15)))
+    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rise = (bins - edges[:-2, None]) / edges.diff()[:-1, None]
+    fall = (edges[2:, None] - bins) / edges.diff()[1:, None]
+    area = (2 / (edges[2:] - edges[:-2]))[:, None]
+    return (torch.minimum(rise, fall).clamp(min=0) * area).float()
+
+
+class STFTLoss(nn.Module):
+    """w_sc * convergence + w_log_mag * log distance + w_lin_mag * linear distance + w_phs * phase distance.
+
+    Convergence is ||Y - X||_F / ||Y||_F per channel of the batch, X the first argument and Y the second;
+    autoencoder training passes the target first. Magnitudes are clamped at sqrt(eps).
+
+    Args:
+        fft_size, hop_size, win_length, window: of the STFT (a torch window function).
+        sample_rate: Hz, for mel bins and A-weighting. scale: "mel" for `n_bins` mel bands.
+        perceptual_weighting: A-weight the audio first. scale_invariance: fit the gain of X to Y first.
+        mag_distance: L1 or L2 (mean squared) between magnitudes and between log magnitudes.
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        *,
+        fft_size: int = 1024,
+        hop_size: int = 256,
+        win_length: int = 1024,
+        window: Literal["hann_window", "hamming_window", "blackman_window"] = "hann_window",
+        w_sc: float = 1.0,
+        w_log_mag: float = 1.0,
+        w_lin_mag: float = 0.0,
+        w_phs: float = 0.0,
+        sample_rate: float | None = None,
+        scale: Literal["mel"] | None = None,
+        n_bins: int | None = None,
+        perceptual_weighting: bool = False,
+        scale_invariance: bool = False,
+        eps: float = 1e-8,
+        mag_distance: Literal["L1", "L2"] = "L1",
+    ) -> None:
+        super().__init__()
+        if (scale is not None or perceptual_weighting) and sample_rate is None:
+            raise ValueError("mel scale and perceptual_weighting need sample_rate")
+        if (scale is None) != (n_bins is None):
+            raise ValueError(f"scale and n_bins go together, found scale={scale!r}, n_bins={n_bins}")
+        if mag_distance not in ("L1", "L2"):
+            raise ValueError(f'mag_distance must be "L1" or "L2", found {mag_distance!r}')
+        self.fft_size, self.hop_size, self.win_length, self.eps = fft_size, hop_size, win_length, eps
+        self.w_sc, self.w_log_mag, self.w_lin_mag, self.w_phs = w_sc, w_log_mag, w_lin_mag, w_phs
+        self.scale_invariance = scale_invariance
+        self.distance = F.l1_loss if mag_distance == "L1" else F.mse_loss
+        self.register_buffer("window", getattr(torch, window)(win_length), persistent=False)
+        rate = 0.0 if sample_rate is None else sample_rate
+        filters = slaney_mel_filters(n_bins, fft_size, rate) if n_bins is not None else None
+        self.register_buffer("filters", filters, persistent=False)
+        taps = a_weighting_taps(rate)[None, None] if perceptual_weighting else None
+        self.register_buffer("taps", taps, persistent=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b c n) -> scalar."""
+        (x_mag, x_bins), (y_mag, y_bins) = self.spectrum(x), self.spectrum(y)
+        if self.scale_invariance:
+            gain = (x_mag * y_mag).sum((-2, -1)) / y_mag.square().sum((-2, -1))
+            y_mag = y_mag * gain[:, None, None]
+        loss = x_mag.new_zeros(())
+        if self.w_sc:
+            norm = torch.linalg.matrix_norm(y_mag - x_mag) / torch.linalg.matrix_norm(y_mag)
+            loss = loss + self.w_sc * norm.mean()
+        if self.w_log_mag:
+            loss = loss + self.w_log_mag * self.distance(x_mag.log(), y_mag.log())
+        if self.w_lin_mag:
+            loss = loss + self.w_lin_mag * self.distance(x_mag, y_mag)
+        if self.w_phs:
+            loss = loss + self.w_phs * self.phase_distance(x_bins, y_bins)
+        return loss
+
+    def spectrum(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Audio (b c n) -> magnitudes, in mel bands if so set, and complex bins (b*c bins frames)."""
+        x = audio.flatten(0, -2)
+        if self.taps is not None:
+            x = F.conv1d(x[:, None], self.taps.to(x.dtype), padding=self.taps.shape[-1] // 2)[:, 0]
+        z = torch.stft(
+            x, self.fft_size, self.hop_size, self.win_length, self.window.to(x.dtype), return_complex=True
+        )
+        magnitude = (z.real.square() + z.imag.square()).clamp(min=self.eps).sqrt()
+        if self.filters is not None:
+            magnitude = self.filters.to(x.dtype) @ magnitude
+        return magnitude, z
+
+    def phase_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean of 2 |X - Y| / (|X| + |Y|) over complex bins: 0 where equal, 2 where opposite."""
+        size = sum((z.real.square() + z.imag.square()).clamp(min=self.eps).sqrt() for z in (x, y))
+        return (2 * (x - y).abs() / size).mean()
+
+
+class MultiResolutionSTFTLoss(nn.Module):
+    """The mean of STFTLoss over resolutions; options as there."""
+
+    def __init__(
+        self,
+        *,
+        fft_sizes: list[int] = [1024, 2048, 512],  # noqa: B006
+        hop_sizes: list[int] = [120, 240, 50],  # noqa: B006
+        win_lengths: list[int] = [600, 1200, 240],  # noqa: B006
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not len(fft_sizes) == len(hop_sizes) == len(win_lengths) > 0:
+            raise ValueError(
+                f"fft_sizes, hop_sizes and win_lengths need one entry per resolution, found {fft_sizes}, "
+                f"{hop_sizes}, {win_lengths}"
+            )
+        self.stft_losses = nn.ModuleList(
+            STFTLoss(fft_size=f, hop_size=h, win_length=w, **options)
+            for f, h, w in zip(fft_sizes, hop_sizes, win_lengths)
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b c n) -> scalar."""
+        return torch.stack([loss(x, y) for loss in self.stft_losses]).mean()
+
+
+class SumAndDifferenceSTFTLoss(nn.Module):
+    """Stereo: (w_sum * loss of left + right, plus w_diff * loss of left - right) / 2."""
+
+    def __init__(self, *, w_sum: float = 1.0, w_diff: float = 1.0, **options: Any) -> None:
+        super().__init__()
+        self.w_sum, self.w_diff = w_sum, w_diff
+        self.mrstft = MultiResolutionSTFTLoss(**options)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b 2 n) -> scalar."""
+        if x.shape[1] != 2:
+            raise ValueError(f"sum and difference need two channels, found {x.shape[1]}")
+        total = self.mrstft(x[:, :1] + x[:, 1:], y[:, :1] + y[:, 1:])
+        difference = self.mrstft(x[:, :1] - x[:, 1:], y[:, :1] - y[:, 1:])
+        return (self.w_sum * total + self.w_diff * difference) / 2
+
+
+class MultiResolutionMelLoss(nn.Module):
+    """Distances of mel spectrograms at several resolutions, with hops of a quarter window.
+
+    Args:
+        n_mels, window_lengths: per resolution. pow: mels are raised to it before the logarithm.
+        log_weight, mag_weight: of log10 and plain mean absolute differences.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: float,
+        n_mels: list[int] = [5, 10, 20, 40, 80, 160, 320],  # noqa: B006
+        window_lengths: list[int] = [32, 64, 128, 256, 512, 1024, 2048],  # noqa: B006
+        pow: float = 1.0,
+        log_weight: float = 1.0,
+        mag_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(n_mels) != len(window_lengths):
+            raise ValueError(f"n_mels and window_lengths differ in length: {n_mels}, {window_lengths}")
+        self.pow, self.log_weight, self.mag_weight = pow, log_weight, mag_weight
+        self.bands = nn.ModuleList(
+            STFTLoss(
+                fft_size=w,
+                hop_size=max(1, w // 4),
+                win_length=w,
+                scale="mel",
+                n_bins=m,
+                sample_rate=sample_rate,
+            )
+            for m, w in zip(n_mels, window_lengths)
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b c n) -> scalar, summed over resolutions."""
+        losses = []
+        for band in self.bands:
+            a, b = band.spectrum(x)[0], band.spectrum(y)[0]  # type: ignore[operator]
+            if self.mag_weight:
+                losses.append(self.mag_weight * F.l1_loss(a, b))
+            if self.log_weight:
+                a, b = (v.clamp(min=1e-5).pow(self.pow).log10() for v in (a, b))
+                losses.append(self.log_weight * F.l1_loss(a, b))
+        return torch.stack(losses).sum()
+
+
+class SISDRLoss(nn.Module):
+    """Negative scale-invariant signal-to-distortion ratio in dB of x against y (Le Roux et al. 2018)."""
+
+    def __init__(self, *, zero_mean: bool = True, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.zero_mean, self.eps = zero_mean, eps
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b c n) -> scalar."""
+        if self.zero_mean:
+            x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+        gain = (x * y).sum(-1, keepdim=True) / (y.square().sum(-1, keepdim=True) + self.eps)
+        wanted = gain * y
+        ratio = wanted.square().sum(-1) / ((x - wanted).square().sum(-1) + self.eps)
+        return -10 * torch.log10(ratio + self.eps).mean()

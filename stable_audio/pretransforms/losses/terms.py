@@ -1,0 +1,91 @@
+"""Weighted terms of a training loss, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Values = Mapping[str, Tensor]
+"""What a training step computed, by name: reals, decoded, latents, kl, ..."""
+
+
+@dataclass
+class Term:
+    """weight * loss(values); the weight is multiplied by `decay` before each use.
+
+    Attributes:
+        name: under which the term is logged.
+        loss: values -> scalar.
+    """
+
+    name: str
+    loss: Callable[[Values], Tensor]
+    weight: float = 1.0
+    decay: float = 1.0
+
+    def __call__(self, values: Values) -> Tensor:
+        self.weight *= self.decay
+        return self.weight * self.loss(values)
+
+
+@dataclass
+class Terms:
+    """A list of terms; decayed weights are its only state."""
+
+    terms: list[Term] = field(default_factory=list)
+
+    def __call__(self, values: Values) -> tuple[Tensor, dict[str, Tensor]]:
+        """(sum, each term by name); terms without weight are not computed but reported as 0."""
+        losses = {t.name: t(values) if t.weight else torch.zeros(()) for t in self.terms}
+        if not losses:
+            raise ValueError("no loss is configured: give at least one section of loss_configs")
+        return torch.stack([v.to(next(iter(values.values())).device) for v in losses.values()]).sum(), losses
+
+    def state_dict(self) -> dict[str, float]:
+        return {t.name: t.weight for t in self.terms}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        for term in self.terms:
+            term.weight = state.get(term.name, term.weight)
+
+
+def pair(loss: Callable[[Tensor, Tensor], Tensor], first: str, second: str) -> Callable[[Values], Tensor]:
+    """A loss of two named values; extra samples at the end of either are left out."""
+
+    def of(values: Values) -> Tensor:
+        x, y = values[first], values[second]
+        n = min(x.shape[-1], y.shape[-1])
+        return loss(x[..., :n], y[..., :n])
+
+    return of
+
+
+def value(name: str) -> Callable[[Values], Tensor]:
+    """A value that is a loss already; 0 where it was not computed."""
+
+    def of(values: Values) -> Tensor:
+        return values[name] if name in values else torch.zeros(())
+
+    return of
+
+
+def masked(loss: Callable[..., Tensor], x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of an elementwise loss over the samples where `mask` (b n) is true, in every channel."""
+    if mask is None:
+        return loss(x, y)
+    kept = mask.bool()[:, None].expand_as(x)
+    return loss(x[kept], y[kept])
+
+
+def l1(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference."""
+    return masked(F.l1_loss, x, y, mask)
+
+
+def mse(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference."""
+    return masked(F.mse_loss, x, y, mask)
