@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS: dict[str, str] = {
+    "bakeoff": "stable_audio.cli.bakeoff",
     "check": "stable_audio.cli.check",
     "data-report": "stable_audio.cli.data_report",
     "decode": "stable_audio.cli.decode",
