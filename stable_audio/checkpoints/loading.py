@@ -103,6 +103,7 @@ def load_model(
     device: torch.device | str = "cpu",
     use_ema: bool = True,
     partial: bool = False,
+    lenient: bool = False,
 ) -> tuple[nn.Module, Any]:
     """Build a model from a checkpoint and its config, with weights, in eval mode.
 
@@ -110,7 +111,7 @@ def load_model(
         path: a file of any layout, or the folder of a run or of a published model.
         config: path, dictionary or loaded config; default: the one inside the file or beside it.
         use_ema: the averaged weights where the file has both.
-        partial: see `load_weights`.
+        partial: see `load_weights`. lenient: unknown keys of the config are warnings.
 
     Returns:
         (model, config).
@@ -125,7 +126,9 @@ def load_model(
     source = config if config is not None else stored.config
     if source is None:
         raise CheckpointError(f"{stored.path}: no config inside the file or beside it; give --model-config")
-    loaded_config = load_config(source) if isinstance(source, (str, Path, Mapping)) else source
+    loaded_config = (
+        load_config(source, lenient=lenient) if isinstance(source, (str, Path, Mapping)) else source
+    )
     model = create_model_from_config(loaded_config)
     report = _fill(model, stored, partial=partial)
     log.info("%s", report)

@@ -93,6 +93,12 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument(
         "--precision", default="auto", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)"
     )
+    group.add_argument(
+        "--matmul-precision",
+        default="high",
+        choices=["highest", "high", "medium"],
+        help="of float32 products on a GPU (%(default)s: TF32)",
+    )
     group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
     group.add_argument("--devices", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)")
     group.add_argument("--num-nodes", type=int, default=1, help="(%(default)s)")

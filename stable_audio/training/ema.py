@@ -47,6 +47,7 @@ class EMA:
         self.update_every, self.update_after_step = update_every, update_after_step
         self._module = module
         self._parts = None if parts is None else tuple(f"{p}." for p in parts)
+        self._buffers = _persistent_buffers(module)
         self.step = 0
         self.initialised = False
         self.average: dict[str, Tensor] = {k: _shadow(v) for k, v in self._tracked().items()}
@@ -129,13 +130,13 @@ class EMA:
 
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key. They are looked up anew, since moving a module replaces buffers."""
-        named = [*self._module.named_parameters(), *_persistent_buffers(self._module)]
+        buffers = ((k, v) for k, v in self._module.named_buffers() if k in self._buffers)
+        named = [*self._module.named_parameters(), *buffers]
         return {k: v.detach() for k, v in named if self._parts is None or k.startswith(self._parts)}
 
 
-def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    kept = module.state_dict(keep_vars=True)
-    return ((k, v) for k, v in module.named_buffers() if k in kept)
+def _persistent_buffers(module: nn.Module) -> frozenset[str]:
+    return frozenset(module.state_dict(keep_vars=True)) & {k for k, _ in module.named_buffers()}
 
 
 def _shadow(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from stable_audio.training.errors import TrainingError
 
 FOLDING = ("", "pre_load", "post_load")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class RunOptions:
     Attributes:
         batch_size: items per process. max_steps: optimizer steps, -1 = until stopped.
         precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
+        matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
@@ -52,6 +54,7 @@ class RunOptions:
     num_nodes: int = 1
     strategy: str = "auto"
     compile: bool = False
+    matmul_precision: str = "high"
     progress: bool = True
     demos: bool = True
 
@@ -75,6 +78,11 @@ class RunOptions:
             raise TrainingError(
                 "--remove-pretransform-weight-norm must be pre_load or post_load, "
                 f"found '{self.remove_pretransform_weight_norm}'"
+            )
+        if self.matmul_precision not in MATMUL_PRECISIONS:
+            raise TrainingError(
+                f"--matmul-precision must be one of {', '.join(MATMUL_PRECISIONS)}, "
+                f"found '{self.matmul_precision}'"
             )
         if not self.name or Path(self.name).name != self.name:
             raise TrainingError(f"--name must be a plain folder name, found '{self.name}'")

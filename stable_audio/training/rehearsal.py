@@ -45,7 +45,8 @@ def rehearse(
         run = assemble(config, dataset, _options(Path(folder), batch_size, accelerator))
         built = time.perf_counter()
         _prepare_demo(run)
-        run.start()
+        if run.start():
+            raise KeyboardInterrupt
         trained = time.perf_counter()
         if run.demos is not None and run.demos.failure is not None:
             raise TrainingError(f"the demo fails: {run.demos.failure}")

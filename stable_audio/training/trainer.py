@@ -20,6 +20,7 @@ from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
 from stable_audio.config import ModelConfig
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
+from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.base import Bookkeeping
@@ -67,6 +68,9 @@ class Run:
         Raises:
             TrainingError: the run could not go on, or its last checkpoint could not be written.
         """
+        self.stop.install()
+        if self.trainer.strategy.root_device.type == "cuda":
+            torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
             with _quiet_lightning():
                 self.trainer.fit(
@@ -107,7 +111,7 @@ def assemble(
     stop: StopRequest | None = None,
 ) -> Run:
     """Build everything that a run needs, without starting it."""
-    stop = stop if stop is not None else StopRequest().install()
+    stop = stop if stop is not None else StopRequest()
     resume, resumed_at = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
     if options.compile:
@@ -143,7 +147,7 @@ def assemble(
     if options.progress:
         callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
     callbacks.append(ResumeClock(scalars))
-    trainer.callbacks.extend(c for c in callbacks if c is not None)
+    trainer.callbacks.extend(c for c in callbacks if c is not None)  # type: ignore[attr-defined]
     return Run(
         config=config,
         options=options,
@@ -276,9 +280,19 @@ def _loader(
             augment=training,
             pin_memory=module.device.type == "cuda",
             downsampling_ratio=getattr(module.model, "downsampling_ratio", 1),
+            autoencoder_hash=_latents_hash(module, options),
         )
 
     return make
+
+
+def _latents_hash(module: TrainingModule, options: RunOptions) -> str | None:
+    """Which pretransform the stored latents must come from; None where that does not matter."""
+    pretransform = getattr(module.model, "pretransform", None)
+    stored = getattr(module, "pre_encoded", False)
+    if pretransform is None or not stored or options.allow_untrained_pretransform:
+        return None
+    return pretransform_hash(pretransform)
 
 
 def _logger(config: ModelConfig, options: RunOptions, trainer: pl.Trainer, resumed_at: int) -> RunLogger:

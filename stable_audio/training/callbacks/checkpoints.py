@@ -62,7 +62,7 @@ class Checkpoints(StepCallback):
         if self.every > 0 and step % self.every == 0:
             self.save(trainer, module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_at and trainer.global_step > 0:
             self.save(trainer, pl_module)
 
@@ -98,9 +98,7 @@ class Checkpoints(StepCallback):
             old.unlink(missing_ok=True)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         positions: list[Any] = [None] * trainer.world_size
         here = self.data.position(pl_module.position)
         if trainer.world_size > 1:
@@ -116,9 +114,7 @@ class Checkpoints(StepCallback):
             **pl_module.state(),
         }
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: TrainingModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         entry = checkpoint[TRAINING_ENTRY]
         pl_module.load_state(entry)
         positions = entry["data"]

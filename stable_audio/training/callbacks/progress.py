@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import lightning.pytorch as pl
 
@@ -29,7 +29,7 @@ class ProgressLine(StepCallback):
         self._began = self._drawn = 0.0
         self._first = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._began, self._first = time.monotonic(), trainer.global_step
 
@@ -42,7 +42,7 @@ class ProgressLine(StepCallback):
         self._stream.write(f"\r\x1b[K{line}" if self._redraws else f"{line}\n")
         self._stream.flush()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero and self._redraws:
             self._stream.write("\n")
 

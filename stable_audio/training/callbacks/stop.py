@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 
 from stable_audio.training.base import TrainingModule
@@ -19,7 +21,7 @@ class StopOnSignal(StepCallback):
         super().__init__()
         self.request = request
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         # Lightning has put handlers of its own in place by now: they end the run in mid-step.
         self.request.install()

@@ -54,7 +54,7 @@ class Validate(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         # Now, so that a mistake in the dataset file shows before the first step.
         self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
