@@ -49,7 +49,14 @@ def report_on(
             report.update(kind(model, loaded, batch_size=batch_size))
             if data is not None:
                 given, latents = as_dict(data), loaded.training is not None and loaded.training.pre_encoded
-                _attempt(report, lambda: _describe_dataset(report, model, given, pre_encoded=latents))
+                if dry and any(entry.get("s3_path") for entry in given.get("datasets", ())):
+                    report["warnings"].append(f"{dataset}: not looked into, since that would download it")
+                else:
+                    _attempt(
+                        report,
+                        lambda: _describe_dataset(report, model, given, pre_encoded=latents),
+                        source=f"{dataset}: ",
+                    )
             if not dry and not report["errors"]:
                 _rehearse(report, loaded, model, as_dict(data) if data is not None else None)
     return report
@@ -235,14 +242,14 @@ def _stand_in(config: ModelConfig, model: nn.Module) -> dict[str, Any] | None:
     return {"dataset_type": "synthetic"}
 
 
-def _attempt(report: Report, action: Any) -> Any:
-    """The result, or None with the errors in the report."""
+def _attempt(report: Report, action: Any, *, source: str = "") -> Any:
+    """The result, or None with the errors in the report, which say where they come from."""
     try:
         return action()
     except ConfigError as error:
         report["errors"] += str(error).splitlines()
     except (DataError, CheckpointError, OSError, ImportError, ValueError, RuntimeError) as error:
-        report["errors"].append(" ".join(str(error).split()))
+        report["errors"].append(source + " ".join(str(error).split()))
     return None
 
 

@@ -159,6 +159,10 @@ def test_datasets_are_checked_against_the_model(write: Any) -> None:
     empty = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": "/nowhere"}]}
     report = report_on(write(examples.cond()), write(empty, "d.json"), dry=True)
     assert "/nowhere" in report["errors"][0]
+    bucket = {"dataset_type": "s3", "datasets": [{"id": "a", "s3_path": "s3://nowhere/x"}]}
+    report = report_on(write(examples.cond()), write(bucket, "d.json"), dry=True)
+    assert report["errors"] == []
+    assert "would download" in report["warnings"][0]
     latents = examples.cond()
     latents["training"]["pre_encoded"] = True
     report = report_on(write(latents), write(SYNTHETIC, "d.json"), dry=True)
