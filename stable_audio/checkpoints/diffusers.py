@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -268,7 +268,7 @@ def _write_conditioners(folder: Path, conditioners: nn.ModuleDict) -> dict[str, 
             "no projection_model written: it needs conditioners %s, the last two of type number", needed
         )
         return index
-    prompt, start, end = (conditioners[n] for n in needed)
+    prompt, start, end = (cast(Any, conditioners[n]) for n in needed)
     tensors = {f"text_projection.{k}": v for k, v in prompt.proj_out.state_dict().items()}
     for name, module in (("start", start), ("end", end)):
         for key, value in module.embedder.embedding.state_dict().items():
@@ -285,7 +285,7 @@ def _write_conditioners(folder: Path, conditioners: nn.ModuleDict) -> dict[str, 
     return {**index, **_write_text_encoder(folder, prompt)}
 
 
-def _write_text_encoder(folder: Path, prompt: nn.Module) -> dict[str, Any]:
+def _write_text_encoder(folder: Path, prompt: Any) -> dict[str, Any]:
     if not hasattr(prompt, "t5_model_name"):
         logger.warning("no text_encoder written: the prompt conditioner is not a t5")
         return {}

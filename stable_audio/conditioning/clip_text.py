@@ -81,59 +81,90 @@ class ClipTextTransformer(nn.Module):
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         if max_length < 3:
             raise ValueError(f"max_length is {max_length}; a prompt needs at least 3 tokens")
-        self.embeddings = nn.Module()
-        self.embeddings.token_embedding = nn.Embedding(vocab_size, width)
-        self.embeddings.position_embedding = nn.Embedding(max_length, width)
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(ClipTextLayer(width=width, heads=heads) for _ in range(layers))
+        self.embeddings = ClipTextEmbeddings(width=width, max_length=max_length, vocab_size=vocab_size)
+        self.encoder = ClipTextLayers(width=width, layers=layers, heads=heads)
         self.final_layer_norm = nn.LayerNorm(width)
-        self._initialise(width, layers)
-
-    def _initialise(self, width: int, layers: int) -> None:
-        # The initialisation of the CLIP paper's code: residual branches shrink with depth.
-        nn.init.normal_(self.embeddings.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.embeddings.position_embedding.weight, std=0.01)
-        for layer in self.encoder.layers:
-            layer.initialise(width, layers)
 
     def forward(self, ids: Tensor) -> Tensor:
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        x = self.embeddings.token_embedding(ids) + self.embeddings.position_embedding(positions)
-        for layer in self.encoder.layers:
+        return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+
+
+class ClipTextEmbeddings(nn.Module):
+    """ids (b l) -> token plus position embedding (b l d)."""
+
+    def __init__(self, *, width: int, max_length: int, vocab_size: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.position_embedding = nn.Embedding(max_length, width)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.01)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+
+
+class ClipTextLayers(nn.Module):
+    """The stack of layers; its attribute `layers` is part of the parameter names."""
+
+    def __init__(self, *, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        stack = [ClipTextLayer(width=width, heads=heads, depth=layers) for _ in range(layers)]
+        self.layers = nn.ModuleList(stack)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
             x = layer(x)
-        return self.final_layer_norm(x)
+        return x
 
 
 class ClipTextLayer(nn.Module):
     """Pre-norm causal self-attention, then a QuickGELU feed-forward of four times the width."""
 
-    def __init__(self, *, width: int, heads: int) -> None:
+    def __init__(self, *, width: int, heads: int, depth: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.self_attn = nn.ModuleDict(
-            {n: nn.Linear(width, width) for n in ("k_proj", "v_proj", "q_proj", "out_proj")}
-        )
         self.layer_norm1 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.self_attn = ClipTextAttention(width=width, heads=heads, depth=depth)
         self.layer_norm2 = nn.LayerNorm(width)
-
-    def initialise(self, width: int, layers: int) -> None:
-        branch = width**-0.5 * (2 * layers) ** -0.5
-        for name in ("q_proj", "k_proj", "v_proj"):
-            nn.init.normal_(self.self_attn[name].weight, std=width**-0.5)
-        nn.init.normal_(self.self_attn["out_proj"].weight, std=branch)
-        nn.init.normal_(self.mlp["fc1"].weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(self.mlp["fc2"].weight, std=branch)
+        self.mlp = ClipTextFeedForward(width=width, depth=depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self._attend(self.layer_norm1(x))
-        hidden = self.mlp["fc1"](self.layer_norm2(x))
-        return x + self.mlp["fc2"](hidden * torch.sigmoid(1.702 * hidden))
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
 
-    def _attend(self, x: Tensor) -> Tensor:
-        q, k, v = (self._split(self.self_attn[n](x)) for n in ("q_proj", "k_proj", "v_proj"))
+
+class ClipTextAttention(nn.Module):
+    """Causal self-attention. Initialised as in CLIP: what joins the residual stream shrinks with depth."""
+
+    def __init__(self, *, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.normal_(projection.weight, std=width**-0.5)
+        nn.init.normal_(self.out_proj.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self._split(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.self_attn["out_proj"](out.transpose(1, 2).flatten(2))
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class ClipTextFeedForward(nn.Module):
+    """Linear, QuickGELU (x sigmoid(1.702 x)), linear."""
+
+    def __init__(self, *, width: int, depth: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        nn.init.normal_(self.fc1.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.fc2.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))
