@@ -12,7 +12,7 @@ from stable_audio.types import Conditioning, ConditionTensors
 from tests.golden.harness import Case
 from tests.golden.kinds.assembly import bernoulli_replay, build_model, given_tensors
 
-_SLOTS = {
+SLOTS = {
     "ci.cross_attn_cond": "cross_attn",
     "ci.cross_attn_mask": "cross_attn_mask",
     "ci.global_cond": "global_",
@@ -38,7 +38,7 @@ def run_conditioned(case: Case) -> dict[str, Any]:
     tensors = _run_conditioners(model, case.extra.get("metadata"))
     found: dict[str, Any] = {f"conditioner.{key}": value for key, (value, _) in tensors.items()}
     cond = model.wiring({**tensors, **given_tensors(case, "cond")})
-    found |= {name: v for name, field in _SLOTS.items() if (v := getattr(cond, field)) is not None}
+    found |= {name: v for name, field in SLOTS.items() if (v := getattr(cond, field)) is not None}
     negative = model.wiring(
         {
             **(_run_conditioners(model, case.extra.get("neg_metadata")) or tensors),
