@@ -44,6 +44,7 @@ def report_on(
         loaded = _attempt(report, lambda: load_config(config, lenient=lenient))
         data = _attempt(report, lambda: load_dataset_config(dataset, lenient=lenient)) if dataset else None
         if loaded is not None:
+            report["errors"] += [f"{config}: {p}" for p in loaded.untrainable]
             model = create_model_from_config(loaded, device="meta")
             kind = describe_autoencoder if isinstance(model, Autoencoder) else describe
             report.update(kind(model, loaded, batch_size=batch_size))

@@ -73,6 +73,7 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "training.log_every_n_steps": Ignore("every step is logged"),
     "training.metrics": Ignore("metrics are measured by commands, not during training"),
     "training.clip_grad_norm": Refuse("clipping is given by --gradient-clip-val", _OFF),
+    "training.optimizer_configs.discriminator": Refuse("adversarial post-training is not built"),
     "training.trim_config": Refuse("it belongs to adversarial post-training", _OFF),
     "training.demo.display_audio_cond": Ignore("audio conditioning is not shown in demos"),
     "training.demo.cond_display_configs": Ignore("audio conditioning is not shown in demos"),

@@ -46,7 +46,10 @@ def load_config(
     related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
     checked.warnings += check_rules(context, HINTS)
     checked.problems += [p for p in related if p not in checked.problems]
-    return _result(checked, name)
+    checked.warnings += checked.untrainable
+    config = _result(checked, name)
+    config._untrainable = tuple(checked.untrainable)
+    return config
 
 
 def load_dataset_config(source: Source, *, lenient: bool = False) -> Leaf:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from stable_audio.config.autoencoder import AutoencoderTraining
 from stable_audio.config.diffusion import CondModel, UncondModel
 from stable_audio.config.leaf import Section
 from stable_audio.config.pretransform import AutoencoderModel, Positive
+from stable_audio.config.problems import Problem
 from stable_audio.config.training import CondTraining, UncondTraining
 
 
@@ -23,6 +24,13 @@ class ModelConfig(Section):
     audio_channels: Positive = Field(default=2, description="channels of the audio files as read")
     model: Any
     training: Any = None
+
+    _untrainable: tuple[Problem, ...] = PrivateAttr(default=())
+
+    @property
+    def untrainable(self) -> tuple[Problem, ...]:
+        """What `training` asks for and is not built: it was left out, and training must refuse."""
+        return self._untrainable
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form: exactly the keys that were given."""

@@ -22,12 +22,14 @@ class Checked(Generic[M]):
 
     Attributes:
         data: the file's data after repairs. config: None when there are problems.
-        problems: mistakes. warnings: keys that were renamed or left out.
+        problems: mistakes. untrainable: requests that only training has to refuse.
+        warnings: keys that were renamed or left out.
     """
 
     data: dict[str, Any]
     config: M | None = None
     problems: list[Problem] = field(default_factory=list)
+    untrainable: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
 
@@ -82,9 +84,9 @@ def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
         holder.pop(key, None)
         checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {foreign.reason}"))
     elif isinstance(foreign, Refuse):
-        checked.problems.append(
-            Problem(json_path(finding.loc), f"not supported: {foreign.reason}; remove the key")
-        )
+        # Training that is not built keeps nobody from generating with the model.
+        refused = checked.untrainable if finding.loc[0] == "training" else checked.problems
+        refused.append(Problem(json_path(finding.loc), f"not supported: {foreign.reason}; remove the key"))
         holder.pop(key, None)
     elif lenient:
         holder.pop(key, None)

@@ -38,6 +38,8 @@ def build_training(
     """
     if config.training is None:
         raise TrainingError("$.training is missing: a model needs it to be trained")
+    if config.untrainable:
+        raise TrainingError("; ".join(map(str, config.untrainable)))
     if config.model_type not in BUILDERS:
         raise TrainingError(
             f"$.model_type '{config.model_type}' cannot be trained; allowed: {', '.join(BUILDERS)}"

@@ -9,6 +9,8 @@ import pytest
 
 from stable_audio.config import ConfigError, compat, load_config
 from stable_audio.config.compat import FOREIGN_KEYS, Ignore, Refuse, Rename, foreign_key
+from stable_audio.factory import create_model_from_config
+from stable_audio.training.build import build_training
 from tests.config import examples
 
 
@@ -29,20 +31,33 @@ def test_refused_keys_say_why_unless_they_ask_for_nothing(caplog: pytest.LogCapt
     data["training"]["lora_config"] = None
     data["model"]["diffusion"]["local_add_cond_ids"] = []
     assert load_config(data) == load_config(examples.cond())
-    data["training"]["lora_config"] = {"rank": 8}
-    data["training"]["ot_coupling"] = True
     data["model"]["diffusion"]["local_add_cond_ids"] = ["x"]
+    data["model"]["conditioning"]["configs"][1]["config"]["padding_mode"] = "learned"
     with pytest.raises(ConfigError) as caught:
         load_config(data)
     found = {p.path: p.message for p in caught.value.problems}
-    assert found["$.training.lora_config"] == "not supported: LoRA training is not built; remove the key"
-    assert set(found) == {
-        "$.training.lora_config",
-        "$.training.ot_coupling",
-        "$.model.diffusion.local_add_cond_ids",
-    }
+    path = "$.model.diffusion.local_add_cond_ids"
+    assert found[path] == "not supported: local additive conditioning is not built; remove the key"
+    assert set(found) == {path, "$.model.conditioning.configs[1].config.padding_mode"}
     with pytest.raises(ConfigError):
         load_config(data, lenient=True)
+
+
+def test_training_that_is_not_built_is_refused_by_training_only(caplog: pytest.LogCaptureFixture) -> None:
+    data = examples.cond()
+    data["training"]["arc"] = {"use_model_as_teacher": True}
+    data["training"]["optimizer_configs"]["discriminator"] = data["training"]["optimizer_configs"][
+        "diffusion"
+    ]
+    config = load_config(data)
+    assert config.as_dict() == examples.cond()
+    assert [p.path for p in config.untrainable] == [
+        "$.training.arc",
+        "$.training.optimizer_configs.discriminator",
+    ]
+    assert "adversarial post-training is not built" in caplog.text
+    with pytest.raises(ValueError, match=r"\$\.training\.arc: not supported"):
+        build_training(config, create_model_from_config(config))
 
 
 def test_renamed_keys_take_effect(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
