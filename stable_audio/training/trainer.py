@@ -292,6 +292,8 @@ def _latents_hash(module: TrainingModule, options: RunOptions) -> str | None:
     stored = getattr(module, "pre_encoded", False)
     if pretransform is None or not stored or options.allow_untrained_pretransform:
         return None
+    if options.remove_pretransform_weight_norm:  # folded weights have other names and values
+        return None
     return pretransform_hash(pretransform)
 
 
