@@ -8,10 +8,16 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from stable_audio.config.component import Component, component
-from stable_audio.config.leaf import Section
+from stable_audio.config.leaf import Leaf, Section, joined_leaf, leaf_model
 from stable_audio.config.pretransform import Positive
 from stable_audio.config.training import OptimizerSection
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from stable_audio.pretransforms.losses import (
+    MultiResolutionMelLoss,
+    MultiResolutionSTFTLoss,
+    STFTLoss,
+    SumAndDifferenceSTFTLoss,
+)
 
 Weight = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -56,10 +62,24 @@ class SpectralWeights(Section):
     mrstft: Weight = 1.0
 
 
+if TYPE_CHECKING:
+    STFTOptions: TypeAlias = Leaf
+    MelOptions: TypeAlias = Leaf
+else:
+    # The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
+    STFTOptions = joined_leaf(
+        "STFTOptions",
+        leaf_model(SumAndDifferenceSTFTLoss, hidden=("options",)),
+        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
+        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
+    )
+    MelOptions = leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))
+
+
 class SpectralSection(LossSection):
     """Multi-resolution STFT loss."""
 
-    config: dict[str, Any] = Field(default={}, description="keywords of the loss")
+    config: STFTOptions = STFTOptions()
     weights: SpectralWeights = SpectralWeights()
 
 
@@ -92,7 +112,7 @@ class MelWeights(Section):
 class MelSection(LossSection):
     """Multi-resolution mel loss."""
 
-    config: dict[str, Any] = Field(default={}, description="keywords of the loss")
+    config: MelOptions = MelOptions()
     weights: MelWeights = MelWeights()
 
 

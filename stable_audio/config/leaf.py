@@ -51,6 +51,8 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     for name, parameter in parameters.items():
         if name in hidden:
             continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"{cls.__name__}(*{name}): every argument of a component must be named")
         annotation = _json_type(hints.get(name), f"{cls.__name__}({name}=...)")
         default = _default(parameter, annotation)
         if name in provided and default is ...:
@@ -61,9 +63,16 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     return model
 
 
+def joined_leaf(name: str, *models: type[Leaf]) -> type[Leaf]:
+    """One model with the fields of several, for constructors that pass their keywords on."""
+    fields: dict[str, Any] = {n: (f.annotation, f) for m in models for n, f in m.model_fields.items()}
+    return create_model(name, __base__=Leaf, __module__=__name__, **fields)
+
+
 def arguments(leaf: Leaf) -> dict[str, Any]:
     """Constructor keywords that the file gave; what it left out keeps the constructor's default."""
-    return {name: _plain(getattr(leaf, name)) for name in leaf.model_fields_set}
+    given = (name for name in type(leaf).model_fields if name in leaf.model_fields_set)
+    return {name: _plain(getattr(leaf, name)) for name in given}
 
 
 def _plain(value: Any) -> Any:
