@@ -32,8 +32,6 @@ def save_inference_file(
         tensors: weights in our layout. weights: "ema" or "online", kept in the metadata.
         info: further facts for the metadata, such as the step.
     """
-    from safetensors.torch import save_file
-
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -41,9 +39,7 @@ def save_inference_file(
         "config": json.dumps(config),
         **{k: str(v) for k, v in (info or {}).items()},
     }
-    with atomic_write(path) as temporary:
-        save_file(_storable(tensors), str(temporary), metadata)
-    return Path(path)
+    return _save_safetensors(Path(path), tensors, metadata)
 
 
 def export(
@@ -74,17 +70,21 @@ def export(
     if layout == "sat":
         tensors = to_sat(tensors, config)
     if path.suffix == ".safetensors":
-        return _save_bare(path, tensors, config)
+        return _save_safetensors(path, tensors, {"config": json.dumps(config)})
     with atomic_write(path) as temporary:
         torch.save({"state_dict": tensors, "model_config": dict(config)}, temporary)
     return path
 
 
-def _save_bare(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with atomic_write(path) as temporary:
-        save_file(_storable(tensors), str(temporary), {"config": json.dumps(config)})
+    try:
+        with atomic_write(path) as temporary:
+            save_file(_storable(tensors), str(temporary), metadata)
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(f"{path} was not written: {error}") from error
     return path
 
 

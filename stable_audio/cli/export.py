@@ -25,9 +25,12 @@ def run(args: argparse.Namespace) -> int:
 
     from stable_audio.checkpoints import export, load_model
     from stable_audio.checkpoints.diffusers import export_diffusers
+    from stable_audio.model import DiffusionModel
 
     model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.online)
     if args.layout == "diffusers":
+        if not isinstance(model, DiffusionModel):
+            raise ValueError(f"{args.checkpoint}: only diffusion models have a diffusers layout")
         print(f"{export_diffusers(model, args.output, config=config.as_dict())}: a diffusers pipeline")
         return 0
     dtype = getattr(torch, _DTYPES[args.dtype]) if args.dtype else None

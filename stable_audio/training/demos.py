@@ -113,10 +113,18 @@ def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | Non
     return renderer, section.demo_every
 
 
+def _build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    # The other module needs the classes above.
+    from stable_audio.training.autoencoder.demos import build_autoencoder_demos
+
+    return build_autoencoder_demos(config)
+
+
 BUILDERS: dict[str, Callable[[ModelConfig], tuple[DemoRenderer, int] | None]] = {
     "diffusion_cond": build_diffusion_demos,
     "diffusion_cond_inpaint": build_diffusion_demos,
     "diffusion_uncond": build_diffusion_demos,
+    "autoencoder": _build_autoencoder_demos,
 }
 """Model type -> its demos."""
 

@@ -47,7 +47,8 @@ class EMA:
         self.update_every, self.update_after_step = update_every, update_after_step
         self._module = module
         self._parts = None if parts is None else tuple(f"{p}." for p in parts)
-        self._buffers = _persistent_buffers(module)
+        # What checkpoints keep: no scratch buffers, no frozen encoders that stay out of them.
+        self._kept = frozenset(k for k in module.state_dict(keep_vars=True) if self._is_averaged(k))
         self.step = 0
         self.initialised = False
         self.average: dict[str, Tensor] = {k: _shadow(v) for k, v in self._tracked().items()}
@@ -130,13 +131,11 @@ class EMA:
 
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key. They are looked up anew, since moving a module replaces buffers."""
-        buffers = ((k, v) for k, v in self._module.named_buffers() if k in self._buffers)
-        named = [*self._module.named_parameters(), *buffers]
-        return {k: v.detach() for k, v in named if self._parts is None or k.startswith(self._parts)}
+        named = (*self._module.named_parameters(), *self._module.named_buffers())
+        return {k: v.detach() for k, v in named if k in self._kept}
 
-
-def _persistent_buffers(module: nn.Module) -> frozenset[str]:
-    return frozenset(module.state_dict(keep_vars=True)) & {k for k, _ in module.named_buffers()}
+    def _is_averaged(self, key: str) -> bool:
+        return self._parts is None or key.startswith(self._parts)
 
 
 def _shadow(tensor: Tensor) -> Tensor:

@@ -126,7 +126,9 @@ def assemble(
     _refuse_sharded_average(module, options)
     io = AtomicCheckpointIO()
     data = RunData(_loader(config, module, dataset, options, training=True))
-    trainer = _trainer(options, io)
+    if not module.automatic_optimization:
+        module.accum_batches = options.accum_batches
+    trainer = _trainer(options, io, accumulate=module.automatic_optimization)
     logger = _logger(config, options, trainer, resumed_at)
     scalars = LogScalars(
         logger, data, every=options.log_every, batch_seconds=_batch_seconds(config, trainer, options)
@@ -185,7 +187,7 @@ def _resume(options: RunOptions) -> tuple[Path | None, int]:
     return path, int(content[TRAINING_ENTRY]["step"])
 
 
-def _trainer(options: RunOptions, io: AtomicCheckpointIO) -> pl.Trainer:
+def _trainer(options: RunOptions, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
     with _quiet_lightning():
         return pl.Trainer(
             accelerator=options.accelerator,
@@ -193,7 +195,8 @@ def _trainer(options: RunOptions, io: AtomicCheckpointIO) -> pl.Trainer:
             num_nodes=options.num_nodes,
             strategy=_strategy(options),
             precision=_precision(options),  # type: ignore[arg-type]
-            accumulate_grad_batches=options.accum_batches,
+            # Modules that optimise by hand accumulate by hand.
+            accumulate_grad_batches=options.accum_batches if accumulate else 1,
             max_steps=options.max_steps,
             max_epochs=-1,
             logger=False,

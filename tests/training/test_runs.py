@@ -6,6 +6,8 @@ import csv
 import html.parser
 import json
 import logging
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,41 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytes
     assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
     assert read_checkpoint(tmp_path / "run" / "last.safetensors").info["step"] == "2"
     assert not list((tmp_path / "run").rglob("*.partial*"))
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Limits the size of files that this process can write: what a full disk does, without filling one."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_writes_that_really_fail(tmp_path: Path, largest_file: Callable[[int], None]) -> None:
+    tiny_run(tmp_path, max_steps=2).start()
+    last = tmp_path / "run" / "last.ckpt"
+    sizes = {p: p.stat().st_size for p in (last, last.with_suffix(".safetensors"))}
+    # Room for next to nothing; then for all but the end of the checkpoint.
+    for room in (10_000, sizes[last] - 1000):
+        run = tiny_run(tmp_path, max_steps=4, recover=True, logger="none")
+        largest_file(room)
+        with pytest.raises(TrainingError, match="not written"):
+            run.start()
+        largest_file(-1)
+        assert load_torch_file(last)["stable_audio"]["step"] == 2
+        assert read_checkpoint(last.with_suffix(".safetensors")).info["step"] == "2"
+        assert not list((tmp_path / "run").rglob(".*.partial.*"))
+
+
+def test_halves_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    half = tmp_path / "run" / "checkpoints" / ".step=00000001.0a1b2c3d.partial.ckpt"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"part")
+    tiny_run(tmp_path, max_steps=1).start()
+    assert not half.exists()
 
 
 def _autoencoder_config() -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Checkpoints(StepCallback):
         self.seconds = 0.0
         self._saved_at = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            _remove_leftovers(self.folder)
+
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if self.every > 0 and step % self.every == 0:
             self.save(trainer, module)
@@ -126,6 +131,13 @@ class Checkpoints(StepCallback):
                 entry["seed"],
                 pl_module.seed,
             )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Halves of files that a killed run was writing."""
+    for place in (folder, folder / "checkpoints"):
+        for half in place.glob(".*.partial.*"):
+            half.unlink(missing_ok=True)
 
 
 def _same_file(source: Path, target: Path) -> None:

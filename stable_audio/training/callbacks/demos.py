@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -43,6 +44,12 @@ class RenderDemos(StepCallback):
         self.folder, self.every = Path(folder) / "demos", every
         self.failure: str | None = None
         self.seconds = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Some demos are of clips that training sees."""
+        see = getattr(self.renderer, "see", None)
+        if see is not None:
+            see(batch)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every == 0 and trainer.is_global_zero:

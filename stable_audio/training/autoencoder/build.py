@@ -1,0 +1,235 @@
+"""`training` section of an autoencoder config -> its Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from stable_audio.checkpoints import load_pretrained
+from stable_audio.config import ModelConfig
+from stable_audio.config.autoencoder import AutoencoderLosses
+from stable_audio.config.autoencoder import AutoencoderTraining as Section
+from stable_audio.config.leaf import arguments
+from stable_audio.factory import create_model_from_config
+from stable_audio.pretransforms import Autoencoder
+from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from stable_audio.pretransforms.losses import (
+    MultiResolutionMelLoss,
+    MultiResolutionSTFTLoss,
+    SumAndDifferenceSTFTLoss,
+    Term,
+    Terms,
+)
+from stable_audio.pretransforms.losses.terms import l1, mse, pair, value
+from stable_audio.training.autoencoder.module import (
+    SISDR,
+    Adversary,
+    AutoencoderTraining,
+    EncoderOptions,
+    OptimizerChoice,
+)
+from stable_audio.training.errors import TrainingError
+
+_SCALES = [2048, 1024, 512, 256, 128, 64, 32]
+_HOPS = [512, 256, 128, 64, 32, 16, 8]
+
+DEFAULT_LOSSES: dict[str, Any] = {
+    "discriminator": {
+        "type": "encodec",
+        "config": {"filters": 32, "n_ffts": _SCALES, "hop_lengths": _HOPS, "win_lengths": _SCALES},
+        "weights": {"adversarial": 0.1, "feature_matching": 5.0},
+    },
+    "spectral": {
+        "config": {
+            "fft_sizes": _SCALES,
+            "hop_sizes": _HOPS,
+            "win_lengths": _SCALES,
+            "perceptual_weighting": True,
+        },
+        "weights": {"mrstft": 1.0},
+    },
+}
+"""What a config without `loss_configs` trains with."""
+
+METRICS: dict[str, Any] = {
+    "stft": MultiResolutionSTFTLoss,
+    "sisdr": SISDR,
+    "mel": MultiResolutionMelLoss,
+}
+
+
+def build_autoencoder_training(
+    config: ModelConfig, model: Autoencoder, run: Mapping[str, Any]
+) -> AutoencoderTraining:
+    """`autoencoder`.
+
+    Raises:
+        TrainingError: settings that do not fit together.
+    """
+    section: Section = config.training
+    losses = section.loss_configs
+    if losses is None:
+        losses = AutoencoderLosses.model_validate(DEFAULT_LOSSES)
+    teacher = build_teacher(section, model)
+    own, theirs = optimizer_choices(section)
+    options = dict(run)
+    if section.clip_grad_norm and not options.get("gradient_clip_val"):
+        options["gradient_clip_val"] = section.clip_grad_norm
+    return AutoencoderTraining(
+        model,
+        terms=Terms(build_terms(losses, model, config.sample_rate, teacher=teacher is not None)),
+        optimizer=own,
+        discriminator_optimizer=theirs,
+        adversary=build_adversary(section, losses, model),
+        encoder=EncoderOptions(
+            freeze_on_warmup=section.encoder_freeze_on_warmup,
+            decoder_finetune=section.decoder_finetune,
+            force_input_mono=section.force_input_mono,
+            latent_mask_ratio=section.latent_mask_ratio,
+        ),
+        teacher=teacher,
+        metrics=build_metrics(section, config.sample_rate),
+        use_ema=section.use_ema,
+        gradient_checkpointing=section.gradient_checkpointing,
+        **options,
+    )
+
+
+def optimizer_choices(section: Section) -> tuple[OptimizerChoice, OptimizerChoice]:
+    """Of the autoencoder and of the discriminator; `learning_rate` alone means AdamW with betas (.8, .99)."""
+    configs = section.optimizer_configs
+    if configs is not None:
+        own = _choice(configs.autoencoder)
+        return own, (_choice(configs.discriminator) if configs.discriminator is not None else own)
+    if section.learning_rate is None:
+        raise TrainingError("$.training: give learning_rate or optimizer_configs")
+    default = OptimizerChoice(
+        {"type": "AdamW", "config": {"lr": section.learning_rate, "betas": [0.8, 0.99], "weight_decay": 0.01}}
+    )
+    return default, default
+
+
+def _choice(chosen: Any) -> OptimizerChoice:
+    scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
+    return OptimizerChoice(chosen.optimizer.model_dump(), scheduler)
+
+
+def build_adversary(section: Section, losses: AutoencoderLosses, model: Autoencoder) -> Adversary | None:
+    """The discriminator, built for the model's channels."""
+    chosen = losses.discriminator
+    if chosen is None:
+        return None
+    return Adversary(
+        chosen.create(DISCRIMINATORS, in_channels=model.out_channels),
+        adversarial=chosen.weights.adversarial,
+        feature_matching=chosen.weights.feature_matching,
+        warmup_steps=section.warmup_steps,
+        warmup_mode=section.warmup_mode,
+    )
+
+
+def build_terms(
+    losses: AutoencoderLosses, model: Autoencoder, sample_rate: int, *, teacher: bool
+) -> list[Term]:
+    """Every loss but the adversarial ones."""
+    terms = _spectral_terms(losses, model, sample_rate, teacher)
+    if losses.mrmel is not None:
+        mel = MultiResolutionMelLoss(sample_rate=sample_rate, **arguments(losses.mrmel.config))
+        weight = losses.mrmel.weights.mrmel
+        terms.append(Term("mrmel_loss", pair(mel, "reals", "decoded"), weight, losses.mrmel.decay))
+    if losses.time is not None:
+        time, decay = losses.time.weights, losses.time.decay
+        for name, loss, weight in (("l1", l1, time.l1), ("l2", mse, time.l2)):
+            if weight:
+                terms.append(Term(f"{name}_time_loss", pair(loss, "reals", "decoded"), weight, decay))
+    return terms + _bottleneck_terms(losses, model)
+
+
+def _spectral_terms(
+    losses: AutoencoderLosses, model: Autoencoder, sample_rate: int, teacher: bool
+) -> list[Term]:
+    section = losses.spectral
+    if section is None:
+        return [Term("latent_distill_loss", pair(mse, "teacher_latents", "latents"))] if teacher else []
+    stereo = model.out_channels == 2
+    options = {"sample_rate": sample_rate, **arguments(section.config)}
+    plain = {k: v for k, v in options.items() if k not in ("w_sum", "w_diff")}
+    loss = SumAndDifferenceSTFTLoss(**options) if stereo else MultiResolutionSTFTLoss(**plain)
+    weight, decay = section.weights.mrstft, section.decay
+    if teacher:
+        pairs = {
+            "mrstft_loss": ("reals", "decoded"),
+            "mrstft_loss_teacher": ("teacher_decoded", "decoded"),
+            "mrstft_loss_own_latents_teacher": ("reals", "teacher_decodes_ours"),
+            "mrstft_loss_teacher_latents_own": ("reals", "we_decode_theirs"),
+        }
+        distilled = [Term(n, pair(loss, a, b), weight * 0.25, decay) for n, (a, b) in pairs.items()]
+        return [Term("latent_distill_loss", pair(mse, "teacher_latents", "latents")), *distilled]
+    terms = [Term("mrstft_loss", pair(loss, "reals", "decoded"), weight, decay)]
+    if stereo:
+        side = MultiResolutionSTFTLoss(**plain)
+        for name, channel in (("left", 0), ("right", 1)):
+            terms.append(Term(f"stft_loss_{name}", _channel(side, channel), weight / 2, decay))
+    return terms
+
+
+def _channel(loss: nn.Module, index: int) -> Any:
+    def of(x: Any, y: Any) -> Any:
+        return loss(x[:, index : index + 1], y[:, index : index + 1])
+
+    return pair(of, "reals", "decoded")
+
+
+def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Term]:
+    defaults = dict(model.bottleneck.loss_weights) if model.bottleneck is not None else {}
+    section = losses.bottleneck
+    given = dict(section.weights) if section is not None else {}
+    if unknown := sorted(set(given) - set(defaults)):
+        raise TrainingError(
+            f"$.training.loss_configs.bottleneck.weights names {', '.join(unknown)}, but the bottleneck has "
+            f"{', '.join(defaults) or 'no loss terms'}"
+        )
+    decay = section.decay if section is not None else 1.0
+    weights = {**defaults, **given}
+    return [
+        Term(name if name.endswith("_loss") else f"{name}_loss", value(name), weight, decay)
+        for name, weight in weights.items()
+    ]
+
+
+def build_teacher(section: Section, model: Autoencoder) -> Autoencoder | None:
+    """The frozen teacher with its weights.
+
+    Raises:
+        TrainingError: no weights are named, or its latents are of another kind.
+    """
+    if section.teacher_model is None:
+        return None
+    if section.teacher_model_ckpt is None:
+        raise TrainingError("$.training.teacher_model needs teacher_model_ckpt, the file with its weights")
+    teacher = create_model_from_config(section.teacher_model)
+    load_pretrained(teacher, section.teacher_model_ckpt)
+    ours, theirs = ((m.latent_dim, m.downsampling_ratio, m.io_channels) for m in (model, teacher))
+    if ours != theirs:
+        raise TrainingError(
+            f"$.training.teacher_model has (latent_dim, downsampling_ratio, io_channels) {theirs}, the model "
+            f"{ours}; they must agree"
+        )
+    return teacher
+
+
+def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | None:
+    """Metrics of validation by name; None for the default ones."""
+    if not section.eval_loss_configs:
+        return None
+    if unknown := sorted(set(section.eval_loss_configs) - set(METRICS)):
+        raise TrainingError(
+            f"$.training.eval_loss_configs: unknown {', '.join(unknown)}; allowed: {', '.join(METRICS)}"
+        )
+    made = {}
+    for name, options in section.eval_loss_configs.items():
+        rate = {} if name == "sisdr" else {"sample_rate": sample_rate}
+        made[name] = METRICS[name](**{**rate, **options})
+    return made

@@ -1,0 +1,70 @@
+"""Demos of autoencoder training: the original beside the reconstruction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.config import ModelConfig
+from stable_audio.data.base import Batch
+from stable_audio.pretransforms import Autoencoder
+from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss, SISDRLoss
+from stable_audio.training.demos import Demo, DemoRenderer
+from stable_audio.training.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+
+class AutoencoderDemos:
+    """The first clips of the run, at every demo step again, with the distances of their reconstructions.
+
+    Args:
+        sample_rate: Hz. count: clips.
+    """
+
+    def __init__(self, *, sample_rate: int, count: int = 8) -> None:
+        self.sample_rate, self.count = sample_rate, count
+        self._clips: list[Tensor] = []
+        self._names: list[str] = []
+
+    def see(self, batch: Batch) -> None:
+        """Keep clips until there are enough."""
+        missing = self.count - len(self._clips)
+        for audio, metadata in zip(batch.audio[:missing], batch.metadata):
+            self._clips.append(audio.detach().cpu().clone())
+            self._names.append(str(metadata.get("relpath", metadata.get("path", f"clip {len(self._clips)}"))))
+
+    def render(self, model: nn.Module) -> Iterator[Demo]:
+        if not isinstance(model, Autoencoder):
+            raise TrainingError(f"reconstructions need an autoencoder, found {type(model).__name__}")
+        device = next(model.parameters()).device
+        for i, (clip, name) in enumerate(zip(self._clips, self._names)):
+            real = clip[None].to(device)
+            latents = model.encode(real, noise=torch.zeros_like)
+            decoded = model.decode(latents).float()[..., : real.shape[-1]]
+            row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
+            yield Demo(f"clip_{i:03d}_original", row, "original", clip)
+            yield Demo(f"clip_{i:03d}_reconstruction", row, "reconstruction", decoded[0].cpu())
+
+
+def describe(real: Tensor, decoded: Tensor, latents: Tensor) -> str:
+    """SI-SDR, STFT distance and the spread of the latents, in words."""
+    real = real.float()
+    ratio = -SISDRLoss()(decoded, real)
+    distance = MultiResolutionSTFTLoss().to(real.device)(real, decoded)
+    spread = latents.float().transpose(0, 1).flatten(1).std(1)
+    return (
+        f"SI-SDR {ratio.item():.1f} dB, STFT distance {distance.item():.2f}, latent std per channel "
+        f"{spread.min().item():.2f} to {spread.max().item():.2f}"
+    )
+
+
+def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """Of `autoencoder`."""
+    section = config.training.demo
+    if section is None:
+        return None
+    return AutoencoderDemos(sample_rate=config.sample_rate, count=section.max_demos), section.demo_every

@@ -1,0 +1,345 @@
+"""Training of autoencoders: reconstruction, and a discriminator that takes every other step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stable_audio.data.base import Batch
+from stable_audio.optim import build_optimizer, build_scheduler
+from stable_audio.pretransforms import Autoencoder
+from stable_audio.pretransforms.bottlenecks.base import NoiseSource
+from stable_audio.pretransforms.coder import set_gradient_checkpointing
+from stable_audio.pretransforms.discriminators import Discriminator
+from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss, SISDRLoss, Terms
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.draws import StepDraws
+from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """Optimizer and LR scheduler, each `{"type", "config"}`."""
+
+    optimizer: Mapping[str, Any]
+    scheduler: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A discriminator, its weights in the generator's loss, and what trains it.
+
+    Attributes:
+        warmup_steps: steps (of both networks) before the generator sees it.
+        warmup_mode: "adv": the discriminator trains during warm-up; "full": it waits as well.
+    """
+
+    discriminator: Discriminator
+    adversarial: float = 0.1
+    feature_matching: float = 5.0
+    warmup_steps: int = 0
+    warmup_mode: Literal["adv", "full"] = "adv"
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What training does to the encoder and the latents.
+
+    Attributes:
+        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never.
+        force_input_mono: the encoder hears the mean of the channels.
+        latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
+    """
+
+    freeze_on_warmup: bool = False
+    decoder_finetune: bool = False
+    force_input_mono: bool = False
+    latent_mask_ratio: float = 0.0
+
+
+@dataclass
+class Reconstruction:
+    """What a forward pass gives: tensors for the loss terms, by name."""
+
+    reals: Tensor
+    decoded: Tensor
+    latents: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+class AutoencoderTraining(TrainingModule):
+    """Trains an autoencoder; with a discriminator, even steps are the generator's and odd ones its own.
+
+    A step is one optimizer step of either network. Generator and discriminator steps are optimised by
+    hand, with accumulation and clipping done here. In a discriminator step the autoencoder runs without
+    a graph; in a generator step the discriminator is frozen.
+
+    Args:
+        terms: losses of `reals`, `decoded`, `latents` and what the bottleneck computed.
+        optimizer, discriminator_optimizer: of the two networks.
+        teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
+        accum_batches: batches per step.
+    """
+
+    model: Autoencoder
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        *,
+        terms: Terms,
+        optimizer: OptimizerChoice,
+        adversary: Adversary | None = None,
+        discriminator_optimizer: OptimizerChoice | None = None,
+        encoder: EncoderOptions = EncoderOptions(),
+        teacher: Autoencoder | None = None,
+        metrics: Mapping[str, nn.Module] | None = None,
+        use_ema: bool = False,
+        gradient_checkpointing: bool = False,
+        accum_batches: int = 1,
+        seed: int = 0,
+        batch_size: int = 1,
+        gradient_clip_val: float = 0.0,
+    ) -> None:
+        super().__init__(
+            model,
+            seed=seed,
+            batch_size=batch_size,
+            gradient_clip_val=gradient_clip_val,
+            ema=EMA(model) if use_ema else None,
+        )
+        self.automatic_optimization = False
+        self.terms, self.adversary, self.encoder = terms, adversary, encoder
+        self.discriminator = adversary.discriminator if adversary is not None else None
+        self.optimizer_choice = optimizer
+        self.discriminator_choice = discriminator_optimizer or optimizer
+        self.metrics = nn.ModuleDict(metrics or _default_metrics())
+        self.accum_batches = accum_batches
+        # A list hides the teacher from state_dict and from the optimizers.
+        self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
+        self._accumulated = 0
+        self._generator_stepped = False
+        if encoder.decoder_finetune:
+            model.encoder.requires_grad_(False)
+        set_gradient_checkpointing(model, gradient_checkpointing)
+
+    def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """One batch of the network whose turn it is."""
+        if self._precision() == "16-mixed":
+            raise TrainingError(
+                "autoencoders are not trained in float16: gradients of spectral losses overflow; "
+                "use --precision bf16-mixed or 32"
+            )
+        step = self.trainer.global_step
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        self._generator_stepped = False
+        if self.is_discriminator_step(step):
+            loss = self.discriminator_step(batch.audio, noise=self.noise())
+            self._optimise(loss, optimizers[1], 1)
+        else:
+            loss = self.generator_step(batch.audio, step, noise=self.noise())
+            self._generator_stepped = self._optimise(loss, optimizers[0], 0)
+
+    def is_discriminator_step(self, step: int) -> bool:
+        """Odd steps, unless warm-up leaves the discriminator out."""
+        if self.adversary is None or step % 2 == 0:
+            return False
+        return self.adversary.warmup_mode == "adv" or self.warmed_up(step)
+
+    def warmed_up(self, step: int) -> bool:
+        """Whether adversarial training has begun."""
+        return self.adversary is None or step >= self.adversary.warmup_steps
+
+    def generator_step(self, audio: Tensor, step: int, *, noise: NoiseSource | None = None) -> Tensor:
+        """The loss of the autoencoder; notes the scalars to log."""
+        frozen = self.encoder.decoder_finetune or (self.encoder.freeze_on_warmup and self.warmed_up(step))
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+        made = self.reconstruct(audio, noise=noise, encoder_frozen=frozen)
+        return self.generator_loss(made, step)
+
+    def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """The loss of the discriminator; the autoencoder keeps no graph."""
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(True)
+        with torch.no_grad():
+            made = self.reconstruct(audio, noise=noise)
+        return self.discriminator_loss(made)
+
+    def reconstruct(
+        self, audio: Tensor, *, noise: NoiseSource | None = None, encoder_frozen: bool = False
+    ) -> Reconstruction:
+        """Encode and decode audio (b c n); both are cut to the shorter."""
+        heard = audio
+        if self.encoder.force_input_mono and audio.shape[1] > 1:
+            heard = audio.mean(dim=1, keepdim=True).expand(-1, self.model.in_channels, -1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
+            latents, info = self.model.encode_with_info(heard, noise=noise)
+        if self.encoder.latent_mask_ratio > 0 and self.training:
+            kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
+            latents = latents * kept
+        decoded = self.model.decode(latents)
+        n = min(audio.shape[-1], decoded.shape[-1])
+        audio, decoded = audio[..., :n].float(), decoded[..., :n].float()
+        values = {k: v for k, v in info.items() if isinstance(v, Tensor)}
+        values.update(reals=audio, decoded=decoded, latents=latents)
+        if self._teacher:
+            values.update(self._ask_teacher(self._teacher[0], heard, latents))
+        return Reconstruction(audio, decoded, latents, values)
+
+    def _ask_teacher(self, teacher: Autoencoder, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            theirs = teacher.encode(audio)
+            decoded = teacher.decode(theirs)
+        return {
+            "teacher_latents": theirs,
+            "teacher_decoded": decoded,
+            "teacher_decodes_ours": teacher.decode(latents),
+            "we_decode_theirs": self.model.decode(theirs),
+        }
+
+    def generator_loss(self, made: Reconstruction, step: int) -> Tensor:
+        """Sum of the terms and the adversarial ones; notes the scalars to log."""
+        with torch.autocast(made.decoded.device.type, enabled=False):
+            loss, terms = self.terms({k: _full(v) for k, v in made.values.items()})
+            if self.adversary is not None:
+                extra = self._adversarial(made, step)
+                loss, terms = loss + torch.stack(list(extra.values())).sum(), {**extra, **terms}
+        self._loss = loss.detach()
+        self.record(
+            {
+                "train/loss": loss,
+                "train/latent_std": made.latents.std(),
+                "train/data_std": made.reals.std(),
+                **{f"train/{name}": value for name, value in terms.items()},
+            }
+        )
+        return loss
+
+    def _adversarial(self, made: Reconstruction, step: int) -> dict[str, Tensor]:
+        assert self.adversary is not None
+        names = ("loss_adv", "feature_matching_loss")
+        if not self.warmed_up(step):
+            return {name: made.decoded.new_zeros(()) for name in names}
+        found = self.adversary.discriminator.generator_losses(made.reals, made.decoded)
+        weights = (self.adversary.adversarial, self.adversary.feature_matching)
+        return {name: weight * value for name, weight, value in zip(names, weights, found)}
+
+    def discriminator_loss(self, made: Reconstruction) -> Tensor:
+        """How badly the discriminator tells reals from reconstructions."""
+        assert self.discriminator is not None
+        with torch.autocast(made.decoded.device.type, enabled=False):
+            loss = self.discriminator.discriminator_loss(made.reals, made.decoded)
+        self._loss = loss.detach()
+        self.record({"train/discriminator_loss": loss})
+        return loss
+
+    def _optimise(self, loss: Tensor, optimizer: Any, index: int) -> bool:
+        """Accumulate; every `accum_batches` batches clip and step. True when the weights moved."""
+        self.manual_backward(loss / self.accum_batches)
+        self._accumulated += 1
+        if self._accumulated < self.accum_batches:
+            return False
+        self._accumulated = 0
+        self._clip(optimizer, ("train/grad_norm", "train/disc_grad_norm")[index])
+        names = ("train/gen_lr", "train/disc_lr")
+        self.record({names[index]: float(optimizer.param_groups[0]["lr"])})
+        optimizer.step()
+        optimizer.zero_grad()
+        if (scheduler := self._schedulers[index]) is not None:
+            scheduler.step()
+        return True
+
+    def _clip(self, optimizer: Any, name: str) -> None:
+        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        limit = self.gradient_clip_val if self.gradient_clip_val > 0 else float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.record({name: norm})
+        self.check_finite(norm)
+
+    def configure_optimizers(self) -> Any:
+        """Two optimizers, or one without a discriminator; schedulers step with their own network."""
+        trained: list[tuple[nn.Module, OptimizerChoice]] = [(self.model, self.optimizer_choice)]
+        if self.discriminator is not None:
+            trained.append((self.discriminator, self.discriminator_choice))
+        optimizers: list[Optimizer] = []
+        self._schedulers: list[Any] = []
+        for network, choice in trained:
+            parameters = [p for p in network.parameters() if p.requires_grad]
+            if not parameters:
+                raise TrainingError(f"no parameter of {type(network).__name__} is trainable")
+            made = build_optimizer(choice.optimizer, parameters)
+            optimizers.append(made)
+            self._schedulers.append(
+                build_scheduler(choice.scheduler, made) if choice.scheduler is not None else None
+            )
+        return optimizers
+
+    def end_batch(self, *, stepped: bool) -> None:
+        """The average follows the autoencoder alone."""
+        super().end_batch(stepped=False)
+        if stepped:
+            self._files = []
+        if self._generator_stepped and self.ema is not None:
+            self.ema.update()
+
+    def state(self) -> dict[str, Any]:
+        schedulers = [s.state_dict() if s is not None else None for s in self._schedulers]
+        return {**super().state(), "losses": self.terms.state_dict(), "schedulers": schedulers}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.terms.load_state_dict(dict(state.get("losses") or {}))
+        self._pending_schedulers: Sequence[Any] = state.get("schedulers") or []
+
+    def on_train_start(self) -> None:
+        """Put the LR schedulers of a resumed run where they were."""
+        for scheduler, stored in zip(self._schedulers, getattr(self, "_pending_schedulers", [])):
+            if scheduler is not None and stored is not None:
+                scheduler.load_state_dict(stored)
+
+    def noise(self) -> NoiseSource:
+        """Standard normal noise of the current batch; depends on seed, position and item alone."""
+        return self._draws(self.position).encoder_noise
+
+    def _draws(self, position: int) -> StepDraws:
+        return StepDraws(
+            timesteps=None,  # type: ignore[arg-type]  # no diffusion time is drawn here
+            seed=self.seed,
+            position=position,
+            rank=self._rank(),
+            world_size=self._world_size(),
+            batch_size=self.batch_size,
+        )
+
+    @torch.no_grad()
+    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """`val/<metric>` of the reconstruction."""
+        made = self.reconstruct(batch.audio, noise=self._draws(-1 - index).encoder_noise)
+        return {f"val/{name}": metric(made.reals, made.decoded) for name, metric in self.metrics.items()}
+
+
+def _full(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+class SISDR(nn.Module):
+    """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = SISDRLoss()
+
+    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
+        return -self.loss(decoded, reals)
+
+
+def _default_metrics() -> dict[str, nn.Module]:
+    return {"stft": MultiResolutionSTFTLoss(), "sisdr": SISDR()}
