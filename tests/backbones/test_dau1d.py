@@ -9,6 +9,7 @@ import torch
 
 from stable_audio.backbones.dau1d import DAU1d
 from stable_audio.backbones.dau1d.resample import CubicDownsample, CubicUpsample, cubic_kernel, reflect_pad
+from stable_audio.config import load_config
 from stable_audio.types import Conditioning, Slot
 from tests.golden.harness import MANIFESTS
 
@@ -142,3 +143,4 @@ def test_shipped_config_is_the_published_one(name: str) -> None:
     shipped = json.loads((CONFIGS / f"dance_diffusion_{name}.json").read_text())
     assert next(iter(shipped)) == "$schema"
     assert {k: shipped[k] for k in manifest} == manifest
+    assert load_config(shipped).model_type == "diffusion_uncond"

@@ -48,8 +48,10 @@ def test_preset_has_the_published_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.json")))
-def test_every_shipped_file_says_where_its_schema_is(name: str) -> None:
-    assert next(iter(json.loads((CONFIGS / f"{name}.json").read_text()))) == "$schema"
+def test_every_shipped_file_is_valid_and_names_its_schema(name: str) -> None:
+    path = CONFIGS / f"{name}.json"
+    assert next(iter(json.loads(path.read_text()))) == "$schema"
+    assert load_config(path).training is not None
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
