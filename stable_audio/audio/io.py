@@ -37,6 +37,8 @@ _FORMATS = {"aif": "AIFF", "opus": "OGG", "oga": "OGG"}
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _VORBIS_PAGE = 255 * 1024
 """Samples in the longest page: 255 packets of half a long block."""
+_WRITTEN_AT_ONCE = 1 << 16
+"""Samples; the Vorbis encoder crashes the process when it is given minutes at a time."""
 _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 
 
@@ -173,8 +175,13 @@ def _write(
         return
     form = _FORMATS.get(suffix, suffix.upper())
     subtype = "OPUS" if suffix == "opus" and subtype is None else subtype
+    data = _rounded(samples, subtype).T
     try:
-        soundfile.write(temporary, _rounded(samples, subtype).T, sample_rate, subtype=subtype, format=form)
+        with soundfile.SoundFile(
+            temporary, "w", sample_rate, data.shape[1], subtype=subtype, format=form
+        ) as file:
+            for start in range(0, len(data), _WRITTEN_AT_ONCE):
+                file.write(data[start : start + _WRITTEN_AT_ONCE])
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise AudioError(
             str(target), f"cannot be written as {form} {subtype or ''} at {sample_rate} Hz ({error})"

@@ -42,6 +42,10 @@ def _walk(
     for entry in entries:
         if entry.name.startswith("."):
             continue
+        if not _is_utf8(entry.name):
+            shown = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
+            problems.append(Rejected(shown, "its name is not UTF-8; rename it"))
+            continue
         if entry.is_dir():
             real = os.path.realpath(entry.path)
             if real not in seen:  # a link to a parent must not be followed for ever
@@ -49,6 +53,14 @@ def _walk(
                 yield from _walk(entry.path, extensions, problems, seen)
         elif os.path.splitext(entry.name)[1].lower() in extensions:
             yield entry.path
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str], list[Rejected]]:

@@ -139,7 +139,7 @@ def bell(voice: Voice, grid: Grid) -> Array:
     for number, ratio in enumerate((1.0, 2.756, 5.404, 8.933)):
         frequency = ratio * voice.frequency
         if frequency < grid.top:
-            level = (0.42, 0.25, 0.14, 0.06)[number] * 2 ** (0.4 * number * voice.brightness)
+            level = (0.4, 0.28, 0.18, 0.08)[number] * 2 ** (0.4 * number * voice.brightness)
             rate = (1.8 + 1.6 * number) * 2 ** (0.5 * voice.damping)
             out += level * np.exp(-rate * grid.times) * np.sin(2 * np.pi * frequency * grid.times)
     return out

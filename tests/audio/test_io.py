@@ -238,3 +238,10 @@ def test_mp3_without_its_header(tmp_path: Path) -> None:
     assert read_info(tmp_path / "CONSTANT.mp3").seconds == pytest.approx(3.0, abs=0.1)
     with pytest.raises(AudioError, match="length is unknown"):
         read_info(tmp_path / "VARIABLE.mp3")
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "mp3", "flac"])
+def test_minutes_of_sound_can_be_written(suffix: str, tmp_path: Path) -> None:
+    """In one call, the Vorbis encoder crashes the process."""
+    save_audio(tmp_path / f"a.{suffix}", torch.zeros(1, 16000 * 400), 16000)
+    assert read_info(tmp_path / f"a.{suffix}").seconds == pytest.approx(400, abs=0.1)

@@ -324,3 +324,13 @@ def test_manifests(tmp_path: Path) -> None:
     listing.write_text('{"prompt": "no file"}')
     with pytest.raises(DataError, match="row 1 names no file"):
         audio_dir(tmp_path, entry={"manifest": str(listing)})
+
+
+def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 100})
+    os.rename(os.fsencode(tmp_path / "a.wav"), os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    make_folder(tmp_path, {"b.wav": 100})
+    dataset = audio_dir(tmp_path)
+    assert [os.path.basename(p) for p in dataset.paths] == ["b.wav"]
+    assert dataset.problems[0].reason == "its name is not UTF-8; rename it"
+    assert dataset.problems[0].path.endswith("caf\\xe9.wav")
