@@ -16,6 +16,7 @@ from stable_audio.pretransforms.bottlenecks.base import (
 )
 from stable_audio.pretransforms.chunking import in_chunks
 from stable_audio.pretransforms.coder import Decoder, Encoder
+from stable_audio.pretransforms.conv import fold_weight_norm
 
 
 class Autoencoder(nn.Module):
@@ -273,6 +274,10 @@ class AutoencoderPretransform(Pretransform):
     ) -> Tensor:
         options = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
         return self._run(lambda x: self.model.decode_chunked(x, **options), latents * self.scale)
+
+    def remove_weight_norm(self) -> None:
+        """Fold the weight norms: same output, plain `weight` keys, faster."""
+        fold_weight_norm(self.model)
 
     def tokenize(self, audio: Tensor) -> Tensor:
         """Audio -> tokens (b q n) of a discrete bottleneck."""

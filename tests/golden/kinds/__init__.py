@@ -6,12 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.golden.harness import Case
-from tests.golden.kinds import adp, ae, bott, cond, dau1d, dit, pipe, pre, samplers, train_math, train_step
+from tests.golden.kinds import (
+    adp,
+    ae,
+    bott,
+    cond,
+    dau1d,
+    disc,
+    dit,
+    pipe,
+    pre,
+    samplers,
+    train_losses,
+    train_math,
+    train_step,
+    train_step_ae,
+)
 
 KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "adp": adp.run,
     "ae": ae.run,
     "bott": bott.run,
+    "disc": disc.run,
+    "train_losses": train_losses.run,
+    "train_step_ae": train_step_ae.run,
     "pre": pre.run,
     "cond": cond.run,
     "dau1d": dau1d.run,
