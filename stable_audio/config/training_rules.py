@@ -77,7 +77,8 @@ def demos_are_complete(ctx: Context) -> Iterator[tuple[Loc, str]]:
         given = len(conds or ())
         message = f"found {count}, but demo_cond has {given} entries; leave num_demos out to use them all"
         yield ("training", "demo", "num_demos"), message
-    defaults = mapping(ctx.get("model", "conditioning", "default_keys", default={}))
+    given_defaults = mapping(ctx.get("model", "conditioning", "default_keys", default={}))
+    defaults = {k: v for k, v in given_defaults.items() if isinstance(v, str)}
     for index, cond in enumerate(conds or ()):
         if not isinstance(cond, dict):
             continue
