@@ -122,7 +122,7 @@ def _steady(voice: Voice, grid: Grid, amplitudes: Array) -> Array:
 def plucked_string(voice: Voice, grid: Grid) -> Array:
     """All harmonics of a string plucked at a seventh of its length; high ones die first."""
     k = harmonics_below(grid.top, voice.frequency)
-    levels = 0.9 * np.abs(np.sin(np.pi * k / 7.3)) / k ** (1.2 - 0.25 * voice.brightness)
+    levels = 1.5 * np.abs(np.sin(np.pi * k / 7.3)) / k ** (1.8 - 0.25 * voice.brightness)
     slowest = 5.0 * 2 ** (0.5 * voice.damping)
     decay, extra = np.exp(-slowest * grid.times), np.exp(-0.35 * slowest * grid.times)
     # exp(-(slowest + extra (k - 1)) t) for harmonic k, built up by multiplication.

@@ -23,7 +23,7 @@ FLOOR_DB = -30.0
 CALIBRATION_NOISE_DB = (-120.0, -30.0, -20.0)
 """Noise under the calibration clips, relative to their RMS."""
 
-LEAST_SPREAD = 1.5
+LEAST_SPREAD = 3.0
 """Smallest within-class deviation used, in feature units: exact formulas would make it nearly zero."""
 
 

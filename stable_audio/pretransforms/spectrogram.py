@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.phase import peak_phases
 
 Layout = Literal["1d", "2d"]
 
@@ -129,14 +130,15 @@ class SpectrogramPretransform(_ShortTime):
         return (pairs * magnitude ** (power - 1)).flatten(1, 2)
 
 
-def mel_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float, f_max: float) -> Tensor:
-    """Triangular filters (n_mels n_fft/2+1) on the HTK mel scale, of equal area (Slaney's norm)."""
+def mel_filters(
+    n_mels: int, n_fft: int, sample_rate: int, f_min: float, f_max: float, break_hz: float = 700.0
+) -> Tensor:
+    """Triangular filters (n_mels n_fft/2+1) of equal area (Slaney), evenly spaced in log(1 + f/break_hz).
 
-    def mel(hz: float) -> float:
-        return 2595 * math.log10(1 + hz / 700)
-
-    mels = torch.linspace(mel(f_min), mel(f_max), n_mels + 2, dtype=torch.float64)
-    edges = 700 * (10 ** (mels / 2595) - 1)
+    700 Hz gives the HTK mel scale; less gives the low end more filters.
+    """
+    limits = [math.log1p(f / break_hz) for f in (f_min, f_max)]
+    edges = break_hz * torch.expm1(torch.linspace(*limits, n_mels + 2, dtype=torch.float64))
     bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -145,18 +147,22 @@ def mel_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float, f_max: 
 
 
 class MelSpectrogramPretransform(_ShortTime):
-    """Log-mel magnitudes: for pictures and small models. Decoding guesses the phase.
+    """Mel magnitudes in decibels or under a power: for pictures and small models. Decoding guesses the phase.
 
     Decoding solves for non-negative magnitudes (multiplicative updates, Lee and Seung 1999), then runs
-    the fast Griffin-Lim algorithm (Perraudin et al. 2013) from a phase drawn with a fixed seed: the same
-    latents always give the same audio, but transients smear and phase is not the original's.
+    the fast Griffin-Lim algorithm (Perraudin et al. 2013) from a phase drawn with a fixed seed or from
+    sinusoids at the peaks: the same latents always give the same audio, but transients smear and phase is
+    not the original's.
 
     1d: (b c n) -> (b c*n_mels n/hop); 2d: (b c n_mels n/hop).
 
     Args:
         sample_rate: Hz. n_mels, f_min, f_max: filters from f_min to f_max Hz (None: half the rate).
+        break_hz: see `mel_filters`.
         floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
-        iterations, momentum, seed: of Griffin-Lim.
+        power: values are magnitudes raised to it instead of decibels, whose errors grow without bound.
+        mean, std: of these values over the data; latents are (value - mean) / std.
+        initial_phase: "random" suits noise, "peaks" tones. iterations, momentum, seed: of Griffin-Lim.
     """
 
     filters: Tensor
@@ -171,7 +177,12 @@ class MelSpectrogramPretransform(_ShortTime):
         n_mels: int = 80,
         f_min: float = 0.0,
         f_max: float | None = None,
+        break_hz: float = 700.0,
         floor_db: float = -100.0,
+        power: float | None = None,
+        mean: float = 0.0,
+        std: float = 1.0,
+        initial_phase: Literal["random", "peaks"] = "random",
         iterations: int = 32,
         momentum: float = 0.99,
         seed: int = 0,
@@ -187,22 +198,41 @@ class MelSpectrogramPretransform(_ShortTime):
                 f"mel_spectrogram needs 0 <= f_min < f_max <= sample_rate / 2 and floor_db < 0, found "
                 f"{f_min}, {top}, {sample_rate} and {floor_db}"
             )
+        if (
+            std <= 0
+            or break_hz <= 0
+            or (power is not None and power <= 0)
+            or initial_phase not in ("random", "peaks")
+        ):
+            raise ValueError(
+                f"mel_spectrogram needs std > 0, break_hz > 0, power > 0 and an initial_phase of 'random' or "
+                f"'peaks', found {std}, {break_hz}, {power} and {initial_phase!r}"
+            )
         self.sample_rate, self.floor_db = sample_rate, floor_db
+        self.power, self.mean, self.std, self.initial_phase = power, mean, std, initial_phase
         self.iterations, self.momentum, self.seed = iterations, momentum, seed
-        filters = mel_filters(n_mels, n_fft, sample_rate, f_min, top)
+        filters = mel_filters(n_mels, n_fft, sample_rate, f_min, top, break_hz)
         self.register_buffer("filters", filters, persistent=False)
         self._declare(channels, n_mels)
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         mels = self.filters.to(audio.dtype) @ self.stft(audio).abs()
-        decibels = 20 * mels.clamp(min=10 ** (self.floor_db / 20)).log10()
-        return self._fold(1 - 2 * decibels / self.floor_db)
+        return self._fold((self._value(mels) - self.mean) / self.std)
 
     def decode(self, latents: Tensor) -> Tensor:
-        decibels = (1 - self._unfold(latents)) * self.floor_db / 2
-        magnitude = self._magnitude(10 ** (decibels.float() / 20))
-        return self._griffin_lim(magnitude).to(latents.dtype)
+        mels = self._mels(self._unfold(latents).float() * self.std + self.mean)
+        return self._griffin_lim(self._magnitude(mels)).to(latents.dtype)
+
+    def _value(self, mels: Tensor) -> Tensor:
+        if self.power is not None:
+            return mels**self.power
+        return 1 - 2 * (20 * mels.clamp(min=10 ** (self.floor_db / 20)).log10()) / self.floor_db
+
+    def _mels(self, value: Tensor) -> Tensor:
+        if self.power is not None:
+            return value.clamp(min=0) ** (1 / self.power)
+        return 10 ** ((1 - value) * self.floor_db / 40)
 
     def _magnitude(self, mels: Tensor, steps: int = 50) -> Tensor:
         """Non-negative (b c bins n) whose mels come closest in least squares."""
@@ -213,10 +243,17 @@ class MelSpectrogramPretransform(_ShortTime):
             magnitude = magnitude * wanted / (filters.T @ (filters @ magnitude)).clamp(min=1e-12)
         return magnitude
 
+    def _first_phase(self, magnitude: Tensor) -> Tensor:
+        """Unit complex numbers, shaped like `magnitude` or like one item of it."""
+        if self.initial_phase == "peaks":
+            angle = peak_phases(magnitude, n_fft=self.n_fft, hop=self.hop)
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            angle = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator)
+        return torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
+
     def _griffin_lim(self, magnitude: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        angle = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator)
-        phase = torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
+        phase = self._first_phase(magnitude)
         previous: Tensor | None = None
         for _ in range(self.iterations):
             rebuilt = self.stft(self.istft(magnitude * phase))
