@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
@@ -47,6 +51,20 @@ def _device(args: argparse.Namespace, rank: int) -> str:
     return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
 
 
+@contextmanager
+def _stop_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends the run with what is finished written down, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_stop_like_ctrl_c()
 def _encode(args: argparse.Namespace, rank: int, world_size: int, device: str) -> dict[str, Any]:
     from stable_audio.cli.codec_options import codec, parts
     from stable_audio.inference.encode import EncodeOptions, encode_to_folder

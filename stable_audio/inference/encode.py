@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,6 +43,7 @@ _OWN_KEYS = frozenset(
 )
 _SILENCE_FRAMES = 64
 _LARGEST_LISTED_TENSOR = 64
+_LONGEST_UNSAVED_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class EncodeOptions:
     """How latents are made.
 
     batch_size: clips of equal length encoded together. num_workers: processes that read audio.
-    items_per_shard: clips in a file; a killed run loses at most the unfinished file. chunk_above: longer
+    items_per_shard: clips in a file; smaller files are written when two minutes have passed, so that a
+    killed run loses no more than that. chunk_above: longer
     clips (latent frames) are encoded in overlapping chunks; None: never. half: store float16.
     seed: of the noise of variational autoencoders; each item's noise depends on it and on its name.
     rank, world_size: this process's share.
@@ -256,6 +259,7 @@ class _ShardWriter:
         self.folder, self.options, self.known = folder / SHARDS, options, known
         self.items: list[tuple[LatentRecord, Tensor]] = []
         self.rejected: list[Rejected] = []
+        self.written = time.monotonic()
         for left in self.folder.glob(f".{options.rank:03d}-*.partial.safetensors"):
             left.unlink()
 
@@ -266,14 +270,15 @@ class _ShardWriter:
                 self.rejected.append(Rejected(name, found.reason))
             return
         self.items.append(found)
-        if len(self.items) >= self.options.items_per_shard:
+        late = time.monotonic() - self.written > _LONGEST_UNSAVED_SECONDS
+        if late or len(self.items) >= self.options.items_per_shard:
             self.flush()
 
     def flush(self) -> None:
         if not self.items and not self.rejected:
             return
         write_shard(self._next(), self.items, rejected=self.rejected)
-        self.items, self.rejected = [], []
+        self.items, self.rejected, self.written = [], [], time.monotonic()
 
     def _next(self) -> Path:
         prefix = f"{self.options.rank:03d}-"

@@ -117,7 +117,8 @@ def test_several_processes(paths: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(paths: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals) -> None:
     make_folder(Path(paths["in"]), {f"{i:03d}.wav": 4000 for i in range(300)})
     arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
     arguments += ["--items-per-shard", "5", "--num-workers", "0", "--device", "cpu"]
@@ -127,9 +128,10 @@ def test_a_killed_run_goes_on(paths: dict[str, str], tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and len(list(folder.glob("0*.safetensors"))) < 2:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal_)
     finished = {s.path: os.stat(s.path).st_mtime_ns for s in shards(paths["out"])}
     assert 2 <= len(finished) < 61
+    assert process.returncode == (-signal.SIGKILL if signal_ == signal.SIGKILL else 130)
     assert main(arguments) == 0
     assert {path: os.stat(path).st_mtime_ns for path in finished} == finished
     names = [r.part for s in shards(paths["out"]) for r in s.records]
