@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import AUTOENCODER_PARTS, OURS, WRAPPERS, starts, strip
+
+log = logging.getLogger(__name__)
 
 FORMAT = "stable-audio"
 FORMAT_VERSION = 1
@@ -55,15 +58,19 @@ class StoredWeights:
         return starts(self.tensors, *AUTOENCODER_PARTS) and not starts(self.tensors, OURS, "model.")
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
     """A file, or the checkpoint that a run's or a model's folder offers.
+
+    Args:
+        use_ema: False prefers the training checkpoint, which also has the weights as trained.
 
     Raises:
         CheckpointError: nothing is there.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        for name in _NAMES_IN_FOLDER:
+        # Stable: within a kind the order of preference stays.
+        for name in sorted(_NAMES_IN_FOLDER, key=lambda n: not use_ema and not n.endswith(".ckpt")):
             if (path / name).is_file():
                 return path / name
         single = sorted([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
@@ -87,12 +94,14 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     Raises:
         CheckpointError: missing, truncated, foreign, or would need to run code to be read.
     """
-    path = resolve(path)
+    path = resolve(path, use_ema=use_ema)
     head = _head(path)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         stored = _read_safetensors(path)
     else:
         stored = _unwrap(path, load_torch_file(path), use_ema)
+    if stored.weights == "ema" and not use_ema:
+        log.warning("%s holds averaged weights only; the weights as trained are in the .ckpt beside it", path)
     if stored.config is None:
         stored = _with_config_beside(stored)
     return stored

@@ -54,6 +54,8 @@ def test_the_inference_file_holds_the_average(tmp_path: Path) -> None:
     online, _ = load_model(tmp_path / "run" / "last.ckpt", use_ema=False)
     trained = run.module.model.state_dict()
     assert all(torch.equal(v, trained[k]) for k, v in online.state_dict().items())
+    from_folder, _ = load_model(tmp_path / "run", use_ema=False)
+    assert all(torch.equal(v, trained[k]) for k, v in from_folder.state_dict().items())
     from_ckpt, _ = load_model(tmp_path / "run" / "last.ckpt")
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in from_ckpt.state_dict().items())
 
