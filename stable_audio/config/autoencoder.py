@@ -10,7 +10,7 @@ from pydantic import Field
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Leaf, Section, joined_leaf, leaf_model
 from stable_audio.config.pretransform import Positive
-from stable_audio.config.training import OptimizerSection
+from stable_audio.config.training import OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
     MultiResolutionMelLoss,
@@ -133,7 +133,7 @@ class AutoencoderDemoSection(Section):
     max_demos: Positive = Field(default=8, description="clips of a demo")
 
 
-class AutoencoderTraining(Section):
+class AutoencoderTraining(RunKeys):
     """`training` of `autoencoder`."""
 
     learning_rate: float | None = Field(default=None, gt=0, description="of AdamW, for both networks")
@@ -149,7 +149,9 @@ class AutoencoderTraining(Section):
     )
     clip_grad_norm: Weight = Field(default=0.0, description="0 = no clipping")
     loss_configs: AutoencoderLosses | None = None
-    eval_loss_configs: dict[str, dict[str, Any]] = Field(default={}, description="metrics of validation")
+    eval_loss_configs: dict[Literal["stft", "sisdr", "mel"], dict[str, Any]] = Field(
+        default={}, description="metrics of validation and their keywords"
+    )
     force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
     latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
     decoder_finetune: bool = Field(default=False, description="train the decoder only")

@@ -116,7 +116,19 @@ class UncondDemoSection(DemoSection):
         return 8 if self.num_demos is None else self.num_demos
 
 
-class TrainingKeys(Section):
+class RunKeys(Section):
+    """Settings of a run that a file may carry; the command line overrules them."""
+
+    batch_size: Positive | None = Field(
+        default=None, description="items per process; --batch-size overrules it"
+    )
+    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
+    gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
+        default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
+    )
+
+
+class TrainingKeys(RunKeys):
     """Keys that conditional and unconditional diffusion training share."""
 
     learning_rate: float | None = Field(
@@ -137,13 +149,6 @@ class TrainingKeys(Section):
         default={}, description="keywords of the timestep sampler"
     )
     p_one_shot: Probability = Field(default=0.0, description="probability of t = 1")
-    batch_size: Positive | None = Field(
-        default=None, description="items per process; --batch-size overrules it"
-    )
-    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
-    gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
-        default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
-    )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
 
 
