@@ -183,9 +183,12 @@ def _write(
             for start in range(0, len(data), _WRITTEN_AT_ONCE):
                 file.write(data[start : start + _WRITTEN_AT_ONCE])
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
-        raise AudioError(
-            str(target), f"cannot be written as {form} {subtype or ''} at {sample_rate} Hz ({error})"
-        ) from error
+        if "System error" in str(error):
+            raise AudioError(
+                str(target), "not written: the disk took only a part of it; is it full?"
+            ) from error
+        what = " ".join(filter(None, (form, subtype)))
+        raise AudioError(str(target), f"cannot be written as {what} at {sample_rate} Hz ({error})") from error
 
 
 def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:
