@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         type=float,
-        default=30.0,
+        default=10.0,
         metavar="TFLOP",
         help="10^12 floating-point operations for each backbone, forward and backward (%(default)s)",
     )
     parser.add_argument("--dry", action="store_true", help="count and print the plan, train nothing")
-    parser.add_argument("--batch-size", type=int, default=16, help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of weights, data order and noise (%(default)s)")
     parser.add_argument("--sampling-steps", type=int, default=20, help="for the judged clips (%(default)s)")
     parser.add_argument("--cfg-scale", type=float, default=2.0, help="for the judged clips (%(default)s)")
@@ -88,6 +88,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
         val_every=steps,
         accelerator=args.accelerator,
         devices="1",
+        gradient_clip_val=entry.config.training.gradient_clip_val or 0.0,
         demos=False,
         log_every=max(1, steps // 20),
     )
