@@ -6,6 +6,7 @@ from stable_audio.pretransforms.losses.stft import (
     SISDRLoss,
     STFTLoss,
     SumAndDifferenceSTFTLoss,
+    distance_for,
 )
 from stable_audio.pretransforms.losses.terms import Term, Terms
 
@@ -17,4 +18,5 @@ __all__ = [
     "SumAndDifferenceSTFTLoss",
     "Term",
     "Terms",
+    "distance_for",
 ]

@@ -160,6 +160,12 @@ class MultiResolutionSTFTLoss(nn.Module):
         return torch.stack([loss(x, y) for loss in self.stft_losses]).mean()
 
 
+def distance_for(length: int) -> MultiResolutionSTFTLoss:
+    """A plain distance for reports on clips of `length` samples: windows 2048, 512, 128 that fit."""
+    sizes = [s for s in (2048, 512, 128) if s <= length] or [16]
+    return MultiResolutionSTFTLoss(fft_sizes=sizes, hop_sizes=[s // 4 for s in sizes], win_lengths=sizes)
+
+
 class SumAndDifferenceSTFTLoss(nn.Module):
     """Stereo: (w_sum * loss of left + right, plus w_diff * loss of left - right) / 2."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
-from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss, SISDRLoss
+from stable_audio.pretransforms.losses import SISDRLoss, distance_for
 from stable_audio.training.demos import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 
@@ -54,7 +54,7 @@ def describe(real: Tensor, decoded: Tensor, latents: Tensor) -> str:
     """SI-SDR, STFT distance and the spread of the latents, in words."""
     real = real.float()
     ratio = -SISDRLoss()(decoded, real)
-    distance = MultiResolutionSTFTLoss().to(real.device)(real, decoded)
+    distance = distance_for(real.shape[-1]).to(real.device)(real, decoded)
     spread = latents.float().transpose(0, 1).flatten(1).std(1)
     return (
         f"SI-SDR {ratio.item():.1f} dB, STFT distance {distance.item():.2f}, latent std per channel "

@@ -16,7 +16,7 @@ from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.discriminators import Discriminator
-from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss, SISDRLoss, Terms
+from stable_audio.pretransforms.losses import SISDRLoss, Terms, distance_for
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
@@ -268,7 +268,7 @@ class AutoencoderTraining(TrainingModule):
         """Two optimizers, or one without a discriminator; schedulers step with their own network."""
         trained: list[tuple[nn.Module, OptimizerChoice]] = [(self.model, self.optimizer_choice)]
         if self.discriminator is not None:
-            trained.append((self.discriminator, self.discriminator_choice))
+            trained.append((self.discriminator.requires_grad_(True), self.discriminator_choice))
         optimizers: list[Optimizer] = []
         self._schedulers: list[Any] = []
         for network, choice in trained:
@@ -341,5 +341,12 @@ class SISDR(nn.Module):
         return -self.loss(decoded, reals)
 
 
+class STFTDistance(nn.Module):
+    """Multi-resolution STFT distance with windows that fit the clips."""
+
+    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
+        return distance_for(reals.shape[-1]).to(reals.device)(reals, decoded)
+
+
 def _default_metrics() -> dict[str, nn.Module]:
-    return {"stft": MultiResolutionSTFTLoss(), "sisdr": SISDR()}
+    return {"stft": STFTDistance(), "sisdr": SISDR()}
