@@ -17,12 +17,13 @@ from stable_audio.config.parts import (
     build_autoencoder,
     build_backbone,
     build_conditioner,
+    build_diffusion_autoencoder,
     build_pretransform,
     build_uncond_backbone,
 )
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.shift import DistributionShift
-from stable_audio.model import DiffusionModel
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.types import Slot
 
@@ -121,10 +122,16 @@ def build_autoencoder_model(config: ModelConfig) -> Autoencoder:
     return build_autoencoder(config.model, sample_rate=config.sample_rate)
 
 
+def build_diffusion_autoencoder_model(config: ModelConfig) -> DiffusionAutoencoder:
+    """`diffusion_autoencoder`."""
+    return build_diffusion_autoencoder(config.model, sample_rate=config.sample_rate)
+
+
 BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "diffusion_cond": build_cond,
     "diffusion_cond_inpaint": build_cond,
     "diffusion_uncond": build_uncond,
     "autoencoder": build_autoencoder_model,
+    "diffusion_autoencoder": build_diffusion_autoencoder_model,
 }
 """`model_type` -> builder."""

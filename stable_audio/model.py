@@ -1,22 +1,27 @@
-"""DiffusionModel: a backbone and what it needs to be trained and to generate."""
+"""What is trained as a whole: DiffusionModel, a backbone and what it needs, and DiffusionAutoencoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.conditioning.wiring import SlotWiring
+from stable_audio.diffusion.objectives import Objective, VObjective
+from stable_audio.diffusion.sampling import sample
 from stable_audio.pretransforms.base import Pretransform
-from stable_audio.types import Conditioning, Metadata
+from stable_audio.types import Conditioning, Metadata, Slot
 
 if TYPE_CHECKING:
-    from stable_audio.diffusion.objectives import Objective
+    from stable_audio.diffusion.noise import Noise
     from stable_audio.diffusion.shift import DistributionShift
+    from stable_audio.pretransforms.bottlenecks.base import Bottleneck
+    from stable_audio.pretransforms.coder import Decoder, Encoder
 
 
 class DiffusionModel(nn.Module):
@@ -101,3 +106,114 @@ class DiffusionModel(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> audio (b c n); the identity without a pretransform."""
         return latents if self.pretransform is None else self.pretransform.decode(latents)
+
+
+class DiffusionAutoencoder(nn.Module):
+    """An autoencoder whose decoder is a diffusion model: latents tell the backbone what to denoise towards.
+
+    Latents, resized to the length of the audio by repetition, enter the backbone's input_concat slot.
+
+    Args:
+        backbone: predicts v; its input_concat slot takes the latents, or what `decoder` makes of them.
+        latent_dim, downsampling_ratio, io_channels: of the whole.
+        encoder, bottleneck, decoder: None passes on unchanged. pretransform: diffusion runs in its space.
+
+    Raises:
+        ValueError: parts that disagree, with the numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        latent_dim: int,
+        downsampling_ratio: int,
+        io_channels: int,
+        encoder: Encoder | None = None,
+        bottleneck: Bottleneck | None = None,
+        decoder: Decoder | None = None,
+        pretransform: Pretransform | None = None,
+        sample_rate: int | None = None,
+    ) -> None:
+        super().__init__()
+        # The name of the wrapper is part of the keys of existing checkpoints.
+        self.diffusion = nn.ModuleDict({"model": backbone})
+        self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
+        self.pretransform = pretransform
+        self.latent_dim, self.downsampling_ratio = latent_dim, downsampling_ratio
+        self.io_channels, self.sample_rate = io_channels, sample_rate
+        self.objective: Objective = VObjective()
+        self._check_agreement()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network called at every step."""
+        return self.diffusion["model"]  # type: ignore[return-value]
+
+    @property
+    def diffusion_ratio(self) -> int:
+        """Frames of the space of diffusion per latent frame."""
+        inner = self.pretransform.downsampling_ratio if self.pretransform is not None else 1
+        return self.downsampling_ratio // inner
+
+    def encode_with_info(
+        self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Audio (b io_channels n) -> latents (b latent_dim n // downsampling_ratio), loss terms by name."""
+        x = self.to_space(audio)
+        x = x if self.encoder is None else self.encoder(x)
+        return (x, {}) if self.bottleneck is None else self.bottleneck.encode(x, noise=noise)
+
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Audio (b io_channels n) -> latents (b latent_dim n // downsampling_ratio)."""
+        return self.encode_with_info(audio, noise=noise)[0]
+
+    def to_space(self, audio: Tensor) -> Tensor:
+        """Audio -> the space in which diffusion runs."""
+        return audio if self.pretransform is None else self.pretransform.encode(audio)
+
+    def condition(self, latents: Tensor) -> Conditioning:
+        """Latents (b latent_dim n) -> what the backbone is told, at its own length."""
+        length = latents.shape[-1] * self.diffusion_ratio
+        x = latents if self.bottleneck is None else self.bottleneck.decode(latents)
+        x = x if self.decoder is None else self.decoder(x)
+        return Conditioning(input_concat=x if x.shape[-1] == length else F.interpolate(x, size=length))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """x (b c n), t (b,) -> v (b c n)."""
+        return self.backbone(x, t, cond)
+
+    def decode(self, latents: Tensor, *, noise: Noise, steps: int = 100, sampler: str = "v-ddim") -> Tensor:
+        """Latents (b latent_dim n) -> audio (b io_channels n * downsampling_ratio).
+
+        Args:
+            noise: gives the starting point, then whatever the sampler draws.
+        """
+        cond = self.backbone.prepare(self.condition(latents))
+        length = latents.shape[-1] * self.diffusion_ratio
+        start = noise(latents.new_empty(latents.shape[0], self.backbone.io_channels, length))
+        x = sample(
+            lambda x, t: self.backbone(x, t, cond),
+            start,
+            objective=self.objective,
+            noise=noise,
+            sampler=sampler,
+            steps=steps,
+        )
+        return x if self.pretransform is None else self.pretransform.decode(x)
+
+    def _check_agreement(self) -> None:
+        inner = self.pretransform
+        ratio = inner.downsampling_ratio if inner is not None else 1
+        channels = inner.encoded_channels if inner is not None else self.io_channels
+        takes = self.backbone.slot_widths.get(Slot.INPUT_CONCAT, 0)
+        given = self.decoder.out_channels if self.decoder is not None else self.latent_dim
+        encoder = self.encoder.downsampling_ratio if self.encoder is not None else 1
+        wanted = {
+            "downsampling": (encoder * ratio, self.downsampling_ratio),
+            "backbone channels": (self.backbone.io_channels, channels),
+            "input_concat channels of the backbone": (takes if takes is not None else given, given),
+        }
+        problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
+        if problems:
+            raise ValueError(f"the parts of the diffusion autoencoder do not fit: {'; '.join(problems)}")

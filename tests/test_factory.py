@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stable_audio.config import ConfigError, load_config
+from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import RectifiedFlowObjective, VObjective
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
@@ -63,6 +64,23 @@ def test_an_autoencoder_runs() -> None:
     assert isinstance(model, Autoencoder)
     assert model.sample_rate == 16000
     assert model.encode(torch.zeros(1, 2, 64)).shape == (1, 4, 8)
+
+
+def test_a_diffusion_autoencoder_runs_and_refuses_parts_that_do_not_fit() -> None:
+    data = examples.diffusion_autoencoder()
+    model = create_model_from_config(data)
+    with torch.no_grad():
+        latents = model.encode(torch.zeros(1, 2, 64))
+        audio = model.decode(latents, noise=SeededNoise([0]), steps=2)
+        again = model.decode(latents, noise=SeededNoise([0]), steps=2)
+    assert latents.shape == (1, 4, 8)
+    assert audio.shape == (1, 2, 64)
+    assert torch.equal(audio, again)
+    data["model"]["diffusion"]["config"]["input_concat_dim"] = 3
+    data["model"]["downsampling_ratio"] = 16
+    wanted = "downsampling 8, expected 16; input_concat channels of the backbone 3, expected 4"
+    with pytest.raises(ConfigError, match=wanted):
+        create_model_from_config(data)
 
 
 @pytest.mark.parametrize("form", ["path", "string", "dict", "config"])

@@ -14,7 +14,7 @@ from stable_audio.config import ConfigError, ModelConfig, load_config, load_data
 from stable_audio.config.dataset import as_dict
 from stable_audio.data import DataError, ItemKey, Rejected, create_dataset
 from stable_audio.factory import create_model_from_config
-from stable_audio.model import DiffusionModel
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
 
 Report = dict[str, Any]
@@ -46,7 +46,7 @@ def report_on(
         if loaded is not None:
             report["errors"] += [f"{config}: {p}" for p in loaded.untrainable]
             model = create_model_from_config(loaded, device="meta")
-            kind = describe_autoencoder if isinstance(model, Autoencoder) else describe
+            kind = describe if isinstance(model, DiffusionModel) else describe_autoencoder
             report.update(kind(model, loaded, batch_size=batch_size))
             if data is not None:
                 given, latents = as_dict(data), loaded.training is not None and loaded.training.pre_encoded
@@ -84,10 +84,12 @@ def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> 
     }
 
 
-def describe_autoencoder(model: Autoencoder, config: ModelConfig, *, batch_size: int) -> Report:
+def describe_autoencoder(
+    model: Autoencoder | DiffusionAutoencoder, config: ModelConfig, *, batch_size: int
+) -> Report:
     """What an autoencoder on the meta device amounts to; its discriminator is not part of the file."""
-    names = ("encoder", "bottleneck", "decoder", "pretransform")
-    parts = {name: _count(getattr(model, name)) for name in names}
+    names = ("encoder", "bottleneck", "decoder", "pretransform", "diffusion")
+    parts = {name: _count(getattr(model, name)) for name in names if hasattr(model, name)}
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(parts.values())
     memory = {

@@ -10,7 +10,7 @@ from pydantic import Field
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Leaf, Section, joined_leaf, leaf_model
 from stable_audio.config.pretransform import Positive
-from stable_audio.config.training import OptimizerSection, RunKeys
+from stable_audio.config.training import DiffusionOptimizers, EmaSection, OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
     MultiResolutionMelLoss,
@@ -131,6 +131,25 @@ class AutoencoderDemoSection(Section):
 
     demo_every: Positive = Field(default=2000, description="steps between demos")
     max_demos: Positive = Field(default=8, description="clips of a demo")
+
+
+class DiffusionAutoencoderDemoSection(AutoencoderDemoSection):
+    """Original beside reconstruction, during training."""
+
+    demo_steps: Positive = Field(default=50, description="sampling steps")
+
+
+class DiffusionAutoencoderTraining(RunKeys):
+    """`training` of `diffusion_autoencoder`."""
+
+    learning_rate: float | None = Field(default=None, gt=0, description="of Adam")
+    optimizer_configs: DiffusionOptimizers | None = None
+    use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
+    ema: EmaSection = EmaSection()
+    use_reconstruction_loss: bool = Field(default=False, description="add an STFT loss of the denoised audio")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    pre_encoded: Literal[False] = False
+    demo: DiffusionAutoencoderDemoSection | None = None
 
 
 class AutoencoderTraining(RunKeys):

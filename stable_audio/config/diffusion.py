@@ -10,7 +10,13 @@ from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.conditioning import CONDITIONERS
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Leaf, Section, leaf_model
-from stable_audio.config.pretransform import Positive, Pretransform
+from stable_audio.config.pretransform import (
+    AnyDecoderPart,
+    BottleneckPart,
+    EncoderPart,
+    Positive,
+    Pretransform,
+)
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.types import Slot
@@ -89,6 +95,31 @@ class UncondSection(Component, DiffusionKeys):
     """`model` of `diffusion_uncond`: the backbone itself."""
 
     pretransform: Pretransform | None = None
+
+
+class DecoderSection(Component):
+    """The backbone of a diffusion autoencoder; the latents enter its input_concat slot."""
+
+
+if TYPE_CHECKING:
+    AnyDiffusionDecoder: TypeAlias = DecoderSection
+else:
+    AnyDiffusionDecoder = component(BACKBONES, base=DecoderSection, title="diffusion_decoder")
+
+
+class DiffusionAutoencoderModel(Section):
+    """`model` of `diffusion_autoencoder`."""
+
+    diffusion: AnyDiffusionDecoder
+    latent_dim: Positive = Field(description="channels of the latents")
+    downsampling_ratio: Positive = Field(description="audio samples per latent frame")
+    io_channels: Positive = Field(description="audio channels")
+    encoder: EncoderPart | None = None
+    bottleneck: BottleneckPart | None = None
+    decoder: AnyDecoderPart | None = Field(
+        default=None, description="applied to the latents before the backbone"
+    )
+    pretransform: Pretransform | None = Field(default=None, description="diffusion runs in its space")
 
 
 if TYPE_CHECKING:

@@ -12,12 +12,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import Conditioner
-from stable_audio.config.diffusion import AnyBackbone, AnyConditioner, UncondModel
+from stable_audio.config.diffusion import (
+    AnyBackbone,
+    AnyConditioner,
+    DiffusionAutoencoderModel,
+    UncondModel,
+)
 from stable_audio.config.findings import UNKNOWN, findings_of
 from stable_audio.config.parts import (
     build_autoencoder,
     build_backbone,
     build_conditioner,
+    build_diffusion_autoencoder,
     build_pretransform,
     build_uncond_backbone,
     on_meta,
@@ -25,6 +31,7 @@ from stable_audio.config.parts import (
 from stable_audio.config.pretransform import AutoencoderModel
 from stable_audio.config.pretransform import Pretransform as PretransformType
 from stable_audio.config.problems import Loc, Problem, json_path, value_at
+from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import Autoencoder, Pretransform
 
 
@@ -37,7 +44,7 @@ class Facts:
     """
 
     backbone: Backbone | None = None
-    autoencoder: Autoencoder | None = None
+    autoencoder: Autoencoder | DiffusionAutoencoder | None = None
     pretransform: Pretransform | None = None
     conditioners: dict[str, Conditioner] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -54,6 +61,10 @@ def gather(data: Mapping[str, Any]) -> Facts:
         return facts
     if data.get("model_type") == "autoencoder":
         facts.autoencoder = _try(facts, ("model",), model, AutoencoderModel, build_autoencoder)
+        return facts
+    if data.get("model_type") == "diffusion_autoencoder":
+        build = build_diffusion_autoencoder
+        facts.autoencoder = _try(facts, ("model",), model, DiffusionAutoencoderModel, build)
         return facts
     if data.get("model_type") == "diffusion_uncond":
         loc: Loc = ("model", "config")

@@ -11,8 +11,14 @@ from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import CONDITIONERS, Conditioner
 from stable_audio.config.component import Component
-from stable_audio.config.diffusion import ConditionerEntry, DiffusionSection, UncondSection
+from stable_audio.config.diffusion import (
+    ConditionerEntry,
+    DiffusionAutoencoderModel,
+    DiffusionSection,
+    UncondSection,
+)
 from stable_audio.config.pretransform import AutoencoderModel, Part, PretransformSection
+from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.base import Pretransform
@@ -58,6 +64,23 @@ def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None
         soft_clip=model.decoder.soft_clip,
         sample_rate=sample_rate,
         **given,
+    )
+
+
+def build_diffusion_autoencoder(
+    model: DiffusionAutoencoderModel, *, sample_rate: int | None = None
+) -> DiffusionAutoencoder:
+    """A diffusion autoencoder from its `model` section."""
+    return DiffusionAutoencoder(
+        backbone=model.diffusion.create(BACKBONES),
+        encoder=_part(model.encoder, ENCODERS) if model.encoder is not None else None,
+        bottleneck=_part(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
+        decoder=_part(model.decoder, DECODERS) if model.decoder is not None else None,
+        pretransform=build_pretransform(model.pretransform) if model.pretransform is not None else None,
+        latent_dim=model.latent_dim,
+        downsampling_ratio=model.downsampling_ratio,
+        io_channels=model.io_channels,
+        sample_rate=sample_rate,
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from stable_audio.config.autoencoder import AutoencoderTraining
-from stable_audio.config.diffusion import CondModel, UncondModel
+from stable_audio.config.autoencoder import AutoencoderTraining, DiffusionAutoencoderTraining
+from stable_audio.config.diffusion import CondModel, DiffusionAutoencoderModel, UncondModel
 from stable_audio.config.leaf import Section
 from stable_audio.config.pretransform import AutoencoderModel, Positive
 from stable_audio.config.problems import Problem
@@ -69,9 +69,18 @@ class AutoencoderConfig(ModelConfig):
     training: AutoencoderTraining | None = None
 
 
+class DiffusionAutoencoderConfig(ModelConfig):
+    """An autoencoder whose decoder is a diffusion model."""
+
+    model_type: Literal["diffusion_autoencoder"]
+    model: DiffusionAutoencoderModel
+    training: DiffusionAutoencoderTraining | None = None
+
+
 MODEL_TYPES: dict[str, type[ModelConfig]] = {
     "diffusion_cond": DiffusionCondConfig,
     "diffusion_cond_inpaint": DiffusionInpaintConfig,
     "diffusion_uncond": DiffusionUncondConfig,
     "autoencoder": AutoencoderConfig,
+    "diffusion_autoencoder": DiffusionAutoencoderConfig,
 }

@@ -98,6 +98,15 @@ def test_activations_agree_with_a_real_forward_pass() -> None:
     )
 
 
+@pytest.mark.parametrize("make", [examples.autoencoder, examples.diffusion_autoencoder])
+def test_autoencoders_are_described(make: Any, write: Any) -> None:
+    report = report_on(write(make()), dry=True)
+    model = create_model_from_config(make())
+    assert report["errors"] == []
+    assert report["parameters"]["total"] == sum(p.numel() for p in model.parameters())
+    assert report["shape"]["latents"] == [4, 128]
+
+
 def test_json_output_and_exit_status(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", write(examples.cond()), "--dry", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -148,6 +148,36 @@ def autoencoder() -> dict[str, Any]:
     }
 
 
+def diffusion_autoencoder() -> dict[str, Any]:
+    """A `diffusion_autoencoder` file."""
+    model = cond()["model"]["pretransform"]["config"]
+    return {
+        "model_type": "diffusion_autoencoder",
+        "sample_size": 1024,
+        "sample_rate": 16000,
+        "audio_channels": 2,
+        "model": {
+            "encoder": {"type": "oobleck", "config": {**model["encoder"]["config"], "latent_dim": 4}},
+            "bottleneck": {"type": "tanh"},
+            "diffusion": {
+                "type": "dit",
+                "config": {
+                    "io_channels": 2,
+                    "patch_size": 4,
+                    "embed_dim": 8,
+                    "depth": 1,
+                    "num_heads": 1,
+                    "input_concat_dim": 4,
+                },
+            },
+            "latent_dim": 4,
+            "downsampling_ratio": 8,
+            "io_channels": 2,
+        },
+        "training": {"learning_rate": 1e-4, "demo": {"demo_every": 100, "demo_steps": 4}},
+    }
+
+
 def inpaint() -> dict[str, Any]:
     """The `diffusion_cond_inpaint` variant of `cond`."""
     data = cond()

@@ -12,6 +12,14 @@ import pytest
 from stable_audio.config import ConfigError, load_config
 from tests.config import examples
 
+MAKERS = [
+    examples.cond,
+    examples.uncond,
+    examples.inpaint,
+    examples.autoencoder,
+    examples.diffusion_autoencoder,
+]
+
 
 def errors(data: Any, **options: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
@@ -19,7 +27,7 @@ def errors(data: Any, **options: Any) -> list[str]:
     return [str(p) for p in caught.value.problems]
 
 
-@pytest.mark.parametrize("make", [examples.cond, examples.uncond, examples.inpaint, examples.autoencoder])
+@pytest.mark.parametrize("make", MAKERS)
 def test_valid_files_come_back_unchanged(make: Any) -> None:
     data = make()
     config = load_config(data)

@@ -17,7 +17,8 @@ FILES = {
     "cond": examples.cond,
     "uncond": examples.uncond,
     "inpaint": examples.inpaint,
-    "ae": examples.autoencoder,
+    "autoencoder": examples.autoencoder,
+    "diffusion_autoencoder": examples.diffusion_autoencoder,
 }
 
 FREE = ("demo_cond", "default_keys", "timestep_sampler_options", "loss_configs")
