@@ -25,6 +25,10 @@ CASES = Path(os.environ.get("STABLE_AUDIO_GOLDEN", HERE / "cases"))
 MANIFESTS = HERE / "manifests"
 
 
+# (kind, output) whose inputs the case does not hold. The discrepancy itself is checked by the `bott` kind.
+NOT_REPRODUCIBLE = {("train_losses", "mmd")}
+
+
 @dataclass(frozen=True)
 class Case:
     """One golden case."""
@@ -98,6 +102,8 @@ def compare(case: Case, found: dict[str, Any]) -> list[str]:
     """One line for every expected output that is missing or differs."""
     problems = []
     for name, (value, atol) in case.expected().items():
+        if name not in found and (case.kind, name) in NOT_REPRODUCIBLE:
+            continue
         if name not in found:
             problems.append(f"{name}: not computed")
             continue
