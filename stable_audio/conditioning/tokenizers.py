@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -62,9 +63,17 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, *, name: str, max_length: int) -> None:
-        self._tokenizer: Any = load_tokenizer(name)
-        self.max_length = max_length
-        self.eos: int = self._tokenizer.eos_token_id
+        self.name, self.max_length = name, max_length
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # At first use: a model is built, for instance to be counted, without any download.
+        return load_tokenizer(self.name)
+
+    @property
+    def eos(self) -> int:
+        """Id of the end token."""
+        return self._tokenizer.eos_token_id
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """b prompts -> ids (b l), mask (b l)."""

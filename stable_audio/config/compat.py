@@ -72,7 +72,7 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "training.ot_coupling": Refuse("noise is not matched to the batch", _OFF),
     "training.log_every_n_steps": Ignore("every step is logged"),
     "training.metrics": Ignore("metrics are measured by commands, not during training"),
-    "training.clip_grad_norm": Refuse("clipping is given by --gradient-clip-val", _OFF),
+    "training.clip_grad_norm": Rename("gradient_clip_val"),
     "training.optimizer_configs.discriminator": Refuse("adversarial post-training is not built"),
     "training.trim_config": Refuse("it belongs to adversarial post-training", _OFF),
     "training.demo.display_audio_cond": Ignore("audio conditioning is not shown in demos"),

@@ -73,10 +73,5 @@ def _result(checked: Checked[Any], name: str) -> Any:
         listed = "; ".join(str(w) for w in checked.warnings)
         log.warning("%s: %s", name, listed)
     if checked.problems:
-        raise ConfigError(_without_echoes(checked.problems), name)
+        raise ConfigError(list(dict.fromkeys(checked.problems)), name)
     return checked.config
-
-
-def _without_echoes(problems: list[Problem]) -> list[Problem]:
-    """One problem per path and sentence, in the order of the file's structure."""
-    return list(dict.fromkeys(problems))

@@ -61,6 +61,9 @@ def test_training_that_is_not_built_is_refused_by_training_only(caplog: pytest.L
 
 
 def test_renamed_keys_take_effect(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    data = examples.cond()
+    data["training"]["clip_grad_norm"] = 0.5
+    assert load_config(data).training.gradient_clip_val == 0.5
     monkeypatch.setitem(compat.FOREIGN_KEYS, "training.lr", Rename("learning_rate"))
     data = examples.uncond()
     data["training"]["lr"] = data["training"].pop("learning_rate")
