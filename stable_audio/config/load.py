@@ -11,7 +11,7 @@ from stable_audio.config.context import Context
 from stable_audio.config.dataset import dataset_models
 from stable_audio.config.facts import gather
 from stable_audio.config.leaf import Leaf
-from stable_audio.config.problems import ConfigError, Problem
+from stable_audio.config.problems import ConfigError
 from stable_audio.config.reading import plain, read_json
 from stable_audio.config.rules import HINTS, RULES, check_rules
 from stable_audio.config.top import MODEL_TYPES, ModelConfig
