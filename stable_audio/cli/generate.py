@@ -87,6 +87,9 @@ def _output_arguments(group: Any) -> None:
     group.add_argument("--subtype", help="PCM_16, PCM_24, FLOAT, ... (16 bits)")
     group.add_argument("--batch-size", type=int, default=1, help="clips at once; does not change them (1)")
     group.add_argument("--chunked-decode", action="store_true", help="decode in pieces, in flat memory")
+    group.add_argument(
+        "--page", action="store_true", help="also write a page that plays them, with spectrograms"
+    )
     group.add_argument("--overwrite", action="store_true", help="render again what is finished")
 
 

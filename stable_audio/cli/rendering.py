@@ -18,6 +18,7 @@ from stable_audio.checkpoints import load_model, load_pretrained, load_pretransf
 from stable_audio.cli.generate import key_values
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.inference.gallery import write_render_page
 from stable_audio.inference.jobs import Job, complete, needed_ids, read_jobs, repeated, unused_keys
 from stable_audio.inference.recipe import InputFile, Recipe, read_recipe, sampling_from, sampling_values
 from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
@@ -67,7 +68,10 @@ def render_command(args: argparse.Namespace) -> int:
         chunked_decode=chunked,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
-    return _report(rendered, len(jobs))
+    done = _report(rendered, len(jobs))
+    if args.page:
+        write_render_page(Path(args.out), done, jobs, column=f"CFG {sampling.cfg_scale:g}")
+    return 0
 
 
 def _output(args: argparse.Namespace, model: DiffusionModel) -> Output:
@@ -255,9 +259,11 @@ def _warn(jobs: list[Job], model: DiffusionModel) -> None:
         _say(f"warning: {longest:g} s asked, but the model was trained on {trained:g} s: expect worse sound")
 
 
-def _report(rendered: Iterator[Rendered], total: int) -> int:
+def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:
     started, sound, skipped, clipped = time.perf_counter(), 0.0, 0, 0
+    done: list[Rendered] = []
     for number, item in enumerate(rendered, start=1):
+        done.append(item)
         print(_line(item, number, total), flush=True)
         skipped, clipped = skipped + item.skipped, clipped + item.clipped
         sound += 0.0 if item.skipped else item.seconds
@@ -266,7 +272,7 @@ def _report(rendered: Iterator[Rendered], total: int) -> int:
     if sound > 0:
         summary += f"; {sound:.1f} s of sound in {took:.1f} s, real-time factor {sound / took:.2f}"
     print(summary)
-    return 0
+    return done
 
 
 def _line(item: Rendered, number: int, total: int) -> str:

@@ -265,3 +265,17 @@ def test_keys_that_nothing_reads_are_told(base: list[str], capsys) -> None:
 def test_no_model(capsys) -> None:
     assert main(["generate", "--prompt", "bell"]) == 2
     assert "give --ckpt-path" in capsys.readouterr().err
+
+
+def test_a_page_plays_every_clip(base: list[str], tmp_path: Path) -> None:
+    arguments = [*base, "--prompt", "bell <low>", "--prompt", "drum", "--page"]
+    assert main(arguments) == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    for made in _made(tmp_path):
+        assert f'src="{made.name}"' in page
+    assert "bell &lt;low&gt;" in page
+    assert "://" not in page
+    assert (tmp_path / "out" / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+    # A second run renders nothing, but its page still holds everything.
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "index.html").read_text() == page

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import save_audio
+from stable_audio.audio.page import Clip, write_index, write_step_page
 from stable_audio.audio.plots import save_mel_grid
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.demo_page import Clip, write_index, write_step_page
 from stable_audio.training.demos import Demo, DemoRenderer
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating

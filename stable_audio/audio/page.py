@@ -33,30 +33,33 @@ class Clip:
 
 
 def write_step_page(folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None) -> None:
-    """`index.html` of one step: rows are prompts, columns CFG scales."""
-    columns = list(dict.fromkeys(c.column for c in clips))
-    rows = list(dict.fromkeys(c.row for c in clips))
-    cells = {(c.row, c.column, c.file): c for c in clips}
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *columns))
-    body = "".join(
-        f"<tr><th>{html.escape(row)}</th>"
-        + "".join(
-            "<td>"
-            + "".join(_player(c) for (r, k, _), c in cells.items() if (r, k) == (row, column))
-            + "</td>"
-            for column in columns
-        )
-        + "</tr>"
-        for row in rows
-    )
-    image = f'<img src="{html.escape(picture)}" alt="mel spectrograms">' if picture else ""
-    back = '<p><a href="../index.html">all steps</a></p>'
-    _write(
-        folder / "index.html", f"Demos at step {step}", f"{back}<table><tr>{head}</tr>{body}</table>{image}"
-    )
+    """`index.html` of one step of training, and what `write_index` needs to know of it."""
+    title, back = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
+    write_page(folder, title, clips, picture=picture, top=back)
     with atomic_write(folder / _SUMMARY) as temporary:
         summary = {"step": step, "clips": [asdict(c) for c in clips]}
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def write_page(
+    folder: Path, title: str, clips: Sequence[Clip], *, picture: str | None = None, top: str = ""
+) -> None:
+    """`index.html` that plays `clips`, files of `folder`.
+
+    Args:
+        picture: file of `folder` shown below. top: HTML shown above.
+    """
+    columns = list(dict.fromkeys(c.column for c in clips))
+    rows = list(dict.fromkeys(c.row for c in clips))
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *columns))
+    body = "".join(f"<tr><th>{html.escape(row)}</th>{_cells(clips, row, columns)}</tr>" for row in rows)
+    image = f'<img src="{html.escape(picture)}" alt="mel spectrograms">' if picture else ""
+    _write(folder / "index.html", title, f"{top}<table><tr>{head}</tr>{body}</table>{image}")
+
+
+def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
+    players = {c: "".join(_player(k) for k in clips if (k.row, k.column) == (row, c)) for c in columns}
+    return "".join(f"<td>{players[c]}</td>" for c in columns)
 
 
 def write_index(folder: Path) -> None:
