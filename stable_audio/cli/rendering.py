@@ -70,7 +70,7 @@ def render_command(args: argparse.Namespace) -> int:
     )
     done = _report(rendered, len(jobs))
     if args.page:
-        write_render_page(Path(args.out), done, jobs, column=f"CFG {sampling.cfg_scale:g}")
+        write_render_page(Path(args.out), [item.path for item in done])
     return 0
 
 

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.page import Clip, write_page
 from stable_audio.audio.plots import save_mel_grid
-from stable_audio.inference.jobs import Job
-from stable_audio.inference.render import Rendered
 
 logger = logging.getLogger(__name__)
 
 PICTURE = "spectrograms.png"
 
 
-def write_render_page(
-    folder: Path, rendered: Sequence[Rendered], jobs: Sequence[Job], *, column: str
-) -> None:
-    """Write `index.html` and `spectrograms.png` for the files of `folder`, those of earlier runs included.
+def write_render_page(folder: Path, files: Iterable[Path]) -> None:
+    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder`, in the order of their names.
 
-    Args:
-        rendered, jobs: the files and what they were asked to be, in the same order.
-        column: heading over the players, such as the CFG scale.
+    What the page says of a file comes from the JSON beside it, so files of earlier runs count as well.
     """
-    titles = [_title(job) for job in jobs]
-    sounds = [read_audio(item.path) for item in rendered]
-    clips = [
-        Clip(item.path.name, title, column, round(float(audio.abs().max()), 4), item.clipped)
-        for item, title, (audio, _) in zip(rendered, titles, sounds)
-    ]
-    pictured = [(title, audio) for title, (audio, _) in zip(titles, sounds)]
+    files = sorted(set(files))
+    clips = [_clip(path, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))) for path in files]
+    sounds = [read_audio(path) for path in files]
     picture: str | None = PICTURE
     try:
+        pictured = [(f"{c.row} ({c.column})", audio) for c, (audio, _) in zip(clips, sounds)]
         save_mel_grid(folder / PICTURE, pictured, sounds[0][1])
     except ImportError as error:
         logger.warning("no spectrograms: %s", error)
@@ -43,6 +35,9 @@ def write_render_page(
     write_page(folder, f"{len(clips)} clips", clips, picture=picture)
 
 
-def _title(job: Job) -> str:
-    told = job.conditioning
-    return str(told["prompt"]) if "prompt" in told else json.dumps(told, ensure_ascii=False, default=str)
+def _clip(path: Path, told: dict[str, Any]) -> Clip:
+    recipe, output = told["recipe"], told["output"]
+    conditioning = recipe["conditioning"]
+    row = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
+    column = f"CFG {recipe['sampling']['cfg_scale']:g}"
+    return Clip(path.name, str(row), column, round(output["peak"], 4), output["clipped"])
