@@ -18,7 +18,7 @@ PICTURE = "spectrograms.png"
 
 
 def write_render_page(folder: Path, files: Iterable[Path]) -> None:
-    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder`, in the order of their names.
+    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder`, in order of name.
 
     What the page says of a file comes from the JSON beside it, so files of earlier runs count as well.
     """
