@@ -13,6 +13,7 @@ from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss, Term
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.model import DiffusionModel
 from stable_audio.training.autoencoder.build import build_autoencoder_training
+from stable_audio.training.autoencoder.diffusion import build_diffusion_autoencoder_training
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
@@ -115,4 +116,5 @@ BUILDERS: dict[str, Callable[..., TrainingModule]] = {
     "diffusion_cond_inpaint": build_diffusion,
     "diffusion_uncond": build_diffusion,
     "autoencoder": build_autoencoder_training,
+    "diffusion_autoencoder": build_diffusion_autoencoder_training,
 }

@@ -120,11 +120,24 @@ def _build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | 
     return build_autoencoder_demos(config)
 
 
+def _build_diffusion_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
+
+    section = config.training.demo
+    if section is None:
+        return None
+    demos = DiffusionAutoencoderDemos(
+        sample_rate=config.sample_rate, count=section.max_demos, steps=section.demo_steps
+    )
+    return demos, section.demo_every
+
+
 BUILDERS: dict[str, Callable[[ModelConfig], tuple[DemoRenderer, int] | None]] = {
     "diffusion_cond": build_diffusion_demos,
     "diffusion_cond_inpaint": build_diffusion_demos,
     "diffusion_uncond": build_diffusion_demos,
     "autoencoder": _build_autoencoder_demos,
+    "diffusion_autoencoder": _build_diffusion_autoencoder_demos,
 }
 """Model type -> its demos."""
 
