@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.backbones.adp.conv import PaddedConv1d
+
 Method = Literal["torch", "torchao"]
 
 
@@ -157,6 +159,9 @@ class Int8Conv(Int8Matrix):
 
 
 def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if isinstance(layer, PaddedConv1d):
+        total = layer.kernel_size[0] - layer.stride[0]
+        return (total - total // 2,), (total // 2,)
     if not isinstance(layer.padding, str):
         return tuple(layer.padding), tuple(layer.padding)
     total = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size)]
@@ -184,5 +189,10 @@ def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
         backends.engine = before
 
 
-_REPLACEMENTS: dict[type, Any] = {nn.Linear: Int8Linear, nn.Conv1d: Int8Conv, nn.Conv2d: Int8Conv}
+_REPLACEMENTS: dict[type, Any] = {
+    nn.Linear: Int8Linear,
+    nn.Conv1d: Int8Conv,
+    nn.Conv2d: Int8Conv,
+    PaddedConv1d: Int8Conv,
+}
 METHODS = {"torch": _with_torch, "torchao": _with_torchao}

@@ -135,7 +135,7 @@ def test_plan_of_the_shipped_files(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_whole_bakeoff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One optimizer step of the smallest budget, judged and tabled."""
     report = tmp_path / "results.json"
-    arguments = ["--budget", "0.001", "--batch-size", "2", "--sampling-steps", "1", "--accelerator", "cpu"]
+    arguments = ["--budget", "0.0002", "--batch-size", "2", "--sampling-steps", "1", "--accelerator", "cpu"]
     paths = ["--save-dir", str(tmp_path / "runs"), "--json", str(report)]
     assert main(["bakeoff", str(CONFIGS / "adp_1d.json"), *arguments, *paths]) == 0
     (result,) = json.loads(report.read_text())
