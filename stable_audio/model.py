@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,6 +98,10 @@ class DiffusionModel(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b c n), t (b,) -> what the objective predicts (b c n)."""
         return self.backbone(x, t, cond)
+
+    def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
+        """As `forward` for each clip of lengths[i] frames alone; see Backbone.forward_packed."""
+        return self.backbone.forward_packed(x, t, cond, lengths)
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Audio (b c n) -> latents; the identity without a pretransform. `noise`: see Pretransform.encode."""

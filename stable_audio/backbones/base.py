@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from stable_audio.types import Conditioning, Slot
@@ -38,6 +40,25 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b c n) at times t (b,) in [0, 1] -> output (b c n)."""
         raise NotImplementedError
+
+    @property
+    def packing_obstacles(self) -> tuple[str, ...]:
+        """What keeps clips of different length from sharing a row; empty where `forward_packed` works."""
+        return (f"the backbone {type(self).__name__}",)
+
+    def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
+        """As `forward` for every clip x[i, :, :lengths[i]] alone, without computing the padding behind it.
+
+        Args:
+            lengths: frames of each clip, multiples of `length_multiple`.
+
+        Returns:
+            (b c n), zeros where there is padding.
+
+        Raises:
+            ValueError: `packing_obstacles` is not empty, or the lengths do not fit.
+        """
+        raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """The unconditional branch of `cond`; None when this backbone has nothing to leave out."""

@@ -5,6 +5,7 @@ Checkpoint keys and the order of operations are those of stable-audio-tools.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from stable_audio.nn.checks import check_choice, check_divides, check_positive
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions, NormType
+from stable_audio.nn.packed import check_lengths
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerOptions
 from stable_audio.types import Conditioning, Slot
 
@@ -235,6 +237,32 @@ class DiT(Backbone):
         """
         tokens, arguments = self._inputs(x, t, cond)
         out = unpatch(self.transformer(tokens, **arguments), self.patch_size)
+        return out + self.postprocess_conv(out)
+
+    @property
+    def packing_obstacles(self) -> tuple[str, ...]:
+        if not isinstance(self.transformer, ContinuousTransformer):
+            return ("transformer_type 'x-transformers'",)
+        return self.transformer.packing_obstacles
+
+    def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
+        """See Backbone. The tokens of all clips, with their prepended and memory tokens, become one row.
+
+        Raises:
+            ValueError: also when input_concat has another length than x, so that its padding is not known.
+        """
+        if self.packing_obstacles:
+            raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
+        check_lengths(lengths, clips=x.shape[0], padded=x.shape[-1], multiple=self.patch_size)
+        concat = cond.input_concat if Slot.INPUT_CONCAT in self.slots else None
+        if concat is not None and concat.shape[-1] != x.shape[-1]:
+            raise ValueError(
+                f"input_concat has {concat.shape[-1]} frames, but packed clips need it as long as x, "
+                f"{x.shape[-1]}: its frames could not be told from its padding"
+            )
+        tokens, arguments = self._inputs(x, t, cond)
+        counts = [n // self.patch_size for n in lengths]
+        out = unpatch(self.transformer.forward_packed(tokens, counts, **arguments), self.patch_size)
         return out + self.postprocess_conv(out)
 
     def hidden_states(

@@ -38,11 +38,27 @@ class Rejected(NamedTuple):
     reason: str
 
 
+class Packed(NamedTuple):
+    """What is known of a batch whose clips share rows.
+
+    lengths: frames of each clip. first, total: clips of the global batch before this rank's, and all of
+    them; the number of clips differs between ranks and batches.
+    """
+
+    lengths: Sequence[int]
+    first: int
+    total: int
+
+
 class Batch(NamedTuple):
-    """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item."""
+    """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item.
+
+    packed: given when the clips are to be trained on in shared rows; audio holds them padded all the same.
+    """
 
     audio: Tensor
     metadata: list[Metadata]
+    packed: Packed | None = None
 
 
 class ItemFacts(NamedTuple):
@@ -89,6 +105,7 @@ class ClipDataset(Dataset):
         epoch_batches: batches per epoch, then drawn with replacement; None: one pass is an epoch.
         weights: relative sampling weight per item, or None for one pass over all items per epoch.
         buckets: bucket number per item, or None; a batch holds items of one bucket only.
+        row_length, lengths: frames of a row that several clips share, and of each item; None: no sharing.
         problems: what the scan at construction already had to leave out.
     """
 
@@ -96,6 +113,8 @@ class ClipDataset(Dataset):
     epoch_batches: int | None = None
     weights: Sequence[float] | None = None
     buckets: Sequence[int] | None = None
+    row_length: int | None = None
+    lengths: Sequence[int] | None = None
     problems: Sequence[Rejected] = ()
 
     def __len__(self) -> int:

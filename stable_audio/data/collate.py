@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.data.base import Batch, Clip, Rejected
+from stable_audio.data.base import Batch, Clip, Packed, Rejected
 from stable_audio.types import Metadata
 
 
@@ -29,6 +29,15 @@ def collate(items: Sequence[Clip | Rejected]) -> Collated:
     length = max(audio.shape[-1] for audio, _ in clips)
     audio = torch.stack([F.pad(a, (0, length - a.shape[-1])) for a, _ in clips])
     return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected)
+
+
+def collate_packed(items: Sequence[Clip | Rejected]) -> Collated:
+    """As `collate`, with the length of each clip; the place in the global batch is left at 0 of 0."""
+    found = collate(items)
+    if found.batch is None:
+        return found
+    lengths = [item[0].shape[-1] for item in items if not isinstance(item, Rejected)]
+    return Collated(found.batch._replace(packed=Packed(lengths, 0, 0)), found.rejected)
 
 
 def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:

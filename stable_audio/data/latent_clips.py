@@ -20,13 +20,17 @@ from stable_audio.types import Metadata
 
 @dataclass(frozen=True)
 class LatentClips:
-    """How clips of latents are cut; see PreEncodedDataset for the fields. ratio: audio samples per frame."""
+    """How clips of latents are cut; see PreEncodedDataset for the fields.
+
+    ratio: audio samples per frame. longest: clips keep what they have of sound, up to so many frames.
+    """
 
     sample_rate: int
     ratio: int
     crop_length: int | None
     random_crop: bool
     bucket_lengths: Sequence[int] | None = None
+    longest: int | None = None
 
     def bucket(self, valid: int) -> int:
         """The smallest bucket that holds `valid` frames, or the largest there is."""
@@ -64,6 +68,8 @@ class LatentClips:
     def _length(self, stored: int, valid: int) -> int:
         if self.bucket_lengths:
             return self.bucket_lengths[self.bucket(valid)]
+        if self.longest is not None:
+            return min(valid, self.longest)
         return stored if self.crop_length is None else self.crop_length
 
     def _start(self, valid: int, length: int, generator: torch.Generator) -> int:

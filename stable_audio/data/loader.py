@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from stable_audio.data.base import Batch, ClipDataset, DataError, ItemKey
-from stable_audio.data.collate import collate
+from stable_audio.data.collate import collate, collate_packed
 from stable_audio.data.report import DataReport
-from stable_audio.data.sampler import ResumableSampler
+from stable_audio.data.sampler import ResumableSampler, Share
 
 _REMEMBERED_STATES = 1024
 
@@ -67,32 +67,37 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.repeat:
             self.sampler.epoch = self.sampler.batch = 0
-        states: deque[dict[str, int]] = deque()
+        planned: deque[_Planned] = deque()
         empty_in_a_row = 0
-        for batch, rejected in self._workers(states):
-            self.sampler.load_state_dict(states.popleft())
+        for batch, rejected in self._workers(planned):
+            after, share = planned.popleft()
+            self.sampler.load_state_dict(after)
             self.report.add(len(batch.metadata) if batch is not None else 0, rejected)
             if batch is not None:
                 empty_in_a_row = 0
                 self.handed_out += 1
                 self._remember(self.sampler.state_dict())
-                yield batch
+                yield _placed(batch, share)
                 continue
             empty_in_a_row += 1
             if empty_in_a_row >= self.batches_per_epoch:
                 raise DataError(f"not one usable item in the dataset: {self.report.summary()}")
 
-    def _workers(self, states: deque[dict[str, int]]) -> DataLoader:
-        def planned() -> Iterator[list[ItemKey]]:
+    def _workers(self, planned: deque[_Planned]) -> DataLoader:
+        packed = self.sampler.row_length is not None
+
+        def plan() -> Iterator[list[ItemKey]]:
+            at = self.sampler.state_dict()
             for keys, after in self.sampler.walk(endless=self.endless):
-                states.append(after)
+                planned.append((after, self.sampler.share(at["epoch"], at["batch"]) if packed else None))
+                at = after
                 yield keys
 
-        # The generator runs in this process, ahead of the workers; `states` keeps what it planned.
+        # The generator runs in this process, ahead of the workers; `planned` keeps what it planned.
         return DataLoader(
             self.dataset,
-            batch_sampler=planned(),  # type: ignore[arg-type]
-            collate_fn=collate,
+            batch_sampler=plan(),  # type: ignore[arg-type]
+            collate_fn=collate_packed if packed else collate,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # otherwise every pass draws from the global one
@@ -122,6 +127,16 @@ class ResumableLoader:
         self._remember(self.sampler.state_dict())
 
 
+_Planned = tuple[dict[str, int], "Share | None"]
+"""State after a batch, and with rows this rank's share of it."""
+
+
+def _placed(batch: Batch, share: Share | None) -> Batch:
+    if batch.packed is None or share is None:
+        return batch
+    return batch._replace(packed=batch.packed._replace(first=share.first, total=share.total))
+
+
 def make_loader(
     dataset: ClipDataset,
     *,
@@ -136,7 +151,7 @@ def make_loader(
     endless: bool = True,
     repeat: bool = False,
 ) -> ResumableLoader:
-    """A loader for this rank; weights and buckets are taken from the dataset. See ResumableLoader."""
+    """A loader for this rank; weights, buckets and rows are taken from the dataset. See ResumableLoader."""
     sampler = ResumableSampler(
         len(dataset),
         batch_size=batch_size,
@@ -148,6 +163,8 @@ def make_loader(
         weights=dataset.weights if shuffle else None,
         buckets=dataset.buckets,
         epoch_batches=dataset.epoch_batches if shuffle else None,
+        lengths=dataset.lengths,
+        row_length=dataset.row_length,
     )
     return ResumableLoader(
         dataset, sampler, num_workers=num_workers, pin_memory=pin_memory, endless=endless, repeat=repeat

@@ -46,6 +46,9 @@ class PreEncodedDataset(ClipDataset):
         bucket_lengths: frames. A clip goes to the smallest bucket that holds it and is padded to its
             length; longer ones are cropped to the largest. A batch holds one bucket. Excludes
             latent_crop_length.
+        pack_length: frames of a row that several clips share, without padding; the batch size counts rows.
+            Longer clips are cropped to it. Needs a backbone with `forward_packed`. Excludes
+            latent_crop_length and bucket_lengths.
 
     Raises:
         DataError: nothing to read, or latents of another autoencoder than the model's.
@@ -66,15 +69,18 @@ class PreEncodedDataset(ClipDataset):
         latent_extension: str = "npy",
         drop_last: bool = True,
         bucket_lengths: list[int] | None = None,
+        pack_length: int | None = None,
     ) -> None:
-        _check(datasets, latent_crop_length, bucket_lengths)
+        _check(datasets, latent_crop_length, bucket_lengths, pack_length)
         self.clips = LatentClips(
             sample_rate=sample_rate,
             ratio=downsampling_ratio,
             crop_length=latent_crop_length,
             random_crop=random_crop and augment,
             bucket_lengths=sorted(bucket_lengths) if bucket_lengths else None,
+            longest=pack_length,
         )
+        self.row_length = pack_length
         self.shortest, self.longest = min_length_sec or 0.0, max_length_sec or math.inf
         self.drop_last = drop_last
         self.entries = datasets
@@ -96,7 +102,7 @@ class PreEncodedDataset(ClipDataset):
                 CustomMetadata(entry.custom_metadata_module) if entry.custom_metadata_module else None
             )
             self.items += [(number, i) for i in range(len(source))]
-        if min_length_sec is not None or max_length_sec is not None or bucket_lengths:
+        if min_length_sec is not None or max_length_sec is not None or bucket_lengths or pack_length:
             self._select()
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number, _ in self.items]
@@ -120,8 +126,8 @@ class PreEncodedDataset(ClipDataset):
                 raise DataError(f"{path}: latents have {name} {manifest[name]}, the model has {value}")
 
     def _select(self) -> None:
-        """Apply the length filters and sort into buckets; this reads the metadata of every clip."""
-        kept, buckets = [], []
+        """Apply the length filters and note buckets and lengths; this reads the metadata of every clip."""
+        kept, buckets, lengths = [], [], []
         for number, index in self.items:
             try:
                 _, valid, metadata = self.sources[number].describe(index)
@@ -132,12 +138,14 @@ class PreEncodedDataset(ClipDataset):
             if self.shortest <= seconds <= self.longest:
                 kept.append((number, index))
                 buckets.append(self.clips.bucket(valid))
+                lengths.append(valid)
         if not kept:
             raise DataError(
                 f"no clip of {len(self.items)} lasts between {self.shortest} and {self.longest} seconds"
             )
         self.items = kept
         self.buckets = buckets if self.clips.bucket_lengths else None
+        self.lengths = lengths if self.row_length else None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -150,7 +158,10 @@ class PreEncodedDataset(ClipDataset):
 
 
 def _check(
-    entries: Sequence[PreEncodedEntry], crop_length: int | None, bucket_lengths: Sequence[int] | None
+    entries: Sequence[PreEncodedEntry],
+    crop_length: int | None,
+    bucket_lengths: Sequence[int] | None,
+    pack_length: int | None,
 ) -> None:
     check_ids([entry.id for entry in entries])
     if crop_length is not None and crop_length < 1:
@@ -160,4 +171,9 @@ def _check(
     ):
         raise DataError(
             f"$.bucket_lengths: positive lengths, without latent_crop_length; found {list(bucket_lengths)}"
+        )
+    if pack_length is not None and (pack_length < 1 or crop_length is not None or bucket_lengths is not None):
+        raise DataError(
+            "$.pack_length: at least 1 frame, without latent_crop_length and bucket_lengths; "
+            f"found {pack_length}"
         )

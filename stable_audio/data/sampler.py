@@ -1,19 +1,37 @@
 """Which items make up which batch: a pure function of (seed, epoch, batch), so that it can be resumed.
 
 The order is made of global batches (batch_size x world_size items). Rank r takes the r-th part of each,
-so two processes with batches of 2 see together what one process with batches of 4 sees.
+so two processes with batches of 2 see together what one process with batches of 4 sees. Where several
+clips share a row, batches are made of rows instead of items.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stable_audio.data.base import DataError, ItemKey
+from stable_audio.data.packing import joined, pack_rows
 from stable_audio.data.seeding import derive_seed
+
+
+class Share(NamedTuple):
+    """The part of a global batch that a rank has: `first` items before it, `total` items in all."""
+
+    first: int
+    total: int
+
+
+class _Plan(NamedTuple):
+    """One epoch: the items in order; where each unit (an item or a row) starts; where each batch starts,
+    in units. Both have one more entry, the end."""
+
+    order: np.ndarray
+    units: np.ndarray
+    batches: np.ndarray
 
 
 class ResumableSampler:
@@ -28,8 +46,9 @@ class ResumableSampler:
         buckets: bucket per item; a global batch holds items of one bucket only.
         drop_last: leave out batches that are not full. Otherwise ranks share a short batch evenly, and
             where it does not divide, items repeat so that no rank is without work.
-
         epoch_batches: batches per epoch; items are then drawn with replacement.
+        lengths, row_length: frames of each item and of a row. Items share rows then, and batch_size counts
+            rows. Excludes buckets and epoch_batches.
 
     Raises:
         DataError: no items, or not one full batch.
@@ -48,7 +67,11 @@ class ResumableSampler:
         buckets: Sequence[int] | None = None,
         drop_last: bool = True,
         epoch_batches: int | None = None,
+        lengths: Sequence[int] | None = None,
+        row_length: int | None = None,
     ) -> None:
+        if row_length is not None and (lengths is None or buckets is not None or epoch_batches is not None):
+            raise ValueError("row_length needs lengths, and excludes buckets and epoch_batches")
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
                 f"batch_size must be at least 1 and rank below world_size; "
@@ -60,7 +83,9 @@ class ResumableSampler:
         self._draws = None if epoch_batches is None else epoch_batches * batch_size * world_size
         self._probabilities = None if weights is None else _probabilities(weights, num_items)
         self._buckets = None if buckets is None else np.asarray(buckets)
-        self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._lengths = None if lengths is None else np.asarray(lengths)
+        self.row_length = row_length
+        self._cached: dict[int, _Plan] = {}
         self.epoch = 0
         self.batch = 0
         self.batches_per_epoch()
@@ -70,11 +95,12 @@ class ResumableSampler:
         return self.batch_size * self.world_size
 
     def batches_per_epoch(self, epoch: int | None = None) -> int:
-        """Batches in `epoch` (default: the current one); it varies only with weights and buckets."""
-        count = len(self._plan(self.epoch if epoch is None else epoch)[1]) - 1
+        """Batches in `epoch` (default: the current one); it varies only with weights, buckets and rows."""
+        count = len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
         if count == 0:
+            rows = f", in rows of {self.row_length} frames," if self.row_length else ""
             raise DataError(
-                f"{self.num_items} items do not fill one batch of {self.global_batch_size} "
+                f"{self.num_items} items{rows} do not fill one batch of {self.global_batch_size} "
                 f"({self.batch_size} x {self.world_size} processes): lower the batch size or set "
                 f"drop_last to false"
             )
@@ -82,11 +108,21 @@ class ResumableSampler:
 
     def keys(self, epoch: int, batch: int) -> list[ItemKey]:
         """This rank's items of one global batch."""
-        order, starts = self._plan(epoch)
-        begin, size = int(starts[batch]), int(starts[batch + 1] - starts[batch])
+        order, places = self._plan(epoch).order, self._places(epoch, batch, self.rank)
+        return [ItemKey(int(order[p]), derive_seed(self.seed, epoch, p)) for p in places]
+
+    def share(self, epoch: int, batch: int) -> Share:
+        """Where this rank's items lie in one global batch; with rows, their number differs between ranks."""
+        counts = [len(self._places(epoch, batch, rank)) for rank in range(self.world_size)]
+        return Share(sum(counts[: self.rank]), sum(counts))
+
+    def _places(self, epoch: int, batch: int, rank: int) -> list[int]:
+        """Places in the epoch's order of a rank's items."""
+        _, units, batches = self._plan(epoch)
+        begin, size = int(batches[batch]), int(batches[batch + 1] - batches[batch])
         share = -(-size // self.world_size)
-        positions = [begin + i % size for i in range(self.rank * share, (self.rank + 1) * share)]
-        return [ItemKey(int(order[p]), derive_seed(self.seed, epoch, p)) for p in positions]
+        mine = [begin + i % size for i in range(rank * share, (rank + 1) * share)]
+        return [p for unit in mine for p in range(int(units[unit]), int(units[unit + 1]))]
 
     def walk(self, *, endless: bool = False) -> Iterator[tuple[list[ItemKey], dict[str, int]]]:
         """(keys, state after that batch) from the current state to the end of the epoch, or forever."""
@@ -119,20 +155,24 @@ class ResumableSampler:
     def _state(self, epoch: int, batch: int) -> dict[str, int]:
         return {"epoch": epoch, "batch": batch, "global_batch_size": self.global_batch_size}
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Item order of an epoch and where its global batches start (one more entry: the end)."""
-        if self._cached is None or self._cached[0] != epoch:
-            self._cached = (epoch, *self._make_plan(epoch))
-        return self._cached[1], self._cached[2]
+    def _plan(self, epoch: int) -> _Plan:
+        # Two epochs are kept: workers read ahead into the next one.
+        if epoch not in self._cached:
+            newest = {e: plan for e, plan in self._cached.items() if abs(e - epoch) == 1}
+            self._cached = {**newest, epoch: self._make_plan(epoch)}
+        return self._cached[epoch]
 
-    def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _make_plan(self, epoch: int) -> _Plan:
         if self.num_items == 0:
             raise DataError("the dataset is empty")
         random = np.random.Generator(np.random.PCG64(derive_seed("order", self.seed, epoch)))
         order = self._order(random)
-        if self._buckets is None:
-            return order, self._starts(len(order))
-        return self._bucketed(order, random)
+        if self.row_length is not None:
+            return self._packed(order, random)
+        batches = self._starts(len(order))
+        if self._buckets is not None:
+            order, batches = self._bucketed(order, random)
+        return _Plan(order, np.arange(len(order) + 1), batches)
 
     def _order(self, random: np.random.Generator) -> np.ndarray:
         if self._probabilities is not None:
@@ -148,6 +188,16 @@ class ResumableSampler:
         starts = np.arange(0, length - length % size + 1, size)
         complete = self.drop_last or length % size == 0
         return starts if complete else np.append(starts, length)
+
+    def _packed(self, order: np.ndarray, random: np.random.Generator) -> _Plan:
+        """Fill rows in the running order, then shuffle them: those that fill up early hold long clips."""
+        assert self._lengths is not None
+        assert self.row_length is not None
+        rows = pack_rows(self._lengths[order].tolist(), self.row_length)
+        if self.shuffle:
+            rows = [rows[i] for i in random.permutation(len(rows))]
+        places, units = joined(rows)
+        return _Plan(order[places], units, self._starts(len(rows)))
 
     def _bucketed(self, order: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Regroup the order by bucket, cut each bucket into batches, shuffle the batches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.norms import DynamicTanh, L2Norm
+from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryTables, apply_rotary
 from stable_audio.nn.windowed import banded_mask, windowed_attention
 
@@ -201,11 +203,13 @@ class Attention(nn.Module):
         kv: KeyValues | None = None,
         context_mask: Tensor | None = None,
         rotary: RotaryTables | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`.
 
         context_mask (b m) bool: tokens of the context that are seen; all without it, and for items in
-        which it has no True.
+        which it has no True. packing: x is one row (1 l d) of several clips; each attends to its own tokens
+        or to its own item of the context.
         """
         if kv is None and context is not None:
             kv = self.project_context(context)
@@ -217,11 +221,21 @@ class Attention(nn.Module):
             queries = self._normed(self.q_norm, (q, *second[:1]), rotary)
             keys = self._normed(self.k_norm, (k, *second[1:]), rotary)
         outs = [
-            self.attend(q, k, values, causal=self.causal, window=self.window, mask=context_mask)
+            self._attend(q, k, values, context_mask, packing, cross=kv is not None)
             for q, k in zip(queries, keys)
         ]
         out = outs[0] - outs[1] if self.differential else outs[0]
-        return self._scale_features(self.to_out(out.flatten(2)))
+        return self._scale_features(self.to_out(out.flatten(2)), packing)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, packing: Packing | None, *, cross: bool
+    ) -> Tensor:
+        kernel = partial(self.attend, causal=self.causal, window=self.window)
+        if packing is None:
+            return kernel(q, k, v, mask=mask)
+        if cross:
+            return packing.cross_attend(kernel, q, k, v, mask)
+        return packing.attend(partial(kernel, mask=None), q, k, v)
 
     def project_context(self, context: Tensor) -> KeyValues:
         """Keys and values of a cross-attention context (b m d): what does not depend on x."""
@@ -240,10 +254,10 @@ class Attention(nn.Module):
         normed = tuple(norm(x).to(x.dtype) for x in parts)
         return normed if rotary is None else tuple(apply_rotary(x, rotary) for x in normed)
 
-    def _scale_features(self, out: Tensor) -> Tensor:
+    def _scale_features(self, out: Tensor, packing: Packing | None) -> Tensor:
         if not self.feat_scale:
             return out
-        mean = out.mean(dim=1, keepdim=True)
+        mean = out.mean(dim=1, keepdim=True) if packing is None else packing.mean(out)
         return out + self.lambda_dc * mean + self.lambda_hf * (out - mean)
 
 

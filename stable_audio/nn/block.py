@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stable_audio.nn.attention import Attention, AttentionOptions, KeyValues
 from stable_audio.nn.feedforward import ConformerConv, FeedForward, FeedForwardOptions
 from stable_audio.nn.norms import LayerNorm, NormOptions, NormType, build_norm
+from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
 
 
@@ -123,6 +124,7 @@ class TransformerBlock(nn.Module):
         context_mask: Tensor | None = None,
         rotary: RotaryTables | None = None,
         modulation: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """(b n d) -> (b n d).
 
@@ -131,29 +133,36 @@ class TransformerBlock(nn.Module):
             context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
             rotary: tables of a shared rotary embedding; without them the block's own is used, if any.
             modulation: (b 6 d), for a modulated block.
+            packing: x is one row of several clips, and b counts the clips in the other tensors.
         """
         if rotary is None and self.rope is not None:
-            rotary = self.rope(x.shape[1])
-        attn, ff = self._modulation(modulation)
-        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary)
+            rotary = rotary_tables(self.rope, x.shape[1], packing)
+        attn, ff = self._modulation(modulation, packing)
+        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary, packing=packing)
         x = x + _gate(self.self_attn_scale(branch), attn)
         if self.cross_attn is not None and (context is not None or kv is not None):
             normed = self.cross_attend_norm(x)
-            branch = self.cross_attn(normed, context=context, kv=kv, context_mask=context_mask)
+            branch = self.cross_attn(
+                normed, context=context, kv=kv, context_mask=context_mask, packing=packing
+            )
             x = x + self.cross_attn_scale(branch)
         if self.conformer is not None:
             x = x + self.conformer_scale(self.conformer(x))
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
 
-    def _modulation(self, modulation: Tensor | None) -> tuple[_Modulation | None, _Modulation | None]:
+    def _modulation(
+        self, modulation: Tensor | None, packing: Packing | None
+    ) -> tuple[_Modulation | None, _Modulation | None]:
         if self.to_scale_shift_gate is None or modulation is None:
             return None, None
         chunks = (self.to_scale_shift_gate + modulation).unsqueeze(1).chunk(6, dim=-1)
+        if packing is not None:
+            chunks = tuple(packing.per_token(c) for c in chunks)
         return chunks[:3], chunks[3:]
 
 
 _Modulation = tuple[Tensor, ...]
-"""scale, shift, gate; each (b 1 d)."""
+"""scale, shift, gate; each (b 1 d), or (1 l d) in a packed row."""
 
 
 def _modulate(x: Tensor, modulation: _Modulation | None) -> Tensor:
@@ -162,6 +171,11 @@ def _modulate(x: Tensor, modulation: _Modulation | None) -> Tensor:
 
 def _gate(branch: Tensor, modulation: _Modulation | None) -> Tensor:
     return branch if modulation is None else branch * torch.sigmoid(1 - modulation[2])
+
+
+def rotary_tables(rope: RotaryEmbedding, length: int, packing: Packing | None) -> RotaryTables:
+    """Tables for `length` tokens; in a packed row the positions start anew in every clip."""
+    return rope(length) if packing is None else rope(max(packing.lengths)).at(packing.position)
 
 
 def _layer_scale(dim: int, options: TransformerOptions) -> nn.Module:

@@ -15,6 +15,10 @@ class RotaryTables(NamedTuple):
     cos: Tensor
     sin: Tensor
 
+    def at(self, positions: Tensor) -> RotaryTables:
+        """The rows of these positions."""
+        return RotaryTables(self.cos[positions], self.sin[positions])
+
 
 class RotaryEmbedding(nn.Module):
     """Angles of position p and channel pair i: p * base^(-2i / rot_dim).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.attention import KeyValues
-from stable_audio.nn.block import TransformerBlock, TransformerOptions
+from stable_audio.nn.block import TransformerBlock, TransformerOptions, rotary_tables
 from stable_audio.nn.checks import check_divides, check_positive
 from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
+from stable_audio.nn.packed import PackedRow
 from stable_audio.nn.rotary import RotaryEmbedding, rotary_dim
 
 __all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerOptions"]
@@ -47,6 +49,7 @@ class ContinuousTransformer(nn.Module):
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.project_out = nn.Linear(dim, dim_out, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(rotary_dim(dim_heads)) if options.rotary_pos_emb else None
+        self.packing_obstacles = _packing_obstacles(options)
         self.num_memory_tokens = options.num_memory_tokens
         if options.num_memory_tokens > 0:
             self.memory_tokens = nn.Parameter(torch.randn(options.num_memory_tokens, dim))
@@ -99,6 +102,49 @@ class ContinuousTransformer(nn.Module):
         )
         return self.project_out(hidden[-1][:, -x.shape[1] :])
 
+    def forward_packed(
+        self,
+        x: Tensor,
+        lengths: Sequence[int],
+        *,
+        context: Tensor | None = None,
+        kvs: tuple[KeyValues | None, ...] | None = None,
+        context_mask: Tensor | None = None,
+        prepend: Tensor | None = None,
+        global_: Tensor | None = None,
+    ) -> Tensor:
+        """x (b n dim_in), of which the first lengths[i] tokens of item i are real -> (b n dim_out).
+
+        The real tokens of all items go through the layers as one row, each item as `forward` would treat it
+        alone without padding. Padding takes no part, and comes out as zeros. The other arguments are those
+        of `forward`, with one item per clip.
+
+        Raises:
+            ValueError: the transformer has options that look across the borders of clips.
+        """
+        if self.packing_obstacles:
+            raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
+        row = PackedRow.of(
+            lengths,
+            padded=x.shape[1],
+            memory=self.num_memory_tokens,
+            prepended=0 if prepend is None else prepend.shape[1],
+            device=x.device,
+        )
+        tokens = self._embed_packed(x, prepend, row)
+        settings = {
+            "context": context,
+            "context_mask": context_mask,
+            "modulation": self.global_cond_embedder(global_)
+            if hasattr(self, "global_cond_embedder")
+            else None,
+            "packing": row.packing,
+        }
+        states = self._run_all(tokens, settings, kvs=kvs, stop=len(self.layers), keep=False)
+        out = self.project_out(states[-1][0].index_select(0, row.out))
+        padded = out.new_zeros(x.shape[0] * x.shape[1], out.shape[-1])
+        return padded.index_copy(0, row.real, out).unflatten(0, x.shape[:2])
+
     def hidden_states(
         self,
         x: Tensor,
@@ -112,19 +158,30 @@ class ContinuousTransformer(nn.Module):
         keep: bool = True,
     ) -> list[Tensor]:
         """Outputs (b memory + l + n, dim) of the layers 0 .. exit_layer, or of the last one if not `keep`."""
-        tokens = self._embed(x, prepend)
-        rotary = self.rotary_pos_emb(tokens.shape[1]) if self.rotary_pos_emb is not None else None
         modulation = self.global_cond_embedder(global_) if hasattr(self, "global_cond_embedder") else None
         settings = {
             "context": context,
             "context_mask": context_mask,
-            "rotary": rotary,
             "modulation": modulation,
         }
-        states: list[Tensor] = []
         stop = len(self.layers) if exit_layer is None else exit_layer + 1
+        return self._run_all(self._embed(x, prepend), settings, kvs=kvs, stop=stop, keep=keep)
+
+    def _run_all(
+        self,
+        tokens: Tensor,
+        settings: dict[str, Any],
+        *,
+        kvs: tuple[KeyValues | None, ...] | None,
+        stop: int,
+        keep: bool,
+    ) -> list[Tensor]:
+        rope, packing = self.rotary_pos_emb, settings.get("packing")
+        rotary = rotary_tables(rope, tokens.shape[1], packing) if rope is not None else None
+        states: list[Tensor] = []
         for i, layer in enumerate(self.layers[:stop]):
-            tokens = self._run(layer, tokens, {**settings, "kv": kvs[i] if kvs is not None else None})
+            kv = kvs[i] if kvs is not None else None
+            tokens = self._run(layer, tokens, {**settings, "rotary": rotary, "kv": kv})
             states = [*states, tokens] if keep else [tokens]
         return states
 
@@ -136,10 +193,29 @@ class ContinuousTransformer(nn.Module):
             tokens = torch.cat([*(b.to(tokens.dtype) for b in before), tokens], dim=1)
         return tokens if self.pos_emb is None else tokens + self.pos_emb(tokens)
 
+    def _embed_packed(self, x: Tensor, prepend: Tensor | None, row: PackedRow) -> Tensor:
+        tokens = self.project_in(x.flatten(0, 1).index_select(0, row.real))
+        sources = [self.memory_tokens.to(tokens.dtype)] if self.num_memory_tokens else []
+        sources += [prepend.to(tokens.dtype).flatten(0, 1)] if prepend is not None else []
+        tokens = torch.cat([*sources, tokens]).index_select(0, row.order).unsqueeze(0)
+        if self.pos_emb is None:
+            return tokens
+        longest = tokens.new_empty(1, max(row.packing.lengths), 0)
+        return tokens + self.pos_emb(longest).index_select(0, row.packing.position)
+
     def _run(self, layer: nn.Module, tokens: Tensor, settings: dict[str, Any]) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, tokens, use_reentrant=False, **settings)
         return layer(tokens, **settings)
+
+
+def _packing_obstacles(options: TransformerOptions) -> tuple[str, ...]:
+    """The options that would mix clips which share a row: convolutions over tokens."""
+    return tuple(
+        name
+        for name, chosen in (("conformer", options.conformer), ("ff_kwargs.use_conv", options.ff.use_conv))
+        if chosen
+    )
 
 
 def _position_embedding(dim: int, options: TransformerOptions) -> nn.Module | None:

@@ -1,0 +1,107 @@
+"""Several clips in one row of tokens: who belongs to which clip, and attention that stays within clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of b clips lie in one row (1 l d), one clip after another.
+
+    Attributes:
+        lengths: tokens of each clip; they sum to l.
+        clip: (l,) number of the clip of each token. position: (l,) its place within that clip.
+    """
+
+    lengths: tuple[int, ...]
+    clip: Tensor
+    position: Tensor
+
+    @staticmethod
+    def of(lengths: Sequence[int], device: torch.device) -> Packing:
+        """The packing of clips of these lengths."""
+        counts = torch.tensor(lengths)
+        clip = torch.repeat_interleave(torch.arange(len(lengths)), counts)
+        starts = counts.cumsum(0) - counts
+        position = torch.arange(len(clip)) - starts[clip]
+        return Packing(tuple(lengths), clip.to(device), position.to(device))
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """One vector per clip (b 1 d) -> the vector of each token's clip (1 l d)."""
+        return values[:, 0].index_select(0, self.clip).unsqueeze(0)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """x (1 l d) -> the mean over each token's clip (1 l d)."""
+        sums = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.clip, x[0])
+        counts = torch.bincount(self.clip, minlength=len(self.lengths)).to(x.dtype)
+        return self.per_token((sums / counts[:, None]).unsqueeze(1))
+
+    def attend(self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of each clip to itself: q, k, v (1 l h d) -> (1 l h d).
+
+        One call of `kernel` per clip: a single call would need a mask over all pairs of tokens, and would
+        compute the pairs that it hides.
+        """
+        parts = (y.split(self.lengths, dim=1) for y in (q, k, v))
+        return torch.cat([kernel(*clip) for clip in zip(*parts)], dim=1)
+
+    def cross_attend(
+        self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attention of each clip to its own context: q (1 l h d), k and v (b m h d), mask (b m)."""
+        outs = []
+        for i, queries in enumerate(q.split(self.lengths, dim=1)):
+            own = slice(i, i + 1)
+            outs.append(kernel(queries, k[own], v[own], mask=None if mask is None else mask[own]))
+        return torch.cat(outs, dim=1)
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """How the row of a transformer is put together from padded tokens (b n d).
+
+    Attributes:
+        packing: of the row, tokens before each clip included.
+        real: (r,) places of the real tokens in the flattened (b n).
+        order: (l,) places of the row's tokens in [memory | prepended, flattened | real tokens].
+        out: (r,) places of the real tokens in the row.
+    """
+
+    packing: Packing
+    real: Tensor
+    order: Tensor
+    out: Tensor
+
+    @staticmethod
+    def of(
+        lengths: Sequence[int], *, padded: int, memory: int, prepended: int, device: torch.device
+    ) -> PackedRow:
+        """Clips of `lengths` real tokens out of `padded`, each behind `memory` and `prepended` others."""
+        before, count = memory + prepended, len(lengths)
+        packing = Packing.of([before + n for n in lengths], torch.device("cpu"))
+        clips = Packing.of(lengths, torch.device("cpu"))
+        place, clip = packing.position, packing.clip
+        is_memory, is_real = place < memory, place >= before
+        order = torch.where(is_memory, place, memory + clip * prepended + place - memory)
+        order[is_real] = memory + count * prepended + torch.arange(len(clips.clip))
+        return PackedRow(
+            packing=Packing.of(packing.lengths, device),
+            real=(clips.clip * padded + clips.position).to(device),
+            order=order.to(device),
+            out=is_real.nonzero().squeeze(1).to(device),
+        )
+
+
+def check_lengths(lengths: Sequence[int], *, clips: int, padded: int, multiple: int = 1) -> None:
+    """Raises ValueError unless there is one length in 1 .. padded per clip, each a multiple of `multiple`."""
+    wrong = [n for n in lengths if not 0 < n <= padded or n % multiple]
+    if len(lengths) != clips or wrong:
+        raise ValueError(
+            f"lengths must be {clips} multiples of {multiple} from {multiple} to {padded}, one per clip; "
+            f"found {list(lengths)}"
+        )
