@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "data-report": "stable_audio.cli.data_report",
     "decode": "stable_audio.cli.decode",
     "encode": "stable_audio.cli.encode",
+    "evaluate-quickstart": "stable_audio.cli.evaluate_quickstart",
     "export": "stable_audio.cli.export",
     "generate": "stable_audio.cli.generate",
     "reconstruct": "stable_audio.cli.reconstruct",

@@ -88,7 +88,7 @@ def harmonic_sum(angle: Array, amplitudes: Sequence[float | Array]) -> Array:
 
 def harmonics_below(top: float, frequency: float) -> Array:
     """The harmonic numbers 1, 2, ... that lie below `top` Hz."""
-    return np.arange(1, max(1, int(top / frequency)) + 1)
+    return np.arange(1.0, max(1, int(top / frequency)) + 1)
 
 
 def sine(voice: Voice, grid: Grid) -> Array:

@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stable_audio.data.base import ClipDataset
+from stable_audio.data.base import ClipDataset, ItemKey
 from stable_audio.data.sounds import PITCHED, SOUNDS, UNPITCHED, Voice, render
 from stable_audio.types import Metadata
 
 NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 SPLITS: dict[str, int] = {"train": 0, "val": 1}
+
+LOWEST_PITCH, NUM_PITCHES = 60, 12
+"""The octave from C4."""
 
 UNPITCHED_SHARE = 3
 """Clips of each unpitched sound per clip of each (timbre, pitch) pair."""
@@ -116,7 +119,7 @@ class SyntheticDataset(ClipDataset):
     Args:
         sample_rate, sample_size, audio_channels: of the clips; channels are copies of one another.
         split: "train" or "val"; they share no clip.
-        num_clips: clips of this split; every 156 in a row (at 24 pitches) hold every class.
+        num_clips: clips of this split; every 84 in a row (at 12 pitches) hold every class.
         seed: another collection of the same classes.
         lowest_pitch: MIDI number. num_pitches: semitones upwards from it.
         detune_cents: greatest deviation from the exact pitch.
@@ -131,10 +134,10 @@ class SyntheticDataset(ClipDataset):
         sample_size: int,
         audio_channels: int = 1,
         split: Literal["train", "val"] = "train",
-        num_clips: int = 4992,
+        num_clips: int = 5040,
         seed: int = 0,
-        lowest_pitch: int = 48,
-        num_pitches: int = 24,
+        lowest_pitch: int = LOWEST_PITCH,
+        num_pitches: int = NUM_PITCHES,
         detune_cents: float = 2.0,
         seconds: tuple[float, float] = (0.5, 0.9),
         cache_megabytes: int = 256,
@@ -168,9 +171,9 @@ class SyntheticDataset(ClipDataset):
             seconds=self.seconds,
         )
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Metadata]:
+    def __getitem__(self, key: int | ItemKey) -> tuple[Tensor, Metadata]:
         """An index or an ItemKey -> audio (c n) float32 and its metadata. The key's seed is not needed."""
-        index = key if isinstance(key, int) else key[0]
+        index = key if isinstance(key, int) else key.index
         clip = self.clip(index)
         audio = self._render(index, clip).expand(self.audio_channels, -1).clone()
         return audio, self._metadata(index, clip)

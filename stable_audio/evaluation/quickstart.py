@@ -6,14 +6,16 @@ the timbre by nearest class mean, and the waveform is searched for defects.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from stable_audio.data.synthetic import SyntheticDataset, note_frequency
+from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, SyntheticDataset, note_frequency
 from stable_audio.evaluation.pitch import Array, detect_pitch, semitones_between
 from stable_audio.evaluation.timbre import TimbreClassifier
 from stable_audio.types import Metadata
@@ -31,9 +33,6 @@ TAIL_MARGIN = 0.06
 
 CLICK_MARGIN = 1.5
 """A jump that is this many times the largest one of the rendered class is a click."""
-
-Generate = Callable[[Sequence[Metadata]], Tensor]
-"""k metadata dicts -> k clips (k c n)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,13 @@ class Scores:
     defects: dict[str, int]
     peak: float
 
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        rows: dict[str, dict[str, int]] = {}
+        for (asked, heard), count in self.confusion.items():
+            rows.setdefault(asked, {})[heard] = count
+        return {**dataclasses.asdict(self), "confusion": rows}
+
     def summary(self) -> str:
         """One line."""
         defects = ", ".join(f"{name} {count}" for name, count in self.defects.items())
@@ -90,29 +96,40 @@ class QuickstartEvaluator:
     """Judges clips of one sample rate and length; calibrated on clips that it renders itself."""
 
     def __init__(
-        self, *, sample_rate: int, sample_size: int, lowest_pitch: int = 48, num_pitches: int = 24
+        self,
+        *,
+        sample_rate: int,
+        sample_size: int,
+        lowest_pitch: int = LOWEST_PITCH,
+        num_pitches: int = NUM_PITCHES,
     ) -> None:
         self.sample_rate, self.sample_size = sample_rate, sample_size
-        self._collection = {
-            "sample_rate": sample_rate,
-            "sample_size": sample_size,
-            "lowest_pitch": lowest_pitch,
-            "num_pitches": num_pitches,
-        }
+        self.lowest_pitch, self.num_pitches = lowest_pitch, num_pitches
         rendered = self._rendered()
         self.classifier = TimbreClassifier.calibrate(rendered, sample_rate)
         self._largest_jump: dict[str, float] = {}
         for samples, timbre in rendered:
             self._largest_jump[timbre] = max(self._largest_jump.get(timbre, 0.0), _jump(samples))
 
+    def _collection(self, seed: int, split: Literal["train", "val"]) -> SyntheticDataset:
+        return SyntheticDataset(
+            sample_rate=self.sample_rate,
+            sample_size=self.sample_size,
+            num_clips=100_000,
+            seed=seed,
+            split=split,
+            lowest_pitch=self.lowest_pitch,
+            num_pitches=self.num_pitches,
+        )
+
     def _rendered(self) -> list[tuple[Array, str]]:
-        collection = SyntheticDataset(**self._collection, num_clips=10_000, seed=CALIBRATION_SEED)
+        collection = self._collection(CALIBRATION_SEED, "train")
         count = max(2 * len(collection.classes), 240)
         return [(collection[i][0][0].double().numpy(), collection.clip(i).timbre) for i in range(count)]
 
     def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> list[Request]:
         """Every class `repeats` times, with captions and lengths that no training clip decides."""
-        collection = SyntheticDataset(**self._collection, num_clips=100_000, seed=seed, split="val")
+        collection = self._collection(seed, "val")
         clips = [collection.clip(i) for i in range(repeats * len(collection.classes))]
         longest = self.sample_size / self.sample_rate
         return [Request(c.timbre, c.midi, c.prompt, min(c.voice.duration, longest)) for c in clips]

@@ -137,8 +137,8 @@ def mel_filters(
 
     700 Hz gives the HTK mel scale; less gives the low end more filters.
     """
-    limits = [math.log1p(f / break_hz) for f in (f_min, f_max)]
-    edges = break_hz * torch.expm1(torch.linspace(*limits, n_mels + 2, dtype=torch.float64))
+    low, high = math.log1p(f_min / break_hz), math.log1p(f_max / break_hz)
+    edges = break_hz * torch.expm1(torch.linspace(low, high, n_mels + 2, dtype=torch.float64))
     bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]

@@ -77,10 +77,11 @@ def test_a_tone_needs_no_iteration_when_phases_follow_peaks(frequency: float) ->
 
 def test_normalisation_and_power_are_undone() -> None:
     audio = torch.randn(1, 1, 4096, generator=torch.Generator().manual_seed(1))
-    plain = MelSpectrogramPretransform(sample_rate=8000, power=0.3)
-    scaled = MelSpectrogramPretransform(sample_rate=8000, power=0.3, mean=0.2, std=0.1)
+    plain = MelSpectrogramPretransform(sample_rate=8000, power=0.3, iterations=0)
+    scaled = MelSpectrogramPretransform(sample_rate=8000, power=0.3, mean=0.2, std=0.1, iterations=0)
     torch.testing.assert_close(scaled.encode(audio) * 0.1 + 0.2, plain.encode(audio))
-    torch.testing.assert_close(scaled.decode(scaled.encode(audio)), plain.decode(plain.encode(audio)))
+    restored = [transform.decode(transform.encode(audio)) for transform in (plain, scaled)]
+    torch.testing.assert_close(restored[0], restored[1], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{"std": 0}, {"break_hz": -1}, {"power": 0}, {"initial_phase": "zero"}])
