@@ -122,8 +122,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--soundfont", type=Path, default=None, help="a .sf2 file; default: the packaged one")
     parser.add_argument("--sample-rate", type=int, default=16_000)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a clip")
-    parser.add_argument("--low", type=int, default=48, help="lowest MIDI pitch (48 = C3)")
-    parser.add_argument("--high", type=int, default=71, help="highest MIDI pitch (71 = B4)")
+    parser.add_argument("--low", type=int, default=60, help="lowest MIDI pitch (60 = C4)")
+    parser.add_argument("--high", type=int, default=83, help="highest MIDI pitch (83 = B5)")
     parser.add_argument("--val-share", type=float, default=0.1)
     return parser.parse_args()
 
