@@ -31,12 +31,23 @@ def main() -> int:
     options = parser.parse_args()
     began, out = time.monotonic(), options.out.resolve()
     steps = ["--max-steps", str(options.max_steps)] if options.max_steps else []
-    train = ["--model-config", CONFIG, "--dataset-config", DATASET, "--save-dir", str(out), "--name", "quickstart"]
+    train = [
+        "--model-config",
+        CONFIG,
+        "--dataset-config",
+        DATASET,
+        "--save-dir",
+        str(out),
+        "--name",
+        "quickstart",
+    ]
     run("train.py", *train, *steps)
     weights = str(out / "quickstart" / "last.safetensors")
-    run("infer.py", "--ckpt-path", weights, "--prompts", PROMPTS, "--out", str(out / "rendered"), "--pictures")
+    run("infer.py", "--ckpt-path", weights, "--prompts", PROMPTS, "--out", str(out / "rendered"), "--page")
     run("-m", "stable_audio", "evaluate-quickstart", "--ckpt-path", weights, "--out", str(out / "evaluation"))
-    print(f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes; listen: {out / 'rendered' / 'index.html'}")
+    print(
+        f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes; listen: {out / 'rendered' / 'index.html'}"
+    )
     return 0
 
 
