@@ -53,31 +53,31 @@ class _ShortTime(Pretransform):
     def _unfold(self, latents: Tensor) -> Tensor:
         return latents if self.layout == "2d" else latents.unflatten(1, (self.planes, self.rows))
 
-    def stft(self, audio: Tensor) -> Tensor:
-        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop))."""
-        missing, side = -audio.shape[-1] % self.hop, (self.n_fft - self.hop) // 2
-        frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, self.hop)
+    def stft(self, audio: Tensor, hop: int | None = None) -> Tensor:
+        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop)). hop: None = that of the latents."""
+        hop = hop or self.hop
+        missing, side = -audio.shape[-1] % hop, (self.n_fft - hop) // 2
+        frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, hop)
         window = self.window.to(audio.dtype)
         return torch.fft.rfft(frames * (window / window.square().sum().sqrt())).mT
 
-    def istft(self, spectrum: Tensor) -> Tensor:
+    def istft(self, spectrum: Tensor, hop: int | None = None) -> Tensor:
         """Complex (b c n_fft/2+1 frames) -> audio (b c frames*hop)."""
+        hop = hop or self.hop
         b, c, _, frames = spectrum.shape
         window = self.window.to(spectrum.real.dtype)
         pieces = torch.fft.irfft(spectrum.mT, n=self.n_fft) * window.square().sum().sqrt() * window
-        total = self._overlap_add(pieces.flatten(0, 1))
-        weight = self._overlap_add(window.square().expand(1, frames, -1))
-        side = (self.n_fft - self.hop) // 2
-        audio = (total / weight.clamp(min=1e-11))[..., side : side + frames * self.hop]
+        total = self._overlap_add(pieces.flatten(0, 1), hop)
+        weight = self._overlap_add(window.square().expand(1, frames, -1), hop)
+        side = (self.n_fft - hop) // 2
+        audio = (total / weight.clamp(min=1e-11))[..., side : side + frames * hop]
         return audio.view(b, c, -1)
 
-    def _overlap_add(self, pieces: Tensor) -> Tensor:
+    def _overlap_add(self, pieces: Tensor, hop: int) -> Tensor:
         """(b frames n_fft) -> (b n)."""
-        length = (pieces.shape[1] - 1) * self.hop + self.n_fft
+        length = (pieces.shape[1] - 1) * hop + self.n_fft
         columns = pieces.mT
-        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, self.hop)).view(
-            pieces.shape[0], length
-        )
+        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, hop)).view(pieces.shape[0], length)
 
 
 class SpectrogramPretransform(_ShortTime):
@@ -162,6 +162,8 @@ class MelSpectrogramPretransform(_ShortTime):
         floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
         power: values are magnitudes raised to it instead of decibels, whose errors grow without bound.
         mean, std: of these values over the data; latents are (value - mean) / std.
+        interpolation: decoding makes this many frames of each, so that windows overlap enough for steady
+            tones to sound steady; a divisor of hop_length.
         initial_phase: "random" suits noise, "peaks" tones. iterations, momentum, seed: of Griffin-Lim.
     """
 
@@ -182,6 +184,7 @@ class MelSpectrogramPretransform(_ShortTime):
         power: float | None = None,
         mean: float = 0.0,
         std: float = 1.0,
+        interpolation: int = 1,
         initial_phase: Literal["random", "peaks"] = "random",
         iterations: int = 32,
         momentum: float = 0.99,
@@ -209,6 +212,12 @@ class MelSpectrogramPretransform(_ShortTime):
                 f"'peaks', found {std}, {break_hz}, {power} and {initial_phase!r}"
             )
         self.sample_rate, self.floor_db = sample_rate, floor_db
+        if interpolation < 1 or hop_length % interpolation or (n_fft - hop_length // interpolation) % 2:
+            raise ValueError(
+                f"mel_spectrogram needs an interpolation that divides hop_length into even steps, found "
+                f"{interpolation} and {hop_length}"
+            )
+        self.interpolation = interpolation
         self.power, self.mean, self.std, self.initial_phase = power, mean, std, initial_phase
         self.iterations, self.momentum, self.seed = iterations, momentum, seed
         filters = mel_filters(n_mels, n_fft, sample_rate, f_min, top, break_hz)
@@ -221,7 +230,11 @@ class MelSpectrogramPretransform(_ShortTime):
         return self._fold((self._value(mels) - self.mean) / self.std)
 
     def decode(self, latents: Tensor) -> Tensor:
-        mels = self._mels(self._unfold(latents).float() * self.std + self.mean)
+        values = self._unfold(latents).float() * self.std + self.mean
+        if self.interpolation > 1:
+            size = (values.shape[2], values.shape[3] * self.interpolation)
+            values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
+        mels = self._mels(values)
         return self._griffin_lim(self._magnitude(mels)).to(latents.dtype)
 
     def _value(self, mels: Tensor) -> Tensor:
@@ -246,18 +259,18 @@ class MelSpectrogramPretransform(_ShortTime):
     def _first_phase(self, magnitude: Tensor) -> Tensor:
         """Unit complex numbers, shaped like `magnitude` or like one item of it."""
         if self.initial_phase == "peaks":
-            angle = peak_phases(magnitude, n_fft=self.n_fft, hop=self.hop)
+            angle = peak_phases(magnitude, n_fft=self.n_fft, hop=self.hop // self.interpolation)
         else:
             generator = torch.Generator().manual_seed(self.seed)
             angle = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator)
         return torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
 
     def _griffin_lim(self, magnitude: Tensor) -> Tensor:
-        phase = self._first_phase(magnitude)
+        phase, hop = self._first_phase(magnitude), self.hop // self.interpolation
         previous: Tensor | None = None
         for _ in range(self.iterations):
-            rebuilt = self.stft(self.istft(magnitude * phase))
+            rebuilt = self.stft(self.istft(magnitude * phase, hop), hop)
             step = rebuilt if previous is None else rebuilt + self.momentum * (rebuilt - previous)
             phase = step / step.abs().clamp(min=1e-12)
             previous = rebuilt
-        return self.istft(magnitude * phase)
+        return self.istft(magnitude * phase, hop)
