@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from stable_audio.types import Conditioning, Metadata, Slot
 if TYPE_CHECKING:
     from stable_audio.diffusion.noise import Noise
     from stable_audio.diffusion.shift import DistributionShift
-    from stable_audio.pretransforms.bottlenecks.base import Bottleneck
+    from stable_audio.pretransforms.bottlenecks.base import Bottleneck, NoiseSource
     from stable_audio.pretransforms.coder import Decoder, Encoder
 
 
@@ -155,31 +156,49 @@ class DiffusionAutoencoder(nn.Module):
         return self.diffusion["model"]  # type: ignore[return-value]
 
     @property
+    def audio_channels(self) -> int:
+        """Channels of the audio that goes in and comes out."""
+        return self.io_channels
+
+    @property
     def diffusion_ratio(self) -> int:
         """Frames of the space of diffusion per latent frame."""
-        inner = self.pretransform.downsampling_ratio if self.pretransform is not None else 1
-        return self.downsampling_ratio // inner
+        return self.downsampling_ratio // self._inner_ratio
 
-    def encode_with_info(
-        self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Audio (b io_channels n) -> latents (b latent_dim n // downsampling_ratio), loss terms by name."""
-        x = self.to_space(audio)
+    @property
+    def length_multiple(self) -> int:
+        """Audio lengths must be multiples of this many samples."""
+        return math.lcm(self.downsampling_ratio, self._inner_ratio * self.backbone.length_multiple)
+
+    @property
+    def _inner_ratio(self) -> int:
+        return self.pretransform.downsampling_ratio if self.pretransform is not None else 1
+
+    def encode(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Audio (b io_channels n) -> latents (b latent_dim n // downsampling_ratio)."""
+        return self.compress(self.to_space(audio, noise=noise), noise=noise)[0]
+
+    def to_space(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
+        """Audio -> the space in which diffusion runs. `noise`: see Pretransform.encode."""
+        return audio if self.pretransform is None else self.pretransform.encode(audio, noise=noise)
+
+    def from_space(self, x: Tensor) -> Tensor:
+        """The space in which diffusion runs -> audio."""
+        return x if self.pretransform is None else self.pretransform.decode(x)
+
+    def compress(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, dict[str, Any]]:
+        """The space in which diffusion runs -> latents (b latent_dim n), loss terms by name."""
         x = x if self.encoder is None else self.encoder(x)
         return (x, {}) if self.bottleneck is None else self.bottleneck.encode(x, noise=noise)
 
-    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Audio (b io_channels n) -> latents (b latent_dim n // downsampling_ratio)."""
-        return self.encode_with_info(audio, noise=noise)[0]
+    def condition(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Conditioning:
+        """Latents (b latent_dim n) -> what the backbone is told, at its own length.
 
-    def to_space(self, audio: Tensor) -> Tensor:
-        """Audio -> the space in which diffusion runs."""
-        return audio if self.pretransform is None else self.pretransform.encode(audio)
-
-    def condition(self, latents: Tensor) -> Conditioning:
-        """Latents (b latent_dim n) -> what the backbone is told, at its own length."""
+        Args:
+            noise: for bottlenecks that add some before decoding; None draws from torch's generator.
+        """
         length = latents.shape[-1] * self.diffusion_ratio
-        x = latents if self.bottleneck is None else self.bottleneck.decode(latents)
+        x = latents if self.bottleneck is None else self.bottleneck.decode(latents, noise=noise)
         x = x if self.decoder is None else self.decoder(x)
         return Conditioning(input_concat=x if x.shape[-1] == length else F.interpolate(x, size=length))
 
@@ -193,9 +212,9 @@ class DiffusionAutoencoder(nn.Module):
         Args:
             noise: gives the starting point, then whatever the sampler draws.
         """
-        cond = self.backbone.prepare(self.condition(latents))
         length = latents.shape[-1] * self.diffusion_ratio
         start = noise(latents.new_empty(latents.shape[0], self.backbone.io_channels, length))
+        cond = self.backbone.prepare(self.condition(latents, noise=noise))
         x = sample(
             lambda x, t: self.backbone(x, t, cond),
             start,
@@ -204,20 +223,31 @@ class DiffusionAutoencoder(nn.Module):
             sampler=sampler,
             steps=steps,
         )
-        return x if self.pretransform is None else self.pretransform.decode(x)
+        return self.from_space(x)
 
     def _check_agreement(self) -> None:
-        inner = self.pretransform
-        ratio = inner.downsampling_ratio if inner is not None else 1
+        inner, takes = self.pretransform, self.backbone.slot_widths.get(Slot.INPUT_CONCAT, 0)
         channels = inner.encoded_channels if inner is not None else self.io_channels
-        takes = self.backbone.slot_widths.get(Slot.INPUT_CONCAT, 0)
-        given = self.decoder.out_channels if self.decoder is not None else self.latent_dim
-        encoder = self.encoder.downsampling_ratio if self.encoder is not None else 1
+        ratio = self.encoder.downsampling_ratio if self.encoder is not None else 1
+        into, out = (1, 0)
+        if self.bottleneck is not None:
+            into, out = self.bottleneck.input_multiple, self.bottleneck.decoder_channels_added
+        given = self.decoder.out_channels if self.decoder is not None else self.latent_dim + out
         wanted = {
-            "downsampling": (encoder * ratio, self.downsampling_ratio),
+            "downsampling": (ratio * self._inner_ratio, self.downsampling_ratio),
             "backbone channels": (self.backbone.io_channels, channels),
             "input_concat channels of the backbone": (takes if takes is not None else given, given),
+            "encoder output channels": (
+                self.encoder.latent_dim if self.encoder is not None else channels,
+                self.latent_dim * into,
+            ),
         }
+        if inner is not None:
+            wanted["pretransform channels"] = (inner.io_channels, self.io_channels)
+        if self.encoder is not None:
+            wanted["encoder input channels"] = (self.encoder.in_channels, channels)
+        if self.decoder is not None:
+            wanted["decoder input channels"] = (self.decoder.latent_dim, self.latent_dim + out)
         problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
         if problems:
             raise ValueError(f"the parts of the diffusion autoencoder do not fit: {'; '.join(problems)}")

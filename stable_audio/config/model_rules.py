@@ -8,6 +8,8 @@ from typing import Any
 from stable_audio.config.context import Context, dicts, mapping
 from stable_audio.config.diffusion import SLOT_KEYS
 from stable_audio.config.problems import Loc, did_you_mean, names
+from stable_audio.model import DiffusionAutoencoder
+from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.types import Slot
 
 
@@ -123,7 +125,7 @@ def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
     if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
         return
     if facts.autoencoder is not None:
-        yield from _whole_latents(size, facts.autoencoder.downsampling_ratio)
+        yield from _whole_latents(size, facts.autoencoder)
     if facts.backbone is None:
         return
     if ctx.get("model", "pretransform") is not None and facts.pretransform is None:
@@ -142,10 +144,15 @@ def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
         )
 
 
-def _whole_latents(size: int, ratio: int) -> Iterator[tuple[Loc, str]]:
-    if size % ratio:
-        message = f"found {size}, which is not a multiple of downsampling_ratio {ratio}"
-        yield ("sample_size",), f"{message}; use {max(size // ratio, 1) * ratio}"
+def _whole_latents(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -> Iterator[tuple[Loc, str]]:
+    multiple = ratio = autoencoder.downsampling_ratio
+    source = f"downsampling_ratio {ratio}"
+    if isinstance(autoencoder, DiffusionAutoencoder) and autoencoder.length_multiple != ratio:
+        multiple = autoencoder.length_multiple
+        source = f"{multiple}, which downsampling_ratio {ratio} and the backbone's strides need"
+    if size % multiple:
+        message = f"found {size}, which is not a multiple of {source}"
+        yield ("sample_size",), f"{message}; use {max(size // multiple, 1) * multiple}"
 
 
 def conditioners_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -133,7 +133,7 @@ class Term:
     """One weighted term; `label` is what it is logged as."""
 
     label: str
-    loss: ElementwiseLoss | SpectralLoss
+    loss: Callable[[LossInputs], Tensor]
     weight: float = 1.0
 
 

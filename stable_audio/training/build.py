@@ -18,6 +18,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.timed import optimizer_configs
 
 INPAINT_IDS = ("inpaint_mask", "inpaint_masked_input")
 
@@ -74,21 +75,6 @@ def build_diffusion(config: ModelConfig, model: DiffusionModel, run: Mapping[str
         gradient_checkpointing=section.gradient_checkpointing,
         **run,
     )
-
-
-def optimizer_configs(section: TrainingKeys) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """(optimizer, scheduler or None); `learning_rate` alone means Adam.
-
-    Raises:
-        TrainingError: neither is given.
-    """
-    if section.optimizer_configs is not None:
-        chosen = section.optimizer_configs.diffusion
-        scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
-        return chosen.optimizer.model_dump(), scheduler
-    if section.learning_rate is None:
-        raise TrainingError("$.training: give learning_rate or optimizer_configs")
-    return {"type": "Adam", "config": {"lr": section.learning_rate}}, None
 
 
 def build_losses(section: TrainingKeys) -> LossSum:

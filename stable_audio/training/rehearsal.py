@@ -14,6 +14,7 @@ import torch
 
 from stable_audio.checkpoints import load_model
 from stable_audio.config import ModelConfig
+from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
 from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
@@ -84,7 +85,7 @@ def _prepare_demo(run: Run) -> None:
     if run.demos is None:
         return
     run.demos.every = 1
-    if isinstance(run.demos.renderer, DiffusionDemos):
+    if isinstance(run.demos.renderer, (DiffusionDemos, DiffusionAutoencoderDemos)):
         run.demos.renderer.steps = DEMO_STEPS
 
 

@@ -3,34 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.config import ModelConfig
 from stable_audio.config.autoencoder import DiffusionAutoencoderTraining as Section
 from stable_audio.data.base import Batch
-from stable_audio.diffusion.timesteps import Timesteps, Uniform
+from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
+from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
-from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss, distance_for
+from stable_audio.pretransforms.coder import set_gradient_checkpointing
+from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos, describe
-from stable_audio.training.base import TrainingModule
 from stable_audio.training.demos import Demo
-from stable_audio.training.draws import Draws, StepDraws
+from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, optimizer_configs
+from stable_audio.types import Conditioning
 
 RECONSTRUCTION_WEIGHT = 0.1
+_WINDOWS = (2048, 1024, 512, 256, 128, 64, 32)
 
 
-class DiffusionAutoencoderTraining(TrainingModule):
-    """Trains the backbone to predict v of the audio from noisy audio and latents, and the encoder with it.
+@dataclass(frozen=True)
+class Encoded:
+    """A batch in the space of diffusion, its latents, what they tell the backbone, terms to add."""
+
+    x0: Tensor
+    latents: Tensor
+    conditioning: Conditioning
+    terms: dict[str, Tensor]
+
+
+class ReconstructionLoss:
+    """Multi-resolution STFT distance between the audio and what the estimate of it says.
+
+    Windows of 2048 down to 32 samples that fit the audio, hops of a quarter.
 
     Args:
-        optimizer, scheduler: `{"type", "config"}`.
-        use_reconstruction_loss: add an STFT loss of the denoised audio.
+        model: its pretransform, if any, turns both into audio.
+    """
+
+    def __init__(self, model: DiffusionAutoencoder) -> None:
+        self._to_audio = model.from_space
+        self._distances: dict[int, MultiResolutionSTFTLoss] = {}
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        with torch.autocast(inputs.x0.device.type, enabled=False):
+            found = self._to_audio(inputs.denoised.float()).float()
+            with torch.no_grad():
+                wanted = self._to_audio(inputs.x0.float()).float()
+            return self._distance(wanted)(wanted, found)
+
+    def _distance(self, audio: Tensor) -> MultiResolutionSTFTLoss:
+        length = audio.shape[-1]
+        if length not in self._distances:
+            sizes = [s for s in _WINDOWS if s <= length] or [16]
+            self._distances[length] = MultiResolutionSTFTLoss(
+                fft_sizes=sizes, hop_sizes=[s // 4 for s in sizes], win_lengths=sizes, w_lin_mag=1.0
+            )
+        return self._distances[length].to(audio.device)
+
+
+class DiffusionAutoencoderTraining(TimedTraining):
+    """Trains the backbone to predict v of the audio from noisy audio and latents, and the encoder with it.
+
+    What the bottleneck asks for (such as the KL divergence of a VAE) is added with the weights that it
+    names. The average is of the whole model.
+
+    Args:
+        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
+        use_reconstruction_loss: add an STFT distance of the estimate of the audio, times 0.1.
+        use_ema, ema_options: averaging of the weights.
+        gradient_checkpointing: recompute activations in the backward pass.
     """
 
     model: DiffusionAutoencoder
@@ -49,91 +99,89 @@ class DiffusionAutoencoderTraining(TrainingModule):
         batch_size: int = 1,
         gradient_clip_val: float = 0.0,
     ) -> None:
-        ema = EMA(model, **(ema_options or {})) if use_ema else None
         super().__init__(
-            model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
+            model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            timestep_sampler=Uniform(),
+            seed=seed,
+            batch_size=batch_size,
+            gradient_clip_val=gradient_clip_val,
+            ema=EMA(model, **(ema_options or {})) if use_ema else None,
         )
-        self.optimizer_config, self.scheduler_config = optimizer, scheduler
-        self.use_reconstruction_loss = use_reconstruction_loss
-        self._timesteps: Timesteps | None = None
-        self._timesteps_state: Mapping[str, Any] | None = None
-        self._stft: MultiResolutionSTFTLoss | None = None
+        terms = [Term("mse", MSELoss())]
+        if use_reconstruction_loss:
+            terms.append(Term("mrstft", ReconstructionLoss(model), RECONSTRUCTION_WEIGHT))
+        self.losses = LossSum(terms)
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
+        set_gradient_checkpointing(model, gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
-        draws = draws if draws is not None else self.draws(self.position)
-        loss, terms = self.losses(batch.audio, draws)
+        draws = draws if draws is not None else self.draws()
+        made = self.encode(batch.audio, draws)
+        t = draws.timesteps(made.x0.shape[0], made.x0.shape[-1]).to(made.x0)
+        loss, terms = self.score(made, t, draws.noise(made.x0))
+        weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
+        for name, value in made.terms.items():
+            loss = loss + weights[name] * value
         self._loss = loss.detach()
-        self.record({"train/loss": loss, **{f"train/{k}": v for k, v in terms.items()}})
+        named = {**terms, **{_loss_name(k): v.detach() for k, v in made.terms.items()}}
+        spreads = {"train/std_data": made.x0.std(), "train/latent_std": made.latents.detach().float().std()}
+        self.record({"train/loss": loss, **{f"train/{k}": v for k, v in named.items()}, **spreads})
         return loss
 
-    def losses(self, audio: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and what is logged beside it."""
-        latents, info = self.model.encode_with_info(audio, noise=draws.encoder_noise)
-        cond, x0 = self.model.condition(latents), self.model.to_space(audio)
-        length = cond.input_concat.shape[-1]  # type: ignore[union-attr]
-        x0 = x0[..., :length]
-        t = draws.timesteps(x0.shape[0], length).to(x0)
-        noise, objective = draws.noise(x0), self.model.objective
-        x_t = objective.noisy(x0, noise, t)
-        output = self.model(x_t, t, cond).float()
-        terms = {"mse_loss": F.mse_loss(output, objective.target(x0, noise, t).float())}
+    def encode(self, audio: Tensor, draws: Draws) -> Encoded:
+        """Audio (b c n) -> what diffusion runs on, cut to whole latent frames, and its latents."""
+        x0 = self._to_space(audio, draws)
+        latents, info = self.model.compress(x0, noise=draws.bottleneck_noise)
+        conditioning = self.model.condition(latents, noise=draws.bottleneck_noise)
+        assert conditioning.input_concat is not None
         weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
-        terms.update({k: w * info[k] for k, w in weights.items() if k in info})
-        if self.use_reconstruction_loss:
-            terms["mrstft_loss"] = RECONSTRUCTION_WEIGHT * self._distance(
-                x0, objective.denoised(output, x_t.float(), t)
-            )
-        loss = torch.stack(list(terms.values())).sum()
-        return loss, {**terms, "latent_std": latents.std(), "std_data": x0.std()}
+        terms = {name: info[name] for name in weights if name in info}
+        return Encoded(x0[..., : conditioning.input_concat.shape[-1]], latents, conditioning, terms)
 
-    def _distance(self, x0: Tensor, denoised: Tensor) -> Tensor:
+    def score(self, made: Encoded, t: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the backbone at t (b,) with this noise, and its terms by name."""
+        objective = self.model.objective
+        x_t = objective.noisy(made.x0, noise, t)
+        output = self.model(x_t, t, made.conditioning).float()
+        target = objective.target(made.x0, noise, t).float()
+        return self.losses(LossInputs(output, target, made.x0, x_t, t, objective))
+
+    def _to_space(self, audio: Tensor, draws: Draws) -> Tensor:
         pretransform = self.model.pretransform
-        if pretransform is not None:
-            x0, denoised = pretransform.decode(x0), pretransform.decode(denoised)
-        if self._stft is None:
-            self._stft = distance_for(x0.shape[-1]).to(x0.device)
-        return self._stft(x0.float(), denoised.float())
+        if pretransform is None:
+            return audio
+        # In full precision: spectra lose too much in half.
+        with (
+            torch.set_grad_enabled(pretransform.enable_grad and torch.is_grad_enabled()),
+            torch.autocast(audio.device.type, enabled=False),
+        ):
+            return self.model.to_space(audio.float(), noise=draws.encoder_noise)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        return self.optimizers_from(self.optimizer_config, self.scheduler_config)
+    @torch.no_grad()
+    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """`val/loss_<t>` at fixed times and their mean; the noise depends on the seed and the item only."""
+        draws = self.draws(-1 - index)
+        made = self.encode(batch.audio, draws)
+        noise = draws.noise(made.x0)
+        found: dict[str, Tensor] = {}
+        for time in VALIDATION_TIMES:
+            t = torch.full((made.x0.shape[0],), time, device=made.x0.device)
+            found[f"val/loss_{time:.1f}"] = self.score(made, t, noise)[0]
+        return {**found, "val/avg_loss": torch.stack(list(found.values())).mean()}
 
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "timesteps": self.timesteps.state_dict()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        super().load_state(state)
-        self._timesteps_state = state.get("timesteps")
-
-    @property
-    def timesteps(self) -> Timesteps:
-        """The run's stream of t; made late, since rank and world size are known late."""
-        if self._timesteps is None:
-            self._timesteps = Timesteps(
-                Uniform(), seed=self.seed, rank=self._rank(), world_size=self._world_size()
-            )
-            if self._timesteps_state is not None:
-                self._timesteps.load_state_dict(dict(self._timesteps_state))
-        return self._timesteps
-
-    def draws(self, position: int) -> StepDraws:
-        """The draws of the batch at `position`."""
-        return StepDraws(
-            timesteps=self.timesteps,
-            seed=self.seed,
-            position=position,
-            rank=self._rank(),
-            world_size=self._world_size(),
-            batch_size=self.batch_size,
-        )
+def _loss_name(name: str) -> str:
+    return name if name.endswith("_loss") else f"{name}_loss"
 
 
 class DiffusionAutoencoderDemos(AutoencoderDemos):
     """Originals beside what is decoded from their latents.
 
     Args:
-        steps: of the sampler. seed: of the noise that decoding starts from.
+        steps: of the sampler. seed: clip i is decoded from the noise of seed + i, whatever the step.
     """
 
     def __init__(self, *, sample_rate: int, count: int = 8, steps: int = 50, seed: int = 0) -> None:
@@ -142,17 +190,15 @@ class DiffusionAutoencoderDemos(AutoencoderDemos):
 
     def render(self, model: nn.Module) -> Iterator[Demo]:
         if not isinstance(model, DiffusionAutoencoder):
-            raise TrainingError(f"reconstructions need an autoencoder, found {type(model).__name__}")
+            raise TrainingError(
+                f"reconstructions by diffusion need a diffusion autoencoder, found {type(model).__name__}"
+            )
         device = next(model.parameters()).device
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
-            generator = torch.Generator().manual_seed(self.seed + i)
-
-            def noise(like: Tensor, *_: Any, source: torch.Generator = generator) -> Tensor:
-                return torch.randn(like.shape, generator=source).to(like)
-
             real = clip[None].to(device)
             latents = model.encode(real, noise=torch.zeros_like)
-            decoded = model.decode(latents, noise=noise, steps=self.steps).float()[..., : real.shape[-1]]
+            decoded = model.decode(latents, noise=SeededNoise([self.seed + i]), steps=self.steps).float()
+            decoded = decoded[..., : real.shape[-1]]
             row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
             yield Demo(f"clip_{i:03d}_original", row, "original", clip)
             yield Demo(f"clip_{i:03d}_reconstruction", row, "reconstruction", decoded[0].cpu())
@@ -167,24 +213,14 @@ def build_diffusion_autoencoder_training(
         TrainingError: neither learning_rate nor optimizer_configs is given.
     """
     section: Section = config.training
-    scheduler = None
-    if section.optimizer_configs is not None:
-        chosen = section.optimizer_configs.diffusion
-        optimizer = chosen.optimizer.model_dump()
-        scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
-    elif section.learning_rate is not None:
-        optimizer = {"type": "Adam", "config": {"lr": section.learning_rate}}
-    else:
-        raise TrainingError("$.training: give learning_rate or optimizer_configs")
-    ema = section.ema.model_dump()
-    ema.pop("include_conditioner")
+    optimizer, scheduler = optimizer_configs(section)
     return DiffusionAutoencoderTraining(
         model,
         optimizer=optimizer,
         scheduler=scheduler,
         use_reconstruction_loss=section.use_reconstruction_loss,
         use_ema=section.use_ema,
-        ema_options=ema,
+        ema_options=section.ema.model_dump(exclude={"include_conditioner"}),
         gradient_checkpointing=section.gradient_checkpointing,
         **run,
     )

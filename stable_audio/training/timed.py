@@ -1,0 +1,111 @@
+"""What trainings that draw a diffusion time share: the stream of t, the draws of a batch, one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from stable_audio.config.autoencoder import DiffusionAutoencoderTraining
+from stable_audio.config.training import TrainingKeys
+from stable_audio.data.base import Packed
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.draws import StepDraws
+from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
+
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class TimedTraining(TrainingModule):
+    """A training module with one optimizer and a stream of t that resumes where it was.
+
+    Args:
+        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
+        timestep_sampler, p_one_shot, dist_shift: distribution of t in training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: Mapping[str, Any],
+        scheduler: Mapping[str, Any] | None,
+        timestep_sampler: TimestepSampler,
+        p_one_shot: float = 0.0,
+        dist_shift: DistributionShift | None = None,
+        seed: int = 0,
+        batch_size: int = 1,
+        gradient_clip_val: float = 0.0,
+        ema: EMA | None = None,
+    ) -> None:
+        super().__init__(
+            model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
+        )
+        self.optimizer_config, self.scheduler_config = optimizer, scheduler
+        self.timestep_sampler, self.p_one_shot = timestep_sampler, p_one_shot
+        self.dist_shift = dist_shift
+        self._timesteps: Timesteps | None = None
+        self._timesteps_state: Mapping[str, Any] | None = None
+
+    @property
+    def timesteps(self) -> Timesteps:
+        """The run's stream of t; made late, since rank and world size are known late."""
+        if self._timesteps is None:
+            self._timesteps = Timesteps(
+                self.timestep_sampler,
+                shift=self.dist_shift,
+                p_one_shot=self.p_one_shot,
+                seed=self.seed,
+                rank=self._rank(),
+                world_size=self._world_size(),
+            )
+            if self._timesteps_state is not None:
+                self._timesteps.load_state_dict(dict(self._timesteps_state))
+        return self._timesteps
+
+    def draws(self, position: int | None = None, packed: Packed | None = None) -> StepDraws:
+        """The draws of the batch at `position`, default the current one; validation counts down from -1.
+
+        Args:
+            packed: of a batch whose clips share rows.
+        """
+        return StepDraws(
+            timesteps=self.timesteps,
+            seed=self.seed,
+            position=self.position if position is None else position,
+            rank=self._rank(),
+            world_size=self._world_size(),
+            batch_size=self.batch_size,
+            packed=packed,
+        )
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizers_from(self.optimizer_config, self.scheduler_config)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "timesteps": self.timesteps.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self._timesteps, self._timesteps_state = None, state["timesteps"]
+
+
+def optimizer_configs(
+    section: TrainingKeys | DiffusionAutoencoderTraining,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """(optimizer, scheduler or None); `learning_rate` alone means Adam.
+
+    Raises:
+        TrainingError: neither is given.
+    """
+    if section.optimizer_configs is not None:
+        chosen = section.optimizer_configs.diffusion
+        scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
+        return chosen.optimizer.model_dump(), scheduler
+    if section.learning_rate is None:
+        raise TrainingError("$.training: give learning_rate or optimizer_configs")
+    return {"type": "Adam", "config": {"lr": section.learning_rate}}, None
