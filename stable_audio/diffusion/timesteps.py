@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -147,14 +148,28 @@ class Timesteps:
         Args:
             length: latent frames, for the distribution shift.
         """
-        total = n * self._world_size
+        first = self._rank * n
+        return self.part(n * self._world_size, slice(first, first + n), length=length)
+
+    def part(self, total: int, part: slice, *, length: int | Sequence[int] | None = None) -> Tensor:
+        """The values that `part` of a global batch of `total` items gets: float32 on the CPU.
+
+        For batches of which ranks have unequal parts; every rank must give the same total.
+
+        Args:
+            length: latent frames of all items, or of each item of the part.
+        """
         t = self.sampler.transform(self._draw(total))
-        if self.shift is not None and length is not None:
+        if self.shift is not None and isinstance(length, int):
             t = self.shift(t, length)
+        elif self.shift is not None and length is not None:
+            shift, own = self.shift, t[part]
+            t = t.clone()
+            t[part] = torch.stack([shift(value, n) for value, n in zip(own, length, strict=True)])
         if self.p_one_shot > 0:
             one_shot = torch.rand(total, generator=self._generator) < self.p_one_shot
             t = torch.where(one_shot, torch.ones_like(t), t)
-        return t[self._rank * n : (self._rank + 1) * n]
+        return t[part]
 
     def _draw(self, n: int) -> Tensor:
         if self.sampler.base == "normal":

@@ -13,22 +13,24 @@ from torch import Tensor
 
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
-from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
-from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler, Uniform
+from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, SpectralLoss, Term
+from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
-from stable_audio.training.base import TrainingModule
-from stable_audio.training.draws import Draws, StepDraws
+from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.packed import frame_mask, masked_std, whole_steps
+from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining
 from stable_audio.types import Conditioning, ConditionTensors, Metadata
-
-VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Inputs of the backbone and what its output is compared with. mask (b 1 n) bool or None."""
+    """Inputs of the backbone and what its output is compared with.
+
+    mask: (b 1 n) bool or None. lengths: frames of each clip where the clips share rows, else None.
+    """
 
     x0: Tensor
     x_t: Tensor
@@ -36,10 +38,17 @@ class Prepared:
     target: Tensor
     conditioning: Conditioning
     mask: Tensor | None
+    lengths: Sequence[int] | None = None
 
 
-class DiffusionTraining(TrainingModule):
+class DiffusionTraining(TimedTraining):
     """Trains `model` to predict what its objective asks for.
+
+    A packed batch (`Batch.packed`) goes through the backbone without padding. Its loss is the mean over
+    all elements of real frames: with l_i the loss of clip i alone and without padding, for the same t,
+    noise and dropped conditioning, and n_i its frames, loss = sum_i n_i l_i / sum_i n_i; so are the
+    gradients. (mask_padding weighs the frames of a padded batch in the same way.) t is shifted by the
+    length of each clip, and padding is out of the loss whatever mask_padding and its dropout say.
 
     Args:
         optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
@@ -82,33 +91,36 @@ class DiffusionTraining(TrainingModule):
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
         ema = EMA(model, parts=parts, **(ema_options or {})) if use_ema else None
         super().__init__(
-            model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
+            model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            timestep_sampler=timestep_sampler if timestep_sampler is not None else Uniform(),
+            p_one_shot=p_one_shot,
+            dist_shift=model.dist_shift,
+            seed=seed,
+            batch_size=batch_size,
+            gradient_clip_val=gradient_clip_val,
+            ema=ema,
         )
-        self.optimizer_config, self.scheduler_config = optimizer, scheduler
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
-        self.timestep_sampler = timestep_sampler if timestep_sampler is not None else Uniform()
-        self.p_one_shot, self.cfg_dropout_prob = p_one_shot, cfg_dropout_prob
+        self.cfg_dropout_prob = cfg_dropout_prob
         self.mask_padding, self.mask_padding_dropout = mask_padding, mask_padding_dropout
         self.pre_encoded, self.inpainting = pre_encoded, inpainting
         self.log_loss_info = log_loss_info
-        self._timesteps: Timesteps | None = None
-        self._timesteps_state: Mapping[str, Any] | None = None
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
-        step = self.prepare(batch, draws if draws is not None else self.draws())
-        output = self.model(step.x_t, step.t, step.conditioning)
-        return self.score(output, step)
+        step = self.prepare(batch, draws if draws is not None else self.draws(packed=batch.packed))
+        return self.score(self._run(step.x_t, step.t, step.conditioning, step.lengths), step)
 
     def prepare(self, batch: Batch, draws: Draws) -> Prepared:
         """Encode, condition, drop conditioning, draw t and noise."""
-        x0 = self.latents(batch.audio, draws)
-        mask = self._padding_mask(batch.metadata, x0)
+        x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._condition(batch.metadata, x0, mask, draws)
         conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
-        t = draws.timesteps(x0.shape[0], x0.shape[-1]).to(x0)
-        noise = draws.noise(x0)
+        t = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths).to(x0)
+        noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
         objective = self.model.objective
         return Prepared(
             x0=x0,
@@ -116,7 +128,8 @@ class DiffusionTraining(TrainingModule):
             t=t,
             target=objective.target(x0, noise, t),
             conditioning=conditioning,
-            mask=self._loss_mask(mask, draws),
+            mask=self._loss_mask(mask, draws) if lengths is None else mask,
+            lengths=lengths,
         )
 
     def score(self, output: Tensor, step: Prepared) -> Tensor:
@@ -133,12 +146,30 @@ class DiffusionTraining(TrainingModule):
         loss, terms = self.losses(inputs)
         self._loss = loss.detach()
         named = {f"train/{name}": value for name, value in terms.items()}
-        self.record({"train/loss": loss, "train/std_data": step.x0.std(), **named})
+        self.record({"train/loss": loss, "train/std_data": _std(step), **named})
         if self.log_loss_info:
             with torch.no_grad():
                 sigma = self.model.objective.alpha_sigma(step.t)[1]
                 self.buckets.add(sigma, self.losses.per_item(inputs))
         return loss
+
+    def _run(
+        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, lengths: Sequence[int] | None
+    ) -> Tensor:
+        if lengths is None:
+            return self.model(x_t, t, conditioning)
+        return self.model.forward_packed(x_t, t, conditioning, lengths)
+
+    def _clean(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[int] | None, Tensor | None]:
+        """(latents, length of each clip in a packed batch, mask of real frames where known)."""
+        x0 = self.latents(batch.audio, draws)
+        if batch.packed is None:
+            return x0, None, self._padding_mask(batch.metadata, x0)
+        if any(isinstance(term.loss, SpectralLoss) for term in self.losses.terms):
+            raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
+        real = batch.packed.lengths
+        x0, lengths = whole_steps(x0, real, self.model.backbone.length_multiple)
+        return x0, lengths, frame_mask(real, x0.shape[-1], x0.device)
 
     def latents(self, audio: Tensor, draws: Draws) -> Tensor:
         """What diffusion runs on: encoded audio, or the given latents at the model's scale."""
@@ -191,53 +222,19 @@ class DiffusionTraining(TrainingModule):
             return None
         return mask
 
-    def draws(self) -> Draws:
-        """The draws of the batch at the current position."""
-        return StepDraws(
-            timesteps=self.timesteps,
-            seed=self.seed,
-            position=self.position,
-            rank=self._rank(),
-            world_size=self._world_size(),
-            batch_size=self.batch_size,
-        )
-
-    @property
-    def timesteps(self) -> Timesteps:
-        """The run's stream of t; made late, since rank and world size are known late."""
-        if self._timesteps is None:
-            self._timesteps = Timesteps(
-                self.timestep_sampler,
-                shift=self.model.dist_shift,
-                p_one_shot=self.p_one_shot,
-                seed=self.seed,
-                rank=self._rank(),
-                world_size=self._world_size(),
-            )
-            if self._timesteps_state is not None:
-                self._timesteps.load_state_dict(dict(self._timesteps_state))
-        return self._timesteps
-
     @torch.no_grad()
     def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """`val/loss_<t>` at fixed times and their mean; the noise depends on the seed and the item only."""
-        draws = StepDraws(
-            timesteps=self.timesteps,
-            seed=self.seed,
-            position=-1 - index,
-            rank=self._rank(),
-            world_size=self._world_size(),
-            batch_size=self.batch_size,
-        )
-        x0 = self.latents(batch.audio, draws)
+        draws = self.draws(-1 - index, batch.packed)
+        x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._validation_conditioning(batch.metadata, x0)
-        noise, objective = draws.noise(x0), self.model.objective
-        mask = self._padding_mask(batch.metadata, x0) if self.mask_padding else None
+        noise, objective = draws.noise(x0, lengths), self.model.objective
+        mask = mask if self.mask_padding or lengths is not None else None
         found: dict[str, Tensor] = {}
         for time in VALIDATION_TIMES:
             t = torch.full((x0.shape[0],), time, device=x0.device)
             x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
-            output = self.model(x_t, t, conditioning).float()
+            output = self._run(x_t, t, conditioning, lengths).float()
             inputs = LossInputs(output, target, x0, x_t, t, objective, mask)
             found[f"val/loss_{time:.1f}"] = self.losses(inputs)[0]
         return {**found, "val/avg_loss": torch.stack(list(found.values())).mean()}
@@ -250,20 +247,16 @@ class DiffusionTraining(TrainingModule):
             tensors.update(inpainting_tensors(x0, torch.zeros_like(x0[:, :1])))
         return self.model.wiring(tensors)
 
-    def configure_optimizers(self) -> Any:
-        return self.optimizers_from(self.optimizer_config, self.scheduler_config)
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "timesteps": self.timesteps.state_dict()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        super().load_state(state)
-        self._timesteps, self._timesteps_state = None, state["timesteps"]
-
 
 def inpainting_tensors(x0: Tensor, mask: Tensor) -> ConditionTensors:
     """What an inpainting model is given: the mask (b 1 n), 1 = keep, and the kept part of the latents."""
     return {"inpaint_mask": (mask, None), "inpaint_masked_input": (x0 * mask, None)}
+
+
+def _std(step: Prepared) -> Tensor:
+    if step.lengths is None or step.mask is None:
+        return step.x0.std()
+    return masked_std(step.x0, step.mask)
 
 
 def _unwrapped(value: Any) -> Tensor:

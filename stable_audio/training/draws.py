@@ -8,11 +8,13 @@ the draws that the unbroken run would have made.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from stable_audio.data.base import Packed
 from stable_audio.data.seeding import derive_seed
 from stable_audio.diffusion.timesteps import Timesteps
 
@@ -20,14 +22,17 @@ from stable_audio.diffusion.timesteps import Timesteps
 class Draws(Protocol):
     """What a training step draws; tests replace it by stored values."""
 
-    def timesteps(self, n: int, length: int) -> Tensor:
-        """(n,) in [0, 1], for latents of `length` frames."""
+    def timesteps(self, n: int, length: int | Sequence[int]) -> Tensor:
+        """(n,) in [0, 1], for latents of `length` frames, or of so many frames each."""
 
-    def noise(self, like: Tensor) -> Tensor:
-        """Standard normal, in the shape of `like` (b c n)."""
+    def noise(self, like: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Standard normal, in the shape of `like` (b c n); zero behind the first lengths[i] frames."""
 
     def encoder_noise(self, like: Tensor) -> Tensor:
         """Standard normal for the sampling of latents; may be called for parts of the batch in order."""
+
+    def bottleneck_noise(self, like: Tensor) -> Tensor:
+        """Standard normal for the bottleneck of an autoencoder in training; every call differs."""
 
     def bernoulli(self, n: int, prob: float) -> Tensor:
         """(n,) bool, True with probability `prob`."""
@@ -46,28 +51,48 @@ class StepDraws:
         timesteps: the run's stream of t; it advances with every batch.
         seed, position: of the run; batches consumed before this one.
         rank, world_size, batch_size: this process's place in the global batch.
+        packed: of a batch whose clips share rows; its place comes from there.
     """
 
     def __init__(
-        self, *, timesteps: Timesteps, seed: int, position: int, rank: int, world_size: int, batch_size: int
+        self,
+        *,
+        timesteps: Timesteps,
+        seed: int,
+        position: int,
+        rank: int,
+        world_size: int,
+        batch_size: int,
+        packed: Packed | None = None,
     ) -> None:
         self._timesteps = timesteps
         self._seed, self._position = seed, position
-        self._first = rank * batch_size
-        self._batch_size, self._global = batch_size, world_size * batch_size
+        self._packed = packed
+        self._first = rank * batch_size if packed is None else packed.first
+        self._batch_size = batch_size
+        self._global = world_size * batch_size if packed is None else packed.total
         self._encoded = 0
+        self._bottleneck_calls = 0
         self._decisions = 0
 
-    def timesteps(self, n: int, length: int) -> Tensor:
+    def timesteps(self, n: int, length: int | Sequence[int]) -> Tensor:
+        if self._packed is not None:
+            mine = slice(self._first, self._first + n)
+            return self._timesteps.part(max(self._global, mine.stop), mine, length=length)
+        assert isinstance(length, int)
         # A batch that lost items still takes its full share, so that the stream stays the same everywhere.
         return self._timesteps(max(n, self._batch_size), length=length)[:n]
 
-    def noise(self, like: Tensor) -> Tensor:
-        return self._normal("noise", like, 0)
+    def noise(self, like: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        return self._normal("noise", like, 0, lengths)
 
     def encoder_noise(self, like: Tensor) -> Tensor:
         first, self._encoded = self._encoded, self._encoded + like.shape[0]
         return self._normal("encoder", like, first)
+
+    def bottleneck_noise(self, like: Tensor) -> Tensor:
+        self._bottleneck_calls += 1
+        return self._normal(f"bottleneck {self._bottleneck_calls}", like, 0)
 
     def bernoulli(self, n: int, prob: float) -> Tensor:
         self._decisions += 1
@@ -82,12 +107,16 @@ class StepDraws:
     def item_random(self, item: int) -> random.Random:
         return random.Random(self._key("item", self._first + item))
 
-    def _normal(self, purpose: str, like: Tensor, first: int) -> Tensor:
-        drawn = torch.empty_like(like)
+    def _normal(self, purpose: str, like: Tensor, first: int, lengths: Sequence[int] | None = None) -> Tensor:
+        drawn = torch.empty_like(like) if lengths is None else torch.zeros_like(like)
         generator = torch.Generator(like.device)
         for i in range(like.shape[0]):
             generator.manual_seed(self._key(purpose, self._first + first + i))
-            drawn[i].normal_(generator=generator)
+            if lengths is None:
+                drawn[i].normal_(generator=generator)
+            else:  # not into a view, whose layout would depend on the other clips
+                own = like.new_empty(*like.shape[1:-1], lengths[i])
+                drawn[i, ..., : lengths[i]] = own.normal_(generator=generator)
         return drawn
 
     def _key(self, purpose: str, number: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
 from stable_audio.config import ModelConfig
+from stable_audio.config.packing import packing_problems
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -112,6 +113,7 @@ def assemble(
 ) -> Run:
     """Build everything that a run needs, without starting it."""
     stop = stop if stop is not None else StopRequest()
+    _refuse_packing(config, options, (dataset, val_dataset))
     resume, resumed_at = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
     if options.compile:
@@ -131,7 +133,10 @@ def assemble(
     trainer = _trainer(options, io, accumulate=module.automatic_optimization)
     logger = _logger(config, options, trainer, resumed_at)
     scalars = LogScalars(
-        logger, data, every=options.log_every, batch_seconds=_batch_seconds(config, trainer, options)
+        logger,
+        data,
+        every=options.log_every,
+        batch_seconds=_batch_seconds(config, module, dataset, trainer, options),
     )
     checkpoints = Checkpoints(
         options.folder, config.as_dict(), data, io, every=options.checkpoint_every, keep=options.keep
@@ -258,6 +263,19 @@ def _refuse_sharded_average(module: TrainingModule, options: RunOptions) -> None
         )
 
 
+def _refuse_packing(
+    config: ModelConfig, options: RunOptions, datasets: Sequence[Mapping[str, Any] | None]
+) -> None:
+    problems = [p for dataset in datasets for p in packing_problems(config, dataset)]
+    if problems:
+        raise TrainingError("; ".join(dict.fromkeys(map(str, problems))))
+    if options.compile and any(d is not None and d.get("pack_length") for d in datasets):
+        raise TrainingError(
+            "--compile does not work with pack_length: rows are made anew in every step, and each would be "
+            "compiled; leave one of them out"
+        )
+
+
 def _loader(
     config: ModelConfig,
     module: TrainingModule,
@@ -307,9 +325,17 @@ def _logger(config: ModelConfig, options: RunOptions, trainer: pl.Trainer, resum
     )
 
 
-def _batch_seconds(config: ModelConfig, trainer: pl.Trainer, options: RunOptions) -> float:
+def _batch_seconds(
+    config: ModelConfig,
+    module: TrainingModule,
+    dataset: Mapping[str, Any],
+    trainer: pl.Trainer,
+    options: RunOptions,
+) -> float:
     clips = options.batch_size * options.accum_batches * trainer.world_size
-    return clips * config.sample_size / config.sample_rate
+    row = dataset.get("pack_length")
+    samples = row * getattr(module.model, "downsampling_ratio", 1) if row else config.sample_size
+    return clips * samples / config.sample_rate
 
 
 def _demos(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
