@@ -61,10 +61,10 @@ def shrink(config: Settings) -> Settings:
         if entry["type"] in ("t5", "clip_text", "clap_text"):
             kept = {k: v for k, v in entry["config"].items() if k in ("max_length", "pooled", "vocab_size")}
             entry.update(type=TEXT["type"], config={**kept, **TEXT["config"]})  # type: ignore[dict-item]
-    autoencoder = (model.get("pretransform") or {}).get("config", {})
-    for part in ("encoder", "decoder"):
-        if part in autoencoder:
-            CODERS.get(autoencoder[part]["type"], _nothing)(autoencoder[part].setdefault("config", {}))
+    for autoencoder in (model, (model.get("pretransform") or {}).get("config", {})):
+        for part in ("encoder", "decoder"):
+            if part in autoencoder:
+                CODERS.get(autoencoder[part]["type"], _nothing)(autoencoder[part].setdefault("config", {}))
     small["sample_size"] = _shortest(small)
     return small
 

@@ -11,9 +11,10 @@ import torch
 
 from stable_audio.config import load_config
 from stable_audio.data.base import Batch
+from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
-from stable_audio.model import DiffusionModel
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.training.build import build_training
 from stable_audio.types import Slot
 from tests.shrinking import shrink
@@ -26,15 +27,13 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _is_diffusion(path: Path) -> bool:
-    return str(_read(path).get("model_type", "")) in (
-        "diffusion_cond",
-        "diffusion_cond_inpaint",
-        "diffusion_uncond",
-    )
+def _of_type(*model_types: str) -> list[Path]:
+    files = (p for p in FOLDER.rglob("*.json") if p.name != "schema.json")
+    return sorted(p for p in files if _read(p).get("model_type") in model_types)
 
 
-SHIPPED = sorted(p for p in FOLDER.rglob("*.json") if p.name != "schema.json" and _is_diffusion(p))
+SHIPPED = _of_type("diffusion_cond", "diffusion_cond_inpaint", "diffusion_uncond")
+DIFFUSION_AUTOENCODERS = _of_type("diffusion_autoencoder")
 
 
 def _metadata(config: dict[str, Any], model: DiffusionModel) -> list[dict[str, Any]]:
@@ -75,5 +74,28 @@ def test_one_step_and_one_sound(path: Path) -> None:
     assert torch.isfinite(clip).all()
 
 
+@pytest.mark.parametrize("path", DIFFUSION_AUTOENCODERS, ids=lambda p: str(p.relative_to(FOLDER)))
+def test_one_step_and_one_reconstruction(path: Path) -> None:
+    torch.manual_seed(0)
+    config = load_config(shrink(_read(path)))
+    model = create_model_from_config(config)
+    assert isinstance(model, DiffusionAutoencoder)
+    module = build_training(config, model, batch_size=2)
+    audio = torch.randn(2, model.audio_channels, config.sample_size) * 0.1
+    optimizer = module.configure_optimizers()["optimizer"]
+    before = {k: v.detach().clone() for k, v in model.named_parameters() if v.requires_grad}
+    loss = module.training_step(Batch(audio, [{}, {}]))
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    moved = [k for k, v in model.named_parameters() if k in before and not torch.equal(v, before[k])]
+    assert {k.split(".")[0] for k in moved} >= {"encoder", "diffusion"}
+    with torch.no_grad():
+        made = model.decode(model.encode(audio[:1]), noise=SeededNoise([0]), steps=2)
+    assert made.shape == audio[:1].shape
+    assert torch.isfinite(made).all()
+
+
 def test_there_are_shipped_configs() -> None:
     assert SHIPPED
+    assert DIFFUSION_AUTOENCODERS

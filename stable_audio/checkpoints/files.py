@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.keys import AUTOENCODER_PARTS, OURS, WRAPPERS, starts, strip
+from stable_audio.checkpoints.keys import (
+    AUTOENCODER_PARTS,
+    DIFFUSION_DECODER,
+    OURS,
+    WRAPPERS,
+    is_diffusion_autoencoder,
+    starts,
+    strip,
+)
+from stable_audio.config.stored import CONFIG_NAME, weights_in
 
 log = logging.getLogger(__name__)
 
 FORMAT = "stable-audio"
 FORMAT_VERSION = 1
 TRAINING_ENTRY = "stable_audio"
-_NAMES_IN_FOLDER = (
-    "last.safetensors",
-    "checkpoints/last.safetensors",
-    "last.ckpt",
-    "checkpoints/last.ckpt",
-    "model.safetensors",
-    "model.ckpt",
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class StoredWeights:
     @property
     def is_autoencoder(self) -> bool:
         """True when the file holds an autoencoder and no diffusion model."""
-        return starts(self.tensors, *AUTOENCODER_PARTS) and not starts(self.tensors, OURS, "model.")
+        others = (OURS, "model.", DIFFUSION_DECODER)
+        return starts(self.tensors, *AUTOENCODER_PARTS) and not starts(self.tensors, *others)
 
 
 def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
@@ -69,15 +71,12 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        # Stable: within a kind the order of preference stays.
-        for name in sorted(_NAMES_IN_FOLDER, key=lambda n: not use_ema and not n.endswith(".ckpt")):
-            if (path / name).is_file():
-                return path / name
-        single = sorted([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
-        if len(single) == 1:
-            return single[0]
-        found = f"{len(single)} checkpoints" if single else "no checkpoint"
-        raise CheckpointError(f"{path}: the folder has {found}; name the file to load")
+        found = weights_in(path, prefer="" if use_ema else ".ckpt")
+        if found is None:
+            count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
+            counted = f"{count} checkpoints" if count else "no checkpoint"
+            raise CheckpointError(f"{path}: the folder has {counted}; name the file to load")
+        return found
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one"
@@ -114,10 +113,9 @@ def load_torch_file(path: Path) -> dict[str, Any]:
         # Memory-mapped: entries that are not asked for are never read from disk.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "not a checkpoint"
         raise CheckpointError(
-            f"{path}: cannot be read without running code from it or is not a checkpoint "
-            f"({reason[:120]}); re-save it with tensors and plain values only"
+            f"{path}: not a checkpoint, or one with objects that only running code from it would restore; "
+            "give another file, or save it again with tensors and plain values only"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: truncated or damaged ({_short(error)}); copy it again") from error
@@ -175,6 +173,8 @@ def _unwrap(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights
             f"{path}: no weights found; its entries are {sorted(map(str, content))[:8]}, "
             "but a 'state_dict' of tensors is needed"
         )
+    if is_diffusion_autoencoder(tensors, config):
+        return _plain(path, tensors, config)
     for name, (prefix, average, target) in WRAPPERS.items():
         if starts(tensors, prefix):
             return _wrapped(path, name, tensors, (prefix, average, target), use_ema, config)
@@ -207,6 +207,8 @@ def _wrapped(
 def _plain(path: Path, tensors: dict[str, Tensor], config: dict[str, Any] | None) -> StoredWeights:
     if starts(tensors, OURS):
         kind = "weights in our layout"
+    elif starts(tensors, DIFFUSION_DECODER):
+        kind = "diffusion autoencoder"
     elif starts(tensors, "model.", "conditioner.", "pretransform."):
         kind = "stable-audio-tools weights"
     elif starts(tensors, *AUTOENCODER_PARTS):
@@ -239,7 +241,7 @@ def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
 
 def _with_config_beside(stored: StoredWeights) -> StoredWeights:
     """Published models keep `model_config.json` in the same folder."""
-    beside = stored.path.with_name("model_config.json")
+    beside = stored.path.with_name(CONFIG_NAME)
     if not beside.is_file():
         return stored
     config = json.loads(beside.read_text(encoding="utf-8"))

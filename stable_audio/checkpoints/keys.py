@@ -25,6 +25,17 @@ WRAPPERS: dict[str, tuple[str, str, str]] = {
 }
 
 AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "quantizer.")
+DIFFUSION_DECODER = "diffusion.model."
+"""The backbone of a diffusion autoencoder; also how a wrapped diffusion model begins."""
+
+
+def is_diffusion_autoencoder(keys: Collection[str], config: Mapping[str, object] | None = None) -> bool:
+    """Whether the weights are an unwrapped diffusion autoencoder's, by the config or by the other keys."""
+    if not starts(keys, DIFFUSION_DECODER):
+        return False
+    if config is not None and "model_type" in config:
+        return config["model_type"] == "diffusion_autoencoder"
+    return starts(keys, *AUTOENCODER_PARTS, PRETRANSFORM)
 
 
 def strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -63,8 +74,9 @@ def to_pretransform(tensors: Mapping[str, Tensor], known: Collection[str]) -> di
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         bare = key.removeprefix(PRETRANSFORM)
-        names = [bare, "model." + bare, bare.removeprefix("model.")]
-        renamed[next((n for n in names if n in known), names[0])] = value
+        # The first reading is that of an autoencoder with a pretransform of its own.
+        names = ["model." + key, bare, "model." + bare, bare.removeprefix("model.")]
+        renamed[next((n for n in names if n in known), bare)] = value
     return renamed
 
 
