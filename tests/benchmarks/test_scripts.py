@@ -17,6 +17,7 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
     [
         ("train_step", SIZES, ["forward", "step with AdamW", "step, recomputing"]),
         ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
+        ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
         (
             "backbones",
             ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],
