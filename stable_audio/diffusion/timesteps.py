@@ -160,16 +160,20 @@ class Timesteps:
             length: latent frames of all items, or of each item of the part.
         """
         t = self.sampler.transform(self._draw(total))
-        if self.shift is not None and isinstance(length, int):
-            t = self.shift(t, length)
-        elif self.shift is not None and length is not None:
-            shift, own = self.shift, t[part]
-            t = t.clone()
-            t[part] = torch.stack([shift(value, n) for value, n in zip(own, length, strict=True)])
+        if self.shift is not None and length is not None:
+            t = self._shifted(t, part, length, self.shift)
         if self.p_one_shot > 0:
             one_shot = torch.rand(total, generator=self._generator) < self.p_one_shot
             t = torch.where(one_shot, torch.ones_like(t), t)
         return t[part]
+
+    @staticmethod
+    def _shifted(t: Tensor, part: slice, length: int | Sequence[int], shift: DistributionShift) -> Tensor:
+        if isinstance(length, int):
+            return shift(t, length)
+        t = t.clone()
+        t[part] = torch.stack([shift(value, n) for value, n in zip(t[part], length, strict=True)])
+        return t
 
     def _draw(self, n: int) -> Tensor:
         if self.sampler.base == "normal":
