@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.checkpoints.keys import OURS, PRETRANSFORM, starts, strip, to_ours, to_pretransform
+from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,9 @@ def load_pretransform(
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
     known = model.state_dict().keys()
     tensors = dict(stored.tensors) if starts(stored.tensors, OURS) else to_ours(stored.tensors, known)
-    return load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
+    report = load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
+    adopt_model_scale(model, stored.config)
+    return report
 
 
 def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
@@ -181,6 +184,7 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
         weights=stored.weights,
         partial=partial,
     )
+    adopt_scale(pretransform, stored.config)
     return _below(report, PRETRANSFORM)
 
 

@@ -54,7 +54,14 @@ def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None
     """An autoencoder from its `model` section."""
     given = {
         name: getattr(model, name)
-        for name in ("latent_dim", "downsampling_ratio", "io_channels", "in_channels", "out_channels")
+        for name in (
+            "latent_dim",
+            "downsampling_ratio",
+            "io_channels",
+            "in_channels",
+            "out_channels",
+            "latent_scale",
+        )
     }
     return Autoencoder(
         encoder=_part(model.encoder, ENCODERS),

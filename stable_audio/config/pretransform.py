@@ -35,7 +35,9 @@ class PretransformSection(Component):
 class AutoencoderPretransformSection(PretransformSection):
     """An autoencoder as the pretransform of another model."""
 
-    scale: float = Field(default=1.0, gt=0, description="latents are divided by it")
+    scale: float = Field(
+        default=1.0, gt=0, description="latents are divided by it; default: its latent_scale, else 1"
+    )
     model_half: bool = Field(default=False, description="run the autoencoder in float16")
     iterate_batch: bool = Field(default=False, description="one item at a time, to save memory")
     chunked: bool = Field(default=False, description="in pieces of 128 latent frames")
@@ -64,6 +66,9 @@ class AutoencoderModel(Section):
     in_channels: Positive | None = Field(default=None, description="audio channels in, if not io_channels")
     out_channels: Positive | None = Field(default=None, description="audio channels out, if not io_channels")
     pretransform: Pretransform | None = Field(default=None, description="applied before the encoder")
+    latent_scale: float | None = Field(
+        default=None, gt=0, description="standard deviation of the latents; training measures and stores it"
+    )
 
 
 if not TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Autoencoder(nn.Module):
         soft_clip: tanh at the very end of `decode`.
         pretransform: applied before the encoder and undone after the decoder.
         sample_rate: Hz of the audio that it was made for, if known.
+        latent_scale: standard deviation of its latents, measured in training; None where it was not.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -49,6 +51,7 @@ class Autoencoder(nn.Module):
         soft_clip: bool = False,
         pretransform: Pretransform | None = None,
         sample_rate: int | None = None,
+        latent_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
@@ -59,7 +62,7 @@ class Autoencoder(nn.Module):
         self.in_channels = io_channels if in_channels is None else in_channels
         self.out_channels = io_channels if out_channels is None else out_channels
         self.soft_clip = soft_clip
-        self.sample_rate = sample_rate
+        self.sample_rate, self.latent_scale = sample_rate, latent_scale
         self._check_agreement()
 
     @property
@@ -215,7 +218,8 @@ class AutoencoderPretransform(Pretransform):
 
     Args:
         model: the autoencoder.
-        scale: latents are divided by it, so that their std is near 1 for the diffusion model.
+        scale: latents are divided by it, so that their std is near 1 for the diffusion model; None takes
+            the autoencoder's `latent_scale`, or 1 where that is unknown.
         model_half: run the autoencoder in float16; inputs and outputs stay float32.
         iterate_batch: one item at a time, which bounds memory. chunked: pieces of 128 frames.
     """
@@ -226,17 +230,17 @@ class AutoencoderPretransform(Pretransform):
         self,
         *,
         model: Autoencoder,
-        scale: float = 1.0,
+        scale: float | None = None,
         model_half: bool = False,
         iterate_batch: bool = False,
         chunked: bool = False,
         enable_grad: bool = False,
     ) -> None:
         super().__init__(enable_grad=enable_grad)
-        if scale <= 0:
+        if scale is not None and scale <= 0:
             raise ValueError(f"scale of the autoencoder pretransform must be positive, found {scale}")
         self.model = model.half() if model_half else model
-        self.scale, self.model_half = scale, model_half
+        self._scale, self.model_half = scale, model_half
         self.iterate_batch, self.chunked = iterate_batch, chunked
         self.io_channels = model.io_channels
         self.encoded_channels = model.latent_dim
@@ -248,6 +252,16 @@ class AutoencoderPretransform(Pretransform):
     @property
     def sample_rate(self) -> int | None:
         return self.model.sample_rate
+
+    @property
+    def scale_is_given(self) -> bool:
+        """Whether the scale was given, so that a measured one does not count."""
+        return self._scale is not None
+
+    @property
+    def scale(self) -> float:
+        """What latents are divided by."""
+        return self._scale or self.model.latent_scale or 1.0
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         step = self.model.encode_chunked if self.chunked else self.model.encode
@@ -266,13 +280,13 @@ class AutoencoderPretransform(Pretransform):
         crossfade: int | None = None,
         noise: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        options = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
+        options: dict[str, Any] = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
         return self._run(lambda x: self.model.encode_chunked(x, noise=noise, **options), audio) / self.scale
 
     def decode_chunked(
         self, latents: Tensor, *, chunk_size: int = 128, overlap: int = 32, crossfade: int | None = None
     ) -> Tensor:
-        options = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
+        options: dict[str, Any] = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
         return self._run(lambda x: self.model.decode_chunked(x, **options), latents * self.scale)
 
     def remove_weight_norm(self) -> None:

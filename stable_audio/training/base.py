@@ -90,6 +90,9 @@ class TrainingModule(pl.LightningModule):
         else:
             self.ema.load_state_dict(state["ema"])
 
+    def before_save(self) -> None:
+        """Called before a checkpoint is written, on every process."""
+
     def inference_tensors(self) -> dict[str, Tensor]:
         """Weights for generation in our layout, averaged ones where there are any."""
         tensors = dict(self.model.state_dict())

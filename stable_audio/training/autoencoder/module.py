@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +24,11 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.modes import evaluating
+
+log = logging.getLogger(__name__)
+MEASURED_BATCHES = 4
+"""Latest batches on which the spread of the latents is measured."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,36 @@ class AutoencoderTraining(TrainingModule):
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._accumulated = 0
         self._generator_stepped = False
+        self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if encoder.decoder_finetune:
             model.encoder.requires_grad_(False)
         set_gradient_checkpointing(model, gradient_checkpointing)
+
+    def begin_batch(self, batch: Batch) -> None:
+        super().begin_batch(batch)
+        self._recent.append(batch.audio)
+
+    def before_save(self) -> None:
+        """Measure the spread of the latents of the latest batches; files keep it as `latent_scale`.
+
+        The weights that inference will use are the ones measured, and the random state is left alone.
+        """
+        if not self._recent:
+            return
+        averaged = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
+        try:
+            with averaged, evaluating(self), torch.no_grad():
+                self.model.latent_scale = self._spread() or self.model.latent_scale
+        except RuntimeError as error:  # out of memory must not cost the checkpoint
+            log.warning("the scale of the latents was not measured: %s", error)
+
+    def _spread(self) -> float | None:
+        """Standard deviation over all latents of the latest batches, None where it means nothing."""
+        like = next(self.model.parameters())
+        noise = self._draws(0).encoder_noise
+        latents = [self.model.encode(self._heard(a.to(like)), noise=noise).float() for a in self._recent]
+        spread = float(torch.cat([x.flatten() for x in latents]).std())
+        return spread if 0 < spread < float("inf") else None
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """One batch of the network whose turn it is."""
@@ -177,9 +212,7 @@ class AutoencoderTraining(TrainingModule):
         self, audio: Tensor, *, noise: NoiseSource | None = None, encoder_frozen: bool = False
     ) -> Reconstruction:
         """Encode and decode audio (b c n); both are cut to the shorter."""
-        heard = audio
-        if self.encoder.force_input_mono and audio.shape[1] > 1:
-            heard = audio.mean(dim=1, keepdim=True).expand(-1, self.model.in_channels, -1)
+        heard = self._heard(audio)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
             latents, info = self.model.encode_with_info(heard, noise=noise)
         if self.encoder.latent_mask_ratio > 0 and self.training:
@@ -193,6 +226,12 @@ class AutoencoderTraining(TrainingModule):
         if self._teacher:
             values.update(self._ask_teacher(self._teacher[0], heard, latents))
         return Reconstruction(audio, decoded, latents, values)
+
+    def _heard(self, audio: Tensor) -> Tensor:
+        """What the encoder is given of audio (b c n)."""
+        if self.encoder.force_input_mono and audio.shape[1] > 1:
+            return audio.mean(dim=1, keepdim=True).expand(-1, self.model.in_channels, -1)
+        return audio
 
     def _ask_teacher(self, teacher: Autoencoder, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -16,6 +16,7 @@ import torch
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints import save_inference_file
 from stable_audio.checkpoints.files import FORMAT_VERSION, TRAINING_ENTRY
+from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
@@ -74,6 +75,7 @@ class Checkpoints(StepCallback):
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """Write the checkpoint of the present step. Every process must call it."""
         step, began = trainer.global_step, time.monotonic()
+        module.before_save()
         target = self.folder / "checkpoints" / f"step={step:08d}.ckpt"
         trainer.save_checkpoint(target, weights_only=False)
         self._saved_at = step
@@ -90,8 +92,9 @@ class Checkpoints(StepCallback):
     def _publish(self, target: Path, module: TrainingModule, step: int) -> None:
         weights = "ema" if module.ema is not None else "online"
         inference = target.with_suffix(".safetensors")
+        config = with_scale(self.config, module.model)
         save_inference_file(
-            inference, module.inference_tensors(), self.config, weights=weights, info={"step": step}
+            inference, module.inference_tensors(), config, weights=weights, info={"step": step}
         )
         _same_file(inference, self.folder / "last.safetensors")
         _same_file(target, self.folder / "last.ckpt")
@@ -111,7 +114,7 @@ class Checkpoints(StepCallback):
             torch.distributed.all_gather_object(positions, here)
         else:
             positions = [here]
-        checkpoint["model_config"] = self.config
+        checkpoint["model_config"] = with_scale(self.config, pl_module.model)
         checkpoint[TRAINING_ENTRY] = {
             "format_version": FORMAT_VERSION,
             "step": trainer.global_step,
@@ -122,6 +125,7 @@ class Checkpoints(StepCallback):
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         entry = checkpoint[TRAINING_ENTRY]
         pl_module.load_state(entry)
+        adopt_model_scale(pl_module.model, checkpoint.get("model_config"))
         positions = entry["data"]
         mine = trainer.global_rank if len(positions) == trainer.world_size else 0
         self.data.continue_from(positions[mine])

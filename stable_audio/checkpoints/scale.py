@@ -1,0 +1,58 @@
+"""The scale of latents travels with the weights that it was measured for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
+
+
+def stored_scale(config: Mapping[str, Any] | None) -> float | None:
+    """What the latents of a config's autoencoder, or of its pretransform, are divided by; None: not said."""
+    model = (config or {}).get("model")
+    if not isinstance(model, Mapping):
+        return None
+    if (config or {}).get("model_type") == "autoencoder":
+        return model.get("latent_scale")
+    section = model.get("pretransform")
+    if not isinstance(section, Mapping):
+        return None
+    return section.get("scale", (section.get("config") or {}).get("latent_scale"))
+
+
+def adopt_scale(pretransform: nn.Module | None, config: Mapping[str, Any] | None) -> None:
+    """After loading weights: use the scale in their config, unless the model's own config gives one."""
+    scale = stored_scale(config)
+    if scale is not None and isinstance(pretransform, AutoencoderPretransform):
+        pretransform.model.latent_scale = float(scale)
+
+
+def adopt_model_scale(model: nn.Module, config: Mapping[str, Any] | None) -> None:
+    """`adopt_scale` for the pretransform of a whole model; one inside an autoencoder has its own."""
+    if not isinstance(model, Autoencoder):
+        adopt_scale(getattr(model, "pretransform", None), config)
+
+
+def with_scale(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """`config` with the latent scale that `model` has, measured or loaded, so that files carry it on."""
+    if isinstance(model, Autoencoder):
+        return _with(config, ("model",), model)
+    pretransform = getattr(model, "pretransform", None)
+    if not isinstance(pretransform, AutoencoderPretransform) or pretransform.scale_is_given:
+        return dict(config)
+    return _with(config, ("model", "pretransform", "config"), pretransform.model)
+
+
+def _with(config: Mapping[str, Any], place: tuple[str, ...], autoencoder: Autoencoder) -> dict[str, Any]:
+    if autoencoder.latent_scale is None:
+        return dict(config)
+    changed: dict[str, Any] = copy.deepcopy(dict(config))
+    section = changed
+    for key in place:
+        section = section[key]
+    section["latent_scale"] = autoencoder.latent_scale
+    return changed
