@@ -16,6 +16,7 @@ from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resol
 from stable_audio.checkpoints.loading import (
     LoadReport,
     load_model,
+    load_named,
     load_pretrained,
     load_pretransform,
     load_weights,
@@ -28,6 +29,7 @@ __all__ = [
     "StoredWeights",
     "export",
     "load_model",
+    "load_named",
     "load_pretrained",
     "load_pretransform",
     "load_weights",

@@ -165,6 +165,29 @@ def load_pretransform(
     return _fill_pretransform(pretransform, read_checkpoint(path, use_ema=use_ema), partial=partial)
 
 
+def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:
+    """Load the pretransforms that a config names by path; see `ModelConfig.weights`.
+
+    Args:
+        weights: module of the model -> absolute path or hub id.
+
+    Raises:
+        CheckpointError: a file that is not there any more, or that does not fit its own config.
+    """
+    from stable_audio.config.stored import weights_file
+
+    reports = []
+    for name, located in weights.items():
+        try:
+            path = weights_file(located)
+        except (ValueError, OSError, ImportError) as error:
+            raise CheckpointError(f"the weights of the {name}: {error}") from error
+        stored = read_checkpoint(path, use_ema=use_ema)
+        report = _fill_pretransform(model.get_submodule(name), stored, partial=False)
+        reports.append(_below(report, name.removesuffix(PRETRANSFORM.rstrip("."))))
+    return reports
+
+
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
     known = model.state_dict().keys()
     tensors = dict(stored.tensors) if starts(stored.tensors, OURS) else to_ours(stored.tensors, known)
@@ -174,7 +197,8 @@ def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadRepo
 
 
 def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
-    whole = starts(stored.tensors, PRETRANSFORM)
+    # An autoencoder may have a pretransform of its own below the same prefix.
+    whole = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
     tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
     tensors = to_pretransform(tensors, pretransform.state_dict().keys())
     report = load_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Union
 
 from stable_audio.config.context import Context
@@ -13,6 +14,7 @@ from stable_audio.config.facts import gather
 from stable_audio.config.leaf import Leaf
 from stable_audio.config.problems import ConfigError
 from stable_audio.config.reading import plain, read_json
+from stable_audio.config.references import expand
 from stable_audio.config.rules import HINTS, RULES, check_rules
 from stable_audio.config.top import MODEL_TYPES, ModelConfig
 from stable_audio.config.validation import Checked, check_structure
@@ -30,6 +32,9 @@ def load_config(
 ) -> ModelConfig:
     """Load a model file, in the format of stable-audio-tools.
 
+    A pretransform named by `path` gets the config found there; its weights are loaded by who needs them,
+    see `ModelConfig.weights`.
+
     Args:
         source: path of a JSON file, or its content; a dict is not changed.
         lenient: unknown keys become warnings.
@@ -40,15 +45,18 @@ def load_config(
         ConfigError: with every mistake of the file.
     """
     data, name = _data(source)
+    named = expand(data, Path() if isinstance(source, Mapping) else Path(source).parent)
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
     facts = gather(checked.data)
     context = Context(checked.data, facts, tuple(extra_ids))
     related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
     checked.warnings += check_rules(context, HINTS)
     checked.problems += [p for p in related if p not in checked.problems]
-    checked.warnings += checked.untrainable
+    checked.problems = [*named.problems, *(p for p in checked.problems if not named.hides(p))]
+    checked.warnings += [*named.warnings, *checked.untrainable]
     config = _result(checked, name)
     config._untrainable = tuple(checked.untrainable)
+    config._weights = named.weights
     return config
 
 

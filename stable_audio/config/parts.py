@@ -23,6 +23,9 @@ from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANS
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.base import Pretransform
 
+BY_NAME = frozenset({"type", "config", "path", "hash"})
+"""Keys of a pretransform section that say which one it is; the others are keywords of its constructor."""
+
 
 def build_backbone(section: DiffusionSection) -> Backbone:
     """The backbone of a conditional model."""
@@ -41,7 +44,7 @@ def build_conditioner(entry: ConditionerEntry, *, cond_dim: int) -> Conditioner:
 
 def build_pretransform(section: PretransformSection) -> Pretransform:
     """A pretransform, autoencoders included."""
-    beside = {name: getattr(section, name) for name in section.model_fields_set - {"type", "config"}}
+    beside = {name: getattr(section, name) for name in section.model_fields_set - BY_NAME}
     if isinstance(section.config, AutoencoderModel):
         made = PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **beside)  # type: ignore[call-arg]
         # `enable_grad` trains all of it, except for what the file freezes.

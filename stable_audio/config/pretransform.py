@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from annotated_types import Gt
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Section
@@ -26,9 +26,24 @@ class DecoderPart(Part):
     soft_clip: bool = Field(default=False, description="tanh on the decoded audio")
 
 
+def _config_or_path(schema: dict[str, Any]) -> None:
+    """Where `path` is given, the file that it names has the config."""
+    required = schema.get("required", [])
+    if "config" in required:
+        required.remove("config")
+        schema["anyOf"] = [{"required": ["config"]}, {"required": ["path"]}]
+
+
 class PretransformSection(Component):
     """A transform between audio and the space of diffusion."""
 
+    model_config = ConfigDict(json_schema_extra=_config_or_path)
+
+    path: str | None = Field(
+        default=None,
+        description="file, folder or hub id (owner/name, owner/name@revision) with its weights and config",
+    )
+    hash: str | None = Field(default=None, description="of its weights; others are refused")
     enable_grad: bool = Field(default=False, description="train it along; false freezes it")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -26,11 +28,25 @@ class ModelConfig(Section):
     training: Any = None
 
     _untrainable: tuple[Problem, ...] = PrivateAttr(default=())
+    _weights: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def untrainable(self) -> tuple[Problem, ...]:
         """What `training` asks for and is not built: it was left out, and training must refuse."""
         return self._untrainable
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Module, such as `pretransform` -> where the weights are that the file names for it.
+
+        An absolute path or a hub id. It is no part of `as_dict`, which has the config found there instead.
+        """
+        return MappingProxyType(self._weights)
+
+    def with_pretransform_hash(self, value: str) -> ModelConfig:
+        """The same, with `value` as the hash of the pretransform's weights."""
+        section = self.model.pretransform.model_copy(update={"hash": value})
+        return self.model_copy(update={"model": self.model.model_copy(update={"pretransform": section})})
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form: exactly the keys that were given."""

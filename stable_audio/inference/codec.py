@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stable_audio.checkpoints import load_pretransform
+from stable_audio.checkpoints import load_named, load_pretransform
 from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.config import load_config
 from stable_audio.config.parts import build_autoencoder, build_pretransform
@@ -45,7 +45,8 @@ def load_codec(
     Args:
         model_config: of a diffusion model with a pretransform, or of an autoencoder; default: the one
             inside the checkpoint or beside it.
-        ckpt_path: a whole model or an autoencoder; not needed for transforms without weights.
+        ckpt_path: a whole model or an autoencoder; not needed for transforms without weights, nor where
+            the config names the weights by `path`.
         allow_untrained: accept a learned transform with random weights.
 
     Raises:
@@ -71,6 +72,8 @@ def load_codec(
         pretransform = build_pretransform(config.model.pretransform)
     if ckpt_path is not None and pretransform.state_dict():
         load_pretransform(_Holder(pretransform), ckpt_path)
+    elif config.weights and config.model_type != "autoencoder":
+        load_named(_Holder(pretransform), config.weights)
     elif pretransform.needs_weights and not allow_untrained:
         raise ValueError(
             "the pretransform is learned and no weights were given, so its latents would be noise: "

@@ -6,7 +6,7 @@ computes w once with the same kernel, so a folded layer gives bit-identical outp
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,14 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class _WeightNorm:
+class _WeightNorm(nn.Module):
     """Mixin for the convolution classes: replaces the parameter `weight` by `weight_g`, `weight_v`."""
 
-    def _split_weight(self: nn.Module) -> None:  # type: ignore[misc]
+    weight: Any
+    weight_g: nn.Parameter
+    weight_v: nn.Parameter
+
+    def _split_weight(self) -> None:
         weight = self._parameters.pop("weight")
         assert weight is not None
         axes = tuple(range(1, weight.ndim))
@@ -28,15 +32,15 @@ class _WeightNorm:
     @property
     def folded(self) -> bool:
         """Whether the layer holds a plain `weight`."""
-        return "weight" in self._parameters  # type: ignore[attr-defined]
+        return "weight" in self._parameters
 
-    def effective_weight(self: nn.Module) -> Tensor:  # type: ignore[misc]
+    def effective_weight(self) -> Tensor:
         """The weight that the convolution uses."""
         if "weight" in self._parameters:
             return self.weight
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
-    def fold(self: nn.Module) -> None:  # type: ignore[misc]
+    def fold(self) -> None:
         """Replace `weight_g`, `weight_v` by the plain `weight`; does nothing the second time."""
         if "weight" in self._parameters:
             return

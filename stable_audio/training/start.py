@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from stable_audio.checkpoints import LoadReport, load_pretrained, load_pretransform
+from stable_audio.checkpoints import LoadReport, load_named, load_pretrained, load_pretransform
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
+from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 
@@ -18,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def starting_model(config: ModelConfig, options: RunOptions, *, resumed: bool) -> nn.Module:
-    """Build the model and load what the options name.
+    """Build the model and load what its config and the options name; the options have the last word.
 
     Args:
         resumed: a training checkpoint will bring all weights.
 
     Raises:
-        TrainingError: a learned pretransform would stay untrained.
+        TrainingError: a learned pretransform would stay untrained, or is not the one that is asked for.
         CheckpointError: a file does not fit.
     """
     torch.manual_seed(options.seed)  # initial weights depend on the seed and are the same on every process
@@ -32,16 +33,34 @@ def starting_model(config: ModelConfig, options: RunOptions, *, resumed: bool) -
     folding = options.remove_pretransform_weight_norm
     if folding == "pre_load":
         _fold(model)
-    reports = [] if resumed else _load(model, options)
-    if folding == "post_load":
-        _fold(model)
+    reports = [] if resumed else _load(model, config, options)
     if not resumed:
         _refuse_untrained_pretransform(model, reports, options)
+        _refuse_another_pretransform(model, config, reports)
+    if folding == "post_load":
+        _fold(model)
     return model
 
 
-def _load(model: nn.Module, options: RunOptions) -> list[LoadReport]:
-    reports = []
+def with_hash(config: ModelConfig, model: nn.Module, options: RunOptions) -> ModelConfig:
+    """The config with the hash of the pretransform's weights, where these are learned and frozen."""
+    pretransform: Any = getattr(model, "pretransform", None)
+    # Folded weights are others by name, so their hash would not be that of the file.
+    if (
+        options.remove_pretransform_weight_norm
+        or pretransform is None
+        or not pretransform.needs_weights
+        or pretransform.enable_grad
+    ):
+        return config
+    return config.with_pretransform_hash(pretransform_hash(pretransform))
+
+
+def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
+    named = {} if options.pretransform_ckpt_path else config.weights
+    reports = load_named(model, named, use_ema=options.use_ema_weights)
+    for report in reports:
+        log.info("%s", report)
     for path, load in (
         (options.pretrained_ckpt_path, load_pretrained),
         (options.pretransform_ckpt_path, load_pretransform),
@@ -67,12 +86,31 @@ def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], 
     pretransform: Any = getattr(model, "pretransform", None)
     if pretransform is None or not pretransform.needs_weights or pretransform.enable_grad:
         return
-    if any(r.loaded_below("pretransform.") for r in reports):
+    if _loaded(reports):
         return
     text = "the pretransform is learned, but no weights were loaded for it: the model would learn noise"
     if not options.allow_untrained_pretransform:
         raise TrainingError(
-            f"{text}. Give --pretransform-ckpt-path (or --pretrained-ckpt-path with a whole model); "
-            "to train on random latents all the same, add --allow-untrained-pretransform"
+            f"{text}. Name them by 'path' in $.model.pretransform, or give --pretransform-ckpt-path (or "
+            "--pretrained-ckpt-path with a whole model); to train on random latents all the same, add "
+            "--allow-untrained-pretransform"
         )
     log.warning("%s, as allowed by --allow-untrained-pretransform", text)
+
+
+def _refuse_another_pretransform(model: nn.Module, config: ModelConfig, reports: list[LoadReport]) -> None:
+    wanted = getattr(getattr(config.model, "pretransform", None), "hash", None)
+    if wanted is None or not _loaded(reports):
+        return
+    pretransform: Any = model.pretransform
+    if (found := pretransform_hash(pretransform)) != wanted:
+        raise TrainingError(
+            f"$.model.pretransform.hash: weights with the hash {found} were loaded, but {wanted} is asked "
+            "for; give the file with these weights, or remove the key"
+        )
+
+
+def _loaded(reports: list[LoadReport]) -> bool:
+    """Whether the pretransform got weights; one inside it does not count."""
+    inner = "pretransform.model.pretransform."
+    return any(r.loaded_below("pretransform.") > r.loaded_below(inner) for r in reports)

@@ -37,7 +37,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
-from stable_audio.training.start import starting_model
+from stable_audio.training.start import starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ def assemble(
     _refuse_packing(config, options, (dataset, val_dataset))
     resume, resumed_at = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
+    if resume is None:
+        config = with_hash(config, model, options)
     if options.compile:
         getattr(model, "backbone", model).compile()
     module = build_training(

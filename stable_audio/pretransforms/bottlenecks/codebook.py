@@ -6,6 +6,8 @@ quantisation, k-means start, replacement of dead codes). State keys `layers.<k>.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -216,7 +218,7 @@ class ResidualVQ(nn.Module):
         """Tokens (b q n) -> latents (b c n); -1 and missing quantisers add nothing."""
         total: Tensor | None = None
         for layer, index in zip(self.layers, tokens.unbind(1)):
-            code = layer._codebook.lookup(index.clamp(min=0)) * (index >= 0)[..., None]
+            code = cast(_Layer, layer)._codebook.lookup(index.clamp(min=0)) * (index >= 0)[..., None]
             total = code if total is None else total + code
         if total is None:
             raise ValueError(f"tokens (b q n) need at least one quantiser, found shape {tuple(tokens.shape)}")

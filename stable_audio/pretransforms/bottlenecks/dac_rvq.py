@@ -5,6 +5,9 @@ Codes are looked up in a space of few dimensions, by cosine similarity; codebook
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,7 +102,8 @@ class FactorisedRVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (b q n) -> quantised (b c n)."""
-        parts = [q.decode(index) for q, index in zip(self.quantizers, codes.unbind(1))]
+        quantizers = cast(Iterable[FactorisedVQ], self.quantizers)
+        parts = [q.decode(index) for q, index in zip(quantizers, codes.unbind(1))]
         return torch.stack(parts).sum(0)
 
 

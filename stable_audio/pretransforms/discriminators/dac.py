@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -135,7 +137,7 @@ class DACDiscriminator(Discriminator):
     def judge(self, audio: Tensor) -> list[Judgement]:
         audio = audio - audio.mean(dim=-1, keepdim=True)
         audio = 0.8 * audio / (audio.abs().amax(dim=-1, keepdim=True) + 1e-9)
-        return [part(audio) for part in self.discriminator["discriminators"]]  # type: ignore[union-attr]
+        return [part(audio) for part in cast(nn.ModuleList, self.discriminator["discriminators"])]
 
     def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.use_hinge:

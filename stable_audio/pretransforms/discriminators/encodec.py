@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +152,7 @@ class EncodecDiscriminator(Discriminator):
         self.discriminators = nn.ModuleDict({"discriminators": parts})
 
     def judge(self, audio: Tensor) -> list[Judgement]:
-        return [part(audio) for part in self.discriminators["discriminators"]]  # type: ignore[union-attr]
+        return [part(audio) for part in cast(nn.ModuleList, self.discriminators["discriminators"])]
 
     def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.relativistic:

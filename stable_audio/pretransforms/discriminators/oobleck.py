@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -135,8 +136,8 @@ class OobleckDiscriminator(Discriminator):
         return made
 
     def judge(self, audio: Tensor) -> list[Judgement]:
-        parts = self.multi_discriminator["discriminators"]
-        return [judgement for part in parts for judgement in part(audio)]  # type: ignore[union-attr]
+        parts = cast(nn.ModuleList, self.multi_discriminator["discriminators"])
+        return [judgement for part in parts for judgement in part(audio)]
 
     def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
         return self.real_and_fake(self._score(self.judge(reals)), self._score(self.judge(fakes)))

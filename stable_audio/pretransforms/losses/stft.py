@@ -58,6 +58,8 @@ class STFTLoss(nn.Module):
     """
 
     window: Tensor
+    filters: Tensor | None
+    taps: Tensor | None
 
     def __init__(
         self,

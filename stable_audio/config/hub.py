@@ -1,0 +1,59 @@
+"""Files of the Hugging Face hub, through huggingface_hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def hub_file(name: str, wanted: Sequence[str]) -> Path:
+    """The first of `wanted` that a repository has, from the hub or from what was downloaded before.
+
+    Args:
+        name: owner/name, or owner/name@revision.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        OSError: the hub cannot be reached and the files were never downloaded.
+        ValueError: there is no such repository, or it has none of the files.
+    """
+    hub, errors = _library(name)
+    repository, _, revision = name.partition("@")
+    offline: Exception | None = None
+    for filename in wanted:
+        try:
+            # Once the hub did not answer, what is there is asked for without waiting for it again.
+            options = {"revision": revision or None, "local_files_only": offline is not None}
+            return Path(hub.hf_hub_download(repository, filename, **options))
+        except errors.LocalEntryNotFoundError as error:
+            offline = error  # another of the files may have been downloaded before
+        except errors.EntryNotFoundError:
+            continue
+        except errors.HfHubHTTPError as error:
+            raise ValueError(
+                f"the hub has no '{name}' that can be read ({_first_line(error)}); check owner, name and "
+                "revision, and log in with `hf auth login` where the model asks for it"
+            ) from error
+    if offline is not None:
+        raise OSError(
+            f"'{name}' is no local path, and as a hub id it cannot be downloaded: the hub cannot be reached; "
+            "connect to the network, or name a file"
+        ) from offline
+    raise ValueError(f"'{name}' on the hub has none of {', '.join(wanted)}")
+
+
+def _library(name: str) -> tuple[Any, Any]:
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ImportError(
+            f"'{name}' is no local path, and as a hub id it needs huggingface_hub: "
+            'pip install "stable-audio[text]"'
+        ) from error
+    return huggingface_hub, errors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
