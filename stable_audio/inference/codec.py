@@ -8,12 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stable_audio.checkpoints import load_named, load_pretransform
+from stable_audio.checkpoints import load_model, load_named, load_pretransform
 from stable_audio.checkpoints.files import read_checkpoint
-from stable_audio.config import load_config
+from stable_audio.config import ModelConfig, load_config
 from stable_audio.config.parts import build_autoencoder, build_pretransform
+from stable_audio.factory import create_model_from_config
+from stable_audio.inference.diffusion_codec import DiffusionCodec
 from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.pretransforms.base import Pretransform
+
+_UNTRAINED = (
+    "the pretransform is learned and no weights were given, so its latents would be noise: "
+    "give --ckpt-path, or --allow-untrained-pretransform if that is what you want"
+)
 
 
 class Codec(NamedTuple):
@@ -43,8 +50,8 @@ def load_codec(
     """The pretransform of a model, or an autoencoder as a pretransform.
 
     Args:
-        model_config: of a diffusion model with a pretransform, or of an autoencoder; default: the one
-            inside the checkpoint or beside it.
+        model_config: of a diffusion model with a pretransform, or of an autoencoder of any kind; default:
+            the one inside the checkpoint or beside it.
         ckpt_path: a whole model or an autoencoder; not needed for transforms without weights, nor where
             the config names the weights by `path`.
         allow_untrained: accept a learned transform with random weights.
@@ -60,6 +67,8 @@ def load_codec(
             "nothing says what the pretransform is: give --model-config, or a --ckpt-path with one"
         )
     config = load_config(source)
+    if config.model_type == "diffusion_autoencoder":
+        return _by_diffusion(config, ckpt_path, device, allow_untrained)
     if config.model_type == "autoencoder":
         pretransform: Pretransform = AutoencoderPretransform(
             model=build_autoencoder(config.model, sample_rate=config.sample_rate)
@@ -75,10 +84,20 @@ def load_codec(
     elif config.weights and config.model_type != "autoencoder":
         load_named(_Holder(pretransform), config.weights)
     elif pretransform.needs_weights and not allow_untrained:
-        raise ValueError(
-            "the pretransform is learned and no weights were given, so its latents would be noise: "
-            "give --ckpt-path, or --allow-untrained-pretransform if that is what you want"
-        )
+        raise ValueError(_UNTRAINED)
     words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     pretransform = pretransform.to(device).eval().requires_grad_(False)
+    return Codec(pretransform, config.sample_rate, config.sample_size, words)
+
+
+def _by_diffusion(
+    config: ModelConfig, ckpt_path: str | Path | None, device: torch.device | str, allow_untrained: bool
+) -> Codec:
+    if ckpt_path is None and not allow_untrained:
+        raise ValueError(_UNTRAINED)
+    model: Any = create_model_from_config(config) if ckpt_path is None else None
+    if ckpt_path is not None:
+        model, _ = load_model(ckpt_path, config=config)
+    pretransform = DiffusionCodec(model=model).to(device).eval()
+    words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     return Codec(pretransform, config.sample_rate, config.sample_size, words)
