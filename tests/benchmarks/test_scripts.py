@@ -19,6 +19,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
         ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
         ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
         (
+            "autoencoder_train",
+            ["--channels", "4", "--samples", "4096", "--rounds", "1"],
+            ["generator step", "discriminator step"],
+        ),
+        (
             "backbones",
             ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],
             ["dit", "mlp"],
