@@ -78,9 +78,15 @@ class DiffusionModel(nn.Module):
         return self.downsampling_ratio * self.backbone.length_multiple
 
     @property
-    def latent_shape(self) -> tuple[int, int]:
-        """(channels, frames) of one training clip."""
-        return self.io_channels, self.sample_size // self.downsampling_ratio
+    def latent_shape(self) -> tuple[int, ...]:
+        """(channels, frames) of one training clip; (channels, rows, frames) where latents are pictures."""
+        return self.latent_shape_of(self.sample_size)
+
+    def latent_shape_of(self, sample_size: int) -> tuple[int, ...]:
+        """Shape of the latents of a clip of `sample_size` samples."""
+        rows = None if self.pretransform is None else self.pretransform.latent_height
+        frames = sample_size // self.downsampling_ratio
+        return (self.io_channels, frames) if rows is None else (self.io_channels, rows, frames)
 
     @property
     def device(self) -> torch.device:

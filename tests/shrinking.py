@@ -35,6 +35,10 @@ def _oobleck(config: Settings) -> None:
     config["channels"] = 4
 
 
+def _autoencoder_kl(config: Settings) -> None:
+    config.update(ch=32, ch_mult=[1] * len(config.get("ch_mult", [1, 2, 4, 4])), num_res_blocks=1)
+
+
 def _nothing(config: Settings) -> None:
     pass
 
@@ -47,7 +51,7 @@ BACKBONES: dict[str, Callable[[Settings], None]] = {
     "adp_uncond_1d": _adp,
     "unet": _unet,
 }
-CODERS: dict[str, Callable[[Settings], None]] = {"oobleck": _oobleck}
+CODERS: dict[str, Callable[[Settings], None]] = {"oobleck": _oobleck, "autoencoder_kl": _autoencoder_kl}
 TEXT = {"type": "clip_text", "config": {"width": 32, "layers": 1, "heads": 2}}
 
 

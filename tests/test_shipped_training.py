@@ -42,7 +42,7 @@ def _metadata(config: dict[str, Any], model: DiffusionModel) -> list[dict[str, A
     items = [dict(demos[i % len(demos)]) for i in range(2)]
     if model.conditioner is not None:
         width = model.backbone.slot_widths.get(Slot.INPUT_CONCAT) or 1
-        frames = model.latent_shape[1]
+        frames = model.latent_shape[-1]
         for item in items:
             item.update({k: torch.randn(width, frames) for k in model.conditioner.pre_encoded_keys})
     return items

@@ -86,7 +86,7 @@ def export_diffusers(model: DiffusionModel, folder: str | Path, *, config: Mappi
     index: dict[str, Any] = {"_class_name": "StableAudioPipeline"}
     diffusion = config["model"]["diffusion"]["config"]
     tensors = dit_state(model.backbone.state_dict())
-    _write(folder / "transformer", tensors, dit_config(diffusion, model.latent_shape[1]))
+    _write(folder / "transformer", tensors, dit_config(diffusion, model.latent_shape[-1]))
     index["transformer"] = ["diffusers", "StableAudioDiTModel"]
     if model.pretransform is not None:
         autoencoder = config["model"]["pretransform"]["config"]

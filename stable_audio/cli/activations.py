@@ -24,8 +24,7 @@ def activation_bytes(model: DiffusionModel) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    channels, frames = model.latent_shape
-    x = torch.empty(1, channels, frames, device="meta")
+    x = torch.empty(1, *model.latent_shape, device="meta")
     t = torch.empty(1, device="meta")
     model.backbone.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda v: v), _FusedAttention():
@@ -52,7 +51,7 @@ def _shape(model: DiffusionModel, slot: Slot, ids: tuple[str, ...], width: int |
     parts = [conditioners[i] for i in ids if i in conditioners]
     summed: int = sum(c.output_dim for c in parts)
     if slot is Slot.INPUT_CONCAT:
-        return (width or summed, model.latent_shape[1])
+        return (width or summed, *model.latent_shape[1:])
     if slot is Slot.GLOBAL:
         return (width or summed,)
     length = sum(_tokens(c) for c in parts) + len(ids) - len(parts)

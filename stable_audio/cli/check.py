@@ -48,9 +48,10 @@ def _parameters(found: dict[str, int]) -> list[str]:
 
 
 def _shape(found: dict[str, Any]) -> list[str]:
-    channels, frames = found["latents"]
+    channels, *rows, frames = found["latents"]
+    pictures = "".join(f"{r} rows x " for r in rows)
     return [
-        f"latents          {channels} channels x {frames} frames",
+        f"latents          {channels} channels x {pictures}{frames} frames",
         f"audio            {found['audio_channels']} channels, {found['sample_size']} samples = "
         f"{found['seconds']:g} s at {found['sample_rate']} Hz; "
         f"{found['downsampling_ratio']} samples per frame",

@@ -67,12 +67,11 @@ def report_on(
 
 def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> Report:
     """What a model on the meta device amounts to."""
-    channels, frames = model.latent_shape
     return {
         "model_type": config.model_type,
         "parameters": count_parameters(model),
         "shape": {
-            "latents": [channels, frames],
+            "latents": list(model.latent_shape),
             "audio_channels": model.audio_channels,
             "sample_size": model.sample_size,
             "sample_rate": model.sample_rate,
@@ -105,7 +104,7 @@ def describe_autoencoder(
         "model_type": config.model_type,
         "parameters": {**parts, "total": total, "trainable": trainable},
         "shape": {
-            "latents": [model.latent_dim, config.sample_size // model.downsampling_ratio],
+            "latents": _autoencoder_latents(model, config.sample_size),
             "audio_channels": model.io_channels,
             "sample_size": config.sample_size,
             "sample_rate": config.sample_rate,
@@ -121,6 +120,11 @@ def describe_autoencoder(
         },
         "checkpoint": {"training": stored + memory["optimizer"] + memory["ema"], "inference": stored},
     }
+
+
+def _autoencoder_latents(model: Autoencoder | DiffusionAutoencoder, sample_size: int) -> list[int]:
+    rows = getattr(model, "latent_height", None)
+    return [model.latent_dim, *([] if rows is None else [rows]), sample_size // model.downsampling_ratio]
 
 
 def count_parameters(model: DiffusionModel) -> dict[str, int]:
@@ -206,17 +210,21 @@ def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any], 
         return
     audio, metadata = clip
     report["dataset"]["keys"] = sorted(metadata)
-    wanted = shape["latents"][0] if pre_encoded else shape["audio_channels"]
-    if audio.shape[0] != wanted:
+    wanted = shape["latents"][:-1] if pre_encoded else [shape["audio_channels"]]
+    given = list(audio.shape[:-1])
+    if given != wanted:
         what = "latents" if pre_encoded else "audio"
-        raise DataError(
-            f"the first clip has {audio.shape[0]} channels, but the model takes {what} with {wanted}"
-        )
+        raise DataError(f"the first clip has {_rows(given)}, but the model takes {what} with {_rows(wanted)}")
     if missing := missing_keys(model, metadata):
         raise DataError(
             f"the dataset's clips lack {missing}, which the model's conditioners read; they have "
             f"{sorted(metadata)}. Add them by side-car captions, custom metadata or 'default_keys'"
         )
+
+
+def _rows(shape: list[int]) -> str:
+    channels, *rows = shape
+    return f"{channels} channels" + "".join(f" of {r} rows" for r in rows)
 
 
 def missing_keys(model: nn.Module, metadata: dict[str, Any]) -> list[str]:

@@ -119,6 +119,26 @@ def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
         )
 
 
+def latents_have_the_right_axes(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Pictures as latents go to a backbone for pictures, whose rates divide their rows."""
+    backbone, pretransform = ctx.facts.backbone, ctx.facts.pretransform
+    if backbone is None or pretransform is None:
+        return
+    rows, loc = pretransform.latent_height, ("model", "pretransform")
+    takes_rows = getattr(backbone, "dims", 1) == 2 and backbone.height is None
+    if rows is None and takes_rows:
+        message = "the backbone (dims 2, no height) takes latents with rows, but these have none; "
+        yield loc, message + "use a spectrogram with layout '2d', or give the backbone a height"
+    elif rows is not None and not takes_rows:
+        message = f"its latents are pictures of {rows} rows, but the backbone takes none; use a 'unet' with "
+        yield loc, message + "dims 2 and no height, or layout '1d'"
+    elif rows is not None and rows % backbone.length_multiple:
+        message = f"its latents have {rows} rows, which is not a multiple of {backbone.length_multiple}, "
+        yield loc, message + "by which the backbone shrinks them"
+    if rows is not None and ctx.is_inpaint:
+        yield ("model_type",), "inpainting needs latents without rows; use layout '1d', or diffusion_cond"
+
+
 def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """A training clip is a whole number of latent frames, and those a whole number of backbone steps."""
     size, facts = ctx.data.get("sample_size"), ctx.facts

@@ -16,6 +16,7 @@ RULES: dict[str, Rule] = {
     "slots_filled": model_rules.slots_are_filled,
     "slot_widths": model_rules.slot_widths_agree,
     "channels": model_rules.channels_agree,
+    "latent_axes": model_rules.latents_have_the_right_axes,
     "sample_size": model_rules.sample_size_fits,
     "optimizer": training_rules.has_an_optimizer,
     "optimizer_options": training_rules.optimizers_fit,

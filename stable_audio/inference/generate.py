@@ -99,7 +99,7 @@ def generate(
     clips = Clips(
         items=items,
         seeds=_seeds(seeds, len(items)),
-        shape=_latent_shape(model, length),
+        shape=model.latent_shape_of(length),
         negatives=_negatives(negative_conditioning, items),
         inpaint_mask=inpaint_mask,
         start_noise=start_noise,
@@ -159,12 +159,6 @@ def _rounded(sample_size: int, multiple: int) -> int:
     if sample_size < 1:
         raise ValueError(f"sample_size must be at least 1, found {sample_size}")
     return -(-sample_size // multiple) * multiple
-
-
-def _latent_shape(model: DiffusionModel, length: int) -> tuple[int, ...]:
-    height = getattr(model.pretransform, "latent_height", None)
-    frames = length // model.downsampling_ratio
-    return (model.io_channels, frames) if height is None else (model.io_channels, height, frames)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ class DiffusionTraining(TimedTraining):
         return torch.stack(masks).to(x0)
 
     def _padding_mask(self, metadata: Sequence[Metadata], x0: Tensor) -> Tensor | None:
-        """(b 1 n) bool at the length of the latents, True = real; None where the items have no mask."""
+        """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask."""
         masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
         if len(masks) < len(metadata):
             if self.mask_padding:
@@ -215,7 +215,8 @@ class DiffusionTraining(TimedTraining):
                 )
             return None
         stacked = torch.stack([m.to(x0.device, torch.float32).flatten() for m in masks]).unsqueeze(1)
-        return F.interpolate(stacked, size=x0.shape[-1], mode="nearest").bool()
+        resized = F.interpolate(stacked, size=x0.shape[-1], mode="nearest").bool()
+        return resized.view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
 
     def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
         if not self.mask_padding or (self.mask_padding_dropout > 0 and draws.coin(self.mask_padding_dropout)):

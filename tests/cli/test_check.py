@@ -16,6 +16,7 @@ from stable_audio.factory import create_model_from_config
 from tests.config import examples
 from tests.golden.harness import MANIFESTS
 
+MODEL_CONFIGS = Path(__file__).parents[2] / "model_configs"
 SYNTHETIC = {"dataset_type": "synthetic", "num_clips": 32}
 
 
@@ -203,3 +204,38 @@ def test_what_fails_in_the_rehearsal_is_an_error(write: Any, monkeypatch: pytest
     monkeypatch.setattr(rehearsal, "rehearse", fail)
     report = report_on(write(examples.uncond()))
     assert report["errors"] == ["out of memory"]
+
+
+def test_latents_with_rows(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = MODEL_CONFIGS / "unet" / "latent_spectrogram.json"
+    report = report_on(path, dry=True, batch_size=1)
+    assert (report["errors"], report["warnings"]) == ([], [])
+    assert report["shape"]["latents"] == [4, 32, 256]
+    assert report["memory"]["parts"]["activations"] > 0
+    assert main(["check", str(path), "--dry"]) == 0
+    assert "4 channels x 32 rows x 256 frames" in capsys.readouterr().out
+    autoencoder = MODEL_CONFIGS / "autoencoders" / "spectrogram_kl.json"
+    assert report_on(autoencoder, dry=True)["shape"]["latents"] == [4, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["model"]["diffusion"]["config"].update(dims=1), "its latents are pictures of 32 rows"),
+        (lambda c: c["model"]["diffusion"]["config"].update(multipliers=[1] * 7), "not a multiple of 64"),
+        (lambda c: c.update(model_type="diffusion_cond_inpaint"), "inpainting needs latents without rows"),
+        (
+            lambda c: c["model"].update(
+                pretransform={"type": "patched", "config": {"channels": 1, "patch_size": 4}}
+            ),
+            "takes latents with rows, but these have none",
+        ),
+    ],
+)
+def test_latents_with_rows_that_do_not_fit(write: Any, change: Any, message: str) -> None:
+    config = json.loads((MODEL_CONFIGS / "unet" / "latent_spectrogram.json").read_text())
+    config["model"]["diffusion"]["config"].update(attention=None, cross_attention=None)
+    config["model"]["diffusion"]["config"].pop("cross_attn")
+    config["model"]["diffusion"]["cross_attention_cond_ids"] = []
+    change(config)
+    assert any(message in e for e in report_on(write(config), dry=True)["errors"])

@@ -79,6 +79,18 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.config: found 4 channels, but the pretransform encodes to 8",
         ),
     ],
+    "latent_axes": [
+        (
+            examples.cond,
+            lambda d: d["model"].update(
+                pretransform={
+                    "type": "spectrogram",
+                    "config": {"channels": 2, "n_fft": 62, "hop_length": 8, "layout": "2d"},
+                }
+            ),
+            "$.model.pretransform: its latents are pictures of 32 rows, but the backbone takes none",
+        )
+    ],
     "sample_size": [
         (
             examples.cond,

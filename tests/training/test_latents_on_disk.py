@@ -10,57 +10,85 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.config.parts import build_autoencoder
 from stable_audio.data import DataError
 from stable_audio.data.latents import read_manifest
+from stable_audio.training.errors import TrainingError
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE, make_folder
 from tests.training.building import tiny_run
 
+KL = {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1}
+# Latents with rows: 4 channels of 16 rows, one frame per 16 samples.
+PICTURES = {
+    **AUTOENCODER,
+    "model": {
+        "pretransform": {
+            "type": "spectrogram",
+            "config": {"channels": 1, "n_fft": 62, "hop_length": 8, "layout": "2d"},
+        },
+        "encoder": {"type": "autoencoder_kl", "config": {**KL, "in_channels": 2, "latent_dim": 8}},
+        "decoder": {"type": "autoencoder_kl", "config": {**KL, "out_channels": 2, "latent_dim": 4}},
+        "bottleneck": {"type": "gaussian"},
+        "latent_dim": 4,
+        "downsampling_ratio": 16,
+        "io_channels": 1,
+    },
+}
 
-def _autoencoder(path: Path, seed: int) -> Path:
+
+def _autoencoder(path: Path, seed: int, config: dict[str, Any] = AUTOENCODER) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        save_file(build_autoencoder(load_config(AUTOENCODER).model).state_dict(), path)
+        save_file(build_autoencoder(load_config(config).model).state_dict(), path)
     return path
 
 
-def _diffusion() -> dict[str, Any]:
+def _diffusion(autoencoder: dict[str, Any] = AUTOENCODER, **training: Any) -> dict[str, Any]:
+    backbone: dict[str, Any] = {"in_channels": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    if autoencoder is PICTURES:
+        backbone = {"io_channels": 4, "dims": 2, "channels": 8, "multipliers": [1, 2], "groups": 4}
     return {
         "model_type": "diffusion_uncond",
         "sample_rate": RATE,
         "sample_size": 800,
         "audio_channels": 1,
         "model": {
-            "type": "dit",
-            "config": {"in_channels": 4, "embed_dim": 16, "depth": 1, "num_heads": 2},
-            "pretransform": {"type": "autoencoder", "config": AUTOENCODER["model"], "scale": 0.5},
+            "type": "unet" if autoencoder is PICTURES else "dit",
+            "config": backbone,
+            "pretransform": {"type": "autoencoder", "config": autoencoder["model"], "scale": 0.5},
         },
-        "training": {"learning_rate": 1e-3, "pre_encoded": True},
+        "training": {"learning_rate": 1e-3, "pre_encoded": True, **training},
     }
 
 
-@pytest.fixture
-def latents(tmp_path: Path) -> Path:
+def _encode(tmp_path: Path, config: dict[str, Any]) -> Path:
     make_folder(tmp_path / "in", {f"{i}.wav": 900 + 400 * i for i in range(6)})
-    (tmp_path / "ae.json").write_text(json.dumps(AUTOENCODER))
-    weights = _autoencoder(tmp_path / "ae.safetensors", 0)
+    (tmp_path / "ae.json").write_text(json.dumps(config))
+    weights = _autoencoder(tmp_path / "ae.safetensors", 0, config)
     arguments = ["--model-config", str(tmp_path / "ae.json"), "--ckpt-path", str(weights)]
     folder = tmp_path / "latents"
     assert main(["encode", str(tmp_path / "in"), "-o", str(folder), "--num-workers", "0", *arguments]) == 0
     return folder
 
 
-def _run(folder: Path, latents: Path, weights: Path) -> Any:
+@pytest.fixture
+def latents(tmp_path: Path) -> Path:
+    return _encode(tmp_path, AUTOENCODER)
+
+
+def _run(folder: Path, latents: Path, weights: Path | None) -> Any:
     dataset = {
         "dataset_type": "pre_encoded",
         "datasets": [{"id": "z", "path": str(latents)}],
         "latent_crop_length": 100,
         "random_crop": True,
     }
-    return tiny_run(folder, _diffusion(), dataset=dataset, pretransform_ckpt_path=str(weights), max_steps=3)
+    named = "" if weights is None else str(weights)
+    return tiny_run(folder, _diffusion(), dataset=dataset, pretransform_ckpt_path=named, max_steps=3)
 
 
 def test_training_on_latents_and_rendering(tmp_path: Path, latents: Path) -> None:
@@ -78,3 +106,37 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path: Path, latents: Pat
     other = _autoencoder(tmp_path / "other.safetensors", 1)
     with pytest.raises(DataError, match="made by another autoencoder"):
         _run(tmp_path, latents, other).start()
+
+
+def test_latents_with_rows(tmp_path: Path) -> None:
+    folder = _encode(tmp_path, PICTURES)
+    dataset = {
+        "dataset_type": "pre_encoded",
+        "datasets": [{"id": "z", "path": str(folder)}],
+        "latent_crop_length": 50,
+        "random_crop": True,
+    }
+    (tmp_path / "model.json").write_text(json.dumps(_diffusion(PICTURES, mask_padding=True)))
+    (tmp_path / "data.json").write_text(json.dumps(dataset))
+    arguments = [
+        "--model-config",
+        str(tmp_path / "model.json"),
+        "--dataset-config",
+        str(tmp_path / "data.json"),
+    ]
+    arguments += ["--save-dir", str(tmp_path), "--max-steps", "2", "--batch-size", "2", "--num-workers", "0"]
+    arguments += ["--pretransform-ckpt-path", str(tmp_path / "ae.safetensors"), "--accelerator", "cpu"]
+    assert main(["train", *arguments, "--no-progress"]) == 0
+    out = tmp_path / "sounds"
+    assert main(["generate", "--ckpt-path", str(tmp_path / "run"), "--steps", "2", "--out", str(out)]) == 0
+    (sound,) = out.rglob("*.wav")
+    assert read_audio(sound)[0].shape == (1, 800)
+    assert main(["check", str(tmp_path / "model.json"), str(tmp_path / "data.json"), "--dry"]) == 0
+
+
+def test_a_random_autoencoder_is_refused(tmp_path: Path, latents: Path) -> None:
+    with pytest.raises(TrainingError, match="no weights were loaded for it: the model would learn noise"):
+        _run(tmp_path, latents, None)
+    raw = _diffusion(pre_encoded=False)
+    run = tiny_run(tmp_path, raw, allow_untrained_pretransform=True, max_steps=1)
+    assert run.start() == 0
