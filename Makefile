@@ -6,6 +6,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 DEMO ?= runs/demo
+# One test process per core; files stay whole, since tests of a file share what they build.
+PYTEST_FLAGS ?= -q -n auto --dist loadfile
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
@@ -34,10 +36,10 @@ demo: install
 	$(PY) scripts/demo.py --out $(DEMO)
 
 test: install-dev
-	$(PY) -m pytest -q
+	$(PY) -m pytest $(PYTEST_FLAGS)
 
 test-fast: install-dev
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow"
 
 lint: install-dev
 	$(PY) -m ruff check .

@@ -44,6 +44,7 @@ EXTRAS["dev"] = [
     "mypy>=1.10",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
     "ruff>=0.11",
     "torchdiffeq>=0.2.4",
 ]

@@ -67,7 +67,7 @@ def test_links_and_files_exist(page: Path) -> None:
     links = [t for t in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in t]
     missing = [t for t in links if not (page.parent / t).exists()]
     named = re.findall(
-        r"(?:model_configs|dataset_configs|examples|scripts|benchmarks)/[\w./-]+\.(?:json|py)", text
+        r"(?:model_configs|dataset_configs|examples|scripts|benchmarks)/[\w./-]+\.(?:jsonl|json|py)\b", text
     )
     missing += [n for n in named if not (ROOT / n).exists()]
     assert not missing, f"{page.name} names {missing}"
