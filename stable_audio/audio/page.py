@@ -32,28 +32,38 @@ class Clip:
     clipped: bool
 
 
-def write_step_page(folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None) -> None:
+def write_step_page(
+    folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None, more: Sequence[str] = ()
+) -> None:
     """`index.html` of one step of training, and what `write_index` needs to know of it."""
     title, back = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
-    write_page(folder, title, clips, picture=picture, top=back)
+    write_page(folder, title, clips, picture=picture, more=more, top=back)
     with atomic_write(folder / _SUMMARY) as temporary:
         summary = {"step": step, "clips": [asdict(c) for c in clips]}
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 
 def write_page(
-    folder: Path, title: str, clips: Sequence[Clip], *, picture: str | None = None, top: str = ""
+    folder: Path,
+    title: str,
+    clips: Sequence[Clip],
+    *,
+    picture: str | None = None,
+    more: Sequence[str] = (),
+    top: str = "",
 ) -> None:
     """`index.html` that plays `clips`, files of `folder`.
 
     Args:
-        picture: file of `folder` shown below. top: HTML shown above.
+        picture: file of `folder` shown below, mel spectrograms. more: further pictures.
+        top: HTML shown above.
     """
     columns = list(dict.fromkeys(c.column for c in clips))
     rows = list(dict.fromkeys(c.row for c in clips))
     head = "".join(f"<th>{html.escape(c)}</th>" for c in ("", *columns))
     body = "".join(f"<tr><th>{html.escape(row)}</th>{_cells(clips, row, columns)}</tr>" for row in rows)
     image = f'<img src="{html.escape(picture)}" alt="mel spectrograms">' if picture else ""
+    image += "".join(f'<img src="{html.escape(p)}" alt="{html.escape(Path(p).stem)}">' for p in more)
     _write(folder / "index.html", title, f"{top}<table><tr>{head}</tr>{body}</table>{image}")
 
 

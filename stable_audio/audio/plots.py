@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
@@ -53,6 +54,47 @@ def save_mel_grid(
     figure.tight_layout()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def save_latents(path: str | os.PathLike[str], clips: Sequence[tuple[str, Tensor]]) -> None:
+    """Write a PNG of latents (c n) with their titles: the frames in the plane of the first two principal
+    components, a colour per clip, and the standard deviation of every channel.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: there is nothing to draw.
+    """
+    if not clips:
+        raise ValueError("a picture needs at least one clip")
+    latents = [x.detach().float().cpu() for _, x in clips]
+    points, shares = principal_components(torch.cat(latents, dim=1).T)
+    figure = _figure(2, 2)
+    plane, bars = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    for (title, _), part in zip(clips, points.split([x.shape[1] for x in latents])):
+        plane.plot(*part.T.numpy(), ".", markersize=3, alpha=0.6, label=_shorten(title, 24))
+    plane.set_title(f"principal components 1 and 2 ({shares[0]:.0%}, {shares[1]:.0%})", fontsize=7)
+    plane.legend(fontsize=5)
+    spread = torch.cat(latents, dim=1).std(1)
+    bars.bar(range(len(spread)), spread.numpy())
+    bars.set_title("standard deviation per channel", fontsize=7)
+    for axes in (plane, bars):
+        axes.tick_params(labelsize=6)
+    figure.tight_layout()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def principal_components(points: Tensor) -> tuple[Tensor, list[float]]:
+    """Points (n d) in the plane of their two principal components (n 2), and the share of the variance that
+    each explains; zeros where there is less than two dimensions."""
+    centred = points - points.mean(0)
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    plane = points.new_zeros(len(points), 2)
+    found = centred @ axes[:2].T
+    plane[:, : found.shape[1]] = found
+    total = float(values.square().sum()) or 1.0
+    shares = [float(v) ** 2 / total for v in values[:2]]
+    return plane, [*shares, 0.0, 0.0][:2]
 
 
 def _picture(audio: Tensor, sample_rate: int, n_mels: int) -> Tensor:

@@ -18,6 +18,7 @@ from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.build import build_training
 from stable_audio.training.errors import TrainingError
 from tests import tiny
+from tests.data.folders import make_folder
 from tests.training.building import tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
@@ -226,6 +227,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert {p.name for p in demo.glob("*.wav")} == {"clip_000_original.wav", "clip_000_reconstruction.wav"}
     page = (demo / "index.html").read_text()
     assert "SI-SDR" in page
+    assert 'src="latents.png"' in page
+    assert (demo / "latents.png").read_bytes().startswith(b"\x89PNG")
     model, _ = load_model(folder)
     assert isinstance(model, Autoencoder)
     assert model.encode(AUDIO).shape == (2, 4, 64)
@@ -255,8 +258,29 @@ def test_continued_run_is_bit_identical(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, tiny_config({"spectral": SPECTRAL}), max_steps=2)
+    make_folder(tmp_path / "in", {"a.wav": 4000})
+    dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path / "in")}]}
+    options = {"dataset": dataset, "batch_size": 1, "max_steps": 2}
+    run = tiny_run(tmp_path, tiny_config({"spectral": SPECTRAL}), **options)
     with torch.no_grad():
         next(run.module.model.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="not finite at step 0"):
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 0.*Files of this step: .*a\.wav"):
         run.start()
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_an_exploding_gradient_stops_before_the_weights_change(tmp_path: Path, turn: int) -> None:
+    """In a generator step and in a discriminator step."""
+    run = tiny_run(tmp_path, tiny_config(), max_steps=3)
+    network = run.module.discriminator if turn else run.module.model  # type: ignore[union-attr]
+    assert isinstance(network, torch.nn.Module)
+
+    def explode(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("inf")
+
+    parameter = next(p for p in network.parameters() if p.requires_grad)
+    before = parameter.detach().clone()
+    parameter.register_hook(explode)
+    with pytest.raises(TrainingError, match=f"gradient is not finite at step {turn}.*Files of this step"):
+        run.start()
+    assert torch.equal(parameter, before)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from stable_audio.audio.plots import save_latents
 from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
@@ -19,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class AutoencoderDemos:
-    """The first clips of the run, at every demo step again, with the distances of their reconstructions.
+    """The first clips of the run, at every demo step again, with the distances of their reconstructions
+    and a picture of their latents.
 
     Args:
         sample_rate: Hz. count: clips.
@@ -29,6 +32,7 @@ class AutoencoderDemos:
         self.sample_rate, self.count = sample_rate, count
         self._clips: list[Tensor] = []
         self._names: list[str] = []
+        self._latents: list[tuple[str, Tensor]] = []
 
     def see(self, batch: Batch) -> None:
         """Keep clips until there are enough."""
@@ -41,13 +45,20 @@ class AutoencoderDemos:
         if not isinstance(model, Autoencoder):
             raise TrainingError(f"reconstructions need an autoencoder, found {type(model).__name__}")
         device = next(model.parameters()).device
+        self._latents = []
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
             real = clip[None].to(device)
             latents = model.encode(real, noise=torch.zeros_like)
+            self._latents.append((name, latents[0].flatten(1).float().cpu()))
             decoded = model.decode(latents).float()[..., : real.shape[-1]]
             row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
             yield Demo(f"clip_{i:03d}_original", row, "original", clip)
             yield Demo(f"clip_{i:03d}_reconstruction", row, "reconstruction", decoded[0].cpu())
+
+    def draw(self, folder: Path) -> list[str]:
+        """Write the pictures of the demos last rendered; returns their names."""
+        save_latents(folder / "latents.png", self._latents)
+        return ["latents.png"]
 
 
 def describe(real: Tensor, decoded: Tensor, latents: Tensor) -> str:

@@ -78,7 +78,7 @@ class RenderDemos(StepCallback):
             clips.append(self._save(folder, demo, step))
             pictured.append((f"{demo.row} ({demo.column})", demo.audio))
         picture = self._picture(folder, pictured, step)
-        write_step_page(folder, step, clips, picture=picture)
+        write_step_page(folder, step, clips, picture=picture, more=self._more(folder, step))
         write_index(self.folder)
 
     def _save(self, folder: Path, demo: Demo, step: int) -> Clip:
@@ -99,6 +99,20 @@ class RenderDemos(StepCallback):
             return None
         self.logger.image("demo_spectrograms", path, step)
         return path.name
+
+    def _more(self, folder: Path, step: int) -> list[str]:
+        """Pictures that this kind of demo adds."""
+        draw = getattr(self.renderer, "draw", None)
+        if draw is None:
+            return []
+        try:
+            names: list[str] = draw(folder)
+        except ImportError as error:
+            log.warning("no further pictures: %s", error)
+            return []
+        for name in names:
+            self.logger.image(f"demo_{Path(name).stem}", folder / name, step)
+        return names
 
 
 def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:
