@@ -28,6 +28,7 @@ class TrainingModule(pl.LightningModule):
         model: what is trained and exported; checkpoints keep its weights under `model.`.
         ema: average of its weights, or None.
         position: batches that this process has consumed, resumed runs included.
+        accum_batches: batches per step, of modules that optimise by hand.
 
     Args:
         seed: of all draws. batch_size: items per batch and process.
@@ -35,6 +36,7 @@ class TrainingModule(pl.LightningModule):
     """
 
     position: int
+    accum_batches: int
 
     def __init__(
         self,

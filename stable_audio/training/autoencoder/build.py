@@ -228,7 +228,7 @@ def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | 
         raise TrainingError(
             f"$.training.eval_loss_configs: unknown {', '.join(unknown)}; allowed: {', '.join(METRICS)}"
         )
-    made = {}
+    made: dict[str, nn.Module] = {}
     for name, options in section.eval_loss_configs.items():
         rate = {} if name == "sisdr" else {"sample_rate": sample_rate}
         made[name] = METRICS[name](**{**rate, **options})
