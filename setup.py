@@ -23,6 +23,7 @@ CORE = [
 EXTRAS = {
     "train": ["lightning>=2.4,<3", "matplotlib>=3.8", "tensorboard>=2.15"],
     "text": ["transformers>=4.50", "sentencepiece>=0.2"],
+    "phoneme": ["g2p_en>=2.1"],
     "codecs": ["transformers>=4.50", "vector-quantize-pytorch>=1.14"],
     "x-transformers": ["x-transformers>=2.0"],
     "wandb": ["wandb>=0.18"],

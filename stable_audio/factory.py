@@ -24,7 +24,7 @@ from stable_audio.config.parts import (
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
-from stable_audio.pretransforms import Autoencoder
+from stable_audio.pretransforms import Autoencoder, Pretransform
 from stable_audio.types import Slot
 
 
@@ -58,7 +58,7 @@ def build_cond(config: ModelConfig) -> DiffusionModel:
     return DiffusionModel(
         backbone=build_backbone(section.diffusion),
         objective=build_objective(section.diffusion),
-        conditioner=build_conditioning(section.conditioning),
+        conditioner=build_conditioning(section.conditioning, pretransform=pretransform),
         wiring=build_wiring(section.diffusion),
         pretransform=pretransform,
         sample_rate=config.sample_rate,
@@ -106,12 +106,21 @@ def build_wiring(section: DiffusionSection) -> SlotWiring:
     )
 
 
-def build_conditioning(section: ConditioningSection | None) -> MultiConditioner | None:
-    """All conditioners of a model; None when its file has no `conditioning`."""
+def build_conditioning(
+    section: ConditioningSection | None, *, pretransform: Pretransform | None = None
+) -> MultiConditioner | None:
+    """All conditioners of a model; None when its file has no `conditioning`.
+
+    Args:
+        pretransform: the model's, which conditioners may share.
+    """
     if section is None:
         return None
     return MultiConditioner(
-        {entry.id: build_conditioner(entry, cond_dim=section.cond_dim) for entry in section.configs},
+        {
+            entry.id: build_conditioner(entry, cond_dim=section.cond_dim, pretransform=pretransform)
+            for entry in section.configs
+        },
         default_keys=section.default_keys,
         pre_encoded_keys=section.pre_encoded_keys,
     )

@@ -5,8 +5,11 @@ To add a conditioner: one file with a subclass of `Conditioner`, one line here, 
 
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.clip_text import ClipTextConditioner
+from stable_audio.conditioning.lut import LookUpConditioner
 from stable_audio.conditioning.multi import MultiConditioner
+from stable_audio.conditioning.phoneme import PhonemeConditioner
 from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
+from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.conditioning.wiring import SlotWiring
 
@@ -16,6 +19,10 @@ CONDITIONERS: dict[str, type[Conditioner]] = {
     "list": ListConditioner,
     "clip_text": ClipTextConditioner,
     "t5": T5Conditioner,
+    "lut": LookUpConditioner,
+    "phoneme": PhonemeConditioner,
+    "pretransform": PretransformConditioner,
+    "source_mix": SourceMixConditioner,
 }
 
 __all__ = ["CONDITIONERS", "Conditioner", "MultiConditioner", "SlotWiring"]

@@ -17,6 +17,7 @@ from stable_audio.config.pretransform import (
     Positive,
     Pretransform,
 )
+from stable_audio.config.sounds import SOUND_CONFIGS
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.types import Slot
@@ -67,7 +68,12 @@ if TYPE_CHECKING:
 else:
     AnyBackbone = component(BACKBONES, base=DiffusionSection, title="diffusion")
     AnyConditioner = component(
-        CONDITIONERS, base=ConditionerEntry, title="conditioner", provided=("output_dim",)
+        CONDITIONERS,
+        base=ConditionerEntry,
+        title="conditioner",
+        provided=("output_dim",),
+        hidden=("g2p", "phonemes"),
+        special=SOUND_CONFIGS,
     )
 
 

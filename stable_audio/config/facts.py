@@ -75,18 +75,26 @@ def gather(data: Mapping[str, Any]) -> Facts:
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, PretransformType, build_pretransform)
-    _gather_conditioners(facts, model.get("conditioning"))
+    known = section is None or facts.pretransform is not None
+    _gather_conditioners(facts, model.get("conditioning"), pretransform_known=known)
     return facts
 
 
-def _gather_conditioners(facts: Facts, conditioning: Any) -> None:
+def _gather_conditioners(facts: Facts, conditioning: Any, *, pretransform_known: bool) -> None:
     if not isinstance(conditioning, dict) or not isinstance(conditioning.get("configs"), list):
         return
-    cond_dim = conditioning.get("cond_dim")
+    cond_dim: Any = conditioning.get("cond_dim")
+
+    def build(entry: Any) -> Conditioner:
+        return build_conditioner(entry, cond_dim=cond_dim, pretransform=facts.pretransform)
+
     for index, entry in enumerate(conditioning["configs"]):
         loc = ("model", "conditioning", "configs", index, "config")
+        options = entry.get("config") if isinstance(entry, dict) else None
+        if isinstance(options, dict) and options.get("use_model_pretransform") and not pretransform_known:
+            continue
         if isinstance(cond_dim, int) and cond_dim > 0:
-            made = _try(facts, loc, entry, AnyConditioner, lambda e: build_conditioner(e, cond_dim=cond_dim))
+            made = _try(facts, loc, entry, AnyConditioner, build)
             if made is not None:
                 facts.conditioners[entry["id"]] = made
 

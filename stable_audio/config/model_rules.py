@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stable_audio.conditioning.sounds import PretransformConditioner
 from stable_audio.config.context import Context, dicts, mapping
 from stable_audio.config.diffusion import SLOT_KEYS
 from stable_audio.config.problems import Loc, did_you_mean, names
@@ -100,6 +101,16 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
                     f"{_sizes(widths)} sum to {total}, but the backbone takes {wanted} in '{slot.value}'"
                 )
                 yield loc, message
+
+
+def sounds_are_concatenated(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Conditioners that encode sounds give frames, which only input_concat takes."""
+    sounds = {k for k, c in ctx.facts.conditioners.items() if isinstance(c, PretransformConditioner)}
+    for slot, key in SLOT_KEYS.items():
+        for name in ctx.slot_ids(slot) if slot is not Slot.INPUT_CONCAT else ():
+            if name in sounds:
+                loc: Loc = ("model", "diffusion", key)
+                yield loc, f"'{name}' gives frames for the slot '{Slot.INPUT_CONCAT.value}': list it there"
 
 
 def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:

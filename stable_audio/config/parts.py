@@ -17,7 +17,9 @@ from stable_audio.config.diffusion import (
     DiffusionSection,
     UncondSection,
 )
+from stable_audio.config.leaf import arguments
 from stable_audio.config.pretransform import AutoencoderModel, Part, PretransformSection
+from stable_audio.config.sounds import OF_THE_FACTORY, SoundLeaf
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder
@@ -37,9 +39,34 @@ def build_uncond_backbone(section: UncondSection) -> Backbone:
     return section.create(UNCOND_BACKBONES)
 
 
-def build_conditioner(entry: ConditionerEntry, *, cond_dim: int) -> Conditioner:
-    """One conditioner; `cond_dim` is its width unless its config names another."""
-    return entry.create(CONDITIONERS, output_dim=cond_dim)
+def build_conditioner(
+    entry: ConditionerEntry, *, cond_dim: int, pretransform: Pretransform | None = None
+) -> Conditioner:
+    """One conditioner.
+
+    Args:
+        cond_dim: its width unless its config names another. pretransform: the model's, which it may share.
+
+    Raises:
+        ValueError: it encodes sounds, and not exactly one pretransform is named.
+    """
+    if not isinstance(entry.config, SoundLeaf):
+        return entry.create(CONDITIONERS, output_dim=cond_dim)
+    given = {k: v for k, v in arguments(entry.config).items() if k not in OF_THE_FACTORY and v is not None}
+    encoder = _sound_encoder(entry.config, pretransform)
+    made: Any = CONDITIONERS[entry.type]
+    return made(**{"output_dim": cond_dim, **given}, pretransform=encoder)
+
+
+def _sound_encoder(config: SoundLeaf, of_model: Pretransform | None) -> Pretransform:
+    if config.use_model_pretransform == (config.pretransform_config is not None):
+        found = "both" if config.use_model_pretransform else "neither"
+        raise ValueError(f"give either use_model_pretransform true or a pretransform_config, found {found}")
+    if config.pretransform_config is not None:
+        return build_pretransform(config.pretransform_config)
+    if of_model is None:
+        raise ValueError("use_model_pretransform is true, but the model has no pretransform")
+    return of_model
 
 
 def build_pretransform(section: PretransformSection) -> Pretransform:

@@ -48,6 +48,15 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot",
         )
     ],
+    "sound_slots": [
+        (
+            examples.cond,
+            lambda d: d["model"]["conditioning"]["configs"][0].update(
+                type="pretransform", config={"sample_rate": 16000, "use_model_pretransform": True}
+            ),
+            "$.model.diffusion.cross_attention_cond_ids: 'prompt' gives frames for the slot 'input_concat'",
+        )
+    ],
     "slot_widths": [
         (
             examples.cond,

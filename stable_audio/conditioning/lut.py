@@ -1,0 +1,94 @@
+"""A learned embedding per token of a Hugging Face tokenizer. Needs the extra `[text]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.tokenizers import load_tokenizer
+
+
+class LookUpConditioner(Conditioner):
+    """Texts -> token embeddings, zero at padding, plus learned positions where these are asked for.
+
+    Args:
+        tokenizer_name: local folder or hub id.
+        max_length: tokens per text; shorter ones are padded, longer ones cut.
+        use_abs_pos_emb: add a learned embedding of the position, to padding as well.
+        special_tokens: added to the vocabulary of the tokenizer.
+        vocab_size: rows of the embedding; None asks the tokenizer, which is then needed to build the model.
+
+    Raises:
+        ValueError: sizes below 1, or a tokenizer that cannot pad or that has more tokens than `vocab_size`.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        tokenizer_name: str,
+        max_length: int = 1024,
+        use_abs_pos_emb: bool = False,
+        project_out: bool = False,
+        special_tokens: list[str] | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        super().__init__(dim=output_dim, output_dim=output_dim, project_out=project_out)
+        if max_length < 1:
+            raise ValueError(f"max_length is {max_length}; it must be at least 1")
+        self.tokenizer_name, self.max_length = tokenizer_name, max_length
+        self.special_tokens = list(special_tokens or [])
+        self._tokenizer: Any = None
+        self.vocab_size = len(self.tokenizer) if vocab_size is None else vocab_size
+        self.token_embedder = nn.Embedding(self.vocab_size, output_dim)
+        self.abs_pos_emb = Positions(dim=output_dim, max_length=max_length) if use_abs_pos_emb else None
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b texts -> (b max_length d), mask (b max_length)."""
+        self.to(device)
+        batch = self.tokenizer(
+            [str(v) for v in values],
+            truncation=True,
+            max_length=self.max_length,
+            padding="max_length",
+            return_tensors="pt",
+        )
+        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device).bool()
+        tokens = self.proj_out(self.token_embedder(ids)) * mask.unsqueeze(-1)
+        return tokens if self.abs_pos_emb is None else tokens + self.abs_pos_emb(ids.shape[1]), mask
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded at first use."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load()
+        return self._tokenizer
+
+    def _load(self) -> Any:
+        tokenizer = load_tokenizer(self.tokenizer_name)
+        if self.special_tokens:
+            tokenizer.add_tokens(self.special_tokens, special_tokens=True)
+        if tokenizer.pad_token is None:
+            raise ValueError(f"the tokenizer '{self.tokenizer_name}' has no padding token; use one that has")
+        rows = getattr(self, "vocab_size", None)
+        if rows is not None and len(tokenizer) > rows:
+            raise ValueError(
+                f"the tokenizer '{self.tokenizer_name}' has {len(tokenizer)} tokens, but vocab_size is {rows}"
+            )
+        return tokenizer
+
+
+class Positions(nn.Module):
+    """A learned vector per position, scaled by d ** -0.5."""
+
+    def __init__(self, *, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
+        self.emb = nn.Embedding(max_length, dim)
+
+    def forward(self, length: int) -> Tensor:
+        """Vectors (length d) of the first positions."""
+        return self.emb.weight[:length] * self.scale

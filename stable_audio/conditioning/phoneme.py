@@ -1,0 +1,105 @@
+"""English text as phonemes, each with a learned embedding. Needs the extra `[phoneme]`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.conditioning.base import Conditioner
+
+logger = logging.getLogger(__name__)
+
+_VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+_OTHERS = (
+    *("B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T"),
+    *("TH", "UW", "V", "W", "Y", "Z", "ZH"),
+)
+PHONEMES: tuple[str, ...] = (
+    *("<pad>", "<unk>", "<s>", "</s>"),
+    *sorted([*_OTHERS, *(vowel + stress for vowel in _VOWELS for stress in "012")]),
+)
+"""The vocabulary of g2p_en, in its order: ARPAbet, vowels with their stress (0 none, 1 first, 2 second)."""
+
+PAD, OTHER, FIRST = 0, 1, 2
+"""Row of padding, row of whatever is no phoneme (spaces, punctuation), row of the first phoneme."""
+
+Phonemizer = Callable[[str], "list[str]"]
+
+
+class PhonemeConditioner(Conditioner):
+    """Texts -> phoneme embeddings, zero at padding.
+
+    Args:
+        max_length: phonemes per text; shorter ones are padded, longer ones cut, with one warning.
+        legacy_padding: as stable-audio-tools does, for its checkpoints: pad to the longest text of the
+            batch with a row of the embedding, take padding for valid, cut nothing.
+        g2p: text -> phonemes; None: g2p_en. phonemes: all that it may return, in the order of the rows.
+
+    Raises:
+        ValueError: max_length below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        max_length: int = 1024,
+        project_out: bool = False,
+        legacy_padding: bool = False,
+        g2p: Phonemizer | None = None,
+        phonemes: tuple[str, ...] = PHONEMES,
+    ) -> None:
+        super().__init__(dim=output_dim, output_dim=output_dim, project_out=project_out)
+        if max_length < 1:
+            raise ValueError(f"max_length is {max_length}; it must be at least 1")
+        self.max_length, self.legacy_padding = max_length, legacy_padding
+        self.rows = {phoneme: FIRST + row for row, phoneme in enumerate(phonemes)}
+        self.phoneme_embedder = nn.Embedding(FIRST + len(phonemes), output_dim)
+        self._given, self._warned = g2p, False
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b texts -> (b max_length d), mask (b max_length)."""
+        self.to(device)
+        items = [self._ids(str(v)) for v in values]
+        length = max(map(len, items)) if self.legacy_padding else self.max_length
+        ids = torch.tensor([item + [PAD] * (length - len(item)) for item in items], device=device).long()
+        lengths = torch.tensor([len(item) for item in items], device=device)
+        embedded = self.proj_out(self.phoneme_embedder(ids))
+        if self.legacy_padding:
+            return embedded, torch.ones_like(ids, dtype=torch.bool)
+        mask = torch.arange(length, device=device) < lengths.unsqueeze(-1)
+        return embedded * mask.unsqueeze(-1), mask
+
+    @cached_property
+    def g2p(self) -> Phonemizer:
+        """Text -> phonemes; g2p_en is loaded at first use."""
+        return self._given if self._given is not None else load_g2p()
+
+    def _ids(self, text: str) -> list[int]:
+        found = [self.rows.get(phoneme, OTHER) for phoneme in self.g2p(text)]
+        if self.legacy_padding or len(found) <= self.max_length:
+            return found
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "text of %d phonemes cut to %d (raise 'max_length'): %.60s", len(found), self.max_length, text
+            )
+        return found[: self.max_length]
+
+
+def load_g2p() -> Phonemizer:
+    """The converter of g2p_en (Park and Kim 2019).
+
+    Raises:
+        ImportError: it is missing; names the extra.
+    """
+    try:
+        from g2p_en import G2p
+    except ImportError as error:
+        raise ImportError('phonemes need g2p_en: pip install "stable-audio[phoneme]"') from error
+    return G2p()

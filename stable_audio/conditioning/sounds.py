@@ -1,0 +1,206 @@
+"""Sounds as conditioning: encoded by a pretransform, for the input_concat slot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.audio.io import read_audio
+from stable_audio.audio.resample import resample
+from stable_audio.audio.transforms import fit_length, to_channels
+from stable_audio.conditioning.base import Conditioner
+from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.pretransforms.base import Pretransform
+
+
+class PretransformConditioner(Conditioner):
+    """A sound -> its latents, through a linear layer over channels where the widths differ.
+
+    Values are (c n) at `sample_rate`, (rate, (c n)), or the path of an audio file. Sounds of a batch are
+    padded with zeros to the longest. In training the noise of a VAE comes from torch's generator; in eval
+    mode it is the same for every sound and every call, so that a sound always gives the same conditioning.
+
+    Args:
+        pretransform: encodes; may be the model's own.
+        sample_rate: Hz, of what the pretransform is given; sounds at other rates are converted.
+        save_pretransform: make the pretransform part of this module, and so of its checkpoints.
+
+    Raises:
+        ValueError: the pretransform is to be trained but not to be saved.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        pretransform: Pretransform,
+        sample_rate: int,
+        save_pretransform: bool = False,
+    ) -> None:
+        super().__init__(dim=pretransform.encoded_channels, output_dim=output_dim)
+        if sample_rate < 1:
+            raise ValueError(f"sample_rate is {sample_rate}; it must be at least 1 Hz")
+        self.sample_rate, self.save_pretransform = sample_rate, save_pretransform
+        self.pretransform: Pretransform
+        if save_pretransform:
+            self.pretransform = pretransform
+        else:
+            # Past nn.Module: neither checkpoints nor optimizers see it.
+            object.__setattr__(self, "pretransform", pretransform)
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b sounds -> (b c n), mask (b n), all valid."""
+        latents = self.encode([self.sound(v) for v in values], device)
+        self.proj_out.to(device)
+        made = self.proj_out(latents.movedim(1, -1)).movedim(-1, 1)
+        return made, _all_valid(made)
+
+    def sound(self, value: Any) -> Tensor:
+        """One value -> (c n) float32 at `sample_rate`, with the channels that the pretransform takes.
+
+        Raises:
+            ValueError: what is neither a file, nor audio, nor (rate, audio).
+        """
+        rate = self.sample_rate
+        if isinstance(value, (str, os.PathLike)):
+            value, rate = read_audio(Path(value))
+        elif isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], int):
+            rate, value = value
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ValueError(f"a sound is a tensor (c n), (rate, tensor) or the path of a file; found {kind}")
+        audio = value.detach().float().cpu()
+        audio = audio[0] if audio.ndim == 3 and len(audio) == 1 else audio
+        audio = audio[None] if audio.ndim == 1 else audio
+        if audio.ndim != 2 or not audio.shape[-1]:
+            raise ValueError(f"a sound has the shape (channels, samples), found {tuple(value.shape)}")
+        return to_channels(resample(audio, rate, self.sample_rate), self.pretransform.io_channels)
+
+    def fitted(self, value: Any, samples: int) -> Any:
+        """The value with its sound cut or padded to `samples` at `sample_rate`."""
+        return fit_length(self.sound(value), samples)
+
+    def encode(self, sounds: list[Tensor], device: torch.device | str) -> Tensor:
+        """Sounds (c n) of any lengths -> latents (b c n) float32."""
+        ratio = self.pretransform.downsampling_ratio
+        length = -(-max(s.shape[-1] for s in sounds) // ratio) * ratio
+        audio = torch.stack([fit_length(s, length) for s in sounds]).to(device, self._dtype())
+        self.pretransform.to(device)
+        train = self.pretransform.enable_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
+            if self.training:
+                return self.pretransform.encode(audio).float()
+            pieces = [self.pretransform.encode(a, noise=SeededNoise([0])) for a in audio.split(1)]
+            return torch.cat(pieces).float()
+
+    def _dtype(self) -> torch.dtype:
+        """What the pretransform wants to be given: the type of its weights, unless it converts by itself."""
+        parameter = next(self.pretransform.parameters(), None)
+        if parameter is None or getattr(self.pretransform, "model_half", False):
+            return torch.float32
+        return parameter.dtype
+
+
+class SourceMixConditioner(PretransformConditioner):
+    """Several sounds of one clip, stems say -> the sum of their latents, each through a 1x1 convolution.
+
+    A value is a dict {source: sound}; sources that it lacks add nothing.
+
+    Args:
+        source_keys: names of the sources, in the order of their convolutions.
+        pre_encoded: values hold latents (c n) instead of sounds.
+        allow_null_source: an item may have no source at all; a learned vector stands in for it.
+        source_length: latent frames of that vector when no other item of the batch tells. None: 1 frame,
+            which the backbone repeats.
+
+    Raises:
+        ValueError: no source_keys, or the same twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dim: int,
+        pretransform: Pretransform,
+        sample_rate: int,
+        source_keys: list[str],
+        pre_encoded: bool = False,
+        allow_null_source: bool = False,
+        source_length: int | None = None,
+        save_pretransform: bool = False,
+    ) -> None:
+        super().__init__(
+            output_dim=output_dim,
+            pretransform=pretransform,
+            sample_rate=sample_rate,
+            save_pretransform=save_pretransform,
+        )
+        if not source_keys or len(set(source_keys)) != len(source_keys):
+            raise ValueError(f"source_keys is {source_keys}; name at least one source, each once")
+        if source_length is not None and source_length < 1:
+            raise ValueError(f"source_length is {source_length}; it must be at least 1 latent frame")
+        self.source_keys, self.pre_encoded, self.source_length = list(source_keys), pre_encoded, source_length
+        # Present in existing checkpoints, although nothing passes through it.
+        self.proj_out.requires_grad_(False)
+        self.source_heads = nn.ModuleList([nn.Conv1d(self.dim, output_dim, 1) for _ in source_keys])
+        self.null_source = nn.Parameter(torch.zeros(output_dim, 1)) if allow_null_source else None
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b dicts {source: sound} -> (b c n), mask (b n), all valid."""
+        self.to(device)
+        chosen = [self._sources(value) for value in values]
+        flat = [sound for item in chosen for sound in item.values()]
+        latents = iter(self._latents(flat, device) if flat else ())
+        made: list[Tensor | None] = []
+        for item in chosen:
+            parts = [self.source_heads[head](next(latents)[None])[0] for head in item]
+            made.append(torch.stack(parts).sum(dim=0) if parts else None)
+        length = max((m.shape[-1] for m in made if m is not None), default=self.source_length or 1)
+        mixed = torch.stack([m if m is not None else self._null(length) for m in made])
+        return mixed, _all_valid(mixed)
+
+    def fitted(self, value: Any, samples: int) -> Any:
+        """The value with its sounds cut or padded to `samples` at `sample_rate`; latents as they are."""
+        if self.pre_encoded:
+            return value
+        heads = self._sources(value)
+        return {self.source_keys[head]: fit_length(self.sound(v), samples) for head, v in heads.items()}
+
+    def _sources(self, value: Any) -> dict[int, Any]:
+        """Number of the convolution -> sound, for the sources that the item has."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a dict {{source: sound}} is needed, found {type(value).__name__}")
+        found = {head: value[key] for head, key in enumerate(self.source_keys) if value.get(key) is not None}
+        if not found and (value or self.null_source is None):
+            raise ValueError(
+                f"found the sources {sorted(value)}, but at least one of {self.source_keys} is needed"
+                + ("" if self.null_source is None else ", or an empty dict")
+            )
+        return found
+
+    def _latents(self, values: list[Any], device: torch.device | str) -> Tensor:
+        if not self.pre_encoded:
+            return self.encode([self.sound(v) for v in values], device)
+        latents = [torch.as_tensor(v, dtype=torch.float32, device=device) for v in values]
+        wrong = next((v for v in latents if v.ndim != 2 or v.shape[0] != self.dim), None)
+        if wrong is not None:
+            raise ValueError(
+                f"latents have the shape ({self.dim}, frames), found {tuple(wrong.shape)}; "
+                "for sounds set 'pre_encoded' to false"
+            )
+        length = max(v.shape[-1] for v in latents)
+        return torch.stack([F.pad(v, (0, length - v.shape[-1])) for v in latents])
+
+    def _null(self, length: int) -> Tensor:
+        assert self.null_source is not None
+        return self.null_source.expand(-1, length)
+
+
+def _all_valid(made: Tensor) -> Tensor:
+    return torch.ones(made.shape[0], made.shape[-1], dtype=torch.bool, device=made.device)
