@@ -11,6 +11,7 @@ from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
 
+FIGURES = ("si_sdr", "stft_distance", "mel_distance")
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
 
 
@@ -53,7 +54,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Counts, and the mean of each figure where it is finite."""
     measured = [row for row in rows if "rejected" not in row]
     means: dict[str, Any] = {}
-    for name in ("si_sdr", "stft_distance"):
+    for name in FIGURES:
         finite = [row[name] for row in measured if math.isfinite(row[name])]
         means[name] = statistics.fmean(finite) if finite else None
     return {"measured": len(measured), "rejected": len(rows) - len(measured), **means}
@@ -67,12 +68,17 @@ def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
 def as_text(report: dict[str, Any]) -> str:
     """One line per file, worst first, then the means."""
     measured = [row for row in report["items"] if "rejected" not in row]
-    lines = ["SI-SDR dB   STFT distance   file"]
+    lines = ["SI-SDR dB   STFT distance   mel distance   file"]
     for row in sorted(measured, key=lambda row: row["si_sdr"]):
-        lines.append(f"{row['si_sdr']:9.2f}   {row['stft_distance']:13.3f}   {row['part']}")
+        lines.append(_line(row, row["part"]))
     for row in report["items"]:
         if "rejected" in row:
             lines.append(f"left out: {row['part']}: {row['rejected']}")
     if report["si_sdr"] is not None:
-        lines.append(f"{report['si_sdr']:9.2f}   {report['stft_distance']:13.3f}   mean of {len(measured)}")
+        lines.append(_line(report, f"mean of {len(measured)}"))
     return "\n".join(lines)
+
+
+def _line(figures: dict[str, Any], name: str) -> str:
+    sdr, stft, mel = (figures[f] if figures[f] is not None else math.nan for f in FIGURES)
+    return f"{sdr:9.2f}   {stft:13.3f}   {mel:12.3f}   {name}"

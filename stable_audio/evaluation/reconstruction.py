@@ -17,9 +17,13 @@ from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.inference.decode import decode_unscaled, sound_name
 from stable_audio.inference.encode import unscaled_latents
 from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.losses import MultiResolutionMelLoss
 
 RESOLUTIONS = (2048, 1024, 512, 256, 128)
 """FFT sizes of the STFT distance; the hop is a quarter."""
+
+MEL_WINDOWS = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}
+"""Window -> bands of the mel distance; the hop is a quarter (Kumar et al. 2023)."""
 
 _FLOOR = 1e-5
 
@@ -53,6 +57,20 @@ def stft_distance(estimate: Tensor, reference: Tensor, resolutions: Sequence[int
         convergence = float((a - b).norm()) / norm if norm > 0 else float((a - b).norm())
         total += convergence + float((a.clamp(min=_FLOOR).log() - b.clamp(min=_FLOOR).log()).abs().mean())
     return total / len(resolutions)
+
+
+def mel_distance(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
+    """Mean over resolutions of the mean |difference of log10 mel magnitudes|; 0 for equal signals.
+
+    estimate, reference (c n). Windows more than twice as long as the clip are left out.
+    """
+    windows = {w: m for w, m in MEL_WINDOWS.items() if w // 2 < reference.shape[-1]}
+    if not windows:
+        return math.nan
+    loss = MultiResolutionMelLoss(
+        sample_rate=sample_rate, window_lengths=list(windows), n_mels=list(windows.values())
+    )
+    return float(loss(estimate[None].float(), reference[None].float())) / len(windows)
 
 
 def _magnitudes(audio: Tensor, size: int) -> Tensor:
@@ -93,6 +111,7 @@ def reconstruct(
             "seconds": real / sample_rate,
             "si_sdr": si_sdr(again, audio),
             "stft_distance": stft_distance(again, audio),
+            "mel_distance": mel_distance(again, audio, sample_rate),
         }
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from stable_audio.evaluation.reconstruction import si_sdr, stft_distance
+from stable_audio.evaluation.reconstruction import mel_distance, si_sdr, stft_distance
 from tests.audio.sounds import chirp
 
 
@@ -25,3 +25,13 @@ def test_stft_distance() -> None:
     # At half the level: convergence 1/2, log difference ln 2 except where the floor holds.
     assert 0.5 < stft_distance(0.5 * sound, sound, [512]) <= 0.5 + math.log(2) + 1e-6
     assert stft_distance(0.9 * sound, sound) < stft_distance(0.5 * sound, sound)
+
+
+def test_mel_distance() -> None:
+    """Half the level is log10 2 in every band, except where the floor of the spectrum holds."""
+    sound = chirp(0.5, 16000)
+    assert mel_distance(sound, sound, 16000) == 0
+    assert 0.1 < mel_distance(0.5 * sound, sound, 16000) <= math.log10(2) + 1e-6
+    assert mel_distance(0.9 * sound, sound, 16000) < mel_distance(0.5 * sound, sound, 16000)
+    assert mel_distance(sound[:, :100], sound[:, :100], 16000) == 0
+    assert math.isnan(mel_distance(sound[:, :4], sound[:, :4], 16000))

@@ -100,7 +100,18 @@ class STFTLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y (b c n) -> scalar."""
-        (x_mag, x_bins), (y_mag, y_bins) = self.spectrum(x), self.spectrum(y)
+        return self.compare(self.weigh(x), self.weigh(y))
+
+    def weigh(self, audio: Tensor) -> Tensor:
+        """Audio (b c n) -> (b*c n), A-weighted with `perceptual_weighting`."""
+        x = audio.flatten(0, -2)
+        if self.taps is None:
+            return x
+        return F.conv1d(x[:, None], self.taps.to(x.dtype), padding=self.taps.shape[-1] // 2)[:, 0]
+
+    def compare(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of what `weigh` returned."""
+        (x_mag, x_bins), (y_mag, y_bins) = self._bins(x), self._bins(y)
         if self.scale_invariance:
             gain = (x_mag * y_mag).sum((-2, -1)) / y_mag.square().sum((-2, -1))
             y_mag = y_mag * gain[:, None, None]
@@ -118,9 +129,9 @@ class STFTLoss(nn.Module):
 
     def spectrum(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio (b c n) -> magnitudes, in mel bands if so set, and complex bins (b*c bins frames)."""
-        x = audio.flatten(0, -2)
-        if self.taps is not None:
-            x = F.conv1d(x[:, None], self.taps.to(x.dtype), padding=self.taps.shape[-1] // 2)[:, 0]
+        return self._bins(self.weigh(audio))
+
+    def _bins(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.stft(
             x, self.fft_size, self.hop_size, self.win_length, self.window.to(x.dtype), return_complex=True
         )
@@ -159,7 +170,9 @@ class MultiResolutionSTFTLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y (b c n) -> scalar."""
-        return torch.stack([loss(x, y) for loss in self.stft_losses]).mean()
+        first = self.stft_losses[0]
+        x, y = first.weigh(x), first.weigh(y)  # type: ignore[operator]  # the same at all resolutions
+        return torch.stack([loss.compare(x, y) for loss in self.stft_losses]).mean()  # type: ignore[operator]
 
 
 def distance_for(length: int) -> MultiResolutionSTFTLoss:
