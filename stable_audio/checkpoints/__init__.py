@@ -19,6 +19,7 @@ from stable_audio.checkpoints.loading import (
     load_named,
     load_pretrained,
     load_pretransform,
+    load_unsaved,
     load_weights,
 )
 from stable_audio.checkpoints.saving import export, save_inference_file
@@ -32,6 +33,7 @@ __all__ = [
     "load_named",
     "load_pretrained",
     "load_pretransform",
+    "load_unsaved",
     "load_weights",
     "read_checkpoint",
     "resolve",

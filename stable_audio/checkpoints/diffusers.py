@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.keys import OURS
+from stable_audio.checkpoints.parts import part_of
 from stable_audio.model import DiffusionModel
 
 logger = logging.getLogger(__name__)
@@ -81,8 +83,7 @@ def export_diffusers(model: DiffusionModel, folder: str | Path, *, config: Mappi
         CheckpointError: the model has parts that the layout cannot express; all are named.
     """
     folder = Path(folder)
-    if reasons := unsupported(config):
-        raise CheckpointError(f"diffusers' Stable Audio layout cannot hold this model: {'; '.join(reasons)}")
+    _refuse(unsupported(config))
     index: dict[str, Any] = {"_class_name": "StableAudioPipeline"}
     diffusion = config["model"]["diffusion"]["config"]
     tensors = dit_state(model.backbone.state_dict())
@@ -101,6 +102,37 @@ def export_diffusers(model: DiffusionModel, folder: str | Path, *, config: Mappi
     return folder
 
 
+def export_diffusers_backbone(model: nn.Module, folder: str | Path, *, config: Mapping[str, Any]) -> Path:
+    """Write the backbone alone, as `StableAudioDiTModel.from_pretrained(folder)` reads it.
+
+    Raises:
+        CheckpointError: see `export_diffusers`.
+    """
+    _refuse(_unsupported_backbone(config))
+    tensors, _ = part_of(model, config, "backbone")
+    frames = cast(DiffusionModel, model).latent_shape[-1]
+    options = dit_config(config["model"]["diffusion"]["config"], frames)
+    _write(Path(folder), dit_state(_below(tensors, OURS)), options)
+    return Path(folder)
+
+
+def export_diffusers_autoencoder(model: nn.Module, folder: str | Path, *, config: Mapping[str, Any]) -> Path:
+    """Write an autoencoder, or a model's, as `AutoencoderOobleck.from_pretrained(folder)` reads it.
+
+    Raises:
+        CheckpointError: see `export_diffusers`.
+    """
+    tensors, alone = part_of(model, config, "pretransform")
+    _refuse(_unsupported_pretransform({"type": "autoencoder", "config": alone["model"]}))
+    _write(Path(folder), oobleck_state(tensors), oobleck_config(alone["model"], alone["sample_rate"]))
+    return Path(folder)
+
+
+def _refuse(reasons: list[str]) -> None:
+    if reasons:
+        raise CheckpointError(f"diffusers' Stable Audio layout cannot hold this model: {'; '.join(reasons)}")
+
+
 SCHEDULER = {
     "_class_name": "CosineDPMSolverMultistepScheduler",
     "sigma_min": 0.3,
@@ -114,6 +146,13 @@ SCHEDULER = {
 
 def unsupported(config: Mapping[str, Any]) -> list[str]:
     """What of a model config diffusers' Stable Audio layout cannot express, one sentence part each."""
+    reasons = _unsupported_backbone(config)
+    if config.get("model", {}).get("diffusion", {}).get("type") != "dit":
+        return reasons
+    return reasons + _unsupported_pretransform(config["model"].get("pretransform"))
+
+
+def _unsupported_backbone(config: Mapping[str, Any]) -> list[str]:
     diffusion = config.get("model", {}).get("diffusion", {})
     if diffusion.get("type") != "dit":
         return [f"the backbone is '{diffusion.get('type')}', not 'dit'"]
@@ -128,7 +167,7 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
     reasons += [f"{key} is 0" for key in ("cond_token_dim", "global_cond_dim") if not options.get(key)]
     if (objective := diffusion.get("diffusion_objective", "v")) != "v":
         reasons.append(f"the objective is '{objective}', not 'v'")
-    return reasons + _unsupported_pretransform(config["model"].get("pretransform"))
+    return reasons
 
 
 def _unsupported_pretransform(pretransform: Mapping[str, Any] | None) -> list[str]:

@@ -117,8 +117,10 @@ def load_torch_file(path: Path) -> dict[str, Any]:
             f"{path}: not a checkpoint, or one with objects that only running code from it would restore; "
             "give another file, or save it again with tensors and plain values only"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: truncated or damaged ({_short(error)}); copy it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or _short(error)})") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: truncated, damaged or no checkpoint at all; copy it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, but a dictionary is needed")
     return content

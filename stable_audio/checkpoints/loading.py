@@ -133,6 +133,7 @@ def load_model(
     model = create_model_from_config(loaded_config)
     report = _fill(model, stored, partial=partial)
     log.info("%s", report)
+    load_unsaved(model, loaded_config.weights, use_ema=use_ema)
     return model.to(device).eval(), loaded_config
 
 
@@ -186,6 +187,14 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
         report = _fill_pretransform(model.get_submodule(name), stored, partial=False)
         reports.append(_below(report, name.removesuffix(PRETRANSFORM.rstrip("."))))
     return reports
+
+
+def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:
+    """As `load_named`, only for the weights that are no part of the model's checkpoints."""
+    saved = model.state_dict()
+    return load_named(
+        model, {k: v for k, v in weights.items() if not starts(saved, k + ".")}, use_ema=use_ema
+    )
 
 
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:

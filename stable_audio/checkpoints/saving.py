@@ -14,6 +14,7 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import FORMAT, FORMAT_VERSION
 from stable_audio.checkpoints.keys import to_sat
+from stable_audio.checkpoints.parts import Part, part_of
 
 Layout = Literal["ours", "sat"]
 
@@ -49,22 +50,26 @@ def export(
     config: Mapping[str, Any],
     layout: Layout = "ours",
     dtype: torch.dtype | None = None,
+    part: Part = "model",
 ) -> Path:
-    """Write a model's weights as `.safetensors` or `.ckpt`, in our layout or that of stable-audio-tools.
+    """Write the weights of a model, or of one part of it, in our layout or that of stable-audio-tools.
 
     Args:
+        path: ends in `.safetensors` or `.ckpt`.
         config: the model config as a dictionary; it is embedded.
         dtype: cast floating weights, for example to float16.
+        part: a pretransform becomes a file that loads as an autoencoder.
 
     Raises:
-        CheckpointError: unknown layout or suffix.
+        CheckpointError: unknown layout or suffix, or no such part.
     """
     path = Path(path)
     if layout not in ("ours", "sat"):
         raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
     if path.suffix not in (".safetensors", ".ckpt"):
         raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
-    tensors = {k: _cast(v, dtype) for k, v in model.state_dict().items()}
+    chosen, config = part_of(model, config, part)
+    tensors = {k: _cast(v, dtype) for k, v in chosen.items()}
     if layout == "ours" and path.suffix == ".safetensors":
         return save_inference_file(path, tensors, config)
     if layout == "sat":

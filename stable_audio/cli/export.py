@@ -1,12 +1,16 @@
-"""`stable-audio export`: a checkpoint of any layout -> a weights file of the layout asked for."""
+"""`stable-audio export`: a checkpoint of any layout -> weights, whole or in parts, in another one."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
-HELP = "convert a checkpoint: to an inference file, or to stable-audio-tools' or diffusers' layout"
+HELP = (
+    "convert a checkpoint, or one part of it: to an inference file, stable-audio-tools' or diffusers' layout"
+)
 
-_DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,26 +19,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", choices=["ours", "sat", "diffusers"], default="ours", help="key names (%(default)s)"
     )
+    parser.add_argument(
+        "--part",
+        choices=["model", "backbone", "conditioner", "pretransform"],
+        default="model",
+        help="what to write; a pretransform becomes an autoencoder's file (%(default)s)",
+    )
     parser.add_argument("--model-config", help="model file, when the checkpoint has none inside or beside it")
     parser.add_argument("--online", action="store_true", help="the weights as trained, not their average")
-    parser.add_argument("--dtype", choices=list(_DTYPES), help="cast weights; default: as they are")
+    parser.add_argument("--dtype", choices=_DTYPES, help="cast weights; default: as they are")
 
 
 def run(args: argparse.Namespace) -> int:
     import torch
 
     from stable_audio.checkpoints import export, load_model
-    from stable_audio.checkpoints.diffusers import export_diffusers
-    from stable_audio.model import DiffusionModel
 
     model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.online)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
     if args.layout == "diffusers":
-        if not isinstance(model, DiffusionModel):
-            raise ValueError(f"{args.checkpoint}: only diffusion models have a diffusers layout")
-        print(f"{export_diffusers(model, args.output, config=config.as_dict())}: a diffusers pipeline")
+        write = _diffusers(model, args)
+        folder = write(model if dtype is None else model.to(dtype), args.output, config=config.as_dict())
+        print(f"{folder}: {args.part} in the layout of diffusers")
         return 0
-    dtype = getattr(torch, _DTYPES[args.dtype]) if args.dtype else None
-    path = export(model, args.output, config=config.as_dict(), layout=args.layout, dtype=dtype)
-    size = path.stat().st_size / 1e6
-    print(f"{path}: {len(model.state_dict())} tensors, {size:.1f} MB, layout '{args.layout}'")
+    path = export(
+        model, args.output, config=config.as_dict(), layout=args.layout, dtype=dtype, part=args.part
+    )
+    print(f"{path}: {args.part}, {path.stat().st_size / 1e6:.1f} MB, layout '{args.layout}'")
     return 0
+
+
+def _diffusers(model: Any, args: argparse.Namespace) -> Callable[..., Any]:
+    from stable_audio.checkpoints import diffusers
+    from stable_audio.model import DiffusionModel
+
+    if args.part == "conditioner":
+        raise ValueError(
+            "--part conditioner: diffusers keeps conditioners in a pipeline; leave --part out, or use "
+            "--layout ours or sat"
+        )
+    if not isinstance(model, DiffusionModel) and args.part != "pretransform":
+        raise ValueError(
+            f"{args.checkpoint}: only diffusion models have a pipeline in the layout of diffusers; an "
+            "autoencoder is exported by --part pretransform"
+        )
+    writers: dict[str, Callable[..., Any]] = {
+        "model": diffusers.export_diffusers,
+        "backbone": diffusers.export_diffusers_backbone,
+        "pretransform": diffusers.export_diffusers_autoencoder,
+    }
+    return writers[args.part]
