@@ -14,7 +14,14 @@ import torch
 
 from stable_audio import __version__
 from stable_audio.audio.io import read_audio
-from stable_audio.checkpoints import load_model, load_pretrained, load_pretransform, read_checkpoint, resolve
+from stable_audio.checkpoints import (
+    load_model,
+    load_pretrained,
+    load_pretransform,
+    load_unsaved,
+    read_checkpoint,
+    resolve,
+)
 from stable_audio.cli.generate import key_values
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
@@ -146,6 +153,7 @@ def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool)
     if elsewhere or report.mismatched or report.unused:
         raise ValueError(f"{report}. The file belongs to another config")
     load_pretransform(model, inner)
+    load_unsaved(model, config.weights, use_ema=use_ema)
     return model, config
 
 

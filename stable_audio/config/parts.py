@@ -64,6 +64,8 @@ def _sound_encoder(config: SoundLeaf, of_model: Pretransform | None) -> Pretrans
         raise ValueError(f"give either use_model_pretransform true or a pretransform_config, found {found}")
     if config.pretransform_config is not None:
         return build_pretransform(config.pretransform_config)
+    if config.pretransform_ckpt_path is not None:
+        raise ValueError("pretransform_ckpt_path has the weights of a pretransform_config, but none is given")
     if of_model is None:
         raise ValueError("use_model_pretransform is true, but the model has no pretransform")
     return of_model

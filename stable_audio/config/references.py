@@ -1,4 +1,5 @@
-"""`"path"` in pretransform sections: the config inside the file that it names takes its place."""
+"""Weights named in a model file: `"path"` in pretransform sections, whose config takes its place, and
+`"pretransform_ckpt_path"` of conditioners."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from stable_audio.config.problems import Loc, Problem, json_path
 from stable_audio.config.stored import locate, stored_config
 
 PRETRANSFORM = "pretransform"
+OWN, WEIGHTS = "pretransform_config", "pretransform_ckpt_path"
+"""Keys of a conditioner that encodes sounds."""
 
 
 @dataclass
@@ -51,19 +54,50 @@ def expand(data: dict[str, Any], base: Path) -> Expanded:
         except (ValueError, OSError, ImportError) as error:
             done.problems.append(Problem(json_path((*loc, "path")), " ".join(str(error).split())))
             done.unknown.append(loc)
+    for loc, module, config in _sound_conditioners(data):
+        _locate_weights(config, loc, module, base, done)
     return done
+
+
+def _locate_weights(config: dict[str, Any], loc: Loc, module: str, base: Path, done: Expanded) -> None:
+    """Make the path absolute and note it. It stays in the config: checkpoints may lack these weights."""
+    if isinstance(config.get(WEIGHTS), str):
+        try:
+            done.weights[module] = config[WEIGHTS] = locate(config[WEIGHTS], base)
+        except ValueError as error:
+            problem = Problem(json_path((*loc, WEIGHTS)), str(error))
+            # A checkpoint with these weights is complete without the file that they once came from.
+            (done.warnings if config.get("save_pretransform") else done.problems).append(problem)
+    elif module in done.weights:
+        config[WEIGHTS] = done.weights[module]
 
 
 def _sections(data: dict[str, Any]) -> Iterator[tuple[Loc, str, dict[str, Any]]]:
     """Place, module and content of every pretransform section, from the outside to the inside."""
-    holder, module = data.get("model"), ""
-    loc: Loc = ("model",)
-    while isinstance(holder, dict) and isinstance(holder.get(PRETRANSFORM), dict):
-        section = holder[PRETRANSFORM]
-        loc = (*loc, PRETRANSFORM)
-        module = f"{module}.model.{PRETRANSFORM}" if module else PRETRANSFORM
+    yield from _nested(data.get("model"), PRETRANSFORM, ("model",), PRETRANSFORM)
+    for loc, module, config in _sound_conditioners(data):
+        yield from _nested(config, OWN, loc, module)
+
+
+def _nested(holder: Any, key: str, loc: Loc, module: str) -> Iterator[tuple[Loc, str, dict[str, Any]]]:
+    while isinstance(holder, dict) and isinstance(holder.get(key), dict):
+        section = holder[key]
+        loc = (*loc, key)
         yield loc, module, section
-        holder, loc = section.get("config"), (*loc, "config")
+        holder, loc, key = section.get("config"), (*loc, "config"), PRETRANSFORM
+        module = f"{module}.model.{PRETRANSFORM}"
+
+
+def _sound_conditioners(data: dict[str, Any]) -> Iterator[tuple[Loc, str, dict[str, Any]]]:
+    """Place, module and `config` of the pretransforms that conditioners have of their own."""
+    model = data.get("model")
+    conditioning = model.get("conditioning") if isinstance(model, dict) else None
+    entries = conditioning.get("configs") if isinstance(conditioning, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        config = entry.get("config") if isinstance(entry, dict) else None
+        if isinstance(config, dict) and isinstance(config.get(OWN), dict):
+            module = f"conditioner.conditioners.{entry.get('id')}.{PRETRANSFORM}"
+            yield ("model", "conditioning", "configs", index, "config"), module, config
 
 
 def _fill(section: dict[str, Any], located: str, data: dict[str, Any], loc: Loc, done: Expanded) -> None:

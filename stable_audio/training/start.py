@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stable_audio.checkpoints import LoadReport, load_named, load_pretrained, load_pretransform
+from stable_audio.checkpoints import LoadReport, load_named, load_pretrained, load_pretransform, load_unsaved
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -33,8 +33,11 @@ def starting_model(config: ModelConfig, options: RunOptions, *, resumed: bool) -
     folding = options.remove_pretransform_weight_norm
     if folding == "pre_load":
         _fold(model)
+    if resumed:
+        load_unsaved(model, config.weights, use_ema=options.use_ema_weights)
     reports = [] if resumed else _load(model, config, options)
     if not resumed:
+        _refuse_untrained_sounds(model, reports, options)
         _refuse_untrained_pretransform(model, reports, options)
         _refuse_another_pretransform(model, config, reports)
     if folding == "post_load":
@@ -57,7 +60,9 @@ def with_hash(config: ModelConfig, model: nn.Module, options: RunOptions) -> Mod
 
 
 def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
-    named = {} if options.pretransform_ckpt_path else config.weights
+    named = dict(config.weights)
+    if options.pretransform_ckpt_path:
+        named = {k: v for k, v in named.items() if not k.startswith("pretransform")}
     reports = load_named(model, named, use_ema=options.use_ema_weights)
     for report in reports:
         log.info("%s", report)
@@ -96,6 +101,25 @@ def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], 
             "--allow-untrained-pretransform"
         )
     log.warning("%s, as allowed by --allow-untrained-pretransform", text)
+
+
+def _refuse_untrained_sounds(model: nn.Module, reports: list[LoadReport], options: RunOptions) -> None:
+    """Conditioners that encode sounds with a learned pretransform of their own need its weights."""
+    conditioners: Any = getattr(getattr(model, "conditioner", None), "conditioners", {})
+    for key, conditioner in conditioners.items():
+        inner = getattr(conditioner, "pretransform", None)
+        if inner is None or inner is getattr(model, "pretransform", None):
+            continue
+        prefix = f"conditioner.conditioners.{key}.pretransform."
+        if not inner.needs_weights or inner.enable_grad or any(r.loaded_below(prefix) for r in reports):
+            continue
+        text = f"the pretransform of the conditioner '{key}' is learned, but no weights were loaded for it"
+        if not options.allow_untrained_pretransform:
+            raise TrainingError(
+                f"{text}: it would encode sounds as noise. Name them by pretransform_ckpt_path, or "
+                "add --allow-untrained-pretransform"
+            )
+        log.warning("%s, as allowed by --allow-untrained-pretransform", text)
 
 
 def _refuse_another_pretransform(model: nn.Module, config: ModelConfig, reports: list[LoadReport]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from stable_audio.audio.io import save_audio
+from stable_audio.checkpoints import export, load_model, load_named
 from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixConditioner
 from stable_audio.config import ConfigError, load_config
 from stable_audio.factory import create_model_from_config
@@ -201,3 +203,30 @@ def test_sounds_go_to_input_concat_only() -> None:
         ConfigError, match="cross_attention_cond_ids: 'ref' gives frames for the slot 'input_concat'"
     ):
         load_config(data)
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_weights_named_in_the_config_come_back_with_the_checkpoint(tmp_path: Path, save: bool) -> None:
+    section = examples.cond()["model"]["pretransform"]
+    named = {"pretransform_config": {"type": "autoencoder", "config": section["config"]}}
+    autoencoder = {"model_type": "autoencoder", "sample_size": 64, "sample_rate": RATE}
+    source = create_model_from_config({**autoencoder, "model": section["config"]})
+    export(source, tmp_path / "ae.safetensors", config={**autoencoder, "model": section["config"]})
+    named["pretransform_ckpt_path"] = "ae.safetensors"
+    data = with_sounds(save_pretransform=save, **named)
+    (tmp_path / "model.json").write_text(json.dumps(data))
+    config = load_config(tmp_path / "model.json")
+    model = create_model_from_config(config)
+    load_named(model, config.weights)
+    export(model, tmp_path / "model.safetensors", config=config.as_dict())
+    if save:
+        (tmp_path / "ae.safetensors").unlink()
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    found = loaded.conditioner.conditioners["ref"].pretransform.model.state_dict()
+    assert all(torch.equal(v, found[k]) for k, v in source.state_dict().items())
+    assert any("ref.pretransform" in k for k in loaded.state_dict()) is save
+
+
+def test_a_missing_file_of_weights_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"configs\[3\].config.pretransform_ckpt_path: found 'none.ckpt'"):
+        load_config(with_sounds(pretransform_config=PATCHED, pretransform_ckpt_path="none.ckpt"))
