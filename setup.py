@@ -11,20 +11,18 @@ HERE = Path(__file__).parent
 CORE = [
     "torch>=2.6",
     "numpy>=1.26",
-    "einops>=0.7",
     "safetensors>=0.4.3",
     "pydantic>=2.7,<3",
     "soundfile>=0.12.1",
     "soxr>=0.3.7",
     "scipy>=1.11",
-    "tqdm>=4.65",
 ]
 
 EXTRAS = {
     "train": ["lightning>=2.4,<3", "matplotlib>=3.8", "tensorboard>=2.15"],
     "text": ["transformers>=4.50", "sentencepiece>=0.2"],
     "phoneme": ["g2p_en>=2.1"],
-    "codecs": ["transformers>=4.50", "vector-quantize-pytorch>=1.14"],
+    "codecs": ["transformers>=4.50"],
     "x-transformers": ["x-transformers>=2.0"],
     "wandb": ["wandb>=0.18"],
     "flash": ["flash-attn>=2.6"],
@@ -48,6 +46,7 @@ EXTRAS["dev"] = [
     "pytest-xdist>=3.5",
     "ruff>=0.11",
     "torchdiffeq>=0.2.4",
+    "vector-quantize-pytorch>=1.14",
 ]
 
 setup(
