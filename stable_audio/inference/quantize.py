@@ -164,8 +164,8 @@ def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, 
         return (total - total // 2,), (total // 2,)
     if not isinstance(layer.padding, str):
         return tuple(layer.padding), tuple(layer.padding)
-    total = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size)]
-    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    wide = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size)]
+    return tuple(w // 2 for w in wide), tuple(w - w // 2 for w in wide)
 
 
 def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
