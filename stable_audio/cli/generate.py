@@ -39,7 +39,8 @@ def _content_arguments(group: Any) -> None:
         "--condition",
         action="append",
         metavar="KEY=VALUE",
-        help="any other conditioning, for example seconds_start=0; VALUE is JSON or text; may be repeated",
+        help="any other conditioning, for example seconds_start=0; VALUE is JSON or text, "
+        "or @FILE for conditioners that read sounds; may be repeated",
     )
     group.add_argument("--count", type=int, help="clips per prompt, with consecutive seeds (1)")
     group.add_argument("--seconds", type=float, help="length of the files (the model's)")

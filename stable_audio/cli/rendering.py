@@ -30,6 +30,7 @@ from stable_audio.inference.jobs import Job, complete, needed_ids, read_jobs, re
 from stable_audio.inference.recipe import InputFile, Recipe, read_recipe, sampling_from, sampling_values
 from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
 from stable_audio.inference.settings import Sampling
+from stable_audio.inference.sounds import files_of, with_files
 from stable_audio.model import DiffusionModel
 
 _TOLD_BY_JSON = (
@@ -60,6 +61,7 @@ def render_command(args: argparse.Namespace) -> int:
     steering, files = _steering(args, earlier)
     jobs = _new_jobs(args, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
     chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
+    jobs = [with_files(loaded.model, job) for job in jobs]
     recipes = [_recipe(loaded, job, sampling, steering, files, chunked) for job in jobs]
     if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
         _say(f"warning: {loaded.checkpoint.path} is not the file that {args.from_json} was made with")
@@ -253,6 +255,7 @@ def _recipe(
         pretransform=loaded.pretransform,
         init_noise_level=steering.init_noise_level if "init_audio" in files else None,
         inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
+        condition_audio=files_of(loaded.model, job) or None,
         chunked_decode=chunked_decode,
         **files,
     )

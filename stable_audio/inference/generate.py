@@ -15,6 +15,7 @@ from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_a
 from stable_audio.inference.batch import Clips, sample_batch
 from stable_audio.inference.decoding import decode_each
 from stable_audio.inference.settings import Sampling
+from stable_audio.inference.sounds import fit_sounds
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
@@ -58,7 +59,8 @@ def generate(
 
     Args:
         conditioning: one dict per clip, with a value for every conditioner of the model; None or empty
-            dicts for an unconditional model.
+            dicts for an unconditional model. Sounds (tensors or paths of files) are cut or padded to the
+            clip.
         negative_conditioning: what to steer away from, for all clips or one per clip; keys that it lacks
             are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
         seeds: one per clip, or the first of consecutive ones.
@@ -96,11 +98,12 @@ def generate(
     items = _items(conditioning, seeds, start_noise)
     wanted = model.sample_size if sample_size is None else sample_size
     length = _rounded(wanted, model.length_multiple)
+    negatives = _negatives(negative_conditioning, items)
     clips = Clips(
-        items=items,
+        items=fit_sounds(model, items, length),
         seeds=_seeds(seeds, len(items)),
         shape=model.latent_shape_of(length),
-        negatives=_negatives(negative_conditioning, items),
+        negatives=None if negatives is None else fit_sounds(model, negatives, length),
         inpaint_mask=inpaint_mask,
         start_noise=start_noise,
     )

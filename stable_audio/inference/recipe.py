@@ -39,6 +39,7 @@ class Recipe:
         checkpoint, pretransform: the weights; the second one where the autoencoder has its own file.
         use_ema, dtype: how they were loaded. config: the model's configuration.
         sample_size: samples that were generated, before the cut to `seconds`.
+        condition_audio: files that the conditioning names, by id.
         inpaint_seconds: spans (start, end) that were generated anew within inpaint_audio.
     """
 
@@ -57,6 +58,7 @@ class Recipe:
     init_noise_level: float | None = None
     inpaint_audio: InputFile | None = None
     inpaint_seconds: list[list[float]] | None = None
+    condition_audio: dict[str, InputFile] | None = None
     chunked_decode: bool = False
 
     def digest(self) -> str:
@@ -65,6 +67,11 @@ class Recipe:
         for key in _FILES:
             if values[key] is not None:
                 values[key].pop("path")
+        sounds = values.pop("condition_audio")
+        if sounds:
+            values["condition_audio"] = {key: file["digest"] for key, file in sounds.items()}
+            ids = {key.split(".")[0] for key in sounds}
+            values["conditioning"] = {k: v for k, v in self.conditioning.items() if k not in ids}
         text = json.dumps(values, sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -122,6 +129,9 @@ def read_recipe(path: str | Path) -> Recipe:
     for key in _FILES:
         if values.get(key) is not None:
             values[key] = InputFile(**values[key])
+    sounds = values.get("condition_audio")
+    if sounds is not None:
+        values["condition_audio"] = {key: InputFile(**file) for key, file in sounds.items()}
     return Recipe(**values)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -166,7 +166,8 @@ def _write(
     factor: float,
 ) -> Rendered:
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
-    path = output.folder / f"{file_stem(index, job)}_{recipe.digest()[:8]}.{output.format}"
+    stem = file_stem(index, job, sounds=recipe.condition_audio or ())
+    path = output.folder / f"{stem}_{recipe.digest()[:8]}.{output.format}"
     saved = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
     facts = {
         "file": path.name,
@@ -182,8 +183,15 @@ def _write(
     return Rendered(path, recipe.seconds, saved.peak, saved.clipped, factor)
 
 
-def file_stem(index: int, job: Job) -> str:
-    """`0003_warm-pad-in-c`: position, then the job's name or the first text of its conditioning."""
-    texts = [v for v in job.conditioning.values() if isinstance(v, str) and v.strip()]
-    words = re.sub(r"[^\w]+", "-", (job.name or (texts[0] if texts else "clip")).lower()).strip("-")
+def file_stem(index: int, job: Job, *, sounds: Collection[str] = ()) -> str:
+    """`0003_warm-pad-in-c`: position, then the job's name or the first text of its conditioning.
+
+    Args:
+        sounds: keys whose values are paths, of which only the file's name is taken, after the texts.
+    """
+    texts = {k: v for k, v in job.conditioning.items() if isinstance(v, str) and v.strip()}
+    named = [v for k, v in texts.items() if k not in sounds] + [
+        Path(texts[k]).stem for k in sounds if k in texts
+    ]
+    words = re.sub(r"[^\w]+", "-", (job.name or (named[0] if named else "clip")).lower()).strip("-")
     return f"{index:04d}_{words[:40].rstrip('-') or 'clip'}"
