@@ -14,6 +14,7 @@ from stable_audio.data.base import Batch
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
+from stable_audio.inference.sounds import sound_conditioners
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.training.build import build_training
 from stable_audio.types import Slot
@@ -45,6 +46,8 @@ def _metadata(config: dict[str, Any], model: DiffusionModel) -> list[dict[str, A
         frames = model.latent_shape[-1]
         for item in items:
             item.update({k: torch.randn(width, frames) for k in model.conditioner.pre_encoded_keys})
+            sound = torch.randn(model.audio_channels, config["sample_size"]) * 0.1
+            item.update({k: sound for k in sound_conditioners(model)})
     return items
 
 
