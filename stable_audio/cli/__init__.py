@@ -32,6 +32,10 @@ EXPECTED_ERRORS = (ValueError, OSError, ImportError)
 """What bad files, bad values and missing extras raise; everything else is a defect and shows a traceback."""
 
 
+EXTRA_OF_PACKAGE = {"lightning": "train"}
+"""Packages that whole commands need, and the extra that brings them."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit status.
 
@@ -84,5 +88,12 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
     except EXPECTED_ERRORS as error:
         if args.traceback:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_reason(error)}", file=sys.stderr)
         return 2
+
+
+def _reason(error: Exception) -> str:
+    package = (getattr(error, "name", None) or "").split(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF_PACKAGE:
+        return f'this command needs {package}: pip install "stable-audio[{EXTRA_OF_PACKAGE[package]}]"'
+    return str(error)

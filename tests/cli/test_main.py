@@ -87,3 +87,14 @@ def test_scripts_are_their_commands(script: str, command: str) -> None:
     )
     assert done.stdout.startswith(f"usage: stable-audio {command}")
     assert len((ROOT / script).read_text().splitlines()) <= 20
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from stable_audio.cli import schema
+
+    def run(args: object) -> int:
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning.pytorch")
+
+    monkeypatch.setattr(schema, "run", run)
+    assert main(["schema"]) == 2
+    assert 'pip install "stable-audio[train]"' in capsys.readouterr().err
