@@ -96,5 +96,5 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, caps
         raise ModuleNotFoundError("No module named 'lightning'", name="lightning.pytorch")
 
     monkeypatch.setattr(schema, "run", run)
-    assert main(["schema"]) == 2
+    assert cli.main(["schema"]) == 2
     assert 'pip install "stable-audio[train]"' in capsys.readouterr().err
