@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -252,13 +252,25 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@dataclass
+class _Unsaved:
+    """What goes into the next file. target: its path, once writing has begun."""
+
+    items: list[tuple[LatentRecord, Tensor]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    target: Path | None = None
+
+
 class _ShardWriter:
-    """Collects items and writes a file whenever enough are there."""
+    """Collects items and writes a file whenever enough are there.
+
+    A signal may end `flush` at any point, and `flush` is called once more on the way out: the second call
+    writes the same items to the same file, and one assignment forgets them all.
+    """
 
     def __init__(self, folder: Path, options: EncodeOptions, *, known: set[Rejected]) -> None:
         self.folder, self.options, self.known = folder / SHARDS, options, known
-        self.items: list[tuple[LatentRecord, Tensor]] = []
-        self.rejected: list[Rejected] = []
+        self.unsaved = _Unsaved()
         self.written = time.monotonic()
         for left in self.folder.glob(f".{options.rank:03d}-*.partial.safetensors"):
             left.unlink()
@@ -267,18 +279,21 @@ class _ShardWriter:
         if isinstance(found, Rejected):
             _LOG.warning("left out: %s: %s", name, found.reason)
             if Rejected(name, found.reason) not in self.known:
-                self.rejected.append(Rejected(name, found.reason))
+                self.unsaved.rejected.append(Rejected(name, found.reason))
             return
-        self.items.append(found)
+        self.unsaved.items.append(found)
         late = time.monotonic() - self.written > _LONGEST_UNSAVED_SECONDS
-        if late or len(self.items) >= self.options.items_per_shard:
+        if late or len(self.unsaved.items) >= self.options.items_per_shard:
             self.flush()
 
     def flush(self) -> None:
-        if not self.items and not self.rejected:
+        unsaved = self.unsaved
+        if not unsaved.items and not unsaved.rejected:
             return
-        write_shard(self._next(), self.items, rejected=self.rejected)
-        self.items, self.rejected, self.written = [], [], time.monotonic()
+        unsaved.target = unsaved.target or self._next()
+        write_shard(unsaved.target, unsaved.items, rejected=unsaved.rejected)
+        self.unsaved = _Unsaved()
+        self.written = time.monotonic()
 
     def _next(self) -> Path:
         prefix = f"{self.options.rank:03d}-"

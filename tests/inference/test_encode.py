@@ -260,3 +260,25 @@ def test_metadata_that_json_cannot_hold_is_left_out(tmp_path: Path) -> None:
     assert "big" not in stored
     assert "what" not in stored
     json.dumps(stored)
+
+
+def test_a_signal_right_after_a_file_was_written_doubles_nothing(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import stable_audio.inference.encode as module
+
+    real, calls = module.write_shard, []
+
+    def interrupted_once(*args: object, **keywords: object) -> None:
+        real(*args, **keywords)
+        calls.append(args[0])
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_shard", interrupted_once)
+    out, options = tmp_path / "latents", EncodeOptions(items_per_shard=2)
+    with pytest.raises(KeyboardInterrupt):
+        encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=options)
+    encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=options)
+    stored = [r.part for s in shards(out) for r in s.records]
+    assert len(stored) == len(set(stored)) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,18 +43,25 @@ class AutoencoderDemos:
             self._names.append(str(metadata.get("relpath", metadata.get("path", f"clip {len(self._clips)}"))))
 
     def render(self, model: nn.Module) -> Iterator[Demo]:
-        if not isinstance(model, Autoencoder):
-            raise TrainingError(f"reconstructions need an autoencoder, found {type(model).__name__}")
+        self._check(model)
         device = next(model.parameters()).device
         self._latents = []
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
             real = clip[None].to(device)
-            latents = model.encode(real, noise=torch.zeros_like)
+            latents = model.encode(real, noise=torch.zeros_like)  # type: ignore[operator]
             self._latents.append((name, latents[0].flatten(1).float().cpu()))
-            decoded = model.decode(latents).float()[..., : real.shape[-1]]
+            decoded = self._decode(model, latents, i).float()[..., : real.shape[-1]]
             row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
             yield Demo(f"clip_{i:03d}_original", row, "original", clip)
             yield Demo(f"clip_{i:03d}_reconstruction", row, "reconstruction", decoded[0].cpu())
+
+    def _check(self, model: nn.Module) -> None:
+        if not isinstance(model, Autoencoder):
+            raise TrainingError(f"reconstructions need an autoencoder, found {type(model).__name__}")
+
+    def _decode(self, model: Any, latents: Tensor, index: int) -> Tensor:
+        """Latents of clip `index` -> audio."""
+        return model.decode(latents)
 
     def draw(self, folder: Path) -> list[str]:
         """Write the pictures of the demos last rendered; returns their names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
-from stable_audio.training.autoencoder.demos import AutoencoderDemos, describe
-from stable_audio.training.demos import Demo
+from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -188,20 +187,14 @@ class DiffusionAutoencoderDemos(AutoencoderDemos):
         super().__init__(sample_rate=sample_rate, count=count)
         self.steps, self.seed = steps, seed
 
-    def render(self, model: nn.Module) -> Iterator[Demo]:
+    def _check(self, model: nn.Module) -> None:
         if not isinstance(model, DiffusionAutoencoder):
             raise TrainingError(
                 f"reconstructions by diffusion need a diffusion autoencoder, found {type(model).__name__}"
             )
-        device = next(model.parameters()).device
-        for i, (clip, name) in enumerate(zip(self._clips, self._names)):
-            real = clip[None].to(device)
-            latents = model.encode(real, noise=torch.zeros_like)
-            decoded = model.decode(latents, noise=SeededNoise([self.seed + i]), steps=self.steps).float()
-            decoded = decoded[..., : real.shape[-1]]
-            row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
-            yield Demo(f"clip_{i:03d}_original", row, "original", clip)
-            yield Demo(f"clip_{i:03d}_reconstruction", row, "reconstruction", decoded[0].cpu())
+
+    def _decode(self, model: Any, latents: Tensor, index: int) -> Tensor:
+        return model.decode(latents, noise=SeededNoise([self.seed + index]), steps=self.steps)
 
 
 def build_diffusion_autoencoder_training(
