@@ -23,6 +23,7 @@ EXTRAS = {
     "text": ["transformers>=4.50", "sentencepiece>=0.2"],
     "phoneme": ["g2p_en>=2.1"],
     "codecs": ["transformers>=4.50"],
+    "pesq": ["pesq>=0.0.4"],
     "x-transformers": ["x-transformers>=2.0"],
     "wandb": ["wandb>=0.18"],
     "flash": ["flash-attn>=2.6"],

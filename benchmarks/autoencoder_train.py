@@ -135,7 +135,7 @@ def steps(
 
         return work
 
-    after_warmup = 2 * (module.adversary.warmup_steps if module.adversary is not None else 0)
+    after_warmup = 2 * module.warmup_steps
     works = {"generator step": step(lambda: module.generator_step(audio, after_warmup), optimizers[0])}
     if module.discriminator is not None:
         works["discriminator step"] = step(lambda: module.discriminator_step(audio), optimizers[1])

@@ -10,9 +10,10 @@ from pydantic import Field
 from stable_audio.config.component import Component, component
 from stable_audio.config.leaf import Leaf, Section, joined_leaf, leaf_model
 from stable_audio.config.pretransform import Positive
-from stable_audio.config.training import DiffusionOptimizers, EmaSection, OptimizerSection, RunKeys
+from stable_audio.config.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
+    HubertLoss,
     MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
     STFTLoss,
@@ -64,7 +65,9 @@ class SpectralWeights(Section):
 
 if TYPE_CHECKING:
     STFTOptions: TypeAlias = Leaf
+    STFTDistanceOptions: TypeAlias = Leaf
     MelOptions: TypeAlias = Leaf
+    HubertOptions: TypeAlias = Leaf
 else:
     # The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
     STFTOptions = joined_leaf(
@@ -73,7 +76,13 @@ else:
         leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
         leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
     )
+    STFTDistanceOptions = joined_leaf(
+        "STFTDistanceOptions",
+        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
+        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
+    )
     MelOptions = leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))
+    HubertOptions = leaf_model(HubertLoss, hidden=("sample_rate",))
 
 
 class SpectralSection(LossSection):
@@ -116,6 +125,19 @@ class MelSection(LossSection):
     weights: MelWeights = MelWeights()
 
 
+class HubertWeights(Section):
+    """Weight of the distance in a speech network."""
+
+    hubert: Weight = 1.0
+
+
+class HubertSection(LossSection):
+    """Distance in the hidden layers of a pretrained speech network."""
+
+    config: HubertOptions = HubertOptions()
+    weights: HubertWeights = HubertWeights()
+
+
 class AutoencoderLosses(Section):
     """`loss_configs` of autoencoders; a section that is absent adds nothing."""
 
@@ -124,6 +146,29 @@ class AutoencoderLosses(Section):
     time: TimeSection | None = None
     bottleneck: BottleneckLossSection | None = None
     mrmel: MelSection | None = None
+    hubert: HubertSection | None = None
+
+
+class SISDROptions(Section):
+    """Keywords of the signal-to-distortion ratio."""
+
+    zero_mean: bool = Field(default=True, description="take the mean off first")
+    eps: float = Field(default=1e-8, gt=0)
+
+
+class PESQOptions(Section):
+    """Keywords of the perceptual quality of speech."""
+
+    mode: Literal["wb", "nb"] = Field(default="wb", description="wide band at 16 kHz, narrow band at 8 kHz")
+
+
+class ValidationMetrics(Section):
+    """`eval_loss_configs`: what validation measures; sisdr and stft where nothing is named."""
+
+    stft: STFTDistanceOptions | None = None
+    sisdr: SISDROptions | None = None
+    mel: MelOptions | None = None
+    pesq: PESQOptions | None = Field(default=None, description="needs the extra [pesq]")
 
 
 class AutoencoderDemoSection(Section):
@@ -145,7 +190,7 @@ class DiffusionAutoencoderTraining(RunKeys):
     learning_rate: float | None = Field(default=None, gt=0, description="of Adam")
     optimizer_configs: DiffusionOptimizers | None = None
     use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
-    ema: EmaSection = EmaSection()
+    ema: EmaRule = EmaRule()
     use_reconstruction_loss: bool = Field(default=False, description="add an STFT loss of the denoised audio")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
     pre_encoded: Literal[False] = False
@@ -158,22 +203,24 @@ class AutoencoderTraining(RunKeys):
     learning_rate: float | None = Field(default=None, gt=0, description="of AdamW, for both networks")
     optimizer_configs: AutoencoderOptimizers | None = None
     use_ema: bool = Field(default=False, description="average the weights")
+    ema: EmaRule = EmaRule()
     warmup_steps: int = Field(default=0, ge=0, description="steps before adversarial training")
     warmup_mode: Literal["adv", "full"] = Field(
         default="adv",
         description="what warm-up leaves out: the adversarial terms, or all of adversarial training",
     )
     encoder_freeze_on_warmup: bool = Field(
-        default=False, description="freeze the encoder once warm-up is over"
+        default=False, description="freeze encoder and bottleneck once warm-up is over"
     )
-    clip_grad_norm: Weight = Field(default=0.0, description="0 = no clipping")
     loss_configs: AutoencoderLosses | None = None
-    eval_loss_configs: dict[Literal["stft", "sisdr", "mel"], dict[str, Any]] = Field(
-        default={}, description="metrics of validation and their keywords"
+    eval_loss_configs: ValidationMetrics = Field(
+        default=ValidationMetrics(), description="metrics of validation and their keywords"
     )
     force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
     latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
-    decoder_finetune: bool = Field(default=False, description="train the decoder only")
+    decoder_finetune: bool = Field(
+        default=False, description="train the decoder only; the bottleneck rests too"
+    )
     teacher_model: dict[str, Any] | None = Field(default=None, description="model file of a teacher")
     teacher_model_ckpt: str | None = Field(default=None, description="its weights")
     pre_encoded: Literal[False] = False

@@ -199,11 +199,13 @@ def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     given, facts = ctx.data.get("audio_channels"), ctx.facts
     if ctx.get("training", "pre_encoded"):
         return
-    if facts.autoencoder is not None:
-        return
     part = facts.pretransform if ctx.get("model", "pretransform") is not None else facts.backbone
-    if isinstance(given, int) and part is not None and part.io_channels != given:
-        message = f"found {given}, but the model takes and makes {part.io_channels}: that is what is used"
+    if facts.autoencoder is not None:
+        channels: int | None = facts.autoencoder.audio_channels
+    else:
+        channels = part.io_channels if part is not None else None
+    if isinstance(given, int) and channels is not None and channels != given:
+        message = f"found {given}, but the model makes {channels}: that is what is used"
         yield ("audio_channels",), message
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stable_audio.config import model_rules, training_rules
+from stable_audio.config import autoencoder_rules, model_rules, training_rules
 from stable_audio.config.context import Context, Rule
 from stable_audio.config.problems import Problem, json_path
 
@@ -26,6 +26,11 @@ RULES: dict[str, Rule] = {
     "inpainting": training_rules.inpainting_fits,
     "teacher": training_rules.teacher_has_weights,
     "demos": training_rules.demos_are_complete,
+    "encoder_channels": autoencoder_rules.encoder_hears_the_audio,
+    "discriminator_channels": autoencoder_rules.discriminator_hears_the_audio,
+    "bottleneck_terms": autoencoder_rules.bottleneck_has_the_terms,
+    "losses": autoencoder_rules.something_is_compared,
+    "windows": autoencoder_rules.windows_fit_the_clips,
 }
 """Rule by name; a caller may skip some, such as `sample_size` when only weights matter."""
 
@@ -33,6 +38,7 @@ HINTS: dict[str, Rule] = {
     "unused_conditioners": model_rules.conditioners_are_used,
     "audio_channels": model_rules.audio_channels_agree,
     "one_learning_rate": training_rules.one_learning_rate,
+    "warm_up": autoencoder_rules.warm_up_has_an_end,
 }
 """What is allowed but hardly meant: reported as warnings."""
 

@@ -37,7 +37,7 @@ class DiffusionOptimizers(Section):
     diffusion: OptimizerSection
 
 
-class EmaSection(Section):
+class EmaRule(Section):
     """Averaging of weights: decay(step) = 1 - (1 + (step - update_after_step - 1) / inv_gamma)^-power."""
 
     beta: float = Field(default=0.9999, ge=0, lt=1, description="greatest decay")
@@ -45,6 +45,11 @@ class EmaSection(Section):
     inv_gamma: float = Field(default=1.0, gt=0)
     update_after_step: int = Field(default=1, ge=0, description="until here the average is a copy")
     update_every: Positive = 1
+
+
+class EmaSection(EmaRule):
+    """Averaging of weights of diffusion models."""
+
     include_conditioner: bool = Field(
         default=False, description="average the conditioners too, not only the backbone"
     )

@@ -71,6 +71,11 @@ class Autoencoder(nn.Module):
         return isinstance(self.bottleneck, DiscreteBottleneck)
 
     @property
+    def audio_channels(self) -> int:
+        """Channels of the audio that it makes."""
+        return self.out_channels
+
+    @property
     def latent_height(self) -> int | None:
         """Rows of 2-D latents (b c rows n); None for latents (b c n)."""
         rows = None if self.pretransform is None else self.pretransform.latent_height

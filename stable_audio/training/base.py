@@ -159,8 +159,12 @@ class TrainingModule(pl.LightningModule):
         if self._precision() == "16-mixed" and (loss is None or bool(torch.isfinite(loss).all())):
             return  # the gradient scaler overflowed, skips this step and lowers its scale
         what = "gradient" if loss is None or bool(torch.isfinite(loss).all()) else "loss"
-        raise TrainingError(
-            f"the {what} is not finite at step {self.trainer.global_step}; the weights were not changed. "
+        raise self.stopped(f"{what} is not finite")
+
+    def stopped(self, what: str) -> TrainingError:
+        """What ends a run in this step: `what` is wrong, the files to look at, what helps."""
+        return TrainingError(
+            f"the {what} at step {self.trainer.global_step}; the weights were not changed. "
             f"Files of this step: {', '.join(self._files) or 'unknown'}. Look at these files, lower the "
             "learning rate, or set --gradient-clip-val"
         )

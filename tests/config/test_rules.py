@@ -199,7 +199,59 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.training.demo.demo_cond[1]: lacks 'prompt'",
         ),
     ],
+    "encoder_channels": [
+        (
+            examples.autoencoder,
+            lambda d: (
+                d["model"]["encoder"]["config"].update(in_channels=1) or d["model"].update(in_channels=1)
+            ),
+            "$.model.in_channels: found 1, but out_channels is 2: the encoder must take what is decoded; "
+            "training.force_input_mono",
+        )
+    ],
+    "discriminator_channels": [
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}),
+            "$.training.loss_configs.discriminator.config.in_channels: found 1, but the autoencoder makes 2",
+        )
+    ],
+    "bottleneck_terms": [
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"spectral": {}, "bottleneck": {"weights": {"mmd": 1.0}}}),
+            "$.training.loss_configs.bottleneck.weights.mmd: unknown term of the bottleneck; allowed: 'kl'",
+        )
+    ],
+    "losses": [
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"time": {}, "bottleneck": {"weights": {"kl": 1.0}}}),
+            "$.training.loss_configs: nothing compares audio with its reconstruction",
+        ),
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"time": {"weights": {"l1": 0.0}}, "spectral": {"weights": {"mrstft": 0}}}),
+            "$.training.loss_configs: nothing compares audio with its reconstruction",
+        ),
+    ],
+    "windows": [
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"mrmel": {"config": {"n_mels": [4, 8], "window_lengths": [64, 1 << 24]}}}),
+            "$.training.loss_configs.mrmel.config.window_lengths: found [16777216], too long for clips of",
+        ),
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"discriminator": {"type": "encodec", "config": {"n_ffts": [1 << 24]}}}),
+            "$.training.loss_configs.discriminator.config.n_ffts: found [16777216]",
+        ),
+    ],
 }
+
+
+def _losses(data: dict[str, Any], losses: dict[str, Any]) -> None:
+    data["training"] = {"learning_rate": 1e-4, "loss_configs": losses}
 
 
 def _optimizer(data: dict[str, Any]) -> Any:

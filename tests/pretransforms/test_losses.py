@@ -18,7 +18,7 @@ from stable_audio.pretransforms.losses import (
     Terms,
 )
 from stable_audio.pretransforms.losses.stft import a_weighting_taps, slaney_mel_filters
-from stable_audio.pretransforms.losses.terms import mse, pair, value
+from stable_audio.pretransforms.losses.terms import OneChannel, Pair, mse, value
 
 X, Y = torch.randn(2, 1, 2, 2000, generator=torch.Generator().manual_seed(0))
 SMALL = {"fft_size": 256, "hop_size": 64, "win_length": 200}
@@ -86,7 +86,7 @@ def test_phase_term_is_bounded_and_zero_on_equal_sound() -> None:
 
 def test_terms_sum_decay_and_skip() -> None:
     terms = Terms(
-        [Term("a", pair(mse, "x", "y"), 2.0, 0.5), Term("kl", value("kl"), 1.0), Term("b", value("x"), 0.0)]
+        [Term("a", Pair(mse, "x", "y"), 2.0, 0.5), Term("kl", value("kl"), 1.0), Term("b", value("x"), 0.0)]
     )
     total, named = terms({"x": torch.zeros(1, 1, 5), "y": torch.ones(1, 1, 4), "kl": torch.tensor(3.0)})
     assert (named["a"], named["kl"], named["b"]) == (1.0, 3.0, 0.0)
@@ -102,8 +102,36 @@ def test_terms_sum_decay_and_skip() -> None:
         ({"perceptual_weighting": True}, "sample_rate"),
         ({"scale": "mel", "sample_rate": 8000}, "go together"),
         ({"mag_distance": "L3"}, "L3"),
+        ({"fft_size": 256, "win_length": 512}, "at most fft_size=256, found 512"),
     ],
 )
 def test_wrong_settings_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         STFTLoss(**options)
+
+
+def test_a_clip_that_is_too_short_is_refused_with_the_numbers() -> None:
+    loss = STFTLoss(**SMALL)
+    assert loss(X[..., :129], Y[..., :129]).isfinite()
+    with pytest.raises(ValueError, match="fft_size 256 needs more than 128 samples, found 128"):
+        loss(X[..., :128], Y[..., :128])
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_a_weighting_is_heard_in_the_loss(rate: int) -> None:
+    """Two tones of the same level: the A-weighted one at 50 Hz counts less than that at 2 kHz."""
+    t = torch.arange(rate // 2) / rate
+    silence = torch.zeros(1, 1, len(t))
+    loss = STFTLoss(
+        w_sc=0.0, w_log_mag=0.0, w_lin_mag=1.0, sample_rate=rate, perceptual_weighting=True, fft_size=4096
+    )
+    low, high = (loss(torch.sin(2 * torch.pi * f * t)[None, None], silence).item() for f in (50, 2000))
+    assert 20 * math.log10(high / low) > 15
+
+
+def test_one_channel_and_the_networks_among_the_losses() -> None:
+    stft = STFTLoss(**SMALL)
+    one = OneChannel(stft, 1)
+    assert one(X, Y) == stft(X[:, 1:], Y[:, 1:])
+    terms = Terms([Term("a", Pair(one, "x", "y")), Term("b", Pair(mse, "x", "y")), Term("c", value("kl"))])
+    assert terms.networks() == [one]

@@ -12,13 +12,17 @@ import torch
 
 from stable_audio.checkpoints import load_model
 from stable_audio.config import load_config
+from stable_audio.config.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
+from stable_audio.training.autoencoder.explosion import Explosion
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.build import build_training
+from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
 from tests import tiny
 from tests.data.folders import make_folder
+from tests.pretransforms.test_hubert_loss import save_tiny
 from tests.training.building import tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
@@ -62,6 +66,21 @@ def grads(network: torch.nn.Module | None) -> list[bool]:
     return [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters()]
 
 
+def grads_by_name(network: torch.nn.Module | None) -> dict[str, float | None]:
+    """Sum of magnitudes; None where no gradient came."""
+    assert network is not None
+    parameters = network.named_parameters()
+    return {k: None if p.grad is None else float(p.grad.abs().sum()) for k, p in parameters}
+
+
+def is_last_of_oobleck(name: str, module: torch.nn.Module) -> bool:
+    return isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)) and name.endswith("net.8")
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert not [k for k, v in expected.items() if not torch.equal(found[k], v)]
+
+
 @pytest.mark.parametrize(
     ("training", "turns"),
     [
@@ -89,7 +108,57 @@ def test_a_generator_step_leaves_the_discriminator_alone_and_the_other_way_round
     module.model.zero_grad()
     module.discriminator_step(AUDIO).backward()
     assert not any(p.grad is not None for p in module.model.parameters())
-    assert any(grads(module.discriminator))
+    sizes = grads_by_name(module.discriminator)
+    assert all(size is not None for size in sizes.values())
+    # Within the margins of the hinge loss the scores of reals count -1 and those of fakes +1 each, so a
+    # shift of all scores changes nothing: the last bias does that, and earlier ones where no sign changes.
+    last = "discriminators.discriminators.0.conv_post.conv.bias"
+    assert last in (flat := {name for name, size in sizes.items() if size == 0})
+    assert all(name.endswith(".bias") for name in flat)
+    # With reals beyond their margin, fakes alone count, and they reach everything.
+    module.discriminator.zero_grad()  # type: ignore[union-attr]
+    with torch.no_grad():
+        dict(module.discriminator.named_parameters())[last].fill_(2.0)  # type: ignore[union-attr]
+    module.discriminator_step(AUDIO).backward()
+    assert all(grads(module.discriminator))
+    assert not any(p.grad is not None for p in module.model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["oobleck", "dac"])
+def test_a_discriminator_step_reaches_all_of_it(kind: str) -> None:
+    small = {"config": {"periods": [2], "fft_sizes": [128], "rates": [2]}} if kind == "dac" else {}
+    module = module_of(tiny_config({"discriminator": {"type": kind, **small}}))
+    loss = module.discriminator_step(AUDIO)
+    loss.backward()
+    assert module.discriminator is not None
+    missed = {name for name, size in grads_by_name(module.discriminator).items() if not size}
+    # The hinge loss of oobleck sums the scores of all networks: their last biases shift them all.
+    last = {f"{name}.bias" for name, m in module.discriminator.named_modules() if is_last_of_oobleck(name, m)}
+    assert missed == (last if kind == "oobleck" else set())
+    assert not any(p.grad is not None for p in module.model.parameters())
+
+
+def test_an_autoencoder_is_the_same_after_a_discriminator_step() -> None:
+    """Codebooks that follow averages, too, move in generator steps only."""
+    config = tiny_config()
+    config["model"]["bottleneck"] = {
+        "type": "rvq",
+        "config": {"dim": 4, "codebook_size": 8, "num_quantizers": 2},
+    }
+    config["model"]["encoder"]["config"] = {**config["model"]["encoder"]["config"], "latent_dim": 4}
+    module = module_of(config)
+    module.generator_step(AUDIO, 0)
+    before = copy.deepcopy(module.model.state_dict())
+    module.discriminator_step(AUDIO)
+    assert_same(module.model.state_dict(), before)
+    module.generator_step(AUDIO, 0)
+    assert any(not torch.equal(v, before[k]) for k, v in module.model.state_dict().items())
+    # A frozen encoder keeps the latents of a sound, so the codebooks rest as well.
+    frozen = module_of({**config, "training": {**config["training"], "decoder_finetune": True}})
+    frozen.model.load_state_dict(module.model.state_dict())
+    frozen.generator_step(AUDIO, 0).backward()
+    assert_same(frozen.model.state_dict(), module.model.state_dict())
+    assert all(grads(frozen.model.decoder))
 
 
 def test_before_warm_up_the_generator_does_not_see_the_discriminator() -> None:
@@ -192,8 +261,17 @@ def test_teacher(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"learning_rate": None}, "learning_rate or optimizer_configs"),
-        ({"loss_configs": {"bottleneck": {"weights": {"mmd": 1.0}}}}, "names mmd, but the bottleneck has kl"),
-        ({"eval_loss_configs": {"pesq": {}}}, "pesq"),
+        ({"loss_configs": {"bottleneck": {"weights": {"mmd": 1.0}}}}, r"weights\.mmd: .*allowed: 'kl'"),
+        ({"loss_configs": {"bottleneck": {}}}, r"\$\.training\.loss_configs: nothing compares"),
+        ({"loss_configs": {"spectral": {"config": {"fft_sizes": [256, 1024]}}}}, r"\[1024\], too long"),
+        ({"loss_configs": {"discriminator": {"type": "encodec", "config": {"n_ffts": [1024]}}}}, r"\[1024\]"),
+        ({"loss_configs": {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}}, "makes 2"),
+        ({"eval_loss_configs": {"stft": {"fft_size": 3}}}, r"eval_loss_configs\.stft\.fft_size: unknown"),
+        ({"eval_loss_configs": {"pesq": {"mode": "uwb"}}}, r"eval_loss_configs\.pesq\.mode"),
+        ({"decoder_loss": {"weight": 1}}, "decoder_loss: not supported: the decoder is trained"),
+        ({"num_synthetic_chirps": 2}, "no synthetic chirps"),
+        ({"stride_curriculum": [1, 2]}, "strides do not change"),
+        ({"tail_masking_max_patches": 3}, "tail_masking_max_patches: not supported"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change: dict[str, Any], words: str) -> None:
@@ -201,6 +279,127 @@ def test_settings_that_do_not_fit_are_refused(change: dict[str, Any], words: str
     config["training"].update(change)
     with pytest.raises(Exception, match=words):
         module_of(config)
+
+
+def test_a_discriminator_big_vgan_is_refused() -> None:
+    config = tiny_config({"discriminator": {"type": "big_vgan"}})
+    with pytest.raises(ConfigError, match=r"loss_configs\.discriminator.*'encodec', 'oobleck', 'dac'"):
+        load_config(config)
+
+
+def test_neutral_values_and_the_old_name_of_clipping(caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(num_synthetic_chirps=0, tail_masking_max_patches=0, clip_grad_norm=0.5)
+    assert load_config(config).training.gradient_clip_val == 0.5
+    assert "num_synthetic_chirps: ignored" in caplog.text
+
+
+def test_a_warm_up_that_ends_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    load_config(tiny_config({"spectral": SPECTRAL}, warmup_steps=5))
+    assert "$.training.warmup_steps: changes nothing" in caplog.text
+    caplog.clear()
+    load_config(tiny_config({"spectral": SPECTRAL}, warmup_steps=5, encoder_freeze_on_warmup=True))
+    load_config(tiny_config(warmup_steps=5))
+    assert "changes nothing" not in caplog.text
+
+
+def test_the_encoder_is_frozen_after_warm_up_without_a_discriminator_too() -> None:
+    config = tiny_config({"spectral": SPECTRAL}, warmup_steps=4, encoder_freeze_on_warmup=True)
+    for step, reached in ((3, True), (4, False)):
+        module = module_of(config)
+        module.generator_step(AUDIO, step).backward()
+        assert any(grads(module.model.encoder)) is reached
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wavlm", "wav2vec2"])
+def test_a_speech_network_is_a_loss_and_no_part_of_what_is_saved(kind: str, tmp_path: Path) -> None:
+    folder = save_tiny(kind, tmp_path / "speech")
+    losses = {"spectral": SPECTRAL, "hubert": {"weights": {"hubert": 2.0}, "config": {"model_name": folder}}}
+    config = tiny_config(losses)
+    module, plain = module_of(config), module_of(tiny_config({"spectral": SPECTRAL}))
+    before = set(module.state_dict())
+    module.generator_step(AUDIO, 0).backward()
+    assert module.window.means()["train/hubert_loss"] > 0
+    assert set(module.state_dict()) == before == set(plain.state_dict())
+    trained = [
+        sum(len(g["params"]) for g in m.configure_optimizers()[0].param_groups) for m in (module, plain)
+    ]
+    assert trained[0] == trained[1]
+    only = module_of(tiny_config({"hubert": losses["hubert"]}))
+    only.generator_step(AUDIO, 0).backward()
+    assert all(grads(only.model.decoder))
+    run = tiny_run(tmp_path, config, max_steps=1)
+    assert run.start() == 0
+    assert float(_rows(tmp_path / "run")[0]["train/hubert_loss"]) > 0
+
+
+def test_losses_teacher_and_discriminator_follow_the_module_to_its_device(tmp_path: Path) -> None:
+    """Windows and filters of losses, which no checkpoint keeps, and a teacher, which is no part of it."""
+    losses = {
+        "spectral": {"config": {**SPECTRAL["config"], "perceptual_weighting": True}},
+        "mrmel": {"config": {"n_mels": [4], "window_lengths": [64]}},
+        "hubert": {"config": {"model_name": save_tiny("wavlm", tmp_path)}},
+        "time": {"weights": {"l1": 1.0}},
+        "discriminator": DISCRIMINATOR,
+    }
+    module = module_of(tiny_config(losses)).to("meta")
+    audio = torch.empty(2, 2, 512, device="meta")
+    total, terms = module.terms({"reals": audio, "decoded": audio, "kl": audio.mean()})
+    assert {v.device.type for v in (total, *terms.values())} == {"meta"}
+    assert module.discriminator is not None
+    assert module.discriminator.discriminator_loss(audio, audio).is_meta
+    latents = module.model.encode(audio, noise=torch.zeros_like)
+    teacher = module_of(tiny_config()).model
+    assert all(v.is_meta for v in module._ask_teacher(teacher, audio, latents).values())
+
+
+def test_a_mono_encoder_with_a_stereo_decoder(tmp_path: Path) -> None:
+    config = tiny_config(force_input_mono=True, demo={"demo_every": 1, "max_demos": 1})
+    config["model"]["encoder"]["config"] = {**config["model"]["encoder"]["config"], "in_channels": 1}
+    config["model"]["in_channels"] = 1
+    run = tiny_run(tmp_path, config, max_steps=2)
+    assert run.start() == 0
+    assert run.demos is not None
+    assert run.demos.failure is None
+    del config["training"]["force_input_mono"]
+    with pytest.raises(ConfigError, match=r"\$\.model\.in_channels: found 1, but out_channels is 2"):
+        load_config(config)
+
+
+def test_mono_needs_no_audio_channels(tmp_path: Path) -> None:
+    config = tiny_config()
+    del config["audio_channels"]
+    for part, key in (("encoder", "in_channels"), ("decoder", "out_channels")):
+        config["model"][part]["config"] = {**config["model"][part]["config"], key: 1}
+    config["model"]["io_channels"] = 1
+    assert tiny_run(tmp_path, config, max_steps=2).start() == 0
+
+
+def test_validation_is_of_the_averaged_weights_and_repeats_itself(tmp_path: Path) -> None:
+    losses = {"stft": {"fft_sizes": [64], "hop_sizes": [16], "win_lengths": [64]}, "sisdr": {}}
+    losses["mel"] = {"n_mels": [4], "window_lengths": [64]}
+    config = tiny_config(use_ema=True, latent_mask_ratio=0.5, learning_rate=1e-2, eval_loss_configs=losses)
+    make_folder(tmp_path / "in", {"a.wav": 4000, "b.wav": 3000})
+    dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path / "in")}]}
+    run = tiny_run(tmp_path, config, max_steps=9, val_dataset=dataset, val_every=9, dataset=dataset)
+    assert run.start() == 0
+    module, validate = run.module, next(c for c in run.trainer.callbacks if isinstance(c, Validate))
+    first = dict(validate.latest)
+    assert set(first) == {"val/stft", "val/sisdr", "val/mel"}
+    # The inference file has the averaged weights, so that it measures the same.
+    average, _ = load_model(tmp_path / "run")
+    own = copy.deepcopy(module.model.state_dict())
+    module.model.load_state_dict(average.state_dict())
+    module.ema = None
+    assert {k: v.item() for k, v in validate._means(run.trainer, module).items()} == pytest.approx(first)
+    module.model.load_state_dict(own)
+    online = {k: v.item() for k, v in validate._means(run.trainer, module).items()}
+    assert all(online[k] != first[k] for k in first)
+
+
+def test_ema_settings() -> None:
+    module = module_of(tiny_config(use_ema=True, ema={"beta": 0.5, "update_every": 3}))
+    assert module.ema is not None
+    assert (module.ema.beta, module.ema.update_every) == (0.5, 3)
 
 
 def test_float16_is_refused(tmp_path: Path) -> None:
@@ -266,6 +465,60 @@ def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path) -> None:
         next(run.module.model.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"loss is not finite at step 0.*Files of this step: .*a\.wav"):
         run.start()
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_loss_that_explodes_names_the_files(tmp_path: Path, turn: int) -> None:
+    """A clip of absurd level; the loss is finite. In a generator step and in a discriminator step."""
+    run = tiny_run(tmp_path, tiny_config({"time": {"weights": {"l1": 1.0}}, "discriminator": DISCRIMINATOR}))
+    network = run.module.discriminator if turn else run.module.model  # type: ignore[union-attr]
+    before = copy.deepcopy(network.state_dict())
+    name = "discriminator_loss" if turn else "generator_loss"
+    honest = getattr(run.module, name)
+    run.module.__dict__[name] = lambda *given: honest(*given) * 1e9
+    with pytest.raises(
+        TrainingError, match=rf"loss is .*e\+0.*usual, at step {turn}; .*Files of this step: "
+    ):
+        run.start()
+    assert_same(network.state_dict(), before)
+
+
+def test_what_counts_as_an_explosion() -> None:
+    explosion = Explosion()
+    assert explosion.exceeded(9e6) is None  # nothing is known yet
+    assert explosion.exceeded(-2e7) == 1e4
+    for _ in range(9):
+        assert explosion.exceeded(5.0) is None
+    assert explosion.exceeded(4999.0) is None
+    assert explosion.exceeded(5001.0) == 5.0
+    again = Explosion()
+    again.load_state_dict(explosion.state_dict())
+    assert again.usual == 5.0
+    quiet = Explosion()
+    for _ in range(10):
+        quiet.exceeded(1e-6)
+    assert quiet.exceeded(999.0) is None
+
+
+def test_accumulated_steps_are_those_of_a_larger_batch(tmp_path: Path) -> None:
+    """Clipping included; the noise of the latents depends on the item's place, so there is none here."""
+    config = tiny_config({"time": {"weights": {"l1": 1.0}}, "discriminator": DISCRIMINATOR})
+    config["model"]["bottleneck"] = {"type": "tanh"}
+    config["model"]["encoder"]["config"] = {**config["model"]["encoder"]["config"], "latent_dim": 4}
+    whole = tiny_run(tmp_path, config, name="whole", max_steps=4, batch_size=4, gradient_clip_val=0.1)
+    parts = {"batch_size": 2, "accum_batches": 2, "gradient_clip_val": 0.1, "max_steps": 4}
+    split = tiny_run(tmp_path, config, name="split", **parts)
+    for run in (whole, split):
+        assert run.start() == 0
+    rows = [
+        [{k: r[k] for k in r if "loss" in k or "norm" in k} for r in _rows(tmp_path / n)]
+        for n in ("whole", "split")
+    ]
+    for a, b in zip(*rows):
+        numbers = [{k: float(v) for k, v in row.items() if v} for row in (a, b)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+    norms = [float(r["train/grad_norm"]) for r in rows[0] if r.get("train/grad_norm")]
+    assert min(norms) > 0.1
 
 
 @pytest.mark.parametrize("turn", [0, 1])

@@ -1,5 +1,6 @@
 """Losses of autoencoder training."""
 
+from stable_audio.pretransforms.losses.hubert import HubertLoss
 from stable_audio.pretransforms.losses.stft import (
     MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
@@ -11,6 +12,7 @@ from stable_audio.pretransforms.losses.stft import (
 from stable_audio.pretransforms.losses.terms import Term, Terms
 
 __all__ = [
+    "HubertLoss",
     "MultiResolutionMelLoss",
     "MultiResolutionSTFTLoss",
     "SISDRLoss",

@@ -85,6 +85,8 @@ class STFTLoss(nn.Module):
             raise ValueError("mel scale and perceptual_weighting need sample_rate")
         if (scale is None) != (n_bins is None):
             raise ValueError(f"scale and n_bins go together, found scale={scale!r}, n_bins={n_bins}")
+        if not 0 < win_length <= fft_size:
+            raise ValueError(f"win_length must be at most fft_size={fft_size}, found {win_length}")
         if mag_distance not in ("L1", "L2"):
             raise ValueError(f'mag_distance must be "L1" or "L2", found {mag_distance!r}')
         self.fft_size, self.hop_size, self.win_length, self.eps = fft_size, hop_size, win_length, eps
@@ -132,6 +134,11 @@ class STFTLoss(nn.Module):
         return self._bins(self.weigh(audio))
 
     def _bins(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.shape[-1] <= self.fft_size // 2:
+            raise ValueError(
+                f"an STFT loss with fft_size {self.fft_size} needs more than {self.fft_size // 2} samples, "
+                f"found {x.shape[-1]}"
+            )
         z = torch.stft(
             x, self.fft_size, self.hop_size, self.win_length, self.window.to(x.dtype), return_complex=True
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Values = Mapping[str, Tensor]
 """What a training step computed, by name: reals, decoded, latents, kl, ..."""
@@ -45,6 +45,11 @@ class Terms:
             raise ValueError("no loss is configured: give at least one section of loss_configs")
         return torch.stack([v.to(next(iter(values.values())).device) for v in losses.values()]).sum(), losses
 
+    def networks(self) -> list[nn.Module]:
+        """The modules among the losses, whose buffers have to follow the data to its device."""
+        losses = [t.loss.loss if isinstance(t.loss, Pair) else t.loss for t in self.terms]
+        return [loss for loss in losses if isinstance(loss, nn.Module)]
+
     def state_dict(self) -> dict[str, float]:
         return {t.name: t.weight for t in self.terms}
 
@@ -53,15 +58,31 @@ class Terms:
             term.weight = state.get(term.name, term.weight)
 
 
-def pair(loss: Callable[[Tensor, Tensor], Tensor], first: str, second: str) -> Callable[[Values], Tensor]:
+@dataclass(frozen=True)
+class Pair:
     """A loss of two named values; extra samples at the end of either are left out."""
 
-    def of(values: Values) -> Tensor:
-        x, y = values[first], values[second]
-        n = min(x.shape[-1], y.shape[-1])
-        return loss(x[..., :n], y[..., :n])
+    loss: Callable[[Tensor, Tensor], Tensor]
+    first: str
+    second: str
 
-    return of
+    def __call__(self, values: Values) -> Tensor:
+        x, y = values[self.first], values[self.second]
+        n = min(x.shape[-1], y.shape[-1])
+        return self.loss(x[..., :n], y[..., :n])
+
+
+class OneChannel(nn.Module):
+    """A loss of channel `index` alone; several may share the loss."""
+
+    def __init__(self, loss: nn.Module, index: int) -> None:
+        super().__init__()
+        self.loss, self.index = loss, index
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (b c n) -> scalar."""
+        one = slice(self.index, self.index + 1)
+        return self.loss(x[:, one], y[:, one])
 
 
 def value(name: str) -> Callable[[Values], Tensor]:

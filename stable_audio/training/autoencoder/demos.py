@@ -15,6 +15,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.losses import SISDRLoss, distance_for
+from stable_audio.training.autoencoder.module import hear
 from stable_audio.training.demos import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 
@@ -26,11 +27,11 @@ class AutoencoderDemos:
     and a picture of their latents.
 
     Args:
-        sample_rate: Hz. count: clips.
+        sample_rate: Hz. count: clips. force_input_mono: the encoder hears the mean of the channels.
     """
 
-    def __init__(self, *, sample_rate: int, count: int = 8) -> None:
-        self.sample_rate, self.count = sample_rate, count
+    def __init__(self, *, sample_rate: int, count: int = 8, force_input_mono: bool = False) -> None:
+        self.sample_rate, self.count, self.force_input_mono = sample_rate, count, force_input_mono
         self._clips: list[Tensor] = []
         self._names: list[str] = []
         self._latents: list[tuple[str, Tensor]] = []
@@ -48,7 +49,8 @@ class AutoencoderDemos:
         self._latents = []
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
             real = clip[None].to(device)
-            latents = model.encode(real, noise=torch.zeros_like)  # type: ignore[operator]
+            heard = hear(real, model, mono=True) if self.force_input_mono else real  # type: ignore[arg-type]
+            latents = model.encode(heard, noise=torch.zeros_like)  # type: ignore[operator]
             self._latents.append((name, latents[0].flatten(1).float().cpu()))
             decoded = self._decode(model, latents, i).float()[..., : real.shape[-1]]
             row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"
@@ -86,4 +88,9 @@ def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | N
     section = config.training.demo
     if section is None:
         return None
-    return AutoencoderDemos(sample_rate=config.sample_rate, count=section.max_demos), section.demo_every
+    demos = AutoencoderDemos(
+        sample_rate=config.sample_rate,
+        count=section.max_demos,
+        force_input_mono=config.training.force_input_mono,
+    )
+    return demos, section.demo_every

@@ -19,6 +19,7 @@ from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
+from stable_audio.training.autoencoder.explosion import FACTOR, Explosion
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -112,6 +113,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         if use_reconstruction_loss:
             terms.append(Term("mrstft", ReconstructionLoss(model), RECONSTRUCTION_WEIGHT))
         self.losses = LossSum(terms)
+        self._explosion = Explosion()
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
         set_gradient_checkpointing(model, gradient_checkpointing)
 
@@ -129,6 +131,21 @@ class DiffusionAutoencoderTraining(TimedTraining):
         spreads = {"train/std_data": made.x0.std(), "train/latent_std": made.latents.detach().float().std()}
         self.record({"train/loss": loss, **{f"train/{k}": v for k, v in named.items()}, **spreads})
         return loss
+
+    def check_finite(self, norm: Tensor) -> None:
+        """Also stops a run whose loss explodes."""
+        super().check_finite(norm)
+        loss = None if self._loss is None else float(self._loss)
+        if loss is not None and (usual := self._explosion.exceeded(loss)) is not None:
+            raise self.stopped(f"loss is {loss:.3g}, over {FACTOR:g} times the {usual:.3g} that is usual,")
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "explosion": self._explosion.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        if "explosion" in state:
+            self._explosion.load_state_dict(state["explosion"])
 
     def encode(self, audio: Tensor, draws: Draws) -> Encoded:
         """Audio (b c n) -> what diffusion runs on, cut to whole latent frames, and its latents."""
@@ -213,7 +230,7 @@ def build_diffusion_autoencoder_training(
         scheduler=scheduler,
         use_reconstruction_loss=section.use_reconstruction_loss,
         use_ema=section.use_ema,
-        ema_options=section.ema.model_dump(exclude={"include_conditioner"}),
+        ema_options=section.ema.model_dump(),
         gradient_checkpointing=section.gradient_checkpointing,
         **run,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.discriminators import Discriminator
-from stable_audio.pretransforms.losses import SISDRLoss, Terms, distance_for
+from stable_audio.pretransforms.losses import Terms
+from stable_audio.training.autoencoder.explosion import FACTOR, Explosion
+from stable_audio.training.autoencoder.metrics import default_metrics
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
@@ -44,14 +46,12 @@ class Adversary:
     """A discriminator, its weights in the generator's loss, and what trains it.
 
     Attributes:
-        warmup_steps: steps (of both networks) before the generator sees it.
         warmup_mode: "adv": the discriminator trains during warm-up; "full": it waits as well.
     """
 
     discriminator: Discriminator
     adversarial: float = 0.1
     feature_matching: float = 5.0
-    warmup_steps: int = 0
     warmup_mode: Literal["adv", "full"] = "adv"
 
 
@@ -60,7 +60,8 @@ class EncoderOptions:
     """What training does to the encoder and the latents.
 
     Attributes:
-        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never.
+        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never. The
+            bottleneck then rests as well, so that the same audio keeps its latents.
         force_input_mono: the encoder hears the mean of the channels.
         latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
     """
@@ -92,6 +93,8 @@ class AutoencoderTraining(TrainingModule):
         terms: losses of `reals`, `decoded`, `latents` and what the bottleneck computed.
         optimizer, discriminator_optimizer: of the two networks.
         teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
+        warmup_steps: steps (of both networks) before the generator sees the discriminator.
+        metrics: of validation, by name. use_ema, ema_options: averaging of the weights.
         accum_batches: batches per step.
     """
 
@@ -107,8 +110,10 @@ class AutoencoderTraining(TrainingModule):
         discriminator_optimizer: OptimizerChoice | None = None,
         encoder: EncoderOptions = EncoderOptions(),
         teacher: Autoencoder | None = None,
+        warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
         use_ema: bool = False,
+        ema_options: Mapping[str, Any] | None = None,
         gradient_checkpointing: bool = False,
         accum_batches: int = 1,
         seed: int = 0,
@@ -120,22 +125,29 @@ class AutoencoderTraining(TrainingModule):
             seed=seed,
             batch_size=batch_size,
             gradient_clip_val=gradient_clip_val,
-            ema=EMA(model) if use_ema else None,
+            ema=EMA(model, **(ema_options or {})) if use_ema else None,
         )
         self.automatic_optimization = False
         self.terms, self.adversary, self.encoder = terms, adversary, encoder
+        self.warmup_steps = warmup_steps
+        # Their windows and filters follow the module to its device; none of them is stored.
+        self.term_networks = nn.ModuleList(terms.networks())
         self.discriminator = adversary.discriminator if adversary is not None else None
         self.optimizer_choice = optimizer
         self.discriminator_choice = discriminator_optimizer or optimizer
-        self.metrics = nn.ModuleDict(metrics or _default_metrics())
+        self.metrics = nn.ModuleDict(metrics or default_metrics())
         self.accum_batches = accum_batches
         # A list hides the teacher from state_dict and from the optimizers.
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
         self._accumulated = 0
+        self._worst: Tensor | None = None
+        self._explosions = (Explosion(), Explosion())
         self._generator_stepped = False
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if encoder.decoder_finetune:
             model.encoder.requires_grad_(False)
+            if model.bottleneck is not None:
+                model.bottleneck.requires_grad_(False)
         set_gradient_checkpointing(model, gradient_checkpointing)
 
     def begin_batch(self, batch: Batch) -> None:
@@ -160,7 +172,9 @@ class AutoencoderTraining(TrainingModule):
         """Standard deviation over all latents of the latest batches, None where it means nothing."""
         like = next(self.model.parameters())
         noise = self._draws(0).encoder_noise
-        latents = [self.model.encode(self._heard(a.to(like)), noise=noise).float() for a in self._recent]
+        mono = self.encoder.force_input_mono
+        heard = [hear(a.to(like), self.model, mono=mono) for a in self._recent]
+        latents = [self.model.encode(a, noise=noise).float() for a in heard]
         spread = float(torch.cat([x.flatten() for x in latents]).std())
         return spread if 0 < spread < float("inf") else None
 
@@ -189,8 +203,8 @@ class AutoencoderTraining(TrainingModule):
         return self.adversary.warmup_mode == "adv" or self.warmed_up(step)
 
     def warmed_up(self, step: int) -> bool:
-        """Whether adversarial training has begun."""
-        return self.adversary is None or step >= self.adversary.warmup_steps
+        """Whether the generator sees the discriminator, and an encoder to be frozen then is frozen."""
+        return step >= self.warmup_steps
 
     def generator_step(self, audio: Tensor, step: int, *, noise: NoiseSource | None = None) -> Tensor:
         """The loss of the autoencoder; notes the scalars to log."""
@@ -201,10 +215,10 @@ class AutoencoderTraining(TrainingModule):
         return self.generator_loss(made, step)
 
     def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        """The loss of the discriminator; the autoencoder keeps no graph."""
+        """The loss of the discriminator; the autoencoder keeps no graph and stays as it is."""
         assert self.discriminator is not None
         self.discriminator.requires_grad_(True)
-        with torch.no_grad():
+        with torch.no_grad(), unchanged(self.model.bottleneck):
             made = self.reconstruct(audio, noise=noise)
         return self.discriminator_loss(made)
 
@@ -212,8 +226,9 @@ class AutoencoderTraining(TrainingModule):
         self, audio: Tensor, *, noise: NoiseSource | None = None, encoder_frozen: bool = False
     ) -> Reconstruction:
         """Encode and decode audio (b c n); both are cut to the shorter."""
-        heard = self._heard(audio)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
+        heard = hear(audio, self.model, mono=self.encoder.force_input_mono)
+        resting = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
+        with resting, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
             latents, info = self.model.encode_with_info(heard, noise=noise)
         if self.encoder.latent_mask_ratio > 0 and self.training:
             kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
@@ -223,17 +238,12 @@ class AutoencoderTraining(TrainingModule):
         audio, decoded = audio[..., :n].float(), decoded[..., :n].float()
         values = {k: v for k, v in info.items() if isinstance(v, Tensor)}
         values.update(reals=audio, decoded=decoded, latents=latents)
-        if self._teacher:
+        if self._teacher and torch.is_grad_enabled():
             values.update(self._ask_teacher(self._teacher[0], heard, latents))
         return Reconstruction(audio, decoded, latents, values)
 
-    def _heard(self, audio: Tensor) -> Tensor:
-        """What the encoder is given of audio (b c n)."""
-        if self.encoder.force_input_mono and audio.shape[1] > 1:
-            return audio.mean(dim=1, keepdim=True).expand(-1, self.model.in_channels, -1)
-        return audio
-
     def _ask_teacher(self, teacher: Autoencoder, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        teacher.to(audio.device)
         with torch.no_grad():
             theirs = teacher.encode(audio)
             decoded = teacher.decode(theirs)
@@ -283,10 +293,13 @@ class AutoencoderTraining(TrainingModule):
     def _optimise(self, loss: Tensor, optimizer: Any, index: int) -> bool:
         """Accumulate; every `accum_batches` batches clip and step. True when the weights moved."""
         self.manual_backward(loss / self.accum_batches)
+        size = loss.detach().abs()
+        self._worst = size if self._worst is None else torch.maximum(self._worst, size)
         self._accumulated += 1
         if self._accumulated < self.accum_batches:
             return False
         self._accumulated = 0
+        self._check_loss(index)
         self._clip(optimizer, ("train/grad_norm", "train/disc_grad_norm")[index])
         names = ("train/gen_lr", "train/disc_lr")
         self.record({names[index]: float(optimizer.param_groups[0]["lr"])})
@@ -295,6 +308,21 @@ class AutoencoderTraining(TrainingModule):
         if (scheduler := self._schedulers[index]) is not None:
             scheduler.step()
         return True
+
+    def _check_loss(self, index: int) -> None:
+        """Stop before the weights move if a batch's loss is not finite or exploded.
+
+        Raises:
+            TrainingError: with the files of the batches since the last step.
+        """
+        worst, self._worst = self._worst, None
+        if worst is None:
+            return
+        self._loss = worst
+        self.check_finite(worst)
+        if (usual := self._explosions[index].exceeded(float(worst))) is not None:
+            what = f"loss is {float(worst):.3g}, over {FACTOR:g} times the {usual:.3g} that is usual,"
+            raise self.stopped(what)
 
     def _clip(self, optimizer: Any, name: str) -> None:
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
@@ -331,11 +359,15 @@ class AutoencoderTraining(TrainingModule):
 
     def state(self) -> dict[str, Any]:
         schedulers = [s.state_dict() if s is not None else None for s in self._schedulers]
-        return {**super().state(), "losses": self.terms.state_dict(), "schedulers": schedulers}
+        explosions = [e.state_dict() for e in self._explosions]
+        more = {"losses": self.terms.state_dict(), "schedulers": schedulers, "explosions": explosions}
+        return {**super().state(), **more}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.terms.load_state_dict(dict(state.get("losses") or {}))
+        for explosion, stored in zip(self._explosions, state.get("explosions") or []):
+            explosion.load_state_dict(stored)
         self._pending_schedulers: Sequence[Any] = state.get("schedulers") or []
 
     def on_train_start(self) -> None:
@@ -360,32 +392,34 @@ class AutoencoderTraining(TrainingModule):
 
     @torch.no_grad()
     def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """`val/<metric>` of the reconstruction."""
+        """`val/<metric>` of the reconstruction, without those that found nothing to measure."""
         made = self.reconstruct(batch.audio, noise=self._draws(-1 - index).encoder_noise)
-        return {f"val/{name}": metric(made.reals, made.decoded) for name, metric in self.metrics.items()}
+        with torch.autocast(made.decoded.device.type, enabled=False):
+            found = {f"val/{name}": metric(made.reals, made.decoded) for name, metric in self.metrics.items()}
+        # Processes average over the same names, so that several of them keep what is not a number.
+        return found if self._world_size() > 1 else {k: v for k, v in found.items() if not v.isnan()}
+
+
+def hear(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
+    """What the encoder is given of audio (b c n): with `mono` the mean of the channels in all of its own."""
+    if mono and audio.shape[1] > 1:
+        return audio.mean(dim=1, keepdim=True).expand(-1, model.in_channels, -1)
+    return audio
+
+
+@contextlib.contextmanager
+def unchanged(module: nn.Module | None) -> Iterator[None]:
+    """Puts back what a forward pass changes in place: codebooks and scales that follow averages."""
+    tensors = [] if module is None else [*module.buffers(), *module.parameters()]
+    kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.requires_grad]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, version, value in kept:
+                if tensor._version != version:
+                    tensor.copy_(value)
 
 
 def _full(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
-
-
-class SISDR(nn.Module):
-    """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = SISDRLoss()
-
-    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
-        return -self.loss(decoded, reals)
-
-
-class STFTDistance(nn.Module):
-    """Multi-resolution STFT distance with windows that fit the clips."""
-
-    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
-        return distance_for(reals.shape[-1]).to(reals.device)(reals, decoded)
-
-
-def _default_metrics() -> dict[str, nn.Module]:
-    return {"stft": STFTDistance(), "sisdr": SISDR()}

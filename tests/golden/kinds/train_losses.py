@@ -6,7 +6,7 @@ from typing import Any
 
 from stable_audio.pretransforms import losses
 from stable_audio.pretransforms.losses.stft import a_weighting_taps
-from stable_audio.pretransforms.losses.terms import Term, l1, mse, pair
+from stable_audio.pretransforms.losses.terms import Pair, Term, l1, mse
 from tests.golden.harness import Case
 
 # Weights that the reference's wrappers were given.
@@ -25,13 +25,13 @@ def run(case: Case) -> dict[str, Any]:
         out[f"{cls}.{name}"] = value
         out[f"{cls}.{name}.grad_b"] = fake.grad[..., 1000:1040]
         out[f"{cls}.{name}.grad_b_norm"] = fake.grad.norm()
-        out[f"Auraloss.{name}"] = Term(name, pair(loss, "a", "b"), SPECTRAL)({"a": a, "b": b})
+        out[f"Auraloss.{name}"] = Term(name, Pair(loss, "a", "b"), SPECTRAL)({"a": a, "b": b})
     values = {"a": a, "b": b}
-    out["L1Loss"] = Term("l1", pair(l1, "a", "b"), L1)(values)
-    out["MSELoss"] = Term("mse", pair(mse, "a", "b"), MSE)(values)
+    out["L1Loss"] = Term("l1", Pair(l1, "a", "b"), L1)(values)
+    out["MSELoss"] = Term("mse", Pair(mse, "a", "b"), MSE)(values)
     if "mask" in case.inputs:
         out["MSELoss.masked"] = mse(a, b, case.inputs["mask"])
-    decayed = Term("mse", pair(mse, "a", "b"), 1.0, DECAY)
+    decayed = Term("mse", Pair(mse, "a", "b"), 1.0, DECAY)
     out["MSELoss.decay3"] = [decayed(values).item() for _ in range(3)]
     out["FIR.aw"] = a_weighting_taps(case.extra["sample_rate"])
     return out

@@ -1,0 +1,89 @@
+"""What validation measures of reconstructions: modules (reals, decoded) -> scalar."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.audio.resample import resample
+from stable_audio.pretransforms.losses import SISDRLoss, distance_for
+
+PESQ_RATES = {"wb": 16_000, "nb": 8_000}
+"""Hz that each mode of PESQ is defined for."""
+
+
+class SISDR(nn.Module):
+    """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better.
+
+    Args:
+        zero_mean: take the mean off first. eps: keeps silence finite.
+    """
+
+    def __init__(self, *, zero_mean: bool = True, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.loss = SISDRLoss(zero_mean=zero_mean, eps=eps)
+
+    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
+        """Audio (b c n) twice -> scalar."""
+        return -self.loss(decoded, reals)
+
+
+class STFTDistance(nn.Module):
+    """Multi-resolution STFT distance with windows that fit the clips."""
+
+    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
+        """Audio (b c n) twice -> scalar."""
+        return distance_for(reals.shape[-1]).to(reals.device)(reals, decoded)
+
+
+class PESQ(nn.Module):
+    """Perceptual quality of speech, about 1 (bad) to 4.6 (ITU-T P.862), of the mean of the channels.
+
+    Clips in which it finds no speech do not count; without any other the result is not a number.
+
+    Args:
+        sample_rate: Hz of the audio; it is converted. mode: "wb" at 16 kHz (P.862.2), "nb" at 8 kHz.
+
+    Raises:
+        ImportError: the package pesq is missing.
+    """
+
+    def __init__(self, *, sample_rate: int, mode: Literal["wb", "nb"] = "wb") -> None:
+        super().__init__()
+        if mode not in PESQ_RATES:
+            raise ValueError(f'mode of pesq must be "wb" or "nb", found {mode!r}')
+        self.sample_rate, self.mode = sample_rate, mode
+        self._package()
+
+    def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
+        """Audio (b c n) twice -> scalar."""
+        found = [self._score(a, b) for a, b in zip(reals.cpu(), decoded.cpu())]
+        heard = [score for score in found if score is not None]
+        return reals.new_tensor(sum(heard) / len(heard) if heard else float("nan"))
+
+    def _score(self, real: Tensor, decoded: Tensor) -> float | None:
+        package, rate = self._package(), PESQ_RATES[self.mode]
+        x, y = (resample(v.float().mean(0, keepdim=True), self.sample_rate, rate)[0] for v in (real, decoded))
+        if not bool(torch.isfinite(y).all()):
+            return None
+        score = float(
+            package.pesq(rate, x.numpy(), y.numpy(), self.mode, on_error=package.PesqError.RETURN_VALUES)
+        )
+        return score if score > 0 else None  # errors are negative
+
+    @staticmethod
+    def _package() -> Any:
+        try:
+            import pesq
+        except ImportError as error:
+            raise ImportError(
+                '$.training.eval_loss_configs.pesq needs the package pesq: pip install "stable-audio[pesq]"'
+            ) from error
+        return pesq
+
+
+def default_metrics() -> dict[str, nn.Module]:
+    """What is measured where a config names nothing."""
+    return {"stft": STFTDistance(), "sisdr": SISDR()}
