@@ -15,12 +15,14 @@ import torch
 from stable_audio.checkpoints import load_model
 from stable_audio.config import ModelConfig
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
+from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.trainer import Run, assemble
 
 DEMO_STEPS = 2
+AUTOENCODER_STEPS = 2
 
 
 def rehearse(
@@ -33,7 +35,7 @@ def rehearse(
     """Train one step of a config on a dataset in a temporary folder; nothing of it stays.
 
     The demo renders every prompt of the config with two sampling steps. A learned pretransform has random
-    weights here.
+    weights here. An autoencoder takes two steps, one of either network, without a warm-up before them.
 
     Returns:
         seconds per part, the loss, peak memory in bytes.
@@ -43,8 +45,10 @@ def rehearse(
     """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         began = time.perf_counter()
-        run = assemble(config, dataset, _options(Path(folder), batch_size, accelerator))
+        steps = AUTOENCODER_STEPS if config.model_type == "autoencoder" else 1
+        run = assemble(config, dataset, _options(Path(folder), batch_size, accelerator, steps))
         built = time.perf_counter()
+        _skip_warm_up(run)
         _prepare_demo(run)
         if run.start():
             raise KeyboardInterrupt
@@ -65,14 +69,15 @@ def rehearse(
         }
 
 
-def _options(folder: Path, batch_size: int, accelerator: str) -> RunOptions:
+def _options(folder: Path, batch_size: int, accelerator: str, steps: int) -> RunOptions:
     return RunOptions(
         name="rehearsal",
         save_dir=str(folder),
         batch_size=batch_size,
         num_workers=0,
-        max_steps=1,
-        checkpoint_every=1,
+        max_steps=steps,
+        checkpoint_every=steps,
+        log_every=steps,
         logger="none",
         accelerator=accelerator,
         devices="1",
@@ -81,10 +86,15 @@ def _options(folder: Path, batch_size: int, accelerator: str) -> RunOptions:
     )
 
 
+def _skip_warm_up(run: Run) -> None:
+    if isinstance(run.module, AutoencoderTraining):
+        run.module.warmup_steps = 0
+
+
 def _prepare_demo(run: Run) -> None:
     if run.demos is None:
         return
-    run.demos.every = 1
+    run.demos.every = run.options.max_steps
     if isinstance(run.demos.renderer, (DiffusionDemos, DiffusionAutoencoderDemos)):
         run.demos.renderer.steps = DEMO_STEPS
 

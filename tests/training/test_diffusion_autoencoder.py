@@ -21,6 +21,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTraining
 from stable_audio.training.build import build_training
+from stable_audio.training.errors import TrainingError
 from tests import tiny
 from tests.training.building import DATASET, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
@@ -277,3 +278,14 @@ def test_check_rehearses_it(tmp_path: Path, make: Any) -> None:
     assert report["errors"] == []
     assert report["rehearsal"]["demo_seconds"] is not None
     assert report["rehearsal"]["loss"] > 0
+
+
+def test_a_loss_that_explodes_ends_the_run_before_the_weights_change(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, tiny_config(), max_steps=3)
+    module: Any = run.module
+    before = {k: v.clone() for k, v in module.model.state_dict().items()}
+    honest = module.losses
+    module.losses = lambda inputs: (honest(inputs)[0] * 1e9, {})
+    with pytest.raises(TrainingError, match=r"loss is .*e\+.*exploded, at step 0.*Files of this step"):
+        run.start()
+    assert all(torch.equal(v, before[k]) for k, v in module.model.state_dict().items())

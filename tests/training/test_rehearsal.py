@@ -8,6 +8,7 @@ from stable_audio.config import load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.rehearsal import rehearse
 from tests.training.building import DATASET, demo_section, tiny_config
+from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 
 def test_a_sound_config_passes() -> None:
@@ -34,4 +35,14 @@ def test_a_config_without_training_is_an_error() -> None:
     config = tiny_config()
     del config["training"]
     with pytest.raises(TrainingError, match=r"\$\.training is missing"):
+        rehearse(load_config(config), DATASET, accelerator="cpu")
+
+
+def test_an_autoencoder_meets_its_discriminator_despite_the_warm_up() -> None:
+    config = autoencoder_config(warmup_steps=100)
+    report = rehearse(load_config(config), DATASET, accelerator="cpu")
+    assert report["loss"] > 0
+    losses = config["training"]["loss_configs"]
+    losses["discriminator"] = {"type": "encodec", "config": {"filters": 2}}
+    with pytest.raises(ValueError, match="window has 1024 samples, the audio 512"):
         rehearse(load_config(config), DATASET, accelerator="cpu")

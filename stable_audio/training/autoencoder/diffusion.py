@@ -19,7 +19,7 @@ from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
-from stable_audio.training.autoencoder.explosion import FACTOR, Explosion
+from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -136,8 +136,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         """Also stops a run whose loss explodes."""
         super().check_finite(norm)
         loss = None if self._loss is None else float(self._loss)
-        if loss is not None and (usual := self._explosion.exceeded(loss)) is not None:
-            raise self.stopped(f"loss is {loss:.3g}, over {FACTOR:g} times the {usual:.3g} that is usual,")
+        if loss is not None and (limit := self._explosion.exceeded(loss)) is not None:
+            raise self.stopped(exploded(loss, limit))
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "explosion": self._explosion.state_dict()}

@@ -30,9 +30,9 @@ class Explosion:
         return max(1.0, median(self._first)) if len(self._first) == FIRST else UNKNOWN
 
     def exceeded(self, loss: float) -> float | None:
-        """The measure, if |loss| is more than a thousand times it; else the loss is taken in."""
+        """The limit, a thousand times the measure, if |loss| is beyond it; else the loss is taken in."""
         if abs(loss) > FACTOR * self.usual:
-            return self.usual
+            return FACTOR * self.usual
         if len(self._first) < FIRST:
             self._first.append(abs(loss))
         return None
@@ -42,3 +42,8 @@ class Explosion:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._first = list(state["first"])
+
+
+def exploded(loss: float, limit: float) -> str:
+    """What is wrong, in words."""
+    return f"loss is {loss:.3g}, beyond the {limit:.3g} from which on it counts as exploded,"

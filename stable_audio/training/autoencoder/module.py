@@ -20,7 +20,7 @@ from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.discriminators import Discriminator
 from stable_audio.pretransforms.losses import Terms
-from stable_audio.training.autoencoder.explosion import FACTOR, Explosion
+from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.autoencoder.metrics import default_metrics
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
@@ -320,9 +320,8 @@ class AutoencoderTraining(TrainingModule):
             return
         self._loss = worst
         self.check_finite(worst)
-        if (usual := self._explosions[index].exceeded(float(worst))) is not None:
-            what = f"loss is {float(worst):.3g}, over {FACTOR:g} times the {usual:.3g} that is usual,"
-            raise self.stopped(what)
+        if (limit := self._explosions[index].exceeded(float(worst))) is not None:
+            raise self.stopped(exploded(float(worst), limit))
 
     def _clip(self, optimizer: Any, name: str) -> None:
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]

@@ -76,7 +76,8 @@ class RenderDemos(StepCallback):
         demos = self.renderer.render(module.model)
         while (demo := _next(trainer, demos)) is not None:
             clips.append(self._save(folder, demo, step))
-            pictured.append((f"{demo.row} ({demo.column})", demo.audio))
+            # The column first: titles are cut at the end.
+            pictured.append((f"{demo.column}: {demo.row}", demo.audio))
         picture = self._picture(folder, pictured, step)
         write_step_page(folder, step, clips, picture=picture, more=self._more(folder, step))
         write_index(self.folder)
