@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampled", action="store_true", help="draw the latents instead of taking their mean"
     )
+    parser.add_argument(
+        "--quantizers",
+        type=int,
+        metavar="K",
+        help="decode from the first K tokens of every frame of a quantised autoencoder: a lower bitrate",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -38,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             sample_rate=found.sample_rate,
             chunk_above=args.chunk_above or None,
             sampled=args.sampled,
+            quantizers=args.quantizers,
             out=args.output_path,
         )
     )

@@ -87,12 +87,14 @@ def reconstruct(
     sample_rate: int,
     chunk_above: int | None = 2048,
     sampled: bool = False,
+    quantizers: int | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Encode and decode every part; yields its name and figures, or its name and why it was left out.
 
     Args:
         sampled: draw from a variational autoencoder; otherwise its mean is decoded.
+        quantizers: decode from the first tokens of every frame alone, which is a lower bitrate.
         out: also write the reconstructions there.
     """
     for index, part in enumerate(source.parts):
@@ -101,7 +103,10 @@ def reconstruct(
             yield {"part": part.name, "rejected": found.reason}
             continue
         audio, metadata = found
-        again = _round_trip(pretransform, audio, index, chunk_above, sampled)
+        if quantizers is None:
+            again = _round_trip(pretransform, audio, index, chunk_above, sampled)
+        else:
+            again = _from_tokens(pretransform, audio, quantizers)
         real = metadata["real"]
         audio, again = audio[:, :real], again[:, :real]
         if out is not None:
@@ -132,3 +137,19 @@ def _round_trip(
         chunk_above=chunk_above,
     )
     return decode_unscaled(pretransform, latents, chunk_above=chunk_above)[0].float().cpu()
+
+
+@torch.inference_mode()
+def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int) -> Tensor:
+    """What the first `quantizers` tokens of every frame decode to.
+
+    Raises:
+        ValueError: there are no tokens, or not as many.
+    """
+    if not pretransform.is_discrete:
+        raise ValueError(f"--quantizers {quantizers}: the latents of this autoencoder are not quantised")
+    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
+    tokens = pretransform.tokenize(audio[None].to(device))
+    if not 1 <= quantizers <= tokens.shape[1]:
+        raise ValueError(f"--quantizers {quantizers}: a frame has {tokens.shape[1]} tokens")
+    return pretransform.decode_tokens(tokens[:, :quantizers])[0].float().cpu()

@@ -105,6 +105,27 @@ def test_reconstruct(paths: dict[str, str], capsys: pytest.CaptureFixture[str]) 
     assert "mean of 2" in capsys.readouterr().out
 
 
+def test_fewer_quantizers(paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantised = json.loads(json.dumps(AUTOENCODER))
+    books = {"input_dim": 4, "n_codebooks": 3, "codebook_size": 16, "codebook_dim": 2}
+    quantised["model"]["bottleneck"] = {"type": "dac_rvq", "config": books}
+    quantised["model"]["encoder"]["config"]["latent_dim"] = 4
+    file = tmp_path / "quantised.json"
+    file.write_text(json.dumps(quantised))
+    common = ["reconstruct", paths["in"], "--allow-untrained-pretransform", "--json"]
+    figures = []
+    for some in ([], ["--quantizers", "3"], ["--quantizers", "1"]):
+        torch.manual_seed(0)
+        assert main([*common, "--model-config", str(file), *some]) == 0
+        figures.append(json.loads(capsys.readouterr().out)["stft_distance"])
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4), "all quantizers are what is used anyway"
+    assert abs(figures[2] - figures[0]) > 1e-3
+    assert main([*common, "--model-config", str(file), "--quantizers", "4"]) == 2
+    assert "a frame has 3 tokens" in capsys.readouterr().err
+    assert main([*common, "--model-config", paths["autoencoder"], "--quantizers", "1"]) == 2
+    assert "are not quantised" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_several_processes(paths: dict[str, str]) -> None:
     arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
