@@ -92,18 +92,26 @@ class SpectralSection(LossSection):
     weights: SpectralWeights = SpectralWeights()
 
 
-class TimeWeights(Section):
-    """Weights of the sample-by-sample terms."""
+class PointwiseWeights(Section):
+    """Weights of the value-by-value terms."""
 
     l1: Weight = 0.0
     l2: Weight = 0.0
 
 
-class TimeSection(LossSection):
-    """Sample-by-sample loss."""
+class PointwiseSection(LossSection):
+    """Value-by-value loss."""
 
     config: dict[str, Any] = Field(default={}, description="not needed")
-    weights: TimeWeights = TimeWeights()
+    weights: PointwiseWeights = PointwiseWeights()
+
+
+class TimeSection(PointwiseSection):
+    """Sample-by-sample loss."""
+
+
+class PretransformSection(PointwiseSection):
+    """Loss between values of the autoencoder's own pretransform, such as a spectrogram, before they are sound."""
 
 
 class BottleneckLossSection(LossSection):
@@ -144,6 +152,7 @@ class AutoencoderLosses(Section):
     discriminator: AnyDiscriminator | None = None
     spectral: SpectralSection | None = None
     time: TimeSection | None = None
+    pretransform: PretransformSection | None = None
     bottleneck: BottleneckLossSection | None = None
     mrmel: MelSection | None = None
     hubert: HubertSection | None = None

@@ -10,8 +10,11 @@ from stable_audio.config.problems import Loc, names
 from stable_audio.pretransforms import Autoencoder
 
 LOSSES: Loc = ("training", "loss_configs")
-COMPARING = ("spectral", "mrmel", "time", "hubert", "discriminator")
+COMPARING = ("spectral", "mrmel", "time", "pretransform", "hubert", "discriminator")
 """Sections of `loss_configs` that compare audio with its reconstruction."""
+
+POINTWISE = ("time", "pretransform")
+"""Those whose weights are 0 unless given."""
 
 WINDOWS: dict[Loc, int] = {
     (*LOSSES, "discriminator", "config", "n_ffts"): 1,
@@ -76,9 +79,17 @@ def something_is_compared(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def _compares(name: str, section: Any) -> bool:
-    """Whether the section has a weight; those of `time` are 0 unless given."""
+    """Whether the section has a weight."""
     weights = mapping(mapping(section).get("weights"))
-    return any(weights.values()) if weights and name != "discriminator" else name != "time"
+    return any(weights.values()) if weights and name != "discriminator" else name not in POINTWISE
+
+
+def pretransform_is_there(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Values of a pretransform are compared only where the autoencoder has one."""
+    model, loc = _trained(ctx), (*LOSSES, "pretransform")
+    if model is not None and ctx.get(*loc) is not None and model.pretransform is None:
+        message = "the autoencoder has no pretransform, whose values it would compare"
+        yield loc, f"{message}; use the section 'time', or give model.pretransform"
 
 
 def windows_fit_the_clips(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -30,6 +30,7 @@ RULES: dict[str, Rule] = {
     "discriminator_channels": autoencoder_rules.discriminator_hears_the_audio,
     "bottleneck_terms": autoencoder_rules.bottleneck_has_the_terms,
     "losses": autoencoder_rules.something_is_compared,
+    "pretransform_losses": autoencoder_rules.pretransform_is_there,
     "windows": autoencoder_rules.windows_fit_the_clips,
 }
 """Rule by name; a caller may skip some, such as `sample_size` when only weights matter."""

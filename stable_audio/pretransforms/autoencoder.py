@@ -91,9 +91,11 @@ class Autoencoder(nn.Module):
 
     def encode_features(self, audio: Tensor) -> Tensor:
         """Audio -> what the encoder makes of it, before the bottleneck (b encoder.latent_dim n)."""
-        if self.pretransform is not None:
-            audio = self.pretransform.encode(audio)
-        return self.encoder(audio)
+        return self.encoder(self.transform(audio))
+
+    def transform(self, audio: Tensor) -> Tensor:
+        """Audio -> what the encoder takes in: values of the pretransform around it, or the audio itself."""
+        return audio if self.pretransform is None else self.pretransform.encode(audio)
 
     def compress(self, features: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         """Features -> latents and the bottleneck's loss terms."""
@@ -113,9 +115,11 @@ class Autoencoder(nn.Module):
 
     def decode_features(self, features: Tensor) -> Tensor:
         """What the decoder takes in -> audio."""
-        audio = self.decoder(features)
-        if self.pretransform is not None:
-            audio = self.pretransform.decode(audio)
+        return self.undo_transform(self.decoder(features))
+
+    def undo_transform(self, values: Tensor) -> Tensor:
+        """What the decoder makes -> audio; the inverse of `transform`."""
+        audio = values if self.pretransform is None else self.pretransform.decode(values)
         return torch.tanh(audio) if self.soft_clip else audio
 
     def encode_chunked(

@@ -45,6 +45,11 @@ class Terms:
             raise ValueError("no loss is configured: give at least one section of loss_configs")
         return torch.stack([v.to(next(iter(values.values())).device) for v in losses.values()]).sum(), losses
 
+    def compared(self) -> set[str]:
+        """Names of the values that pairs of them compare."""
+        pairs = [t.loss for t in self.terms if isinstance(t.loss, Pair)]
+        return {name for pair in pairs for name in (pair.first, pair.second)}
+
     def networks(self) -> list[nn.Module]:
         """The modules among the losses, whose buffers have to follow the data to its device."""
         losses = [t.loss.loss if isinstance(t.loss, Pair) else t.loss for t in self.terms]

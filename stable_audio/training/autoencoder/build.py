@@ -9,7 +9,7 @@ from torch import nn
 
 from stable_audio.checkpoints import load_pretrained
 from stable_audio.config import ModelConfig
-from stable_audio.config.autoencoder import AutoencoderLosses
+from stable_audio.config.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.autoencoder import AutoencoderTraining as Section
 from stable_audio.config.leaf import arguments
 from stable_audio.factory import create_model_from_config
@@ -143,12 +143,21 @@ def build_terms(
         speech = HubertLoss(sample_rate=sample_rate, **arguments(losses.hubert.config))
         weight = losses.hubert.weights.hubert
         terms.append(Term("hubert_loss", Pair(speech, "reals", "decoded"), weight, losses.hubert.decay))
-    if losses.time is not None:
-        time, decay = losses.time.weights, losses.time.decay
-        for name, loss, weight in (("l1", l1, time.l1), ("l2", mse, time.l2)):
-            if weight:
-                terms.append(Term(f"{name}_time_loss", Pair(loss, "reals", "decoded"), weight, decay))
+    terms += _pointwise_terms(losses.time, "time_loss", ("reals", "decoded"))
+    terms += _pointwise_terms(losses.pretransform, "pretransform_loss", ("transformed_reals", "transformed"))
     return terms + _bottleneck_terms(losses, model)
+
+
+def _pointwise_terms(section: PointwiseSection | None, name: str, compared: tuple[str, str]) -> list[Term]:
+    """L1 and L2 distances of two values, where they have a weight."""
+    if section is None:
+        return []
+    weights = {"l1": (l1, section.weights.l1), "l2": (mse, section.weights.l2)}
+    return [
+        Term(f"{kind}_{name}", Pair(loss, *compared), weight, section.decay)
+        for kind, (loss, weight) in weights.items()
+        if weight
+    ]
 
 
 def _spectral_terms(

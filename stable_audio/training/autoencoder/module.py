@@ -74,10 +74,10 @@ class EncoderOptions:
 
 @dataclass
 class Reconstruction:
-    """What a forward pass gives: tensors for the loss terms, by name."""
+    """What a forward pass gives: tensors for the loss terms, by name; decoded: None where nothing hears it."""
 
     reals: Tensor
-    decoded: Tensor
+    decoded: Tensor | None
     latents: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
 
@@ -90,7 +90,8 @@ class AutoencoderTraining(TrainingModule):
     a graph; in a generator step the discriminator is frozen.
 
     Args:
-        terms: losses of `reals`, `decoded`, `latents` and what the bottleneck computed.
+        terms: losses of `reals`, `decoded`, `latents`, `transformed_reals` and `transformed` (the same in the
+            space of the autoencoder's own pretransform) and what the bottleneck computed.
         optimizer, discriminator_optimizer: of the two networks.
         teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
         warmup_steps: steps (of both networks) before the generator sees the discriminator.
@@ -132,6 +133,9 @@ class AutoencoderTraining(TrainingModule):
         self.warmup_steps = warmup_steps
         # Their windows and filters follow the module to its device; none of them is stored.
         self.term_networks = nn.ModuleList(terms.networks())
+        compared = terms.compared()
+        self._compares_transformed = "transformed" in compared
+        self._compares_audio = adversary is not None or "decoded" in compared
         self.discriminator = adversary.discriminator if adversary is not None else None
         self.optimizer_choice = optimizer
         self.discriminator_choice = discriminator_optimizer or optimizer
@@ -211,7 +215,9 @@ class AutoencoderTraining(TrainingModule):
         frozen = self.encoder.decoder_finetune or (self.encoder.freeze_on_warmup and self.warmed_up(step))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        made = self.reconstruct(audio, noise=noise, encoder_frozen=frozen)
+        made = self.reconstruct(
+            audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio or bool(self._teacher)
+        )
         return self.generator_loss(made, step)
 
     def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
@@ -223,9 +229,14 @@ class AutoencoderTraining(TrainingModule):
         return self.discriminator_loss(made)
 
     def reconstruct(
-        self, audio: Tensor, *, noise: NoiseSource | None = None, encoder_frozen: bool = False
+        self,
+        audio: Tensor,
+        *,
+        noise: NoiseSource | None = None,
+        encoder_frozen: bool = False,
+        audible: bool = True,
     ) -> Reconstruction:
-        """Encode and decode audio (b c n); both are cut to the shorter."""
+        """Encode and decode audio (b c n); both are cut to the shorter. Not audible: without the audio."""
         heard = hear(audio, self.model, mono=self.encoder.force_input_mono)
         resting = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
         with resting, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
@@ -233,11 +244,19 @@ class AutoencoderTraining(TrainingModule):
         if self.encoder.latent_mask_ratio > 0 and self.training:
             kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
             latents = latents * kept
-        decoded = self.model.decode(latents)
-        n = min(audio.shape[-1], decoded.shape[-1])
-        audio, decoded = audio[..., :n].float(), decoded[..., :n].float()
         values = {k: v for k, v in info.items() if isinstance(v, Tensor)}
-        values.update(reals=audio, decoded=decoded, latents=latents)
+        transformed, decoded = self.model.decoder(self.model.expand(latents)), None
+        if self._compares_transformed:
+            with torch.no_grad():
+                values["transformed_reals"] = self.model.transform(audio)
+            values["transformed"] = transformed
+        if audible:
+            decoded = self.model.undo_transform(transformed)
+            n = min(audio.shape[-1], decoded.shape[-1])
+            audio, decoded = audio[..., :n], decoded[..., :n].float()
+            values["decoded"] = decoded
+        audio = audio.float()
+        values.update(reals=audio, latents=latents)
         if self._teacher and torch.is_grad_enabled():
             values.update(self._ask_teacher(self._teacher[0], heard, latents))
         return Reconstruction(audio, decoded, latents, values)
@@ -256,7 +275,7 @@ class AutoencoderTraining(TrainingModule):
 
     def generator_loss(self, made: Reconstruction, step: int) -> Tensor:
         """Sum of the terms and the adversarial ones; notes the scalars to log."""
-        with torch.autocast(made.decoded.device.type, enabled=False):
+        with torch.autocast(made.latents.device.type, enabled=False):
             loss, terms = self.terms({k: _full(v) for k, v in made.values.items()})
             if self.adversary is not None:
                 extra = self._adversarial(made, step)
@@ -276,7 +295,8 @@ class AutoencoderTraining(TrainingModule):
         assert self.adversary is not None
         names = ("loss_adv", "feature_matching_loss")
         if not self.warmed_up(step):
-            return {name: made.decoded.new_zeros(()) for name in names}
+            return {name: made.reals.new_zeros(()) for name in names}
+        assert made.decoded is not None
         found = self.adversary.discriminator.generator_losses(made.reals, made.decoded)
         weights = (self.adversary.adversarial, self.adversary.feature_matching)
         return {name: weight * value for name, weight, value in zip(names, weights, found)}
@@ -284,6 +304,7 @@ class AutoencoderTraining(TrainingModule):
     def discriminator_loss(self, made: Reconstruction) -> Tensor:
         """How badly the discriminator tells reals from reconstructions."""
         assert self.discriminator is not None
+        assert made.decoded is not None
         with torch.autocast(made.decoded.device.type, enabled=False):
             loss = self.discriminator.discriminator_loss(made.reals, made.decoded)
         self._loss = loss.detach()
@@ -393,6 +414,7 @@ class AutoencoderTraining(TrainingModule):
     def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
         """`val/<metric>` of the reconstruction, without those that found nothing to measure."""
         made = self.reconstruct(batch.audio, noise=self._draws(-1 - index).encoder_noise)
+        assert made.decoded is not None
         with torch.autocast(made.decoded.device.type, enabled=False):
             found = {f"val/{name}": metric(made.reals, made.decoded) for name, metric in self.metrics.items()}
         # Processes average over the same names, so that several of them keep what is not a number.
