@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-HELP = "measure pitch and timbre of what a quickstart model plays, against null conditioning and no training"
+HELP = "measure pitch and timbre of what a quickstart model plays, against its pretransform and no training"
 
 EPILOG = """
 exit status: 0 when pitch and timbre both reach --target at the given CFG scale, 1 when one does not.
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         sample_rate=model.sample_rate, sample_size=model.sample_size, **_pitches(args.dataset_config)
     )
     figures = {"trained": _judge(args, "trained", model, evaluator, args.cfg_scale)}
+    if args.baselines and model.pretransform is not None:
+        figures["reconstruction"] = _judge_pretransform(args, model, evaluator)
     if args.baselines:
         # At weight 0 guidance leaves the unconditional branch alone.
         figures["null conditioning"] = _judge(args, "null conditioning", model, evaluator, 0.0)
@@ -94,12 +96,33 @@ def _judge(
         batch_size=args.batch_size,
     )
     scores = evaluator.score(clips, requests)
-    print(
-        f"{label} (CFG {cfg_scale:g}, {args.steps} steps)\n{scores.summary()}\n{scores.table()}\n", flush=True
-    )
+    _print(f"{label} (CFG {cfg_scale:g}, {args.steps} steps)", scores)
     if args.out is not None and label == "trained":
         _save_clips(args.out, clips, requests, evaluator.sample_rate)
     return {**scores.as_dict(), "cfg_scale": cfg_scale, "steps": args.steps}
+
+
+def _judge_pretransform(args: argparse.Namespace, model: Any, evaluator: Any) -> dict[str, Any]:
+    """What the pretransform alone makes of the clips that are asked for: how good its space is."""
+    import torch
+
+    from stable_audio.inference.decoding import decode_each
+
+    with torch.inference_mode():
+        originals = evaluator.originals(repeats=args.repeats).expand(-1, model.audio_channels, -1)
+        latents = [
+            model.pretransform.encode(clip.to(model.device), noise=torch.zeros_like)
+            for clip in originals.split(1)
+        ]
+        scores = evaluator.score(
+            decode_each(model, torch.cat(latents)), evaluator.requests(repeats=args.repeats)
+        )
+    _print("reconstruction (the pretransform alone)", scores)
+    return scores.as_dict()
+
+
+def _print(title: str, scores: Any) -> None:
+    print(f"{title}\n{scores.summary()}\n{scores.table()}\n", flush=True)
 
 
 def _save_clips(folder: Path, clips: Any, requests: list[Any], sample_rate: int) -> None:

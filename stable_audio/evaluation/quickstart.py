@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, SyntheticDataset, note_frequency
@@ -133,6 +134,11 @@ class QuickstartEvaluator:
         clips = [collection.clip(i) for i in range(repeats * len(collection.classes))]
         longest = self.sample_size / self.sample_rate
         return [Request(c.timbre, c.midi, c.prompt, min(c.voice.duration, longest)) for c in clips]
+
+    def originals(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> Tensor:
+        """The clips (k c n) that `requests` with the same arguments ask for, as they are rendered."""
+        collection = self._collection(seed, "val")
+        return torch.stack([collection[i][0] for i in range(repeats * len(collection.classes))])
 
     def score(self, clips: Tensor | Sequence[Tensor], requests: Sequence[Request]) -> Scores:
         """Judge clips (k c n) against the requests that they answer.

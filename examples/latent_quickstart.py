@@ -1,0 +1,86 @@
+"""The quickstart in the latent space of an autoencoder trained here: the whole chain, command by command.
+
+    python examples/latent_quickstart.py
+
+Trains an autoencoder on the synthetic collection, encodes the collection once, trains the quickstart's
+diffusion model on the stored latents, renders prompts and measures how many are right. Needs no data. Each
+command is printed before it runs; what is finished is not done again, so that the script can be stopped and
+started. docs/examples/latent_quickstart.md shows what to expect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = "model_configs/quickstart"
+DATA, VALIDATION = "dataset_configs/synthetic.json", "dataset_configs/synthetic_val.json"
+
+
+def run(*command: str) -> None:
+    """Print and run `python COMMAND` in the repository; its failure ends the script."""
+    print("\n$", shlex.join(["python", *command]), flush=True)
+    began = time.monotonic()
+    if code := subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode:
+        sys.exit(code)
+    print(f"({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def train(out: Path, name: str, config: str, *arguments: str) -> Path:
+    """Train to the last step of `config`, or go on where it was stopped; returns the run's folder."""
+    steps = json.loads((ROOT / config).read_text())["training"]["max_steps"]
+    finished = out / f"{name}.finished"
+    if not finished.exists():
+        given = ["--model-config", config, "--num-workers", "0", "--save-dir", str(out), "--name", name]
+        # A run that begins with given weights must not be given them again when it goes on.
+        begun = (out / name / "last.ckpt").exists()
+        run("train.py", *given, *(["--recover"] if begun else []), *arguments)
+        finished.write_text(f"{steps} steps\n")
+    return out / name
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/latent_quickstart"))
+    out = parser.parse_args().out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+
+    validate = ["--val-dataset-config", VALIDATION, "--val-every", "500"]
+    codec = train(out, "autoencoder", f"{CONFIGS}/autoencoder.json", "--dataset-config", DATA, *validate)
+
+    latents = out / "latents"
+    run("-m", "stable_audio", "encode", DATA, "-o", str(latents), "--ckpt-path", str(codec),
+        "--batch-size", "32", "--num-workers", "0")  # fmt: skip
+
+    stored = out / "latents.json"
+    entry = {"dataset_type": "pre_encoded", "datasets": [{"id": "synthetic", "path": str(latents)}]}
+    stored.write_text(json.dumps(entry, indent=2))
+    begin = ["--dataset-config", str(stored), "--pretransform-ckpt-path", str(codec)]
+    model = train(out, "diffusion", f"{CONFIGS}/latent.json", *begin)
+
+    prompts = ["--prompts", f"{CONFIGS}/prompts.jsonl", "--cfg-scale", "1.5", "--steps", "24"]
+    run("infer.py", "--ckpt-path", str(model), *prompts, "--batch-size", "12", "--page",
+        "--out", str(out / "rendered"))  # fmt: skip
+    run(
+        "-m",
+        "stable_audio",
+        "evaluate-quickstart",
+        "--ckpt-path",
+        str(model),
+        "--out",
+        str(out / "evaluation"),
+    )
+    print(f"\nlisten: {out / 'rendered' / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The configs of examples/latent_quickstart.py belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
+
+FOLDER = Path(__file__).parents[1] / "model_configs" / "quickstart"
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / name).read_text())
+
+
+def test_the_diffusion_model_is_around_that_very_autoencoder() -> None:
+    assert read("latent.json")["model"]["pretransform"] == {
+        "type": "autoencoder",
+        "config": read("autoencoder.json")["model"],
+    }
+
+
+def test_only_the_space_differs_from_the_quickstart() -> None:
+    plain, latent = read("quickstart.json"), read("latent.json")
+    assert latent["training"].pop("pre_encoded") is True
+    assert latent["training"] == plain["training"]
+    for config in (plain, latent):
+        del config["model"]["pretransform"], config["model"]["io_channels"]
+        del config["model"]["diffusion"]["config"]["io_channels"]
+    assert latent == plain
+
+
+def test_the_spectrogram_is_compressed_and_loses_no_frame_of_the_clip() -> None:
+    model: Any = create_model_from_config(load_config(FOLDER / "latent.json"), device="meta")
+    inner = model.pretransform.model.pretransform
+    channels, frames = model.latent_shape
+    values = inner.encoded_channels * model.sample_size // inner.downsampling_ratio
+    assert frames * model.pretransform.downsampling_ratio == model.sample_size
+    assert values == 8 * channels * frames
