@@ -1,135 +1,230 @@
-"""Encode and decode speed of an autoencoder, as it is and made faster, against the bound set by its FLOPs.
+"""Encode and decode speed of an oobleck autoencoder, plain and made faster, against the bound of its FLOPs.
 
-python benchmarks/autoencoder.py [--channels 32] [--seconds 4] [--device cpu] [--compile]
+python benchmarks/autoencoder.py [--channels 32] [--seconds 4] [--device cpu] [--compile] [--threads 1]
 
-The bound is the time that the same multiplications take as one large matrix product on this machine.
+The layout is that of Stable Audio Open (ratio 2048, stereo, 44.1 kHz); 128 channels are its width. All
+variants take turns in one process. The bound is the time of the same multiplications as one large matrix
+product or convolution, whichever is faster here, in the variant's type. On the CPU with one thread, times
+are those of the processor, which other programs on the machine disturb less.
+
+Then: what chunking changes at the seams, and the peak memory over the length.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from common import (
+    Work,
+    convolution_rate,
+    describe_machine,
+    matmul_rate,
+    new_parser,
+    peak_memory,
+    print_table,
+    time_together,
+)
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stable_audio.pretransforms import DECODERS, ENCODERS, Autoencoder, fold_weight_norm
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
+from stable_audio.pretransforms.fast import fast_inference
 
 STRIDES = [2, 4, 4, 8, 8]
+RATIO, RATE, LATENTS = 2048, 44_100, 64
 
 
-def build(channels: int) -> Autoencoder:
-    """The layout of Stable Audio Open's autoencoder at another width (128 is the published one)."""
-    shared = {"channels": channels, "c_mults": [1, 2, 4, 8, 16], "strides": STRIDES, "use_snake": True}
-    return Autoencoder(
-        encoder=ENCODERS["oobleck"](in_channels=2, latent_dim=128, **shared),
-        decoder=DECODERS["oobleck"](out_channels=2, latent_dim=64, final_tanh=False, **shared),
-        bottleneck=BOTTLENECKS["vae"](),
-        latent_dim=64,
-        downsampling_ratio=2048,
-        io_channels=2,
-    ).eval()
+@dataclass(frozen=True)
+class Variant:
+    """A model in a type; fast: inside `fast_inference`."""
 
+    model: Autoencoder
+    dtype: torch.dtype = torch.float32
+    fast: bool = False
 
-def timed(fn: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Seconds of the fastest of `repeats` runs, after one to warm up."""
-    best = float("inf")
-    for i in range(repeats + 1):
-        began = time.perf_counter()
-        fn()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began) if i else best
-    return best
+    def encode(self, audio: Tensor) -> Tensor:
+        return self._run(self.model.encode_features, audio)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._run(self.model.decode, latents)
 
-def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Of a large matrix product."""
-    n = 8192 if device.type == "cuda" else 1024
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    return 2 * n**3 / timed(lambda: a @ a, device)
-
-
-def peak_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def variants(
-    model: Autoencoder, device: torch.device, compiled: bool
-) -> dict[str, tuple[nn.Module, torch.dtype]]:
-    folded = fold_weight_norm(copy.deepcopy(model))
-    found: dict[str, tuple[nn.Module, torch.dtype]] = {
-        "plain": (model, torch.float32),
-        "folded": (folded, torch.float32),
-    }
-    if device.type == "cuda":
-        found["folded, half"] = (copy.deepcopy(folded).half(), torch.float16)
-    if compiled:
-        fast = copy.deepcopy(folded).to(found[list(found)[-1]][1])
-        fast.decoder.compile()
-        fast.encoder.compile()
-        found["folded, compiled"] = (fast, found[list(found)[-1]][1])
-    return found
+    def _run(self, step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        if not self.fast:
+            return step(x)
+        with fast_inference(self.model):  # preparing is part of the time
+            return step(x)
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    frames = max(1, round(args.seconds * RATE / RATIO))
+    model = build(args.channels).to(args.device)
+    alone = args.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    print(f"{describe_machine(args.device, 'float32')}, {'processor' if alone else 'wall'} time")
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{millions:.1f}M parameters, {frames * RATIO / RATE:.1f} s of stereo at 44.1 kHz\n")
+    found = variants(model, args.device, args.compile)
+    rates = {d: rate(args.device, d, clock) for d in dict.fromkeys(v.dtype for v in found.values())}
+    for dtype, flops in rates.items():
+        print(f"bound in {str(dtype).removeprefix('torch.')}: {flops / 1e9:.0f} GFLOP/s")
+    audio = 0.1 * torch.randn(1, 2, frames * RATIO, device=args.device)
+    latents = torch.randn(1, LATENTS, frames, device=args.device)
+    for direction, x in (("encode", audio), ("decode", latents)):
+        works: dict[str, Callable[[], Tensor]] = {
+            name: partial(getattr(v, direction), x) for name, v in found.items()
+        }
+        print()
+        _print_speed(direction, works, [rates[v.dtype] for v in found.values()], frames, args, clock)
+    _print_seams(model, args)
+    _print_memory(args)
+
+
+def parse() -> argparse.Namespace:
+    parser = new_parser(__doc__)
     parser.add_argument("--channels", type=int, default=32, help="width; 128 is the published model")
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true")
-    args = parser.parse_args()
-    device = torch.device(args.device)
-    frames = max(1, round(args.seconds * 44_100 / 2048))
-    seconds = frames * 2048 / 44_100
-    model = build(args.channels).to(device)
-    audio, latents = (
-        torch.randn(1, 2, frames * 2048, device=device),
-        torch.randn(1, 64, frames, device=device),
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too; needs a compiler")
+    parser.add_argument("--overlaps", type=int, nargs="*", default=[0, 8, 16, 32, 48])
+    parser.add_argument("--lengths", type=float, nargs="*", default=[10, 30, 60, 120], help="seconds")
+    parser.add_argument("--memory-channels", type=int, default=8, help="width of the memory table")
+    return parser.parse_args()
+
+
+def build(channels: int) -> Autoencoder:
+    """The layout of Stable Audio Open's autoencoder at another width."""
+    shared = {"channels": channels, "c_mults": [1, 2, 4, 8, 16], "strides": STRIDES, "use_snake": True}
+    return Autoencoder(
+        encoder=ENCODERS["oobleck"](in_channels=2, latent_dim=2 * LATENTS, **shared),
+        decoder=DECODERS["oobleck"](out_channels=2, latent_dim=LATENTS, final_tanh=False, **shared),
+        bottleneck=BOTTLENECKS["vae"](),
+        latent_dim=LATENTS,
+        downsampling_ratio=RATIO,
+        io_channels=2,
+    ).eval()
+
+
+def variants(model: Autoencoder, device: str, compiled: bool) -> dict[str, Variant]:
+    """Plain first. What is known to lose on a device is left out: float16 on CPUs, for one."""
+    folded = fold_weight_norm(copy.deepcopy(model))
+    found = {"plain": Variant(model), "folded": Variant(folded)}
+    if device == "cpu":
+        found["fast"] = Variant(model, fast=True)
+        half = copy.deepcopy(model).bfloat16()
+        found |= {
+            "bfloat16": Variant(half, torch.bfloat16),
+            "fast bfloat16": Variant(half, torch.bfloat16, fast=True),
+        }
+    else:
+        for dtype in (torch.float16, torch.bfloat16):
+            found[f"folded {str(dtype)[6:]}"] = Variant(copy.deepcopy(folded).to(dtype), dtype)
+    if compiled:
+        bases = {"compiled": found["folded"]}
+        bases |= {f"compiled {n[7:]}": v for n, v in found.items() if n.startswith("folded ")}
+        for name, base in bases.items():
+            copied = copy.deepcopy(base.model)
+            copied.encoder.compile()
+            copied.decoder.compile()
+            found[name] = Variant(copied, base.dtype)
+    return found
+
+
+def rate(device: str, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """FLOPs per second of the faster of two large operations."""
+    size = 8192 if device.startswith("cuda") else 1024
+    return max(
+        matmul_rate(device, dtype, size=size, clock=clock), convolution_rate(device, dtype, clock=clock)
     )
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {seconds:.1f} s of stereo at 44.1 kHz")
-    columns = ("encode", "x real", "of bound", "decode", "x real", "of bound")
-    print(" " * 24 + "".join(f"{c:>10s}" for c in columns))
-    plain: float | None = None
-    for name, (variant, dtype) in variants(model, device, args.compile).items():
-        rate = flops_per_second(device, dtype)
-        cells = ""
-        for fn, x in ((variant.encode_features, audio), (variant.decode, latents)):
-            cells += _cells(fn, x.to(dtype), device, rate, seconds)
-        decode = timed(lambda v=variant, d=dtype: v.decode(latents.to(d)), device)
-        plain = decode if plain is None else plain
-        print(f"{name:24s}{cells}   {plain / decode:.2f}x plain")
-    print(f"peak memory {peak_bytes(device) / 2**20:.0f} MiB")
-    _chunks(model, device)
 
 
-def _cells(
-    fn: Callable[[Tensor], Tensor], x: Tensor, device: torch.device, rate: float, seconds: float
-) -> str:
+def _print_speed(
+    direction: str,
+    works: dict[str, Callable[[], Tensor]],
+    rates: Iterable[float],
+    frames: int,
+    args: argparse.Namespace,
+    clock: Callable[[], float],
+) -> None:
     with FlopCounterMode(display=False) as counter:
-        fn(x)
-    spent = timed(lambda: fn(x), device)
-    bound = counter.get_total_flops() / rate
-    return f"{spent:9.3f}s{seconds / spent:9.1f}x{bound / spent:10.0%}"
+        plain = works["plain"]()
+    flops = counter.get_total_flops()
+    turns: dict[str, Work] = dict(works)
+    times = time_together(turns, rounds=args.rounds, device=args.device, clock=clock)
+    rows = [
+        (
+            name,
+            times[name],
+            frames * RATIO / RATE / times[name],
+            times["plain"] / times[name],
+            flops / peak / times[name],
+            peak_memory(work, args.device) / 2**20,
+            _error(work().float(), plain),
+        )
+        for (name, work), peak in zip(works.items(), rates)
+    ]
+    header = (direction, "seconds", "x real time", "x plain", "of bound", "peak MiB", "error")
+    print_table(header, rows)
 
 
-def _chunks(model: Autoencoder, device: torch.device) -> None:
-    """Error at the seams, and memory over the length."""
-    latents = torch.randn(1, 64, 200, device=device)
-    whole = model.decode(latents)
-    for overlap in (8, 16, 32):
-        error = (model.decode_chunked(latents, chunk_size=96, overlap=overlap) - whole).abs().max()
-        print(f"chunks of 96, overlap {overlap}: largest error {error / whole.std():.1e} of the std")
+def _error(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the difference, relative to the expected signal."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def _print_seams(model: Autoencoder, args: argparse.Namespace, *, chunk: int = 96, frames: int = 200) -> None:
+    """The largest and the mean error of chunks, relative to the standard deviation of one pass."""
+    latents = torch.randn(1, LATENTS, frames, device=args.device)
+    audio = 0.1 * torch.randn(1, 2, frames * RATIO, device=args.device)
+    rows = []
+    with fast_inference(model):
+        steps = {"decode": (model.decode, model.decode_chunked, latents)}
+        steps["encode"] = (mean(model.encode), mean(model.encode_chunked), audio)
+        for name, (whole, chunked, x) in steps.items():
+            expected = whole(x)
+            for overlap in args.overlaps:
+                error = chunked(x, chunk_size=chunk, overlap=overlap) - expected
+                worst = error.abs().max() / expected.std()
+                rows.append((f"{name}, overlap {overlap}", worst.item(), _error(error + expected, expected)))
+    print(f"\nchunks of {chunk} frames against one pass of {frames}")
+    print_table(("", "largest", "root mean square"), rows)
+
+
+def mean(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`step` with the noise of a VAE left out."""
+    return lambda x, **options: step(x, noise=torch.zeros_like, **options)
+
+
+def _print_memory(args: argparse.Namespace) -> None:
+    """Peak memory of chunks of 128 frames and of one pass, the output included."""
+    model = build(args.memory_channels).to(args.device)
+    rows = []
+    for direction in ("decode", "encode"):
+        for seconds in args.lengths:
+            frames = max(1, round(seconds * RATE / RATIO))
+            shape = (1, LATENTS, frames) if direction == "decode" else (1, 2, frames * RATIO)
+            x = torch.randn(shape, device=args.device)
+            with fast_inference(model):
+                made = getattr(model, f"{direction}_chunked")(x)
+                output = made.numel() * made.element_size()
+                del made
+                peak = peak_memory(partial(getattr(model, f"{direction}_chunked"), x), args.device)
+                one = peak_memory(partial(getattr(model, direction), x), args.device)
+            cells = (v / 2**20 for v in (output, peak, peak - output, one))
+            rows.append((f"{direction} {seconds:g} s", *cells))
+    print(f"\npeak memory in MiB, {args.memory_channels} channels, chunks of 128 frames (6 s)")
+    print_table(("", "output", "chunked", "beyond output", "one pass"), rows)
 
 
 if __name__ == "__main__":

@@ -42,17 +42,22 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def time_together(works: dict[str, Work], *, rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each work. They take turns, so that a busy machine slows all of them alike."""
+def time_together(
+    works: dict[str, Work], *, rounds: int, device: str, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each work. They take turns, so that a busy machine slows all of them alike.
+
+    `clock`: `time.process_time` leaves out the time that other programs had, and is right for one thread.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for i in range(rounds + 1):
         for name, work in works.items():
             synchronise(device)
-            start = time.perf_counter()
+            start = clock()
             work()
             synchronise(device)
             if i:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(s) for name, s in seconds.items()}
 
 
@@ -130,11 +135,31 @@ class Bound(nn.Module):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 1024, rounds: int = 5) -> float:
+def matmul_rate(
+    device: str,
+    dtype: torch.dtype,
+    *,
+    size: int = 1024,
+    rounds: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Floating-point operations per second of a square matrix product: this machine's practical peak."""
     a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind(0)
-    seconds = time_together({"matmul": lambda: a @ b}, rounds=rounds, device=device)["matmul"]
-    return 2 * size**3 / seconds
+    works: dict[str, Work] = {"matmul": lambda: a @ b}
+    return 2 * size**3 / time_together(works, rounds=rounds, device=device, clock=clock)["matmul"]
+
+
+def convolution_rate(
+    device: str, dtype: torch.dtype, *, rounds: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """As `matmul_rate`, of a convolution of 256 channels: another library, which may be the faster one."""
+    width, taps, length = 256, 7, 4096
+    x = torch.randn(1, width, 1, length, device=device, dtype=dtype)
+    weight = torch.randn(width, width, 1, taps, device=device, dtype=dtype)
+    x, weight = (v.contiguous(memory_format=torch.channels_last) for v in (x, weight))
+    works: dict[str, Work] = {"convolution": lambda: F.conv2d(x, weight, padding=(0, taps // 2))}
+    seconds = time_together(works, rounds=rounds, device=device, clock=clock)["convolution"]
+    return 2 * width * width * taps * length / seconds
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

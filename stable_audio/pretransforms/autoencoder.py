@@ -18,6 +18,7 @@ from stable_audio.pretransforms.bottlenecks.base import (
 from stable_audio.pretransforms.chunking import in_chunks
 from stable_audio.pretransforms.coder import Decoder, Encoder
 from stable_audio.pretransforms.conv import fold_weight_norm
+from stable_audio.pretransforms.fast import fast_inference
 
 
 class Autoencoder(nn.Module):
@@ -91,7 +92,8 @@ class Autoencoder(nn.Module):
 
     def encode_features(self, audio: Tensor) -> Tensor:
         """Audio -> what the encoder makes of it, before the bottleneck (b encoder.latent_dim n)."""
-        return self.encoder(self.transform(audio))
+        # Faster layers leave other strides, and what follows, such as random draws, goes by strides.
+        return self.encoder(self.transform(audio)).contiguous()
 
     def transform(self, audio: Tensor) -> Tensor:
         """Audio -> what the encoder takes in: values of the pretransform around it, or the audio itself."""
@@ -115,7 +117,7 @@ class Autoencoder(nn.Module):
 
     def decode_features(self, features: Tensor) -> Tensor:
         """What the decoder takes in -> audio."""
-        return self.undo_transform(self.decoder(features))
+        return self.undo_transform(self.decoder(features).contiguous())
 
     def undo_transform(self, values: Tensor) -> Tensor:
         """What the decoder makes -> audio; the inverse of `transform`."""
@@ -312,5 +314,6 @@ class AutoencoderPretransform(Pretransform):
 
     def _run(self, step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.half() if self.model_half else x
-        y = torch.cat([step(item) for item in x.split(1)]) if self.iterate_batch else step(x)
+        with fast_inference(self.model):
+            y = torch.cat([step(item) for item in x.split(1)]) if self.iterate_batch else step(x)
         return y.float() if self.model_half else y

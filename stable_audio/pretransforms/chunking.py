@@ -50,20 +50,25 @@ def in_chunks(
     starts = chunk_starts(frames, chunk_size, chunk_size - overlap)
     trim = (overlap // 2) * out_per_frame
     half_fade = min(crossfade * out_per_frame // 2, trim)
-    parts: list[Tensor] = []
     current, current_start = fn(x[..., : chunk_size * in_per_frame]), 0
+    # Written in place: a list of parts, joined at the end, would hold the output twice.
+    length = starts[-1] * out_per_frame + current.shape[-1]
+    out = current.new_empty(*current.shape[:-1], length)
     for start in starts[1:]:
         last = start == starts[-1]
         end = x.shape[-1] if last else (start + chunk_size) * in_per_frame
         piece, offset = fn(x[..., start * in_per_frame : end]), start * out_per_frame
         seam = offset + trim
         low, high = max(seam - half_fade, current_start), seam + half_fade
-        parts.append(current[..., : low - current_start])
+        out[..., current_start:low] = current[..., : low - current_start]
         if high > low:
             old = current[..., low - current_start : high - current_start]
-            parts.append(_blend(old, piece[..., low - offset : high - offset]))
+            out[..., low:high] = _blend(old, piece[..., low - offset : high - offset])
         current, current_start = piece[..., high - offset :], high
-    return torch.cat([*parts, current], dim=-1)
+    rest = current_start + current.shape[-1] - length  # of an input that ends within a frame
+    out = torch.nn.functional.pad(out, (0, rest)) if rest else out
+    out[..., current_start:] = current
+    return out
 
 
 def _blend(old: Tensor, new: Tensor) -> Tensor:

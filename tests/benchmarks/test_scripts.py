@@ -19,6 +19,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
         ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
         ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
         (
+            "autoencoder",
+            ["--channels", "2", "--seconds", "0.2", "--rounds", "1", "--device", "cpu"]
+            + ["--overlaps", "8", "--lengths", "1", "--memory-channels", "2"],
+            ["encode", "decode", "plain", "folded", "fast", "decode, overlap 8", "encode 1 s"],
+        ),
+        (
             "autoencoder_train",
             ["--channels", "4", "--samples", "4096", "--rounds", "1"],
             ["generator step", "discriminator step"],

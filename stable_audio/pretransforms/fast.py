@@ -1,0 +1,247 @@
+"""Convolutional coders at inference on a CPU: the same numbers in a third of the memory, at twice the speed.
+
+What `fast_inference` changes while it lasts:
+
+- weights are normalised once, not at every call, and kept in the order that oneDNN reads;
+- activations lie in memory frame by frame (b n c), as 2-D "channels last", which oneDNN's convolutions
+  prefer; (b c n) is rearranged at every layer otherwise;
+- a transposed convolution of kernel 2s and stride s is a convolution of kernel 2 with s times the channels,
+  whose output, frame by frame, is the longer signal already;
+- activation and convolution, and whole residual units, go through the length in tiles that stay in the
+  cache, and residual units write over their input.
+
+On other devices it changes nothing: their libraries arrange memory themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.pretransforms import dac, oobleck
+from stable_audio.pretransforms.activations import Snake, SnakeBeta, snake_
+from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
+
+_TILE_VALUES = 2**19  # 2 MB in float32: about the second-level cache
+_TILE_FRAMES = 1024  # at least, since oneDNN rearranges the weight at every call
+
+_UNITS: dict[type[nn.Module], str] = {oobleck.ResidualUnit: "layers", dac.ResidualUnit: "block"}
+"""Residual units, and where they hold activation, convolution, activation, 1x1 convolution."""
+
+Replaced = list[tuple[nn.Sequential, int, nn.Module]]
+
+
+@contextmanager
+def fast_inference(module: nn.Module) -> Iterator[None]:
+    """Within the block, the coders inside `module` compute the same to float32 rounding, but faster.
+
+    Layers are exchanged for others that hold a rearranged copy of their weights, and put back at the end,
+    so neither keys nor values of `module` change. It does nothing where gradients are wanted, under
+    autocast, off the CPU, without oneDNN, or for types other than float32 and, where the processor has it,
+    bfloat16. Blocks may be nested. A layer's weight is rearranged when it is first called, which costs about
+    as much as normalising it.
+    """
+    replaced: Replaced = []
+    if _helps(module):
+        _replace_below(module, replaced)
+    try:
+        yield
+    finally:
+        for parent, index, layer in replaced:
+            parent[index] = layer
+
+
+def _helps(module: nn.Module) -> bool:
+    parameter = next(module.parameters(), None)
+    if parameter is None or parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    if parameter.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return parameter.dtype == torch.float32
+
+
+def _replace_below(module: nn.Module, replaced: Replaced) -> None:
+    children = module if isinstance(module, nn.Sequential) else module.children()
+    for index, child in enumerate(list(children)):
+        if not isinstance(module, nn.Sequential) or not _replace(module, index, replaced):
+            _replace_below(child, replaced)
+
+
+def _replace(parent: nn.Sequential, index: int, replaced: Replaced) -> bool:
+    """Exchange one layer, with the activation before it, if there is a faster one."""
+    layer: Any = parent[index]
+    if type(layer) in _UNITS:
+        _put(parent, index, _FastUnit(layer.get_submodule(_UNITS[type(layer)])), replaced)
+        return True
+    if not _is_plain(layer):
+        return False
+    activate = _in_place(parent[index - 1] if index else None)
+    if activate is not _nothing:
+        _put(parent, index - 1, nn.Identity(), replaced)
+    fast = _FastUpsampler if isinstance(layer, WNConvTranspose1d) else _FastConv
+    _put(parent, index, fast(layer, activate), replaced)
+    return True
+
+
+def _put(parent: nn.Sequential, index: int, layer: nn.Module, replaced: Replaced) -> None:
+    replaced.append((parent, index, parent[index]))
+    parent[index] = layer
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the layer is one of the convolutions below, and not a variant that pads in its own way."""
+    if type(layer) is WNConv1d:
+        return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    if type(layer) is WNConvTranspose1d:
+        twice = layer.kernel_size[0] == 2 * layer.stride[0]
+        return twice and layer.groups == 1 and layer.dilation == (1,) and layer.output_padding == (0,)
+    return False
+
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return x
+
+
+def _in_place(layer: nn.Module | None) -> Activation:
+    """The activation (b n c), which may overwrite its argument and keeps zeros; of other layers, nothing."""
+    if isinstance(layer, nn.ELU):
+        return lambda x: F.elu_(x, layer.alpha)
+    if isinstance(layer, (Snake, SnakeBeta)):
+        frequency, inverse = (c.detach().float().flatten() for c in layer.coefficients())
+
+        def activate(x: Tensor) -> Tensor:
+            # Phases of many turns need float32 whatever the type of x.
+            return snake_(x.float(), frequency, inverse).to(x.dtype)
+
+        return activate
+    return _nothing
+
+
+class _Kernel:
+    """A convolution without padding on frames (b n c)."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> None:
+        self.weight = weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.detach()
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.reach = dilation * (weight.shape[2] - 1) + 1
+        self.values_per_frame = max(weight.shape[0], weight.shape[1] * groups * stride)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        picture = frames.transpose(1, 2).unsqueeze(2)
+        # conv2d would not take oneDNN for 1x1 kernels on a single thread.
+        made = torch.mkldnn_convolution(
+            picture, self.weight, self.bias, (0, 0), (1, self.stride), (1, self.dilation), self.groups
+        )
+        return made.squeeze(2).transpose(1, 2)
+
+    def tile(self, batch: int) -> int:
+        """Output frames at once."""
+        return max(_TILE_FRAMES, _TILE_VALUES // (batch * self.values_per_frame))
+
+
+def _kernel_of(layer: Any) -> _Kernel:
+    return _Kernel(
+        layer.effective_weight(),
+        layer.bias,
+        stride=layer.stride[0],
+        dilation=layer.dilation[0],
+        groups=layer.groups,
+    )
+
+
+def _upsampling_kernel_of(layer: WNConvTranspose1d) -> _Kernel:
+    stride, bias = layer.stride[0], layer.bias
+    taps = layer.effective_weight().unflatten(2, (2, stride)).flip(2)  # (i o 2 s)
+    weight = taps.permute(3, 1, 0, 2).flatten(0, 1)  # (s o) i 2
+    return _Kernel(weight, None if bias is None else bias.repeat(stride))
+
+
+def _window(frames: Tensor, start: int, stop: int) -> Tensor:
+    """A copy of frames start to stop, zeros where there are none."""
+    length = frames.shape[1]
+    inside = frames[:, max(start, 0) : min(stop, length)]
+    return F.pad(inside, (0, 0, max(-start, 0), max(stop - length, 0)))
+
+
+class _FastConv(nn.Module):
+    """Activation and convolution, (b c n) -> (b c' n'), whose memory lies frame by frame."""
+
+    def __init__(self, layer: WNConv1d, activate: Activation) -> None:
+        super().__init__()
+        self.activate, self.padding = activate, int(layer.padding[0])
+        self.kernel = cache(lambda: _kernel_of(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve(x.transpose(1, 2), self.kernel(), self.padding, self.activate).transpose(1, 2)
+
+
+class _FastUpsampler(nn.Module):
+    """Activation and transposed convolution of kernel 2s and stride s.
+
+    y[t s + r] = w[r] x[t] + w[r + s] x[t - 1]: phase r of the output is a convolution with two taps.
+    """
+
+    def __init__(self, layer: WNConvTranspose1d, activate: Activation) -> None:
+        super().__init__()
+        self.activate, self.stride, self.crop = activate, layer.stride[0], int(layer.padding[0])
+        self.kernel = cache(lambda: _upsampling_kernel_of(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = _convolve(x.transpose(1, 2), self.kernel(), 1, self.activate)
+        longer = made.reshape(made.shape[0], made.shape[1] * self.stride, -1)
+        return longer[:, self.crop : longer.shape[1] - self.crop].transpose(1, 2)
+
+
+def _convolve(frames: Tensor, kernel: _Kernel, padding: int, activate: Activation) -> Tensor:
+    batch, length, _ = frames.shape
+    count = (length + 2 * padding - kernel.reach) // kernel.stride + 1
+    out = frames.new_empty(batch, count, kernel.weight.shape[0])
+    tile = kernel.tile(batch)
+    for start in range(0, count, tile):
+        stop = min(start + tile, count)
+        first = start * kernel.stride - padding
+        piece = _window(frames, first, (stop - 1) * kernel.stride - padding + kernel.reach)
+        out[:, start:stop] = kernel(activate(piece))
+    return out
+
+
+class _FastUnit(nn.Module):
+    """A residual unit that writes its sum over its input.
+
+    Every unit follows a convolution or another unit, which need their output no more.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        first, wide, second, narrow = layers.children()
+        self.first, self.second = _in_place(first), _in_place(second)
+        self.kernels = cache(lambda: (_kernel_of(wide), _kernel_of(narrow)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2)
+        frames = frames if frames.stride(2) == 1 else frames.contiguous()
+        batch, length, channels = frames.shape
+        wide, narrow = self.kernels()
+        halo = (wide.reach - 1) // 2
+        tile = max(halo, wide.tile(batch))
+        before = frames.new_zeros(batch, halo, channels)  # what the tile on the left was, before its sum
+        for start in range(0, length, tile):
+            stop = min(start + tile, length)
+            piece = torch.cat([before, _window(frames, start, stop + halo)], dim=1)
+            before = piece[:, stop - start : stop - start + halo].clone()
+            frames[:, start:stop] += narrow(self.second(wide(self.first(piece))))
+        return frames.transpose(1, 2)
