@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,6 +30,8 @@ class TrainingModule(pl.LightningModule):
         ema: average of its weights, or None.
         position: batches that this process has consumed, resumed runs included.
         accum_batches: batches per step, of modules that optimise by hand.
+        ranked: scalars of validation by which weights are judged, the first that is there; 1: less is better,
+            -1: more is.
 
     Args:
         seed: of all draws. batch_size: items per batch and process.
@@ -37,6 +40,7 @@ class TrainingModule(pl.LightningModule):
 
     position: int
     accum_batches: int
+    ranked: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stable_audio.checkpoints import load_model
+from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.config import load_config
 from stable_audio.config.problems import ConfigError
 from stable_audio.factory import create_model_from_config
@@ -394,6 +395,25 @@ def test_validation_is_of_the_averaged_weights_and_repeats_itself(tmp_path: Path
     module.model.load_state_dict(own)
     online = {k: v.item() for k, v in validate._means(run.trainer, module).items()}
     assert all(online[k] != first[k] for k in first)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "name", "sign"),
+    [({"stft": {}, "sisdr": {}}, "val_stft", 1), ({"sisdr": {}}, "val_sisdr", -1)],
+)
+def test_the_best_weights_are_kept(metrics: dict[str, Any], name: str, sign: int, tmp_path: Path) -> None:
+    if "stft" in metrics:
+        metrics = {**metrics, "stft": {"fft_sizes": [64], "hop_sizes": [16], "win_lengths": [64]}}
+    make_folder(tmp_path / "in", {"a.wav": 4000, "b.wav": 3000})
+    dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path / "in")}]}
+    # At this rate training overshoots, so that the last weights are not the best ones.
+    config = tiny_config({"spectral": SPECTRAL}, learning_rate=0.1, eval_loss_configs=metrics)
+    tiny_run(tmp_path, config, max_steps=6, val_dataset=dataset, val_every=1, dataset=dataset).start()
+    measured = [float(row["val/" + name[4:]]) for row in _rows(tmp_path / "run") if row["val/" + name[4:]]]
+    best = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert len(measured) == 6
+    assert float(best.info[name]) == pytest.approx(sign * min(sign * m for m in measured), rel=1e-4)
+    assert int(best.info["step"]) == 1 + measured.index(sign * min(sign * m for m in measured))
 
 
 def test_ema_settings() -> None:

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -74,7 +75,10 @@ class EncoderOptions:
 
 @dataclass
 class Reconstruction:
-    """What a forward pass gives: tensors for the loss terms, by name; decoded: None where nothing hears it."""
+    """What a forward pass gives: tensors for the loss terms, by name.
+
+    decoded: None where nothing hears it.
+    """
 
     reals: Tensor
     decoded: Tensor | None
@@ -100,6 +104,7 @@ class AutoencoderTraining(TrainingModule):
     """
 
     model: Autoencoder
+    ranked = MappingProxyType({"val/stft": 1, "val/mel": 1, "val/sisdr": -1, "val/pesq": -1})
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Validate(StepCallback):
-    """Logs `val/...` and keeps the inference file with the lowest `val/avg_loss` as `best.safetensors`.
+    """Logs `val/...` and keeps the inference file of the best weights (`module.ranked`): `best.safetensors`.
 
     Args:
         make_loader: (rank, world_size) -> a loader that repeats one pass. every: steps.
@@ -67,9 +67,10 @@ class Validate(StepCallback):
         if not trainer.is_global_zero:
             return
         self.logger.scalars(values, step)
-        if values.get("val/avg_loss", math.inf) < self.best:
-            self.best = values["val/avg_loss"]
-            self._keep_best(module, step)
+        name = next((n for n in module.ranked if n in values), None)
+        if name is not None and (found := module.ranked[name] * values[name]) < self.best:
+            self.best = found
+            self._keep_best(module, {"step": step, name.replace("/", "_"): values[name]})
 
     def _means(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, Any]:
         assert self._loader is not None
@@ -83,8 +84,7 @@ class Validate(StepCallback):
                 window.add(module.validation_scalars(on_device, index))
         return window.means()
 
-    def _keep_best(self, module: TrainingModule, step: int) -> None:
-        info = {"step": step, "val_avg_loss": self.best}
+    def _keep_best(self, module: TrainingModule, info: dict[str, Any]) -> None:
         weights = "ema" if module.ema is not None else "online"
         try:
             save_inference_file(
