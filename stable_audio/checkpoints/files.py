@@ -19,11 +19,14 @@ from stable_audio.checkpoints.keys import (
     AUTOENCODER_PARTS,
     DIFFUSION_DECODER,
     OURS,
+    PARALLEL_PREFIXES,
     WRAPPERS,
+    is_adapter,
     is_diffusion_autoencoder,
     starts,
     strip,
 )
+from stable_audio.config.foreign import why_foreign
 from stable_audio.config.stored import CONFIG_NAME, weights_in
 
 log = logging.getLogger(__name__)
@@ -94,9 +97,9 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
         CheckpointError: missing, truncated, foreign, or would need to run code to be read.
     """
     path = resolve(path, use_ema=use_ema)
-    head = _head(path)
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
-        stored = _read_safetensors(path)
+    _refuse_foreign(path)
+    if path.suffix == ".safetensors" or _begins_like_safetensors(path):
+        stored = _read_safetensors(path, use_ema)
     else:
         stored = _unwrap(path, load_torch_file(path), use_ema)
     if stored.weights == "ema" and not use_ema:
@@ -108,7 +111,7 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
 
 def load_torch_file(path: Path) -> dict[str, Any]:
     """A dictionary written by torch.save, tensors on the CPU, nothing in it executed."""
-    _head(path)
+    _refuse_foreign(path)
     try:
         # Memory-mapped: entries that are not asked for are never read from disk.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -126,19 +129,17 @@ def load_torch_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _head(path: Path) -> bytes:
+def _refuse_foreign(path: Path) -> None:
+    if (reason := why_foreign(path)) is not None:
+        raise CheckpointError(f"{path}: {reason}")
+
+
+def _begins_like_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
-        head = file.read(64)
-    if not head:
-        raise CheckpointError(f"{path}: the file is empty; copy it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull`")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path}: a web page, not the weights; the download failed")
-    return head
+        return file.read(9)[8:] == b"{"
 
 
-def _read_safetensors(path: Path) -> StoredWeights:
+def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -151,7 +152,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
         ) from error
     config = json.loads(metadata["config"]) if "config" in metadata else None
     if metadata.get("format") != FORMAT:
-        return _plain(path, tensors, config)
+        return _unwrap_tensors(path, tensors, config, use_ema)
     version = int(metadata.get("format_version", 0))
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -174,6 +175,20 @@ def _unwrap(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights
         raise CheckpointError(
             f"{path}: no weights found; its entries are {sorted(map(str, content))[:8]}, "
             "but a 'state_dict' of tensors is needed"
+        )
+    return _unwrap_tensors(path, tensors, config, use_ema)
+
+
+def _unwrap_tensors(
+    path: Path, tensors: dict[str, Tensor], config: dict[str, Any] | None, use_ema: bool
+) -> StoredWeights:
+    for prefix in PARALLEL_PREFIXES:
+        if all(k.startswith(prefix) for k in tensors):
+            tensors = strip(tensors, prefix)
+    if adapter := next((k for k in tensors if is_adapter(k)), None):
+        raise CheckpointError(
+            f"{path}: holds a LoRA adapter ('{adapter}'), which changes a model but is none; merge it into "
+            "its model with the program that made it, and give the result"
         )
     if is_diffusion_autoencoder(tensors, config):
         return _plain(path, tensors, config)

@@ -7,6 +7,7 @@ same names. An autoencoder alone has no prefix; as a pretransform it stands belo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
@@ -24,6 +25,9 @@ WRAPPERS: dict[str, tuple[str, str, str]] = {
     "diffae": ("diffae.", "diffae_ema.ema_model.", ""),
 }
 
+PARALLEL_PREFIXES = ("module.", "_orig_mod.")
+"""What torch's data-parallel wrapper and its compiler put before every key."""
+
 AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "quantizer.")
 DIFFUSION_DECODER = "diffusion.model."
 """The backbone of a diffusion autoencoder; also how a wrapped diffusion model begins."""
@@ -36,6 +40,14 @@ def is_diffusion_autoencoder(keys: Collection[str], config: Mapping[str, object]
     if config is not None and "model_type" in config:
         return config["model_type"] == "diffusion_autoencoder"
     return starts(keys, *AUTOENCODER_PARTS, PRETRANSFORM)
+
+
+_ADAPTER = re.compile(r"(^|[._])(lora|dora|loha|lokr)_")
+
+
+def is_adapter(key: str) -> bool:
+    """Whether a weight belongs to a low-rank adapter, by any of the usual names."""
+    return _ADAPTER.search(key) is not None
 
 
 def strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

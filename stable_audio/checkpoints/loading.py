@@ -13,8 +13,18 @@ from torch import Tensor, nn
 
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
-from stable_audio.checkpoints.keys import OURS, PRETRANSFORM, starts, strip, to_ours, to_pretransform
+from stable_audio.checkpoints.keys import (
+    DIFFUSION_DECODER,
+    OURS,
+    PRETRANSFORM,
+    starts,
+    strip,
+    to_ours,
+    to_pretransform,
+)
 from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
+from stable_audio.pretransforms.autoencoder import Autoencoder
+from stable_audio.pretransforms.conv import fold_as_stored
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +83,8 @@ def load_weights(
     Raises:
         CheckpointError: something is missing, of another shape or unused, or nothing at all fits.
     """
+    if folded := fold_as_stored(module, tensors.keys()):
+        log.info("%s: %d weight norms are folded there, and hence in the model", source, folded)
     own = module.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
     report = LoadReport(
@@ -87,12 +99,12 @@ def load_weights(
         ),
         unused=sorted(k for k in tensors if k not in own),
     )
+    if not fitting and own:
+        raise CheckpointError(_nothing_fits(report, tensors, own))
     if not report.complete and not partial:
         raise CheckpointError(
             f"{report}. The file belongs to another config; use that, or load what fits with --partial"
         )
-    if not fitting and own:
-        raise CheckpointError(f"{report}. Nothing fits this model")
     module.load_state_dict(fitting, strict=False)
     return report
 
@@ -147,7 +159,10 @@ def load_pretrained(
     """
     stored = read_checkpoint(path, use_ema=use_ema)
     pretransform = getattr(model, "pretransform", None)
-    if stored.is_autoencoder and isinstance(pretransform, nn.Module):
+    # An autoencoder may hold a pretransform, too; the file of an autoencoder is for the whole of it.
+    within = isinstance(pretransform, nn.Module) and not isinstance(model, Autoencoder)
+    if within and _is_pretransform_alone(stored, model):
+        assert pretransform is not None
         return _fill_pretransform(pretransform, stored, partial=partial)
     return _fill(model, stored, partial=partial)
 
@@ -197,8 +212,27 @@ def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool 
     )
 
 
+def _is_pretransform_alone(stored: StoredWeights, model: nn.Module) -> bool:
+    """Whether a file holds an autoencoder, or all that is below `pretransform.`, and nothing else."""
+    if stored.is_autoencoder:
+        return True
+    if starts(stored.tensors, OURS, "model.model.", "conditioner.", DIFFUSION_DECODER):
+        return False
+    rest = {k for k in _names(model) if not k.startswith(PRETRANSFORM)}
+    inner = _names(model.get_submodule(PRETRANSFORM.rstrip(".")))
+    return rest.isdisjoint(to_ours(stored.tensors, rest)) and not inner.isdisjoint(
+        to_pretransform(stored.tensors, inner)
+    )
+
+
+def _names(module: nn.Module) -> set[str]:
+    """Keys of the module's state, and those that it would have with folded weight norms."""
+    keys = set(module.state_dict())
+    return keys | {k.removesuffix("_g") for k in keys if k.endswith(".weight_g")}
+
+
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
-    known = model.state_dict().keys()
+    known = _names(model)
     tensors = dict(stored.tensors) if starts(stored.tensors, OURS) else to_ours(stored.tensors, known)
     report = load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
     adopt_model_scale(model, stored.config)
@@ -209,7 +243,12 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
     # An autoencoder may have a pretransform of its own below the same prefix.
     whole = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
     tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
-    tensors = to_pretransform(tensors, pretransform.state_dict().keys())
+    if not whole and starts(tensors, OURS, "model.model.", DIFFUSION_DECODER):
+        raise CheckpointError(
+            f"{_source(stored)}: holds a diffusion model without a pretransform; give the file of an "
+            "autoencoder, or of a model with a pretransform"
+        )
+    tensors = to_pretransform(tensors, _names(pretransform))
     report = load_weights(
         pretransform,
         tensors,
@@ -235,6 +274,16 @@ def _below(report: LoadReport, prefix: str) -> LoadReport:
 
 def _source(stored: StoredWeights) -> str:
     return f"{stored.path} ({stored.kind})"
+
+
+def _nothing_fits(report: LoadReport, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    if report.mismatched:
+        return f"{report}. Nothing fits this model"
+    found, wanted = (", ".join(list(names)[:2]) for names in (tensors, own))
+    return (
+        f"{report.source}: none of its {len(tensors)} tensors belongs to this model, of another "
+        f"architecture or layout (it has {found}, ...; the model has {wanted}, ...). Nothing fits this model"
+    )
 
 
 def _listing(what: str, names: list[str]) -> str:

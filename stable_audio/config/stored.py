@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stable_audio.config.foreign import why_foreign
 from stable_audio.config.hub import hub_file
 
 NAMES_IN_FOLDER = (
@@ -101,6 +102,8 @@ def stored_config(located: str) -> tuple[dict[str, Any], Path]:
 
 
 def _inside(path: Path) -> dict[str, Any] | None:
+    if (reason := why_foreign(path)) is not None:
+        raise ValueError(f"{path}: {reason}")
     if path.suffix == ".safetensors":
         text = _header(path).get("__metadata__", {}).get("config")
         return None if text is None else _json_object(text, path)
@@ -108,8 +111,10 @@ def _inside(path: Path) -> dict[str, Any] | None:
 
     try:
         content = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: cannot be read as a checkpoint") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: not a checkpoint, or one that only running code would restore") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: truncated, damaged or no checkpoint at all; copy it again") from error
     config = content.get("model_config") if isinstance(content, dict) else None
     return dict(config) if isinstance(config, Mapping) else None
 

@@ -19,6 +19,8 @@ class Pretransform(nn.Module):
         latent_height: rows of 2-D latents (b c rows n); None for latents (b c n).
         enable_grad: whether training reaches the parameters; False freezes them and keeps eval mode.
         needs_weights: True when the transform is learned, so that untrained weights mean noise.
+        settings: what the latents depend on besides weights and geometry; it counts in the hash.
+        folded_from: hash of the weights before their norms were folded; None where they were not.
     """
 
     io_channels: int
@@ -27,6 +29,8 @@ class Pretransform(nn.Module):
     latent_height: int | None = None
     needs_weights: bool = False
     is_discrete: bool = False
+    settings: tuple[object, ...] = ()
+    folded_from: str | None = None
 
     def __init__(self, *, enable_grad: bool = False) -> None:
         super().__init__()

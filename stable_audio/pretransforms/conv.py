@@ -6,6 +6,7 @@ computes w once with the same kernel, so a folded layer gives bit-identical outp
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import torch
@@ -100,3 +101,26 @@ def fold_weight_norm(module: Module) -> Module:
         if isinstance(layer, _WeightNorm):
             layer.fold()
     return module
+
+
+def fold_as_stored(module: Module, keys: Collection[str]) -> int:
+    """Fold those weight-normalised layers below `module` whose plain `weight` is among `keys`.
+
+    Args:
+        keys: names of stored weights, as `module` would name them.
+
+    Returns:
+        how many were folded now.
+    """
+    count = 0
+    for name, layer in module.named_modules():
+        plain = f"{name}.weight" if name else "weight"
+        if isinstance(layer, _WeightNorm) and plain in keys and not layer.folded:
+            layer.fold()
+            count += 1
+    return count
+
+
+def has_folded(module: nn.Module) -> bool:
+    """Whether any weight-normalised layer below `module` is folded."""
+    return any(isinstance(layer, _WeightNorm) and layer.folded for layer in module.modules())

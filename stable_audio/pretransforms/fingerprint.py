@@ -10,13 +10,15 @@ from stable_audio.pretransforms.base import Pretransform
 
 
 def pretransform_hash(pretransform: Pretransform) -> str:
-    """16 hex digits: equal for equal class, geometry and weights, in float32 or half precision alike.
+    """16 hex digits: equal for equal class, geometry, settings and weights, these in float32 or half alike.
 
     `scale` does not count, because latents are stored without it.
     """
     digest = hashlib.sha256()
     geometry = (pretransform.io_channels, pretransform.encoded_channels, pretransform.downsampling_ratio)
     digest.update(repr((type(pretransform).__name__, geometry)).encode())
+    if pretransform.settings:
+        digest.update(repr(pretransform.settings).encode())
     for name, value in sorted(pretransform.state_dict().items()):
         stored = value.detach().cpu()
         stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from stable_audio.checkpoints import LoadReport, load_named, load_pretrained, load_pretransform, load_unsaved
+from stable_audio.checkpoints import (
+    CheckpointError,
+    LoadReport,
+    load_named,
+    load_pretrained,
+    load_pretransform,
+    load_unsaved,
+)
+from stable_audio.checkpoints.keys import strip
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
+from stable_audio.pretransforms.conv import fold_as_stored
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
@@ -41,22 +52,43 @@ def starting_model(config: ModelConfig, options: RunOptions, *, resumed: bool) -
         _refuse_untrained_pretransform(model, reports, options)
         _refuse_another_pretransform(model, config, reports)
     if folding == "post_load":
+        before = _hash_of_pretransform(model)
         _fold(model)
+        model.pretransform.folded_from = before  # type: ignore[union-attr, assignment]
     return model
 
 
-def with_hash(config: ModelConfig, model: nn.Module, options: RunOptions) -> ModelConfig:
-    """The config with the hash of the pretransform's weights, where these are learned and frozen."""
+def match_checkpoint(model: nn.Module, path: Path, state: Mapping[str, Tensor]) -> None:
+    """Make `model` ready for the weights of a training checkpoint: fold the norms that it has folded.
+
+    Args:
+        state: the `state_dict` of the checkpoint, whose model is below `model.`.
+
+    Raises:
+        CheckpointError: it belongs to another model.
+    """
+    stored = strip(state, "model.")
+    fold_as_stored(model, stored.keys())
+    own = model.state_dict()
+    differing = sorted(own.keys() ^ stored.keys()) or [k for k in own if own[k].shape != stored[k].shape]
+    if differing:
+        names = ", ".join([*differing[:3], *(["..."] if len(differing) > 3 else [])])
+        raise CheckpointError(
+            f"{path}: belongs to another model than this config's, so it cannot be continued: "
+            f"{len(differing)} weights differ ({names}); leave --model-config out to use the config inside, "
+            "or start from its weights with --pretrained-ckpt-path"
+        )
+
+
+def with_hash(config: ModelConfig, model: nn.Module) -> ModelConfig:
+    """The config with the hash of the pretransform's weights, where these are learned and frozen.
+
+    Folded norms do not count: the hash is that of the weights before.
+    """
     pretransform: Any = getattr(model, "pretransform", None)
-    # Folded weights are others by name, so their hash would not be that of the file.
-    if (
-        options.remove_pretransform_weight_norm
-        or pretransform is None
-        or not pretransform.needs_weights
-        or pretransform.enable_grad
-    ):
+    if pretransform is None or not pretransform.needs_weights or pretransform.enable_grad:
         return config
-    return config.with_pretransform_hash(pretransform_hash(pretransform))
+    return config.with_pretransform_hash(pretransform.folded_from or pretransform_hash(pretransform))
 
 
 def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
@@ -87,13 +119,24 @@ def _fold(model: nn.Module) -> None:
     fold()
 
 
+def _hash_of_pretransform(model: nn.Module) -> str | None:
+    pretransform: Any = getattr(model, "pretransform", None)
+    return None if pretransform is None else pretransform_hash(pretransform)
+
+
 def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], options: RunOptions) -> None:
     pretransform: Any = getattr(model, "pretransform", None)
     if pretransform is None or not pretransform.needs_weights or pretransform.enable_grad:
         return
-    if _loaded(reports):
+    missing = _never_loaded(model, reports)
+    if not missing:
         return
     text = "the pretransform is learned, but no weights were loaded for it: the model would learn noise"
+    if _loaded(reports):
+        text = (
+            f"the pretransform is learned, but {len(missing)} of its weights were not loaded ({missing[0]}, "
+            "...): the model would learn noise"
+        )
     if not options.allow_untrained_pretransform:
         raise TrainingError(
             f"{text}. Name them by 'path' in $.model.pretransform, or give --pretransform-ckpt-path (or "
@@ -138,3 +181,11 @@ def _loaded(reports: list[LoadReport]) -> bool:
     """Whether the pretransform got weights; one inside it does not count."""
     inner = "pretransform.model.pretransform."
     return any(r.loaded_below("pretransform.") > r.loaded_below(inner) for r in reports)
+
+
+def _never_loaded(model: nn.Module, reports: list[LoadReport]) -> list[str]:
+    """Weights of the pretransform that no file gave; those of one inside it follow from formulas."""
+    inner = "pretransform.model.pretransform."
+    loaded = {key for report in reports for key in report.loaded}
+    own = [k for k in model.state_dict() if k.startswith("pretransform.") and not k.startswith(inner)]
+    return [k for k in own if k not in loaded]

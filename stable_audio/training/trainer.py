@@ -21,6 +21,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.packing import packing_problems
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
+from stable_audio.pretransforms.conv import has_folded
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
@@ -37,7 +38,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
-from stable_audio.training.start import starting_model, with_hash
+from stable_audio.training.start import match_checkpoint, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -114,10 +115,12 @@ def assemble(
     """Build everything that a run needs, without starting it."""
     stop = stop if stop is not None else StopRequest()
     _refuse_packing(config, options, (dataset, val_dataset))
-    resume, resumed_at = _resume(options)
+    resume, resumed_at, state = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
     if resume is None:
-        config = with_hash(config, model, options)
+        config = with_hash(config, model)
+    else:
+        match_checkpoint(model, resume, state)
     if options.compile:
         getattr(model, "backbone", model).compile()
     module = build_training(
@@ -173,8 +176,8 @@ def assemble(
     )
 
 
-def _resume(options: RunOptions) -> tuple[Path | None, int]:
-    """The training checkpoint to continue and its step."""
+def _resume(options: RunOptions) -> tuple[Path | None, int, Mapping[str, torch.Tensor]]:
+    """The training checkpoint to continue, its step and its weights."""
     own = options.folder / "last.ckpt"
     if options.ckpt_path:
         given = Path(options.ckpt_path).expanduser()
@@ -184,14 +187,14 @@ def _resume(options: RunOptions) -> tuple[Path | None, int]:
     else:
         if own.is_file():
             log.warning("%s exists and will be replaced; --recover continues it", own)
-        return None, 0
+        return None, 0, {}
     content = load_torch_file(path) if path.suffix != ".safetensors" else {}
     if TRAINING_ENTRY not in content:
         raise CheckpointError(
             f"{path}: not a training checkpoint of this program, so it cannot be continued; "
             "to start from its weights, use --pretrained-ckpt-path"
         )
-    return path, int(content[TRAINING_ENTRY]["step"])
+    return path, int(content[TRAINING_ENTRY]["step"]), content["state_dict"]
 
 
 def _trainer(options: RunOptions, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
@@ -303,20 +306,20 @@ def _loader(
             augment=training,
             pin_memory=module.device.type == "cuda",
             downsampling_ratio=getattr(module.model, "downsampling_ratio", 1),
-            autoencoder_hash=_latents_hash(module, options),
+            autoencoder_hash=_latents_hash(config, module, options),
         )
 
     return make
 
 
-def _latents_hash(module: TrainingModule, options: RunOptions) -> str | None:
+def _latents_hash(config: ModelConfig, module: TrainingModule, options: RunOptions) -> str | None:
     """Which pretransform the stored latents must come from; None where that does not matter."""
     pretransform = getattr(module.model, "pretransform", None)
     stored = getattr(module, "pre_encoded", False)
     if pretransform is None or not stored or options.allow_untrained_pretransform:
         return None
-    if options.remove_pretransform_weight_norm:  # folded weights have other names and values
-        return None
+    if has_folded(pretransform):  # the run's config has the hash of the weights before
+        return config.model.pretransform.hash
     return pretransform_hash(pretransform)
 
 

@@ -273,3 +273,66 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         export(_Model(), tmp_path / "m.ckpt", config=CONFIG)
     assert old.read_bytes() == content
     assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_wrapped_weights_in_safetensors(tmp_path: Path, use_ema: bool) -> None:
+    model, other = _Model(), _Model()
+    save_file(_wrapped(model)["state_dict"], str(tmp_path / "w.safetensors"))
+    report = load_pretrained(other, tmp_path / "w.safetensors", use_ema=use_ema)
+    assert report.complete
+    expected = model.backbone.weight + 1 if use_ema else model.backbone.weight
+    assert torch.equal(other.backbone.weight, expected)
+
+
+@pytest.mark.parametrize("prefix", ["pretransform.model.", "model.", "", "module.", "_orig_mod."])
+@pytest.mark.parametrize("load", [load_pretrained, load_pretransform])
+def test_a_pretransform_alone_under_any_flag(tmp_path: Path, prefix: str, load: Any) -> None:
+    source, model = _Autoencoder(), _Model()
+    before = model.backbone.weight.clone()
+    save_file({prefix + k: v for k, v in source.state_dict().items()}, str(tmp_path / "p.safetensors"))
+    report = load(model, tmp_path / "p.safetensors")
+    assert report.complete
+    assert report.loaded_below("pretransform.") == len(report.loaded) == 4
+    assert torch.equal(model.pretransform.model.decoder.weight, source.decoder.weight)
+    assert torch.equal(model.backbone.weight, before)
+
+
+def test_a_model_without_a_pretransform_is_no_source_of_one(tmp_path: Path) -> None:
+    state = {k: v for k, v in _sat(_Model()).items() if not k.startswith("pretransform.")}
+    save_file(state, str(tmp_path / "m.safetensors"))
+    with pytest.raises(CheckpointError, match="a diffusion model without a pretransform"):
+        load_pretransform(_Model(), tmp_path / "m.safetensors", partial=True)
+    with pytest.raises(CheckpointError, match="4 missing from the file: pretransform"):
+        load_pretrained(_Model(), tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "base_model.model.x.lora_A.weight",
+        "lora_unet_down.lora_up.weight",
+        "model.x.parametrizations.w.0.dora_magnitude",
+    ],
+)
+def test_adapters_are_no_models(tmp_path: Path, key: str) -> None:
+    save_file({key: torch.ones(2)}, str(tmp_path / "a.safetensors"))
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: holds a LoRA adapter"):
+        read_checkpoint(tmp_path / "a.safetensors")
+    save_file({"conditioner.conditioners.flora_x.weight": torch.ones(2)}, str(tmp_path / "b.safetensors"))
+    read_checkpoint(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("name", ["e.ckpt", "e.safetensors"])
+def test_an_error_page_in_plain_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("Access to this model is restricted. Log in to get it, then try again.")
+    with pytest.raises(CheckpointError, match=r"a text file .'Access to this model"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_another_architecture_is_said_in_a_sentence(tmp_path: Path) -> None:
+    save_file({f"transformer.h.{i}.w": torch.ones(1) for i in range(300)}, str(tmp_path / "o.safetensors"))
+    for partial in (False, True):
+        with pytest.raises(CheckpointError, match="none of its 300 tensors belongs to this model") as error:
+            load_pretrained(_Model(), tmp_path / "o.safetensors", partial=partial)
+        assert len(str(error.value)) < 400 + len(str(tmp_path))

@@ -157,8 +157,11 @@ def test_mistakes_are_named(folder: Path) -> None:
     assert "type 'autoencoder', but type is 'pqmf'" in _problems(other)[0]
     (folder / "bad.safetensors").write_bytes(b"\x10" * 40)
     assert "truncated" in _problems(diffusion(path=str(folder / "bad.safetensors")))[0]
-    (folder / "bad.ckpt").write_bytes(b"garbage, surely")
-    assert "cannot be read as a checkpoint" in _problems(diffusion(path=str(folder / "bad.ckpt")))[0]
+    for name in ("page.ckpt", "page.safetensors"):
+        (folder / name).write_bytes(b"<!DOCTYPE html><html>404</html>")
+        assert "a web page, not the weights" in _problems(diffusion(path=str(folder / name)))[0]
+    (folder / "bad.ckpt").write_bytes(b"\x00garbage, surely")
+    assert "not a checkpoint" in _problems(diffusion(path=str(folder / "bad.ckpt")))[0]
     whole = diffusion(path="x/y/z")
     whole["sample_sice"] = 3
     assert len(_problems(whole)) == 2
@@ -190,6 +193,54 @@ def test_a_hash_in_the_file_must_be_that_of_the_weights(folder: Path) -> None:
         tiny_run(folder, config)
     right = pretransform_hash(load_codec(model_config=folder / "model.json").pretransform)
     tiny_run(folder, diffusion(path=str(folder / "vae"), hash=right))
+
+
+def test_half_of_the_weights_are_as_bad_as_none(folder: Path) -> None:
+    whole = read_checkpoint(folder / "vae").tensors
+    half = {k: v for k, v in whole.items() if k.startswith("encoder.")}
+    torch.save({"state_dict": half}, folder / "half.ckpt")
+    config = diffusion(config=AUTOENCODER["model"])
+    for flag in ("pretrained_ckpt_path", "pretransform_ckpt_path"):
+        named = {flag: str(folder / "half.ckpt"), "partial": True, "max_steps": 1}
+        with pytest.raises(
+            TrainingError, match=r"of its weights were not loaded \(pretransform.model.decoder"
+        ):
+            tiny_run(folder, config, **named)
+        tiny_run(folder, config, allow_untrained_pretransform=True, **named)
+
+
+def test_files_with_folded_norms_load_everywhere(folder: Path) -> None:
+    """A run that folds them writes such files; its hash is that of the weights before."""
+    config = diffusion(path=str(folder / "vae"))
+    unfolded = load_codec(ckpt_path=folder / "vae").pretransform
+    run = tiny_run(folder, config, max_steps=1, remove_pretransform_weight_norm="post_load")
+    assert run.start() == 0
+    audio = torch.randn(1, 1, 800)
+    expected = unfolded.encode(audio, noise=torch.zeros_like)
+    for name in ("last.safetensors", "last.ckpt"):
+        model, loaded = load_model(folder / "run" / name)
+        assert torch.equal(model.pretransform.encode(audio, noise=torch.zeros_like), expected)
+        assert loaded.as_dict()["model"]["pretransform"]["hash"] == pretransform_hash(unfolded)
+        codec = load_codec(ckpt_path=folder / "run" / name)
+        assert torch.equal(codec.pretransform.encode(audio, noise=torch.zeros_like), expected)
+        named = load_config(diffusion(path=str(folder / "run" / name)))
+        other = create_model_from_config(named)
+        load_named(other, named.weights)
+        assert torch.equal(other.pretransform.encode(audio, noise=torch.zeros_like), expected)
+    again = tiny_run(folder, loaded.as_dict(), max_steps=2, ckpt_path=str(folder / "run"))
+    assert again.start() == 0
+
+
+def test_another_model_cannot_be_continued(folder: Path) -> None:
+    assert tiny_run(folder, diffusion(path=str(folder / "vae")), max_steps=1).start() == 0
+    wider = diffusion(config=AUTOENCODER["model"])
+    wider["model"]["config"]["embed_dim"] = 32
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: belongs to another model .* weights differ"):
+        tiny_run(folder, wider, max_steps=2, ckpt_path=str(folder / "run"))
+    without = diffusion(config=AUTOENCODER["model"])
+    del without["model"]["pretransform"]
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        tiny_run(folder, without, max_steps=2, ckpt_path=str(folder / "run"))
 
 
 def test_a_file_that_left_in_between(folder: Path) -> None:
