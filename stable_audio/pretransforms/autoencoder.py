@@ -258,6 +258,8 @@ class AutoencoderPretransform(Pretransform):
         self.downsampling_ratio = model.downsampling_ratio
         self.latent_height = model.latent_height
         self.is_discrete = model.is_discrete
+        inner = () if model.pretransform is None else model.pretransform.settings
+        self.settings = (*inner, *(() if model.bottleneck is None else model.bottleneck.settings))
         self.freeze_unless_trained()
 
     @property

@@ -85,6 +85,7 @@ class DACPretrainedPretransform(Pretransform):
             raise ValueError(f"scale must be positive, found {scale}")
         self.model = _load(model_path, model_type)
         self.scale, self.quantize_on_decode, self.chunked = scale, quantize_on_decode, chunked
+        self.settings = () if quantize_on_decode else ("quantised",)
         settings = self.model.config
         self.io_channels, self.encoded_channels = 1, settings.hidden_size
         self.downsampling_ratio = int(settings.hop_length)

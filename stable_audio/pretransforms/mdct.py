@@ -50,6 +50,7 @@ class MDCTPretransform(Pretransform):
         self.encoded_channels = channels * bands
         self.downsampling_ratio = bands
         self.bands, self.power, self.scale = bands, power, scale
+        self.settings = (float(power),)
         index = torch.arange(bands, dtype=torch.float64) + 0.5
         matrix = math.sqrt(2 / bands) * torch.cos(math.pi / bands * index[:, None] * index)
         # Rising half of the sine window, from the border between two blocks to where the overlap ends.

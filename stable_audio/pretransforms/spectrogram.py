@@ -108,17 +108,19 @@ class SpectrogramPretransform(_ShortTime):
         )
         if not 0 < power <= 1 or scale <= 0:
             raise ValueError(f"a spectrogram needs 0 < power <= 1 and scale > 0, found {power} and {scale}")
-        self.power, self.scale = power, scale
+        # Not `scale`, which is what latents were divided by and what stored ones are without.
+        self.power, self.gain = power, float(scale)
+        self.settings = (n_fft, float(power), self.gain, layout)
         self._declare(2 * channels, n_fft // 2 + 1)
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         spectrum = self.stft(audio)
         parts = torch.stack([spectrum.real, spectrum.imag], dim=2).flatten(1, 2)
-        return self._fold(self.scale * self._compress(parts, self.power))
+        return self._fold(self.gain * self._compress(parts, self.power))
 
     def decode(self, latents: Tensor) -> Tensor:
-        parts = self._compress(self._unfold(latents) / self.scale, 1 / self.power)
+        parts = self._compress(self._unfold(latents) / self.gain, 1 / self.power)
         real, imag = parts.unflatten(1, (-1, 2)).unbind(2)
         return self.istft(torch.complex(real.contiguous(), imag.contiguous()))
 
@@ -220,6 +222,8 @@ class MelSpectrogramPretransform(_ShortTime):
         self.interpolation = interpolation
         self.power, self.mean, self.std, self.initial_phase = power, mean, std, initial_phase
         self.iterations, self.momentum, self.seed = iterations, momentum, seed
+        values = (floor_db, mean, std, -1 if power is None else power)
+        self.settings = (sample_rate, n_fft, n_mels, *map(float, (f_min, top, break_hz, *values)), layout)
         filters = mel_filters(n_mels, n_fft, sample_rate, f_min, top, break_hz)
         self.register_buffer("filters", filters, persistent=False)
         self._declare(channels, n_mels)

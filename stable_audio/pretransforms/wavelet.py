@@ -137,6 +137,16 @@ def _per_channel(filters: Tensor, channels: int) -> Tensor:
     return kernel.flatten(0, 1)
 
 
+def _reflect(x: Tensor, reach: int) -> Tensor:
+    """Extend both ends by mirroring; a clip shorter than `reach` is mirrored again and again."""
+    n = x.shape[-1]
+    if reach < n:
+        return F.pad(x, (reach, reach), mode="reflect")
+    period = max(1, 2 * n - 2)
+    at = torch.arange(-reach, n + reach, device=x.device) % period
+    return x[..., torch.minimum(at, period - at).clamp(max=n - 1)]
+
+
 class _Kernel(nn.Module):
     """Holds the buffer `kernel` under the name that checkpoints use."""
 
@@ -177,7 +187,7 @@ class WaveletPretransform(Pretransform):
         reach = kernel.shape[-1] // 2
         for _ in range(self.levels):
             low, rest = x[:, :c], x[:, c:]
-            low = F.conv1d(F.pad(low, (reach, reach), mode="reflect"), kernel, stride=2)
+            low = F.conv1d(_reflect(low, reach), kernel, stride=2)
             # The sub-bands found so far are longer by two: fold pairs of frames into channels.
             rest = rest.unflatten(1, (-1, c)).unflatten(3, (-1, 2)).permute(0, 1, 4, 2, 3)
             x = torch.cat([low, rest.flatten(1, 3)], dim=1)
@@ -190,7 +200,7 @@ class WaveletPretransform(Pretransform):
             low, rest = x[:, : 2 * c], x[:, 2 * c :]
             # Reflect the interleaved signal, so that edges continue as in the analysis.
             both = low.unflatten(1, (2, c)).permute(0, 2, 3, 1).flatten(2)
-            both = F.pad(both, (pad, pad), mode="reflect")
+            both = _reflect(both, pad)
             low = both.unflatten(2, (-1, 2)).permute(0, 3, 1, 2).flatten(1, 2)
             low = F.conv_transpose1d(low, kernel, stride=2, padding=kernel.shape[-1] // 2)
             low = low[..., pad - 1 : -pad]

@@ -82,6 +82,14 @@ def test_wavelet_filters_and_reconstruction(wavelet: str) -> None:
     torch.testing.assert_close(pretransform.decode(pretransform.encode(audio)), audio, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("wavelet", ["bior2.2", "bior4.4", "bior6.8"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_wavelet_of_clips_shorter_than_its_filters(wavelet: str, frames: int) -> None:
+    pretransform = PRETRANSFORMS["wavelet"](channels=2, levels=4, wavelet=wavelet)
+    audio = torch.randn(1, 2, 16 * frames)
+    torch.testing.assert_close(pretransform.decode(pretransform.encode(audio)), audio, atol=1e-5, rtol=0)
+
+
 def test_wavelet_says_what_it_takes() -> None:
     with pytest.raises(ValueError, match=r"bior2\.2.*'haar'"):
         PRETRANSFORMS["wavelet"](channels=1, levels=1, wavelet="haar")

@@ -27,11 +27,13 @@ class Bottleneck(nn.Module):
         input_multiple: encoder channels per latent channel (2 where mean and scale come in).
         decoder_channels_added: channels that `decode` appends for the decoder.
         loss_weights: {name in info: weight} of the terms that training adds, unless a config says else.
+        settings: what the latents depend on besides weights and their shapes.
     """
 
     input_multiple: int = 1
     decoder_channels_added: int = 0
     loss_weights: dict[str, float] = {}  # noqa: RUF012
+    settings: tuple[object, ...] = ()
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         """Encoder output (b c*input_multiple n) -> latents (b c n) and loss terms."""

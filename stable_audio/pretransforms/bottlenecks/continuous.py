@@ -68,6 +68,7 @@ class TanhBottleneck(Bottleneck):
         if scale <= 0:
             raise ValueError(f"scale of the tanh bottleneck must be positive, found {scale}")
         self.scale = scale
+        self.settings = (float(scale),)
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         return torch.tanh(x / self.scale) * self.scale, {}
@@ -124,6 +125,7 @@ class WassersteinBottleneck(Bottleneck):
         super().__init__()
         self.decoder_channels_added = noise_augment_dim
         self.bypass_mmd, self.use_tanh, self.tanh_scale = bypass_mmd, use_tanh, tanh_scale
+        self.settings = (float(tanh_scale),) if use_tanh else ()
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         info: Info = {}

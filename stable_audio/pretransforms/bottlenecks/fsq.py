@@ -119,6 +119,7 @@ class _FSQBottleneck(DiscreteBottleneck):
     def _finish(self, quantizer: _ScalarQuantizer) -> None:
         self.quantizer = quantizer
         self.num_quantizers, self.codebook_size = quantizer.num_codebooks, quantizer.codebook_size
+        self.settings = (*quantizer.levels.tolist(), quantizer.num_codebooks)
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         latents, tokens = self.quantizer(x)
