@@ -10,7 +10,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 COMMANDS: dict[str, str] = {
@@ -79,14 +79,23 @@ def _module(name: str) -> ModuleType:
 
 
 def _run(module: ModuleType, args: argparse.Namespace) -> int:
+    return guarded(lambda: module.run(args), traceback=args.traceback)
+
+
+def guarded(run: Callable[[], int], *, traceback: bool) -> int:
+    """What `run` returns, or the exit status of what it raised, whose reason goes to stderr.
+
+    Args:
+        traceback: let errors pass.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        return module.run(args)
+        return run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except EXPECTED_ERRORS as error:
-        if args.traceback:
+        if traceback:
             raise
         print(f"error: {_reason(error)}", file=sys.stderr)
         return 2

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A converter for argparse: a whole number of at least `least`."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"a whole number of at least {least}, found '{text}'")
+        return number
+
+    return convert
 
 
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +35,7 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best there is")
     parser.add_argument(
         "--chunk-above",
-        type=int,
+        type=at_least(0),
         default=2048,
         help="longer clips (in latent frames) go in overlapping chunks; 0: never (%(default)s)",
     )
@@ -30,7 +46,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="folder of sound files, or a dataset file (.json)")
     parser.add_argument(
         "--sample-size",
-        type=int,
+        type=at_least(1),
         default=None,
         help="cut files into crops of this many samples; default: each file whole",
     )
@@ -49,27 +65,45 @@ def codec(args: argparse.Namespace, device: str | None = None) -> Any:
 
 
 def best_device(asked: str) -> str:
-    """`auto` -> cuda, mps or cpu."""
+    """`auto` -> cuda, mps or cpu.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
     import torch
 
     if asked != "auto":
+        _refuse_absent(asked)
         return asked
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _refuse_absent(asked: str) -> None:
+    import torch
+
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise ValueError(f"--device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', found '{asked}'") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"--device {asked}: there is no such device here; leave it out to use what there is")
+
+
 def parts(args: argparse.Namespace, found: Any) -> Any:
-    """The pieces of SOURCE, at the codec's rate and channels, without augmentation."""
-    from stable_audio.config import load_dataset_config
-    from stable_audio.config.dataset import as_dict
+    """The pieces of SOURCE, at the codec's rate and channels, without augmentation.
+
+    Raises:
+        ValueError: it holds no sound, or none that can be cut.
+    """
     from stable_audio.data import create_dataset
     from stable_audio.data.audio_dir import AudioDirDataset
     from stable_audio.data.parts import DatasetParts, FileParts
+    from stable_audio.data.wds import WdsDataset
 
-    config: dict[str, Any] = {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": args.source}]}
-    if not os.path.isdir(args.source):
-        config = as_dict(load_dataset_config(args.source))
+    config = _source_config(args.source)
     ratio = found.pretransform.downsampling_ratio
     dataset = create_dataset(
         config,
@@ -79,6 +113,21 @@ def parts(args: argparse.Namespace, found: Any) -> Any:
         augment=False,
         downsampling_ratio=ratio,
     )
-    if isinstance(dataset, AudioDirDataset):
+    if isinstance(dataset, (AudioDirDataset, WdsDataset)):
         return FileParts(dataset, crop=args.sample_size, multiple=ratio)
     return DatasetParts(dataset)
+
+
+def _source_config(source: str) -> dict[str, Any]:
+    from stable_audio.config import load_dataset_config
+    from stable_audio.config.dataset import as_dict
+
+    if os.path.isdir(source):
+        return {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
+    if not os.path.isfile(source) or not source.endswith(".json"):
+        found = "is neither" if os.path.exists(source) else "does not exist"
+        raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")
+    config = as_dict(load_dataset_config(source))
+    if config["dataset_type"] == "pre_encoded" or config.get("pre_encoded"):
+        raise ValueError(f"{source}: describes latents, but sound is needed")
+    return config

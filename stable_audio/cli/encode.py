@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
+from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
 
 HELP = "turn a folder or dataset of sound files into latents on disk; can be stopped and started again"
 
@@ -20,26 +20,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--output-path", "-o", required=True, help="folder for the latents")
     add_codec_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=1, help="crops encoded together (%(default)s)")
-    parser.add_argument("--num-workers", type=int, default=4, help="processes that read sound (%(default)s)")
-    parser.add_argument("--devices", type=int, default=1, help="processes, each with a device (%(default)s)")
-    parser.add_argument("--items-per-shard", type=int, default=256, help="clips per file (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=1, help="crops encoded together (%(default)s)"
+    )
+    parser.add_argument(
+        "--num-workers", type=at_least(0), default=4, help="processes that read sound (%(default)s)"
+    )
+    parser.add_argument(
+        "--devices", type=at_least(1), default=1, help="processes, each with a device (%(default)s)"
+    )
+    parser.add_argument(
+        "--items-per-shard", type=at_least(1), default=256, help="clips per file (%(default)s)"
+    )
     parser.add_argument("--half", action="store_true", help="store 16 bits per value")
     parser.add_argument("--seed", type=int, default=0, help="of a variational autoencoder's noise")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.devices > 1:
-        import torch.multiprocessing as multiprocessing
-
-        multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices)
-        return _report(_finish(args))
+        return _by_many(args)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return _report(_encode(args, rank, world_size, _device(args, int(os.environ.get("LOCAL_RANK", 0)))))
 
 
+def _by_many(args: argparse.Namespace) -> int:
+    """`--devices` processes; when one fails, it says why and the others keep what they have finished."""
+    import torch.multiprocessing as multiprocessing
+
+    try:
+        multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices)
+    except multiprocessing.ProcessExitedException as error:
+        return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
+    return _report(_finish(args))
+
+
 def _one_of_many(rank: int, args: argparse.Namespace) -> None:
-    _encode(args, rank, args.devices, _device(args, rank))
+    from stable_audio.cli import guarded
+
+    def share() -> int:
+        _encode(args, rank, args.devices, _device(args, rank))
+        return 0
+
+    if status := guarded(share, traceback=args.traceback):
+        sys.exit(status)
 
 
 def _device(args: argparse.Namespace, rank: int) -> str:

@@ -118,6 +118,11 @@ class AudioDirDataset(ClipDataset):
         generator = key.generator()
         return self.clip(key.index, self.maker.chooser(generator), generator)
 
+    def sound(self, index: int) -> tuple[str, str]:
+        """(unique name, path) of file `index`."""
+        entry, path = self.entries[self.entry_of[index]], self.paths[index]
+        return f"{entry.id}/{os.path.relpath(path, entry.path)}", path
+
     def clip(self, index: int, choose: Choose, generator: torch.Generator) -> Clip | Rejected:
         """The part of file `index` that `choose` picks."""
         path, number = self.paths[index], self.entry_of[index]

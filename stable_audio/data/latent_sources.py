@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from stable_audio.data.base import DataError, Rejected
 from stable_audio.data.latents import MANIFEST, LatentRecord, Shard, read_manifest, shards
 from stable_audio.data.scan import filter_keywords, find_files
 from stable_audio.types import Metadata
+
+_LOG = logging.getLogger(__name__)
 
 
 class LatentSource(Protocol):
@@ -58,7 +61,13 @@ class ShardFolder:
 
     def __init__(self, folder: str, *, keywords: Sequence[str] | None = None) -> None:
         self.manifest: dict[str, Any] | None = read_manifest(folder)
-        self.silence = _silence(folder)
+        self.silence = _silence(folder, batched=False)
+        if not self.manifest.get("complete", True):
+            _LOG.warning(
+                "%s: not complete, %d clips so far; start the encode command again to go on",
+                folder,
+                self.manifest["items"],
+            )
         self.problems: Sequence[Rejected] = [Rejected(*item) for item in self.manifest["rejected"]]
         self.items: list[tuple[Shard, int]] = [
             (shard, number) for shard in shards(folder) for number in range(len(shard.records))
@@ -83,9 +92,9 @@ class ShardFolder:
         assert self.manifest is not None
         record, rate = self._record(index), int(self.manifest["sample_rate"])
         metadata = {
+            "seconds_total": math.ceil(record.total / rate),
             **record.metadata,
             "start_seconds": record.offset / rate,
-            "seconds_total": math.ceil(record.total / rate),
             "file_seconds": record.total / rate,
         }
         return record.stored or record.frames, record.frames, metadata
@@ -111,7 +120,7 @@ class NpyFolder:
         keywords: Sequence[str] | None = None,
     ) -> None:
         self.manifest: dict[str, Any] | None = None
-        self.silence = _silence(folder)
+        self.silence = _silence(folder, batched=True)
         suffix = "." + extension.lstrip(".")
         found, problems = find_files(
             folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords
@@ -188,8 +197,13 @@ def open_folder(
     return NpyFolder(folder, extension=extension, filelist_path=filelist_path, keywords=keywords)
 
 
-def _silence(folder: str) -> Tensor | None:
-    """Encoded silence: its middle frame, away from the edges."""
+def _silence(folder: str, *, batched: bool) -> Tensor | None:
+    """Encoded silence: its middle frame, away from the edges.
+
+    Args:
+        batched: three axes are a batch of one (1 c n), as stable-audio-tools writes them; otherwise they
+            are latents of pictures (c rows n).
+    """
     path = os.path.join(folder, "silence.npy")
     if not os.path.isfile(path):
         return None
@@ -197,6 +211,8 @@ def _silence(folder: str) -> Tensor | None:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    frames = torch.from_numpy(np.array(array, dtype=np.float32)).reshape(-1, *array.shape[-2:])[0]
+    frames = torch.from_numpy(np.array(array, dtype=np.float32))
+    if batched and frames.ndim == 3 and frames.shape[0] == 1:
+        frames = frames[0]
     middle = frames.shape[-1] // 2
     return frames[..., middle : middle + 1]

@@ -93,7 +93,11 @@ def write_shard(
     *,
     rejected: Iterable[Rejected] = (),
 ) -> None:
-    """Write one shard; it appears whole or not at all."""
+    """Write one shard; it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full.
+    """
     statistics, tensors, records = LatentStatistics(), {}, []
     for number, (record, latents) in enumerate(items):
         tensors[f"{number:06d}"] = latents.detach().cpu().contiguous()
@@ -105,8 +109,11 @@ def write_shard(
         "statistics": json.dumps(statistics.state()),
         "rejected": json.dumps([list(r) for r in rejected]),
     }
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    try:
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(f"{path} was not written: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import math
-import os
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import read_info
+from stable_audio.audio.io import AudioSource, read_info
 from stable_audio.audio.resample import resampled_length
-from stable_audio.data.audio_dir import AudioDirDataset
+from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import Clip, ClipDataset, ItemKey, Rejected
+from stable_audio.data.clips import Choose, ClipMaker
 from stable_audio.data.crop import Crop
 
 
 class Part(NamedTuple):
     """A piece of a dataset. name: unique and stable over runs; item: its number in the
-    dataset; offset and length in samples."""
+    dataset; offset and length in samples; total: samples of the file, 0 = not known in advance."""
 
     name: str
     item: int
     offset: int
     length: int
+    total: int = 0
+
+
+class SoundFiles(Protocol):
+    """A dataset of files of any length: `audio_dir`, or `wds` with sound."""
+
+    maker: ClipMaker
+
+    @property
+    def problems(self) -> Sequence[Rejected]: ...
+
+    def __len__(self) -> int: ...
+
+    def sound(self, index: int) -> tuple[str, AudioSource]:
+        """(unique name, the file)."""
+        ...
+
+    def clip(self, index: int, choose: Choose, generator: torch.Generator) -> Clip | Rejected:
+        """The part of a file that `choose` picks."""
+        ...
 
 
 class FileParts(ClipDataset):
-    """The files of an `audio_dir` dataset, whole or cut into crops of equal length.
+    """The files of a dataset, whole or cut into crops of equal length.
 
     Args:
         dataset: built without augmentation.
@@ -38,9 +59,13 @@ class FileParts(ClipDataset):
     `total` (samples of the file) besides the usual keys.
     """
 
-    def __init__(self, dataset: AudioDirDataset, *, crop: int | None = None, multiple: int = 1) -> None:
-        if crop is not None and crop % multiple:
-            raise ValueError(f"crops must be a multiple of {multiple} samples, found {crop}")
+    def __init__(self, dataset: SoundFiles, *, crop: int | None = None, multiple: int = 1) -> None:
+        if crop is not None and (crop < 1 or crop % multiple):
+            below, above = crop // multiple * multiple, (crop // multiple + 1) * multiple
+            near = f"{below} or {above}" if below > 0 else f"{max(above, multiple)}"
+            raise ValueError(
+                f"crops must be a multiple of {multiple} samples, a latent frame, found {crop}; use {near}"
+            )
         self.dataset = dataset
         self.parts: list[Part] = []
         self.problems: list[Rejected] = list(dataset.problems)
@@ -48,23 +73,23 @@ class FileParts(ClipDataset):
             self._add(index, crop, multiple)
 
     def _add(self, index: int, crop: int | None, multiple: int) -> None:
-        entry = self.dataset.entries[self.dataset.entry_of[index]]
-        path = self.dataset.paths[index]
-        name = f"{entry.id}/{os.path.relpath(path, entry.path)}"
+        name, source = self.dataset.sound(index)
+        rate = self.dataset.maker.sample_rate
         try:
-            info = read_info(path)
+            info = read_info(source)
             frames = self.dataset.maker.frames(info)
         except AudioError as error:
-            self.problems.append(Rejected(path, error.reason))
+            shown = source.name if isinstance(source, FileSlice) else str(source)
+            self.problems.append(Rejected(shown, error.reason))
             return
-        total = resampled_length(frames, info.sample_rate, self.dataset.sample_rate)
+        total = resampled_length(frames, info.sample_rate, rate)
         if crop is None:
-            self.parts.append(Part(name, index, 0, -(-total // multiple) * multiple))
+            self.parts.append(Part(name, index, 0, -(-total // multiple) * multiple, total))
             return
         # Offsets must lie where both rates have a sample.
-        step = self.dataset.sample_rate // math.gcd(self.dataset.sample_rate, info.sample_rate)
+        step = rate // math.gcd(rate, info.sample_rate)
         starts = range(0, total, crop) if crop % step == 0 else _aligned(total, crop, step)
-        self.parts += [Part(f"{name}@{start}", index, start, crop) for start in starts]
+        self.parts += [Part(f"{name}@{start}", index, start, crop, total) for start in starts]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -73,8 +98,8 @@ class FileParts(ClipDataset):
         part = self.parts[key.index]
 
         def choose(frames: int, source_rate: int) -> Crop:
-            total = resampled_length(frames, source_rate, self.dataset.sample_rate)
-            return Crop(part.offset, part.length, total, self.dataset.sample_rate)
+            rate = self.dataset.maker.sample_rate
+            return Crop(part.offset, part.length, resampled_length(frames, source_rate, rate), rate)
 
         found = self.dataset.clip(part.item, choose, torch.Generator().manual_seed(0))
         if isinstance(found, Rejected):
@@ -86,7 +111,7 @@ class FileParts(ClipDataset):
 
 
 class DatasetParts(ClipDataset):
-    """The items of any other dataset, each once, as it makes them without augmentation."""
+    """The items of a dataset that makes its clips itself, each once, without augmentation."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset

@@ -134,7 +134,8 @@ class PreEncodedDataset(ClipDataset):
             except ValueError as error:
                 self.problems.append(Rejected(self.sources[number].name(index), str(error)))
                 continue
-            seconds = metadata.get("seconds_total", self.clips.seconds(valid))
+            known = next((k for k in ("file_seconds", "seconds_total") if k in metadata), None)
+            seconds = self.clips.seconds(valid) if known is None else float(metadata[known])
             if self.shortest <= seconds <= self.longest:
                 kept.append((number, index))
                 buckets.append(self.clips.bucket(valid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
 from stable_audio.data.captions import RESERVED, with_prompt
-from stable_audio.data.clips import ClipMaker
+from stable_audio.data.clips import Choose, ClipMaker
 from stable_audio.data.crop import Crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_clips import LatentClips
@@ -161,35 +163,61 @@ class WdsDataset(ClipDataset):
         return len(self.samples)
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
-        sample, number = self.samples[key.index], self.entry_of[key.index]
+        generator = key.generator()
+        if self.pre_encoded:
+            return self._latents(key.index, generator)
+        return self.clip(key.index, self.maker.chooser(generator), generator)
+
+    def _latents(self, index: int, generator: torch.Generator) -> Clip | Rejected:
+        sample, number = self.samples[index], self.entry_of[index]
         try:
             metadata = with_prompt(sample.metadata())
-            metadata = {**metadata, "__key__": sample.key, "dataset": self.entries[number].id}
-            if self.pre_encoded:
-                more: Metadata = {k: metadata[k] for k in ("__key__", "dataset", "prompt") if k in metadata}
-                source = _TarLatents(sample)
-                return self.latent_clips.make(source, 0, more, key.generator(), self.custom[number])
+            source = _TarLatents(sample)
+            self._check_seconds(self._latent_seconds(source, metadata))
         except ValueError as error:
             return Rejected(sample.name, str(error))
-        return self._sound(sample, number, metadata, key.generator())
+        more: Metadata = {"__key__": sample.key, "dataset": self.entries[number].id}
+        more |= {"prompt": metadata["prompt"]} if "prompt" in metadata else {}
+        return self.latent_clips.make(source, 0, more, generator, self.custom[number])
+
+    def _latent_seconds(self, source: _TarLatents, metadata: Metadata) -> float:
+        """What the .json says of the whole file, or else what the latents hold."""
+        known = metadata.get("seconds_total")
+        return self.latent_clips.seconds(source.describe(0)[1]) if known is None else float(known)
+
+    def sound(self, index: int) -> tuple[str, FileSlice]:
+        """(unique name, where it lies in its tar) of the sound of sample `index`."""
+        sample, entry = self.samples[index], self.entries[self.entry_of[index]]
+        part = sample.first(AUDIO_PARTS)
+        assert part is not None
+        below = entry.path if entry.path is not None and os.path.isdir(entry.path) else None
+        tar = os.path.basename(sample.tar) if below is None else os.path.relpath(sample.tar, below)
+        return f"{entry.id}/{tar}/{sample.key}{os.path.splitext(part.name)[1]}", part
+
+    def clip(self, index: int, choose: Choose, generator: torch.Generator) -> Clip | Rejected:
+        """The part of the sound of sample `index` that `choose` picks."""
+        sample, number = self.samples[index], self.entry_of[index]
+        try:
+            metadata = with_prompt(sample.metadata())
+        except ValueError as error:
+            return Rejected(sample.name, str(error))
+        metadata = {**metadata, "__key__": sample.key, "dataset": self.entries[number].id}
+        return self._sound(sample, number, metadata, choose, generator)
 
     def _sound(
-        self, sample: Sample, number: int, metadata: Metadata, generator: torch.Generator
+        self, sample: Sample, number: int, metadata: Metadata, choose: Choose, generator: torch.Generator
     ) -> Clip | Rejected:
         part = sample.first(AUDIO_PARTS)
         assert part is not None
 
         def describe(crop: Crop) -> Metadata:
-            self._check_length(crop)
+            self._check_seconds(crop.total / crop.sample_rate)
             kept = {k: v for k, v in metadata.items() if k not in RESERVED or k == "dataset"}
             return {**kept, "path": part.name, "relpath": sample.key, **crop.metadata()}
 
-        return self.maker.make(
-            part, part.name, self.maker.chooser(generator), generator, describe, self.custom[number]
-        )
+        return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
 
-    def _check_length(self, crop: Crop) -> None:
-        seconds = crop.total / crop.sample_rate
+    def _check_seconds(self, seconds: float) -> None:
         if self.shortest is not None and seconds < self.shortest:
             raise ValueError(f"lasts {seconds:.2f} s, shorter than min_length_sec {self.shortest:g}")
         if self.longest is not None and seconds > self.longest:

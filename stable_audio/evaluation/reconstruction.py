@@ -14,7 +14,7 @@ from torch import Tensor
 from stable_audio.audio.io import save_audio
 from stable_audio.data.base import ItemKey, Rejected
 from stable_audio.data.parts import DatasetParts, FileParts
-from stable_audio.inference.decode import decode_unscaled, sound_name
+from stable_audio.inference.decode import decode_unscaled, sound_names
 from stable_audio.inference.encode import unscaled_latents
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.losses import MultiResolutionMelLoss
@@ -97,6 +97,9 @@ def reconstruct(
         quantizers: decode from the first tokens of every frame alone, which is a lower bitrate.
         out: also write the reconstructions there.
     """
+    for problem in source.problems:
+        yield {"part": problem.path, "rejected": problem.reason}
+    names = sound_names([part.name for part in source.parts])
     for index, part in enumerate(source.parts):
         found = source[ItemKey(index, 0)]
         if isinstance(found, Rejected):
@@ -110,7 +113,7 @@ def reconstruct(
         real = metadata["real"]
         audio, again = audio[:, :real], again[:, :real]
         if out is not None:
-            save_audio(Path(out) / f"{sound_name(part.name)}.wav", again, sample_rate)
+            save_audio(Path(out) / f"{names[index]}.wav", again, sample_rate)
         yield {
             "part": part.name,
             "seconds": real / sample_rate,

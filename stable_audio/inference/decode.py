@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -41,8 +42,9 @@ def decode_folder(
             f"{folder}: these latents were made by another autoencoder ({made_by}) than the one given "
             f"({pretransform_hash(pretransform)})"
         )
-    for index in range(len(source)):
-        target = Path(out) / f"{sound_name(source.name(index), os.fspath(folder))}.{suffix}"
+    names = sound_names([source.name(index) for index in range(len(source))], os.fspath(folder))
+    for index, name in enumerate(names):
+        target = Path(out) / f"{name}.{suffix}"
         if target.exists() and not overwrite:
             yield None
             continue
@@ -70,9 +72,22 @@ def decode_unscaled(pretransform: Pretransform, latents: Tensor, *, chunk_above:
     return pretransform.decode_chunked(scaled) if chunked else pretransform.decode(scaled)
 
 
+def sound_names(names: Sequence[str], folder: str = "") -> list[str]:
+    """Relative paths for sounds, each its own: "kick.wav" beside "kick.flac" keeps its suffix."""
+    short = [sound_name(name, folder) for name in names]
+    counts = Counter(short)
+    return [s if counts[s] == 1 else _relative(name, folder) for s, name in zip(short, names)]
+
+
 def sound_name(name: str, folder: str = "") -> str:
     """A relative path without the sound file's suffix: "drums/kick.wav@0" -> "drums/kick@0"."""
+    return _SUFFIX.sub("", _relative(name, folder))
+
+
+_SUFFIX = re.compile(r"\.(?:npy|wav|flac|mp3|ogg|oga|aiff?|aifc|opus|m4a)(?=@\d+$|$)", re.IGNORECASE)
+
+
+def _relative(name: str, folder: str) -> str:
     inside = bool(folder) and name.startswith(folder)
     relative = os.path.relpath(name, folder) if inside else name.lstrip("/")
-    safe = os.path.normpath(relative).replace("..", "_")
-    return re.sub(r"\.(?:npy|wav|flac|mp3|ogg|oga|aiff?|aifc|opus|m4a)(?=@\d+$|$)", "", safe)
+    return os.path.normpath(relative).replace("..", "_")

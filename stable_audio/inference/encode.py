@@ -29,7 +29,7 @@ from stable_audio.data.latents import (
     write_manifest,
     write_shard,
 )
-from stable_audio.data.parts import DatasetParts, FileParts
+from stable_audio.data.parts import DatasetParts, FileParts, Part
 from stable_audio.data.seeding import derive_seed
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 _OWN_KEYS = frozenset(
     {"part", "offset", "real", "total", "total_samples", "load_time", "padding_mask", "timestamps"}
-    | {"seconds_start", "seconds_total", "sample_rate"}
+    | {"seconds_start", "sample_rate"}
 )
 _SILENCE_FRAMES = 64
 _LARGEST_LISTED_TENSOR = 64
@@ -56,6 +56,9 @@ class EncodeOptions:
     clips (latent frames) are encoded in overlapping chunks; None: never. half: store float16.
     seed: of the noise of variational autoencoders; each item's noise depends on it and on its name.
     rank, world_size: this process's share.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     batch_size: int = 1
@@ -66,6 +69,13 @@ class EncodeOptions:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("items_per_shard", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+        if self.chunk_above is not None and self.chunk_above < 1:
+            raise ValueError(f"chunk_above must be at least 1, found {self.chunk_above}")
 
 
 def encode_to_folder(
@@ -99,7 +109,7 @@ def encode_to_folder(
         write_manifest(folder, described, names)
         _write_silence(pretransform, folder)
     there = list(shards(folder))
-    done = {record.part for shard in there for record in shard.records}
+    done = _done(folder, [record for shard in there for record in shard.records], source.parts)
     share = range(options.rank, len(names), options.world_size)
     pending = [i for i in share if names[i] not in done]
     writer = _ShardWriter(folder, options, known={r for shard in there for r in shard.rejected})
@@ -112,7 +122,16 @@ def encode_to_folder(
                 progress(len(share) - len(pending) + count, len(share))
     finally:
         writer.flush()  # what is finished is kept, whatever ended the run
-    return write_manifest(folder, described, names)
+    return _final_manifest(folder, described, names)
+
+
+def _final_manifest(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The manifest of all shards; written again where another process has added one meanwhile."""
+    while True:
+        manifest = write_manifest(folder, settings, names)
+        there = {path.name for path in (folder / SHARDS).glob("[!.]*.safetensors")}
+        if there == {shard["file"] for shard in manifest["shards"]}:
+            return manifest
 
 
 def _settings(
@@ -141,6 +160,26 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if differing:
         changes = ", ".join(f"{k} was {manifest.get(k)!r}, is {settings[k]!r}" for k in differing)
         raise DataError(f"{folder}: holds latents made with other settings ({changes}); use another folder")
+
+
+def _done(folder: Path, records: Sequence[LatentRecord], parts: Sequence[Part]) -> set[str]:
+    """Names of what is stored.
+
+    Raises:
+        DataError: a stored clip comes from a file of another length than the one that is there now.
+    """
+    totals = {part.name: part.total for part in parts}
+    changed = [r for r in records if totals.get(r.part) and totals[r.part] != r.total]
+    if changed:
+        first = changed[0]
+        raise DataError(
+            f"{folder}: {len(changed)} clips were made of files that are others now ({first.part} had "
+            f"{first.total} samples, and has {totals[first.part]}); use another folder"
+        )
+    foreign = [r.part for r in records if r.part not in totals]
+    if foreign:
+        _LOG.warning("%s: %d clips there are not in the source (%s, ...)", folder, len(foreign), foreign[0])
+    return {record.part for record in records}
 
 
 def _encoded(
@@ -277,7 +316,7 @@ class _ShardWriter:
 
     def add(self, name: str, found: tuple[LatentRecord, Tensor] | Rejected) -> None:
         if isinstance(found, Rejected):
-            _LOG.warning("left out: %s: %s", name, found.reason)
+            _LOG.warning("left out: %s: %s", found.path, found.reason)
             if Rejected(name, found.reason) not in self.known:
                 self.unsaved.rejected.append(Rejected(name, found.reason))
             return

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,3 +158,73 @@ def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals) ->
     assert {path: os.stat(path).st_mtime_ns for path in finished} == finished
     names = [r.part for s in shards(paths["out"]) for r in s.records]
     assert len(names) == len(set(names)) == 302
+
+
+def test_files_that_cannot_be_measured_are_named(
+    paths: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(paths["in"], "empty.wav").touch()
+    arguments = ["reconstruct", paths["in"], "--model-config", paths["patched"], "--json"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["measured"], found["rejected"]) == (2, 1)
+    assert found["items"][0] == {"part": f"{paths['in']}/empty.wav", "rejected": "is empty (0 bytes)"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "abacus"], "'cuda:1' or 'mps', found 'abacus'"),
+        (["--device", "cuda:99"], "--device cuda:99: there is no such device here"),
+        (["--sample-size", "1001"], "a multiple of 8 samples, a latent frame, found 1001; use 1000 or 1008"),
+        (["--sample-size", "3"], "found 3; use 8"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    paths: dict[str, str], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    common = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
+    assert main([*common, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--batch-size", "--devices", "--items-per-shard", "--sample-size"])
+def test_numbers_below_one(paths: dict[str, str], capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["encode", paths["in"], "-o", paths["out"], flag, "0"])
+    assert "a whole number of at least 1, found '0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; give a folder"),
+        ({"dataset_type": "pre_encoded", "datasets": [{"id": "z", "path": "x"}]}, "describes latents"),
+        (
+            {"dataset_type": "wds", "pre_encoded": True, "datasets": [{"id": "z", "path": "x"}]},
+            "describes latents",
+        ),
+    ],
+)
+def test_sources_without_sound(
+    paths: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path, content: Any, message: str
+) -> None:
+    source = tmp_path / "source.json"
+    if content is not None:
+        source.write_text(json.dumps(content))
+    common = ["encode", str(source), "-o", paths["out"], "--model-config", paths["patched"]]
+    assert main(common) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_error_in_one_of_several_processes_is_a_sentence(paths: dict[str, str]) -> None:
+    common = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
+    common += ["--device", "cpu", "--num-workers", "0"]
+    assert main([*common, "--sample-size", "400"]) == 0
+    command = [sys.executable, "-m", "stable_audio", *common, "--devices", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "made with other settings" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from stable_audio.data import ClipDataset, DataError, ItemKey, Rejected, create_dataset, make_loader
 from stable_audio.data.latents import LatentRecord, read_shard, write_manifest, write_shard
@@ -219,3 +222,61 @@ def test_shards_and_statistics(tmp_path: Path) -> None:
     assert manifest["latents"]["channel_mean"] == pytest.approx(sound.mean(1).tolist(), abs=1e-5)
     assert manifest["frames"] == 110
     assert manifest["rejected"] == [["x", "bad"]]
+
+
+def test_length_filters_go_by_the_exact_length(tmp_path: Path) -> None:
+    """The file of every clip has 4321 samples at 1000 Hz; `seconds_total` is rounded up to 5."""
+    make_shards(tmp_path, [100])
+    assert len(dataset(tmp_path, min_length_sec=4.3)) == 1
+    assert dataset(tmp_path)[ItemKey(0, 0)][1]["seconds_total"] == 5
+    with pytest.raises(DataError, match=r"no clip of 1 lasts between 4\.5"):
+        dataset(tmp_path, min_length_sec=4.5)
+    with pytest.raises(DataError, match=r"no clip of 1 lasts between 0\.0 and 4\.3"):
+        dataset(tmp_path, max_length_sec=4.3)
+
+
+def test_an_incomplete_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_shards(tmp_path, [100])
+    dataset(tmp_path)
+    assert "not complete" not in caplog.text
+    write_manifest(tmp_path, SETTINGS, ["a/0.wav", "a/1.wav"])
+    dataset(tmp_path)
+    assert "not complete, 1 clips so far" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (1, 2, 64)])
+def test_silence_with_and_without_a_batch_axis(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    make_npy(tmp_path, "x", 20, 20)
+    np.save(tmp_path / "silence.npy", np.full(shape, 7.0, dtype=np.float32))
+    latents, _ = dataset(tmp_path, latent_crop_length=30)[ItemKey(0, 0)]
+    assert latents[:, 20:].eq(7).all()
+
+
+def test_latents_of_pictures_are_padded_with_pictures_of_silence(tmp_path: Path) -> None:
+    record = LatentRecord("a/0.wav", 20, 0, 200)
+    write_shard(tmp_path / "shards" / "000-000000.safetensors", [(record, torch.zeros(2, 3, 20))])
+    write_manifest(tmp_path, SETTINGS)
+    silence = torch.arange(6.0).view(2, 3, 1).expand(2, 3, 64)
+    np.save(tmp_path / "silence.npy", silence.numpy())
+    latents, _ = dataset(tmp_path, latent_crop_length=30)[ItemKey(0, 0)]
+    assert latents.shape == (2, 3, 30)
+    assert torch.equal(latents[..., 20:], silence[..., :10])
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr("stable_audio.data.latents.save_file", full)
+    with pytest.raises(OSError, match=r"x\.safetensors was not written: .*No space left"):
+        write_shard(tmp_path / "x.safetensors", [(LatentRecord("a", 5, 0, 50), frames(5))])
+    assert not list(tmp_path.iterdir())
+
+
+def test_shards_are_readable_by_whoever_may_read_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_shard(tmp_path / "x.safetensors", [(LatentRecord("a", 5, 0, 50), frames(5))])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640

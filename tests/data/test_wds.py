@@ -213,3 +213,18 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(DataError, match="not installed"):
         dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
+
+
+def test_length_filters_hold_for_latents_too(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((2, 50), dtype=np.float32))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("0", {"seconds_total": 9}), ("1", {})):
+            add(archive, f"{name}.npy", buffer.getvalue())
+            add(archive, f"{name}.json", json.dumps(content).encode())
+    seconds = 50 * 10 / RATE
+    data = dataset(tmp_path, pre_encoded=True, min_length_sec=seconds, max_length_sec=seconds)
+    kept = [data[ItemKey(i, 0)] for i in range(2)]
+    assert isinstance(kept[0], Rejected)
+    assert "lasts 9.00 s, longer than max_length_sec" in kept[0].reason
+    assert not isinstance(kept[1], Rejected)

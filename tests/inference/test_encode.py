@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from stable_audio.data import DataError, ItemKey, create_dataset
 from stable_audio.data.latent_sources import open_folder
 from stable_audio.data.latents import read_manifest, shards
 from stable_audio.data.parts import DatasetParts, FileParts
-from stable_audio.inference.decode import decode_folder, sound_name
+from stable_audio.inference.decode import decode_folder, sound_name, sound_names
 from stable_audio.inference.encode import EncodeOptions, encode_to_folder
+from stable_audio.pretransforms import PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -21,6 +23,7 @@ from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.pretransforms.patched import PatchedPretransform
 from tests.audio.sounds import chirp
 from tests.data.folders import RATE, make_folder, ramp
+from tests.data.test_wds import make_tar
 
 
 def patched() -> PatchedPretransform:
@@ -282,3 +285,115 @@ def test_a_signal_right_after_a_file_was_written_doubles_nothing(
     encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=options)
     stored = [r.part for s in shards(out) for r in s.records]
     assert len(stored) == len(set(stored)) == 3
+
+
+def test_tars_are_encoded_whole_and_in_crops(tmp_path: Path) -> None:
+    """A `wds` dataset crops what it gives to training; encoding takes every sample to its end."""
+    make_tar(tmp_path / "tars" / "a.tar", 2)
+    config = {"dataset_type": "wds", "datasets": [{"id": "t", "path": str(tmp_path / "tars")}]}
+    dataset = create_dataset(config, sample_rate=RATE, sample_size=16, audio_channels=1, augment=False)
+    out = tmp_path / "whole"
+    manifest = encode_to_folder(
+        patched(), FileParts(dataset, multiple=8), out, sample_rate=RATE, options=EncodeOptions()
+    )
+    assert (manifest["items"], manifest["frames"]) == (2, 2 * 375)
+    list(decode_folder(patched(), out, tmp_path / "back", sample_rate=RATE))
+    assert torch.equal(read_audio(tmp_path / "back/t/a.tar/deep/folder/0001.wav")[0], ramp(3000))
+    pieces = FileParts(dataset, crop=800, multiple=8)
+    encode_to_folder(patched(), pieces, tmp_path / "crops", sample_rate=RATE, options=EncodeOptions())
+    source = open_folder(str(tmp_path / "crops"))
+    found = {source.name(i): source.describe(i) for i in range(len(source))}
+    assert len(found) == 2 * 4
+    stored, valid, metadata = found["t/a.tar/deep/folder/0000.wav@2400"]
+    assert (stored, valid) == (100, 75)
+    assert (metadata["start_seconds"], metadata["file_seconds"]) == (2400 / RATE, 3000 / RATE)
+    assert metadata["prompt"] == "clip 0"
+
+
+def test_a_file_that_was_replaced_is_noticed(sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "z"
+    encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
+    make_folder(sounds, {"mid.wav": 808})
+    with pytest.raises(DataError, match=r"others now .a/mid\.wav had 800 samples, and has 808"):
+        encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
+
+
+def test_clips_of_another_source_are_told(
+    sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "z"
+    encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
+    (sounds / "mid.wav").unlink()
+    encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
+    assert "1 clips there are not in the source (a/mid.wav, ...)" in caplog.text
+
+
+def test_files_that_differ_in_their_suffix_keep_it(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "in", {"kick.wav": 80, "kick.flac": 160, "snare.wav": 80})
+    encode_to_folder(patched(), files(root), tmp_path / "z", sample_rate=RATE, options=EncodeOptions())
+    written = list(decode_folder(patched(), tmp_path / "z", tmp_path / "back", sample_rate=RATE))
+    assert None not in written
+    assert sorted(p.name for p in (tmp_path / "back" / "a").iterdir()) == [
+        "kick.flac.wav",
+        "kick.wav.wav",
+        "snare.wav",
+    ]
+    assert read_audio(tmp_path / "back" / "a" / "kick.flac.wav")[0].shape[-1] == 160
+    assert sound_names(["a/x.wav@0", "a/x.flac@0", "a/x.wav@8"]) == ["a/x.wav@0", "a/x.flac@0", "a/x@8"]
+
+
+def test_the_hash_sees_settings_that_change_latents() -> None:
+    def of(name: str, **options: Any) -> str:
+        return pretransform_hash(PRETRANSFORMS[name](**options))
+
+    plain = of("spectrogram", channels=1)
+    assert plain == of("spectrogram", channels=1)
+    assert len({plain, *(of("spectrogram", channels=1, **o) for o in ({"power": 1.0}, {"scale": 2.0}))}) == 3
+    mel = {"channels": 1, "sample_rate": RATE}
+    assert len({of("mel_spectrogram", **mel, **o) for o in ({}, {"floor_db": -80.0}, {"std": 2.0})}) == 3
+    assert of("mel_spectrogram", **mel) == of("mel_spectrogram", **mel, iterations=4, seed=1)
+
+
+def test_a_gain_is_applied_once(sounds: Path, tmp_path: Path) -> None:
+    """The `scale` of a spectrogram belongs to its latents, stored or not."""
+    pretransform = PRETRANSFORMS["spectrogram"](channels=1, n_fft=32, hop_length=8, scale=3.0)
+    encode_to_folder(pretransform, files(sounds), tmp_path / "z", sample_rate=RATE, options=EncodeOptions())
+    fresh = pretransform.encode(ramp(800)[None])[0]
+    assert torch.allclose(latents_of(tmp_path / "z")["a/mid.wav"], fresh, atol=1e-6)
+    list(decode_folder(pretransform, tmp_path / "z", tmp_path / "back", sample_rate=RATE))
+    back = read_audio(tmp_path / "back" / "a" / "mid.wav")[0]
+    assert torch.allclose(back, ramp(800), atol=1e-4)
+
+
+def test_metadata_is_that_of_training_on_sound(tmp_path: Path) -> None:
+    """What a dataset says of its clips reaches the conditioners the same way through latents."""
+    config = {"dataset_type": "synthetic"}
+    dataset = create_dataset(config, sample_rate=RATE, sample_size=8000, augment=False)
+    parts = DatasetParts(dataset)
+    parts.parts = parts.parts[:3]
+    encode_to_folder(patched(), parts, tmp_path / "z", sample_rate=RATE, options=EncodeOptions())
+    stored = create_dataset(
+        {"dataset_type": "pre_encoded", "datasets": [{"id": "z", "path": str(tmp_path / "z")}]},
+        sample_rate=RATE,
+        sample_size=8000,
+        downsampling_ratio=8,
+    )
+    for index in range(3):
+        expected, found = dataset[ItemKey(index, index)][1], stored[ItemKey(index, 0)][1]
+        for key in ("prompt", "seconds_start", "seconds_total"):
+            assert found[key] == expected[key], key
+        frames_ = -(-int(expected["padding_mask"].sum()) // 8)
+        assert int(found["padding_mask"].sum()) == frames_
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"items_per_shard": 0}, "items_per_shard"),
+        ({"chunk_above": -1}, "-1"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncodeOptions(**options)
