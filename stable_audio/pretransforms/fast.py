@@ -132,13 +132,14 @@ class _Kernel:
     """A convolution without padding on frames (b n c)."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1
+        self, taps: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> None:
-        self.weight = weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        """taps: the weight (out k in / groups), in this order in memory."""
+        self.weight = taps.detach().contiguous().transpose(1, 2).unsqueeze(2)
         self.bias = None if bias is None else bias.detach()
         self.stride, self.dilation, self.groups = stride, dilation, groups
-        self.reach = dilation * (weight.shape[2] - 1) + 1
-        self.values_per_frame = max(weight.shape[0], weight.shape[1] * groups * stride)
+        self.reach = dilation * (taps.shape[1] - 1) + 1
+        self.values_per_frame = max(taps.shape[0], taps.shape[2] * groups * stride)
 
     def __call__(self, frames: Tensor) -> Tensor:
         picture = frames.transpose(1, 2).unsqueeze(2)
@@ -155,7 +156,7 @@ class _Kernel:
 
 def _kernel_of(layer: Any) -> _Kernel:
     return _Kernel(
-        layer.effective_weight(),
+        layer.effective_weight().transpose(1, 2),
         layer.bias,
         stride=layer.stride[0],
         dilation=layer.dilation[0],
@@ -165,9 +166,11 @@ def _kernel_of(layer: Any) -> _Kernel:
 
 def _upsampling_kernel_of(layer: WNConvTranspose1d) -> _Kernel:
     stride, bias = layer.stride[0], layer.bias
-    taps = layer.effective_weight().unflatten(2, (2, stride)).flip(2)  # (i o 2 s)
-    weight = taps.permute(3, 1, 0, 2).flatten(0, 1)  # (s o) i 2
-    return _Kernel(weight, None if bias is None else bias.repeat(stride))
+    weight = layer.effective_weight().detach()  # (i o 2s)
+    rows = weight.flatten(1).t().contiguous().unflatten(0, (-1, 2, stride))  # (o 2 s i), by one transposition
+    taps = rows.new_empty(stride, rows.shape[0], 2, rows.shape[3])
+    taps[:, :, 0], taps[:, :, 1] = rows[:, 1].transpose(0, 1), rows[:, 0].transpose(0, 1)
+    return _Kernel(taps.flatten(0, 1), None if bias is None else bias.repeat(stride))
 
 
 def _window(frames: Tensor, start: int, stop: int) -> Tensor:
@@ -209,13 +212,18 @@ class _FastUpsampler(nn.Module):
 def _convolve(frames: Tensor, kernel: _Kernel, padding: int, activate: Activation) -> Tensor:
     batch, length, _ = frames.shape
     count = (length + 2 * padding - kernel.reach) // kernel.stride + 1
-    out = frames.new_empty(batch, count, kernel.weight.shape[0])
-    tile = kernel.tile(batch)
-    for start in range(0, count, tile):
-        stop = min(start + tile, count)
+
+    def made(start: int, stop: int) -> Tensor:
         first = start * kernel.stride - padding
         piece = _window(frames, first, (stop - 1) * kernel.stride - padding + kernel.reach)
-        out[:, start:stop] = kernel(activate(piece))
+        return kernel(activate(piece))
+
+    tile = kernel.tile(batch)
+    if count <= tile:
+        return made(0, count)
+    out = frames.new_empty(batch, count, kernel.weight.shape[0])
+    for start in range(0, count, tile):
+        out[:, start : start + tile] = made(start, min(start + tile, count))
     return out
 
 
@@ -238,10 +246,12 @@ class _FastUnit(nn.Module):
         wide, narrow = self.kernels()
         halo = (wide.reach - 1) // 2
         tile = max(halo, wide.tile(batch))
-        before = frames.new_zeros(batch, halo, channels)  # what the tile on the left was, before its sum
+        zeros = frames.new_zeros(batch, halo, channels)
+        before = zeros  # what the tile on the left was, before its sum
         for start in range(0, length, tile):
             stop = min(start + tile, length)
-            piece = torch.cat([before, _window(frames, start, stop + halo)], dim=1)
+            after = zeros[:, : max(stop + halo - length, 0)]
+            piece = torch.cat([before, frames[:, start : stop + halo], after], dim=1)
             before = piece[:, stop - start : stop - start + halo].clone()
             frames[:, start:stop] += narrow(self.second(wide(self.first(piece))))
         return frames.transpose(1, 2)
