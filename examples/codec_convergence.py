@@ -4,10 +4,10 @@
     python examples/codec_convergence.py               # everything; --only vae stops there
 
 A variational autoencoder; the same weights trained on with and without a discriminator; residual (RVQ) and
-scalar (FSQ) quantisation at two bitrates each. Every run goes through train.py and is measured on whole
-held-out clips by `stable-audio reconstruct`. What is finished is not trained again, and a run that was cut
-off goes on. The tables are printed as Markdown and written to OUT/convergence.md, the curves to
-OUT/convergence.png.
+scalar (FSQ) quantisation at two bitrates each; twice the latent channels. Every run goes through train.py and
+is measured on whole held-out clips by `stable-audio reconstruct`. What is finished is not trained again, and a
+run that was cut off goes on. The tables are printed as Markdown and written to OUT/convergence.md, the curves
+to OUT/convergence.png.
 """
 
 from __future__ import annotations
@@ -57,6 +57,16 @@ def without_discriminator(config: Config) -> Config:
     return plain
 
 
+def more_latents(config: Config) -> Config:
+    """Twice the latent channels."""
+    wide = copy.deepcopy(config)
+    model = wide["model"]
+    for part in ("encoder", "decoder"):
+        model[part]["config"]["latent_dim"] *= 2
+    model["latent_dim"] *= 2
+    return wide
+
+
 def fewer_levels(config: Config) -> Config:
     """FSQ at the lower bitrate: 4 codebooks of 5 channels with 4 levels, 40 bits a frame."""
     low = copy.deepcopy(config)
@@ -78,6 +88,7 @@ RUNS = {
     "rvq": Run(label="RVQ", config="rvq_small_44k.json", quantizers=(None, 4)),
     "fsq": Run(label="FSQ", config="fsq_small_44k.json"),
     "fsq_low": Run(label="FSQ", config="fsq_small_44k.json", change=fewer_levels),
+    "vae_wide": Run(label="VAE, 64 latent channels", config="vae_small_44k.json", change=more_latents),
 }
 
 

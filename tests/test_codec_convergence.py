@@ -58,6 +58,11 @@ def bits_per_frame(script: Any, name: str) -> list[float]:
     return [(count if kept is None else kept) * math.log2(size) for kept in script.RUNS[name].quantizers]
 
 
+def test_twice_the_latents(script: Any) -> None:
+    narrow, wide = (create_model_from_config(load_config(config_of(script, n))) for n in ("vae", "vae_wide"))
+    assert (narrow.latent_dim, wide.latent_dim) == (32, 64)
+
+
 def test_the_codecs_have_the_same_two_bitrates(script: Any) -> None:
     assert bits_per_frame(script, "rvq") == [90, 40]
     assert bits_per_frame(script, "fsq") + bits_per_frame(script, "fsq_low") == [90, 40]

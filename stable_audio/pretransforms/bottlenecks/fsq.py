@@ -31,7 +31,8 @@ class _ScalarQuantizer(nn.Module):
         super().__init__()
         if not levels or any(v < 2 for v in levels):
             raise ValueError(f"levels must be at least 2 each, found {list(levels)}")
-        self.num_codebooks = num_codebooks
+        # Beside the buffer, which holds no numbers where a model is only planned, on the meta device.
+        self.num_codebooks, self.level_counts = num_codebooks, tuple(levels)
         values = torch.tensor(levels, dtype=torch.int64)
         basis = torch.cat([torch.ones(1, dtype=torch.int64), values[:-1].cumprod(0)])
         self.register_buffer("levels", values, persistent=False)
@@ -119,7 +120,7 @@ class _FSQBottleneck(DiscreteBottleneck):
     def _finish(self, quantizer: _ScalarQuantizer) -> None:
         self.quantizer = quantizer
         self.num_quantizers, self.codebook_size = quantizer.num_codebooks, quantizer.codebook_size
-        self.settings = (*quantizer.levels.tolist(), quantizer.num_codebooks)
+        self.settings = (*quantizer.level_counts, quantizer.num_codebooks)
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         latents, tokens = self.quantizer(x)
