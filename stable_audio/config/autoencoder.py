@@ -111,7 +111,7 @@ class TimeSection(PointwiseSection):
 
 
 class PretransformSection(PointwiseSection):
-    """Loss between values of the autoencoder's own pretransform, such as a spectrogram, before they are sound."""
+    """Loss between values of the autoencoder's own pretransform, such as a spectrogram."""
 
 
 class BottleneckLossSection(LossSection):
