@@ -2,20 +2,31 @@
 
 python benchmarks/autoencoder_train.py [--config model_configs/autoencoders/stable_audio_2_0_vae.json]
 
-The bound is the time that the same multiplications take as one large matrix product on this machine.
-`--dtype bfloat16` runs the networks under autocast, as `--precision bf16-mixed` does; losses stay in float32.
+The bound is the time that the same multiplications take as one large matrix product or convolution, whichever
+is faster on this machine. `--dtype bfloat16` adds the steps under autocast, as `--precision bf16-mixed` runs
+them (losses stay in float32), taking turns with those in float32, and compares the gradients of both. On the
+CPU with one thread, times are those of the processor, which other programs on the machine disturb less.
 Without `--config` a small stereo VAE is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import describe_machine, matmul_rate, new_parser, peak_memory, print_table, time_together
+from common import (
+    Work,
+    convolution_rate,
+    describe_machine,
+    matmul_rate,
+    new_parser,
+    peak_memory,
+    print_table,
+    time_together,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,16 +44,24 @@ def main() -> None:
     module = build(args)
     size = args.samples or module_size(args)
     audio = 0.1 * torch.randn(args.batch, module.model.io_channels, size, device=args.device)
-    works = steps(module, audio, args)
-    times = time_together(works, rounds=args.rounds, device=args.device)
-    rate = matmul_rate(args.device, getattr(torch, args.dtype))
     parameters = {"model": module.model, "discriminator": module.discriminator}
     sizes = ", ".join(f"{k} {millions(v)}M" for k, v in parameters.items() if v is not None)
-    print(f"{describe_machine(args.device, args.dtype)}; parameters: {sizes}")
-    print(f"batch {args.batch} x {size} samples; bound {rate / 1e9:.0f} GFLOP/s\n")
+    alone = args.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    print(f"{describe_machine(args.device, args.dtype)}, {'processor' if alone else 'wall'} time")
+    print(f"parameters: {sizes}; batch {args.batch} x {size} samples")
+    mixed = (False, True) if args.dtype == "bfloat16" else (False,)
+    if len(mixed) > 1:
+        print_gradients(module, audio)
+    works: dict[str, Work] = {}
+    for half in mixed:
+        works |= steps(module, audio, half)
+    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
     seconds = audio.shape[0] * size / load_config(config_of(args)).sample_rate
     rows = []
     for name, work in works.items():
+        dtype = torch.bfloat16 if name.endswith(HALF) else torch.float32
+        rates = (rate(args.device, dtype, clock=clock) for rate in (matmul_rate, convolution_rate))
         flops = count(work)
         rows.append(
             (
@@ -50,7 +69,7 @@ def main() -> None:
                 1 / times[name],
                 seconds / times[name],
                 flops / 1e9,
-                flops / rate / times[name],
+                flops / max(rates) / times[name],
                 peak_memory(work, args.device) / 2**20,
             )
         )
@@ -114,20 +133,30 @@ def millions(network: torch.nn.Module) -> str:
     return f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}"
 
 
-def steps(
-    module: AutoencoderTraining, audio: Tensor, args: argparse.Namespace
-) -> dict[str, Callable[[], None]]:
-    """What one step of either network does: forward, loss, backward, AdamW."""
-    optimizers = module.configure_optimizers()
-    kind = args.device.split(":")[0]
+HALF = ", bfloat16"
 
-    def mixed() -> Any:
-        half = args.dtype == "bfloat16"
-        return torch.autocast(kind, torch.bfloat16) if half else contextlib.nullcontext()
+
+def losses(module: AutoencoderTraining, audio: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The loss of each network, the discriminator taking part in the generator's."""
+    after_warmup = 2 * module.warmup_steps
+    found: dict[str, Callable[[], Tensor]] = {
+        "generator step": lambda: module.generator_step(audio, after_warmup)
+    }
+    if module.discriminator is not None:
+        found["discriminator step"] = lambda: module.discriminator_step(audio)
+    return found
+
+
+def autocast(audio: Tensor, half: bool) -> Any:
+    return torch.autocast(audio.device.type, torch.bfloat16, enabled=half)
+
+
+def steps(module: AutoencoderTraining, audio: Tensor, half: bool) -> dict[str, Work]:
+    """What one step of either network does: forward, loss, backward, AdamW."""
 
     def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         def work() -> None:
-            with mixed():
+            with autocast(audio, half):
                 value = loss()
             value.backward()
             optimizer.step()
@@ -135,14 +164,37 @@ def steps(
 
         return work
 
-    after_warmup = 2 * module.warmup_steps
-    works = {"generator step": step(lambda: module.generator_step(audio, after_warmup), optimizers[0])}
-    if module.discriminator is not None:
-        works["discriminator step"] = step(lambda: module.discriminator_step(audio), optimizers[1])
-    return works
+    pairs = zip(losses(module, audio).items(), module.configure_optimizers())
+    return {name + HALF * half: step(loss, optimizer) for (name, loss), optimizer in pairs}
 
 
-def count(work: Callable[[], None]) -> float:
+def print_gradients(module: AutoencoderTraining, audio: Tensor) -> None:
+    """How near the gradient under autocast is to that in float32, with the same noise."""
+    networks = {"generator step": module.model, "discriminator step": module.discriminator}
+    for name, loss in losses(module, audio).items():
+        found = []
+        for half in (False, True):
+            torch.manual_seed(1)
+            module.zero_grad(set_to_none=True)
+            with autocast(audio, half):
+                value = loss()
+            value.backward()
+            network = networks[name]
+            assert network is not None
+            found.append((value.item(), gradient(network)))
+        module.zero_grad(set_to_none=True)
+        (full_loss, full), (mixed_loss, mixed) = found
+        cosine = torch.nn.functional.cosine_similarity(full, mixed, dim=0)
+        print(f"{name}: loss {full_loss:.5g} in float32, {mixed_loss:.5g} in bfloat16; its gradient has")
+        ratio = mixed.norm() / full.norm()
+        print(f"  cosine {cosine:.5f} with the one in float32, and {ratio:.4f} of its length")
+
+
+def gradient(network: torch.nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+
+
+def count(work: Work) -> float:
     """FLOPs of the matrix products and convolutions in `work`."""
     with FlopCounterMode(display=False) as counter:
         work()

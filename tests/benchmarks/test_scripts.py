@@ -26,8 +26,8 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
         ),
         (
             "autoencoder_train",
-            ["--channels", "4", "--samples", "4096", "--rounds", "1"],
-            ["generator step", "discriminator step"],
+            ["--channels", "4", "--samples", "4096", "--rounds", "1", "--dtype", "bfloat16"],
+            ["generator step", "discriminator step", "generator step, bfloat16"],
         ),
         (
             "backbones",
