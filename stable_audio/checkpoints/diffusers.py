@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
@@ -273,9 +274,22 @@ def oobleck_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for part in ("encoder", "decoder"):
         layers = _below(state, f"{part}.layers.")
         last = max(int(k.split(".")[0]) for k in layers)
-        for key, value in layers.items():
+        for key, value in _with_norms(layers).items():
             snake = key.endswith((".alpha", ".beta"))
             out[f"{part}.{_oobleck_name(part, key, last)}"] = value.view(1, -1, 1) if snake else value
+    return out
+
+
+def _with_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split folded weights into norm and direction again, which that library always expects."""
+    out: dict[str, Tensor] = {}
+    for key, value in layers.items():
+        if key.endswith(".weight"):
+            axes = tuple(range(1, value.ndim))
+            out[key + "_g"] = torch.linalg.vector_norm(value, dim=axes, keepdim=True)
+            out[key + "_v"] = value
+        else:
+            out[key] = value
     return out
 
 

@@ -13,6 +13,7 @@ from stable_audio.cli.activations import activation_bytes
 from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
 from stable_audio.config.dataset import as_dict
 from stable_audio.config.packing import packing_problems
+from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import DataError, ItemKey, Rejected, create_dataset
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
@@ -51,7 +52,8 @@ def report_on(
             report.update(kind(model, loaded, batch_size=batch_size))
             if data is not None:
                 given, latents = as_dict(data), loaded.training is not None and loaded.training.pre_encoded
-                report["errors"] += [f"{config}: {p}" for p in packing_problems(loaded, given)]
+                for rule in (latents_problems, packing_problems):
+                    report["errors"] += [f"{config}: {p}" for p in rule(loaded, given)]
                 if dry and any(entry.get("s3_path") for entry in given.get("datasets", ())):
                     report["warnings"].append(f"{dataset}: not looked into, since that would download it")
                 else:

@@ -25,16 +25,33 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.data import create_dataset
     from stable_audio.data.inspection import inspect_dataset
 
+    config = as_dict(load_dataset_config(args.dataset))
     dataset = create_dataset(
-        as_dict(load_dataset_config(args.dataset)),
-        sample_rate=args.sample_rate,
+        config,
         sample_size=args.sample_size,
         audio_channels=args.channels,
         augment=False,
+        **{"sample_rate": args.sample_rate, **_of_latents(config)},
     )
     found = inspect_dataset(dataset, thorough=not args.headers, num_threads=args.num_workers)
     print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else as_text(found))
     return 0 if not found["rejected"] else 1
+
+
+def _of_latents(config: dict[str, Any]) -> dict[str, int]:
+    """Rate and frame length of the first folder of latents that says what made it."""
+    import os
+
+    from stable_audio.data.latents import MANIFEST, read_manifest
+
+    if config["dataset_type"] != "pre_encoded":
+        return {}
+    paths = [entry["path"] for entry in config["datasets"]]
+    path = next((p for p in paths if os.path.isfile(os.path.join(p, MANIFEST))), None)
+    if path is None:
+        return {}
+    manifest = read_manifest(path)
+    return {key: manifest[key] for key in ("sample_rate", "downsampling_ratio")}
 
 
 def as_text(found: dict[str, Any]) -> str:

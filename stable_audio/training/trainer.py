@@ -19,6 +19,7 @@ from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
 from stable_audio.config import ModelConfig
 from stable_audio.config.packing import packing_problems
+from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.pretransforms.conv import has_folded
@@ -114,7 +115,7 @@ def assemble(
 ) -> Run:
     """Build everything that a run needs, without starting it."""
     stop = stop if stop is not None else StopRequest()
-    _refuse_packing(config, options, (dataset, val_dataset))
+    _refuse_datasets(config, options, (dataset, val_dataset))
     resume, resumed_at, state = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
     if resume is None:
@@ -268,10 +269,11 @@ def _refuse_sharded_average(module: TrainingModule, options: RunOptions) -> None
         )
 
 
-def _refuse_packing(
+def _refuse_datasets(
     config: ModelConfig, options: RunOptions, datasets: Sequence[Mapping[str, Any] | None]
 ) -> None:
-    problems = [p for dataset in datasets for p in packing_problems(config, dataset)]
+    rules = (latents_problems, packing_problems)
+    problems = [p for dataset in datasets for rule in rules for p in rule(config, dataset)]
     if problems:
         raise TrainingError("; ".join(dict.fromkeys(map(str, problems))))
     if options.compile and any(d is not None and d.get("pack_length") for d in datasets):

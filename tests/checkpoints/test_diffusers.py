@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 
 from stable_audio.backbones.dit import DiT
 from stable_audio.checkpoints import CheckpointError
-from stable_audio.checkpoints.diffusers import export_diffusers
+from stable_audio.checkpoints.diffusers import export_diffusers, oobleck_state
 from stable_audio.conditioning import CONDITIONERS, MultiConditioner, SlotWiring
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
+from stable_audio.pretransforms.conv import fold_weight_norm
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 
 diffusers = pytest.importorskip("diffusers")
@@ -117,6 +119,18 @@ def test_autoencoder(model: DiffusionModel, folder: Path) -> None:
     torch.testing.assert_close(model.decode(latents), theirs.decode(latents).sample, atol=1e-4, rtol=1e-4)
     mean, _ = model.pretransform.model.encode_features(audio).chunk(2, dim=1)
     torch.testing.assert_close(mean, theirs.encode(audio).latent_dist.mean, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_folded_norms_are_split_again(model: DiffusionModel) -> None:
+    """That library would leave weights without a norm at random, with no more than a warning."""
+    autoencoder = copy.deepcopy(model.pretransform.model)
+    expected = oobleck_state(autoencoder.state_dict())
+    found = oobleck_state(fold_weight_norm(autoencoder).state_dict())
+    assert found.keys() == expected.keys()
+    for key in (k for k in found if k.endswith("_g")):
+        before, after = (torch._weight_norm(s[key[:-1] + "v"], s[key], 0) for s in (expected, found))
+        torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()

@@ -176,7 +176,8 @@ def test_datasets_are_checked_against_the_model(write: Any) -> None:
     latents = examples.cond()
     latents["training"]["pre_encoded"] = True
     report = report_on(write(latents), write(SYNTHETIC, "d.json"), dry=True)
-    assert "the model takes latents with 4" in report["errors"][0]
+    assert "found true, but the dataset file describes sound" in report["errors"][0]
+    assert "the model takes latents with 4" in report["errors"][1]
 
 
 def test_without_dry_a_step_a_demo_a_save_and_a_reload_are_done(write: Any) -> None:

@@ -11,11 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from stable_audio.audio.io import read_audio
+from stable_audio.audio.transforms import fit_length
 from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.config.parts import build_autoencoder
 from stable_audio.data import DataError
+from stable_audio.data.latent_sources import open_folder
 from stable_audio.data.latents import read_manifest
+from stable_audio.data.seeding import derive_seed
 from stable_audio.training.errors import TrainingError
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE, make_folder
@@ -140,3 +143,46 @@ def test_a_random_autoencoder_is_refused(tmp_path: Path, latents: Path) -> None:
     raw = _diffusion(pre_encoded=False)
     run = tiny_run(tmp_path, raw, allow_untrained_pretransform=True, max_steps=1)
     assert run.start() == 0
+
+
+def test_sound_and_latents_are_not_mistaken_for_each_other(tmp_path: Path, latents: Path) -> None:
+    stored = {"dataset_type": "pre_encoded", "datasets": [{"id": "z", "path": str(latents)}]}
+    sound = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path / "in")}]}
+    options = {"allow_untrained_pretransform": True, "max_steps": 1}
+    with pytest.raises(
+        TrainingError, match=r"pre_encoded: must be true, since the dataset file describes lat"
+    ):
+        tiny_run(tmp_path, _diffusion(pre_encoded=False), dataset=stored, **options)
+    with pytest.raises(TrainingError, match="found true, but the dataset file describes sound"):
+        tiny_run(tmp_path, _diffusion(), dataset=sound, **options)
+    tars = {"dataset_type": "wds", "pre_encoded": True, "datasets": [{"id": "t", "path": "x"}]}
+    with pytest.raises(TrainingError, match="'autoencoder', which learns from sound"):
+        tiny_run(tmp_path, {**AUTOENCODER, "training": {"learning_rate": 1e-3}}, dataset=tars, **options)
+
+
+def test_stored_latents_reach_the_model_as_fresh_ones_do(tmp_path: Path, latents: Path) -> None:
+    """Of the same clip with the same noise: the scale of 0.5 is applied once either way."""
+    weights = str(tmp_path / "ae.safetensors")
+    run = _run(tmp_path, latents, Path(weights))
+    source = open_folder(str(latents))
+    (index,) = (i for i in range(len(source)) if source.name(i) == "audio/2.wav")
+    stored, _, _ = source.describe(index)
+    audio = fit_length(read_audio(tmp_path / "in" / "2.wav")[0], stored * 8)
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        seed = derive_seed("encode", 0, "audio/2.wav")
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+
+    pretransform = run.module.model.pretransform
+    fresh = pretransform.encode(audio[None], noise=noise)
+    given = run.module.latents(source.read(index, 0, stored)[None], None)
+    assert torch.allclose(given, fresh, atol=1e-5)
+    assert torch.allclose(fresh, pretransform.model.encode(audio[None], noise=noise) / 0.5, atol=1e-6)
+
+
+def test_a_report_of_latents(latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = {"dataset_type": "pre_encoded", "datasets": [{"id": "z", "path": str(latents)}]}
+    (tmp_path / "stored.json").write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert main(["data-report", str(tmp_path / "stored.json")]) == 0
+    assert "6 of 6 items can be used" in capsys.readouterr().out
