@@ -235,6 +235,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.training.loss_configs: nothing compares audio with its reconstruction",
         ),
     ],
+    "pretransform_losses": [
+        (
+            examples.autoencoder,
+            lambda d: _losses(d, {"spectral": {}, "pretransform": {"weights": {"l1": 1.0}}}),
+            "$.training.loss_configs.pretransform: the autoencoder has no pretransform",
+        )
+    ],
     "windows": [
         (
             examples.autoencoder,
