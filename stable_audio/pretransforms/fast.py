@@ -1,4 +1,4 @@
-"""Convolutional coders at inference on a CPU: the same numbers in a third of the memory, at twice the speed.
+"""Convolutional coders at inference on a CPU: the same numbers, faster, and in less memory per second.
 
 What `fast_inference` changes while it lasts:
 
@@ -15,6 +15,7 @@ On other devices it changes nothing: their libraries arrange memory themselves.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -36,6 +37,9 @@ _UNITS: dict[type[nn.Module], str] = {oobleck.ResidualUnit: "layers", dac.Residu
 
 Replaced = list[tuple[nn.Sequential, int, nn.Module]]
 
+_ONE_THREAD = threading.RLock()
+"""Another thread must not find an activation gone whose convolution, a moment later, is the old one again."""
+
 
 @contextmanager
 def fast_inference(module: nn.Module) -> Iterator[None]:
@@ -44,17 +48,20 @@ def fast_inference(module: nn.Module) -> Iterator[None]:
     Layers are exchanged for others that hold a rearranged copy of their weights, and put back at the end,
     so neither keys nor values of `module` change. It does nothing where gradients are wanted, under
     autocast, off the CPU, without oneDNN, or for types other than float32 and, where the processor has it,
-    bfloat16. Blocks may be nested. A layer's weight is rearranged when it is first called, which costs about
+    bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is rearranged when it is first called, which costs about
     as much as normalising it.
     """
-    replaced: Replaced = []
-    if _helps(module):
-        _replace_below(module, replaced)
-    try:
+    if not _helps(module):
         yield
-    finally:
-        for parent, index, layer in replaced:
-            parent[index] = layer
+        return
+    replaced: Replaced = []
+    with _ONE_THREAD:
+        try:
+            _replace_below(module, replaced)
+            yield
+        finally:
+            for parent, index, layer in replaced:
+                parent[index] = layer
 
 
 def _helps(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,14 @@ def test_a_pretransform_uses_it_and_gives_contiguous_tensors(monkeypatch: pytest
 
 
 @torch.no_grad()
+def test_a_pretransform_may_be_bfloat16() -> None:
+    made, latents = pretransform(), torch.randn(1, 6, 20)
+    expected = made.decode(latents)
+    found = made.to(torch.bfloat16).decode(latents.bfloat16())
+    assert (found.float() - expected).norm() < 0.03 * expected.norm()
+
+
+@torch.no_grad()
 def test_saved_files_keep_their_layout(tmp_path: Path) -> None:
     made, target = pretransform(), tmp_path / "state.pt"
     before = {k: v.clone() for k, v in made.state_dict().items()}
@@ -180,3 +189,18 @@ def test_compiled_coders_compute_the_same(name: str) -> None:
     coder, x = randomised(build()), torch.randn(shape)
     compiled = torch.compile(coder, backend="aot_eager")
     torch.testing.assert_close(compiled(x), coder(x), rtol=1e-5, atol=1e-5)
+
+
+def test_threads_do_not_find_half_exchanged_layers() -> None:
+    model = pretransform()
+    latents = [torch.randn(1, model.encoded_channels, 4) for _ in range(4)]
+    with torch.no_grad():
+        expected = [model.decode(z) for z in latents]
+
+    def decode_often(index: int) -> list[Tensor]:
+        with torch.no_grad():  # a setting of the thread
+            return [model.decode(latents[index]) for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for index, found in enumerate(threads.map(decode_often, range(4))):
+            assert all(torch.equal(audio, expected[index]) for audio in found)
