@@ -48,8 +48,8 @@ def fast_inference(module: nn.Module) -> Iterator[None]:
     Layers are exchanged for others that hold a rearranged copy of their weights, and put back at the end,
     so neither keys nor values of `module` change. It does nothing where gradients are wanted, under
     autocast, off the CPU, without oneDNN, or for types other than float32 and, where the processor has it,
-    bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is rearranged when it is first called, which costs about
-    as much as normalising it.
+    bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is
+    rearranged when it is first called, which costs about as much as normalising it.
     """
     if not _helps(module):
         yield
