@@ -109,7 +109,7 @@ def reconstruct(
         if quantizers is None:
             again = _round_trip(pretransform, audio, index, chunk_above, sampled)
         else:
-            again = _from_tokens(pretransform, audio, quantizers)
+            again = _from_tokens(pretransform, audio, quantizers, chunk_above)
         real = metadata["real"]
         audio, again = audio[:, :real], again[:, :real]
         if out is not None:
@@ -143,7 +143,7 @@ def _round_trip(
 
 
 @torch.inference_mode()
-def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int) -> Tensor:
+def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int, chunk_above: int | None) -> Tensor:
     """What the first `quantizers` tokens of every frame decode to.
 
     Raises:
@@ -152,7 +152,9 @@ def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int) -> Tensor:
     if not pretransform.is_discrete:
         raise ValueError(f"--quantizers {quantizers}: the latents of this autoencoder are not quantised")
     device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
-    tokens = pretransform.tokenize(audio[None].to(device))
+    frames = audio.shape[-1] // pretransform.downsampling_ratio
+    chunked = chunk_above is not None and frames > chunk_above
+    tokens = pretransform.tokenize(audio[None].to(device), chunked=chunked)
     if not 1 <= quantizers <= tokens.shape[1]:
         raise ValueError(f"--quantizers {quantizers}: a frame has {tokens.shape[1]} tokens")
-    return pretransform.decode_tokens(tokens[:, :quantizers])[0].float().cpu()
+    return pretransform.decode_tokens(tokens[:, :quantizers], chunked=chunked)[0].cpu()

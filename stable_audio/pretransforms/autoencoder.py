@@ -135,7 +135,13 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """`encode` in flat memory. The bottleneck sees the joined features, so that its noise, and hence
         the latents, are those of one pass."""
-        features = in_chunks(
+        features = self._features_in_chunks(audio, chunk_size, overlap, crossfade)
+        return self.compress(features, noise=noise)[0]
+
+    def _features_in_chunks(
+        self, audio: Tensor, chunk_size: int = 128, overlap: int = 32, crossfade: int | None = None
+    ) -> Tensor:
+        return in_chunks(
             self.encode_features,
             audio,
             chunk_size=chunk_size,
@@ -144,7 +150,6 @@ class Autoencoder(nn.Module):
             out_per_frame=1,
             crossfade=crossfade,
         )
-        return self.compress(features, noise=noise)[0]
 
     def decode_chunked(
         self,
@@ -174,14 +179,15 @@ class Autoencoder(nn.Module):
         """`decode_chunked(latents, **options)` where `chunked`, else `decode`."""
         return self.decode_chunked(latents, **options) if chunked else self.decode(latents)  # type: ignore[arg-type]
 
-    def encode_tokens(self, audio: Tensor) -> Tensor:
-        """Audio -> tokens (b q n) of a discrete bottleneck."""
+    def encode_tokens(self, audio: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
+        """Audio -> tokens (b q n) of a discrete bottleneck; `chunked` and options as in `encode_audio`."""
         self._quantizer()
-        return self.encode_with_info(audio)[1]["tokens"]
+        features = self._features_in_chunks(audio, **options) if chunked else self.encode_features(audio)
+        return self.compress(features)[1]["tokens"]
 
-    def decode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens (b q n) -> audio."""
-        return self.decode(self._quantizer().decode_tokens(tokens))
+    def decode_tokens(self, tokens: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
+        """Tokens (b q n) -> audio; `chunked` and options as in `decode_audio`."""
+        return self.decode_audio(self._quantizer().decode_tokens(tokens), chunked=chunked, **options)
 
     def _quantizer(self) -> DiscreteBottleneck:
         if not isinstance(self.bottleneck, DiscreteBottleneck):
@@ -306,13 +312,16 @@ class AutoencoderPretransform(Pretransform):
         """Fold the weight norms: same output, plain `weight` keys, faster."""
         fold_weight_norm(self.model)
 
-    def tokenize(self, audio: Tensor) -> Tensor:
+    def tokenize(self, audio: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
         """Audio -> tokens (b q n) of a discrete bottleneck."""
-        return self.model.encode_tokens(audio)
+        with fast_inference(self.model):
+            x = audio.half() if self.model_half else audio
+            return self.model.encode_tokens(x, chunked=chunked, **options)
 
-    def decode_tokens(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
         """Tokens (b q n) -> audio."""
-        return self.model.decode_tokens(tokens)
+        with fast_inference(self.model):
+            return self.model.decode_tokens(tokens, chunked=chunked, **options).float()
 
     def _run(self, step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.half() if self.model_half else x
