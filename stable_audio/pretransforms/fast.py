@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -51,17 +51,21 @@ def fast_inference(module: nn.Module) -> Iterator[None]:
     bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is
     rearranged when it is first called, which costs about as much as normalising it.
     """
-    if not _helps(module):
-        yield
-        return
-    replaced: Replaced = []
-    with _ONE_THREAD:
-        try:
+    with ExitStack() as held:
+        # Before anything is looked at: a module in use by another thread has lost its parameters, too.
+        held.enter_context(_ONE_THREAD)
+        if _helps(module):
+            replaced: Replaced = []
+            held.callback(_put_back, replaced)
             _replace_below(module, replaced)
-            yield
-        finally:
-            for parent, index, layer in replaced:
-                parent[index] = layer
+        else:
+            held.close()
+        yield
+
+
+def _put_back(replaced: Replaced) -> None:
+    for parent, index, layer in replaced:
+        parent[index] = layer
 
 
 def _helps(module: nn.Module) -> bool:
