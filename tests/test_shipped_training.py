@@ -61,9 +61,10 @@ def test_one_step_and_one_sound(path: Path) -> None:
     module = build_training(config, model, batch_size=2)
     metadata = _metadata(raw, model)
     channels = model.audio_channels
+    latents = model.latent_shape if config.training.pre_encoded else (channels, config.sample_size)
     for item in metadata:
-        item["padding_mask"] = torch.ones(config.sample_size)
-    audio = torch.randn(2, channels, config.sample_size) * 0.1
+        item["padding_mask"] = torch.ones(latents[-1])
+    audio = torch.randn(2, *latents) * 0.1
     optimizer = module.configure_optimizers()["optimizer"]
     before = {k: v.detach().clone() for k, v in model.named_parameters() if v.requires_grad}
     loss = module.training_step(Batch(audio, metadata))
