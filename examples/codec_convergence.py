@@ -3,11 +3,11 @@
     python examples/instruments_and_speech.py          # the sounds, once
     python examples/codec_convergence.py               # everything; --only vae stops there
 
-A variational autoencoder; the same weights trained on with and without a discriminator; residual (RVQ) and
-scalar (FSQ) quantisation at two bitrates each; twice the latent channels. Every run goes through train.py and
-is measured on whole held-out clips by `stable-audio reconstruct`. What is finished is not trained again, and
-a run that was cut off goes on. The tables are printed as Markdown and written to OUT/convergence.md, the
-curves to OUT/convergence.png.
+A variational autoencoder; the same weights trained on with and without a discriminator, and with residual
+(RVQ) and scalar (FSQ) quantisation at two bitrates each; twice the latent channels. Every run goes through
+train.py and is measured on whole held-out clips by `stable-audio reconstruct`. What is finished is not trained
+again, and a run that was cut off goes on. The tables are printed as Markdown and written to
+OUT/convergence.md, the curves to OUT/convergence.png.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ class Run:
 
     Attributes:
         label: in the tables. config: file in model_configs/examples. change: applied to it first.
-        start: name of the run whose weights it begins with. quantizers: how many to keep, one
-            measurement each; None measures all of them.
+        start: name of the run whose weights it begins with; partial: with those that fit.
+        quantizers: how many to keep, one measurement each; None measures all of them.
     """
 
     label: str
     config: str
     change: Callable[[Config], Config] = copy.deepcopy
     start: str | None = None
+    partial: bool = False
     quantizers: Sequence[int | None] = (None,)
 
 
@@ -85,9 +86,11 @@ RUNS = {
     "vae_adversarial": Run(
         label="VAE, trained on with discriminator", config="vae_small_44k_adversarial.json", start="vae"
     ),
-    "rvq": Run(label="RVQ", config="rvq_small_44k.json", quantizers=(None, 4)),
-    "fsq": Run(label="FSQ", config="fsq_small_44k.json"),
-    "fsq_low": Run(label="FSQ", config="fsq_small_44k.json", change=fewer_levels),
+    # All but the quantiser and the layer before it is the same network, which need not be learned again.
+    "rvq": Run(label="RVQ", config="rvq_small_44k.json", start="vae", partial=True, quantizers=(None, 4)),
+    "rvq_from_scratch": Run(label="RVQ from scratch", config="rvq_small_44k.json", quantizers=(None, 4)),
+    "fsq": Run(label="FSQ", config="fsq_small_44k.json", start="vae", partial=True),
+    "fsq_low": Run(label="FSQ", config="fsq_small_44k.json", change=fewer_levels, start="vae", partial=True),
     "vae_wide": Run(label="VAE, 64 latent channels", config="vae_small_44k.json", change=more_latents),
 }
 
@@ -118,6 +121,7 @@ def train(name: str, run: Run, options: argparse.Namespace) -> None:
     given = ["--model-config", str(file), *data_arguments(options), "--val-every", str(options.val_every)]
     if run.start is not None and steps == 0:
         given += ["--pretrained-ckpt-path", str(options.out / run.start)]
+        given += ["--partial"] if run.partial else []
     command("train.py", *given, "--save-dir", str(options.out), "--name", name, "--recover", "--no-demos")
 
 

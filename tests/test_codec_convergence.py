@@ -69,6 +69,19 @@ def test_the_codecs_have_the_same_two_bitrates(script: Any) -> None:
     assert updates(config_of(script, "rvq")) == updates(config_of(script, "fsq"))
 
 
+@pytest.mark.parametrize("name", ["rvq", "fsq", "fsq_low"])
+def test_quantised_codecs_begin_with_all_of_the_vae_but_its_last_layer(script: Any, name: str) -> None:
+    """Else `--partial` would leave out more than it says."""
+    assert (script.RUNS[name].start, script.RUNS[name].partial) == ("vae", True)
+    shapes = {}
+    for key in ("vae", name):
+        model = create_model_from_config(load_config(config_of(script, key)), device="meta")
+        shapes[key] = {k: v.shape for k, v in model.state_dict().items() if not k.startswith("bottleneck.")}
+    differing = {k.rsplit(".", 1)[0] for k in shapes["vae"] if shapes["vae"][k] != shapes[name].get(k)}
+    assert differing == {"encoder.layers.3"}
+    assert shapes["vae"].keys() == shapes[name].keys()
+
+
 @pytest.mark.parametrize("divisor", [3, 400])
 def test_shortened_schedules_last_as_long_as_the_run(script: Any, divisor: int) -> None:
     for name in script.RUNS:
