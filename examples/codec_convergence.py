@@ -5,8 +5,8 @@
 
 A variational autoencoder; the same weights trained on with and without a discriminator, and with residual
 (RVQ) and scalar (FSQ) quantisation at two bitrates each; twice the latent channels. Every run goes through
-train.py and is measured on whole held-out clips by `stable-audio reconstruct`. What is finished is not trained
-again, and a run that was cut off goes on. The tables are printed as Markdown and written to
+train.py and is measured on whole held-out clips by `stable-audio reconstruct`. What is finished is not
+trained again, and a run that was cut off goes on. The tables are printed as Markdown and written to
 OUT/convergence.md, the curves to OUT/convergence.png.
 """
 
