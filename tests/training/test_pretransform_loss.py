@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from stable_audio.checkpoints import load_pretrained, save_inference_file
+from stable_audio.config import load_config
 from stable_audio.config.problems import ConfigError
 from stable_audio.data.base import Batch
+from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
 from tests import tiny
 from tests.training.test_autoencoder import AUDIO, DISCRIMINATOR, SPECTRAL, grads, module_of, tiny_config
@@ -63,6 +67,22 @@ def test_sound_is_made_only_where_something_hears_it(monkeypatch: pytest.MonkeyP
     found = quiet.validation_scalars(Batch(audio=AUDIO, metadata=[{}, {}]), 0)
     assert {"val/sisdr", "val/stft"} <= set(found)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_an_autoencoder_goes_on_from_the_file_of_another(suffix: str, tmp_path: Path) -> None:
+    """Its own pretransform is no place for the weights of a whole autoencoder."""
+    config = over_patches({"pretransform": {"weights": {"l1": 1.0}}})
+    trained, fresh = (create_model_from_config(load_config(config)) for _ in range(2))
+    path = tmp_path / f"autoencoder.{suffix}"
+    if suffix == "ckpt":
+        torch.save({"state_dict": trained.state_dict()}, path)
+    else:
+        save_inference_file(path, trained.state_dict(), config)
+    report = load_pretrained(fresh, path)
+    assert report.complete
+    assert len(report.loaded) == len(trained.state_dict())
+    assert all(torch.equal(v, trained.state_dict()[k]) for k, v in fresh.state_dict().items())
 
 
 @pytest.mark.parametrize(
