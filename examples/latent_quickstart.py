@@ -33,15 +33,9 @@ def run(*command: str) -> None:
 
 
 def train(out: Path, name: str, config: str, *arguments: str) -> Path:
-    """Train to the last step of `config`, or go on where it was stopped; returns the run's folder."""
-    steps = json.loads((ROOT / config).read_text())["training"]["max_steps"]
-    finished = out / f"{name}.finished"
-    if not finished.exists():
-        given = ["--model-config", config, "--num-workers", "0", "--save-dir", str(out), "--name", name]
-        # A run that begins with given weights must not be given them again when it goes on.
-        begun = (out / name / "last.ckpt").exists()
-        run("train.py", *given, *(["--recover"] if begun else []), *arguments)
-        finished.write_text(f"{steps} steps\n")
+    """Train, or go on where it was stopped; returns the run's folder."""
+    given = ["--model-config", config, "--num-workers", "0", "--save-dir", str(out), "--name", name]
+    run("train.py", *given, "--recover", *arguments)
     return out / name
 
 

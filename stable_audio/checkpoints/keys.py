@@ -32,6 +32,9 @@ AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "quantizer.")
 DIFFUSION_DECODER = "diffusion.model."
 """The backbone of a diffusion autoencoder; also how a wrapped diffusion model begins."""
 
+BACKBONES = (OURS, SAT_BACKBONES[0], DIFFUSION_DECODER)
+"""Prefixes that no autoencoder has."""
+
 
 def is_diffusion_autoencoder(keys: Collection[str], config: Mapping[str, object] | None = None) -> bool:
     """Whether the weights are an unwrapped diffusion autoencoder's, by the config or by the other keys."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.checkpoints.keys import (
-    DIFFUSION_DECODER,
+    BACKBONES,
     OURS,
     PRETRANSFORM,
     starts,
@@ -216,7 +216,7 @@ def _is_pretransform_alone(stored: StoredWeights, model: nn.Module) -> bool:
     """Whether a file holds an autoencoder, or all that is below `pretransform.`, and nothing else."""
     if stored.is_autoencoder:
         return True
-    if starts(stored.tensors, OURS, "model.model.", "conditioner.", DIFFUSION_DECODER):
+    if starts(stored.tensors, *BACKBONES, "conditioner."):
         return False
     rest = {k for k in _names(model) if not k.startswith(PRETRANSFORM)}
     inner = _names(model.get_submodule(PRETRANSFORM.rstrip(".")))
@@ -243,7 +243,7 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
     # An autoencoder may have a pretransform of its own below the same prefix.
     whole = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
     tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
-    if not whole and starts(tensors, OURS, "model.model.", DIFFUSION_DECODER):
+    if not whole and starts(tensors, *BACKBONES):
         raise CheckpointError(
             f"{_source(stored)}: holds a diffusion model without a pretransform; give the file of an "
             "autoencoder, or of a model with a pretransform"

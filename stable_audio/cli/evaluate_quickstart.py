@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         sample_rate=model.sample_rate, sample_size=model.sample_size, **_pitches(args.dataset_config)
     )
     figures = {"trained": _judge(args, "trained", model, evaluator, args.cfg_scale)}
-    if args.baselines and model.pretransform is not None:
-        figures["reconstruction"] = _judge_pretransform(args, model, evaluator)
     if args.baselines:
+        if model.pretransform is not None:
+            figures["reconstruction"] = _judge_pretransform(args, model, evaluator)
         # At weight 0 guidance leaves the unconditional branch alone.
         figures["null conditioning"] = _judge(args, "null conditioning", model, evaluator, 0.0)
         with torch.random.fork_rng():

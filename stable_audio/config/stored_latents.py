@@ -8,8 +8,6 @@ from typing import Any
 from stable_audio.config.problems import Problem, json_path
 from stable_audio.config.top import ModelConfig
 
-_OF_SOUND = ("audio_dir", "synthetic", "wds", "s3")
-
 
 def latents_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> list[Problem]:
     """Why `config` would take the latents of `dataset` for sound, or its sound for latents.
@@ -30,7 +28,7 @@ def latents_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> 
     where = json_path(("training", "pre_encoded"))
     if stored and not expected and data["model"].get("pretransform") is not None:
         return [Problem(where, "must be true, since the dataset file describes latents, not sound to encode")]
-    if expected and not stored and dataset.get("dataset_type") in _OF_SOUND:
+    if expected and not stored:
         message = "found true, but the dataset file describes sound; remove it, or name a folder of latents"
         return [Problem(where, message)]
     return []

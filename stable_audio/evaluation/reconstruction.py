@@ -127,7 +127,6 @@ def reconstruct(
 def _round_trip(
     pretransform: Pretransform, audio: Tensor, seed: int, chunk_above: int | None, sampled: bool
 ) -> Tensor:
-    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ def _round_trip(
 
     latents = unscaled_latents(
         pretransform,
-        audio[None].to(device),
+        audio[None].to(pretransform.device),
         noise=noise if sampled else torch.zeros_like,
         chunk_above=chunk_above,
     )
@@ -151,10 +150,9 @@ def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int, chunk_above:
     """
     if not pretransform.is_discrete:
         raise ValueError(f"--quantizers {quantizers}: the latents of this autoencoder are not quantised")
-    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
     frames = audio.shape[-1] // pretransform.downsampling_ratio
     chunked = chunk_above is not None and frames > chunk_above
-    tokens = pretransform.tokenize(audio[None].to(device), chunked=chunked)
+    tokens = pretransform.tokenize(audio[None].to(pretransform.device), chunked=chunked)
     if not 1 <= quantizers <= tokens.shape[1]:
         raise ValueError(f"--quantizers {quantizers}: a frame has {tokens.shape[1]} tokens")
     return pretransform.decode_tokens(tokens[:, :quantizers], chunked=chunked)[0].cpu()

@@ -59,8 +59,7 @@ def _decode(pretransform: Pretransform, source: LatentSource, index: int, chunk_
         latents = source.read(index, 0, stored)
     except ValueError as error:
         raise DataError(f"{source.name(index)}: {error}") from error
-    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
-    audio = decode_unscaled(pretransform, latents[None].to(device), chunk_above=chunk_above)[0]
+    audio = decode_unscaled(pretransform, latents[None].to(pretransform.device), chunk_above=chunk_above)[0]
     samples = valid * pretransform.downsampling_ratio
     return audio[:, : min(samples, source.samples(index) or samples)].float().cpu()
 

@@ -226,12 +226,11 @@ def _as_list(items: list[Clip | Rejected]) -> list[Clip | Rejected]:
 def _encode_batch(
     pretransform: Pretransform, clips: Sequence[Clip], options: EncodeOptions
 ) -> list[tuple[LatentRecord, Tensor]]:
-    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
     step = 1 if getattr(pretransform, "iterate_batch", False) else len(clips)
     results = []
     for at in range(0, len(clips), step):
         some = clips[at : at + step]
-        audio = torch.stack([a for a, _ in some]).to(device)
+        audio = torch.stack([a for a, _ in some]).to(pretransform.device)
         noise = _item_noise([m["part"] for _, m in some], options.seed)
         latents = unscaled_latents(pretransform, audio, noise=noise, chunk_above=options.chunk_above)
         latents = latents.to("cpu", torch.float16 if options.half else torch.float32)
@@ -343,9 +342,8 @@ class _ShardWriter:
 @torch.inference_mode()
 def _write_silence(pretransform: Pretransform, folder: Path) -> None:
     """What padding sounds like to the autoencoder, without its noise."""
-    device = next((p.device for p in pretransform.parameters()), torch.device("cpu"))
     length = _SILENCE_FRAMES * pretransform.downsampling_ratio
-    audio = torch.zeros(1, pretransform.io_channels, length, device=device)
+    audio = torch.zeros(1, pretransform.io_channels, length, device=pretransform.device)
     latents = unscaled_latents(pretransform, audio, noise=torch.zeros_like, chunk_above=None)
     with atomic_write(folder / "silence.npy") as temporary:
         np.save(temporary, latents[0].float().cpu().numpy())

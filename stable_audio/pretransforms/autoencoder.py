@@ -88,12 +88,19 @@ class Autoencoder(nn.Module):
 
     def encode_with_info(self, audio: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         """As `encode`; also the bottleneck's loss terms and `pre_bottleneck_latents`."""
-        return self.compress(self.encode_features(audio), noise=noise)
+        return self.encode_transformed(self.transform(audio), noise=noise)
 
     def encode_features(self, audio: Tensor) -> Tensor:
         """Audio -> what the encoder makes of it, before the bottleneck (b encoder.latent_dim n)."""
+        return self._features_of(self.transform(audio))
+
+    def encode_transformed(self, values: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
+        """As `encode_with_info`, from what `transform` returned."""
+        return self.compress(self._features_of(values), noise=noise)
+
+    def _features_of(self, values: Tensor) -> Tensor:
         # Faster layers leave other strides, and what follows, such as random draws, goes by strides.
-        return self.encoder(self.transform(audio)).contiguous()
+        return self.encoder(values).contiguous()
 
     def transform(self, audio: Tensor) -> Tensor:
         """Audio -> what the encoder takes in: values of the pretransform around it, or the audio itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from stable_audio.pretransforms.chunking import in_chunks
@@ -35,6 +36,11 @@ class Pretransform(nn.Module):
     def __init__(self, *, enable_grad: bool = False) -> None:
         super().__init__()
         self.enable_grad = enable_grad
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU for transforms without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Audio (b c n) -> latents (b encoded_channels n // downsampling_ratio).

@@ -49,7 +49,7 @@ class AutoencoderDemos:
         self._latents = []
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
             real = clip[None].to(device)
-            heard = hear(real, model, mono=True) if self.force_input_mono else real  # type: ignore[arg-type]
+            heard = hear(real, model, mono=self.force_input_mono)  # type: ignore[arg-type]
             latents = model.encode(heard, noise=torch.zeros_like)  # type: ignore[operator]
             self._latents.append((name, latents[0].flatten(1).float().cpu()))
             decoded = self._decode(model, latents, i).float()[..., : real.shape[-1]]

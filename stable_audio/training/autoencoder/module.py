@@ -220,9 +220,7 @@ class AutoencoderTraining(TrainingModule):
         frozen = self.encoder.decoder_finetune or (self.encoder.freeze_on_warmup and self.warmed_up(step))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        made = self.reconstruct(
-            audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio or bool(self._teacher)
-        )
+        made = self.reconstruct(audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio)
         return self.generator_loss(made, step)
 
     def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
@@ -245,7 +243,8 @@ class AutoencoderTraining(TrainingModule):
         heard = hear(audio, self.model, mono=self.encoder.force_input_mono)
         resting = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
         with resting, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
-            latents, info = self.model.encode_with_info(heard, noise=noise)
+            seen = self.model.transform(heard)
+            latents, info = self.model.encode_transformed(seen, noise=noise)
         if self.encoder.latent_mask_ratio > 0 and self.training:
             kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
             latents = latents * kept
@@ -253,8 +252,8 @@ class AutoencoderTraining(TrainingModule):
         transformed, decoded = self.model.decoder(self.model.expand(latents)), None
         if self._compares_transformed:
             with torch.no_grad():
-                values["transformed_reals"] = self.model.transform(audio)
-            values["transformed"] = transformed
+                reals = seen if heard is audio else self.model.transform(audio)
+            values.update(transformed_reals=reals.detach(), transformed=transformed)
         if audible:
             decoded = self.model.undo_transform(transformed)
             n = min(audio.shape[-1], decoded.shape[-1])
