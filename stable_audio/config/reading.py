@@ -1,14 +1,17 @@
-"""JSON text -> plain data, stricter than the standard library: duplicate keys and NaN are mistakes."""
+"""JSON text -> plain data, stricter than elsewhere: duplicate keys, NaN and endless numbers are mistakes."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+from stable_audio.audio.json_files import MAX_DEPTH, JsonError, nests_too_deep, parse_json_value
 from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
+
+LARGEST = 2**63 - 1
+"""The largest whole number of a configuration, either sign: what 64 bits hold."""
 
 
 class _Object(dict):
@@ -32,23 +35,18 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     source = os.fspath(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _error(source, f"is not UTF-8 text: {error}") from error
+        text = Path(path).read_bytes()
     except OSError as error:
         raise _error(source, f"cannot be read: {error.strerror or error}") from error
     return parse_json(text, source=source)
 
 
-def parse_json(text: str, *, source: str) -> dict[str, Any]:
+def parse_json(text: str | bytes, *, source: str) -> dict[str, Any]:
     """Parse JSON text whose root is an object; raises like `read_json`."""
     try:
-        data = json.loads(text, object_pairs_hook=_object, parse_constant=_NotJson)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _error(source, f"is not JSON: {error.msg}", place) from error
-    except (RecursionError, ValueError) as error:
-        raise _error(source, f"cannot be parsed: {error}") from error
+        data = parse_json_value(text, source=source, object_pairs_hook=_object, parse_constant=_NotJson)
+    except JsonError as error:
+        raise _error(source, error.reason, error.place or "$") from error
     return plain(data, source=source)
 
 
@@ -58,6 +56,8 @@ def plain(data: Any, *, source: str) -> dict[str, Any]:
     Raises:
         ConfigError: everything that JSON cannot hold, with its path.
     """
+    if nests_too_deep(data):
+        raise _error(source, f"nests deeper than {MAX_DEPTH} levels, which no file of this kind does")
     problems: list[Problem] = []
     copied = _copy(data, (), problems)
     if not isinstance(data, dict):
@@ -85,10 +85,20 @@ def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
         found = value.name if isinstance(value, _NotJson) else str(value)
         problems.append(Problem(json_path(loc), f"found {found}, which is not a JSON value; give a number"))
         return None
+    if isinstance(value, int) and abs(value) > LARGEST:
+        found = shown_number(value)
+        problems.append(Problem(json_path(loc), f"found {found}; whole numbers go up to {LARGEST}"))
+        return None
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     problems.append(Problem(json_path(loc), f"found a {type(value).__name__}, which JSON cannot hold"))
     return None
+
+
+def shown_number(value: int) -> str:
+    """A whole number, or the count of its digits where there are many."""
+    digits = int(abs(value).bit_length() * math.log10(2)) + 1
+    return str(value) if digits <= 40 else f"a number of about {digits} digits"
 
 
 def _error(source: str, message: str, place: str = "$") -> ConfigError:

@@ -109,3 +109,18 @@ def test_suggestions() -> None:
     assert did_you_mean("zzz", ["depth", "width"]) == "allowed: 'depth', 'width'"
     assert did_you_mean("x", []) == "no key is allowed here"
     assert len(shown("x" * 500)) == 60
+
+
+def test_numbers_beyond_64_bits_are_named_with_their_path() -> None:
+    assert problems('{"a": [1, 9223372036854775808]}') == [
+        "$.a[1]: found 9223372036854775808; whole numbers go up to 9223372036854775807"
+    ]
+    with pytest.raises(ConfigError, match=r"\$\.a: found a number of about 401 digits"):
+        plain({"a": 10**400}, source="config")
+
+
+def test_a_dict_that_holds_itself_is_a_problem_not_a_crash() -> None:
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    with pytest.raises(ConfigError, match="nests deeper"):
+        plain(loop, source="config")

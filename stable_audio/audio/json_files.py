@@ -1,0 +1,128 @@
+"""JSON from anywhere, as plain data or as one sentence: the only place that parses it.
+
+Files that people edit, download and write by program nest a hundred thousand levels deep, hold numbers of
+thousands of digits, or hold something else altogether. All that is a `JsonError`, a ValueError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MAX_DEPTH = 100
+"""Levels of objects and lists in each other; far more than any format has, far less than Python's stack."""
+
+MAX_DIGITS = 300
+"""Digits of a whole number; what has more is larger than every float."""
+
+
+class JsonError(ValueError):
+    """Text that cannot be used as JSON. `source` names it, `reason` says why, `place` where if known."""
+
+    def __init__(self, source: str, reason: str, place: str = "") -> None:
+        super().__init__(": ".join(part for part in (source, place, reason) if part))
+        self.source = source
+        self.reason = reason
+        self.place = place
+
+    def __reduce__(self) -> tuple[type[JsonError], tuple[str, str, str]]:
+        return type(self), (self.source, self.reason, self.place)
+
+
+def read_json_value(path: str | os.PathLike[str], **hooks: Any) -> Any:
+    """The value that a JSON file holds; a byte order mark is skipped.
+
+    Args:
+        hooks: see `parse_json_value`.
+
+    Raises:
+        JsonError: the file is not UTF-8 text or not JSON that can be used.
+        OSError: it cannot be read.
+    """
+    return parse_json_value(Path(path).read_bytes(), source=os.fspath(path), **hooks)
+
+
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Like `read_json_value`, of a file whose root is an object."""
+    return _object(read_json_value(path), os.fspath(path))
+
+
+def parse_json_value(
+    text: str | bytes,
+    *,
+    source: str,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Any:
+    """The value of a JSON text. NaN and Infinity, which Python writes, are read.
+
+    Args:
+        source: file, or whatever else people can find the text by.
+        object_pairs_hook, parse_constant: as in `json.loads`.
+
+    Raises:
+        JsonError: not UTF-8, not JSON (with line and column), nested over `MAX_DEPTH` levels, or a whole
+            number of more than `MAX_DIGITS` digits.
+    """
+    try:
+        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(
+            decoded,
+            object_pairs_hook=object_pairs_hook,
+            parse_constant=parse_constant,
+            parse_int=_whole_number,
+        )
+    except UnicodeDecodeError as error:
+        raise JsonError(source, f"is not UTF-8 text: {error}") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise JsonError(source, f"is not JSON: {error.msg}", place) from error
+    except RecursionError:
+        raise JsonError(source, _TOO_DEEP) from None
+    except ValueError as error:
+        raise JsonError(source, f"cannot be parsed: {error}") from error
+    if nests_too_deep(value):
+        raise JsonError(source, _TOO_DEEP)
+    return value
+
+
+def parse_json_object(text: str | bytes, *, source: str) -> dict[str, Any]:
+    """Like `parse_json_value`, of a text whose root is an object."""
+    return _object(parse_json_value(text, source=source), source)
+
+
+def nests_too_deep(value: Any) -> bool:
+    """Whether lists, tuples and objects are in each other over `MAX_DEPTH` levels, a loop included."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = (part for holder in level for part in _parts(holder))
+        level = list({id(part): part for part in parts}.values())
+        if not level:
+            return False
+    return True
+
+
+_TOO_DEEP = f"nests deeper than {MAX_DEPTH} levels, which no file of this kind does"
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [v for v in value.values() if isinstance(v, (dict, list, tuple))]
+    if isinstance(value, (list, tuple)):
+        return [v for v in value if isinstance(v, (dict, list, tuple))]
+    return []
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"the number {digits[:12]}... has {len(digits)} digits; at most {MAX_DIGITS}")
+    return int(digits)
+
+
+def _object(value: Any, source: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise JsonError(source, f"must hold a JSON object, found {type(value).__name__}")
+    return value
