@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,39 +42,63 @@ class RunLogger:
 
 
 class CSVLogger(RunLogger):
-    """`metrics.csv` in the run's folder: one row per logged step, columns appear as they are needed."""
+    """`metrics.csv` in the run's folder: one row per logged step, columns appear as they are needed.
+
+    Scalars of the step that was logged last, such as those of validation, complete its row. Only that row
+    is held in memory; the earlier ones are in the file, which is copied when a new column appears.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.path = self.folder / "metrics.csv"
         self._columns = ["step"]
-        self._rows: list[dict[str, str]] = []
-        if self.resumed_at and self.path.is_file():
+        self._last: dict[str, str] = {}
+        self._last_at = self._end = 0
+        resumes = self.resumed_at > 0 and self.path.is_file()
+        if resumes:
             with open(self.path, newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self._rows = [r for r in reader if int(r["step"]) <= self.resumed_at]
-                self._columns = list(reader.fieldnames or self._columns)
-        self._rewrite()
+                self._columns = next(csv.reader(file), self._columns)
+        self._rewrite(self._stored(self.resumed_at) if resumes else ())
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         row = {"step": str(step), **{k: f"{v:.8g}" for k, v in values.items()}}
+        same_step = self._last.get("step") == row["step"]
+        row = {**self._last, **row} if same_step else row
         new = [k for k in row if k not in self._columns]
-        self._rows.append(row)
-        if new:
-            self._columns += new
-            self._rewrite()
+        if new or not self.path.is_file():
+            before = self._stored(step - 1)
+            self._columns = [*self._columns, *new]
+            self._rewrite(itertools.chain(before, [row]))
             return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        begin, line = self._last_at if same_step else self._end, self._line(row)
+        with open(self.path, "rb+") as file:
+            file.seek(begin)
+            file.write(line)
+            file.truncate()
+        # Only now: what a failed write has left behind is overwritten by the next one.
+        self._last, self._last_at, self._end = row, begin, begin + len(line)
 
-    def _rewrite(self) -> None:
-        with (
-            atomic_write(self.path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+    def _stored(self, last_step: int) -> Iterator[dict[str, str]]:
+        """The rows of the file up to a step, one by one."""
+        if not self.path.is_file():
+            return
+        with open(self.path, newline="", encoding="utf-8") as file:
+            yield from (row for row in csv.DictReader(file) if int(row["step"]) <= last_step)
+
+    def _rewrite(self, rows: Iterable[dict[str, str]]) -> None:
+        last, begin = self._last, self._last_at
+        with atomic_write(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(self._line({name: name for name in self._columns}))
+            for row in rows:
+                last, begin = row, file.tell()
+                file.write(self._line(row))
+            end = file.tell()
+        self._last, self._last_at, self._end = last, begin, end
+
+    def _line(self, row: Mapping[str, str]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerow(row)
+        return text.getvalue().encode()
 
 
 class TensorBoardLogger(RunLogger):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,62 @@ def test_csv_grows_columns(tmp_path: Path) -> None:
         {"step": "1", "train/loss": "1", "val/avg_loss": ""},
         {"step": "2", "train/loss": "0.5", "val/avg_loss": "2"},
     ]
+
+
+def test_csv_has_one_row_per_step(tmp_path: Path) -> None:
+    # Validation logs on its own, after the training scalars of the step.
+    logger = CSVLogger(folder=tmp_path, name="run")
+    for step in range(1, 7):
+        logger.scalars({"train/loss": float(step)}, step)
+        if step % 2 == 0:
+            logger.scalars({"val/avg_loss": 1 / 3, "val/loss_0.1": 10.0 * step}, step)
+    rows = _rows(tmp_path / "metrics.csv")
+    assert [(r["step"], r["train/loss"]) for r in rows] == [(str(i), str(i)) for i in range(1, 7)]
+    assert [r["val/avg_loss"] for r in rows] == ["", "0.33333333"] * 3
+    assert [r["val/loss_0.1"] for r in rows] == ["", "20", "", "40", "", "60"]
+    # A run that goes on completes the row it stopped at, and adds to it.
+    again = CSVLogger(folder=tmp_path, name="run", resumed_at=5)
+    again.scalars({"val/avg_loss": 0.5}, 5)
+    again.scalars({"train/loss": 6.5, "val/avg_loss": 0.25}, 6)
+    assert [(r["train/loss"], r["val/avg_loss"]) for r in _rows(tmp_path / "metrics.csv")[-2:]] == [
+        ("5", "0.5"),
+        ("6.5", "0.25"),
+    ]
+
+
+def test_csv_keeps_no_history_in_memory(tmp_path: Path) -> None:
+    logger = CSVLogger(folder=tmp_path, name="run")
+    values = {f"train/value_{i}": i / 7 for i in range(20)}
+    for step in range(1, 51):
+        logger.scalars(values, step)
+    tracemalloc.start()
+    try:
+        for step in range(51, 551):
+            logger.scalars(values, step)
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # 500 rows of 21 short strings are more than half a megabyte.
+    assert grown < 50_000
+    assert len(_rows(tmp_path / "metrics.csv")) == 550
+
+
+def test_csv_overwrites_what_a_failed_write_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = CSVLogger(folder=tmp_path, name="run")
+    for step in (1, 2):
+        logger.scalars({"train/loss": float(step)}, step)
+    line = CSVLogger._line
+
+    def torn(self: CSVLogger, row: Mapping[str, str]) -> bytes:
+        with open(self.path, "ab") as file:
+            file.write(line(self, row)[:3])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(CSVLogger, "_line", torn)
+        logger.scalars({"train/loss": 3.0}, 3)
+    logger.scalars({"train/loss": 4.0}, 4)
+    assert [r["step"] for r in _rows(tmp_path / "metrics.csv")] == ["1", "2", "4"]
 
 
 def test_csv_of_a_resumed_run_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
