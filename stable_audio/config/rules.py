@@ -23,6 +23,7 @@ RULES: dict[str, Rule] = {
     "optimizer_options": training_rules.optimizers_fit,
     "timestep_options": training_rules.timestep_options_fit,
     "main_loss": training_rules.main_loss_is_elementwise,
+    "average": training_rules.average_has_a_range,
     "inpainting": training_rules.inpainting_fits,
     "teacher": training_rules.teacher_has_weights,
     "demos": training_rules.demos_are_complete,

@@ -43,6 +43,7 @@ class EmaRule(Section):
     beta: float = Field(default=0.9999, ge=0, lt=1, description="greatest decay")
     power: float = Field(default=0.75, gt=0)
     inv_gamma: float = Field(default=1.0, gt=0)
+    min_value: float = Field(default=0.0, ge=0, lt=1, description="least decay once averaging has begun")
     update_after_step: int = Field(default=1, ge=0, description="until here the average is a copy")
     update_every: Positive = 1
 

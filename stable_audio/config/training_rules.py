@@ -14,10 +14,12 @@ from stable_audio.config.context import Context, mapping
 from stable_audio.config.findings import findings_of
 from stable_audio.config.leaf import Leaf, arguments, leaf_model
 from stable_audio.config.problems import Loc, did_you_mean, names, shown
+from stable_audio.config.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler
 
 ELEMENTWISE = ("mse", "l1", "huber")
+EMA_RANGE = {key: EmaRule.model_fields[key].default for key in ("min_value", "beta")}
 
 
 def has_an_optimizer(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -66,6 +68,14 @@ def inpainting_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
     numbers = isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares)
     if numbers and len(shares) == 3 and abs(sum(shares) - 1) > 1e-6:
         yield loc, f"found {shares}, which sum to {sum(shares):g}; they must sum to 1"
+
+
+def average_has_a_range(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The least decay of the averaged weights is not above the greatest."""
+    least, greatest = (ctx.get("training", "ema", key, default=d) for key, d in EMA_RANGE.items())
+    if all(isinstance(v, (int, float)) for v in (least, greatest)) and least > greatest:
+        message = f"found {least:g}, above beta, the greatest decay, which is {greatest:g}"
+        yield ("training", "ema", "min_value"), f"{message}; lower it or raise beta"
 
 
 def demos_are_complete(ctx: Context) -> Iterator[tuple[Loc, str]]:

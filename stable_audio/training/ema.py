@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,21 @@ class EMA:
     """Average of a module's parameters and floating buffers; everything else is copied.
 
     After n updates the decay is 0 for n <= update_after_step + 1 (the average is a copy), then
-    `1 - (1 + (n - update_after_step - 1) / inv_gamma) ** -power`, at most beta: the warm-up of
-    Crowson's k-diffusion, with stable-audio-tools' settings as defaults. The average starts from a copy at
-    the first update past the wait, whatever the decay.
+    `1 - (1 + (n - update_after_step - 1) / inv_gamma) ** -power`, at least min_value and at most beta: the
+    warm-up of Crowson's k-diffusion, with stable-audio-tools' settings as defaults. The average starts from a
+    copy at the first update past the wait, whatever the decay.
 
     Weights of less than 32 bits are averaged in float32: at a decay of 0.9999 a bfloat16 average would
     never move. The update is fused over all tensors of a type.
 
     Args:
-        module: whose weights are averaged.
+        module: whose weights are averaged. Its submodules stay the ones that it has now.
         parts: names of submodules to average (prefixes of keys); None averages everything.
-        beta, power, inv_gamma, update_after_step: the rule above.
+        beta, power, inv_gamma, min_value, update_after_step: the rule above.
         update_every: average at every such update only.
+
+    Raises:
+        ValueError: a setting out of its range.
     """
 
     def __init__(
@@ -36,19 +39,23 @@ class EMA:
         beta: float = 0.9999,
         power: float = 0.75,
         inv_gamma: float = 1.0,
+        min_value: float = 0.0,
         update_every: int = 1,
         update_after_step: int = 1,
     ) -> None:
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), found {beta}")
+        if not 0 <= min_value <= beta:
+            raise ValueError(f"min_value must be from 0 to beta, {beta}, found {min_value}")
         if update_every < 1:
             raise ValueError(f"update_every must be at least 1, found {update_every}")
-        self.beta, self.power, self.inv_gamma = beta, power, inv_gamma
+        self.beta, self.power, self.inv_gamma, self.min_value = beta, power, inv_gamma, min_value
         self.update_every, self.update_after_step = update_every, update_after_step
         self._module = module
         self._parts = None if parts is None else tuple(f"{p}." for p in parts)
         # What checkpoints keep: no scratch buffers, no frozen encoders that stay out of them.
-        self._kept = frozenset(k for k in module.state_dict(keep_vars=True) if self._is_averaged(k))
+        stored = frozenset(k for k in module.state_dict(keep_vars=True) if self._is_averaged(k))
+        self._places = _places(module, stored)
         self.step = 0
         self.initialised = False
         self.average: dict[str, Tensor] = {k: _shadow(v) for k, v in self._tracked().items()}
@@ -58,7 +65,7 @@ class EMA:
         age = self.step - self.update_after_step - 1
         if age <= 0:
             return 0.0
-        return min(max(1 - (1 + age / self.inv_gamma) ** -self.power, 0.0), self.beta)
+        return min(max(1 - (1 + age / self.inv_gamma) ** -self.power, self.min_value), self.beta)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -91,18 +98,21 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[nn.Module]:
-        """The module with averaged weights; its own come back at the end, whatever happens."""
-        own = {k: v.detach().clone() for k, v in self._tracked().items()}
+        """The module with averaged weights; its own come back at the end, whatever happens.
+
+        Parameters trade places with their average, so that no second set of weights is made (but for
+        parameters of less than 32 bits). Buffers are copied in and back, since a forward pass may write
+        to them.
+        """
+        own: list[tuple[Tensor, Tensor]] = []
         try:
-            self._write(self.average)
+            for key, owner, name in self._places:
+                tensor = owner[name]
+                own.append((tensor, _exchange(tensor, self.average[key])))
             yield self._module
         finally:
-            self._write(own)
-
-    @torch.no_grad()
-    def _write(self, values: dict[str, Tensor]) -> None:
-        for key, tensor in self._tracked().items():
-            tensor.copy_(values[key])
+            for tensor, value in own:
+                _exchange(tensor, value)
 
     def state_dict(self) -> dict[str, Any]:
         """Average and counters; only tensors and plain values."""
@@ -131,11 +141,42 @@ class EMA:
 
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key. They are looked up anew, since moving a module replaces buffers."""
-        named = (*self._module.named_parameters(), *self._module.named_buffers())
-        return {k: v.detach() for k, v in named if k in self._kept}
+        return {key: owner[name].detach() for key, owner, name in self._places}
 
     def _is_averaged(self, key: str) -> bool:
         return self._parts is None or key.startswith(self._parts)
+
+
+class _Place(NamedTuple):
+    """Where a tensor is to be found: in the parameters or buffers of one submodule, by its name there."""
+
+    key: str
+    owner: dict[str, Any]
+    name: str
+
+
+def _places(module: nn.Module, keys: Collection[str]) -> list[_Place]:
+    """Of the tensors with these keys, parameters first; one that has several keys counts once."""
+    members = list(module.named_modules())
+    owners = [(k, m._parameters) for k, m in members] + [(k, m._buffers) for k, m in members]
+    places: dict[int, _Place] = {}
+    for prefix, owner in owners:
+        for name, tensor in owner.items():
+            key = f"{prefix}.{name}" if prefix else name
+            if tensor is not None and key in keys:
+                places.setdefault(id(tensor), _Place(key, owner, name))
+    return list(places.values())
+
+
+@torch.no_grad()
+def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
+    """Give `tensor` another value and return the one it had."""
+    if isinstance(tensor, nn.Parameter):
+        own, tensor.data = tensor.data, value.to(tensor)
+        return own
+    own = tensor.clone()
+    tensor.copy_(value)
+    return own
 
 
 def _shadow(tensor: Tensor) -> Tensor:

@@ -166,6 +166,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.training.loss_configs.diffusion.type: found 'spectral'; the main term must be one of 'mse'",
         )
     ],
+    "average": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(ema={"min_value": 0.9, "beta": 0.5}),
+            "$.training.ema.min_value: found 0.9, above beta, the greatest decay, which is 0.5",
+        )
+    ],
     "inpainting": [
         (
             examples.cond,

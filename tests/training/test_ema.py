@@ -95,6 +95,85 @@ def test_swapping_restores_the_weights_even_after_an_error() -> None:
     assert ema.average["weight"].eq(1).all()
 
 
+def test_swapping_makes_no_second_set_of_weights() -> None:
+    module = _Small()
+    ema = EMA(module)
+    _fill(module, 5.0)
+    module.count.fill_(3)
+    own = {k: p.data_ptr() for k, p in module.named_parameters()}
+    averages = {k: ema.average[k].data_ptr() for k in own}
+    with ema.swapped():
+        assert {k: p.data_ptr() for k, p in module.named_parameters()} == averages
+        assert module.count.item() == 0
+        module.count.fill_(9)  # what a forward pass writes stays out of the average
+    assert {k: p.data_ptr() for k, p in module.named_parameters()} == own
+    assert module.count.item() == 3
+    assert ema.average["count"].item() == 0
+    ema.step, ema.initialised = 10, True
+    ema.update()
+    assert module.backbone.weight.eq(5).all()
+
+
+def test_swapping_low_precision_weights_keeps_their_type() -> None:
+    module = nn.Linear(2, 2).to(torch.bfloat16)
+    ema = EMA(module)
+    ema.average["weight"].fill_(0.1)
+    own = module.weight.detach().clone()
+    with ema.swapped():
+        assert torch.equal(module.weight, torch.full((2, 2), 0.1).to(torch.bfloat16))
+    assert torch.equal(module.weight, own)
+    assert ema.average["weight"].dtype is torch.float32
+
+
+def test_an_update_walks_no_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _Small()
+    ema = EMA(module)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a walk over all modules at each step")
+
+    for name in ("named_modules", "named_parameters", "named_buffers", "_named_members", "state_dict"):
+        monkeypatch.setattr(nn.Module, name, refuse)
+    ema.update()
+    with ema.swapped():
+        pass
+
+
+def test_a_moved_module_is_still_followed() -> None:
+    module = _Small()
+    ema = EMA(module)
+    module.to(torch.float64)  # replaces the buffers
+    _fill(module, 7.0)
+    module.count = torch.tensor(4)
+    ema.update()
+    assert ema.average["backbone.weight"].eq(7).all()
+    assert ema.average["count"].item() == 4
+
+
+def test_weights_with_two_names_are_averaged_once() -> None:
+    module = _Small()
+    module.conditioner.weight = nn.Parameter(torch.zeros(2, 2))
+    module.tied = module.conditioner  # type: ignore[assignment]
+    ema = EMA(module)
+    assert "tied.weight" not in ema.average
+    ema.average["conditioner.weight"].fill_(1.0)
+    with ema.swapped():
+        assert module.conditioner.weight.eq(1).all()
+    assert module.conditioner.weight.eq(0).all()
+
+
+def test_the_decay_has_a_least_value() -> None:
+    module = nn.Linear(1, 1)
+    ema = EMA(module, min_value=0.7, beta=0.8, inv_gamma=2.0, power=0.5)
+    decays = []
+    for _ in range(60):
+        ema.update()
+        decays.append(ema.decay())
+    rule = [1 - (1 + n / 2) ** -0.5 for n in range(1, 59)]
+    assert decays == [0.0, 0.0, *[pytest.approx(min(max(d, 0.7), 0.8)) for d in rule]]
+    assert (decays[2], decays[-1]) == (0.7, 0.8)
+
+
 def test_state_is_restored_exactly() -> None:
     torch.manual_seed(0)
     module = nn.Linear(2, 2)
@@ -116,5 +195,7 @@ def test_a_foreign_state_is_refused() -> None:
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="beta"):
         EMA(nn.Linear(1, 1), beta=1.0)
+    with pytest.raises(ValueError, match="min_value must be from 0 to beta"):
+        EMA(nn.Linear(1, 1), beta=0.5, min_value=0.6)
     with pytest.raises(ValueError, match="update_every"):
         EMA(nn.Linear(1, 1), update_every=0)
