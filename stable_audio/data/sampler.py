@@ -8,6 +8,7 @@ clips share a row, batches are made of rows instead of items.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ import numpy as np
 from stable_audio.data.base import DataError, ItemKey
 from stable_audio.data.packing import joined, pack_rows
 from stable_audio.data.seeding import derive_seed
+
+_LOG = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
@@ -44,14 +47,15 @@ class ResumableSampler:
         shuffle: a new order each epoch; False keeps the order of the dataset.
         weights: relative weight per item; items are then drawn with replacement, num_items per epoch.
         buckets: bucket per item; a global batch holds items of one bucket only.
-        drop_last: leave out batches that are not full. Otherwise ranks share a short batch evenly, and
-            where it does not divide, items repeat so that no rank is without work.
+        drop_last: leave out batches that are not full. Where no batch is full, items are passed over again
+            until it is, each time with another seed; without shuffling the short batch stays. Ranks share a
+            short batch evenly, and where it does not divide, items repeat so that no rank is without work.
         epoch_batches: batches per epoch; items are then drawn with replacement.
         lengths, row_length: frames of each item and of a row. Items share rows then, and batch_size counts
             rows. Excludes buckets and epoch_batches.
 
     Raises:
-        DataError: no items, or not one full batch.
+        DataError: no items.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class ResumableSampler:
         self._cached: dict[int, _Plan] = {}
         self.epoch = 0
         self.batch = 0
-        self.batches_per_epoch()
+        self._tell_of_small_parts()
 
     @property
     def global_batch_size(self) -> int:
@@ -96,15 +100,29 @@ class ResumableSampler:
 
     def batches_per_epoch(self, epoch: int | None = None) -> int:
         """Batches in `epoch` (default: the current one); it varies only with weights, buckets and rows."""
-        count = len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
-        if count == 0:
-            rows = f", in rows of {self.row_length} frames," if self.row_length else ""
-            raise DataError(
-                f"{self.num_items} items{rows} do not fill one batch of {self.global_batch_size} "
-                f"({self.batch_size} x {self.world_size} processes): lower the batch size or set "
-                f"drop_last to false"
-            )
-        return count
+        return len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
+
+    def _tell_of_small_parts(self) -> None:
+        """What the first epoch repeats or leaves out because it does not fill a batch, once per run."""
+        used = np.unique(self._plan(0).order)
+        if not self.drop_last or self.rank != 0 or not self.shuffle:
+            return
+        batch = f"a batch of {self.global_batch_size} ({self.batch_size} x {self.world_size} processes)"
+        if len(self._plan(0).order) > self.num_items and self._draws is None and self._probabilities is None:
+            rows = "" if self.row_length is None else f" in rows of {self.row_length} frames"
+            told = "%d items%s do not fill %s: they are passed over again until they do"
+            _LOG.warning(told, len(used), rows, batch)
+        if self._buckets is not None and self._draws is None and self._probabilities is None:
+            sizes = np.bincount(self._buckets)
+            small = int(sizes[sizes < self.global_batch_size].sum())
+            if small and not self._too_few(sizes):
+                _LOG.warning(
+                    "%d of %d items are never used, because their bucket does not fill %s; lower the batch "
+                    "size, set drop_last to false, or give fewer bucket_lengths",
+                    small,
+                    self.num_items,
+                    batch,
+                )
 
     def keys(self, epoch: int, batch: int) -> list[ItemKey]:
         """This rank's items of one global batch."""
@@ -169,24 +187,35 @@ class ResumableSampler:
         order = self._order(random)
         if self.row_length is not None:
             return self._packed(order, random)
-        batches = self._starts(len(order))
         if self._buckets is not None:
             order, batches = self._bucketed(order, random)
+        else:
+            too_few = self._too_few([len(order)])
+            order = self._filled(order, too_few)
+            batches = self._starts(len(order), too_few)
         return _Plan(order, np.arange(len(order) + 1), batches)
 
     def _order(self, random: np.random.Generator) -> np.ndarray:
         if self._probabilities is not None:
             cumulative = np.cumsum(self._probabilities)
-            draws = random.random(self._draws or self.num_items)
+            count = max(self.num_items, self.global_batch_size if self.drop_last else 0)
+            draws = random.random(self._draws or count)
             return np.minimum(np.searchsorted(cumulative, draws, side="right"), self.num_items - 1)
         if self._draws is not None:
             return random.integers(self.num_items, size=self._draws)
         return random.permutation(self.num_items) if self.shuffle else np.arange(self.num_items)
 
-    def _starts(self, length: int) -> np.ndarray:
+    def _too_few(self, counts: Sequence[int] | np.ndarray) -> bool:
+        """Whether nothing would be left when batches that are not full are left out; `counts` per bucket."""
+        return self.drop_last and max(counts) < self.global_batch_size
+
+    def _filled(self, members: np.ndarray, too_few: bool) -> np.ndarray:
+        return np.resize(members, self.global_batch_size) if too_few and self.shuffle else members
+
+    def _starts(self, length: int, too_few: bool = False) -> np.ndarray:
         size = self.global_batch_size
         starts = np.arange(0, length - length % size + 1, size)
-        complete = self.drop_last or length % size == 0
+        complete = (self.drop_last and not too_few) or length % size == 0
         return starts if complete else np.append(starts, length)
 
     def _packed(self, order: np.ndarray, random: np.random.Generator) -> _Plan:
@@ -196,17 +225,22 @@ class ResumableSampler:
         rows = pack_rows(self._lengths[order].tolist(), self.row_length)
         if self.shuffle:
             rows = [rows[i] for i in random.permutation(len(rows))]
+        too_few = self._too_few([len(rows)])
+        if too_few and self.shuffle:
+            rows = list(itertools.islice(itertools.cycle(rows), self.global_batch_size))
         places, units = joined(rows)
-        return _Plan(order[places], units, self._starts(len(rows)))
+        return _Plan(order[places], units, self._starts(len(rows), too_few))
 
     def _bucketed(self, order: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Regroup the order by bucket, cut each bucket into batches, shuffle the batches."""
         assert self._buckets is not None
         batches: list[np.ndarray] = []
         of_item = self._buckets[order]
-        for bucket in np.unique(of_item):
-            members = order[of_item == bucket]
-            starts = self._starts(len(members))
+        buckets, sizes = np.unique(of_item, return_counts=True)
+        too_few = self._too_few(sizes)
+        for bucket in buckets:
+            members = self._filled(order[of_item == bucket], too_few)
+            starts = self._starts(len(members), too_few)
             batches += [members[a:b] for a, b in itertools.pairwise(starts)]
         if self.shuffle:
             batches = [batches[i] for i in random.permutation(len(batches))]

@@ -172,5 +172,3 @@ def test_mistakes_in_the_file(tmp_path: Path, keys: dict[str, Any]) -> None:
 def test_mistakes_in_the_call() -> None:
     with pytest.raises(ValueError, match="row_length needs lengths"):
         ResumableSampler(4, batch_size=1, row_length=10)
-    with pytest.raises(DataError, match="2 items, in rows of 10 frames, do not fill one batch of 2"):
-        ResumableSampler(2, batch_size=2, lengths=[4, 6], row_length=10)

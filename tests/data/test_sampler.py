@@ -99,11 +99,46 @@ def test_another_batch_size_continues_nearby() -> None:
     assert sampler.state_dict() == {"epoch": 2, "batch": 10, "global_batch_size": 4}
 
 
+@pytest.mark.parametrize("items", [1, 3, 5, 8])
+def test_few_items_are_passed_over_again(items: int, caplog: pytest.LogCaptureFixture) -> None:
+    """One batch per epoch with every item in it as evenly as can be, and no draw twice."""
+    ranks = [ResumableSampler(items, batch_size=4, rank=r, world_size=2) for r in range(2)]
+    told = [r.message for r in caplog.records]
+    assert len(told) == (items < 8)
+    assert all(f"{items} items do not fill a batch of 8 (4 x 2 processes)" in t for t in told)
+    assert [len(s) for s in ranks] == [1, 1]
+    for keys in (sum(pair, []) for pair in zip(*(batches(s, 3) for s in ranks))):
+        counts = Counter(key.index for key in keys)
+        assert sorted(counts) == list(range(items))
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert len({key.seed for key in keys}) == 8
+
+
+def test_few_items_in_order_make_one_short_batch() -> None:
+    """Validation counts nothing twice."""
+    assert [[k.index for k in b] for b in ResumableSampler(3, batch_size=8, shuffle=False)] == [[0, 1, 2]]
+
+
+def test_few_items_with_weights_buckets_or_rows() -> None:
+    weighted = batches(ResumableSampler(2, batch_size=200, weights=[1.0, 3.0]), 1)[0]
+    assert Counter(k.index for k in weighted)[1] / 200 == pytest.approx(0.75, abs=0.1)
+    buckets = [0, 0, 1]
+    two = batches(ResumableSampler(3, batch_size=4, buckets=buckets), 2)
+    assert sorted(sorted(k.index for k in b) for b in two) == [[0, 0, 1, 1], [2, 2, 2, 2]]
+    rows = batches(ResumableSampler(3, batch_size=4, lengths=[5, 5, 10], row_length=10), 1)[0]
+    assert Counter(k.index for k in rows) == {0: 2, 1: 2, 2: 2}
+    assert len({k.seed for k in rows}) == len(rows)
+
+
+def test_items_of_small_buckets_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    ResumableSampler(7, batch_size=4, buckets=[0, 0, 0, 0, 0, 1, 1])
+    assert "2 of 7 items are never used, because their bucket does not fill a batch of 4" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_items": 0}, "empty"),
-        ({"num_items": 3}, "3 items do not fill one batch of 4"),
         ({"num_items": 5, "rank": 1}, "rank"),
         ({"num_items": 5, "weights": [1.0, 2.0]}, "5 finite numbers"),
         ({"num_items": 4, "weights": [0.0] * 4}, "not all zero"),
