@@ -244,9 +244,9 @@ class ResumableSampler:
             batches += [members[a:b] for a, b in itertools.pairwise(starts)]
         if self.shuffle:
             batches = [batches[i] for i in random.permutation(len(batches))]
-        sizes = [len(b) for b in batches]
+        lengths = [len(b) for b in batches]
         joined = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
-        return joined, np.cumsum([0, *sizes])
+        return joined, np.cumsum([0, *lengths])
 
 
 def _probabilities(weights: Sequence[float], num_items: int) -> np.ndarray:

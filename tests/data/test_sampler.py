@@ -107,7 +107,8 @@ def test_few_items_are_passed_over_again(items: int, caplog: pytest.LogCaptureFi
     assert len(told) == (items < 8)
     assert all(f"{items} items do not fill a batch of 8 (4 x 2 processes)" in t for t in told)
     assert [len(s) for s in ranks] == [1, 1]
-    for keys in (sum(pair, []) for pair in zip(*(batches(s, 3) for s in ranks))):
+    for first, second in zip(*(batches(s, 3) for s in ranks)):
+        keys = first + second
         counts = Counter(key.index for key in keys)
         assert sorted(counts) == list(range(items))
         assert max(counts.values()) - min(counts.values()) <= 1
