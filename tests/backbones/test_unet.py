@@ -27,8 +27,8 @@ TINY: dict[str, Any] = {
     "attention_options": {"heads": 2, "groups": 2},
 }
 SIZES = {
-    "ddpm_mono": 1_787_913,
-    "ddpm_3_channels": 133_720_835,
+    "ddpm_mono": 1_741_069,
+    "ddpm_3_channels": 132_751_491,
     "concat_mono": 20_798_977,
     "concat_3_channels": 20_802_435,
     "stable_diffusion_1": 859_520_964,
@@ -66,6 +66,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no middle": {"middle": False},
     "no middle attention": {"middle_attention": False},
     "final residual": {"final_block": "residual"},
+    "no finest level on the way up": {"finest_up": False},
+    "no finest level on the way up, level skips": {"finest_up": False, "skips": "level", "up_width": "next"},
+    "no finest level on the way up, added": {"finest_up": False, "skip_merge": "add"},
+    "two projections": {"attention_options": {"heads": 2, "groups": 2, "projections": 2}},
     "level skips": {"skips": "level", "blocks": 2},
     "next width": {"skips": "level", "up_width": "next", "attention_every": "level"},
     "next width, added": {"skips": "level", "up_width": "next", "skip_merge": "add"},

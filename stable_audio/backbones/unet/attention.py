@@ -28,6 +28,8 @@ class AttentionOptions:
             `depth` transformer layers with LayerNorm, as in latent diffusion.
         depth: transformer layers per block.
         groups: groups of the GroupNorm in front of attention; 1 = over all channels.
+        projections: linear layers in each of the projections to queries, keys and values and from the
+            output. 2: a 1x1 convolution outside of those of torch.nn.MultiheadAttention.
         bias: which projections have biases. Transformer layers have `out` only.
         feed_forward: width of the feed-forward layer behind attention, in the level's channels; 0 = none.
         geglu: gate the feed-forward layer (Shazeer, 2020).
@@ -40,6 +42,7 @@ class AttentionOptions:
     block: Literal["plain", "transformer"] = "plain"
     depth: int = 1
     groups: int = 32
+    projections: Literal[1, 2] = 1
     bias: Literal["all", "qkv", "out", "none"] = "all"
     feed_forward: int = 0
     geglu: bool = False
@@ -85,15 +88,24 @@ class HeadNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
+def _linear(c_in: int, between: int, c_out: int, options: AttentionOptions, bias: bool) -> nn.Module:
+    """(... c_in) -> (... c_out): one linear layer, or two in a row, `between` wide in the middle."""
+    if options.projections == 1:
+        return nn.Linear(c_in, c_out, bias=bias)
+    return nn.Sequential(nn.Linear(c_in, between, bias=bias), nn.Linear(between, c_out, bias=bias))
+
+
 class Projection(nn.Module):
     """Features (b l e) -> keys and values (b l h d)."""
 
-    def __init__(self, features: int, heads: int, head_dim: int, bias: bool, norm: bool) -> None:
+    def __init__(
+        self, features: int, heads: int, head_dim: int, options: AttentionOptions, bias: bool
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.to_k = nn.Linear(features, heads * head_dim, bias=bias)
-        self.to_v = nn.Linear(features, heads * head_dim, bias=bias)
-        self.norm = HeadNorm(head_dim, eps=1e-6) if norm else nn.Identity()
+        self.to_k = _linear(features, features, heads * head_dim, options, bias)
+        self.to_v = _linear(features, features, heads * head_dim, options, bias)
+        self.norm = HeadNorm(head_dim, eps=1e-6) if options.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> KeysValues:
         k = self.to_k(x).unflatten(-1, (self.heads, -1))
@@ -108,10 +120,11 @@ class Attention(nn.Module):
         heads, head_dim = options.sizes(channels)
         self.heads, self.head_dim = heads, head_dim
         qkv = bias in ("all", "qkv")
-        self.to_q = nn.Linear(channels, heads * head_dim, bias=qkv)
+        inner, out = heads * head_dim, bias in ("all", "out")
+        self.to_q = _linear(channels, channels, inner, options, qkv)
         self.norm_q = HeadNorm(head_dim, eps=1e-6) if options.qk_norm else nn.Identity()
-        self.keys_values = Projection(features, heads, head_dim, qkv, options.qk_norm)
-        self.to_out = nn.Linear(heads * head_dim, channels, bias=bias in ("all", "out"))
+        self.keys_values = Projection(features, heads, head_dim, options, qkv)
+        self.to_out = _linear(inner, channels, channels, options, out)
 
     def queries(self, x: Tensor) -> Tensor:
         return self.norm_q(self.to_q(x).unflatten(-1, (self.heads, -1)))
@@ -130,7 +143,7 @@ class SelfAttention(Attention):
     def __init__(self, channels: int, options: AttentionOptions, bias: str, prepend_dim: int) -> None:
         super().__init__(channels, channels, options, bias)
         self.prepend = (
-            Projection(prepend_dim, self.heads, self.head_dim, bias in ("all", "qkv"), options.qk_norm)
+            Projection(prepend_dim, self.heads, self.head_dim, options, bias in ("all", "qkv"))
             if prepend_dim
             else None
         )

@@ -72,6 +72,8 @@ class UNet(Backbone):
         attention_options: how attention blocks are made.
         middle: two residual blocks at the lowest rate.
         middle_attention: attention between them, of the kinds that any level has.
+        finest_up: the finest level also on the way up; without it, its skips are unused and the final block
+            follows the last upsampling, as in DDPM's.
         final_block: `norm`: norm, activation, convolution; `residual`: residual block, convolution.
         time: how t becomes a vector.
         time_injection: t is added between the convolutions, or scales and shifts the second norm.
@@ -119,6 +121,7 @@ class UNet(Backbone):
         attention_options: AttentionOptions = _ATTENTION,
         middle: bool = True,
         middle_attention: bool = True,
+        finest_up: bool = True,
         final_block: Literal["norm", "residual"] = "norm",
         time: TimeOptions = _TIME,
         time_injection: Literal["add", "scale_shift"] = "add",
@@ -213,6 +216,7 @@ class UNet(Backbone):
             last_kernel=last_kernel,
             middle=middle,
             middle_attention=middle_attention,
+            finest_up=finest_up,
             final_block=final_block,
             groups=groups,
             activation=activation,

@@ -215,6 +215,7 @@ class Network(nn.Module):
         last_kernel: int,
         middle: bool,
         middle_attention: bool,
+        finest_up: bool,
         final_block: str,
         groups: int,
         activation: str,
@@ -232,7 +233,7 @@ class Network(nn.Module):
             self.middle.append(Stage(plan.resnet(width, width), None))
         stack = self._skip_widths(plan)
         ups = []
-        for level in reversed(levels):
+        for level in reversed(levels if finest_up else levels[1:]):
             ups.append(Up(plan, level, width, stack))
             width = ups[-1].width
         self.ups = nn.ModuleList(ups)
