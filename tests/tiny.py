@@ -198,7 +198,7 @@ DECODERS: dict[str, dict[str, Any]] = {
         "transformer_depths": [2, 1],
         "chunk_size": 4,
         "dim_heads": 8,
-        "sinusoidal_blocks": [1],
+        "sinusoidal_blocks": [0, 2],
     },
     "autoencoder_kl": {
         "out_channels": 2,
@@ -222,7 +222,7 @@ BOTTLENECKS: dict[str, dict[str, Any]] = {
     "dac_rvq": {"input_dim": 4, "n_codebooks": 3, "codebook_size": 16, "codebook_dim": 2},
     "dac_rvq_vae": {"input_dim": 4, "n_codebooks": 2, "codebook_size": 16, "codebook_dim": 2},
     "fsq": {"levels": [8, 5, 5], "dim": 4},
-    "dithered_fsq": {"dim": 4, "levels": 5, "num_codebooks": 2},
+    "dithered_fsq": {"dim": 2, "levels": 5, "num_codebooks": 2},
 }
 
 PRETRANSFORMS: dict[str, dict[str, Any]] = {

@@ -24,7 +24,8 @@ class TransformerOptions:
         zero_init_branch_outputs: every branch starts as zero, so that the network starts as the identity.
         conformer: a convolution module between cross-attention and feed-forward.
         use_sinusoidal_emb: add sinusoidal positions with a learned scale.
-        use_abs_pos_emb, abs_pos_emb_max_length: add learned positions.
+        use_abs_pos_emb, abs_pos_emb_max_length: add learned positions, to memory tokens as well, which do not
+            count into the length.
         num_memory_tokens: learned tokens before all others.
         sliding_window: (left, right) tokens that self-attention sees; -1 is unlimited.
         final_cross_attn_ix: last layer with cross-attention; -1 for all.

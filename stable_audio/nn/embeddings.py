@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector per position, scaled by dim^-0.5."""
+    """A learned vector per position, scaled by dim^-0.5.
 
-    def __init__(self, dim: int, *, max_length: int) -> None:
+    Args:
+        max_length: positions. memory: memory tokens before them, which have rows of their own.
+    """
+
+    def __init__(self, dim: int, *, max_length: int, memory: int = 0) -> None:
         super().__init__()
         self.scale = dim**-0.5
-        self.max_length = max_length
-        self.emb = nn.Embedding(max_length, dim)
+        self.max_length, self.memory = max_length, memory
+        self.emb = nn.Embedding(max_length + memory, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b n d) -> what to add to it, (n d).
@@ -23,9 +27,10 @@ class LearnedPositions(nn.Module):
         Raises:
             ValueError: x is longer than the table.
         """
-        if x.shape[1] > self.max_length:
+        length = x.shape[1] - self.memory
+        if length > self.max_length:
             raise ValueError(
-                f"sequence of {x.shape[1]} tokens, but abs_pos_emb_max_length is {self.max_length}; raise it"
+                f"sequence of {length} tokens, but abs_pos_emb_max_length is {self.max_length}; raise it"
             )
         return self.emb.weight[: x.shape[1]] * self.scale
 

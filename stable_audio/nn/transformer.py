@@ -222,5 +222,7 @@ def _position_embedding(dim: int, options: TransformerOptions) -> nn.Module | No
     if options.use_sinusoidal_emb:
         return SinusoidalPositions(dim)
     if options.use_abs_pos_emb:
-        return LearnedPositions(dim, max_length=options.abs_pos_emb_max_length)
+        return LearnedPositions(
+            dim, max_length=options.abs_pos_emb_max_length, memory=options.num_memory_tokens
+        )
     return None

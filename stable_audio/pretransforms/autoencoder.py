@@ -227,6 +227,7 @@ class Autoencoder(nn.Module):
                 self.decoder.latent_dim,
                 self.latent_dim + bottleneck.decoder_channels_added,
             ),
+            "bottleneck channels": (bottleneck.channels or self.latent_dim, self.latent_dim),
         }
         problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
         if problems:

@@ -101,6 +101,22 @@ def test_each_position_embedding_breaks_permutation_symmetry(option: str) -> Non
     assert not torch.allclose(with_positions(x)[:, order], with_positions(x[:, order]), atol=1e-4)
 
 
+def test_memory_tokens_have_rows_of_their_own_in_the_table_of_positions() -> None:
+    """The table holds abs_pos_emb_max_length + num_memory_tokens rows; memory and prepended tokens come first."""
+    transformer = build(
+        dim_context=None, use_abs_pos_emb=True, abs_pos_emb_max_length=7, num_memory_tokens=3
+    )
+    table, memory = transformer.pos_emb.emb.weight, transformer.memory_tokens
+    assert table.shape[0] == 10
+    x, prepend = torch.randn(2, 5, 3), torch.randn(2, 2, table.shape[1])
+    tokens = torch.cat([memory.expand(2, -1, -1), prepend, transformer.project_in(x)], dim=1)
+    expected = tokens + table * table.shape[1] ** -0.5
+    torch.testing.assert_close(transformer._embed(x, prepend), expected)
+    assert transformer(x, prepend=prepend).shape == (2, 5, 2)
+    with pytest.raises(ValueError, match="sequence of 8 tokens, but abs_pos_emb_max_length is 7"):
+        transformer(torch.randn(2, 6, 3), prepend=prepend)
+
+
 def test_sliding_window_limits_the_reach_per_layer() -> None:
     transformer = build(depth=2, dim_context=None, sliding_window=(1, 1))
     x = torch.randn(1, 12, 3)

@@ -40,6 +40,12 @@ def snr(found: Tensor, wanted: Tensor) -> float:
             {"bottleneck": {"type": "wasserstein", "config": {"noise_augment_dim": 2}}},
             "decoder input channels 4, expected 6",
         ),
+        ({"bottleneck": {"type": "softnorm", "config": {"dim": 6}}}, "bottleneck channels 6, expected 4"),
+        ({"bottleneck": {"type": "rvq", "config": {"dim": 8}}}, "bottleneck channels 8, expected 4"),
+        (
+            {"bottleneck": {"type": "dithered_fsq", "config": {"dim": 4, "levels": 3, "num_codebooks": 2}}},
+            "bottleneck channels 8, expected 4",
+        ),
     ],
 )
 def test_parts_that_disagree_are_refused_with_the_numbers(change: dict[str, Any], words: str) -> None:

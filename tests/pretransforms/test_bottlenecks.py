@@ -38,6 +38,7 @@ def test_tiny_configs_cover_the_registry() -> None:
 def test_declared_widths(name: str) -> None:
     for mode in (True, False):
         bottleneck = build(name).train(mode)
+        assert bottleneck.channels in (4, None)
         latents, info = bottleneck.encode(features(bottleneck))
         assert latents.shape == (3, 4, 20)
         decoded = bottleneck.decode(latents)
@@ -220,18 +221,47 @@ def test_fsq_equals_the_reference_library(levels: list[int], dim: int, codebooks
     assert torch.equal(info["tokens"], tokens.mT.long())
 
 
-def test_dither_is_uniform_rounding_is_even_and_some_pass() -> None:
+def test_dithered_fsq_rounds_and_numbers_each_codebook_for_itself() -> None:
+    """Channels of a codebook lie side by side; its token counts the first channel fastest."""
+    levels, codebooks = [7, 5, 4], 2
+    bottleneck = BOTTLENECKS["dithered_fsq"](dim=3, levels=levels, num_codebooks=codebooks).eval()
+    assert list(bottleneck.state_dict()) == []
+    x = 2 * torch.randn(2, 3 * codebooks, 11)
+    latents, info = bottleneck.encode(x)
+    expected, tokens = torch.empty_like(x), torch.zeros(2, codebooks, 11, dtype=torch.int64)
+    for book in range(codebooks):
+        weight = 1
+        for channel, count in enumerate(levels):
+            row = book * 3 + channel
+            level = ((torch.tanh(x[:, row]) + 1) / 2 * (count - 1)).round()
+            expected[:, row] = 2 * level / (count - 1) - 1
+            tokens[:, book] += weight * level.long()
+            weight *= count
+    torch.testing.assert_close(latents, expected)
+    assert torch.equal(info["tokens"], tokens)
+    torch.testing.assert_close(bottleneck.decode_tokens(tokens), expected)
+
+
+def test_dithered_fsq_repeats_one_number_of_levels_for_every_channel_of_a_codebook() -> None:
+    bottleneck = BOTTLENECKS["dithered_fsq"](dim=2, levels=5, num_codebooks=3)
+    assert (bottleneck.channels, bottleneck.codebook_size, bottleneck.num_quantizers) == (6, 25, 3)
+
+
+def test_each_item_is_rounded_and_then_dithered_by_two_independent_draws() -> None:
     torch.manual_seed(0)
-    quantizer = DitheredFSQ([5], 1, 1, noise_dropout=0.2).train()
-    x = torch.full((4000, 1, 1), 0.3)
-    found = quantizer(x)[0].flatten()
+    quantizer = DitheredFSQ([5], 1, noise_dropout=0.2).train()
+    x = torch.full((4000, 1, 16), 0.3)
+    found = quantizer(x)[0].flatten(1)
     bounded = torch.tanh(torch.tensor(0.3))
-    rounded, passed = (found - 0.5).abs() < 1e-6, (found - bounded).abs() < 1e-6
-    assert rounded.float().mean().item() == pytest.approx(0.4, abs=0.04)
-    assert passed.float().mean().item() == pytest.approx(0.2, abs=0.03)
-    dithered = found[~rounded & ~passed]
-    assert (dithered - bounded).abs().max() <= 0.25
-    assert dithered.mean().item() == pytest.approx(bounded.item(), abs=0.02)
+    rounded = ((found - 0.5).abs() < 1e-6).all(1)
+    passed = ((found - bounded).abs() < 1e-6).all(1)
+    # Dithered: 0.8. Of the rest, 0.8 were rounded before and 0.2 were not.
+    assert rounded.float().mean().item() == pytest.approx(0.16, abs=0.03)
+    assert passed.float().mean().item() == pytest.approx(0.04, abs=0.015)
+    dithered = found[~rounded & ~passed] - bounded
+    assert dithered.abs().max() <= 0.25
+    assert dithered.mean().item() == pytest.approx(0, abs=0.01)
+    assert dithered.square().mean().item() == pytest.approx(0.5**2 / 12, rel=0.05)
     assert (quantizer.eval()(x)[0] - 0.5).abs().max() < 1e-6
 
 
@@ -257,7 +287,8 @@ def test_quantize_on_decode_gives_numbers_first() -> None:
         ("tanh", {"scale": 0.0}, "positive, found 0.0"),
         ("fsq", {"levels": [1, 5]}, "at least 2"),
         ("fsq", {"levels": [5], "num_codebooks": 2, "keep_num_codebooks_dim": False}, "keep_num_codebooks"),
-        ("dithered_fsq", {"dim": 3, "levels": 5, "num_codebooks": 2}, "no multiple"),
+        ("dithered_fsq", {"dim": 4, "levels": [5, 5], "num_codebooks": 2}, "levels has 2 entries, but dim"),
+        ("dithered_fsq", {"dim": 2, "levels": 5, "noise_dropout": 1.5}, "noise_dropout must be"),
         ("dac_rvq", {"codebook_dim": [2]}, "1 entries"),
         ("rvq", {"quantize_dropout_cutoff_index": 8}, "below num_quantizers=8"),
     ],

@@ -28,12 +28,14 @@ class Bottleneck(nn.Module):
         decoder_channels_added: channels that `decode` appends for the decoder.
         loss_weights: {name in info: weight} of the terms that training adds, unless a config says else.
         settings: what the latents depend on besides weights and their shapes.
+        channels: latent channels that it takes; None where any number will do.
     """
 
     input_multiple: int = 1
     decoder_channels_added: int = 0
     loss_weights: dict[str, float] = {}  # noqa: RUF012
     settings: tuple[object, ...] = ()
+    channels: int | None = None
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         """Encoder output (b c*input_multiple n) -> latents (b c n) and loss terms."""

@@ -168,7 +168,7 @@ class SoftNormBottleneck(Bottleneck):
         freeze: bool = False,
     ) -> None:
         super().__init__()
-        self.decoder_channels_added = noise_augment_dim
+        self.channels, self.decoder_channels_added = dim, noise_augment_dim
         self.noise_regularize, self.freeze = noise_regularize, freeze
         self.scaling_factor = nn.Parameter(torch.ones(1, dim, 1), requires_grad=not freeze)
         self.bias = nn.Parameter(torch.zeros(1, dim, 1), requires_grad=not freeze)

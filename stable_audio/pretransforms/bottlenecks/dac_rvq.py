@@ -133,7 +133,7 @@ class DACRVQBottleneck(DiscreteBottleneck):
         super().__init__()
         self.quantize_on_decode = quantize_on_decode
         self.decoder_channels_added = noise_augment_dim
-        self.num_quantizers, self.codebook_size = n_codebooks, codebook_size
+        self.num_quantizers, self.codebook_size, self.channels = n_codebooks, codebook_size, input_dim
         self.quantizer = FactorisedRVQ(
             input_dim=input_dim,
             n_codebooks=n_codebooks,

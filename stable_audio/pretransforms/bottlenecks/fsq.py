@@ -87,12 +87,10 @@ class FSQ(_ScalarQuantizer):
 
 
 class DitheredFSQ(_ScalarQuantizer):
-    """Levels spread evenly over [-1, 1]; in training, half of the items get dither instead of rounding."""
+    """Levels spread evenly over [-1, 1]; in training, most items get dither instead of rounding."""
 
-    def __init__(
-        self, levels: Sequence[int], num_codebooks: int, dim: int | None, noise_dropout: float
-    ) -> None:
-        super().__init__(levels, num_codebooks, dim)
+    def __init__(self, levels: Sequence[int], num_codebooks: int, noise_dropout: float) -> None:
+        super().__init__(levels, num_codebooks, None)
         self.noise_dropout = noise_dropout
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,11 +102,11 @@ class DitheredFSQ(_ScalarQuantizer):
         return (self._dither(bounded, rounded, 1 / half) if self.training else rounded), integers
 
     def _dither(self, bounded: Tensor, rounded: Tensor, step: Tensor) -> Tensor:
-        """Per item: rounding or uniform noise of one step, evenly; sometimes neither."""
-        noisy = bounded + (torch.rand_like(bounded) - 0.5) * step
+        """Per item two independent draws: whether it is rounded, then whether dither takes its place."""
         draws = torch.rand(2, bounded.shape[0], 1, 1, 1, device=bounded.device)
-        mixed = torch.where(draws[0] < 0.5, rounded, noisy)
-        return torch.where(draws[1] < self.noise_dropout, bounded, mixed)
+        kept = torch.where(draws[0] < self.noise_dropout, bounded, rounded)
+        noisy = bounded + (torch.rand_like(bounded) - 0.5) * step
+        return torch.where(draws[1] < self.noise_dropout, kept, noisy)
 
     def values(self, integers: Tensor) -> Tensor:
         return integers / ((self.levels - 1) / 2) - 1
@@ -120,6 +118,7 @@ class _FSQBottleneck(DiscreteBottleneck):
     def _finish(self, quantizer: _ScalarQuantizer) -> None:
         self.quantizer = quantizer
         self.num_quantizers, self.codebook_size = quantizer.num_codebooks, quantizer.codebook_size
+        self.channels = quantizer.dim
         self.settings = (*quantizer.level_counts, quantizer.num_codebooks)
 
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
@@ -161,14 +160,18 @@ class FSQBottleneck(_FSQBottleneck):
 
 
 class DitheredFSQBottleneck(_FSQBottleneck):
-    """Symmetric scalar quantisation, trained with dither.
+    """Symmetric scalar quantisation, trained with dither (Parker et al. 2024).
+
+    Latents have `dim * num_codebooks` channels, those of the first codebook first, and pass tanh. In
+    training each item is rounded with chance 1 - noise_dropout, and then, whether it was or not, replaced
+    with chance 1 - noise_dropout by tanh(x) plus uniform noise as wide as one step.
 
     Args:
-        dim: latent channels. levels: of each channel, or one number for all `dim` channels.
-        num_codebooks: groups of channels, each with its own token.
+        dim: channels of each codebook. levels: of each of these channels, or one number for all.
+        num_codebooks: groups of `dim` channels, each with its own token.
         dither_inference: no effect on the result: inference rounds with either value, as existing
             checkpoints expect.
-        noise_dropout: chance that a training item passes without rounding or dither.
+        noise_dropout: chance of each of the two steps to leave a training item as it is.
     """
 
     def __init__(
@@ -181,8 +184,12 @@ class DitheredFSQBottleneck(_FSQBottleneck):
         noise_dropout: float = 0.05,
     ) -> None:
         super().__init__()
-        if isinstance(levels, int):
-            if dim % num_codebooks:
-                raise ValueError(f"dim={dim} is no multiple of num_codebooks={num_codebooks}")
-            levels = [levels] * (dim // num_codebooks)
-        self._finish(DitheredFSQ(levels, num_codebooks, dim, noise_dropout))
+        levels = [levels] * dim if isinstance(levels, int) else levels
+        if len(levels) != dim:
+            raise ValueError(
+                f"levels has {len(levels)} entries, but dim, the channels of each codebook, is {dim}; "
+                "give one number of levels per channel, or one for all"
+            )
+        if not 0 <= noise_dropout <= 1:
+            raise ValueError(f"noise_dropout must be between 0 and 1, found {noise_dropout}")
+        self._finish(DitheredFSQ(levels, num_codebooks, noise_dropout))

@@ -46,7 +46,7 @@ class RVQBottleneck(DiscreteBottleneck):
                 f"quantize_dropout_cutoff_index must be below num_quantizers={num_quantizers}, "
                 f"found {quantize_dropout_cutoff_index}"
             )
-        self.num_quantizers, self.codebook_size = num_quantizers, codebook_size
+        self.num_quantizers, self.codebook_size, self.channels = num_quantizers, codebook_size, dim
         self.quantizer = ResidualVQ(
             dim=dim,
             codebook_size=codebook_size,
