@@ -225,6 +225,9 @@ BOTTLENECKS: dict[str, dict[str, Any]] = {
     "dithered_fsq": {"dim": 2, "levels": 5, "num_codebooks": 2},
 }
 
+for _coders in (ENCODERS, DECODERS):
+    _coders["taae_v2"] = _coders["same"]
+
 PRETRANSFORMS: dict[str, dict[str, Any]] = {
     # name in stable_audio.pretransforms.PRETRANSFORMS: constructor keywords or config. dac_pretrained has
     # none: it needs weights on disk.

@@ -24,6 +24,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "seanet": SEANetEncoder,
     "taae": TAAEEncoder,
     "same": SAMEEncoder,
+    "taae_v2": SAMEEncoder,  # its earlier name, in files of stable-audio-tools
     "autoencoder_kl": KLEncoder,
 }
 
@@ -33,6 +34,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "seanet": SEANetDecoder,
     "taae": TAAEDecoder,
     "same": SAMEDecoder,
+    "taae_v2": SAMEDecoder,
     "autoencoder_kl": KLDecoder,
 }
 

@@ -42,6 +42,10 @@ class StageOptions:
     conv_mapping: bool
     freeze_backbone: bool
 
+    def segments_per_chunk(self, stride: int) -> int:
+        """Segments in a chunk of a stage; chunk_size counts tokens on the side of the audio, `stride` each."""
+        return self.chunk_size // stride
+
     def transformer(self, segment: int, *, sinusoidal: bool) -> TransformerOptions:
         """Options of the blocks of a stage whose segments have `segment` tokens."""
         window = None
@@ -72,6 +76,8 @@ class SAMEStage(nn.Module):
         channels_in, channels_out: before and after the mapping, a convolution.
         map_first: the mapping comes before the transformers, which are then `channels_out` wide;
             else after them, and they are `channels_in` wide.
+        sinusoidal: n, which turns on sin(pi x) in the feed-forward layers of the last blocks: block i of
+            `depth` has it where depth - i < n, so that there are n - 1 of them. 0 for none.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class SAMEStage(nn.Module):
         taken: int,
         given: int,
         depth: int,
-        sinusoidal: bool,
+        sinusoidal: int,
         options: StageOptions,
     ) -> None:
         super().__init__()
@@ -97,11 +103,16 @@ class SAMEStage(nn.Module):
         )
         self.map_first = map_first
         self.taken, self.given, self.options = taken, given, options
+        self.chunk = options.segments_per_chunk(max(taken, given))
         tokens = 1 if options.variable_stride else given
         self.new_tokens = nn.Parameter(torch.randn(1, tokens, dim) * 1e-5)
-        settings = options.transformer(taken + given, sinusoidal=sinusoidal)
         self.transformers = nn.ModuleList(
-            TransformerBlock(dim, dim_heads=heads, options=settings) for _ in range(depth)
+            TransformerBlock(
+                dim,
+                dim_heads=heads,
+                options=options.transformer(taken + given, sinusoidal=depth - i < sinusoidal),
+            )
+            for i in range(depth)
         )
         self.transformers.requires_grad_(not options.freeze_backbone)
 
@@ -126,20 +137,20 @@ class SAMEStage(nn.Module):
 
     def _mix(self, segments: Tensor) -> Tensor:
         """All transformers on (b segments tokens d), inside chunks unless there is a sliding window."""
-        blocks, chunk = list(self.transformers), self.options.chunk_size
-        if self.options.sliding_window is not None or segments.shape[1] <= chunk:
+        blocks = list(self.transformers)
+        if self.options.sliding_window is not None:
             return self._run(blocks, segments)
         if not self.options.chunk_midpoint_shift:
             return self._in_chunks(blocks, segments)
         half = len(blocks) // 2
         segments = self._in_chunks(blocks[:half], segments)
         # The edges are repeated, so that the shifted chunks at both ends are whole.
-        edge = chunk // 2
+        edge = min(self.chunk // 2, segments.shape[1])
         shifted = torch.cat([segments[:, :edge], segments, segments[:, -edge:]], dim=1)
         return self._in_chunks(blocks[half:], shifted)[:, edge : edge + segments.shape[1]]
 
     def _in_chunks(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
-        b, count, chunk = segments.shape[0], segments.shape[1], self.options.chunk_size
+        b, count, chunk = segments.shape[0], segments.shape[1], self.chunk
         whole = count // chunk * chunk
         parts = []
         if whole:
@@ -161,7 +172,25 @@ class _Frames(nn.Identity):
     """Holds the place of a transpose in the list of layers, so that the linear layer keeps its key."""
 
 
+def _check_chunks(options: StageOptions, strides: list[int]) -> None:
+    if options.sliding_window is not None:
+        return
+    broken = [s for s in strides if options.chunk_size % s]
+    if broken or options.chunk_size < 1:
+        raise ValueError(
+            f"chunk_size counts tokens on the side of the audio and must be a multiple of every stride, "
+            f"found {options.chunk_size} with strides {strides}"
+        )
+    longest = max(strides)
+    if options.chunk_midpoint_shift and options.segments_per_chunk(longest) < 2:
+        raise ValueError(
+            f"chunk_midpoint_shift needs a chunk_size of at least twice every stride, {2 * longest}, "
+            f"found {options.chunk_size}"
+        )
+
+
 def _stage_options(
+    strides: list[int],
     *,
     dim_heads: int,
     sliding_window: list[int] | None,
@@ -182,9 +211,7 @@ def _stage_options(
 ) -> StageOptions:
     if sliding_window is not None and len(sliding_window) != 2:
         raise ValueError(f"sliding_window must be [left, right] or null, found {sliding_window}")
-    if chunk_size < 2:
-        raise ValueError(f"chunk_size must be at least 2, found {chunk_size}")
-    return StageOptions(
+    options = StageOptions(
         dim_heads=dim_heads,
         sliding_window=sliding_window,
         chunk_size=chunk_size,
@@ -202,6 +229,8 @@ def _stage_options(
         conv_mapping=conv_mapping,
         freeze_backbone=freeze_backbone,
     )
+    _check_chunks(options, strides)
+    return options
 
 
 class SAMEEncoder(Encoder):
@@ -210,9 +239,9 @@ class SAMEEncoder(Encoder):
     Args:
         channels, c_mults: stage i has transformers `channels * c_mults[i]` wide.
         strides, transformer_depths: of the stages.
-        sliding_window: [left, right] segments that attention sees; null = whole chunks of
-            `chunk_size` segments. chunk_midpoint_shift: the second half of the layers works on chunks
-            shifted by half a chunk.
+        sliding_window: [left, right] segments that attention sees; null = whole chunks.
+        chunk_size: tokens of a chunk on the side of the audio: chunk_size / stride segments in a stage.
+        chunk_midpoint_shift: the second half of the layers works on chunks shifted by half a chunk.
         checkpointing: recompute activations in training.
         conformer, layer_scale, differential, feat_scale, ff_mult, dim_heads: of the transformers.
         dyt: dynamic tanh instead of RMS norms.
@@ -257,6 +286,7 @@ class SAMEEncoder(Encoder):
             strides, c_mults=c_mults, transformer_depths=transformer_depths
         )
         options = _stage_options(
+            strides,
             dim_heads=dim_heads,
             sliding_window=sliding_window,
             chunk_size=chunk_size,
@@ -276,7 +306,7 @@ class SAMEEncoder(Encoder):
         )
         widths = [in_channels, *(channels * m for m in c_mults)]
         stages = [
-            SAMEStage(a, b, map_first=True, taken=s, given=1, depth=d, sinusoidal=False, options=options)
+            SAMEStage(a, b, map_first=True, taken=s, given=1, depth=d, sinusoidal=0, options=options)
             for a, b, s, d in zip(widths, widths[1:], strides, transformer_depths)
         ]
         self.layers = nn.ModuleList([*stages, _Frames(), nn.Linear(widths[-1], latent_dim), _Frames()])
@@ -291,8 +321,9 @@ class SAMEEncoder(Encoder):
 class SAMEDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
 
-    Options as for SAMEEncoder; sinusoidal_blocks: stages, counted from the latents, whose feed-forward
-    layers use sin(pi x).
+    Options as for SAMEEncoder; sinusoidal_blocks: one number for each entry of `strides`, or [] for none: n
+    turns on sin(pi x) in the feed-forward layers of the last n - 1 blocks of that stage, 0 in none. (Block i
+    of d has it where d - i < n, as in published weights.)
     """
 
     def __init__(
@@ -329,11 +360,14 @@ class SAMEDecoder(Decoder):
         self.downsampling_ratio = check_stages(
             strides, c_mults=c_mults, transformer_depths=transformer_depths
         )
-        if any(not 0 <= i < len(strides) for i in sinusoidal_blocks):
+        sinusoidal = sinusoidal_blocks or [0] * len(strides)
+        if len(sinusoidal) != len(strides) or min(sinusoidal) < 0:
             raise ValueError(
-                f"sinusoidal_blocks must be stages 0 to {len(strides) - 1}, found {sinusoidal_blocks}"
+                f"sinusoidal_blocks must be [] or one number of blocks, 0 or more, for each of the "
+                f"{len(strides)} strides, found {sinusoidal_blocks}"
             )
         options = _stage_options(
+            strides,
             dim_heads=dim_heads,
             sliding_window=sliding_window,
             chunk_size=chunk_size,
@@ -360,10 +394,12 @@ class SAMEDecoder(Decoder):
                 taken=1,
                 given=s,
                 depth=d,
-                sinusoidal=i in sinusoidal_blocks,
+                sinusoidal=n,
                 options=options,
             )
-            for i, (a, b, s, d) in enumerate(zip(widths, widths[1:], strides[::-1], transformer_depths[::-1]))
+            for a, b, s, d, n in zip(
+                widths, widths[1:], strides[::-1], transformer_depths[::-1], sinusoidal[::-1]
+            )
         ]
         self.layers = nn.ModuleList([_Frames(), nn.Linear(latent_dim, widths[0]), _Frames(), *stages])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.feedforward import Sine
 from stable_audio.pretransforms import DECODERS, ENCODERS
 from stable_audio.pretransforms.coder import Checkpointed, set_gradient_checkpointing
 from stable_audio.pretransforms.taae import TransformerStack
@@ -153,12 +154,13 @@ def test_taae_decoder_with_snake_and_changing_widths() -> None:
 
 
 SAME_OPTIONS: list[dict[str, Any]] = [
-    {"chunk_midpoint_shift": True},
+    {"chunk_size": 8, "chunk_midpoint_shift": True},
     {"sliding_window": [2, 2]},
     {"variable_stride": True},
     {"dyt": False, "differential": False},
     {"conv_mapping": True, "mapping_bias": False},
     {"conformer": True, "layer_scale": True, "feat_scale": True},
+    {"sinusoidal_blocks": []},
 ]
 
 
@@ -191,9 +193,82 @@ def test_same_mask_noise_acts_in_training_alone_and_frozen_backbones_stay() -> N
     assert not any(".transformers." in n for n in trained)
 
 
-def test_same_refuses_what_is_unknown() -> None:
-    with pytest.raises(ValueError, match="cross_attn"):
-        build("encoder", "same", cross_attn=True)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cross_attn": True}, "cross_attn"),
+        ({"chunk_size": 6}, r"multiple of every stride, found 6 with strides \[2, 4\]"),
+        ({"chunk_size": 4, "chunk_midpoint_shift": True}, "at least twice every stride, 8, found 4"),
+        ({"sinusoidal_blocks": [1]}, r"each of the 2 strides, found \[1\]"),
+        ({"sinusoidal_blocks": [1, -1]}, r"0 or more"),
+    ],
+)
+def test_same_refuses_what_it_cannot_do(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build("decoder", "same", **options)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [([8], [i >= 5 for i in range(12)]), ([0], [False] * 12), ([1], [False] * 12), ([13], [True] * 12)],
+)
+def test_same_counts_sinusoidal_blocks_from_the_end_of_each_stage(
+    blocks: list[int], expected: list[bool]
+) -> None:
+    """Block i of 12 has it where 12 - i < n: 8 turns on the last seven."""
+    sizes = {"c_mults": [1], "strides": [4], "transformer_depths": [12]}
+    stage = build("decoder", "same", **sizes, sinusoidal_blocks=blocks).layers[3]
+    assert [isinstance(block.ff.ff[0].activation, Sine) for block in stage.transformers] == expected
+
+
+def test_same_gives_sinusoidal_blocks_in_the_order_of_the_strides() -> None:
+    decoder = build("decoder", "same", transformer_depths=[2, 1], sinusoidal_blocks=[2, 0])
+    first, last = decoder.layers[3:]
+    assert (first.given, last.given) == (4, 2)
+    found = [[isinstance(b.ff.ff[0].activation, Sine) for b in s.transformers] for s in (first, last)]
+    assert found == [[False], [False, True]]
+
+
+def literal_chunks(stage: nn.Module, tokens: Tensor, chunk: int, shift: bool) -> Tensor:
+    """Blocks of a stage on tokens (1 n d), n whole chunks; the second half on chunks moved by half of one."""
+
+    def in_chunks(blocks: list[nn.Module], x: Tensor) -> Tensor:
+        for block in blocks:
+            x = torch.cat([block(part) for part in x.split(chunk, dim=1)], dim=1)
+        return x
+
+    blocks, half = list(stage.transformers), chunk // 2
+    if not shift:
+        return in_chunks(blocks, tokens)
+    tokens = in_chunks(blocks[: len(blocks) // 2], tokens)
+    moved = torch.cat([tokens[:, :half], tokens, tokens[:, -half:]], dim=1)
+    return in_chunks(blocks[len(blocks) // 2 :], moved)[:, half:-half]
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_same_chunks_count_tokens_on_the_side_of_the_audio(kind: str, shift: bool, chunks: int) -> None:
+    """Chunks of 8 audio tokens at stride 4 are two segments of five tokens, in the encoder and the decoder."""
+    stride, chunk_size = 4, 8
+    sizes = {"c_mults": [1], "strides": [stride], "transformer_depths": [2]}
+    given = {"sinusoidal_blocks": [2]} if kind == "decoder" else {}
+    coder = build(kind, "same", **sizes, **given, chunk_size=chunk_size, chunk_midpoint_shift=shift).eval()
+    with torch.no_grad():
+        for p in coder.parameters():
+            p.copy_(0.3 * torch.randn_like(p))
+    segments = chunks * chunk_size // stride
+    x = torch.randn(1, 2 if kind == "encoder" else 4, segments * (stride if kind == "encoder" else 1))
+    stage = coder.layers[0 if kind == "encoder" else 3]
+    tokens = (stage.mapping(x) if kind == "encoder" else coder.layers[1](x.mT).mT).mT
+    old = tokens.unflatten(1, (segments, -1))
+    new = stage.new_tokens.expand(1, segments, -1, -1).flatten(0, 1).unflatten(0, (1, segments))
+    mixed = literal_chunks(
+        stage, torch.cat([old, new], 2).flatten(1, 2), chunk_size // stride * (stride + 1), shift
+    )
+    out = mixed.unflatten(1, (segments, -1))[:, :, old.shape[2] :].flatten(1, 2)
+    expected = coder.layers[-2](out).mT if kind == "encoder" else stage.mapping(out.mT)
+    torch.testing.assert_close(coder(x), expected)
 
 
 @pytest.mark.parametrize("name", ["oobleck", "taae", "same"])
