@@ -43,7 +43,7 @@ class StageOptions:
     freeze_backbone: bool
 
     def segments_per_chunk(self, stride: int) -> int:
-        """Segments in a chunk of a stage; chunk_size counts tokens on the side of the audio, `stride` each."""
+        """Segments of a chunk; chunk_size counts tokens on the side of the audio, `stride` a segment."""
         return self.chunk_size // stride
 
     def transformer(self, segment: int, *, sinusoidal: bool) -> TransformerOptions:

@@ -102,10 +102,8 @@ def test_each_position_embedding_breaks_permutation_symmetry(option: str) -> Non
 
 
 def test_memory_tokens_have_rows_of_their_own_in_the_table_of_positions() -> None:
-    """The table holds abs_pos_emb_max_length + num_memory_tokens rows; memory and prepended tokens come first."""
-    transformer = build(
-        dim_context=None, use_abs_pos_emb=True, abs_pos_emb_max_length=7, num_memory_tokens=3
-    )
+    """The table has abs_pos_emb_max_length + num_memory_tokens rows; memory tokens take the first."""
+    transformer = build(dim_context=None, use_abs_pos_emb=True, abs_pos_emb_max_length=7, num_memory_tokens=3)
     table, memory = transformer.pos_emb.emb.weight, transformer.memory_tokens
     assert table.shape[0] == 10
     x, prepend = torch.randn(2, 5, 3), torch.randn(2, 2, table.shape[1])

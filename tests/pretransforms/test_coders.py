@@ -229,6 +229,30 @@ def test_same_gives_sinusoidal_blocks_in_the_order_of_the_strides() -> None:
     assert found == [[False], [False, True]]
 
 
+@pytest.mark.parametrize(
+    ("channels", "depth", "both", "decoding", "count"),
+    [
+        (
+            128,
+            6,
+            {"chunk_size": 32, "chunk_midpoint_shift": True},
+            {"conv_mapping": True, "sinusoidal_blocks": [0]},
+            108_244_016,
+        ),
+        (256, 12, {"sliding_window": [1, 1]}, {"sinusoidal_blocks": [8]}, 852_126_560),
+    ],
+)
+def test_same_has_the_published_sizes(
+    channels: int, depth: int, both: dict[str, Any], decoding: dict[str, Any], count: int
+) -> None:
+    shared = {"channels": channels, "c_mults": [6], "strides": [16], "latent_dim": 256, "dim_heads": 64}
+    shared |= {"transformer_depths": [depth], "variable_stride": True, **both}
+    with torch.device("meta"):
+        encoder = ENCODERS["same"](in_channels=512, **shared)
+        decoder = DECODERS["same"](out_channels=512, **shared, **decoding)
+    assert sum(p.numel() for part in (encoder, decoder) for p in part.parameters()) == count
+
+
 def literal_chunks(stage: nn.Module, tokens: Tensor, chunk: int, shift: bool) -> Tensor:
     """Blocks of a stage on tokens (1 n d), n whole chunks; the second half on chunks moved by half of one."""
 
@@ -249,7 +273,7 @@ def literal_chunks(stage: nn.Module, tokens: Tensor, chunk: int, shift: bool) ->
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_same_chunks_count_tokens_on_the_side_of_the_audio(kind: str, shift: bool, chunks: int) -> None:
-    """Chunks of 8 audio tokens at stride 4 are two segments of five tokens, in the encoder and the decoder."""
+    """Chunks of 8 audio tokens at stride 4 are two segments of five tokens, in encoder and decoder."""
     stride, chunk_size = 4, 8
     sizes = {"c_mults": [1], "strides": [stride], "transformer_depths": [2]}
     given = {"sinusoidal_blocks": [2]} if kind == "decoder" else {}
