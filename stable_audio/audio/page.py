@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.json_files import read_json_object
+
+log = logging.getLogger(__name__)
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222}
@@ -74,8 +79,8 @@ def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
 
 def write_index(folder: Path) -> None:
     """`index.html` over all steps: one row per sound, its versions from early to late side by side."""
-    found = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob(f"step_*/{_SUMMARY}")]
-    steps = sorted(found, key=lambda s: s["step"])
+    found = [_summary(path) for path in folder.glob(f"step_*/{_SUMMARY}")]
+    steps = sorted((s for s in found if s is not None), key=lambda s: s["step"])
     names = list(dict.fromkeys((c["row"], c["column"], c["file"]) for s in steps for c in s["clips"]))
     links = "".join(f'<th><a href="{_folder(s["step"])}/index.html">step {s["step"]}</a></th>' for s in steps)
     body = ""
@@ -88,6 +93,17 @@ def write_index(folder: Path) -> None:
             f"<tr><th>{html.escape(row)}<br><span class=level>{html.escape(column)}</span></th>{cells}</tr>"
         )
     _write(folder / "index.html", "Demos", f"<table><tr><th></th>{links}</tr>{body}</table>")
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    """What `write_step_page` left, or None with a word where that is damaged: the other steps are shown."""
+    try:
+        summary = read_json_object(path)
+        clips = [asdict(Clip(**clip)) for clip in summary["clips"]]
+        return {"step": int(summary["step"]), "clips": clips}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s: left out of the page of all steps (%s)", path, error)
+        return None
 
 
 def _player(clip: Clip, prefix: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import zipfile
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.audio.json_files import JsonError, parse_json_object, read_json_object
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import (
     AUTOENCODER_PARTS,
@@ -150,7 +150,7 @@ def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({_short(error)}); copy it again"
         ) from error
-    config = json.loads(metadata["config"]) if "config" in metadata else None
+    config = _embedded_config(path, metadata.get("config"))
     if metadata.get("format") != FORMAT:
         return _unwrap_tensors(path, tensors, config, use_ema)
     version = int(metadata.get("format_version", 0))
@@ -163,6 +163,15 @@ def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
     return StoredWeights(
         path, "inference file", tensors, metadata.get("weights", "online"), config, info=info
     )
+
+
+def _embedded_config(path: Path, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        return parse_json_object(text, source=f"{path}: the config inside")
+    except JsonError as error:
+        raise CheckpointError(f"{error}; give the model file itself with --model-config") from error
 
 
 def _unwrap(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
@@ -261,7 +270,10 @@ def _with_config_beside(stored: StoredWeights) -> StoredWeights:
     beside = stored.path.with_name(CONFIG_NAME)
     if not beside.is_file():
         return stored
-    config = json.loads(beside.read_text(encoding="utf-8"))
+    try:
+        config = read_json_object(beside)
+    except (JsonError, OSError) as error:
+        raise CheckpointError(f"{error}; the model file beside {stored.path.name} must be whole") from error
     return StoredWeights(
         stored.path, stored.kind, stored.tensors, stored.weights, config, stored.left_out, stored.info
     )

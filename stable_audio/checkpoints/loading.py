@@ -139,8 +139,11 @@ def load_model(
     source = config if config is not None else stored.config
     if source is None:
         raise CheckpointError(f"{stored.path}: no config inside the file or beside it; give --model-config")
+    inside = f"{stored.path}, config" if config is None else None
     loaded_config = (
-        load_config(source, lenient=lenient) if isinstance(source, (str, Path, Mapping)) else source
+        load_config(source, lenient=lenient, source_name=inside)
+        if isinstance(source, (str, Path, Mapping))
+        else source
     )
     model = create_model_from_config(loaded_config)
     report = _fill(model, stored, partial=partial)

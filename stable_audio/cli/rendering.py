@@ -23,10 +23,18 @@ from stable_audio.checkpoints import (
     resolve,
 )
 from stable_audio.cli.generate import key_values
-from stable_audio.config import load_config
+from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.gallery import write_render_page
-from stable_audio.inference.jobs import Job, complete, needed_ids, read_jobs, repeated, unused_keys
+from stable_audio.inference.jobs import (
+    Job,
+    check_conditioning,
+    complete,
+    needed_ids,
+    read_jobs,
+    repeated,
+    unused_keys,
+)
 from stable_audio.inference.recipe import InputFile, Recipe, read_recipe, sampling_from, sampling_values
 from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
 from stable_audio.inference.settings import Sampling
@@ -57,10 +65,12 @@ def render_command(args: argparse.Namespace) -> int:
     earlier = _earlier(args)
     _check(args)
     loaded = _load(args, earlier)
-    sampling = _sampling(args, loaded.model) if earlier is None else sampling_from(earlier.sampling)
+    chosen = _sampling(args) if earlier is None else sampling_from(earlier.sampling)
+    sampling = chosen.resolved(loaded.model.objective)
     steering, files = _steering(args, earlier)
     jobs = _new_jobs(args, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
     chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
+    check_conditioning(jobs, loaded.model)
     jobs = [with_files(loaded.model, job) for job in jobs]
     recipes = [_recipe(loaded, job, sampling, steering, files, chunked) for job in jobs]
     if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
@@ -126,7 +136,9 @@ def _load(args: argparse.Namespace, earlier: Recipe | None) -> _Loaded:
     checkpoint = resolve(given)
     use_ema = earlier.use_ema if earlier is not None else not args.no_ema
     dtype = (earlier.dtype if earlier is not None else args.dtype) or "float32"
-    source = earlier.config if earlier is not None else args.model_config
+    source: Any = args.model_config
+    if earlier is not None:
+        source = load_config(earlier.config, source_name=f"{args.from_json}, config")
     started = time.perf_counter()
     if inner is None:
         model, config = load_model(checkpoint, config=source, use_ema=use_ema)
@@ -145,10 +157,13 @@ def _load(args: argparse.Namespace, earlier: Recipe | None) -> _Loaded:
 
 def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool) -> tuple[Any, Any]:
     """The pretransform from its own file; only its weights may be absent from the checkpoint."""
-    source = source if source is not None else read_checkpoint(checkpoint, use_ema=use_ema).config
+    name = None
+    if source is None:
+        stored = read_checkpoint(checkpoint, use_ema=use_ema)
+        source, name = stored.config, f"{stored.path}, config"
     if source is None:
         raise ValueError(f"{checkpoint}: no config inside the file or beside it; give --model-config")
-    config = load_config(source)
+    config = source if isinstance(source, ModelConfig) else load_config(source, source_name=name)
     model = create_model_from_config(config)
     report = load_pretrained(model, checkpoint, use_ema=use_ema, partial=True)
     elsewhere = [key for key in report.missing if not key.startswith("pretransform.")]
@@ -167,7 +182,7 @@ def _device(name: str | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _sampling(args: argparse.Namespace, model: DiffusionModel) -> Sampling:
+def _sampling(args: argparse.Namespace) -> Sampling:
     given = {
         "steps": args.steps,
         "cfg_scale": args.cfg_scale,
@@ -182,7 +197,7 @@ def _sampling(args: argparse.Namespace, model: DiffusionModel) -> Sampling:
         "options": key_values(args.sampler_option, "--sampler-option") or None,
     }
     chosen = {key: value for key, value in given.items() if value is not None}
-    return Sampling(**chosen).resolved(model.objective)
+    return Sampling(**chosen)
 
 
 def _steering(args: argparse.Namespace, earlier: Recipe | None) -> tuple[Steering, dict[str, InputFile]]:

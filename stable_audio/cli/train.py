@@ -154,7 +154,7 @@ def _model_config(args: argparse.Namespace) -> Any:
     stored = read_checkpoint(args.ckpt_path)
     if stored.config is None:
         raise ValueError(f"{stored.path} has no config inside; give --model-config")
-    return load_config(stored.config, lenient=args.lenient)
+    return load_config(stored.config, lenient=args.lenient, source_name=f"{stored.path}, config")
 
 
 def _dataset(path: str, lenient: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import import_transformers, load_tokenizer
 
@@ -159,7 +159,14 @@ def t5_size(name: str) -> T5Size:
         raise ValueError(
             f"t5_model_name is '{name}', neither a folder with a config.json nor one of {sorted(T5_SIZES)}"
         )
-    config = json.loads(file.read_text())
+    config = read_json_object(file)
+    lacking = [
+        key
+        for key in ("d_model", "d_ff", "num_layers", "num_heads", "d_kv", "vocab_size")
+        if key not in config
+    ]
+    if lacking:
+        raise ValueError(f"{file}: has no {', '.join(lacking)}, so it describes no T5 encoder")
     return T5Size(
         d_model=config["d_model"],
         d_ff=config["d_ff"],

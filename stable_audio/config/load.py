@@ -29,6 +29,7 @@ def load_config(
     lenient: bool = False,
     extra_ids: Sequence[str] = (),
     skip_rules: Sequence[str] = (),
+    source_name: str | None = None,
 ) -> ModelConfig:
     """Load a model file, in the format of stable-audio-tools.
 
@@ -40,11 +41,12 @@ def load_config(
         lenient: unknown keys become warnings.
         extra_ids: ids wired to slots that the caller supplies as ready tensors.
         skip_rules: names in `rules.RULES` that need not hold.
+        source_name: what messages call a dict, such as the checkpoint that it came from.
 
     Raises:
         ConfigError: with every mistake of the file.
     """
-    data, name = _data(source)
+    data, name = _data(source, source_name)
     named = expand(data, Path() if isinstance(source, Mapping) else Path(source).parent)
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
     facts = gather(checked.data)
@@ -70,9 +72,10 @@ def load_dataset_config(source: Source, *, lenient: bool = False) -> Leaf:
     return _result(check_structure(data, tag="dataset_type", models=dataset_models(), lenient=lenient), name)
 
 
-def _data(source: Source) -> tuple[dict[str, Any], str]:
+def _data(source: Source, source_name: str | None = None) -> tuple[dict[str, Any], str]:
     if isinstance(source, Mapping):
-        return plain(dict(source), source="config"), "config"
+        name = source_name or "config"
+        return plain(dict(source), source=name), name
     return read_json(source), os.fspath(source)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stable_audio.audio.json_files import parse_json_object, read_json_object
 from stable_audio.config.foreign import why_foreign
 from stable_audio.config.hub import hub_file
 
@@ -88,11 +88,11 @@ def stored_config(located: str) -> tuple[dict[str, Any], Path]:
     else:
         path = weights_file(located)
     if path.name == CONFIG_NAME:
-        return _json_object(path.read_text(encoding="utf-8"), path), path.parent
+        return read_json_object(path), path.parent
     beside = path.with_name(CONFIG_NAME)
     found = _inside(path)
     if found is None and beside.is_file():
-        found = _json_object(beside.read_text(encoding="utf-8"), beside)
+        found = read_json_object(beside)
     if found is None:
         raise ValueError(
             f"{path}: no config inside the file or beside it ({CONFIG_NAME}); give the pretransform's "
@@ -106,7 +106,7 @@ def _inside(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: {reason}")
     if path.suffix == ".safetensors":
         text = _header(path).get("__metadata__", {}).get("config")
-        return None if text is None else _json_object(text, path)
+        return None if text is None else parse_json_object(text, source=f"{path}: the config inside")
     import torch
 
     try:
@@ -123,14 +123,4 @@ def _header(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         text = file.read(size) if size < path.stat().st_size else b""
-    return _json_object(text, path)
-
-
-def _json_object(text: str | bytes, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: truncated, or not a file of this kind") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: its config is a {type(found).__name__}, not an object")
-    return found
+    return parse_json_object(text, source=f"{path}: truncated, or not a file of this kind")

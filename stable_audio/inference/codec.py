@@ -60,13 +60,15 @@ def load_codec(
         ValueError: there is no pretransform, or it has no weights.
     """
     source: Any = model_config
+    name = None
     if source is None and ckpt_path is not None:
-        source = read_checkpoint(ckpt_path).config
+        stored = read_checkpoint(ckpt_path)
+        source, name = stored.config, f"{stored.path}, config"
     if source is None:
         raise ValueError(
             "nothing says what the pretransform is: give --model-config, or a --ckpt-path with one"
         )
-    config = load_config(source)
+    config = load_config(source, source_name=name)
     if config.model_type == "diffusion_autoencoder":
         return _by_diffusion(config, ckpt_path, device, allow_untrained)
     if config.model_type == "autoencoder":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
@@ -42,17 +42,22 @@ def read_jobs(path: str | Path) -> list[Job]:
     all but the first optional. Empty lines are skipped.
 
     Raises:
-        ValueError: with file and line.
+        ValueError: with file and line of everything that is wrong.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    jobs = []
+    jobs, problems = [], []
     # Not splitlines: JSON strings may hold other characters that count as line ends there.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            jobs.append(_parsed(line, f"{path}, line {number}"))
+            try:
+                jobs.append(_parsed(line, f"{path}, line {number}"))
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError(listed(problems))
     if not jobs:
         raise ValueError(f"{path}: has no lines; write one JSON object with conditioning per line")
     return jobs
@@ -60,13 +65,11 @@ def read_jobs(path: str | Path) -> list[Job]:
 
 def _parsed(line: str, source: str) -> Job:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source}: is not JSON ({error.msg} at column {error.colno})") from error
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{source}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{source}: a JSON object is needed, found {type(value).__name__}")
+        value = parse_json_object(line, source=source)
+    except JsonError as error:
+        # Of the place only the column is news.
+        column = error.place.rpartition(", ")[2]
+        raise ValueError(f"{source}{', ' if column else ''}{column}: {error.reason}") from error
     if "conditioning" not in value:
         return Job(conditioning=value, source=source)
     unknown = sorted(set(value) - set(_WRAPPED))
@@ -82,6 +85,12 @@ def _parsed(line: str, source: str) -> Job:
     )
     _check_types(job)
     return job
+
+
+def listed(problems: Sequence[str], limit: int = 20) -> str:
+    """One problem a line, those past `limit` counted."""
+    more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []
+    return "\n".join([*problems[:limit], *more])
 
 
 def _check_types(job: Job) -> None:
@@ -134,7 +143,7 @@ def complete(
             seconds=length,
         )
         done.append(job)
-    _check_conditioning(done, model)
+    check_conditioning(done, model)
     return done
 
 
@@ -172,7 +181,8 @@ def _timed(conditioning: Metadata, model: DiffusionModel, seconds: float) -> Met
     return {**{key: value for key, value in known.items() if key in ids}, **conditioning}
 
 
-def _check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
+def check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
+    """Raises ValueError when jobs lack values that the model needs."""
     if model.conditioner is None:
         return
     lacking = [(job, ids) for job in jobs if (ids := model.conditioner.missing(job.conditioning))]

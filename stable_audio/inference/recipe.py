@@ -5,15 +5,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.json_files import read_json_object
+from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
+from stable_audio.config.values import dataclass_from
 from stable_audio.inference.settings import Sampling
 
 FORMAT = "stable-audio render"
 VERSION = 1
+DTYPES = ("float32", "float16", "bfloat16")
+"""Types that a backbone's weights may have."""
+
+MAX_SAMPLES = 1 << 34
+"""Samples of a clip at most, over a day at 192 kHz: what asks for more is a mistake."""
+
 _EDGE = 1 << 20
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
 
@@ -83,7 +94,8 @@ def sampling_values(sampling: Sampling) -> dict[str, Any]:
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
     """Back from `sampling_values`."""
-    return Sampling(**{**values, "cfg_interval": tuple(values["cfg_interval"])})
+    interval = {"cfg_interval": tuple(values["cfg_interval"])} if "cfg_interval" in values else {}
+    return Sampling(**{**values, **interval})
 
 
 def file_digest(path: str | Path) -> str:
@@ -115,24 +127,52 @@ def read_recipe(path: str | Path) -> Recipe:
     """Read the JSON of a rendered file.
 
     Raises:
-        ValueError: not such a file, or from a newer version.
+        ValueError: not such a file, from a newer version, or edited into what cannot be rendered, with
+            every mistake.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error.msg}, line {error.lineno})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json_object(path)
+    if content.get("format") != FORMAT:
         raise ValueError(f"{path}: is not the JSON of a rendered file; 'format' must be '{FORMAT}'")
-    if content["version"] > VERSION:
-        raise ValueError(f"{path}: has version {content['version']}, this program knows up to {VERSION}")
-    values = dict(content["recipe"])
-    for key in _FILES:
-        if values.get(key) is not None:
-            values[key] = InputFile(**values[key])
-    sounds = values.get("condition_audio")
-    if sounds is not None:
-        values["condition_audio"] = {key: InputFile(**file) for key, file in sounds.items()}
-    return Recipe(**values)
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(f"{path}: has version {version!r}, this program knows up to {VERSION}")
+    return checked_recipe(content.get("recipe"), source=str(path))
+
+
+def checked_recipe(values: Any, *, source: str) -> Recipe:
+    """The recipe that `values` hold.
+
+    Raises:
+        ValueError: with every mistake and its place in the file called `source`.
+    """
+    at = ("recipe",)
+    recipe = dataclass_from(values, Recipe, source=source, at=at)
+    dataclass_from(recipe.sampling, Sampling, source=source, at=(*at, "sampling"))
+    problems = [Problem(json_path((*at, *loc)), text) for loc, text in _impossible(recipe)]
+    if problems:
+        raise ConfigError(problems, source)
+    return recipe
+
+
+def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
+    """Values of the right type that nothing can be rendered with."""
+    if not (math.isfinite(recipe.seconds) and recipe.seconds > 0):
+        yield ("seconds",), f"found {recipe.seconds}; it must be above 0"
+    if not 1 <= recipe.sample_size <= MAX_SAMPLES:
+        yield ("sample_size",), f"found {recipe.sample_size}; it must be from 1 to {MAX_SAMPLES}"
+    if recipe.dtype not in DTYPES:
+        yield ("dtype",), f"found '{recipe.dtype}'; allowed: {', '.join(DTYPES)}"
+    try:
+        sampling_from(recipe.sampling).check()
+    except ValueError as error:
+        yield ("sampling",), str(error)
+    for index, span in enumerate(recipe.inpaint_seconds or []):
+        if len(span) != 2 or not 0 <= span[0] < span[1]:
+            yield ("inpaint_seconds", index), f"found {span}; it must be [start, end] with 0 <= start < end"
+    for name in ("init_audio", "inpaint_audio"):
+        needed = {"init_audio": "init_noise_level", "inpaint_audio": "inpaint_seconds"}[name]
+        if getattr(recipe, name) is not None and getattr(recipe, needed) is None:
+            yield (needed,), f"missing; '{name}' needs it"
 
 
 def finished(folder: Path, recipe: Recipe, suffix: str) -> Path | None:
@@ -141,8 +181,8 @@ def finished(folder: Path, recipe: Recipe, suffix: str) -> Path | None:
     for path in sorted(folder.glob(f"*_{digest[:8]}.json")):
         sound = path.with_suffix(f".{suffix}")
         try:
-            known = json.loads(path.read_text(encoding="utf-8")).get("digest")
-        except (OSError, ValueError, AttributeError):
+            known = read_json_object(path).get("digest")
+        except (OSError, ValueError):
             continue
         if known == digest and sound.is_file() and sound.stat().st_size > 0:
             return sound

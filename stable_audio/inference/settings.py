@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SamplerSpec
 from stable_audio.diffusion.sampling import resolve_sampler
+from stable_audio.diffusion.schedules import SCHEDULES
+
+MAX_STEPS = 1_000_000
+"""What asks for more steps is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,32 @@ class Sampling:
     cfg_interval: tuple[float, float] = (0.0, 1.0)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Everything that can be known without a model.
+
+        Raises:
+            ValueError: an unknown sampler, option or schedule, or a number out of range.
+        """
+        if self.sampler is not None:
+            resolve_sampler(self.sampler, self.options)
+        if self.schedule is not None and self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule '{self.schedule}'; known: {', '.join(SCHEDULES)}")
+        if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps must be from 1 to {MAX_STEPS}, found {self.steps}")
+        numbers = {"cfg_scale": self.cfg_scale, "scale_phi": self.scale_phi, "rho": self.rho}
+        numbers |= {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        for name, value in numbers.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, found {value}")
+        low, high = self.cfg_interval
+        if not low <= high:
+            raise ValueError(f"cfg_interval must be (low, high) with low <= high, found ({low}, {high})")
+
     def resolved(self, objective: Objective) -> Sampling:
         """The same with every default filled in; names and options checked."""
+        self.check()
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, found {self.steps}")
         return replace(
             self,
             steps=self.steps if self.steps is not None else objective.default_steps,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +240,8 @@ def test_mistakes_are_named(base: list[str], arguments: list[str], message: str,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"prompt": "bell"}\n{"prompt": ', "line 2: is not JSON"),
-        ("[1]", "line 1: a JSON object is needed, found list"),
+        ('{"prompt": "bell"}\n{"prompt": ', "line 2, column 12: is not JSON"),
+        ("[1]", "line 1: must hold a JSON object, found list"),
         ('{"conditioning": {}, "prompt": "bell"}', "unknown keys ['prompt'] beside 'conditioning'"),
         ('{"conditioning": {"prompt": "bell"}, "seed": "x"}', "'seed' must be int, found 'x'"),
         ("\n", "has no lines"),
@@ -279,3 +280,75 @@ def test_a_page_plays_every_clip(base: list[str], tmp_path: Path) -> None:
     # A second run renders nothing, but its page still holds everything.
     assert main(arguments) == 0
     assert (tmp_path / "out" / "index.html").read_text() == page
+
+
+def _without(key: str) -> Any:
+    return lambda recipe: recipe.pop(key)
+
+
+def _with(**values: Any) -> Any:
+    return lambda recipe: recipe.update(values)
+
+
+def _sampled(**values: Any) -> Any:
+    return lambda recipe: recipe["sampling"].update(values)
+
+
+EDITS = [
+    (_without("seed"), r"\$\.recipe\.seed: missing"),
+    (_with(seed="7"), r"\$\.recipe\.seed: found \"7\""),
+    (_with(sede=7), r"\$\.recipe\.sede: unknown key; did you mean 'seed'"),
+    (_with(seconds="long"), r"\$\.recipe\.seconds: found"),
+    (_with(seconds=-1.0), r"\$\.recipe\.seconds: found -1\.0; it must be above 0"),
+    (_with(sample_size=0), r"\$\.recipe\.sample_size: found 0"),
+    (_with(sample_size=10**12), r"\$\.recipe\.sample_size: found 1000000000000"),
+    (_with(dtype="int8"), r"\$\.recipe\.dtype: found 'int8'; allowed: float32"),
+    (_with(checkpoint="model.ckpt"), r"\$\.recipe\.checkpoint: found"),
+    (_with(checkpoint={"path": "nowhere.ckpt", "digest": "0"}), "nowhere.ckpt: no such file"),
+    (_with(conditioning=["bell"]), r"\$\.recipe\.conditioning: found"),
+    (_with(conditioning={}), "no value for prompt"),
+    (_with(sampling=None), r"\$\.recipe\.sampling: found null"),
+    (_sampled(cfg_interval=1), r"\$\.recipe\.sampling\.cfg_interval: found 1"),
+    (_sampled(stepps=4), r"\$\.recipe\.sampling\.stepps: unknown key; did you mean 'steps'"),
+    (_sampled(steps=0), r"\$\.recipe\.sampling: steps must be from 1"),
+    (_sampled(sampler="euller"), r"\$\.recipe\.sampling: unknown sampler 'euller'; did you mean 'euler'"),
+    (_sampled(schedule="cosine"), r"\$\.recipe\.sampling: unknown schedule 'cosine'"),
+    (_with(config={"model_type": "dit"}), r"first\.json, config: \$\.model_type: found \"dit\""),
+    (_with(init_audio={"path": "no.wav", "digest": "0"}), r"\$\.recipe\.init_noise_level: missing"),
+    (_with(inpaint_seconds=[[2.0, 1.0]]), r"\$\.recipe\.inpaint_seconds\[0\]: found \[2\.0, 1\.0\]"),
+]
+
+
+@pytest.mark.parametrize(("edit", "words"), EDITS)
+def test_an_edited_recipe_is_one_sentence(
+    edit: Any, words: str, base: list[str], tmp_path: Path, capsys
+) -> None:
+    assert main([*base, "--prompt", "bell"]) == 0
+    content = _recipe(_made(tmp_path)[0])
+    edit(content["recipe"])
+    path = tmp_path / "first.json"
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["generate", "--from-json", str(path), "--out", str(tmp_path / "again")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("error: ")
+    assert re.search(words, line), line
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "\0"])
+def test_what_is_no_recipe_is_one_sentence(text: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "first.json"
+    path.write_text(text)
+    assert main(["generate", "--from-json", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_all_bad_lines_of_a_job_file_are_named_at_once(base: list[str], tmp_path: Path, capsys) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    deep = '{"a":' * 3000 + "1" + "}" * 3000
+    prompts.write_text(f'{{"prompt": "bell"}}\n[1]\n\n{{"prompt"\n{deep}\n')
+    assert main([*base, "--prompts", str(prompts)]) == 2
+    told = capsys.readouterr().err
+    assert all(f"prompts.jsonl, line {n}" in told for n in (2, 4, 5))
+    assert "nests deeper" in told
+    assert not (tmp_path / "out").exists()
