@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from stable_audio.nn.transfer import to_device
 
 
 class ClipTextConditioner(Conditioner):
@@ -58,7 +59,7 @@ class ClipTextConditioner(Conditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
         self.to(device)
-        ids, mask = (v.to(device) for v in self.tokenizer([str(v) for v in values]))
+        ids, mask = (to_device(v, device) for v in self.tokenizer([str(v) for v in values]))
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
             hidden = self.encoder(ids)
         if self.pooled:

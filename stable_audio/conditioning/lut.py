@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import load_tokenizer
+from stable_audio.nn.transfer import to_device
 
 
 class LookUpConditioner(Conditioner):
@@ -56,7 +57,8 @@ class LookUpConditioner(Conditioner):
             padding="max_length",
             return_tensors="pt",
         )
-        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device).bool()
+        ids = to_device(batch["input_ids"], device)
+        mask = to_device(batch["attention_mask"].bool(), device)
         tokens = self.proj_out(self.token_embedder(ids)) * mask.unsqueeze(-1)
         return tokens if self.abs_pos_emb is None else tokens + self.abs_pos_emb(ids.shape[1]), mask
 

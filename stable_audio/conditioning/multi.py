@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.nn.transfer import to_device
 from stable_audio.types import ConditionTensors, Metadata
 
 
@@ -49,7 +50,8 @@ class MultiConditioner(nn.Module):
             except (TypeError, ValueError) as error:
                 raise ValueError(f"conditioner '{key}': {error}") from error
         for key in self.pre_encoded_keys:
-            tensors[key] = (torch.stack([_as_tensor(self._value(m, key)) for m in metadata]).to(device), None)
+            stacked = torch.stack([_as_tensor(self._value(m, key)) for m in metadata])
+            tensors[key] = (to_device(stacked, device), None)
         return tensors
 
     def ids(self) -> tuple[str, ...]:

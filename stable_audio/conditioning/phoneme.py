@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ class PhonemeConditioner(Conditioner):
         self.to(device)
         items = [self._ids(str(v)) for v in values]
         length = max(map(len, items)) if self.legacy_padding else self.max_length
-        ids = torch.tensor([item + [PAD] * (length - len(item)) for item in items], device=device).long()
-        lengths = torch.tensor([len(item) for item in items], device=device)
+        ids = to_device(torch.tensor([item + [PAD] * (length - len(item)) for item in items]).long(), device)
+        lengths = to_device(torch.tensor([len(item) for item in items]), device)
         embedded = self.proj_out(self.phoneme_embedder(ids))
         if self.legacy_padding:
             return embedded, torch.ones_like(ids, dtype=torch.bool)

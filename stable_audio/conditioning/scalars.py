@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ class IntConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b integers -> (b 1 d), mask (b 1)."""
-        clamped = torch.tensor([int(v) for v in values], device=device).clamp(self.min_val, self.max_val)
+        clamped = torch.tensor([int(v) for v in values]).clamp(self.min_val, self.max_val)
         rows = clamped if self.legacy_index else clamped - self.min_val
         rows = rows.clamp(0, self.int_embedder.num_embeddings - 1)
-        return _single_token(self.int_embedder.to(device)(rows))
+        return _single_token(self.int_embedder.to(device)(to_device(rows, device)))
 
 
 class NumberConditioner(Conditioner):
@@ -73,11 +74,11 @@ class NumberConditioner(Conditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b numbers -> (b 1 d), mask (b 1)."""
         self.embedder.to(device)
-        numbers = torch.tensor([float(v) for v in values], dtype=torch.float32, device=device)
+        numbers = torch.tensor([float(v) for v in values], dtype=torch.float32)
         if not torch.isfinite(numbers).all():
             raise ValueError(f"a number must be finite, found {values}")
         scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
-        return _single_token(self.embedder(scaled))
+        return _single_token(self.embedder(to_device(scaled, device)))
 
 
 class ListConditioner(Conditioner):
@@ -98,8 +99,8 @@ class ListConditioner(Conditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b strings -> (b 1 d), mask (b 1)."""
         self._report({str(v) for v in values if v not in self.rows})
-        rows = torch.tensor([self.rows.get(v, 0) for v in values], device=device)
-        return _single_token(self.embedder.to(device)(rows))
+        rows = torch.tensor([self.rows.get(v, 0) for v in values])
+        return _single_token(self.embedder.to(device)(to_device(rows, device)))
 
     def _report(self, unknown: set[str]) -> None:
         if new := unknown - self._reported:

@@ -16,6 +16,7 @@ from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.base import Pretransform
 
 
@@ -90,7 +91,7 @@ class PretransformConditioner(Conditioner):
         """Sounds (c n) of any lengths -> latents (b c n) float32."""
         ratio = self.pretransform.downsampling_ratio
         length = -(-max(s.shape[-1] for s in sounds) // ratio) * ratio
-        audio = torch.stack([fit_length(s, length) for s in sounds]).to(device, self._dtype())
+        audio = to_device(torch.stack([fit_length(s, length) for s in sounds]), device, self._dtype())
         self.pretransform.to(device)
         train = self.pretransform.enable_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
@@ -187,7 +188,7 @@ class SourceMixConditioner(PretransformConditioner):
     def _latents(self, values: list[Any], device: torch.device | str) -> Tensor:
         if not self.pre_encoded:
             return self.encode([self.sound(v) for v in values], device)
-        latents = [torch.as_tensor(v, dtype=torch.float32, device=device) for v in values]
+        latents = [to_device(torch.as_tensor(v), device, torch.float32) for v in values]
         wrong = next((v for v in latents if v.ndim != 2 or v.shape[0] != self.dim), None)
         if wrong is not None:
             raise ValueError(

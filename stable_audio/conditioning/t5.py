@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import import_transformers, load_tokenizer
+from stable_audio.nn.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class T5Conditioner(Conditioner):
             padding="max_length",
             return_tensors="pt",
         )
-        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device).bool()
+        ids = to_device(batch["input_ids"], device)
+        mask = to_device(batch["attention_mask"].bool(), device)
         train = self.enable_grad and torch.is_grad_enabled()
         # Autocast would undo the chosen precision of the encoder.
         with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):

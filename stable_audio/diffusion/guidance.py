@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Output
 from stable_audio.diffusion.objectives import Objective
+from stable_audio.nn.transfer import to_device
 from stable_audio.types import Conditioning, Slot
 
 logger = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ def cfg_dropout(
     for slot in backbone.droppable:
         value = cond.slot(slot)
         if value is not None:
-            keep[slot] = ~bernoulli(value.shape[0], prob).to(device=value.device, dtype=torch.bool)
+            keep[slot] = to_device(~bernoulli(value.shape[0], prob).bool(), value.device)
     return backbone.drop(cond, keep)
 
 

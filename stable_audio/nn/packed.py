@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stable_audio.nn.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -29,7 +31,7 @@ class Packing:
         clip = torch.repeat_interleave(torch.arange(len(lengths)), counts)
         starts = counts.cumsum(0) - counts
         position = torch.arange(len(clip)) - starts[clip]
-        return Packing(tuple(lengths), clip.to(device), position.to(device))
+        return Packing(tuple(lengths), to_device(clip, device), to_device(position, device))
 
     def per_token(self, values: Tensor) -> Tensor:
         """One vector per clip (b 1 d) -> the vector of each token's clip (1 l d)."""
@@ -38,7 +40,7 @@ class Packing:
     def mean(self, x: Tensor) -> Tensor:
         """x (1 l d) -> the mean over each token's clip (1 l d)."""
         sums = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.clip, x[0])
-        counts = torch.bincount(self.clip, minlength=len(self.lengths)).to(x.dtype)
+        counts = to_device(torch.tensor(self.lengths), x.device, x.dtype)
         return self.per_token((sums / counts[:, None]).unsqueeze(1))
 
     def attend(self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -91,9 +93,9 @@ class PackedRow:
         order[is_real] = memory + count * prepended + torch.arange(len(clips.clip))
         return PackedRow(
             packing=Packing.of(packing.lengths, device),
-            real=(clips.clip * padded + clips.position).to(device),
-            order=order.to(device),
-            out=is_real.nonzero().squeeze(1).to(device),
+            real=to_device(clips.clip * padded + clips.position, device),
+            order=to_device(order, device),
+            out=to_device(is_real.nonzero().squeeze(1), device),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
+from stable_audio.nn.transfer import to_device
 from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.finite import FiniteGuard, NotFinite
 from stable_audio.training.window import SigmaBuckets, Window
 
 
@@ -59,6 +61,7 @@ class TrainingModule(pl.LightningModule):
         self.window, self.buckets = Window(), SigmaBuckets()
         self._files: list[str] = []
         self._loss: Tensor | None = None
+        self._guard = FiniteGuard()
 
     def begin_batch(self, batch: Batch) -> None:
         """Before `training_step`: remember the files, and seed what draws from the global generators.
@@ -68,6 +71,10 @@ class TrainingModule(pl.LightningModule):
         """
         self._files += [str(m.get("path", m.get("latent_filename", "?"))) for m in batch.metadata]
         torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Only the audio goes to the device by itself; conditioners move what they use of the metadata."""
+        return batch._replace(audio=to_device(batch.audio, device))
 
     def end_batch(self, *, stepped: bool) -> None:
         """After `training_step`; `stepped`: the optimizer moved the weights."""
@@ -97,7 +104,12 @@ class TrainingModule(pl.LightningModule):
             self.ema.load_state_dict(state["ema"])
 
     def before_save(self) -> None:
-        """Called before a checkpoint is written, on every process."""
+        """Called before a checkpoint is written, on every process; subclasses call it too.
+
+        Raises:
+            TrainingError: the weights would be those of a run that has failed.
+        """
+        self.settle_checks()
 
     def inference_tensors(self) -> dict[str, Tensor]:
         """Weights for generation in our layout, averaged ones where there are any."""
@@ -149,14 +161,25 @@ class TrainingModule(pl.LightningModule):
         else:
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.record({"train/grad_norm": norm})
-        self.check_finite(norm)
+        self.check_finite(norm, optimizer)
 
-    def check_finite(self, norm: Tensor) -> None:
+    def check_finite(self, norm: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Stop before the optimizer spoils the weights.
+
+        Args:
+            optimizer: that is about to step. On a GPU a fused one skips a bad step by itself, and the run
+                stops at the next step; see `FiniteGuard`.
 
         Raises:
             TrainingError: with the files of the batches since the last step.
         """
+        if optimizer is not None and self._precision() != "16-mixed":
+            self._refuse(
+                self._guard.watch(
+                    optimizer, norm, self._loss, step=self.trainer.global_step, files=self._files
+                )
+            )
+            return
         if bool(torch.isfinite(norm)):
             return
         loss = self._loss
@@ -165,11 +188,28 @@ class TrainingModule(pl.LightningModule):
         what = "gradient" if loss is None or bool(torch.isfinite(loss).all()) else "loss"
         raise self.stopped(f"{what} is not finite")
 
-    def stopped(self, what: str) -> TrainingError:
-        """What ends a run in this step: `what` is wrong, the files to look at, what helps."""
+    def settle_checks(self) -> None:
+        """Wait for the verdict on the last step; before anything that outlives it is written.
+
+        Raises:
+            TrainingError: its gradient was not finite.
+        """
+        self._refuse(self._guard.settle())
+
+    def _refuse(self, bad: NotFinite | None) -> None:
+        if bad is not None:
+            raise self.stopped(f"{bad.what} is not finite", step=bad.step, files=bad.files)
+
+    def stopped(self, what: str, *, step: int | None = None, files: Sequence[str] = ()) -> TrainingError:
+        """What ends a run: `what` is wrong, the files to look at, what helps.
+
+        Args:
+            step, files: of the step that is to blame; None and empty: the present one.
+        """
+        names = files or self._files
         return TrainingError(
-            f"the {what} at step {self.trainer.global_step}; the weights were not changed. "
-            f"Files of this step: {', '.join(self._files) or 'unknown'}. Look at these files, lower the "
+            f"the {what} at step {self.trainer.global_step if step is None else step}; the weights were not "
+            f"changed. Files of this step: {', '.join(names) or 'unknown'}. Look at these files, lower the "
             "learning rate, or set --gradient-clip-val"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from stable_audio.diffusion.guidance import cfg_dropout
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, SpectralLoss, Term
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.transfer import to_device
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -119,7 +121,8 @@ class DiffusionTraining(TimedTraining):
         x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._condition(batch.metadata, x0, mask, draws)
         conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
-        t = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths).to(x0)
+        length = x0.shape[-1] if lengths is None else lengths
+        t = to_device(draws.timesteps(x0.shape[0], length), x0.device, x0.dtype)
         noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
         objective = self.model.objective
         return Prepared(
@@ -128,7 +131,7 @@ class DiffusionTraining(TimedTraining):
             t=t,
             target=objective.target(x0, noise, t),
             conditioning=conditioning,
-            mask=self._loss_mask(mask, draws) if lengths is None else mask,
+            mask=_on(x0, self._loss_mask(mask, draws) if lengths is None else mask),
             lengths=lengths,
         )
 
@@ -161,7 +164,7 @@ class DiffusionTraining(TimedTraining):
         return self.model.forward_packed(x_t, t, conditioning, lengths)
 
     def _clean(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[int] | None, Tensor | None]:
-        """(latents, length of each clip in a packed batch, mask of real frames where known)."""
+        """(latents, length of each clip in a packed batch, mask of real frames on the CPU where known)."""
         x0 = self.latents(batch.audio, draws)
         if batch.packed is None:
             return x0, None, self._padding_mask(batch.metadata, x0)
@@ -169,7 +172,7 @@ class DiffusionTraining(TimedTraining):
             raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
         real = batch.packed.lengths
         x0, lengths = whole_steps(x0, real, self.model.backbone.length_multiple)
-        return x0, lengths, frame_mask(real, x0.shape[-1], x0.device)
+        return x0, lengths, frame_mask(real, x0.shape[-1])
 
     def latents(self, audio: Tensor, draws: Draws) -> Tensor:
         """What diffusion runs on: encoded audio, or the given latents at the model's scale."""
@@ -202,10 +205,13 @@ class DiffusionTraining(TimedTraining):
         length = x0.shape[-1]
         real = [length] * x0.shape[0] if mask is None else mask.flatten(1).sum(1).tolist()
         masks = [self.inpainting(int(r), length, draws.item_random(i)) for i, r in enumerate(real)]
-        return torch.stack(masks).to(x0)
+        return to_device(torch.stack(masks), x0.device, x0.dtype)
 
     def _padding_mask(self, metadata: Sequence[Metadata], x0: Tensor) -> Tensor | None:
-        """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask."""
+        """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask.
+
+        On the CPU, where the lengths of the items can be read without waiting for the device.
+        """
         masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
         if len(masks) < len(metadata):
             if self.mask_padding:
@@ -214,9 +220,8 @@ class DiffusionTraining(TimedTraining):
                     f"{len(metadata) - len(masks)} of {len(metadata)} have none"
                 )
             return None
-        stacked = torch.stack([m.to(x0.device, torch.float32).flatten() for m in masks]).unsqueeze(1)
-        resized = F.interpolate(stacked, size=x0.shape[-1], mode="nearest").bool()
-        return resized.view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
+        resized = [m.flatten()[_nearest(m.numel(), x0.shape[-1])].bool() for m in masks]
+        return torch.stack(resized).view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
 
     def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
         if not self.mask_padding or (self.mask_padding_dropout > 0 and draws.coin(self.mask_padding_dropout)):
@@ -230,7 +235,7 @@ class DiffusionTraining(TimedTraining):
         x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._validation_conditioning(batch.metadata, x0)
         noise, objective = draws.noise(x0, lengths), self.model.objective
-        mask = mask if self.mask_padding or lengths is not None else None
+        mask = _on(x0, mask if self.mask_padding or lengths is not None else None)
         found: dict[str, Tensor] = {}
         for time in VALIDATION_TIMES:
             t = torch.full((x0.shape[0],), time, device=x0.device)
@@ -258,6 +263,17 @@ def _std(step: Prepared) -> Tensor:
     if step.lengths is None or step.mask is None:
         return step.x0.std()
     return masked_std(step.x0, step.mask)
+
+
+def _on(x0: Tensor, mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else to_device(mask, x0.device)
+
+
+@lru_cache(maxsize=64)
+def _nearest(source: int, target: int) -> Tensor:
+    """Which of `source` points `F.interpolate(mode="nearest")` takes for each of `target` ones."""
+    places = torch.arange(source, dtype=torch.float64).view(1, 1, -1)
+    return F.interpolate(places, size=target, mode="nearest").long().flatten()
 
 
 def _unwrapped(value: Any) -> Tensor:

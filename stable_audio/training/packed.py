@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def frame_mask(lengths: Sequence[int], n: int, device: torch.device) -> Tensor:
-    """(b 1 n) bool, True for the first lengths[i] frames of item i."""
-    ends = torch.tensor(list(lengths), device=device)
-    return (torch.arange(n, device=device) < ends[:, None]).unsqueeze(1)
+def frame_mask(lengths: Sequence[int], n: int) -> Tensor:
+    """(b 1 n) bool on the CPU, True for the first lengths[i] frames of item i."""
+    ends = torch.tensor(list(lengths))
+    return (torch.arange(n) < ends[:, None]).unsqueeze(1)
 
 
 def whole_steps(x: Tensor, lengths: Sequence[int], multiple: int) -> tuple[Tensor, list[int]]:

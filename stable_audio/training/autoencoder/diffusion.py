@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stable_audio.config import ModelConfig
 from stable_audio.config.autoencoder import DiffusionAutoencoderTraining as Section
@@ -16,6 +17,7 @@ from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
+from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
@@ -121,7 +123,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         """The loss of one batch; everything random in it comes from `draws`."""
         draws = draws if draws is not None else self.draws()
         made = self.encode(batch.audio, draws)
-        t = draws.timesteps(made.x0.shape[0], made.x0.shape[-1]).to(made.x0)
+        t = to_device(draws.timesteps(made.x0.shape[0], made.x0.shape[-1]), made.x0.device, made.x0.dtype)
         loss, terms = self.score(made, t, draws.noise(made.x0))
         weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
         for name, value in made.terms.items():
@@ -132,8 +134,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         self.record({"train/loss": loss, **{f"train/{k}": v for k, v in named.items()}, **spreads})
         return loss
 
-    def check_finite(self, norm: Tensor) -> None:
-        """Also stops a run whose loss explodes."""
+    def check_finite(self, norm: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Also stops a run whose loss explodes, for which it reads the loss of every step at once."""
         super().check_finite(norm)
         loss = None if self._loss is None else float(self._loss)
         if loss is not None and (limit := self._explosion.exceeded(loss)) is not None:

@@ -168,6 +168,7 @@ class AutoencoderTraining(TrainingModule):
 
         The weights that inference will use are the ones measured, and the random state is left alone.
         """
+        super().before_save()
         if not self._recent:
             return
         averaged = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()

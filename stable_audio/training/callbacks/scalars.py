@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from stable_audio.nn.transfer import Readback, to_device
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.feed import RunData
@@ -17,8 +19,31 @@ from stable_audio.training.loggers import RunLogger
 from stable_audio.training.window import SigmaBuckets
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A log line whose device values are on their way. names: of `means`; sigma: sums and counts or None."""
+
+    step: int
+    names: tuple[str, ...]
+    means: Readback | None
+    sigma: Readback | None
+    known: Mapping[str, float]
+
+    def values(self) -> dict[str, float]:
+        """The line; waits for what has not arrived."""
+        values = dict(zip(self.names, self.means.values().tolist())) if self.means is not None else {}
+        values.update(self.known)
+        if self.sigma is not None:
+            values.update(SigmaBuckets.means(self.sigma.values()))
+        return values
+
+
 class LogScalars(StepCallback):
     """Every `every` steps, the means since the last line, over all processes.
+
+    On a GPU a line is written one step late, when its values have arrived: reading them at once would make
+    the host wait for the device in every logged step. What is due is written before a checkpoint and at
+    the end.
 
     Attributes:
         latest: the last line, for the progress bar.
@@ -34,30 +59,54 @@ class LogScalars(StepCallback):
         self.latest: dict[str, float] = {}
         self._steps = 0
         self._began = self._left = self._waited = 0.0
+        self._due: _Line | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._restart()
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._write(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._write(trainer)
+
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self._steps += 1
+        self._write(trainer)
         if step % self.every == 0:
-            self._log(trainer, module, step)
+            self._due = self._line(trainer, module, step)
+            self._restart()
+            if trainer.strategy.root_device.type != "cuda":
+                self._write(trainer)
         self._left = time.perf_counter()
 
     def back(self) -> None:
         """The callbacks after this one are done: their time is not training time."""
         self._began += time.perf_counter() - self._left
 
-    def _log(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        values = mean_over_processes(trainer, module.window.means())
-        values.update(self._rates(trainer))
-        values.update(_loss_by_sigma(trainer, module))
-        values.update(self._speed())
-        self.latest = values
-        self._restart()
+    def _line(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> _Line:
+        means = module.window.means()
+        stacked, totals = stacked_over_processes(trainer, means), _sigma_totals(trainer, module)
+        return _Line(
+            step=step,
+            names=tuple(means),
+            means=None if stacked is None else Readback(stacked),
+            sigma=None if totals is None else Readback(totals),
+            known={**self._rates(trainer), **self._speed()},
+        )
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        """Hand the line that is due to the logger."""
+        line, self._due = self._due, None
+        if line is None:
+            return
+        self.latest = line.values()
         if trainer.is_global_zero:
-            self.logger.scalars(values, step)
+            self.logger.scalars(self.latest, line.step)
 
     def _rates(self, trainer: pl.Trainer) -> dict[str, float]:
         rates = [g["lr"] for o in trainer.optimizers for g in o.param_groups]
@@ -91,18 +140,21 @@ class ResumeClock(StepCallback):
 
 def mean_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> dict[str, float]:
     """Means over all processes; every one must come with the same names, which keeps the order."""
+    stacked = stacked_over_processes(trainer, values)
+    return {} if stacked is None else dict(zip(values, stacked.tolist()))
+
+
+def stacked_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> Tensor | None:
+    """The same means as one tensor on the device of the process; None where there are no values."""
     if not values:
-        return {}
-    stacked = torch.stack([v.float().reshape(()) for v in values.values()])
-    if trainer.world_size > 1:
-        stacked = trainer.strategy.reduce(stacked, reduce_op="mean")
-    return dict(zip(values, stacked.tolist()))
+        return None
+    device = trainer.strategy.root_device
+    stacked = torch.stack([to_device(v.float().reshape(()), device) for v in values.values()])
+    return trainer.strategy.reduce(stacked, reduce_op="mean") if trainer.world_size > 1 else stacked
 
 
-def _loss_by_sigma(trainer: pl.Trainer, module: TrainingModule) -> dict[str, float]:
+def _sigma_totals(trainer: pl.Trainer, module: TrainingModule) -> Tensor | None:
     totals = module.buckets.pop()
-    if totals is None:
-        return {}
-    if trainer.world_size > 1:
-        totals = trainer.strategy.reduce(totals, reduce_op="sum")
-    return SigmaBuckets.means(totals)
+    if totals is None or trainer.world_size == 1:
+        return totals
+    return trainer.strategy.reduce(totals, reduce_op="sum")
