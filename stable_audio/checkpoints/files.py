@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,12 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.json_files import JsonError, parse_json_object, read_json_object
+from stable_audio.checkpoints.checksums import (
+    ALGORITHM_KEY,
+    CHECKSUMS_KEY,
+    damaged_members,
+    damaged_tensors,
+)
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import (
     AUTOENCODER_PARTS,
@@ -34,6 +41,7 @@ log = logging.getLogger(__name__)
 FORMAT = "stable-audio"
 FORMAT_VERSION = 1
 TRAINING_ENTRY = "stable_audio"
+_SELF_DESCRIPTION = ("config", "format", "format_version", ALGORITHM_KEY, CHECKSUMS_KEY)
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,22 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     return stored
 
 
-def load_torch_file(path: Path) -> dict[str, Any]:
-    """A dictionary written by torch.save, tensors on the CPU, nothing in it executed."""
+def load_torch_file(path: Path, *, verify: bool = True) -> dict[str, Any]:
+    """A dictionary written by torch.save, tensors on the CPU, nothing in it executed.
+
+    Args:
+        verify: compare the bytes with the checksums in the file; False where that has been done.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, foreign, or would need to run code to be read.
+    """
     _refuse_foreign(path)
     try:
-        # Memory-mapped: entries that are not asked for are never read from disk.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        archive = zipfile.is_zipfile(path)
+        if verify and archive and (damaged := damaged_members(path)):
+            raise _damage(path, damaged)
+        # Memory-mapped: entries that are not asked for take no memory.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a checkpoint, or one with objects that only running code from it would restore; "
@@ -122,11 +140,21 @@ def load_torch_file(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or _short(error)})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except CheckpointError:
+        raise
+    except (RuntimeError, EOFError, ValueError, KeyError, struct.error, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: truncated, damaged or no checkpoint at all; copy it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, but a dictionary is needed")
     return content
+
+
+def _damage(path: Path, parts: list[str]) -> CheckpointError:
+    listed = ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
+    return CheckpointError(
+        f"{path}: damaged since it was written: {len(parts)} of its parts differ from their checksums "
+        f"({listed}); copy it again, or take another checkpoint"
+    )
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -150,6 +178,8 @@ def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({_short(error)}); copy it again"
         ) from error
+    if damaged := damaged_tensors(tensors, metadata):
+        raise _damage(path, damaged)
     config = _embedded_config(path, metadata.get("config"))
     if metadata.get("format") != FORMAT:
         return _unwrap_tensors(path, tensors, config, use_ema)
@@ -159,7 +189,7 @@ def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
             f"{path}: written by a newer version (format {version}, this one reads up to {FORMAT_VERSION}); "
             "upgrade stable-audio"
         )
-    info = {k: v for k, v in metadata.items() if k not in ("config", "format", "format_version")}
+    info = {k: v for k, v in metadata.items() if k not in _SELF_DESCRIPTION}
     return StoredWeights(
         path, "inference file", tensors, metadata.get("weights", "online"), config, info=info
     )

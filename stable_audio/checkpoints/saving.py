@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.checkpoints.checksums import save_torch_file, with_checksums
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import FORMAT, FORMAT_VERSION
 from stable_audio.checkpoints.keys import to_sat
@@ -77,7 +78,7 @@ def export(
     if path.suffix == ".safetensors":
         return _save_safetensors(path, tensors, {"config": json.dumps(config)})
     with atomic_write(path) as temporary:
-        torch.save({"state_dict": tensors, "model_config": dict(config)}, temporary)
+        save_torch_file({"state_dict": tensors, "model_config": dict(config)}, temporary)
     return path
 
 
@@ -85,9 +86,10 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    stored = _storable(tensors)
     try:
         with atomic_write(path) as temporary:
-            save_file(_storable(tensors), str(temporary), metadata)
+            save_file(stored, str(temporary), with_checksums(stored, metadata))
     except SafetensorError as error:  # its name for a full disk
         raise OSError(f"{path} was not written: {error}") from error
     return path

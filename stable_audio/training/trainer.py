@@ -15,8 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from stable_audio.checkpoints import resolve
-from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.config import ModelConfig
 from stable_audio.config.packing import packing_problems
 from stable_audio.config.stored_latents import latents_problems
@@ -39,6 +38,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
+from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.start import match_checkpoint, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 
@@ -179,23 +179,23 @@ def assemble(
 
 def _resume(options: RunOptions) -> tuple[Path | None, int, Mapping[str, torch.Tensor]]:
     """The training checkpoint to continue, its step and its weights."""
-    own = options.folder / "last.ckpt"
     if options.ckpt_path:
         given = Path(options.ckpt_path).expanduser()
-        path = given / "last.ckpt" if (given / "last.ckpt").is_file() else resolve(given)
-    elif options.recover and own.is_file():
-        path = own
+        newest = newest_whole(given) if given.is_dir() else None
+        path, content = newest if newest is not None else _named(given)
+    elif options.recover and (newest := newest_whole(options.folder)) is not None:
+        path, content = newest
     else:
+        own = options.folder / "last.ckpt"
         if own.is_file():
             log.warning("%s exists and will be replaced; --recover continues it", own)
         return None, 0, {}
-    content = load_torch_file(path) if path.suffix != ".safetensors" else {}
-    if TRAINING_ENTRY not in content:
-        raise CheckpointError(
-            f"{path}: not a training checkpoint of this program, so it cannot be continued; "
-            "to start from its weights, use --pretrained-ckpt-path"
-        )
     return path, int(content[TRAINING_ENTRY]["step"]), content["state_dict"]
+
+
+def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:
+    path = resolve(given)
+    return path, load_training_file(path)
 
 
 def _trainer(options: RunOptions, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
