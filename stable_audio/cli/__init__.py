@@ -2,6 +2,9 @@
 
 A command module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int` (exit status). It
 imports torch and the rest of the package inside `run`, so that `--help` answers at once.
+
+`SPLITS_WORK = True` says that the processes of a launcher (torchrun, srun) share its work; the other
+commands refuse to do the same several times over.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -79,7 +83,27 @@ def _module(name: str) -> ModuleType:
 
 
 def _run(module: ModuleType, args: argparse.Namespace) -> int:
-    return guarded(lambda: module.run(args), traceback=args.traceback)
+    return guarded(lambda: _alone_or_shared(module, args), traceback=args.traceback)
+
+
+def _alone_or_shared(module: ModuleType, args: argparse.Namespace) -> int:
+    if not getattr(module, "SPLITS_WORK", False) and _started_by_launcher():
+        from stable_audio.data.world import WorldError, launched_world
+
+        if (world := launched_world()).size > 1 and world.certain:
+            raise WorldError(
+                f"{world}, but this command works in one process; start it once, without a launcher"
+            )
+    result: int = module.run(args)
+    return result
+
+
+def _started_by_launcher() -> bool:
+    """A first look that costs no import: whether any launcher has left its mark."""
+    return bool(
+        {"RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "MPI_RANKID", "PMI_RANK"}
+        & os.environ.keys()
+    )
 
 
 def guarded(run: Callable[[], int], *, traceback: bool) -> int:

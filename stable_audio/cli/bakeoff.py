@@ -71,6 +71,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
     from stable_audio.checkpoints import load_model
     from stable_audio.config import load_dataset_config
     from stable_audio.config.dataset import as_dict
+    from stable_audio.data.world import ALONE
     from stable_audio.evaluation.bakeoff import Trained
     from stable_audio.training.callbacks.validation import Validate
     from stable_audio.training.options import RunOptions
@@ -95,7 +96,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
     data = as_dict(load_dataset_config({"dataset_type": "synthetic"}))
     validation = as_dict(load_dataset_config({"dataset_type": "synthetic", **VALIDATION}))
     started = time.perf_counter()
-    run = assemble(entry.config, data, options, val_dataset=validation)
+    run = assemble(entry.config, data, options, val_dataset=validation, world=ALONE)
     status = run.start()
     if status:
         raise KeyboardInterrupt

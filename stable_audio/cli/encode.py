@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import logging
 import signal
 import sys
 import threading
@@ -13,7 +13,10 @@ from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
 
+log = logging.getLogger(__name__)
+
 HELP = "turn a folder or dataset of sound files into latents on disk; can be stopped and started again"
+SPLITS_WORK = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-workers", type=at_least(0), default=4, help="processes that read sound (%(default)s)"
     )
     parser.add_argument(
-        "--devices", type=at_least(1), default=1, help="processes, each with a device (%(default)s)"
+        "--devices",
+        type=at_least(1),
+        help="processes, each with a device (default: what the launcher started, else 1)",
     )
     parser.add_argument(
         "--items-per-shard", type=at_least(1), default=256, help="clips per file (%(default)s)"
@@ -37,16 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.devices > 1:
+    from stable_audio.data.world import launched_world, refuse_other
+
+    world = launched_world()
+    if world.launcher:
+        refuse_other(world, devices=args.devices)
+    elif (args.devices or 1) > 1:
         return _by_many(args)
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return _report(_encode(args, rank, world_size, _device(args, int(os.environ.get("LOCAL_RANK", 0)))))
+    if world.size > 1:
+        log.info("%s", world)
+    return _report(_encode(args, world.rank, world.size, _device(args, world.local_rank)))
 
 
 def _by_many(args: argparse.Namespace) -> int:
     """`--devices` processes; when one fails, it says why and the others keep what they have finished."""
     import torch.multiprocessing as multiprocessing
 
+    log.info("%d processes on this machine", args.devices)
     try:
         multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices)
     except multiprocessing.ProcessExitedException as error:

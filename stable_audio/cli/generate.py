@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 HELP = "render audio from a model and prompts"
+SPLITS_WORK = True
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
 DTYPES = ("float32", "float16", "bfloat16")

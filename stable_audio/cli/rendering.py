@@ -24,6 +24,7 @@ from stable_audio.checkpoints import (
 )
 from stable_audio.cli.generate import key_values
 from stable_audio.config import ModelConfig, load_config
+from stable_audio.data.world import World, launched_world
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.gallery import write_render_page
 from stable_audio.inference.jobs import (
@@ -35,7 +36,14 @@ from stable_audio.inference.jobs import (
     repeated,
     unused_keys,
 )
-from stable_audio.inference.recipe import InputFile, Recipe, read_recipe, sampling_from, sampling_values
+from stable_audio.inference.recipe import (
+    InputFile,
+    Recipe,
+    finished,
+    read_recipe,
+    sampling_from,
+    sampling_values,
+)
 from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import files_of, with_files
@@ -62,9 +70,12 @@ class _Loaded:
 
 def render_command(args: argparse.Namespace) -> int:
     """Load, render, report; the exit status."""
+    world = launched_world()
+    if world.size > 1:
+        _say(str(world))
     earlier = _earlier(args)
     _check(args)
-    loaded = _load(args, earlier)
+    loaded = _load(args, earlier, world)
     chosen = _sampling(args) if earlier is None else sampling_from(earlier.sampling)
     sampling = chosen.resolved(loaded.model.objective)
     steering, files = _steering(args, earlier)
@@ -85,11 +96,16 @@ def render_command(args: argparse.Namespace) -> int:
         steering=steering,
         batch_size=args.batch_size,
         chunked_decode=chunked,
+        world=world,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
-    done = _report(rendered, len(jobs))
+    done = _report(rendered, sum(1 for _ in world.share(jobs)))
     if args.page:
-        write_render_page(Path(args.out), [item.path for item in done])
+        pages = [item.path for item in done]
+        if world.size > 1:  # whoever ends last sees the files of all
+            files_of_all = (finished(Path(args.out), recipe, args.format) for recipe in recipes)
+            pages = [path for path in files_of_all if path is not None]
+        write_render_page(Path(args.out), pages)
     return 0
 
 
@@ -128,7 +144,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
 
 
-def _load(args: argparse.Namespace, earlier: Recipe | None) -> _Loaded:
+def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Loaded:
     given, inner = args.ckpt_path, args.pretransform_ckpt_path
     if earlier is not None:
         given = given or earlier.checkpoint.path
@@ -149,7 +165,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None) -> _Loaded:
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
         )
     model.backbone.to(getattr(torch, dtype))
-    model.to(_device(args.device)).eval()
+    model.to(_device(args.device, world)).eval()
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
     inner_file = InputFile.of(inner) if inner is not None else None
     return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
@@ -174,11 +190,13 @@ def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool)
     return model, config
 
 
-def _device(name: str | None) -> torch.device:
-    if name is not None:
+def _device(name: str | None, world: World) -> torch.device:
+    if name is not None and (name != "cuda" or world.size == 1):
         return torch.device(name)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device(
+            f"cuda:{world.local_rank % torch.cuda.device_count()}" if world.size > 1 else "cuda"
+        )
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 HELP = "train a model"
+SPLITS_WORK = True
 
 EPILOG = """
 exit status: 0 the last step was reached; 130 after Ctrl-C and 143 after SIGTERM, both with a checkpoint
@@ -101,7 +102,7 @@ def _hardware_arguments(group: Any) -> None:
     )
     group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
     group.add_argument("--devices", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)")
-    group.add_argument("--num-nodes", type=int, default=1, help="(%(default)s)")
+    group.add_argument("--num-nodes", type=int, help="machines (default: what the launcher says, else 1)")
     group.add_argument("--strategy", default="auto", help="auto, ddp, fsdp, deepspeed, ... (%(default)s)")
     group.add_argument("--compile", action="store_true", help="torch.compile the backbone")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import save_audio
+from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generate import generate
 from stable_audio.inference.jobs import Job
 from stable_audio.inference.recipe import Recipe, finished, write_recipe
@@ -94,15 +95,17 @@ def render(
     steering: Steering = Steering(),
     batch_size: int = 1,
     chunked_decode: bool = False,
+    world: World = ALONE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Rendered]:
     """Render completed `jobs`, whose `recipes` go beside the files; yields every file once it is whole.
 
     Args:
+        world: the processes that share the jobs; this one renders its part, under the same names.
         progress: called with (step, steps) of the batch that is being sampled.
     """
     pending: list[tuple[int, Job, Recipe]] = []
-    for index, (job, recipe) in enumerate(zip(jobs, recipes)):
+    for index, (job, recipe) in world.share(list(zip(jobs, recipes))):
         done = None if output.overwrite else finished(output.folder, recipe, output.format)
         if done is not None:
             yield Rendered(done, recipe.seconds, None, False, None)

@@ -24,6 +24,7 @@ class RunOptions:
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
+        devices, num_nodes: "auto" and None: what the launcher started; without one, all GPUs of this machine.
         partial: load what fits of pretrained weights. use_ema_weights: start from the averaged ones.
     """
 
@@ -51,7 +52,7 @@ class RunOptions:
     allow_untrained_pretransform: bool = False
     accelerator: str = "auto"
     devices: str = "auto"
-    num_nodes: int = 1
+    num_nodes: int | None = None
     strategy: str = "auto"
     compile: bool = False
     matmul_precision: str = "high"
@@ -68,7 +69,7 @@ class RunOptions:
             ("gradient_clip_val", 0),
             ("checkpoint_every", 0),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise TrainingError(
                     f"--{name.replace('_', '-')} must be at least {least}, found {getattr(self, name)}"
                 )

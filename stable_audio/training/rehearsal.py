@@ -14,6 +14,7 @@ import torch
 
 from stable_audio.checkpoints import load_model
 from stable_audio.config import ModelConfig
+from stable_audio.data.world import ALONE
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.demos import DiffusionDemos
@@ -46,7 +47,8 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         began = time.perf_counter()
         steps = AUTOENCODER_STEPS if config.model_type == "autoencoder" else 1
-        run = assemble(config, dataset, _options(Path(folder), batch_size, accelerator, steps))
+        options = _options(Path(folder), batch_size, accelerator, steps)
+        run = assemble(config, dataset, options, world=ALONE)
         built = time.perf_counter()
         _skip_warm_up(run)
         _prepare_demo(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from stable_audio.config.packing import packing_problems
 from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
+from stable_audio.data.world import World, launched_world
 from stable_audio.pretransforms.conv import has_folded
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
@@ -33,6 +33,7 @@ from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.cluster import Layout, layout, on_gpu
 from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
@@ -112,9 +113,18 @@ def assemble(
     *,
     val_dataset: Mapping[str, Any] | None = None,
     stop: StopRequest | None = None,
+    world: World | None = None,
 ) -> Run:
-    """Build everything that a run needs, without starting it."""
+    """Build everything that a run needs, without starting it.
+
+    Args:
+        world: the processes that train together; default: those that the launcher started.
+    """
     stop = stop if stop is not None else StopRequest()
+    world = world if world is not None else launched_world()
+    placed = layout(options, world)
+    if world.size > 1:
+        log.info("%s; they meet at %s:%s", world, world.address, world.port)
     _refuse_datasets(config, options, (dataset, val_dataset))
     resume, resumed_at, state = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
@@ -136,7 +146,7 @@ def assemble(
     data = RunData(_loader(config, module, dataset, options, training=True))
     if not module.automatic_optimization:
         module.accum_batches = options.accum_batches
-    trainer = _trainer(options, io, accumulate=module.automatic_optimization)
+    trainer = _trainer(options, placed, io, accumulate=module.automatic_optimization)
     logger = _logger(config, options, trainer, resumed_at)
     scalars = LogScalars(
         logger,
@@ -198,13 +208,13 @@ def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:
     return path, load_training_file(path)
 
 
-def _trainer(options: RunOptions, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
+def _trainer(options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
     with _quiet_lightning():
         return pl.Trainer(
             accelerator=options.accelerator,
-            devices=_devices(options.devices),
-            num_nodes=options.num_nodes,
-            strategy=_strategy(options),
+            devices=placed.devices,
+            num_nodes=placed.nodes,
+            strategy=_strategy(options, placed),
             precision=_precision(options),  # type: ignore[arg-type]
             # Modules that optimise by hand accumulate by hand.
             accumulate_grad_batches=options.accum_batches if accumulate else 1,
@@ -217,46 +227,21 @@ def _trainer(options: RunOptions, io: AtomicCheckpointIO, *, accumulate: bool) -
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             default_root_dir=options.folder,
-            plugins=[io],
+            plugins=[io, placed.environment],
         )
 
 
-def _devices(devices: str) -> Any:
-    """`auto`, a count, or a list such as `0,2`. Under torchrun, `auto` is what torchrun started."""
-    if devices == "auto":
-        started = os.environ.get("LOCAL_WORLD_SIZE")
-        return int(started) if started else devices
-    try:
-        found = [int(d) for d in devices.split(",") if d.strip()]
-    except ValueError as error:
-        raise TrainingError(
-            f"--devices must be auto, a count or a list like 0,2; found '{devices}'"
-        ) from error
-    return found[0] if "," not in devices else found
-
-
-def _strategy(options: RunOptions) -> str:
+def _strategy(options: RunOptions, placed: Layout) -> str:
     if options.strategy not in ("auto", ""):
         return STRATEGIES.get(options.strategy, options.strategy)
-    count = _device_count(options)
     # Parts of a model may be idle in a step (dropped conditioning), which plain DDP does not forgive.
-    return "ddp_find_unused_parameters_true" if count * options.num_nodes > 1 else "auto"
-
-
-def _device_count(options: RunOptions) -> int:
-    devices = _devices(options.devices)
-    if isinstance(devices, list):
-        return len(devices)
-    if devices == "auto" or devices == -1:
-        on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return torch.cuda.device_count() if on_gpu else 1
-    return int(devices)
+    return "ddp_find_unused_parameters_true" if placed.processes > 1 else "auto"
 
 
 def _precision(options: RunOptions) -> str:
     if options.precision != "auto":
         return options.precision
-    if options.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+    if not on_gpu(options):
         return "32-true"  # bfloat16 is slower than float32 on many CPUs
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 

@@ -228,3 +228,19 @@ def test_an_error_in_one_of_several_processes_is_a_sentence(paths: dict[str, str
     assert "error: " in done.stderr
     assert "made with other settings" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_tasks_of_slurm_share_the_files(
+    paths: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
+    arguments += ["--device", "cpu", "--sample-size", "400", "--num-workers", "0"]
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        monkeypatch.setenv("SLURM_LOCALID", rank)
+        assert main(arguments) == 0
+    assert "7 clips" in capsys.readouterr().out
+    assert {Path(s.path).name[:3] for s in shards(paths["out"])} == {"000", "001"}
+    assert main([*arguments, "--devices", "3"]) == 2
+    assert "--devices 3, but SLURM started 2 processes" in capsys.readouterr().err

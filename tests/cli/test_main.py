@@ -98,3 +98,22 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(schema, "run", run)
     assert cli.main(["schema"]) == 2
     assert 'pip install "stable-audio[train]"' in capsys.readouterr().err
+
+
+def test_commands_that_do_not_split_refuse_a_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.main(["schema"]) == 2
+    assert "process 1 of 2 on 1 machine" in capsys.readouterr().err
+
+
+def test_which_commands_split_their_work() -> None:
+    modules = {name: importlib.import_module(path) for name, path in cli.COMMANDS.items()}
+    assert {n for n, m in modules.items() if getattr(m, "SPLITS_WORK", False)} == {
+        "encode",
+        "generate",
+        "train",
+    }

@@ -352,3 +352,25 @@ def test_all_bad_lines_of_a_job_file_are_named_at_once(base: list[str], tmp_path
     assert all(f"prompts.jsonl, line {n}" in told for n in (2, 4, 5))
     assert "nests deeper" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_the_processes_of_a_launcher_share_the_clips(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    prompts = [word for name in ("a", "b", "c") for word in ("--prompt", name)]
+    assert main([*base, *prompts]) == 0
+    alone = {p.name: p.read_bytes() for p in _made(tmp_path)}
+    base[base.index("--out") + 1] = str(tmp_path / "shared" / "out")
+    counts = []
+    for rank in ("0", "1"):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        assert main([*base, *prompts, "--page"]) == 0
+        told = capsys.readouterr()
+        assert f"process {rank} of 2" in told.err
+        counts.append(told.out.count(" x real time"))
+    assert counts == [2, 1]
+    assert {p.name: p.read_bytes() for p in _made(tmp_path / "shared")} == alone
+    page = (tmp_path / "shared" / "out" / "index.html").read_text()
+    assert all(name in page for name in alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,15 +71,26 @@ def test_encoder_noise_in_parts_is_that_of_the_whole() -> None:
     assert torch.equal(whole, torch.cat(parts))
 
 
-def _train(folder: Path, name: str, *flags: str) -> list[dict[str, str]]:
-    config = tiny_config(
+def _config() -> dict[str, Any]:
+    return tiny_config(
         cfg_dropout_prob=0.5, timestep_sampler="logit_normal", log_loss_info=True, p_one_shot=0.2
     )
-    command = [sys.executable, str(ROOT / "train.py"), *write_files(folder, config), "--name", name]
-    fixed = ["--save-dir", str(folder), "--max-steps", "5", "--num-workers", "0", "--accelerator", "cpu"]
+
+
+def _fixed(folder: Path) -> list[str]:
+    return ["--save-dir", str(folder), "--max-steps", "5", "--num-workers", "0", "--accelerator", "cpu"]
+
+
+def _train(folder: Path, name: str, *flags: str) -> list[dict[str, str]]:
+    command = [sys.executable, str(ROOT / "train.py"), *write_files(folder, _config()), "--name", name]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *fixed, *flags], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*command, *_fixed(folder), *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     with open(folder / name / "metrics.csv", newline="") as file:
@@ -99,3 +111,46 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     for key, value in first["state_dict"].items():
         assert torch.allclose(value, second["state_dict"][key], atol=1e-4), key
     assert len(second["stable_audio"]["data"]) == 2
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _two_nodes(folder: Path, command: list[str]) -> None:
+    """Two torchrun processes of one process each, meeting on this machine."""
+    port = _free_port()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launcher += ["--rdzv-backend", "static", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            [*launcher, "--node-rank", str(n), *command],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in (0, 1)
+    ]
+    for rank, node in enumerate(nodes):
+        _, errors = node.communicate(timeout=300)
+        assert node.returncode == 0, errors[-3000:]
+        assert f"process {rank} of 2 on 2 machines, counted from 0, started by torchrun" in errors
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_train_as_one_world(tmp_path: Path) -> None:
+    one = _train(tmp_path, "one", "--batch-size", "4", "--devices", "1")
+    flags = [*write_files(tmp_path, _config()), "--name", "two", "--batch-size", "2", *_fixed(tmp_path)]
+    _two_nodes(tmp_path, [str(ROOT / "train.py"), *flags])
+    with open(tmp_path / "two" / "metrics.csv", newline="") as file:
+        two = list(csv.DictReader(file))
+    assert [r["step"] for r in two] == ["1", "2", "3", "4", "5"]
+    for a, b in zip(one, two):
+        assert float(b["train/loss"]) == pytest.approx(float(a["train/loss"]), rel=2e-4)
+    assert len(load_torch_file(tmp_path / "two" / "last.ckpt")["stable_audio"]["data"]) == 2

@@ -1,0 +1,266 @@
+"""The processes that share one piece of work, as whoever started them says in the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SHELLS = ("interactive", "bash", "sh", "zsh", "fish")
+"""Names that SLURM gives to jobs that are a shell for a person."""
+
+
+class WorldError(ValueError):
+    """The environment or the options contradict themselves about the number of processes."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those that work together.
+
+    Attributes:
+        rank, size: number of this process, from 0, and how many there are.
+        local_rank, local_size: the same on this machine alone.
+        node, nodes: number of this machine, from 0, and how many there are.
+        launcher: who started them: "torchrun", "SLURM", "MPI", "the environment"; "" = nobody, one process.
+        address, port: where they meet, as far as the environment says.
+        certain: False where SLURM allots several tasks but does not say that it started this process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    node: int = 0
+    nodes: int = 1
+    launcher: str = ""
+    address: str | None = None
+    port: int | None = None
+    certain: bool = field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        for place, count in (
+            (self.rank, self.size),
+            (self.local_rank, self.local_size),
+            (self.node, self.nodes),
+        ):
+            if not 0 <= place < count:
+                raise WorldError(
+                    f"{self.launcher} says that this is process {self.rank} of {self.size}, and "
+                    f"{self.local_rank} of {self.local_size} on machine {self.node} of {self.nodes}: that"
+                    " cannot be; start all processes with one launcher, and leave its variables as they are"
+                )
+
+    @property
+    def even(self) -> bool:
+        """Whether every machine has the same number of processes, numbered machine by machine."""
+        return (
+            self.size == self.nodes * self.local_size
+            and self.rank == self.node * self.local_size + self.local_rank
+        )
+
+    def share(self, items: Sequence[T]) -> Iterator[tuple[int, T]]:
+        """(number, item) of what this process has to do: every `size`-th, from its rank on."""
+        return ((i, item) for i, item in enumerate(items) if i % self.size == self.rank)
+
+    def __str__(self) -> str:
+        if self.size == 1:
+            return "one process"
+        machines = "1 machine" if self.nodes == 1 else f"{self.nodes} machines"
+        return f"process {self.rank} of {self.size} on {machines}, counted from 0, started by {self.launcher}"
+
+
+ALONE = World()
+"""One process, whatever a launcher has started."""
+
+
+def launched_world(environment: Mapping[str, str] | None = None) -> World:
+    """The world that the launcher of this process describes; one process where there is no launcher.
+
+    torchrun, SLURM (`srun`), MPI (`mpirun` of Open MPI, Intel MPI, MPICH) and whatever sets RANK and
+    WORLD_SIZE are known. torchrun comes first: it is also used inside SLURM. A shell that SLURM gives to a
+    person is one process, whatever it has been allotted.
+
+    Raises:
+        WorldError: the variables contradict each other, or one of them is missing.
+    """
+    env = os.environ if environment is None else environment
+    for read in (_torchrun, _mpi, _slurm):
+        if (world := read(env)) is not None:
+            return world
+    return ALONE
+
+
+def refuse_other(world: World, *, devices: int | None, nodes: int | None = None) -> None:
+    """Refuse numbers that a person gave where a launcher has already decided otherwise.
+
+    Args:
+        devices: processes per machine. None: not given.
+
+    Raises:
+        WorldError: with both numbers.
+    """
+    for flag, asked, started, unit in (
+        ("--devices", devices, world.local_size, "processes on this machine"),
+        ("--num-nodes", nodes, world.nodes, "machines"),
+    ):
+        if asked is not None and asked != started:
+            raise WorldError(
+                f"{flag} {asked}, but {world.launcher} started {world.size} processes, with {started} as the "
+                f"number of {unit}; leave {flag} out, or start as many as it says"
+            )
+
+
+def _torchrun(env: Mapping[str, str]) -> World | None:
+    """RANK and WORLD_SIZE, with LOCAL_* by torchrun; other launchers may set the first two alone."""
+    if "RANK" not in env:
+        size = _count(env, "WORLD_SIZE", 1)
+        # The children of Lightning's own launcher have LOCAL_RANK and no RANK.
+        if size > 1 and not {"LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"} & env.keys():
+            raise WorldError(
+                f"WORLD_SIZE is {size}, but RANK is not set, so this process does not know which one it is; "
+                "start with torchrun, or set RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT too"
+            )
+        return None
+    if "WORLD_SIZE" not in env:
+        if _count(env, "RANK") > 0:
+            raise WorldError(f"RANK is {env['RANK']}, but WORLD_SIZE is not set; start with torchrun")
+        return None
+    by_torchrun = "TORCHELASTIC_RUN_ID" in env or "GROUP_RANK" in env
+    rank, size = _count(env, "RANK"), _count(env, "WORLD_SIZE")
+    alone = "LOCAL_RANK" not in env  # one process per machine, as in clusters of containers
+    if alone and size == 1:
+        return None
+    local_size = 1 if alone else _count(env, "LOCAL_WORLD_SIZE", 0)
+    local_rank = 0 if alone else _count(env, "LOCAL_RANK")
+    if not local_size:
+        nodes = _count(env, "GROUP_WORLD_SIZE", 0) or _count(env, "NNODES", 0)
+        local_size = size // nodes if nodes else _count(env, "NPROC_PER_NODE", 0) or size
+    nodes = _count(env, "GROUP_WORLD_SIZE", 0) or -(-size // local_size)
+    node = _count(env, "GROUP_RANK", rank // local_size)
+    return World(
+        rank=rank,
+        size=size,
+        local_rank=local_rank,
+        local_size=local_size,
+        node=node,
+        nodes=nodes,
+        launcher="torchrun" if by_torchrun else "the environment",
+        address=env.get("MASTER_ADDR"),
+        port=_count(env, "MASTER_PORT", 0) or None,
+    )
+
+
+def _mpi(env: Mapping[str, str]) -> World | None:
+    names = {
+        "OMPI_COMM_WORLD_": ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"),
+        "MPI_": ("RANKID", "NRANKS", "LOCALRANKID", "LOCALNRANKS"),
+        "PMI_": ("RANK", "SIZE", "", ""),
+    }
+    for prefix, (rank, size, local_rank, local_size) in names.items():
+        # SLURM sets the last ones too, for programs that it starts.
+        if prefix + rank not in env or prefix + size not in env or ("SLURM_PROCID" in env and not local_rank):
+            continue
+        if (count := _count(env, prefix + size)) == 1:
+            return None
+        here = _count(env, prefix + local_size, count) if local_size else count
+        place = _count(env, prefix + rank)
+        nodes = -(-count // here)
+        return World(
+            rank=place,
+            size=count,
+            local_rank=_count(env, prefix + local_rank, place % here) if local_rank else place,
+            local_size=here,
+            node=min(place // here, nodes - 1),
+            nodes=nodes,
+            launcher="MPI",
+            address=env.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else None),
+            port=_count(env, "MASTER_PORT", 0) or None,
+        )
+    return None
+
+
+def _slurm(env: Mapping[str, str]) -> World | None:
+    """A task of `srun`. Without SLURM_PROCID this is a shell with an allocation, not one of its tasks."""
+    if "SLURM_PROCID" not in env:
+        return None
+    rank = _count(env, "SLURM_PROCID")
+    # SLURM_STEP_* describe what srun started; SLURM_NTASKS what the job may start.
+    by_srun = "SLURM_STEP_NUM_TASKS" in env or "SLURM_STEP_ID" in env
+    size = _count(env, "SLURM_STEP_NUM_TASKS", 0) or _count(env, "SLURM_NTASKS", rank + 1)
+    if size == 1 or (rank == 0 and _is_shell(env)):
+        return None
+    nodes = _count(env, "SLURM_STEP_NUM_NODES", 0) or _count(env, "SLURM_NNODES", 1)
+    nodes = min(nodes, size)
+    node, local_rank = _count(env, "SLURM_NODEID", 0), _count(env, "SLURM_LOCALID", 0)
+    return World(
+        rank=rank,
+        size=size,
+        local_rank=local_rank,
+        local_size=_tasks_here(env, node) or max(local_rank + 1, -(-size // nodes)),
+        node=node,
+        nodes=nodes,
+        launcher="SLURM",
+        address=env.get("MASTER_ADDR") or _first_host(env),
+        port=_count(env, "MASTER_PORT", 0) or 15000 + _count(env, "SLURM_JOB_ID", 0) % 10000,
+        certain=by_srun or rank > 0,
+    )
+
+
+def _is_shell(env: Mapping[str, str]) -> bool:
+    """Whether task 0 is a person's shell, whose other tasks run nothing of ours.
+
+    `srun --pty bash` says so by SLURM_PTY_PORT; but tasks that are started from that shell inherit it, and
+    the job's name: they have no terminal.
+    """
+    if env.get("SLURM_JOB_NAME", "") in SHELLS:
+        return _count(env, "SLURM_STEP_NUM_TASKS", 1) == 1 or ("SLURM_PTY_PORT" in env and _has_terminal())
+    return "SLURM_PTY_PORT" in env and _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+def _tasks_here(env: Mapping[str, str], node: int) -> int:
+    """Tasks on machine `node` from lists such as `2(x3),1`; 0 = not said."""
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
+        # What the job may start says nothing of a step, where the step speaks for itself.
+        if name != "SLURM_STEP_TASKS_PER_NODE" and _count(env, "SLURM_STEP_NUM_TASKS", 0) not in (
+            0,
+            _count(env, "SLURM_NTASKS", 0),
+        ):
+            continue
+        counts = [
+            int(count)
+            for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", env.get(name, ""))
+            for _ in range(int(times or 1))
+        ]
+        if counts:
+            return counts[min(node, len(counts) - 1)]
+    return 0
+
+
+def _first_host(env: Mapping[str, str]) -> str | None:
+    """`node[07-09,12],other` -> `node07`."""
+    listed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_NODELIST") or env.get("SLURM_JOB_NODELIST")
+    if not listed:
+        return "127.0.0.1" if _count(env, "SLURM_NNODES", 1) == 1 else None
+    return re.sub(r"\[([^,\]-]+)[^\]]*\]", r"\1", listed.split(" ")[0], count=1).split(",")[0]
+
+
+def _count(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = env.get(name, "")
+    if not text and default is not None:
+        return default
+    if not re.fullmatch(r"\d+", text.strip()):
+        raise WorldError(f"the environment variable {name} must be a whole number, found '{text}'")
+    return int(text)

@@ -1,0 +1,172 @@
+"""From the processes that a launcher started to Lightning's devices and nodes, so that they train as one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from stable_audio.data.world import World, WorldError, refuse_other
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+
+
+class LaunchedEnvironment(ClusterEnvironment):
+    """Ranks and meeting place of processes that are already there.
+
+    Lightning numbers them as `nodes` of equally many devices. Where that does not fit (each process sees one
+    GPU of its own, or machines have different numbers of processes), every process is a node of one device.
+
+    Args:
+        grid: the machines are nodes; otherwise the processes are.
+    """
+
+    def __init__(self, world: World, *, grid: bool) -> None:
+        super().__init__()
+        self.world, self.grid = world, grid
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        assert self.world.address is not None
+        return self.world.address
+
+    @property
+    def main_port(self) -> int:
+        assert self.world.port is not None
+        return self.world.port
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.world.size
+
+    def set_world_size(self, size: int) -> None:
+        if size != self.world.size:
+            raise WorldError(f"{self.world}, but {size} processes were about to train; this must not happen")
+
+    def global_rank(self) -> int:
+        return self.world.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        rank_zero_only.rank = self.world.rank  # type: ignore[attr-defined]
+
+    def local_rank(self) -> int:
+        return self.world.local_rank if self.grid else 0
+
+    def node_rank(self) -> int:
+        return self.world.node if self.grid else self.world.rank
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What Lightning's Trainer is told.
+
+    Attributes:
+        devices: "auto", a count or a list of GPU indices. count: processes here, as Lightning
+            sees them. nodes: as Lightning sees them.
+    """
+
+    devices: Any
+    count: int
+    nodes: int
+    environment: ClusterEnvironment
+
+    @property
+    def processes(self) -> int:
+        """Of the whole world."""
+        return self.count * self.nodes
+
+
+def layout(options: RunOptions, world: World) -> Layout:
+    """Devices and nodes of a run: the launcher's, or the options' where nobody has launched anything.
+
+    Raises:
+        TrainingError, WorldError: they contradict each other, or what is needed to meet is missing.
+    """
+    asked = parse_devices(options.devices)
+    if not world.launcher:
+        _refuse_lonely_nodes(options)
+        count = _here(asked, options)
+        return Layout(asked, count, options.num_nodes or 1, LightningEnvironment())
+    count = None if asked in ("auto", -1) else len(asked) if isinstance(asked, list) else int(asked)
+    refuse_other(world, devices=count, nodes=options.num_nodes)
+    if world.size > 1 and (world.address is None or world.port is None):
+        raise WorldError(
+            f"{world}, but where they meet is not set; set MASTER_ADDR to the name of the first machine and "
+            "MASTER_PORT to a free port of it, the same for all"
+        )
+    visible = _visible_gpus(options)
+    grid = world.even and (visible is None or visible >= world.local_size)
+    environment = LaunchedEnvironment(world, grid=grid)
+    if grid:
+        devices = asked if isinstance(asked, list) else world.local_size
+        return Layout(devices, world.local_size, world.nodes, environment)
+    if visible is None:
+        return Layout(1, 1, world.size, environment)
+    if isinstance(asked, list):
+        index = asked[world.local_rank]
+    elif visible == 1:  # each process sees its own
+        index = 0
+    elif visible > world.local_rank:
+        index = world.local_rank
+    else:
+        raise TrainingError(
+            f"{world}: {world.local_size} processes are on this machine ({socket.gethostname()}), but only "
+            f"{visible} GPUs are visible here; start as many processes as there are GPUs"
+        )
+    return Layout([index], 1, world.size, environment)
+
+
+def parse_devices(devices: str) -> Any:
+    """`auto`, a count, or a list such as `0,2`.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    if devices == "auto":
+        return devices
+    try:
+        numbers = [int(d) for d in devices.split(",") if d.strip()]
+    except ValueError:
+        numbers = []
+    if not numbers or ("," not in devices and numbers[0] < 1 and numbers[0] != -1):
+        raise TrainingError(f"--devices must be auto, a count or a list like 0,2; found '{devices}'")
+    return numbers[0] if "," not in devices else numbers
+
+
+def on_gpu(options: RunOptions) -> bool:
+    """Whether the run goes to NVIDIA or AMD GPUs."""
+    return options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _visible_gpus(options: RunOptions) -> int | None:
+    """GPUs that this process sees; None where the run does not use them."""
+    return torch.cuda.device_count() if on_gpu(options) else None
+
+
+def _here(asked: Any, options: RunOptions) -> int:
+    if isinstance(asked, list):
+        return len(asked)
+    if asked in ("auto", -1):
+        return (_visible_gpus(options) or 1) if asked == "auto" or on_gpu(options) else 1
+    return int(asked)
+
+
+def _refuse_lonely_nodes(options: RunOptions) -> None:
+    if (options.num_nodes or 1) > 1 and not {"NODE_RANK", "GROUP_RANK"} & os.environ.keys():
+        raise TrainingError(
+            f"--num-nodes {options.num_nodes}, but no launcher started this process, so it does not know "
+            "which machine it is; start it with torchrun or srun on each, or set NODE_RANK, MASTER_ADDR and "
+            "MASTER_PORT"
+        )

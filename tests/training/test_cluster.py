@@ -1,0 +1,106 @@
+"""What Lightning is told of the processes that a launcher started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.data.world import World, WorldError
+from stable_audio.training.cluster import layout, parse_devices
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+
+
+def _world(nodes: int, here: int, node: int, local: int, **more: Any) -> World:
+    rank = node * here + local
+    return World(rank, nodes * here, local, here, node, nodes, "SLURM", "first", 15000, **more)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(("nodes", "here"), [(1, 2), (2, 1), (2, 2)])
+def test_a_grid_of_processes(nodes: int, here: int, gpus: Any) -> None:
+    for count in (0, here):
+        gpus(count)
+        found = layout(RunOptions(), _world(nodes, here, nodes - 1, here - 1))
+        assert (found.devices, found.nodes, found.processes) == (here, nodes, nodes * here)
+        assert found.environment.local_rank() == here - 1
+        assert found.environment.node_rank() == nodes - 1
+
+
+def test_a_gpu_per_task(gpus: Any) -> None:
+    # --gpus-per-task=1: each task sees one GPU, and its number is 0 for all of them.
+    gpus(1)
+    for local in (0, 1):
+        found = layout(RunOptions(), _world(2, 2, 1, local))
+        assert (found.devices, found.processes) == ([0], 4)
+        assert found.environment.local_rank() == 0
+        assert found.environment.node_rank() == found.environment.global_rank() == 2 + local
+        assert found.environment.world_size() == 4
+
+
+def test_a_list_of_devices_is_kept(gpus: Any) -> None:
+    gpus(4)
+    assert layout(RunOptions(devices="1,3"), _world(1, 2, 0, 1)).devices == [1, 3]
+
+
+def test_machines_of_different_size(gpus: Any) -> None:
+    gpus(2)
+    world = World(1, 3, 1, 2, 0, 2, "SLURM", "first", 15000)
+    found = layout(RunOptions(), world)
+    assert (found.devices, found.processes) == ([1], 3)
+
+
+def test_more_processes_than_gpus(gpus: Any) -> None:
+    gpus(2)
+    with pytest.raises(TrainingError, match=r"4 processes are on this machine.*only 2 GPUs are visible"):
+        layout(RunOptions(), _world(1, 4, 0, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": "4"}, "--devices 4, but SLURM started 2 processes, with 1 as the number"),
+        ({"num_nodes": 1}, "--num-nodes 1, but SLURM started 2 processes, with 2 as the number of machines"),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(WorldError, match=message):
+        layout(RunOptions(accelerator="cpu", **options), _world(2, 1, 0, 0))
+
+
+def test_a_world_without_a_place_to_meet() -> None:
+    world = World(0, 2, 0, 1, 0, 2, "MPI")
+    with pytest.raises(WorldError, match="set MASTER_ADDR"):
+        layout(RunOptions(accelerator="cpu"), world)
+
+
+def test_several_nodes_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    with pytest.raises(TrainingError, match="--num-nodes 2, but no launcher"):
+        layout(RunOptions(accelerator="cpu", num_nodes=2), World())
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert layout(RunOptions(accelerator="cpu", num_nodes=2, devices="1"), World()).processes == 2
+
+
+def test_without_a_launcher_the_options_decide(gpus: Any) -> None:
+    gpus(4)
+    assert layout(RunOptions(), World()).processes == 4
+    assert layout(RunOptions(devices="2"), World()).processes == 2
+    assert layout(RunOptions(devices="1,3"), World()).devices == [1, 3]
+    assert layout(RunOptions(accelerator="cpu"), World()).processes == 1
+
+
+@pytest.mark.parametrize("text", ["many", "0", "", "-2"])
+def test_devices_that_are_none(text: str) -> None:
+    with pytest.raises(TrainingError, match="--devices must be auto, a count or a list"):
+        parse_devices(text)
