@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import MultiConditioner, SlotWiring
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.config.diffusion import SLOT_KEYS, ConditioningSection, DiffusionKeys, DiffusionSection
@@ -55,11 +56,13 @@ def build_cond(config: ModelConfig) -> DiffusionModel:
     """`diffusion_cond` and `diffusion_cond_inpaint`."""
     section = config.model
     pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+    backbone = build_backbone(section.diffusion)
+    conditioner = build_conditioning(section.conditioning, pretransform=pretransform)
     return DiffusionModel(
-        backbone=build_backbone(section.diffusion),
+        backbone=backbone,
         objective=build_objective(section.diffusion),
-        conditioner=build_conditioning(section.conditioning, pretransform=pretransform),
-        wiring=build_wiring(section.diffusion),
+        conditioner=conditioner,
+        wiring=build_wiring(section.diffusion, conditioner=conditioner, backbone=backbone),
         pretransform=pretransform,
         sample_rate=config.sample_rate,
         sample_size=config.sample_size,
@@ -95,14 +98,19 @@ def build_shift(section: DiffusionKeys) -> DistributionShift | None:
     return None if options is None else DistributionShift(**arguments(options))
 
 
-def build_wiring(section: DiffusionSection) -> SlotWiring:
-    """Which ids go to which slot."""
+def build_wiring(
+    section: DiffusionSection, *, conditioner: MultiConditioner | None, backbone: Backbone
+) -> SlotWiring:
+    """Which ids go to which slot, checked against what the backbone takes."""
+    conditioners = {} if conditioner is None else dict(conditioner.conditioners.items())
     ids = {slot: getattr(section, key) for slot, key in SLOT_KEYS.items()}
     return SlotWiring(
         cross_attn_ids=ids[Slot.CROSS_ATTN],
         global_ids=ids[Slot.GLOBAL],
         prepend_ids=ids[Slot.PREPEND],
         input_concat_ids=ids[Slot.INPUT_CONCAT],
+        vector_ids=[key for key, made in conditioners.items() if made.layout == "vector"],
+        widths=backbone.slot_widths,
     )
 
 

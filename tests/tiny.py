@@ -116,6 +116,7 @@ CONDITIONERS: dict[str, dict[str, Any]] = {
     "int": {"max_val": 9},
     "number": {"max_val": 10},
     "list": {"options": ["rock", "pop"]},
+    "vector": {"input_dim": 3},
     "clip_text": {"width": 8, "layers": 1, "heads": 2, "max_length": 10, "vocab_size": 258},
 }
 
@@ -124,6 +125,7 @@ CONDITIONER_VALUES: dict[str, list[Any]] = {
     "int": [1, 5, 9],
     "number": [0.0, 3.5, 10],
     "list": ["rock", "pop", "rock"],
+    "vector": [[0.5, -1.0, 2.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]],
     "clip_text": ["kick", "a bell", ""],
 }
 

@@ -255,7 +255,7 @@ class DiT(Backbone):
             raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
         check_lengths(lengths, clips=x.shape[0], padded=x.shape[-1], multiple=self.patch_size)
         concat = cond.input_concat if Slot.INPUT_CONCAT in self.slots else None
-        if concat is not None and concat.shape[-1] != x.shape[-1]:
+        if concat is not None and concat.shape[-1] not in (1, x.shape[-1]):
             raise ValueError(
                 f"input_concat has {concat.shape[-1]} frames, but packed clips need it as long as x, "
                 f"{x.shape[-1]}: its frames could not be told from its padding"

@@ -11,12 +11,14 @@ from stable_audio.conditioning.phoneme import PhonemeConditioner
 from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
 from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
+from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 
 CONDITIONERS: dict[str, type[Conditioner]] = {
     "int": IntConditioner,
     "number": NumberConditioner,
     "list": ListConditioner,
+    "vector": VectorConditioner,
     "clip_text": ClipTextConditioner,
     "t5": T5Conditioner,
     "lut": LookUpConditioner,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+Layout = Literal["vector", "tokens", "frames"]
+"""What a conditioner gives per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
 
 
 class Conditioner(nn.Module):
@@ -24,6 +27,11 @@ class Conditioner(nn.Module):
         self.proj_out: nn.Module = (
             nn.Linear(dim, output_dim) if dim != output_dim or project_out else nn.Identity()
         )
+
+    @property
+    def layout(self) -> Layout:
+        """What `forward` gives; by default a sequence, which is a vector where it has one place only."""
+        return "vector" if getattr(self, "max_length", None) == 1 else "tokens"
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """b values -> (tensor (b l d), (b d) or (b c n); mask (b l) bool with True = valid, or None)."""

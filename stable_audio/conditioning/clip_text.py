@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from stable_audio.nn.transfer import to_device
 
@@ -55,6 +55,10 @@ class ClipTextConditioner(Conditioner):
             width=width, layers=layers, heads=heads, max_length=max_length, vocab_size=vocab_size
         )
         self.encoder.requires_grad_(enable_grad)
+
+    @property
+    def layout(self) -> Layout:
+        return "vector" if self.pooled else "tokens"
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""

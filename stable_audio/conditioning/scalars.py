@@ -10,13 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
 
 
-class IntConditioner(Conditioner):
+class _VectorConditioner(Conditioner):
+    @property
+    def layout(self) -> Layout:
+        return "vector"
+
+
+class IntConditioner(_VectorConditioner):
     """A learned embedding per integer.
 
     Args:
@@ -48,7 +54,7 @@ class IntConditioner(Conditioner):
         return _single_token(self.int_embedder.to(device)(to_device(rows, device)))
 
 
-class NumberConditioner(Conditioner):
+class NumberConditioner(_VectorConditioner):
     """Fourier features of a number, then a linear layer.
 
     Args:
@@ -81,7 +87,7 @@ class NumberConditioner(Conditioner):
         return _single_token(self.embedder(to_device(scaled, device)))
 
 
-class ListConditioner(Conditioner):
+class ListConditioner(_VectorConditioner):
     """A learned embedding per option; anything that is not an option shares row 0.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
-from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.base import Pretransform
@@ -54,6 +54,10 @@ class PretransformConditioner(Conditioner):
         else:
             # Past nn.Module: neither checkpoints nor optimizers see it.
             object.__setattr__(self, "pretransform", pretransform)
+
+    @property
+    def layout(self) -> Layout:
+        return "frames"
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b sounds -> (b c n), mask (b n), all valid."""

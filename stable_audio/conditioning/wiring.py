@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ class SlotWiring:
     """Joins conditioner outputs into a `Conditioning`.
 
     cross_attn and prepend are joined along the sequence (a (b d) tensor is a sequence of one), global
-    along features, input_concat along channels. A missing mask means that every token is valid.
+    along features, input_concat along channels, where a vector is repeated over time. A missing mask means
+    that every token is valid.
 
     Args:
         cross_attn_ids, global_ids, prepend_ids, input_concat_ids: conditioner ids per slot, in order.
+        vector_ids: ids that give one vector per item, (b 1 d) or (b d).
+        widths: slot -> features (channels for input_concat) that the backbone takes; None: any.
     """
 
     def __init__(
@@ -27,7 +30,10 @@ class SlotWiring:
         global_ids: Sequence[str] = (),
         prepend_ids: Sequence[str] = (),
         input_concat_ids: Sequence[str] = (),
+        vector_ids: Sequence[str] = (),
+        widths: Mapping[Slot, int | None] | None = None,
     ) -> None:
+        self.vector_ids, self.widths = frozenset(vector_ids), dict(widths or {})
         self.ids: dict[Slot, tuple[str, ...]] = {
             Slot.CROSS_ATTN: tuple(cross_attn_ids),
             Slot.GLOBAL: tuple(global_ids),
@@ -40,10 +46,11 @@ class SlotWiring:
 
         Raises:
             KeyError: an id of the wiring has no tensor.
+            ValueError: tensors that the slot cannot take, with their ids and shapes.
         """
         cross_attn, cross_attn_mask = self._tokens(Slot.CROSS_ATTN, tensors)
         prepend, prepend_mask = self._tokens(Slot.PREPEND, tensors)
-        return Conditioning(
+        cond = Conditioning(
             cross_attn=cross_attn,
             cross_attn_mask=cross_attn_mask,
             global_=self._vectors(tensors),
@@ -51,6 +58,21 @@ class SlotWiring:
             prepend_mask=prepend_mask,
             input_concat=self._channels(tensors),
         )
+        self._check(cond, tensors)
+        return cond
+
+    def _check(self, cond: Conditioning, tensors: ConditionTensors) -> None:
+        for slot, width in self.widths.items():
+            value = cond.slot(slot)
+            if value is None or width is None:
+                continue
+            axis, word = (1, "channels") if slot is Slot.INPUT_CONCAT else (-1, "features")
+            if value.shape[axis] != width:
+                shapes = ", ".join(f"'{i}' {tuple(tensors[i][0].shape)}" for i in self.ids[slot])
+                raise ValueError(
+                    f"the backbone takes {width} {word} in the slot '{slot.value}', but {shapes} "
+                    f"bring {value.shape[axis]}"
+                )
 
     def _pick(self, slot: Slot, tensors: ConditionTensors) -> list[tuple[Tensor, Tensor | None]]:
         missing = [i for i in self.ids[slot] if i not in tensors]
@@ -76,16 +98,27 @@ class SlotWiring:
         return torch.cat([v.squeeze(1) if v.ndim == 3 else v for v in picked], dim=-1)
 
     def _channels(self, tensors: ConditionTensors) -> Tensor | None:
-        picked = [value for value, _ in self._pick(Slot.INPUT_CONCAT, tensors)]
+        picked = self._pick(Slot.INPUT_CONCAT, tensors)
         if not picked:
             return None
-        longest = max(v.shape[-1] for v in picked)
-        resized = [v if v.shape[-1] == longest else _nearest(v, longest) for v in picked]
-        return torch.cat(resized, dim=1)
+        frames = [self._as_frames(i, value) for i, (value, _) in zip(self.ids[Slot.INPUT_CONCAT], picked)]
+        positions = max((v.shape[2:] for v in frames), key=lambda shape: (len(shape), shape[-1]))
+        return torch.cat([_resized(v, positions) for v in frames], dim=1)
+
+    def _as_frames(self, name: str, value: Tensor) -> Tensor:
+        """(b d) or (b 1 d) of a vector -> (b d 1); frames (b c n) and pictures (b c h w) as they are."""
+        if name in self.vector_ids and value.ndim == 3:
+            value = value.squeeze(1)
+        return value.unsqueeze(-1) if value.ndim == 2 else value
 
 
-def _nearest(value: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.interpolate(value, size=length, mode="nearest")
+def _resized(value: Tensor, positions: torch.Size) -> Tensor:
+    """(b c *n) -> (b c *positions), nearest; frames among pictures are the same in every row."""
+    if value.ndim - 2 < len(positions):
+        value = value.unsqueeze(2)
+    if value.shape[2:] == positions:
+        return value
+    return torch.nn.functional.interpolate(value, size=tuple(positions), mode="nearest")
 
 
 def _as_sequence(value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stable_audio.conditioning.sounds import PretransformConditioner
+from stable_audio.conditioning.base import Layout
 from stable_audio.config.context import Context, dicts, mapping
 from stable_audio.config.diffusion import SLOT_KEYS
 from stable_audio.config.problems import Loc, did_you_mean, names
@@ -103,14 +103,28 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
                 yield loc, message
 
 
-def sounds_are_concatenated(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Conditioners that encode sounds give frames, which only input_concat takes."""
-    sounds = {k for k, c in ctx.facts.conditioners.items() if isinstance(c, PretransformConditioner)}
+def slots_take_the_layout(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A slot gets what it can read: sequences, one vector, or channels over time."""
     for slot, key in SLOT_KEYS.items():
-        for name in ctx.slot_ids(slot) if slot is not Slot.INPUT_CONCAT else ():
-            if name in sounds:
-                loc: Loc = ("model", "diffusion", key)
-                yield loc, f"'{name}' gives frames for the slot '{Slot.INPUT_CONCAT.value}': list it there"
+        for index, name in enumerate(ctx.slot_ids(slot)):
+            conditioner = ctx.facts.conditioners.get(name)
+            if conditioner is not None and conditioner.layout not in _LAYOUTS[slot]:
+                advice = _ADVICE[conditioner.layout]
+                yield ("model", "diffusion", key, index), f"'{name}' {advice.format(slot=slot.value)}"
+
+
+_LAYOUTS: dict[Slot, tuple[Layout, ...]] = {
+    Slot.CROSS_ATTN: ("tokens", "vector"),
+    Slot.PREPEND: ("tokens", "vector"),
+    Slot.GLOBAL: ("vector",),
+    Slot.INPUT_CONCAT: ("frames", "vector"),
+}
+_ADVICE: dict[Layout, str] = {
+    "frames": "gives frames for the slot 'input_concat': list it there",
+    "tokens": "gives a sequence of tokens, which the slot '{slot}' cannot read: list it in "
+    "cross_attention_cond_ids or prepend_cond_ids, or use a conditioner that gives one vector ('clip_text' "
+    'with "pooled": true)',
+}
 
 
 def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:

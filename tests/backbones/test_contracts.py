@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +111,29 @@ def test_items_of_a_batch_do_not_mix(name: str) -> None:
     (x, t), cond = inputs(backbone), conditioning(backbone)
     alone = backbone(x[:1], t[:1], cond.index(slice(0, 1)))
     torch.testing.assert_close(backbone(x, t, cond)[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if Slot.INPUT_CONCAT in build(n).slots])
+def test_a_vector_in_input_concat_acts_at_every_frame(name: str) -> None:
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    short = cond.replace(input_concat=cond.input_concat[..., :1])
+    long = cond.replace(input_concat=short.input_concat.expand(-1, -1, x.shape[-1]))
+    torch.testing.assert_close(backbone(x, t, short), backbone(x, t, long))
+    if not backbone.packing_obstacles:
+        lengths = [x.shape[-1], x.shape[-1] // 2]
+        packed = [backbone.forward_packed(x, t, c, lengths) for c in (short, long)]
+        torch.testing.assert_close(*packed)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "backbones.md"
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_documentation_says_which_slots_training_drops(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \| [^|]* \| ([^|]*) \|$", DOCS.read_text("utf-8"), re.MULTILINE)
+    assert row is not None
+    assert re.findall(r"`(\w+)`", row[1]) == [slot.value for slot in build(name).droppable]
 
 
 @ALL

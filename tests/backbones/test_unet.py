@@ -124,6 +124,15 @@ def test_rows_folded_into_channels_are_the_same_image() -> None:
     torch.testing.assert_close(found, expected.flatten(1, 2))
 
 
+def test_frames_and_vectors_beside_pictures_are_the_same_in_every_row() -> None:
+    backbone = build(dims=2, input_concat={"dim": 3}).eval()
+    x, t, frames = torch.randn(2, 2, 8, 12), torch.rand(2), torch.randn(2, 3, 12)
+    for concat in (frames, frames[..., :1]):
+        rows = concat[:, :, None].expand(-1, -1, 8, 12)
+        expected = backbone(x, t, Conditioning(input_concat=rows))
+        torch.testing.assert_close(backbone(x, t, Conditioning(input_concat=concat)), expected)
+
+
 def test_wrong_rank_is_named() -> None:
     with pytest.raises(ValueError, match="takes \\(b c h w\\)"):
         build(dims=2)(torch.randn(1, 2, 8), torch.rand(1), Conditioning())

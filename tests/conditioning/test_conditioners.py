@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from stable_audio.conditioning.clip_text import ClipTextConditioner
 from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
 from stable_audio.conditioning.t5 import T5_SIZES, T5Conditioner, t5_size
 from stable_audio.conditioning.tokenizers import ByteTokenizer
+from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
 
@@ -47,6 +49,7 @@ def test_shape_and_mask(name: str) -> None:
     assert mask.dtype == torch.bool
     assert mask.shape == tensor.shape[:2]
     assert tensor[~mask].abs().sum() == 0
+    assert build(name).layout == ("vector" if tensor.shape[1] == 1 else "tokens")
 
 
 def test_items_do_not_depend_on_their_batch(name: str) -> None:
@@ -263,6 +266,58 @@ def test_wiring_fills_every_slot() -> None:
     torch.testing.assert_close(cond.input_concat[:, :2], short.repeat_interleave(2, dim=-1))
     with pytest.raises(KeyError, match="needs conditioning"):
         SlotWiring(prepend_ids=["c"])({"a": (a, None)})
+
+
+def test_a_vector_in_input_concat_is_repeated_over_time() -> None:
+    vector, flat, frames = torch.randn(2, 1, 3), torch.randn(2, 4), torch.randn(2, 2, 5)
+    tensors = {"v": (vector, torch.ones(2, 1, dtype=torch.bool)), "flat": (flat, None), "f": (frames, None)}
+    wiring = SlotWiring(input_concat_ids=["v", "f", "flat"], vector_ids=["v"])
+    expected = [vector[:, 0, :, None].expand(-1, -1, 5), frames, flat[..., None].expand(-1, -1, 5)]
+    torch.testing.assert_close(wiring(tensors).input_concat, torch.cat(expected, dim=1))
+    alone = SlotWiring(input_concat_ids=["v"], vector_ids=["v"])(tensors).input_concat
+    torch.testing.assert_close(alone, vector[:, 0, :, None])
+
+
+def test_frames_and_vectors_among_pictures_are_the_same_in_every_row() -> None:
+    picture, frames, vector = torch.randn(1, 1, 2, 6), torch.randn(1, 2, 3), torch.randn(1, 2)
+    found = SlotWiring(input_concat_ids=["p", "f", "v"])(
+        {"p": (picture, None), "f": (frames, None), "v": (vector, None)}
+    ).input_concat
+    long = frames.repeat_interleave(2, dim=-1)[:, :, None].expand(-1, -1, 2, -1)
+    expected = torch.cat([picture, long, vector[..., None, None].expand(-1, -1, 2, 6)], dim=1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("slot", "value", "words"),
+    [
+        (Slot.INPUT_CONCAT, torch.zeros(1, 4, 8), "takes 3 channels in the slot 'input_concat', but 'a'"),
+        (Slot.CROSS_ATTN, torch.zeros(1, 4, 8), r"'a' \(1, 4, 8\) bring 8"),
+        (Slot.GLOBAL, torch.zeros(1, 8), "takes 3 features in the slot 'global'"),
+    ],
+)
+def test_tensors_of_another_width_are_named_before_the_backbone(slot: Slot, value: Any, words: str) -> None:
+    keys = {
+        Slot.INPUT_CONCAT: "input_concat_ids",
+        Slot.CROSS_ATTN: "cross_attn_ids",
+        Slot.GLOBAL: "global_ids",
+    }
+    wiring = SlotWiring(widths={slot: 3, Slot.PREPEND: None}, **{keys[slot]: ["a"]})
+    with pytest.raises(ValueError, match=words):
+        wiring({"a": (value, None)})
+
+
+def test_a_vector_is_a_linear_layer_and_its_mistakes_are_named() -> None:
+    conditioner = VectorConditioner(output_dim=2, input_dim=3)
+    values = [[1.0, 2.0, 3.0], torch.tensor([[0.0, 0.0, 0.5]])]
+    expected = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.5]]) @ conditioner.embedder.weight.T
+    torch.testing.assert_close(conditioner(values, "cpu")[0][:, 0], expected + conditioner.embedder.bias)
+    assert VectorConditioner(output_dim=2, input_dim=1, bias=False)([0.0], "cpu")[0].abs().sum() == 0
+    for wrong, words in (([1.0], "found 1"), ("bell", "found 'bell'"), ([1.0, 2.0, math.nan], "finite")):
+        with pytest.raises(ValueError, match=words):
+            conditioner([wrong], "cpu")
+    with pytest.raises(ValueError, match="input_dim is 0"):
+        VectorConditioner(output_dim=2, input_dim=0)
 
 
 def test_conditioning_cat_pads_tokens() -> None:

@@ -200,7 +200,7 @@ def test_sounds_go_to_input_concat_only() -> None:
     data = with_sounds(use_model_pretransform=True)
     data["model"]["diffusion"]["cross_attention_cond_ids"].append("ref")
     with pytest.raises(
-        ConfigError, match="cross_attention_cond_ids: 'ref' gives frames for the slot 'input_concat'"
+        ConfigError, match=r"cross_attention_cond_ids.2.: 'ref' gives frames for the slot 'input_concat'"
     ):
         load_config(data)
 

@@ -48,14 +48,30 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot",
         )
     ],
-    "sound_slots": [
+    "slot_layouts": [
         (
             examples.cond,
             lambda d: d["model"]["conditioning"]["configs"][0].update(
                 type="pretransform", config={"sample_rate": 16000, "use_model_pretransform": True}
             ),
-            "$.model.diffusion.cross_attention_cond_ids: 'prompt' gives frames for the slot 'input_concat'",
-        )
+            "$.model.diffusion.cross_attention_cond_ids[0]: 'prompt' gives frames for the slot "
+            "'input_concat': list it there",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(global_cond_ids=["seconds_start", "prompt"]),
+            "$.model.diffusion.global_cond_ids[1]: 'prompt' gives a sequence of tokens, which the slot "
+            "'global' cannot read: list it in cross_attention_cond_ids",
+        ),
+        (
+            examples.inpaint,
+            lambda d: (
+                d["model"]["diffusion"]["input_concat_ids"].append("prompt"),
+                d["model"]["diffusion"]["config"].update(input_concat_dim=13),
+            ),
+            "$.model.diffusion.input_concat_ids[2]: 'prompt' gives a sequence of tokens, which the slot "
+            "'input_concat' cannot read",
+        ),
     ],
     "slot_widths": [
         (

@@ -269,7 +269,9 @@ class UNet(Backbone):
         if value is None:
             raise ValueError(f"this U-Net reads the slot '{slot.value}', but it is empty")
         if slot is Slot.INPUT_CONCAT:
-            value = self._unfolded(value)
+            frames = self.dims == 2 and not self.height and value.ndim == 3
+            # Frames without rows are the same in every row.
+            value = value.unsqueeze(2) if frames else self._unfolded(value)
         return self.merges[slot](value, self.training)
 
     def _tokens(self, cond: Conditioning) -> Tokens:
