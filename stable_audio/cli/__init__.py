@@ -43,7 +43,8 @@ EXTRA_OF_PACKAGE = {"lightning": "train"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit status.
 
-    0: done. 1: the command found problems. 2: it could not run (message on stderr). 130: interrupted.
+    0: done. 1: the command found problems. 2: it could not run (message on stderr).
+    130: Ctrl-C. 143: SIGTERM.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] not in COMMANDS:
@@ -113,11 +114,15 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
         traceback: let errors pass.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    from stable_audio.training.stopping import Interrupted, sigterm_interrupts
+
     try:
-        return run()
-    except KeyboardInterrupt:
+        with sigterm_interrupts():
+            return run()
+    except KeyboardInterrupt as stop:
+        interrupted = stop if isinstance(stop, Interrupted) else Interrupted()
         print("interrupted", file=sys.stderr)
-        return 130
+        return interrupted.exit_status
     except EXPECTED_ERRORS as error:
         if traceback:
             raise

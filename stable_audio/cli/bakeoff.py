@@ -75,6 +75,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
     from stable_audio.evaluation.bakeoff import Trained
     from stable_audio.training.callbacks.validation import Validate
     from stable_audio.training.options import RunOptions
+    from stable_audio.training.stopping import Interrupted
     from stable_audio.training.trainer import assemble
 
     options = RunOptions(
@@ -99,7 +100,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
     run = assemble(entry.config, data, options, val_dataset=validation, world=ALONE)
     status = run.start()
     if status:
-        raise KeyboardInterrupt
+        raise Interrupted(status - 128)
     seconds = time.perf_counter() - started
     (validate,) = [c for c in run.trainer.callbacks if isinstance(c, Validate)]  # type: ignore[attr-defined]
     # The only validation is the one at the end, so its file holds the final weights.

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
@@ -60,10 +56,25 @@ def _by_many(args: argparse.Namespace) -> int:
 
     log.info("%d processes on this machine", args.devices)
     try:
-        multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices)
+        others = multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices, join=False)
+        _wait(others)
     except multiprocessing.ProcessExitedException as error:
         return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
     return _report(_finish(args))
+
+
+def _wait(others: Any) -> None:
+    """Until all have ended; a signal that ends this process ends them in the same way."""
+    try:
+        while not others.join():
+            pass
+    except KeyboardInterrupt:
+        for process in others.processes:
+            if process.is_alive():
+                process.terminate()
+        for process in others.processes:
+            process.join()
+        raise
 
 
 def _one_of_many(rank: int, args: argparse.Namespace) -> None:
@@ -86,20 +97,6 @@ def _device(args: argparse.Namespace, rank: int) -> str:
     return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
 
 
-@contextmanager
-def _stop_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends the run with what is finished written down, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@_stop_like_ctrl_c()
 def _encode(args: argparse.Namespace, rank: int, world_size: int, device: str) -> dict[str, Any]:
     from stable_audio.cli.codec_options import codec, parts
     from stable_audio.inference.encode import EncodeOptions, encode_to_folder

@@ -10,7 +10,7 @@ SPLITS_WORK = True
 
 EPILOG = """
 exit status: 0 the last step was reached; 130 after Ctrl-C and 143 after SIGTERM, both with a checkpoint
-written; 2 the run could not start or go on, with the reason on stderr.
+written; 138 after SIGUSR1 with --requeue; 2 the run could not start or go on, with the reason on stderr.
 """
 
 
@@ -67,6 +67,12 @@ def _weights_arguments(group: Any) -> None:
     group.add_argument("--ckpt-path", default="", help="training checkpoint, or a run's folder, to continue")
     group.add_argument(
         "--recover", action="store_true", help="continue this run's own last.ckpt if there is one"
+    )
+    group.add_argument(
+        "--requeue",
+        action="store_true",
+        help="on SIGUSR1, save and put the SLURM job back into the queue, where it recovers; "
+        "without it, SIGUSR1 saves and training goes on",
     )
     group.add_argument("--pretrained-ckpt-path", default="", help="weights of a model or of an autoencoder")
     group.add_argument("--pretransform-ckpt-path", default="", help="weights of the pretransform")

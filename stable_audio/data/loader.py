@@ -13,6 +13,7 @@ from stable_audio.data.base import Batch, ClipDataset, DataError, ItemKey
 from stable_audio.data.collate import collate, collate_packed
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler, Share
+from stable_audio.data.workers import answer_signals
 
 _REMEMBERED_STATES = 1024
 
@@ -99,6 +100,7 @@ class ResumableLoader:
             batch_sampler=plan(),  # type: ignore[arg-type]
             collate_fn=collate_packed if packed else collate,
             num_workers=self.num_workers,
+            worker_init_fn=answer_signals,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # otherwise every pass draws from the global one
         )

@@ -31,6 +31,7 @@ from stable_audio.data.latents import (
 )
 from stable_audio.data.parts import DatasetParts, FileParts, Part
 from stable_audio.data.seeding import derive_seed
+from stable_audio.data.workers import answer_signals
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.types import Metadata
@@ -194,6 +195,7 @@ def _encoded(
         batch_sampler=_batches(source, pending, options.batch_size),  # type: ignore[arg-type]
         collate_fn=_as_list,
         num_workers=options.num_workers,
+        worker_init_fn=answer_signals,
         generator=torch.Generator(),
     )
     batches = _batches(source, pending, options.batch_size)

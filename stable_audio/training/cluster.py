@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -170,3 +171,10 @@ def _refuse_lonely_nodes(options: RunOptions) -> None:
             "which machine it is; start it with torchrun or srun on each, or set NODE_RANK, MASTER_ADDR and "
             "MASTER_PORT"
         )
+
+
+def keep_signals(trainer: pl.Trainer) -> None:
+    """Leave signals to the run: Lightning would take them while the data is being read, and end with 0."""
+    connector = getattr(trainer, "_signal_connector", None)
+    if connector is not None:
+        connector.register_signal_handlers = lambda: None

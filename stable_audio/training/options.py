@@ -22,6 +22,7 @@ class RunOptions:
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
+        requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
         devices, num_nodes: "auto" and None: what the launcher started; without one, all GPUs of this machine.
@@ -44,6 +45,7 @@ class RunOptions:
     logger: str = "csv"
     ckpt_path: str = ""
     recover: bool = False
+    requeue: bool = False
     pretrained_ckpt_path: str = ""
     pretransform_ckpt_path: str = ""
     remove_pretransform_weight_norm: str = ""

@@ -20,6 +20,7 @@ from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.stopping import Interrupted
 from stable_audio.training.trainer import Run, assemble
 
 DEMO_STEPS = 2
@@ -52,8 +53,8 @@ def rehearse(
         built = time.perf_counter()
         _skip_warm_up(run)
         _prepare_demo(run)
-        if run.start():
-            raise KeyboardInterrupt
+        if status := run.start():
+            raise Interrupted(status - 128)
         trained = time.perf_counter()
         if run.demos is not None and run.demos.failure is not None:
             raise TrainingError(f"the demo fails: {run.demos.failure}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted at once, acted on between two steps."""
+"""Ctrl-C, SIGTERM and SIGUSR1: noted at once, acted on between two steps."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAVE = getattr(signal, "SIGUSR1", None)
+"""What asks for a checkpoint; batch systems send it before the end (`#SBATCH --signal=USR1@300`)."""
+
+SIGNALS = tuple(n for n in (signal.SIGINT, signal.SIGTERM, SAVE) if n is not None)
 
 
 class StopRequest:
-    """Remembers that someone asked the run to end. The second Ctrl-C interrupts at once.
+    """Remembers that someone asked the run to end, or to save. The second Ctrl-C interrupts at once.
 
     Attributes:
-        signal: the number that arrived, or None.
+        signal: the number that arrived and ends the run, or None. save: a checkpoint is asked for.
+        steps: whether the first step is done, which is when a checkpoint means something.
+
+    Args:
+        save_ends: SIGUSR1 ends the run as well, for a job that is put back into the queue.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, save_ends: bool = False) -> None:
         self.signal: int | None = None
+        self.save = False
+        self.save_ends = save_ends
+        self.steps = False
         self._process = os.getpid()
         self._previous: dict[int, object] = {}
 
@@ -42,25 +54,63 @@ class StopRequest:
 
     @property
     def exit_status(self) -> int:
-        """0, or 128 + signal as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+        """0, or 128 + signal as shells count: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 0 if self.signal is None else 128 + self.signal
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            _in_worker(number)
+            from stable_audio.data.workers import in_worker  # late: it brings torch, and a fork has it
+
+            in_worker(number)
+            return
+        if number == SAVE and not self.save_ends:
+            self.save = True
+            log.info("%s: a checkpoint follows after this step, and training goes on", _name(number))
             return
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
         log.warning(
-            "%s: stopping after this step, with a checkpoint%s",
-            signal.Signals(number).name,
+            "%s: stopping after %s step, with a checkpoint%s",
+            _name(number),
+            "this" if self.steps else "the first",
             "; Ctrl-C again stops at once, without one" if number == signal.SIGINT else "",
         )
 
 
-def _in_worker(number: int) -> None:
-    """Forked data workers inherit the handler: Ctrl-C is their parent's business, SIGTERM ends them."""
-    if number == signal.SIGTERM:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends a command in order, as Ctrl-C does.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(_name(number))
+        self.number = number
+
+    @property
+    def exit_status(self) -> int:
+        """128 + signal, as shells count."""
+        return 128 + self.number
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises `Interrupted` in here, so that what is finished is written down and the rest tidied."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name

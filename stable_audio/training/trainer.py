@@ -33,15 +33,16 @@ from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import Layout, layout, on_gpu
+from stable_audio.training.cluster import Layout, keep_signals, layout, on_gpu
 from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
+from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.start import match_checkpoint, starting_model, with_hash
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.stopping import SAVE, StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class Run:
             self.stop.restore()
         if self.io.failure is not None:
             raise TrainingError(self.io.failure)
+        if self.stop.signal == SAVE and self.trainer.is_global_zero:
+            requeue()
         return self.stop.exit_status
 
 
@@ -99,6 +102,8 @@ def train(
     stop: StopRequest | None = None,
 ) -> int:
     """Train as `config` says on `dataset`; returns 0, or 130 / 143 after Ctrl-C / SIGTERM.
+
+    SIGUSR1 saves, and with `options.requeue` puts the SLURM job back into the queue (138).
 
     Raises:
         TrainingError, CheckpointError, DataError: what is wrong, in one sentence.
@@ -121,10 +126,13 @@ def assemble(
         world: the processes that train together; default: those that the launcher started.
     """
     stop = stop if stop is not None else StopRequest()
+    stop.save_ends = options.requeue
     world = world if world is not None else launched_world()
     placed = layout(options, world)
     if world.size > 1:
         log.info("%s; they meet at %s:%s", world, world.address, world.port)
+    if options.requeue:
+        refuse_no_job()
     _refuse_datasets(config, options, (dataset, val_dataset))
     resume, resumed_at, state = _resume(options)
     model = starting_model(config, options, resumed=resume is not None)
@@ -147,6 +155,7 @@ def assemble(
     if not module.automatic_optimization:
         module.accum_batches = options.accum_batches
     trainer = _trainer(options, placed, io, accumulate=module.automatic_optimization)
+    keep_signals(trainer)
     logger = _logger(config, options, trainer, resumed_at)
     scalars = LogScalars(
         logger,
@@ -165,7 +174,7 @@ def assemble(
         validate,
         demos,
         checkpoints,
-        StopOnSignal(stop),
+        StopOnSignal(stop, checkpoints),
     ]
     if options.progress:
         callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
@@ -193,7 +202,7 @@ def _resume(options: RunOptions) -> tuple[Path | None, int, Mapping[str, torch.T
         given = Path(options.ckpt_path).expanduser()
         newest = newest_whole(given) if given.is_dir() else None
         path, content = newest if newest is not None else _named(given)
-    elif options.recover and (newest := newest_whole(options.folder)) is not None:
+    elif (options.recover or options.requeue) and (newest := newest_whole(options.folder)) is not None:
         path, content = newest
     else:
         own = options.folder / "last.ckpt"

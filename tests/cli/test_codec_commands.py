@@ -139,12 +139,14 @@ def test_several_processes(paths: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("signal_", "devices"), [(signal.SIGKILL, "1"), (signal.SIGTERM, "1"), (signal.SIGTERM, "2")]
+)
+def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals, devices: str) -> None:
     make_folder(Path(paths["in"]), {f"{i:03d}.wav": 4000 for i in range(300)})
     arguments = ["encode", paths["in"], "-o", paths["out"], "--model-config", paths["patched"]]
     arguments += ["--items-per-shard", "5", "--num-workers", "0", "--device", "cpu"]
-    command = [sys.executable, "-m", "stable_audio", *arguments]
+    command = [sys.executable, "-m", "stable_audio", *arguments, "--devices", devices]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         folder = Path(paths["out"]) / "shards"
         deadline = time.monotonic() + 120
@@ -153,7 +155,7 @@ def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals) ->
         process.send_signal(signal_)
     finished = {s.path: os.stat(s.path).st_mtime_ns for s in shards(paths["out"])}
     assert 2 <= len(finished) < 61
-    assert process.returncode == (-signal.SIGKILL if signal_ == signal.SIGKILL else 130)
+    assert process.returncode == (-signal.SIGKILL if signal_ == signal.SIGKILL else 143)
     assert main(arguments) == 0
     assert {path: os.stat(path).st_mtime_ns for path in finished} == finished
     names = [r.part for s in shards(paths["out"]) for r in s.records]

@@ -1,34 +1,40 @@
-"""Ends a run between two steps when a signal has arrived."""
+"""Saves or ends a run between two steps when a signal has arrived."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.stopping import StopRequest
 
 
 class StopOnSignal(StepCallback):
-    """Stops all processes at the same step, even if only one of them got the signal.
+    """Stops all processes at the same step, or saves, even if only one of them got the signal.
 
-    The checkpoint is written by the callback that writes one whenever training ends.
+    The checkpoint of a stop is written by the callback that writes one whenever training ends.
     """
 
-    def __init__(self, request: StopRequest) -> None:
+    def __init__(self, request: StopRequest, checkpoints: Checkpoints) -> None:
         super().__init__()
-        self.request = request
+        self.request, self.checkpoints = request, checkpoints
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        # Lightning has put handlers of its own in place by now: they end the run in mid-step.
-        self.request.install()
+        self.request.install()  # whatever a library has put in place meanwhile
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        stop = self.request.signal is not None
+        self.request.steps = True
+        stop, save = self.request.signal is not None, self.request.save
         if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+            asked = torch.tensor([float(stop), float(save)], device=trainer.strategy.root_device)
+            stop, save = (trainer.strategy.reduce(asked, reduce_op="sum") > 0).tolist()
         if stop:
             trainer.should_stop = True
+        elif save:
+            self.request.save = False
+            self.checkpoints.save(trainer, module)

@@ -1,0 +1,36 @@
+"""How processes that read data take signals: their parent decides when they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+GRACE_SECONDS = 30
+"""How long a worker outlives SIGTERM: its parent may be in the middle of a step, and saves after it."""
+
+
+def answer_signals(worker: int = 0) -> None:
+    """Set the handlers of a data process; the `worker_init_fn` of every loader.
+
+    Batch systems and terminals signal all processes of a job. A worker that ended at once would take its
+    parent with it, before the parent's checkpoint.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGINT", "SIGUSR1", "SIGTERM"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, in_worker)
+
+
+def in_worker(number: int, frame: FrameType | None = None) -> None:
+    """Ctrl-C and SIGUSR1 are the parent's business; SIGTERM ends a worker, if its parent does not."""
+    if number != signal.SIGTERM:
+        return
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+        return
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
