@@ -14,7 +14,8 @@ from stable_audio.config import ConfigError, ModelConfig, load_config, load_data
 from stable_audio.config.dataset import as_dict
 from stable_audio.config.packing import packing_problems
 from stable_audio.config.stored_latents import latents_problems
-from stable_audio.data import DataError, ItemKey, Rejected, create_dataset
+from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected, create_dataset
+from stable_audio.data.foresight import refused
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
@@ -206,9 +207,19 @@ def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any], 
     runtime = {k: shape[k] for k in ("sample_rate", "sample_size", "audio_channels", "downsampling_ratio")}
     dataset = create_dataset(config, **runtime)
     report["dataset"] = {"type": config["dataset_type"], "items": len(dataset)}
-    clip = dataset[ItemKey(0, 0)]
-    if isinstance(clip, Rejected):
-        report["warnings"].append(f"the first clip is left out: {clip.path}: {clip.reason}")
+    if dataset.ignored:
+        report["dataset"]["ignored"] = dict(dataset.ignored)
+    conditioner = getattr(model, "conditioner", None)
+    if conditioner is not None:
+        found = refused(dataset, conditioner.value_check().refusal, most=_LOOKED_AT)
+        if found.total and found.total == found.looked_at:
+            raise DataError(
+                f"{found.summary()}. Add them by side-car captions, custom metadata or 'default_keys'"
+            )
+        if found.total:
+            report["warnings"].append(f"{found.summary()}; data-report --model-config names them")
+    clip = _first_usable(report, dataset, model)
+    if clip is None:
         return
     audio, metadata = clip
     report["dataset"]["keys"] = sorted(metadata)
@@ -217,11 +228,37 @@ def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any], 
     if given != wanted:
         what = "latents" if pre_encoded else "audio"
         raise DataError(f"the first clip has {_rows(given)}, but the model takes {what} with {_rows(wanted)}")
-    if missing := missing_keys(model, metadata):
+
+
+_LOOKED_AT = 1000
+_TRIED = 20
+
+
+def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Clip | None:
+    """The first clip that can be trained on, among the first few; what is wrong with the others is told.
+
+    Raises:
+        DataError: none of them has the metadata that the model's conditioners read.
+    """
+    conditioner = getattr(model, "conditioner", None)
+    refusals: list[str] = []
+    for index in range(min(_TRIED, len(dataset))):
+        clip = dataset[ItemKey(index, 0)]
+        if isinstance(clip, Rejected):
+            if not report["dataset"].get("left_out"):
+                report["warnings"].append(f"a clip is left out: {clip.path}: {clip.reason}")
+            report["dataset"]["left_out"] = report["dataset"].get("left_out", 0) + 1
+            continue
+        reason = conditioner.value_check().refusal(clip[1]) if conditioner is not None else None
+        if reason is None:
+            return clip
+        refusals.append(f"{reason}; it has {sorted(clip[1])}")
+    if refusals:
         raise DataError(
-            f"the dataset's clips lack {missing}, which the model's conditioners read; they have "
-            f"{sorted(metadata)}. Add them by side-car captions, custom metadata or 'default_keys'"
+            f"no clip of the first {_TRIED} can be trained on: {refusals[0]}. Add what is missing by "
+            "side-car captions, custom metadata or 'default_keys'"
         )
+    return None
 
 
 def _rows(shape: list[int]) -> str:

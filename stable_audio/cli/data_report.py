@@ -14,9 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headers", action="store_true", help="read headers only: faster, finds less")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--num-workers", type=int, default=4, help="files looked at at a time (%(default)s)")
-    parser.add_argument("--sample-rate", type=int, default=44100, help="Hz; matters for crops only")
-    parser.add_argument("--sample-size", type=int, default=65536, help="samples of a clip")
-    parser.add_argument("--channels", type=int, default=2, help="audio channels of the model (%(default)s)")
+    parser.add_argument(
+        "--model-config",
+        metavar="CONFIG",
+        help="model file: names items whose metadata its conditioning cannot use, too; gives the three below",
+    )
+    parser.add_argument("--sample-rate", type=int, help="Hz; matters for crops only (44100)")
+    parser.add_argument("--sample-size", type=int, help="samples of a clip (65536)")
+    parser.add_argument("--channels", type=int, help="audio channels of the model (2)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,16 +31,43 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.data.inspection import inspect_dataset
 
     config = as_dict(load_dataset_config(args.dataset))
-    dataset = create_dataset(
-        config,
-        sample_size=args.sample_size,
-        audio_channels=args.channels,
-        augment=False,
-        **{"sample_rate": args.sample_rate, **_of_latents(config)},
+    shape, check = _of_model(args.model_config) if args.model_config else ({}, None)
+    given = {
+        "sample_rate": args.sample_rate,
+        "sample_size": args.sample_size,
+        "audio_channels": args.channels,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    dataset = create_dataset(config, augment=False, **{**_DEFAULTS, **shape, **_of_latents(config), **given})
+    found = inspect_dataset(
+        dataset,
+        thorough=not args.headers,
+        num_threads=args.num_workers,
+        check=None if check is None else check.refusal,
+        beyond=None if check is None else check.beyond,
     )
-    found = inspect_dataset(dataset, thorough=not args.headers, num_threads=args.num_workers)
     print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else as_text(found))
     return 0 if not found["rejected"] else 1
+
+
+_DEFAULTS = {"sample_rate": 44100, "sample_size": 65536, "audio_channels": 2}
+
+
+def _of_model(path: str) -> tuple[dict[str, int], Any]:
+    """What a model file says of its clips, and what its conditioning needs of their metadata, if anything."""
+    from stable_audio.config import load_config
+    from stable_audio.factory import create_model_from_config
+
+    config = load_config(path)
+    model = create_model_from_config(config, device="meta")
+    conditioner = getattr(model, "conditioner", None)
+    shape = {
+        "sample_rate": config.sample_rate,
+        "sample_size": config.sample_size,
+        "audio_channels": getattr(model, "audio_channels", config.audio_channels),
+        "downsampling_ratio": getattr(model, "downsampling_ratio", 1),
+    }
+    return shape, conditioner.value_check() if conditioner is not None else None
 
 
 def _of_latents(config: dict[str, Any]) -> dict[str, int]:
@@ -56,12 +88,23 @@ def _of_latents(config: dict[str, Any]) -> dict[str, int]:
 
 def as_text(found: dict[str, Any]) -> str:
     """The report for people; every rejected file is named."""
+    from stable_audio.data.report import printable
+
     lines = [f"{found['usable']} of {found['files']} items can be used, {found['hours']:.2f} hours"]
     if found["seconds"]:
         lines.append("length in seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in found["seconds"].items()))
     lines.append(f"with a caption: {100 * found['captions']:.1f}%")
-    for name in ("datasets", "sample_rates", "channels", "formats"):
-        lines.append(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} ({v})" for k, v in found[name].items()))
+    for name in ("datasets", "sample_rates", "channels", "formats", "keys"):
+        counted = ", ".join(f"{printable(k)} ({v})" for k, v in found[name].items())
+        lines.append(f"{name.replace('_', ' ')}: {counted or 'none'}")
+    for name, told in (
+        ("null", "null in the metadata"),
+        ("beyond", "beyond the model's range, clamped"),
+        ("ignored", "files that nothing reads"),
+    ):
+        if found[name]:
+            lines.append(f"{told}: " + ", ".join(f"{printable(k)} ({v})" for k, v in found[name].items()))
     for reason, paths in found["rejected"].items():
-        lines += [f"left out, {len(paths)}: {reason}", *(f"  {path}" for path in paths)]
+        lines.append(f"left out, {len(paths)}: {printable(reason)}")
+        lines += [f"  {printable(path)}" for path in paths]
     return "\n".join(lines)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stable_audio.conditioning.values import AnyValue, ValueRule
+
 Layout = Literal["vector", "tokens", "frames"]
 """What a conditioner gives per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
 
@@ -36,3 +38,7 @@ class Conditioner(nn.Module):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """b values -> (tensor (b l d), (b d) or (b c n); mask (b l) bool with True = valid, or None)."""
         raise NotImplementedError
+
+    def value_rule(self) -> ValueRule:
+        """What a value must be; `forward` is only given values that it lets pass."""
+        return AnyValue()

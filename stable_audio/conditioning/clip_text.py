@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
 
@@ -59,6 +60,9 @@ class ClipTextConditioner(Conditioner):
     @property
     def layout(self) -> Layout:
         return "vector" if self.pooled else "tokens"
+
+    def value_rule(self) -> TextValue:
+        return TextValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""

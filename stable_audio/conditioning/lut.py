@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import load_tokenizer
+from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
 
@@ -46,6 +47,9 @@ class LookUpConditioner(Conditioner):
         self.vocab_size = len(self.tokenizer) if vocab_size is None else vocab_size
         self.token_embedder = nn.Embedding(self.vocab_size, output_dim)
         self.abs_pos_emb = Positions(dim=output_dim, max_length=max_length) if use_abs_pos_emb else None
+
+    def value_rule(self) -> TextValue:
+        return TextValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b texts -> (b max_length d), mask (b max_length)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.values import AnyValue, ValueCheck, ValueRule
 from stable_audio.nn.transfer import to_device
 from stable_audio.types import ConditionTensors, Metadata
 
@@ -38,19 +39,21 @@ class MultiConditioner(nn.Module):
         """b metadata dicts -> {id: (tensor, mask)}.
 
         Raises:
-            ValueError: some item lacks the key of some conditioner; all missing keys are named at once.
+            ValueError: some item lacks the key of some conditioner, or has a value that it cannot read; all
+                missing keys are named at once.
         """
-        self._check(metadata)
+        check = self.value_check()
+        self._check(metadata, check)
         tensors: ConditionTensors = {}
         for key, conditioner in self.conditioners.items():
             if key in self.pre_encoded_keys:
                 continue
             try:
-                tensors[key] = conditioner([self._value(m, key) for m in metadata], device)
+                tensors[key] = conditioner([check.value(m, key) for m in metadata], device)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"conditioner '{key}': {error}") from error
         for key in self.pre_encoded_keys:
-            stacked = torch.stack([_as_tensor(self._value(m, key)) for m in metadata])
+            stacked = torch.stack([_as_tensor(check.value(m, key)) for m in metadata])
             tensors[key] = (to_device(stacked, device), None)
         return tensors
 
@@ -59,22 +62,29 @@ class MultiConditioner(nn.Module):
         return (*self.conditioners, *(k for k in self.pre_encoded_keys if k not in self.conditioners))
 
     def missing(self, item: Metadata) -> list[str]:
-        """The ids that `item` neither has nor has a default key for."""
-        return [i for i in self.ids() if i not in item and self.default_keys.get(i) not in item]
+        """The ids that `item` neither has nor has a default key for; null counts as missing."""
+        return self.value_check().missing(item)
 
-    def _check(self, metadata: Sequence[Metadata]) -> None:
-        lacking = {n: m for n, item in enumerate(metadata) if (m := self.missing(item))}
+    def value_check(self) -> ValueCheck:
+        """What an item's metadata must hold, without any weights: for the processes that load data."""
+        rules: dict[str, ValueRule] = {
+            i: AnyValue() if i in self.pre_encoded_keys else self.conditioners[i].value_rule()  # type: ignore[operator]
+            for i in self.ids()
+        }
+        return ValueCheck(rules, dict(self.default_keys))
+
+    def _check(self, metadata: Sequence[Metadata], check: ValueCheck) -> None:
+        lacking = {n: m for n, item in enumerate(metadata) if (m := check.missing(item))}
         if lacking:
             item, ids = next(iter(lacking.items()))
             raise ValueError(
                 f"{len(lacking)} of {len(metadata)} items lack conditioning; item {item} lacks {ids}. "
                 f"The model needs {list(self.ids())}: give each a value or a 'default_keys' entry"
             )
-
-    def _value(self, item: Metadata, key: str) -> Any:
-        value = item[key] if key in item else item[self.default_keys[key]]
-        # Loaders wrap scalars in one-element lists; conditioners see the bare value.
-        return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        for key, rule in check.rules.items():
+            for position, described in enumerate(metadata):
+                if reason := rule.refusal(check.value(described, key)):
+                    raise ValueError(f"conditioner '{key}': the value of item {position} {reason}")
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,9 @@ class PhonemeConditioner(Conditioner):
         self.rows = {phoneme: FIRST + row for row, phoneme in enumerate(phonemes)}
         self.phoneme_embedder = nn.Embedding(FIRST + len(phonemes), output_dim)
         self._given, self._warned = g2p, False
+
+    def value_rule(self) -> TextValue:
+        return TextValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b texts -> (b max_length d), mask (b max_length)."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
+from stable_audio.conditioning.values import NumberValue, TextValue, shown
 from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,14 @@ class IntConditioner(_VectorConditioner):
             raise ValueError(f"max_val is {max_val}, below min_val {min_val}; give max_val >= min_val")
         self.min_val, self.max_val, self.legacy_index = min_val, max_val, legacy_index
         self.int_embedder = nn.Embedding(max_val - min_val + 1, output_dim)
+        self.range = _Range(min_val, max_val, whole=True)
+
+    def value_rule(self) -> NumberValue:
+        return self.range.rule
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b integers -> (b 1 d), mask (b 1)."""
-        clamped = torch.tensor([int(v) for v in values]).clamp(self.min_val, self.max_val)
+        clamped = torch.tensor(self.range(values))
         rows = clamped if self.legacy_index else clamped - self.min_val
         rows = rows.clamp(0, self.int_embedder.num_embeddings - 1)
         return _single_token(self.int_embedder.to(device)(to_device(rows, device)))
@@ -76,13 +81,16 @@ class NumberConditioner(_VectorConditioner):
             raise ValueError(f"max_val is {max_val}, not above min_val {min_val}; give max_val > min_val")
         self.min_val, self.max_val = min_val, max_val
         self.embedder = NumberEmbedder(output_dim, features=_FOURIER_FEATURES[fourier_features_type]())
+        self.range = _Range(min_val, max_val, whole=False)
+
+    def value_rule(self) -> NumberValue:
+        return self.range.rule
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b numbers -> (b 1 d), mask (b 1)."""
         self.embedder.to(device)
-        numbers = torch.tensor([float(v) for v in values], dtype=torch.float32)
-        if not torch.isfinite(numbers).all():
-            raise ValueError(f"a number must be finite, found {values}")
+        numbers = torch.tensor(self.range(values), dtype=torch.float32)
+        # Once more, since float32 may round the ends of the range outwards.
         scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
         return _single_token(self.embedder(to_device(scaled, device)))
 
@@ -102,10 +110,14 @@ class ListConditioner(_VectorConditioner):
         self._reported: set[str] = set()
         self.embedder = nn.Embedding(len(options) + 1, output_dim)
 
+    def value_rule(self) -> TextValue:
+        return TextValue(boolean=True)
+
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b strings -> (b 1 d), mask (b 1)."""
-        self._report({str(v) for v in values if v not in self.rows})
-        rows = torch.tensor([self.rows.get(v, 0) for v in values])
+        labels = [_label(v) for v in values]
+        self._report({v for v in labels if v not in self.rows})
+        rows = torch.tensor([self.rows.get(v, 0) for v in labels])
         return _single_token(self.embedder.to(device)(to_device(rows, device)))
 
     def _report(self, unknown: set[str]) -> None:
@@ -114,6 +126,36 @@ class ListConditioner(_VectorConditioner):
             logger.warning(
                 "%s not in the options %s: the 'unknown' row is used", sorted(new), list(self.rows)
             )
+
+
+class _Range:
+    """Clamps numbers to a range, says so once, and counts how often.
+
+    Attributes:
+        beyond: values that lay outside so far.
+    """
+
+    def __init__(self, low: float, high: float, *, whole: bool) -> None:
+        self.rule = NumberValue(low, high, whole)
+        self.beyond = 0
+
+    def __call__(self, values: list[Any]) -> list[float]:
+        outside = [v for v in values if self.rule.beyond(v)]
+        if outside and not self.beyond:
+            logger.warning(
+                "%s lies outside %s to %s and is clamped, as all such values are from here on; the data "
+                "report counts them (data-report --model-config)",
+                shown(outside[0]),
+                self.rule.low,
+                self.rule.high,
+            )
+        self.beyond += len(outside)
+        return [self.rule.clamped(v) for v in values]
+
+
+def _label(value: Any) -> str:
+    """The text of an option: a table or JSON may hold a label such as 1990 or true as what it looks like."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class LearnedFourier(nn.Module):

@@ -15,6 +15,7 @@ from stable_audio.audio.io import read_audio
 from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
 from stable_audio.conditioning.base import Conditioner, Layout
+from stable_audio.conditioning.values import SoundValue, SourcesValue, ValueRule
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.base import Pretransform
@@ -58,6 +59,9 @@ class PretransformConditioner(Conditioner):
     @property
     def layout(self) -> Layout:
         return "frames"
+
+    def value_rule(self) -> ValueRule:
+        return SoundValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b sounds -> (b c n), mask (b n), all valid."""
@@ -156,6 +160,9 @@ class SourceMixConditioner(PretransformConditioner):
         self.source_heads = nn.ModuleList([nn.Conv1d(self.dim, output_dim, 1) for _ in source_keys])
         self.null_source = nn.Parameter(torch.zeros(output_dim, 1)) if allow_null_source else None
 
+    def value_rule(self) -> ValueRule:
+        return SourcesValue(null=self.null_source is not None)
+
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b dicts {source: sound} -> (b c n), mask (b n), all valid."""
         self.to(device)
@@ -179,6 +186,7 @@ class SourceMixConditioner(PretransformConditioner):
 
     def _sources(self, value: Any) -> dict[int, Any]:
         """Number of the convolution -> sound, for the sources that the item has."""
+        value = {} if value is None and self.null_source is not None else value
         if not isinstance(value, Mapping):
             raise ValueError(f"a dict {{source: sound}} is needed, found {type(value).__name__}")
         found = {head: value[key] for head, key in enumerate(self.source_keys) if value.get(key) is not None}

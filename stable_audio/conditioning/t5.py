@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import import_transformers, load_tokenizer
+from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
 
@@ -95,6 +96,9 @@ class T5Conditioner(Conditioner):
         self._frozen: list[nn.Module] = []
         if enable_grad:
             self.model = self._load()
+
+    def value_rule(self) -> TextValue:
+        return TextValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d), mask (b max_length)."""

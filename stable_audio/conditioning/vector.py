@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
+from stable_audio.conditioning.values import VectorValue, vector
 from stable_audio.nn.transfer import to_device
 
 
@@ -30,6 +31,9 @@ class VectorConditioner(Conditioner):
     def layout(self) -> Layout:
         return "vector"
 
+    def value_rule(self) -> VectorValue:
+        return VectorValue(self.input_dim)
+
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b vectors (lists, arrays or tensors) -> (b 1 d), mask (b 1).
 
@@ -37,17 +41,6 @@ class VectorConditioner(Conditioner):
             ValueError: a value that is not `input_dim` finite numbers.
         """
         self.embedder.to(device)
-        vectors = torch.stack([self._vector(v) for v in values]).to(self.embedder.weight.dtype)
+        vectors = torch.stack([vector(v, self.input_dim) for v in values]).to(self.embedder.weight.dtype)
         mask = torch.ones(len(vectors), 1, dtype=torch.bool, device=device)
         return self.embedder(to_device(vectors, device)).unsqueeze(1), mask
-
-    def _vector(self, value: Any) -> Tensor:
-        try:
-            vector = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"a list of {self.input_dim} numbers is needed, found {value!r:.80}") from error
-        if len(vector) != self.input_dim:
-            raise ValueError(f"a list of {self.input_dim} numbers is needed, found {len(vector)}")
-        if not vector.isfinite().all():
-            raise ValueError(f"the numbers of a vector must be finite, found {value!r:.80}")
-        return vector

@@ -6,8 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from stable_audio.data.audio_dir import AudioDirDataset
-from stable_audio.data.base import RUNTIME_KEYS, Batch, Clip, ClipDataset, DataError, ItemKey, Rejected
+from stable_audio.data.base import (
+    RUNTIME_KEYS,
+    Batch,
+    Clip,
+    ClipDataset,
+    DataError,
+    ItemCheck,
+    ItemKey,
+    Rejected,
+)
 from stable_audio.data.build import build_dataset
+from stable_audio.data.foresight import tell_of_refused
 from stable_audio.data.loader import ResumableLoader, make_loader
 from stable_audio.data.pre_encoded import PreEncodedDataset
 from stable_audio.data.report import DataReport
@@ -32,6 +42,7 @@ __all__ = [
     "ClipDataset",
     "DataError",
     "DataReport",
+    "ItemCheck",
     "ItemKey",
     "Rejected",
     "ResumableLoader",
@@ -86,8 +97,13 @@ def create_loader(
     augment: bool = True,
     downsampling_ratio: int = 1,
     autoencoder_hash: str | None = None,
+    check: ItemCheck | None = None,
 ) -> ResumableLoader:
-    """create_dataset, then a loader over it; `drop_last` comes from the dataset file."""
+    """create_dataset, then a loader over it; `drop_last` comes from the dataset file.
+
+    check: refuses clips whose metadata the model cannot use. How many that will be is said before the
+    first batch, as far as it can be known without reading sound; DataError when it is all of them.
+    """
     dataset = create_dataset(
         config,
         sample_rate=sample_rate,
@@ -97,6 +113,8 @@ def create_loader(
         downsampling_ratio=downsampling_ratio,
         autoencoder_hash=autoencoder_hash,
     )
+    if check is not None and rank == 0:
+        tell_of_refused(dataset, check)
     return make_loader(
         dataset,
         batch_size=batch_size,
@@ -109,4 +127,5 @@ def create_loader(
         pin_memory=pin_memory,
         endless=endless,
         repeat=repeat,
+        check=check,
     )

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import read_info
-from stable_audio.audio.silence import file_peak_db
-from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Rejected, check_ids
+from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Rejected, check_entries
 from stable_audio.data.captions import Captions
 from stable_audio.data.clips import Choose, ClipMaker
-from stable_audio.data.crop import Crop
+from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.facts import inspect_sound
 from stable_audio.data.scan import find_files
 from stable_audio.types import Metadata
 
@@ -74,7 +72,7 @@ class AudioDirDataset(ClipDataset):
         strip_silence: bool = False,
         silence_threshold_db: float | None = -60.0,
     ) -> None:
-        check_ids([entry.id for entry in datasets])
+        check_entries(datasets)
         self.drop_last = drop_last
         self.sample_rate = sample_rate
         self.maker = ClipMaker(
@@ -128,31 +126,27 @@ class AudioDirDataset(ClipDataset):
         path, number = self.paths[index], self.entry_of[index]
 
         def describe(crop: Crop) -> Metadata:
-            return self._describe(path, number, crop)
+            return self._describe(path, number, crop.metadata())
 
         return self.maker.make(path, path, choose, generator, describe, self.custom[number])
 
+    def known(self, index: int) -> Metadata | None:
+        path, number = self.paths[index], self.entry_of[index]
+        if self.custom[number] is not None:
+            return None
+        return self._describe(path, number, dict.fromkeys(CROP_KEYS, 0))
+
     def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
         path, number = self.paths[index], self.entry_of[index]
-        try:
-            info = read_info(path)
-            captioned = "prompt" in self.captions[number](path)
-            threshold = self.maker.silence_threshold_db
-            if thorough and threshold is not None and file_peak_db(info) < threshold:
-                return Rejected(path, f"silent: its peak is below {threshold:g} dB")
-        except AudioError as error:
-            return Rejected(path, error.reason)
-        except ValueError as error:
-            return Rejected(path, str(error))
-        name = self.entries[number].id
-        return ItemFacts(name, info.seconds, info.sample_rate, info.channels, info.format, captioned)
 
-    def _describe(self, path: str, number: int, crop: Crop) -> Metadata:
+        def describe(crop: Crop) -> Metadata:
+            return self._describe(path, number, crop.metadata())
+
+        return inspect_sound(
+            self.maker, path, path, self.entries[number].id, describe, self.custom[number], thorough=thorough
+        )
+
+    def _describe(self, path: str, number: int, crop: Metadata) -> Metadata:
         entry = self.entries[number]
-        own = {
-            "path": path,
-            "relpath": os.path.relpath(path, entry.path),
-            "dataset": entry.id,
-            **crop.metadata(),
-        }
+        own = {"path": path, "relpath": os.path.relpath(path, entry.path), "dataset": entry.id, **crop}
         return {**own, **self.captions[number](path)}

@@ -6,8 +6,10 @@ the same key gives the same clip in any worker process, on any rank and after a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -62,7 +64,10 @@ class Batch(NamedTuple):
 
 
 class ItemFacts(NamedTuple):
-    """What a dataset says about one item without cropping it."""
+    """What a dataset says about one item without cropping it.
+
+    metadata: what is said of it besides, as far as no sound has to be cropped for it.
+    """
 
     dataset: str
     seconds: float
@@ -70,10 +75,15 @@ class ItemFacts(NamedTuple):
     channels: int
     format: str
     captioned: bool
+    metadata: Metadata = {}  # noqa: RUF012  never changed
 
 
 Clip = tuple[Tensor, Metadata]
 """One item: audio (c n) float32 and its metadata."""
+
+
+ItemCheck = Callable[[Metadata], "str | None"]
+"""Why a clip with this metadata cannot be trained on, or None: what the model needs of it."""
 
 
 RUNTIME_KEYS = (
@@ -107,6 +117,7 @@ class ClipDataset(Dataset):
         buckets: bucket number per item, or None; a batch holds items of one bucket only.
         row_length, lengths: frames of a row that several clips share, and of each item; None: no sharing.
         problems: what the scan at construction already had to leave out.
+        ignored: suffixes of files beside the usable ones that nothing reads, and how many each.
     """
 
     drop_last: bool = True
@@ -116,12 +127,21 @@ class ClipDataset(Dataset):
     row_length: int | None = None
     lengths: Sequence[int] | None = None
     problems: Sequence[Rejected] = ()
+    ignored: Mapping[str, int] = MappingProxyType({})
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         raise NotImplementedError
+
+    def known(self, index: int) -> Metadata | None:
+        """Metadata of one item as far as they are known without reading sound; None: they are not.
+
+        Raises:
+            ValueError: they cannot be read.
+        """
+        return None
 
     def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
         """Facts about one item; `thorough` means decoding all of it. Here: by making its clip."""
@@ -132,12 +152,40 @@ class ClipDataset(Dataset):
         rate = int(metadata.get("sample_rate", 0))
         seconds = metadata.get("seconds_total", audio.shape[-1] / rate if rate else 0.0)
         name = str(metadata.get("dataset", type(self).__name__))
-        return ItemFacts(name, float(seconds), rate, audio.shape[0], "clip", "prompt" in metadata)
+        return ItemFacts(name, float(seconds), rate, audio.shape[0], "clip", has_caption(metadata), metadata)
 
 
-def check_ids(ids: Sequence[str]) -> None:
-    """Raises DataError when a dataset file names no folder, or two by one id."""
-    if not ids:
+def has_caption(metadata: Metadata) -> bool:
+    """Whether there is a prompt that says something: neither null nor blank."""
+    prompt = metadata.get("prompt")
+    return bool(prompt.strip()) if isinstance(prompt, str) else prompt is not None
+
+
+class Entry(Protocol):
+    """What every entry of `datasets` has."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+
+def check_entries(entries: Sequence[Entry]) -> None:
+    """Raises DataError when a dataset file names no folder, two by one id, or by a weight that is none."""
+    if not entries:
         raise DataError("$.datasets: empty; name at least one folder")
+    ids = [entry.id for entry in entries]
     if len(set(ids)) != len(ids):
-        raise DataError(f"$.datasets: ids must differ, found {list(ids)}")
+        raise DataError(f"$.datasets: ids must differ, found {ids}")
+    for number, entry in enumerate(entries):
+        if not _is_weight(entry.weight):
+            raise DataError(
+                f"$.datasets[{number}].weight: a finite number of at least 0, found {entry.weight!r}"
+            )
+    if not any(entry.weight for entry in entries):
+        raise DataError("$.datasets: every weight is 0; give at least one folder a weight above 0")
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0

@@ -6,9 +6,11 @@ import contextlib
 import csv
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
+from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.types import Metadata
 
@@ -25,6 +27,8 @@ class CaptionError(ValueError):
 
 class Captions:
     """Metadata of the files of one folder, later sources winning: manifest row, `x.txt`, `x.json`.
+
+    What is null or blank wins over nothing.
 
     Args:
         root: folder that manifest paths are relative to.
@@ -57,26 +61,44 @@ class Captions:
         Raises:
             CaptionError: a side-car file is not readable text or not a JSON object.
         """
-        found: Metadata = dict(self.rows.get(os.path.normpath(path), {}))
+        sources: list[Metadata] = [self.rows.get(os.path.normpath(path), {})]
         if self.sidecars:
             base = os.path.splitext(path)[0]
             text = _read_text(base + ".txt")
-            if text is not None:
-                found["prompt"] = text.strip()
-            found.update(_read_json(base + ".json"))
-        return {k: v for k, v in with_prompt(found).items() if k not in RESERVED}
+            sources += [{} if text is None else {"prompt": text.strip()}, _read_json(base + ".json")]
+        found: Metadata = {}
+        for source in sources:
+            said = with_prompt(source).items()
+            found.update((k, v) for k, v in said if k not in RESERVED and (k not in found or not _blank(v)))
+        return found
 
 
 def with_prompt(metadata: Metadata) -> Metadata:
-    """`text` and `caption` also serve as `prompt`."""
-    for name in CAPTION_COLUMNS:
-        if isinstance(metadata.get(name), str):
-            return {"prompt": metadata[name], **metadata}
-    return metadata
+    """`text` and `caption` also serve as `prompt`, where that is absent, null or blank.
+
+    A prompt of null is left out; lists of one text are unwrapped.
+    """
+    values = [_unwrapped(metadata[name]) for name in CAPTION_COLUMNS if name in metadata]
+    prompt = _unwrapped(metadata.get("prompt"))
+    if _blank(prompt):
+        texts = [v for v in values if isinstance(v, str)]
+        prompt = next((t for t in texts if not _blank(t)), next(iter(texts), None))
+    rest = {k: v for k, v in metadata.items() if k != "prompt"}
+    return rest if prompt is None else {"prompt": prompt, **rest}
+
+
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _unwrapped(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _read_text(path: str) -> str | None:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would be waited for
+            raise CaptionError(f"caption {os.path.basename(path)} is not a file")
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
@@ -89,12 +111,9 @@ def _read_json(path: str) -> Metadata:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CaptionError(f"{os.path.basename(path)} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CaptionError(f"{os.path.basename(path)} must hold a JSON object, found {type(value).__name__}")
-    return value
+        return parse_json_object(text, source=os.path.basename(path))
+    except JsonError as error:
+        raise CaptionError(str(error)) from error
 
 
 def _default_manifest(root: str) -> str | None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.data.base import Batch, Clip, Packed, Rejected
+from stable_audio.data.base import Batch, Clip, ItemCheck, Packed, Rejected
 from stable_audio.types import Metadata
 
 
@@ -20,8 +20,12 @@ class Collated(NamedTuple):
     rejected: list[Rejected]
 
 
-def collate(items: Sequence[Clip | Rejected]) -> Collated:
-    """Stack the clips; shorter ones are zero-padded on the right and their `padding_mask` with them."""
+def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
+    """Stack the clips; shorter ones are zero-padded on the right and their `padding_mask` with them.
+
+    Clips that `check` refuses are left out.
+    """
+    items = _checked(items, check)
     rejected = [item for item in items if isinstance(item, Rejected)]
     clips = [item for item in items if not isinstance(item, Rejected)]
     if not clips:
@@ -31,13 +35,30 @@ def collate(items: Sequence[Clip | Rejected]) -> Collated:
     return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected)
 
 
-def collate_packed(items: Sequence[Clip | Rejected]) -> Collated:
+def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
     """As `collate`, with the length of each clip; the place in the global batch is left at 0 of 0."""
+    items = _checked(items, check)
     found = collate(items)
     if found.batch is None:
         return found
     lengths = [item[0].shape[-1] for item in items if not isinstance(item, Rejected)]
     return Collated(found.batch._replace(packed=Packed(lengths, 0, 0)), found.rejected)
+
+
+def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Sequence[Clip | Rejected]:
+    if check is None:
+        return items
+    reasons = [None if isinstance(item, Rejected) else check(item[1]) for item in items]
+    return [
+        item if reason is None or isinstance(item, Rejected) else Rejected(name_of(item[1]), reason)
+        for item, reason in zip(items, reasons, strict=True)
+    ]
+
+
+def name_of(metadata: Metadata) -> str:
+    """What people know a clip by."""
+    known = ("path", "latent_filename", "relpath", "__key__")
+    return str(next((metadata[k] for k in known if k in metadata), "a clip without a name"))
 
 
 def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:

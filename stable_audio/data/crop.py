@@ -18,6 +18,10 @@ _MARGIN = 1024
 """Samples read on both sides of a crop that is resampled, at the lower rate; the filter needs them."""
 
 
+CROP_KEYS = ("timestamps", "seconds_start", "seconds_total", "padding_mask", "sample_rate", "total_samples")
+"""The metadata that every clip has of its crop."""
+
+
 @dataclass(frozen=True)
 class Crop:
     """Where a clip lies in its file, in samples at the model's rate.

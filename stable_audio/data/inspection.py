@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
-from stable_audio.data.base import ClipDataset, ItemFacts, Rejected
+from stable_audio.data.base import ClipDataset, ItemCheck, ItemFacts, Rejected
+from stable_audio.data.captions import RESERVED
+from stable_audio.data.collate import name_of
+from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.report import DataReport
+from stable_audio.types import Metadata
+
+_EVERY_CLIP_HAS = frozenset({*RESERVED, *CROP_KEYS, "__key__"})
 
 
-def inspect_dataset(dataset: ClipDataset, *, thorough: bool = True, num_threads: int = 4) -> dict[str, Any]:
+class _Item(NamedTuple):
+    """Facts of one item without its metadata, of which only the keys stay; beyond: see inspect_dataset."""
+
+    facts: ItemFacts
+    keys: tuple[str, ...]
+    null: tuple[str, ...]
+    beyond: tuple[str, ...]
+
+
+def inspect_dataset(
+    dataset: ClipDataset,
+    *,
+    thorough: bool = True,
+    num_threads: int = 4,
+    check: ItemCheck | None = None,
+    beyond: Callable[[Metadata], list[str]] | None = None,
+) -> dict[str, Any]:
     """Look at every item.
 
     Args:
         thorough: decode everything, which finds damaged and silent files; otherwise headers only.
+        check: why a model cannot use an item with given metadata. beyond: the keys whose values lie outside
+            the range that the model knows.
 
     Returns:
         files, usable, hours, seconds {shortest, mean, longest}, captions (share of usable items with a
-        prompt), datasets, sample_rates, channels and formats {name: count}, rejected {reason: files}.
+        prompt), datasets, sample_rates, channels and formats {name: count}, keys and null {metadata key:
+        usable items that have it, or have null}, beyond {key: items}, ignored {suffix: files that are not
+        looked at}, rejected {reason: files}.
     """
     report = DataReport(max_logged=0)
     report.add(0, dataset.problems)
-    facts: list[ItemFacts] = []
-    for found in _look(dataset, thorough, num_threads):
+    items: list[_Item] = []
+    for found in _look(dataset, thorough, num_threads, check, beyond):
         if isinstance(found, Rejected):
             report.add(0, [found])
         else:
             report.add(1)
-            facts.append(found)
+            items.append(found)
+    facts = [item.facts for item in items]
     return {
         "files": len(dataset),
         "usable": len(facts),
@@ -45,13 +72,35 @@ def inspect_dataset(dataset: ClipDataset, *, thorough: bool = True, num_threads:
                 ("formats", "format"),
             )
         },
+        "keys": _counts([key for item in items for key in item.keys]),
+        "null": _counts([key for item in items for key in item.null]),
+        "beyond": _counts([key for item in items for key in item.beyond]),
+        "ignored": dict(dataset.ignored),
         "rejected": report.by_reason(),
     }
 
 
-def _look(dataset: ClipDataset, thorough: bool, num_threads: int) -> Iterator[ItemFacts | Rejected]:
+def _look(
+    dataset: ClipDataset,
+    thorough: bool,
+    num_threads: int,
+    check: ItemCheck | None,
+    beyond: Callable[[Metadata], list[str]] | None,
+) -> Iterator[_Item | Rejected]:
+    def look(index: int) -> _Item | Rejected:
+        found = dataset.inspect(index, thorough=thorough)
+        if isinstance(found, Rejected):
+            return found
+        metadata = found.metadata
+        if check is not None and (reason := check(metadata)):
+            return Rejected(name_of(metadata), reason)
+        keys = tuple(k for k, v in metadata.items() if v is not None and k not in _EVERY_CLIP_HAS)
+        null = tuple(k for k, v in metadata.items() if v is None)
+        outside = tuple(beyond(metadata)) if beyond is not None else ()
+        return _Item(found._replace(metadata={}), keys, null, outside)
+
     with ThreadPoolExecutor(max_workers=max(1, num_threads)) as pool:
-        yield from pool.map(lambda index: dataset.inspect(index, thorough=thorough), range(len(dataset)))
+        yield from pool.map(look, range(len(dataset)))
 
 
 def _counts(values: list[Any]) -> dict[str, int]:

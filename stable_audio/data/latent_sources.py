@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stable_audio.audio.json_files import parse_json_object
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.captions import with_prompt
 from stable_audio.data.latents import MANIFEST, LatentRecord, Shard, read_manifest, shards
 from stable_audio.data.scan import filter_keywords, find_files
 from stable_audio.types import Metadata
@@ -140,13 +141,11 @@ class NpyFolder:
         path = self.paths[index]
         beside = os.path.splitext(path)[0] + ".json"
         try:
-            metadata = json.loads(Path(beside).read_text(encoding="utf-8"))
+            metadata = parse_json_object(Path(beside).read_bytes(), source=os.path.basename(beside))
         except FileNotFoundError as error:
             raise ValueError(f"{os.path.basename(beside)} is missing beside it") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except OSError as error:
             raise ValueError(f"{os.path.basename(beside)} cannot be read ({error})") from error
-        if not isinstance(metadata, dict):
-            raise ValueError(f"{os.path.basename(beside)} must hold a JSON object")
         return describe_json(metadata, self._array(index).shape[-1])
 
     def samples(self, index: int) -> int | None:
@@ -169,15 +168,42 @@ def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
     """The `describe` of a clip whose metadata stable-audio-tools wrote; `stored` frames are there.
 
     Raises:
-        ValueError: the padding mask is zero everywhere.
+        ValueError: the padding mask is zero everywhere, or a time is no number.
     """
-    mask = torch.as_tensor(metadata.get("padding_mask", [1] * stored)).flatten()
+    try:
+        mask = torch.as_tensor(metadata.get("padding_mask", [1] * stored)).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"'padding_mask' must be a list of numbers ({error})") from error
     valid = mask.nonzero()
     if valid.numel() == 0:
         raise ValueError("its padding mask is zero everywhere")
-    kept = {k: v for k, v in metadata.items() if k != "padding_mask"}
-    kept["start_seconds"] = float(metadata.get("seconds_start", 0))
+    kept = {k: v for k, v in with_prompt(metadata).items() if k != "padding_mask"}
+    kept["start_seconds"] = seconds_in(metadata, "seconds_start", 0.0)
+    if "timestamps" in kept:
+        kept["timestamps"] = _timestamps(kept["timestamps"])
     return stored, min(stored, int(valid[-1]) + 1), kept
+
+
+def seconds_in(metadata: Metadata, key: str, default: float) -> float:
+    """A time in metadata that somebody else wrote. Raises ValueError, naming the key, when it is none."""
+    value = metadata.get(key, default)
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"'{key}' must be seconds, a number of at least 0, found {value!r:.40}")
+    return seconds
+
+
+def _timestamps(value: Any) -> tuple[float, float]:
+    try:
+        first, last = (float(v) for v in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"'timestamps' must be two numbers, found {value!r:.40}") from error
+    return first, last
 
 
 def open_folder(

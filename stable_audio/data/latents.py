@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.json_files import JsonError, parse_json_value, read_json_value
 from stable_audio.data.base import DataError, Rejected
 
 FORMAT = "stable-audio latents"
@@ -145,12 +146,14 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         raise DataError(f"{name}: damaged shard ({error}); delete it and encode again") from error
     if header.get("format") != FORMAT:
         raise DataError(f"{name}: not a shard of latents")
-    return Shard(
-        name,
-        [LatentRecord(**record) for record in json.loads(header["items"])],
-        json.loads(header["statistics"]),
-        [Rejected(*item) for item in json.loads(header["rejected"])],
-    )
+    try:
+        items, statistics, rejected = (
+            parse_json_value(header[key], source=name) for key in ("items", "statistics", "rejected")
+        )
+        records = [LatentRecord(**record) for record in items]
+        return Shard(name, records, statistics, [Rejected(*item) for item in rejected])
+    except (KeyError, TypeError, JsonError) as error:
+        raise DataError(f"{name}: damaged shard ({error}); delete it and encode again") from error
 
 
 def shards(folder: str | os.PathLike[str]) -> Iterator[Shard]:
@@ -167,10 +170,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json_value(path)
     except FileNotFoundError as error:
         raise DataError(f"{folder}: no {MANIFEST}; the encode command writes it when it is done") from error
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, JsonError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: not the manifest of a folder of latents")

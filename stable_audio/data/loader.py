@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from stable_audio.data.base import Batch, ClipDataset, DataError, ItemKey
+from stable_audio.data.base import Batch, ClipDataset, DataError, ItemCheck, ItemKey
 from stable_audio.data.collate import collate, collate_packed
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler, Share
@@ -24,6 +25,7 @@ class ResumableLoader:
     Args:
         endless: go on into the next epoch without a break; otherwise one pass per iteration.
         repeat: every pass is epoch 0 again, same order and same crops (validation).
+        check: refuses clips by their metadata; they are left out as the dataset's own rejects are.
 
     Each iteration starts at the current state. A batch whose items were all rejected is skipped and
     counts as consumed. `state_dict()` describes the batches handed out so far; a consumer that fetches
@@ -40,12 +42,13 @@ class ResumableLoader:
         endless: bool = True,
         repeat: bool = False,
         report: DataReport | None = None,
+        check: ItemCheck | None = None,
     ) -> None:
         if endless and repeat:
             raise ValueError("a loader is either endless or repeats one pass, not both")
         self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.endless, self.repeat = endless, repeat
+        self.endless, self.repeat, self.check = endless, repeat, check
         self.report = report if report is not None else DataReport()
         self.report.add(0, dataset.problems)
         self.handed_out = 0
@@ -69,20 +72,26 @@ class ResumableLoader:
         if self.repeat:
             self.sampler.epoch = self.sampler.batch = 0
         planned: deque[_Planned] = deque()
-        empty_in_a_row = 0
+        epoch, of_epoch = self.sampler.epoch, DataReport(max_logged=0)
+        whole = self.sampler.batch == 0
         for batch, rejected in self._workers(planned):
             after, share = planned.popleft()
             self.sampler.load_state_dict(after)
-            self.report.add(len(batch.metadata) if batch is not None else 0, rejected)
+            used = len(batch.metadata) if batch is not None else 0
+            self.report.add(used, rejected)
+            of_epoch.add(used, rejected)
             if batch is not None:
-                empty_in_a_row = 0
                 self.handed_out += 1
                 self._remember(self.sampler.state_dict())
                 yield _placed(batch, share)
-                continue
-            empty_in_a_row += 1
-            if empty_in_a_row >= self.batches_per_epoch:
-                raise DataError(f"not one usable item in the dataset: {self.report.summary()}")
+            if self.sampler.epoch != epoch:
+                # One pass of one process of many may be empty: the others have something.
+                alone = self.sampler.world_size == 1 or self.endless
+                if whole and not of_epoch.accepted and alone:
+                    raise DataError(
+                        f"not one usable item in a whole pass over the dataset: {of_epoch.summary()}"
+                    )
+                epoch, of_epoch, whole = self.sampler.epoch, DataReport(max_logged=0), True
 
     def _workers(self, planned: deque[_Planned]) -> DataLoader:
         packed = self.sampler.row_length is not None
@@ -98,7 +107,7 @@ class ResumableLoader:
         return DataLoader(
             self.dataset,
             batch_sampler=plan(),  # type: ignore[arg-type]
-            collate_fn=collate_packed if packed else collate,
+            collate_fn=functools.partial(collate_packed if packed else collate, check=self.check),
             num_workers=self.num_workers,
             worker_init_fn=answer_signals,
             pin_memory=self.pin_memory,
@@ -152,6 +161,7 @@ def make_loader(
     pin_memory: bool = False,
     endless: bool = True,
     repeat: bool = False,
+    check: ItemCheck | None = None,
 ) -> ResumableLoader:
     """A loader for this rank; weights, buckets and rows are taken from the dataset. See ResumableLoader."""
     sampler = ResumableSampler(
@@ -169,5 +179,11 @@ def make_loader(
         row_length=dataset.row_length,
     )
     return ResumableLoader(
-        dataset, sampler, num_workers=num_workers, pin_memory=pin_memory, endless=endless, repeat=repeat
+        dataset,
+        sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        endless=endless,
+        repeat=repeat,
+        check=check,
     )

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_entries
+from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_clips import LatentClips
-from stable_audio.data.latent_sources import LatentSource, open_folder
+from stable_audio.data.latent_sources import LatentSource, open_folder, seconds_in
+from stable_audio.types import Metadata
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,11 @@ class PreEncodedDataset(ClipDataset):
         for number, index in self.items:
             try:
                 _, valid, metadata = self.sources[number].describe(index)
+                known = next((k for k in ("file_seconds", "seconds_total") if k in metadata), None)
+                seconds = seconds_in(metadata, known, 0.0) if known is not None else self.clips.seconds(valid)
             except ValueError as error:
                 self.problems.append(Rejected(self.sources[number].name(index), str(error)))
                 continue
-            known = next((k for k in ("file_seconds", "seconds_total") if k in metadata), None)
-            seconds = self.clips.seconds(valid) if known is None else float(metadata[known])
             if self.shortest <= seconds <= self.longest:
                 kept.append((number, index))
                 buckets.append(self.clips.bucket(valid))
@@ -151,6 +153,13 @@ class PreEncodedDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.items)
 
+    def known(self, index: int) -> Metadata | None:
+        number, within = self.items[index]
+        if self.custom[number] is not None:
+            return None
+        described = self.sources[number].describe(within)[2]
+        return {**dict.fromkeys(CROP_KEYS, 0), **described, "dataset": self.entries[number].id}
+
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """Latents (c frames) float32, unscaled, and their metadata."""
         number, index = self.items[key.index]
@@ -164,7 +173,7 @@ def _check(
     bucket_lengths: Sequence[int] | None,
     pack_length: int | None,
 ) -> None:
-    check_ids([entry.id for entry in entries])
+    check_entries(entries)
     if crop_length is not None and crop_length < 1:
         raise DataError(f"$.latent_crop_length: at least 1 frame, found {crop_length}")
     if bucket_lengths is not None and (

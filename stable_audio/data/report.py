@@ -8,6 +8,12 @@ from typing import Any
 
 from stable_audio.data.base import Rejected
 
+
+def printable(text: str) -> str:
+    """A name on one line: line breaks and control characters, which file names may hold, become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,8 +46,8 @@ class DataReport:
     def _log(self, item: Rejected) -> None:
         known = len(self.reasons)
         if known <= self._max_logged:
-            _LOG.warning("left out: %s: %s", item.path, item.reason)
-        elif known == self._max_logged + 1:
+            _LOG.warning("left out: %s: %s", printable(item.path), printable(item.reason))
+        elif self._max_logged and known == self._max_logged + 1:
             _LOG.warning("more files are left out; the data report names them all")
 
     def by_reason(self) -> dict[str, list[str]]:
@@ -59,7 +65,7 @@ class DataReport:
         """A few lines for people."""
         lines = [f"{self.accepted} items used, {self.rejected} left out"]
         for reason, paths in self.by_reason().items():
-            shown = ", ".join(paths[:names_per_reason])
+            shown = ", ".join(printable(path) for path in paths[:names_per_reason])
             more = f" and {len(paths) - names_per_reason} more" if len(paths) > names_per_reason else ""
-            lines.append(f"  {reason}: {shown}{more}")
+            lines.append(f"  {printable(reason)}: {shown}{more}")
         return "\n".join(lines)

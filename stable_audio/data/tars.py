@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tarfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.json_files import parse_json_object
 from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.data.scan import scan_folder
@@ -37,12 +37,9 @@ class Sample(NamedTuple):
         if part is None:
             raise ValueError("has no .json beside it in the tar")
         try:
-            content = json.loads(part.read().decode("utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return parse_json_object(part.read(), source=part.name)
+        except OSError as error:
             raise ValueError(f"{part.name} cannot be read ({error})") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{part.name} must hold a JSON object")
-        return content
 
 
 def find_tars(path: str) -> tuple[list[str], list[Rejected]]:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.slices import FileSlice
-from stable_audio.data.base import Clip, ClipDataset, DataError, ItemKey, Rejected, check_ids
+from stable_audio.data.base import Clip, ClipDataset, DataError, ItemFacts, ItemKey, Rejected, check_entries
 from stable_audio.data.captions import RESERVED, with_prompt
 from stable_audio.data.clips import Choose, ClipMaker
-from stable_audio.data.crop import Crop
+from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.data.facts import inspect_sound
 from stable_audio.data.latent_clips import LatentClips
-from stable_audio.data.latent_sources import describe_json
+from stable_audio.data.latent_sources import describe_json, seconds_in
 from stable_audio.data.tars import Sample, fetch_tars, find_tars, index_tar
 from stable_audio.types import Metadata
 
@@ -90,7 +91,7 @@ class WdsDataset(ClipDataset):
         silence_threshold: tuple[float, float] = (0.01, 0.5),
         max_silence_duration: float = 0.25,
     ) -> None:
-        check_ids([entry.id for entry in datasets])
+        check_entries(datasets)
         if remove_silence:
             raise DataError(
                 f"$.remove_silence: cutting silence out of the middle (threshold {silence_threshold}, "
@@ -168,6 +169,33 @@ class WdsDataset(ClipDataset):
             return self._latents(key.index, generator)
         return self.clip(key.index, self.maker.chooser(generator), generator)
 
+    def known(self, index: int) -> Metadata | None:
+        sample, number = self.samples[index], self.entry_of[index]
+        if self.custom[number] is not None:
+            return None
+        return self._described(sample, number, dict.fromkeys(CROP_KEYS, 0))
+
+    def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
+        if self.pre_encoded:
+            return super().inspect(index, thorough=thorough)
+        sample, number = self.samples[index], self.entry_of[index]
+        part = sample.first(AUDIO_PARTS)
+        assert part is not None
+
+        def describe(crop: Crop) -> Metadata:
+            self._check_seconds(crop.total / crop.sample_rate)
+            return self._described(sample, number, crop.metadata())
+
+        return inspect_sound(
+            self.maker,
+            part,
+            part.name,
+            self.entries[number].id,
+            describe,
+            self.custom[number],
+            thorough=thorough,
+        )
+
     def _latents(self, index: int, generator: torch.Generator) -> Clip | Rejected:
         sample, number = self.samples[index], self.entry_of[index]
         try:
@@ -182,8 +210,9 @@ class WdsDataset(ClipDataset):
 
     def _latent_seconds(self, source: _TarLatents, metadata: Metadata) -> float:
         """What the .json says of the whole file, or else what the latents hold."""
-        known = metadata.get("seconds_total")
-        return self.latent_clips.seconds(source.describe(0)[1]) if known is None else float(known)
+        if metadata.get("seconds_total") is None:
+            return self.latent_clips.seconds(source.describe(0)[1])
+        return seconds_in(metadata, "seconds_total", 0.0)
 
     def sound(self, index: int) -> tuple[str, FileSlice]:
         """(unique name, where it lies in its tar) of the sound of sample `index`."""
@@ -197,25 +226,30 @@ class WdsDataset(ClipDataset):
     def clip(self, index: int, choose: Choose, generator: torch.Generator) -> Clip | Rejected:
         """The part of the sound of sample `index` that `choose` picks."""
         sample, number = self.samples[index], self.entry_of[index]
-        try:
-            metadata = with_prompt(sample.metadata())
-        except ValueError as error:
-            return Rejected(sample.name, str(error))
-        metadata = {**metadata, "__key__": sample.key, "dataset": self.entries[number].id}
-        return self._sound(sample, number, metadata, choose, generator)
-
-    def _sound(
-        self, sample: Sample, number: int, metadata: Metadata, choose: Choose, generator: torch.Generator
-    ) -> Clip | Rejected:
         part = sample.first(AUDIO_PARTS)
         assert part is not None
+        try:
+            known = self._described(sample, number, {})
+        except ValueError as error:
+            return Rejected(sample.name, str(error))
 
         def describe(crop: Crop) -> Metadata:
             self._check_seconds(crop.total / crop.sample_rate)
-            kept = {k: v for k, v in metadata.items() if k not in RESERVED or k == "dataset"}
-            return {**kept, "path": part.name, "relpath": sample.key, **crop.metadata()}
+            return {**known, **crop.metadata()}
 
         return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
+
+    def _described(self, sample: Sample, number: int, crop: Metadata) -> Metadata:
+        """Raises ValueError when the .json cannot be read."""
+        said = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
+        part = sample.first(("npy",) if self.pre_encoded else AUDIO_PARTS)
+        own = {
+            "__key__": sample.key,
+            "dataset": self.entries[number].id,
+            "path": part.name if part is not None else sample.name,
+            "relpath": sample.key,
+        }
+        return {**said, **own, **crop}
 
     def _check_seconds(self, seconds: float) -> None:
         if self.shortest is not None and seconds < self.shortest:

@@ -285,6 +285,8 @@ def _loader(
     *,
     training: bool,
 ) -> Callable[[int, int], ResumableLoader]:
+    conditioner = getattr(module.model, "conditioner", None)
+
     def make(rank: int, world_size: int) -> ResumableLoader:
         return create_loader(
             dataset,
@@ -303,6 +305,7 @@ def _loader(
             pin_memory=module.device.type == "cuda",
             downsampling_ratio=getattr(module.model, "downsampling_ratio", 1),
             autoencoder_hash=_latents_hash(config, module, options),
+            check=conditioner.value_check().refusal if conditioner is not None else None,
         )
 
     return make

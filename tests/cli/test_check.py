@@ -161,7 +161,7 @@ def test_datasets_are_checked_against_the_model(write: Any) -> None:
     data["training"].pop("demo")
     text = json.dumps(data).replace('"seconds_total"', '"genre"')
     report = report_on(write(json.loads(text)), write(SYNTHETIC, "d.json"), dry=True)
-    assert "lack ['genre']" in report["errors"][0]
+    assert "lacks 'genre'" in report["errors"][0]
     report = report_on(
         write(examples.cond()), write({"dataset_type": "synthetic", "x": 1}, "d.json"), dry=True
     )

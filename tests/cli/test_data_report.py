@@ -6,6 +6,7 @@ import torch
 
 from stable_audio.audio.io import save_audio
 from stable_audio.cli import main
+from tests.config import examples
 from tests.data.folders import RATE, make_folder
 
 
@@ -53,3 +54,35 @@ def test_synthetic_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text('{"dataset_type": "synthetik"}')
     assert main(["data-report", str(path)]) == 2
     assert "synthetic" in capsys.readouterr().err
+
+
+def test_what_a_model_cannot_use(
+    dataset_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds = dataset_file.parent / "sounds"
+    (sounds / "a.json").write_text('{"bpm": 700}')
+    (sounds / "b.json").write_text('{"prompt": null, "bpm": null}')
+    config = examples.cond()
+    config["sample_rate"], config["sample_size"] = RATE, 8192
+    config["training"].pop("demo")
+    config["model"]["conditioning"]["configs"].append(
+        {"id": "bpm", "type": "number", "config": {"min_val": 40, "max_val": 200}}
+    )
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps(config))
+    assert main(["data-report", str(dataset_file), "--json", "--model-config", str(model)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    (reason,) = found["rejected"]
+    assert reason == "lacks 'prompt'; 'bpm' is null, which the model's conditioning needs"
+    assert found["rejected"][reason] == [str(sounds / "b.flac")]
+    assert found["beyond"] == {"bpm": 1}
+
+
+def test_names_with_line_breaks_stay_on_their_line(
+    dataset_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset_file.parent / "sounds" / "x\n100 of 100 items can be used.wav").write_bytes(b"")
+    assert main(["data-report", str(dataset_file)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("x\\n100 of 100 items can be used.wav") for line in lines)
+    assert not any(line.startswith("100 of 100") for line in lines)

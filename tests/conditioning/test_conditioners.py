@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from stable_audio.conditioning.clip_text import ClipTextConditioner
 from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
 from stable_audio.conditioning.t5 import T5_SIZES, T5Conditioner, t5_size
 from stable_audio.conditioning.tokenizers import ByteTokenizer
+from stable_audio.conditioning.values import SoundValue, SourcesValue
 from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
@@ -328,3 +331,65 @@ def test_conditioning_cat_pads_tokens() -> None:
     assert both.cross_attn_mask.sum(dim=1).tolist() == [2, 4]
     with pytest.raises(ValueError, match="different slots"):
         Conditioning.cat([first, Conditioning()])
+
+
+@pytest.mark.parametrize("value", [None, [], ["a", "b"], {"a": 1}, True])
+def test_text_is_never_made_of_what_is_none(value: Any) -> None:
+    """str(None) is a prompt that says "None"."""
+    conditioner = MultiConditioner({"prompt": ClipTextConditioner(output_dim=8, width=8, heads=1, layers=1)})
+    with pytest.raises(ValueError, match="prompt"):
+        conditioner([{"prompt": value}], "cpu")
+    refusal = conditioner.value_check().refusal({"prompt": value})
+    assert refusal is not None
+    assert "prompt" in refusal
+    for usable in ("", "a bell", ["a bell"], 1999):
+        assert conditioner.value_check().refusal({"prompt": usable}) is None
+
+
+def test_null_is_missing_and_default_keys_stand_in() -> None:
+    check = multi(default_keys={"total": "start"}).value_check()
+    assert check.missing({"start": None, "total": None}) == ["start", "total"]
+    assert check.missing({"start": 1, "total": None}) == []
+    assert check.refusal({"total": "x"}) == (
+        "lacks 'start'; 'total' must be a number, found 'x', which the model's conditioning needs"
+    )
+    assert check.refusal({"start": None, "total": 1}) == (
+        "'start' is null, which the model's conditioning needs"
+    )
+    assert check.beyond({"start": 1, "total": 101}) == ["total"]
+    assert pickle.loads(pickle.dumps(check)) == check
+
+
+def test_values_beyond_the_range_are_clamped_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    number = NumberConditioner(output_dim=WIDTH, max_val=10)
+    whole = IntConditioner(output_dim=WIDTH, max_val=10)
+    for conditioner in (number, whole):
+        caplog.clear()
+        tensor, _ = conditioner([11, 5, 1e20], "cpu")
+        conditioner([1e300, -1], "cpu")
+        torch.testing.assert_close(tensor, conditioner([10, 5, 10], "cpu")[0])
+        assert [r.message for r in caplog.records if "11 lies outside 0" in r.message]
+        assert len(caplog.records) == 1
+        assert conditioner.range.beyond == 4
+
+
+def test_labels_that_look_like_numbers() -> None:
+    conditioner = ListConditioner(output_dim=WIDTH, options=["rock", "1990", "true"])
+    rows = conditioner([1990, "1990", True, "rock"], "cpu")[0][:, 0]
+    torch.testing.assert_close(rows, conditioner.embedder.weight[[2, 2, 3, 1]])
+
+
+def test_numbers_may_be_text() -> None:
+    number, whole = NumberConditioner(output_dim=WIDTH, max_val=200), IntConditioner(output_dim=WIDTH)
+    torch.testing.assert_close(number(["120.5"], "cpu")[0], number([120.5], "cpu")[0])
+    torch.testing.assert_close(whole(["4", "4.0"], "cpu")[0], whole([4, 4], "cpu")[0])
+
+
+def test_sounds_are_checked_before_they_are_read(tmp_path: Path) -> None:
+    rule = SoundValue()
+    assert "not there" in str(rule.refusal(str(tmp_path / "a.wav")))
+    assert rule.refusal(5) is not None
+    assert rule.refusal(torch.zeros(1, 0)) is not None
+    assert rule.refusal((8000, torch.zeros(1, 4))) is None
+    assert SourcesValue().refusal(None) is not None
+    assert SourcesValue(null=True).refusal(None) is None

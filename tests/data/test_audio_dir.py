@@ -12,6 +12,7 @@ from stable_audio.audio.loudness import integrated_loudness
 from stable_audio.audio.resample import resample
 from stable_audio.data import DataError, ItemKey, Rejected, create_dataset, create_loader
 from stable_audio.data.crop import Crop, choose_crop, read_crop
+from stable_audio.data.inspection import inspect_dataset
 from tests.audio.sounds import chirp
 from tests.data.folders import RATE, audio_dir, make_folder, position, ramp
 
@@ -226,6 +227,8 @@ def test_keywords_and_file_lists(tmp_path: Path) -> None:
         ({"datasets": [{"id": "a", "path": ".", "wight": 1}]}, r"\$\.datasets\[0\]\.wight.*'weight'"),
         ({"datasets": [{"id": "a", "path": "."}] * 2}, "ids must differ"),
         ({"phase_flip": 2.0}, "phase_flip: a probability"),
+        ({"datasets": [{"id": "a", "path": ".", "weight": -1}]}, r"\$\.datasets\[0\]\.weight.*found -1"),
+        ({"datasets": [{"id": "a", "path": ".", "weight": 0}]}, "every weight is 0"),
     ],
 )
 def test_mistakes_in_the_file(tmp_path: Path, change: dict, message: str) -> None:
@@ -301,7 +304,7 @@ def test_side_car_captions(tmp_path: Path) -> None:
     assert (second["prompt"], second["bpm"]) == ("a sound", 120)
     assert len(second["padding_mask"]) == 1000
     assert "prompt" not in third
-    assert "d.json is not JSON" in dataset[ItemKey(3, 0)].reason
+    assert dataset[ItemKey(3, 0)].reason.startswith("d.json: line 1, column 2: is not JSON")
     assert "must hold a JSON object" in dataset[ItemKey(4, 0)].reason
     assert "prompt" not in audio_dir(tmp_path, entry={"captions": False})[ItemKey(0, 0)][1]
 
@@ -334,3 +337,42 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     assert [os.path.basename(p) for p in dataset.paths] == ["b.wav"]
     assert dataset.problems[0].reason == "its name is not UTF-8; rename it"
     assert dataset.problems[0].path.endswith("caf\\xe9.wav")
+
+
+def test_null_and_blank_captions(tmp_path: Path) -> None:
+    """A null is no caption and never wins; a blank text is one that says nothing."""
+    said = {
+        "a": ({"prompt": None, "text": "a bell"}, None),
+        "b": ({"prompt": None}, "from the text file"),
+        "c": ({"prompt": None, "bpm": None}, None),
+        "d": ({"caption": "from json"}, "from the text file"),
+        "e": ({"prompt": "  "}, "from the text file"),
+        "f": ({}, "  "),
+        "g": ({"prompt": ["one"]}, None),
+    }
+    for name, (beside, text) in said.items():
+        make_folder(tmp_path, {f"{name}.wav": 2000})
+        (tmp_path / f"{name}.json").write_text(json.dumps(beside))
+        if text is not None:
+            (tmp_path / f"{name}.txt").write_text(text)
+    dataset = audio_dir(tmp_path)
+    prompts = [dataset[ItemKey(i, 0)][1].get("prompt") for i in range(7)]
+    assert prompts == ["a bell", "from the text file", None, "from json", "from the text file", "", "one"]
+    assert dataset[ItemKey(2, 0)][1]["bpm"] is None
+    found = inspect_dataset(dataset)
+    assert found["captions"] == pytest.approx(5 / 7)
+    assert found["null"] == {"bpm": 1}
+    assert found["keys"]["prompt"] == 6
+
+
+def test_side_cars_that_cannot_be_read_name_themselves(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 2000, "b.wav": 2000, "c.wav": 2000})
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    (tmp_path / "b.json").write_text('{"bpm": ' + "1" * 5000 + "}")
+    os.mkfifo(tmp_path / "c.txt")
+    dataset = audio_dir(tmp_path)
+    reasons = [dataset[ItemKey(i, 0)].reason for i in range(3)]
+    assert reasons[0].startswith("a.json: nests deeper than")
+    assert reasons[1].startswith("b.json:")
+    assert "5000 digits" in reasons[1]
+    assert reasons[2] == "caption c.txt is not a file"

@@ -8,6 +8,7 @@ import torch
 
 from stable_audio.data import Batch, ClipDataset, DataError, ItemKey, Rejected, make_loader
 from stable_audio.data.collate import collate
+from stable_audio.data.foresight import refused, tell_of_refused
 from stable_audio.data.report import DataReport
 
 
@@ -127,3 +128,56 @@ def test_the_report_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 3
     assert "1 items used, 51 left out" in report.summary()
     assert "and 2 more" in report.summary()
+
+
+class Described(Numbers):
+    """Item i says that its number is i, or null when it is bad."""
+
+    def known(self, index: int) -> dict:
+        return {"path": f"file{index}", "number": None if index in self.bad else index}
+
+    def __getitem__(self, key: ItemKey) -> tuple[torch.Tensor, dict]:
+        return torch.zeros(1, 4), self.known(key.index)
+
+
+def has_number(metadata: dict) -> str | None:
+    return "'number' is null" if metadata["number"] is None else None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_clips_that_the_model_cannot_use_are_left_out_by_name(workers: int) -> None:
+    dataset = Described(6, frozenset({1, 4}))
+    loader = make_loader(
+        dataset, batch_size=2, shuffle=False, endless=False, num_workers=workers, check=has_number
+    )
+    assert [[m["number"] for m in batch.metadata] for batch in loader] == [[0], [2, 3], [5]]
+    assert loader.report.by_reason() == {"'number' is null": ["file1", "file4"]}
+
+
+def test_what_will_be_left_out_is_said_before(caplog: pytest.LogCaptureFixture) -> None:
+    dataset = Described(6, frozenset({1, 4}))
+    assert refused(dataset, has_number).reasons == {"'number' is null": 2}
+    tell_of_refused(dataset, has_number)
+    assert "2 of 6 items looked at cannot be trained on: 2 as file1: 'number' is null" in caplog.text
+    some = refused(Described(1000, frozenset(range(0, 1000, 2))), has_number, most=100)
+    assert some.looked_at == 100
+    with pytest.raises(DataError, match="not one usable item: 3 of 3"):
+        tell_of_refused(Described(3, frozenset(range(3))), has_number)
+
+
+def test_an_epoch_counts_for_itself() -> None:
+    """Many empty batches in a row are no error where an epoch holds something, an empty epoch is."""
+
+    class Dying(Numbers):
+        def __getitem__(self, key: ItemKey) -> tuple[torch.Tensor, dict] | Rejected:
+            self.bad = frozenset() if key.index == 5 and self.alive else frozenset(range(10))
+            return super().__getitem__(key)
+
+    dataset = Dying(6)
+    dataset.alive = True
+    loader = make_loader(dataset, batch_size=1)
+    stream = iter(loader)
+    assert [next(stream).metadata[0]["index"] for _ in range(6)] == [5] * 6
+    dataset.alive = False
+    with pytest.raises(DataError, match="a whole pass over the dataset: 0 items used, 6 left out"):
+        next(stream)

@@ -170,7 +170,7 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     data = dataset(tmp_path)
     reasons = [data[ItemKey(i, 0)].reason for i in range(5)]
-    expected = ("not an array", "zero everywhere", "JSON object", "missing beside", "cannot be read")
+    expected = ("not an array", "zero everywhere", "JSON object", "missing beside", "is not JSON")
     assert all(part in reason for part, reason in zip(expected, reasons)), reasons
 
 

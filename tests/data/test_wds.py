@@ -140,7 +140,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     assert [p.path for p in data.problems] == [f"{path}/alone"]
     assert "not a sound file" in data[ItemKey(3, 0)].reason
-    assert "cannot be read" in data[ItemKey(4, 0)].reason
+    assert "is not JSON" in data[ItemKey(4, 0)].reason
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"clip 1")])
     cut = dataset(tmp_path)

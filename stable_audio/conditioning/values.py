@@ -1,0 +1,221 @@
+"""What a metadata value must be for its conditioner: rules that say so before a batch is made.
+
+Rules are small frozen objects without weights, so that worker processes can be given them.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stable_audio.types import Metadata
+
+
+class ValueRule(Protocol):
+    """One conditioner's demands on its value."""
+
+    def refusal(self, value: Any) -> str | None:
+        """Why the value cannot be used ("must be ..., found ..."), or None."""
+        ...
+
+    def beyond(self, value: Any) -> bool:
+        """Whether the value, usable as it is, lies outside the conditioner's range and is clamped to it."""
+        ...
+
+
+@dataclass(frozen=True)
+class AnyValue:
+    """Whatever is there. null: None also serves, since the conditioner has something for it."""
+
+    null: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        return "is null" if value is None and not self.null else None
+
+    def beyond(self, value: Any) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class SoundValue:
+    """A tensor (c n), (rate, tensor), or the path of a file that is there."""
+
+    def refusal(self, value: Any) -> str | None:
+        if isinstance(value, (str, os.PathLike)):
+            return None if os.path.isfile(value) else f"must be a sound or its file, {value} is not there"
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            value = value[1]
+        usable = isinstance(value, Tensor) and value.numel() > 0
+        return None if usable else f"must be a sound (tensor or path), found {shown(value)}"
+
+    def beyond(self, value: Any) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class SourcesValue:
+    """A dict {source: sound or latents}. null: None serves as no source at all."""
+
+    null: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        usable = isinstance(value, Mapping) or (value is None and self.null)
+        return None if usable else f"must be a dict {{source: sound}}, found {shown(value)}"
+
+    def beyond(self, value: Any) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class TextValue:
+    """Text; a number is taken as the text of it, since a table may hold a title such as 1999.
+
+    boolean: true and false also serve.
+    """
+
+    boolean: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        usable = isinstance(value, (str, numbers.Real)) and (self.boolean or not isinstance(value, bool))
+        return None if usable else f"must be text, found {shown(value)}"
+
+    def beyond(self, value: Any) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class NumberValue:
+    """A finite number between low and high; whole: its decimals are cut off."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def refusal(self, value: Any) -> str | None:
+        try:
+            number(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def beyond(self, value: Any) -> bool:
+        return not self.low <= number(value) <= self.high
+
+    def clamped(self, value: Any) -> float:
+        """The number, within the range.
+
+        Raises:
+            ValueError: it is none.
+        """
+        found = min(max(number(value), self.low), self.high)
+        return int(found) if self.whole else found
+
+
+@dataclass(frozen=True)
+class VectorValue:
+    """`size` finite numbers: a list, an array or a tensor."""
+
+    size: int
+
+    def refusal(self, value: Any) -> str | None:
+        try:
+            vector(value, self.size)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def beyond(self, value: Any) -> bool:
+        return False
+
+
+def vector(value: Any, size: int) -> Tensor:
+    """A list, array or tensor of `size` finite numbers -> (size,) float32.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        found = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"must be a list of {size} numbers, found {shown(value)}") from None
+    if len(found) != size:
+        raise ValueError(f"must be a list of {size} numbers, found {len(found)}")
+    if not found.isfinite().all():
+        raise ValueError(f"must be finite numbers, found {value!r:.80}")
+    return found
+
+
+def number(value: Any) -> float:
+    """A number, text of a number or a tensor with one element -> float; whole numbers stay exact.
+
+    Raises:
+        ValueError: it is something else, or not finite.
+    """
+    if isinstance(value, int):
+        return value
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ValueError(f"must be a number, found {shown(value)}") from None
+    if not math.isfinite(found):
+        raise ValueError(f"must be a finite number, found {shown(value)}")
+    return found
+
+
+@dataclass(frozen=True)
+class ValueCheck:
+    """Whether a clip's metadata has what the conditioners of a model need.
+
+    rules: conditioner id -> rule. default_keys: id -> metadata key that is read where `id` is missing.
+    """
+
+    rules: Mapping[str, ValueRule]
+    default_keys: Mapping[str, str] = field(default_factory=dict)
+
+    def value(self, item: Metadata, key: str) -> Any:
+        """What the conditioner `key` reads; None where there is nothing. Lists of one are unwrapped."""
+        value = item.get(key)
+        if value is None and key in self.default_keys:
+            value = item.get(self.default_keys[key])
+        # Loaders wrap scalars in one-element lists; conditioners see the bare value.
+        return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+
+    def missing(self, item: Metadata) -> list[str]:
+        """The ids for which `item` has nothing, or null, in its own key and in the default key."""
+        return [i for i, rule in self.rules.items() if self._lacks(item, i, rule)]
+
+    def _lacks(self, item: Metadata, key: str, rule: ValueRule) -> bool:
+        if self.value(item, key) is not None:
+            return False
+        there = key in item or self.default_keys.get(key) in item
+        return not there or rule.refusal(None) is not None
+
+    def refusal(self, item: Metadata) -> str | None:
+        """Why the item cannot be used, naming every key that is at fault, or None."""
+        missing = self.missing(item)
+        told = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
+        for key, rule in self.rules.items():
+            if key not in missing and (reason := rule.refusal(self.value(item, key))):
+                told.append(f"'{key}' {reason}")
+        return ("; ".join(told) + ", which the model's conditioning needs") if told else None
+
+    def beyond(self, item: Metadata) -> list[str]:
+        """The ids whose value is clamped; for an item that `refusal` lets pass."""
+        return [i for i, rule in self.rules.items() if rule.beyond(self.value(item, i))]
+
+
+def shown(value: Any, longest: int = 40) -> str:
+    """A value for messages, in few characters."""
+    if value is None:
+        return "null"
+    if isinstance(value, (list, tuple, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= longest else f"{text[:longest]}..."

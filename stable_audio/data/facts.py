@@ -1,0 +1,56 @@
+"""What a data report says of one sound, whether it is a file or lies in a tar."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from stable_audio.audio.errors import AudioError
+from stable_audio.audio.io import AudioSource, read_info
+from stable_audio.audio.silence import file_peak_db
+from stable_audio.data.base import ItemFacts, Rejected, has_caption
+from stable_audio.data.clips import ClipMaker
+from stable_audio.data.crop import Crop
+from stable_audio.data.custom_metadata import CustomMetadata
+from stable_audio.types import Metadata
+
+
+def inspect_sound(
+    maker: ClipMaker,
+    source: AudioSource,
+    name: str,
+    dataset: str,
+    describe: Callable[[Crop], Metadata],
+    custom: CustomMetadata | None,
+    *,
+    thorough: bool,
+) -> ItemFacts | Rejected:
+    """Facts of a sound from its header; `thorough`: all of it is decoded, which finds damage and silence.
+
+    Args:
+        name: for messages. dataset: the id of its entry. describe, custom: as in ClipMaker.make; a custom
+            module is given the clip at the beginning of the file.
+    """
+    generator = torch.Generator().manual_seed(0)
+    choose = maker.chooser(generator)
+    try:
+        info = read_info(source)
+        threshold = maker.silence_threshold_db
+        if thorough and threshold is not None and file_peak_db(info) < threshold:
+            return Rejected(name, f"silent: its peak is below {threshold:g} dB")
+        metadata = describe(choose(maker.frames(info) if thorough else info.frames, info.sample_rate))
+    except AudioError as error:
+        return Rejected(name, error.reason)
+    except ValueError as error:
+        return Rejected(name, str(error))
+    if custom is not None:  # a silent beginning says nothing of the rest of the file
+        audible = dataclasses.replace(maker, silence_threshold_db=None)
+        clip = audible.make(source, name, choose, generator, describe, custom)
+        if isinstance(clip, Rejected):
+            return clip
+        metadata = clip[1]
+    return ItemFacts(
+        dataset, info.seconds, info.sample_rate, info.channels, info.format, has_caption(metadata), metadata
+    )
