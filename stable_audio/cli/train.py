@@ -59,6 +59,12 @@ def _run_arguments(group: Any) -> None:
     group.add_argument(
         "--logger", default="csv", help="none, csv, tensorboard, wandb; several with commas (%(default)s)"
     )
+    group.add_argument(
+        "--no-background-checkpoints",
+        dest="background_checkpoints",
+        action="store_false",
+        help="make no copy in host memory: training waits until a checkpoint is on disk",
+    )
     group.add_argument("--no-demos", dest="demos", action="store_false", help="render no demos")
     group.add_argument("--no-progress", dest="progress", action="store_false", help="no progress line")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,30 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside and renames. A full disk is noted, not raised: the other processes wait for this one.
+    """Writes beside and renames, while training goes on. A full disk is noted, not raised: the other
+    processes wait for this one.
 
     Attributes:
         failure: why the last write failed, or None.
+
+    Args:
+        writer: writes the files of a run one after the other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, writer: BackgroundWriter | None = None) -> None:
+        self.writer = writer if writer is not None else BackgroundWriter()
         self.failure: str | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.writer.write(checkpoint, partial(self._write, path))
+
+    def _write(self, path: Any, checkpoint: dict[str, Any]) -> None:
         self.failure = None
         try:
             with atomic_write(path) as temporary:
@@ -42,3 +52,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+    def teardown(self) -> None:
+        """Lightning's last call: everything is on disk when it returns."""
+        self.writer.wait()

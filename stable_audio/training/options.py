@@ -21,6 +21,7 @@ class RunOptions:
         precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
+        background_checkpoints: write them from a copy in host memory, while training goes on.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
@@ -40,6 +41,7 @@ class RunOptions:
     gradient_clip_val: float = 0.0
     checkpoint_every: int = 10000
     keep: int = -1
+    background_checkpoints: bool = True
     val_every: int = -1
     log_every: int = 1
     logger: str = "csv"

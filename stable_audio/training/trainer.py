@@ -43,6 +43,7 @@ from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.start import match_checkpoint, starting_model, with_hash
 from stable_audio.training.stopping import SAVE, StopRequest
+from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,11 @@ class Run:
                     ckpt_path=str(self.resume) if self.resume is not None else None,
                 )
         finally:
-            self.logger.close()
-            self.stop.restore()
+            try:
+                self.io.writer.wait()
+            finally:
+                self.logger.close()
+                self.stop.restore()
         if self.io.failure is not None:
             raise TrainingError(self.io.failure)
         if self.stop.signal == SAVE and self.trainer.is_global_zero:
@@ -150,7 +154,7 @@ def assemble(
         gradient_clip_val=options.gradient_clip_val,
     )
     _refuse_sharded_average(module, options)
-    io = AtomicCheckpointIO()
+    io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
     data = RunData(_loader(config, module, dataset, options, training=True))
     if not module.automatic_optimization:
         module.accum_batches = options.accum_batches
@@ -167,7 +171,7 @@ def assemble(
         options.folder, config.as_dict(), data, io, every=options.checkpoint_every, keep=options.keep
     )
     demos = _demos(config, options, logger)
-    validate = _validation(config, module, val_dataset, options, logger)
+    validate = _validation(config, module, val_dataset, options, logger, io.writer)
     callbacks: list[pl.Callback | None] = [
         Bookkeeping(),
         scalars,
@@ -356,6 +360,7 @@ def _validation(
     dataset: Mapping[str, Any] | None,
     options: RunOptions,
     logger: RunLogger,
+    writer: BackgroundWriter,
 ) -> Validate | None:
     if dataset is None:
         return None
@@ -363,7 +368,7 @@ def _validation(
     every = options.val_every if options.val_every > 0 else options.checkpoint_every
     if every < 1:
         raise TrainingError("--val-every must be at least 1 when --checkpoint-every is 0")
-    return Validate(make, logger, options.folder, config.as_dict(), every=every)
+    return Validate(make, logger, options.folder, config.as_dict(), writer, every=every)
 
 
 @contextmanager

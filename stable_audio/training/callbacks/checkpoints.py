@@ -7,11 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints import save_inference_file
@@ -21,6 +23,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.feed import RunData
+from stable_audio.training.recovery import step_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Checkpoints(StepCallback):
     would have done. The inference file (`.safetensors`) holds what generation needs.
 
     Attributes:
-        seconds: how long the last one took to write.
+        seconds: how long it took until the last one was on disk.
 
     Args:
         folder: of the run. config: the model config. every: steps; 0 = only at the end.
@@ -73,36 +76,52 @@ class Checkpoints(StepCallback):
             self.save(trainer, pl_module)
 
     def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
-        """Write the checkpoint of the present step. Every process must call it."""
+        """Take the checkpoint of the present step; it is written while training goes on. Every process must
+        call it."""
         step, began = trainer.global_step, time.monotonic()
         module.before_save()
         target = self.folder / "checkpoints" / f"step={step:08d}.ckpt"
-        trainer.save_checkpoint(target, weights_only=False)
-        self._saved_at = step
-        if not trainer.is_global_zero or self.io.failure is not None:
+        with self.io.writer.group():
+            trainer.save_checkpoint(target, weights_only=False)
+            self._saved_at = step
+            if not trainer.is_global_zero:
+                return
+            weights = "ema" if module.ema is not None else "online"
+            config = with_scale(self.config, module.model)
+            publish = partial(self._publish, target, step, config=config, weights=weights, began=began)
+            self.io.writer.write(module.inference_tensors(), publish)
+
+    def _publish(
+        self,
+        target: Path,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        *,
+        config: Mapping[str, Any],
+        weights: str,
+        began: float,
+    ) -> None:
+        """The inference file beside the checkpoint, `last.*`, and at the very end the removal of old ones."""
+        if self.io.failure is not None:
             return
+        inference = target.with_suffix(".safetensors")
         try:
-            self._publish(target, module, step)
-            self._prune()
-            self.seconds = time.monotonic() - began
+            save_inference_file(inference, tensors, config, weights=weights, info={"step": step})
+            _same_file(inference, self.folder / "last.safetensors")
+            _same_file(target, self.folder / "last.ckpt")
+            self._prune(step)
         except OSError as error:
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({error})"
             log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)
+        self.seconds = time.monotonic() - began
 
-    def _publish(self, target: Path, module: TrainingModule, step: int) -> None:
-        weights = "ema" if module.ema is not None else "online"
-        inference = target.with_suffix(".safetensors")
-        config = with_scale(self.config, module.model)
-        save_inference_file(
-            inference, module.inference_tensors(), config, weights=weights, info={"step": step}
-        )
-        _same_file(inference, self.folder / "last.safetensors")
-        _same_file(target, self.folder / "last.ckpt")
-
-    def _prune(self) -> None:
+    def _prune(self, step: int) -> None:
+        """Keep the newest of the checkpoints up to `step`. Later ones are of a run that went further, and
+        this one has not replaced them yet."""
         if self.keep < 0:
             return
-        for old in sorted((self.folder / "checkpoints").glob("step=*.ckpt"))[: -self.keep]:
+        written = [path for at, path in step_checkpoints(self.folder) if at <= step]
+        for old in written[: -self.keep]:
             old.unlink(missing_ok=True)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 

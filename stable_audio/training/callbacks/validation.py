@@ -6,11 +6,13 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from stable_audio.checkpoints import save_inference_file
 from stable_audio.data.loader import ResumableLoader
@@ -21,6 +23,7 @@ from stable_audio.training.callbacks.scalars import mean_over_processes
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.window import Window
+from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ class Validate(StepCallback):
     """Logs `val/...` and keeps the inference file of the best weights (`module.ranked`): `best.safetensors`.
 
     Args:
-        make_loader: (rank, world_size) -> a loader that repeats one pass. every: steps.
+        make_loader: (rank, world_size) -> a loader that repeats one pass. writer: of the run's large files.
+        every: steps.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class Validate(StepCallback):
         logger: RunLogger,
         folder: Path,
         config: Mapping[str, Any],
+        writer: BackgroundWriter,
         *,
         every: int,
     ) -> None:
         super().__init__()
         self._make_loader, self.logger = make_loader, logger
+        self.writer = writer
         self.folder, self.config, self.every = Path(folder), dict(config), every
         self.best = math.inf
         self.latest: dict[str, float] = {}
@@ -70,7 +76,9 @@ class Validate(StepCallback):
         name = next((n for n in module.ranked if n in values), None)
         if name is not None and (found := module.ranked[name] * values[name]) < self.best:
             self.best = found
-            self._keep_best(module, {"step": step, name.replace("/", "_"): values[name]})
+            weights = "ema" if module.ema is not None else "online"
+            facts = {"step": step, name.replace("/", "_"): values[name]}
+            self.writer.write(module.inference_tensors(), partial(self._keep_best, weights, facts))
 
     def _means(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, Any]:
         assert self._loader is not None
@@ -84,15 +92,9 @@ class Validate(StepCallback):
                 window.add(module.validation_scalars(on_device, index))
         return window.means()
 
-    def _keep_best(self, module: TrainingModule, info: dict[str, Any]) -> None:
-        weights = "ema" if module.ema is not None else "online"
+    def _keep_best(self, weights: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        path = self.folder / "best.safetensors"
         try:
-            save_inference_file(
-                self.folder / "best.safetensors",
-                module.inference_tensors(),
-                self.config,
-                weights=weights,
-                info=info,
-            )
+            save_inference_file(path, tensors, self.config, weights=weights, info=facts)
         except OSError as error:
             log.error("best.safetensors was not written (%s); training goes on", error)

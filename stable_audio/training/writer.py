@@ -1,0 +1,134 @@
+"""Writes large files while training goes on, from a copy in the memory of the host."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class HostCopies:
+    """Copies of nested values whose tensors lie in the host's memory, for good.
+
+    Each storage is copied once, so that tensors which share memory go on sharing it, over several calls as
+    well: files are then as large as those of the originals. The originals are kept until the object goes.
+    """
+
+    def __init__(self) -> None:
+        self._storages: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        """A copy of tensors, dictionaries, lists, tuples and plain values, in any nesting."""
+        if isinstance(value, Tensor):
+            return self._tensor(value.detach())
+        if isinstance(value, dict):
+            copied = copy.copy(value)  # the same kind, attributes included
+            copied.update({k: self(v) for k, v in value.items()})
+            return copied
+        if isinstance(value, (list, tuple)):
+            items = [self(v) for v in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return copy.deepcopy(value)
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_quantized
+        if not plain or tensor.is_conj() or tensor.is_neg():
+            return tensor.to("cpu", copy=True)
+        source = tensor.untyped_storage()
+        if source._cdata not in self._storages:
+            self._storages[source._cdata] = (source, _in_host_memory(source))
+        storage = self._storages[source._cdata][1]
+        like = torch.empty(0, dtype=tensor.dtype)
+        return like.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def _in_host_memory(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    return storage.clone() if storage.device.type == "cpu" else storage.cpu()
+
+
+class BackgroundWriter:
+    """Runs writing jobs in the order of their submission, in a thread of its own.
+
+    There is one set of copies at a time: the next group waits until the last one is on disk. A process that
+    ends without `wait` loses what was not written.
+
+    Args:
+        background: False runs each job at once, on the originals.
+    """
+
+    def __init__(self, *, background: bool = True) -> None:
+        self.background = background
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._copies: HostCopies | None = None
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """What is written inside belongs together: memory that the values share is copied once."""
+        self.wait()
+        self._copies = HostCopies()
+        try:
+            yield
+        finally:
+            self._copies = None
+
+    def write(self, value: Any, job: Callable[[Any], None]) -> None:
+        """Call `job` with a copy of `value`, in the background; or with `value` itself, at once, where there
+        is no memory for a copy.
+
+        Raises:
+            what an earlier job raised, and what this one raises where it runs at once.
+        """
+        if self._copies is None:
+            with self.group():
+                self.write(value, job)
+            return
+        if self.background:
+            try:
+                copied = self._copies(value)
+            except (MemoryError, RuntimeError) as error:  # torch's name for it is RuntimeError
+                log.warning("no memory to write in the background (%s): training waits for the disk", error)
+            else:
+                self._submit(partial(job, copied))
+                return
+        self.wait()
+        job(value)
+
+    def wait(self) -> None:
+        """Return when everything is on disk.
+
+        Raises:
+            what a job raised.
+        """
+        self._jobs.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        if self._thread is None:  # late: a forked worker has no thread, and needs none
+            self._thread = threading.Thread(target=self._run, name="checkpoint writer", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _run(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except BaseException as error:  # handed to the thread that waits
+                self._error = self._error or error
+            finally:
+                del job  # and the copies with it
+                self._jobs.task_done()
