@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.fused import fused_attention
 from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder
 
 
@@ -47,7 +48,7 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (conv(h).flatten(2).mT.unsqueeze(1) for conv in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v).squeeze(1).mT.reshape(x.shape)
+        y = fused_attention(q, k, v).squeeze(1).mT.reshape(x.shape)
         return x + self.proj_out(y)
 
 

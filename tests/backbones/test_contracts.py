@@ -23,6 +23,7 @@ from stable_audio.diffusion.sampling import sample
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
 from tests.golden.kinds.assembly import construct
+from tests.kernels import AttentionKernels
 
 CASES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     **{name: (BACKBONES[name], config) for name, config in tiny.BACKBONES.items()},
@@ -134,6 +135,26 @@ def test_the_documentation_says_which_slots_training_drops(name: str) -> None:
     row = re.search(rf"^\| `{name}` \| [^|]* \| ([^|]*) \|$", DOCS.read_text("utf-8"), re.MULTILINE)
     assert row is not None
     assert re.findall(r"`(\w+)`", row[1]) == [slot.value for slot in build(name).droppable]
+
+
+WITHOUT_ATTENTION = ("mlp", "mlp (uncond)", "unet (uncond)")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@ALL
+def test_attention_runs_on_fused_kernels(name: str, dtype: torch.dtype) -> None:
+    """Masks and layouts that torch's fused kernels do not take cost several times the time and memory."""
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    for training in (False, True):
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+            AttentionKernels() as kernels,
+        ):
+            backbone(x, t, cond)
+        assert not kernels.softmax
+        assert bool(kernels.fused) == (name not in WITHOUT_ATTENTION)
 
 
 @ALL

@@ -13,6 +13,7 @@ from stable_audio.pretransforms import DECODERS, ENCODERS
 from stable_audio.pretransforms.coder import Checkpointed, set_gradient_checkpointing
 from stable_audio.pretransforms.taae import TransformerStack
 from tests import tiny
+from tests.kernels import AttentionKernels
 
 TWO_D = ("autoencoder_kl",)
 
@@ -55,6 +56,17 @@ def test_gradient_reaches_every_parameter(kind: str, name: str) -> None:
     module(x).square().sum().backward()
     missing = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not missing
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", ["taae", "same", "autoencoder_kl"])
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_runs_on_fused_kernels(kind: str, name: str, training: bool) -> None:
+    module, x = build(kind, name).train(training), example(kind, name)
+    with torch.set_grad_enabled(training), AttentionKernels() as kernels:
+        module(x)
+    assert kernels.fused
+    assert not kernels.softmax
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)

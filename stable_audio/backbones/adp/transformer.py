@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.adp.context import Context, KeysValues
 from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.nn.fused import fused_attention
 
 _GROUPS = 32
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
         q, k, v = (self._split(part) for part in (self.to_q(self.norm(x)), *keys_values))
-        return self.attention(F.scaled_dot_product_attention(q, k, v))
+        return self.attention(fused_attention(q, k, v))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.nn.fused import fused_attention
 
 
 class FourierTime(nn.Module):
@@ -82,7 +82,7 @@ class SelfAttention(Checkpointed):
         b, c, n = x.shape
         qkv = self.qkv_proj(self.norm(x)).view(b, 3, self.heads, c // self.heads, n)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = fused_attention(q, k, v)
         return x + self.out_proj(y.transpose(-1, -2).reshape(b, c, n))
 
 

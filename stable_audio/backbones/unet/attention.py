@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.checkpointing import Checkpointed
 from stable_audio.backbones.unet.layers import merged
+from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, apply_rotary
 
 KeysValues = tuple[Tensor, Tensor]
@@ -131,7 +132,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, keys_values: KeysValues, mask: Tensor | None) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in (q, *keys_values))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = fused_attention(q, k, v, mask)
         return self.to_out(y.transpose(1, 2).flatten(2))
 
 
