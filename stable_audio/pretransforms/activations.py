@@ -8,18 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def snake(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
-    """x + inverse_amplitude * sin^2(frequency * x); three passes over memory where no graph is kept."""
-    if torch.is_grad_enabled() and (x.requires_grad or frequency.requires_grad):
-        return x + inverse_amplitude * torch.sin(frequency * x).square()
-    wave = (x * frequency).sin_().square_()
-    return torch.addcmul(x, wave, inverse_amplitude)
-
-
-def snake_(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
-    """`snake`, written over x; for tiles that stay in the cache, and never where a graph is kept."""
-    return x.addcmul_((x * frequency).sin_().square_(), inverse_amplitude)
+from stable_audio.nn.snake import snake
 
 
 class SnakeBeta(nn.Module):

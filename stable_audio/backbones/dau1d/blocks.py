@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
+from stable_audio.nn.snake import snake
 
 
 class FourierTime(nn.Module):
@@ -33,7 +34,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x + (alpha * x).sin().pow(2) / (beta + 1e-9)
+        return snake(x, alpha, (beta + 1e-9).reciprocal())
 
 
 class ConvBlock(Checkpointed):

@@ -1,0 +1,70 @@
+"""The snake activation x + a sin^2(f x) of Liu et al. 2020, with gradients that keep x alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+def snake(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
+    """x + inverse_amplitude * sin^2(frequency * x), three passes over memory.
+
+    Args:
+        x: (b c n). frequency, inverse_amplitude: (c 1) or (1 c 1).
+    """
+    if torch.is_grad_enabled() and any(v.requires_grad for v in (x, frequency, inverse_amplitude)):
+        return _Snake.apply(x, frequency, inverse_amplitude)
+    return _wave(x, frequency, inverse_amplitude)
+
+
+def snake_(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
+    """`snake`, written over x; for tiles that stay in the cache, and never where a graph is kept."""
+    return x.addcmul_((x * frequency).sin_().square_(), inverse_amplitude)
+
+
+def _wave(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
+    return torch.addcmul(x, (x * frequency).sin_().square_(), inverse_amplitude)
+
+
+class _Snake(Function):
+    """Keeps x, where automatic differentiation would keep f x, its sine, its square and x.
+
+    With w = f x: dy/dx = 1 + a f sin 2w, dy/df = a x sin 2w, dy/da = sin^2 w, all from sin w and cos w.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
+        return _wave(x, frequency, inverse_amplitude)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, frequency, amplitude = ctx.saved_tensors
+        if torch.is_grad_enabled():  # of gradients of gradients
+            return _gradients(grads[0], x, frequency, amplitude)
+        (grad,), (to_x, to_frequency, to_amplitude) = grads, ctx.needs_input_grad
+        phase = x * frequency
+        sine = phase.sin()
+        slope = phase.cos_().mul_(sine).mul_(grad)  # half the derivative of sin^2 by w
+        return (
+            torch.addcmul(grad, slope, 2 * amplitude * frequency) if to_x else None,
+            slope.mul_(x).sum_to_size(frequency.shape) * (2 * amplitude) if to_frequency else None,
+            sine.square_().mul_(grad).sum_to_size(amplitude.shape) if to_amplitude else None,
+        )
+
+
+def _gradients(grad: Tensor, x: Tensor, frequency: Tensor, amplitude: Tensor) -> tuple[Tensor, ...]:
+    """The same, of operations that can be differentiated again."""
+    sine, cosine = torch.sin(x * frequency), torch.cos(x * frequency)
+    slope = 2 * grad * sine * cosine
+    return (
+        grad + slope * (amplitude * frequency),
+        (slope * x * amplitude).sum_to_size(frequency.shape),
+        (grad * sine.square()).sum_to_size(amplitude.shape),
+    )
