@@ -64,6 +64,8 @@ def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
     """Rotate the first 2 * tables.cos.shape[-1] channels of each head of x (b n h d), in float32."""
     half = tables.cos.shape[-1]
     cos, sin = tables.cos[:, None, :], tables.sin[:, None, :]
-    first, second = x[..., :half].float(), x[..., half : 2 * half].float()
+    # One split: the gradients of three slices would each be as large as x, and be added up.
+    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    first, second = first.float(), second.float()
     rotated = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
-    return torch.cat([*rotated, x[..., 2 * half :]], dim=-1)
+    return torch.cat([*rotated, rest], dim=-1)

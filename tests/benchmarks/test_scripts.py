@@ -29,6 +29,7 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["--channels", "4", "--samples", "4096", "--rounds", "1", "--dtype", "bfloat16"],
             ["generator step", "discriminator step", "generator step, bfloat16"],
         ),
+        ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
         (
             "backbones",
             ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stable_audio.nn.embeddings import (
     ExpoFourierFeatures,
@@ -70,6 +72,33 @@ def test_rotary_turns_by_position_times_frequency() -> None:
         torch.testing.assert_close(
             y[0, p, 0], torch.tensor([math.cos(p), 0, math.sin(p), 0, 7, 0], dtype=torch.float32)
         )
+
+
+def test_rotary_gradient_is_joined_once() -> None:
+    """Bit for bit that of slices, each of whose gradients would be as large as x and added to the others."""
+
+    class Joins(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    tables = RotaryEmbedding(4)(5)
+    cos, sin = tables.cos[:, None], tables.sin[:, None]
+    x = torch.randn(2, 5, 3, 6, requires_grad=True)
+    a, b = x[..., :2], x[..., 2:4]
+    slices = torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., 4:]], dim=-1)
+    weight = torch.randn_like(slices)
+    (expected,) = torch.autograd.grad((weight * slices).sum(), x)
+    y = apply_rotary(x, tables)
+    assert torch.equal(y, slices)
+    with Joins() as joins:
+        (found,) = torch.autograd.grad((weight * y).sum(), x)
+    assert torch.equal(found, expected)
+    assert not any("slice_backward" in name for name in joins.names)
 
 
 def test_rotary_scores_depend_on_distance() -> None:
