@@ -19,10 +19,10 @@ from stable_audio.config.parts import (
     build_backbone,
     build_conditioner,
     build_diffusion_autoencoder,
+    build_objective,
     build_pretransform,
     build_uncond_backbone,
 )
-from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder, Pretransform
@@ -85,11 +85,6 @@ def build_uncond(config: ModelConfig) -> DiffusionModel:
         audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section),
     )
-
-
-def build_objective(section: DiffusionKeys) -> Objective:
-    """The objective that a section names."""
-    return OBJECTIVES[section.diffusion_objective]()
 
 
 def build_shift(section: DiffusionKeys) -> DistributionShift | None:

@@ -18,12 +18,15 @@ class Backbone(nn.Module):
         slot_widths: the slots served by this instance -> features (channels for input_concat) that the
             conditioning must have; None where any width is accepted.
         required_slots: the slots without which `forward` cannot run.
+        time_steps: how many integer steps of noise the network counts: it rounds t (time_steps - 1). None =
+            t may be any number.
         default_scale_phi: CFG rescale used when the caller names none.
         gradient_checkpointing: recompute activations in the backward pass; never used under no_grad.
     """
 
     io_channels: int
     length_multiple: int = 1
+    time_steps: int | None = None
     default_scale_phi: float = 0.0
     gradient_checkpointing: bool = False
 
@@ -38,7 +41,7 @@ class Backbone(nn.Module):
         return frozenset(self.slot_widths)
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """x (b c n) at times t (b,) in [0, 1] -> output (b c n)."""
+        """x (b c n) at times t (b,) float32 in [0, 1] -> output (b c n)."""
         raise NotImplementedError
 
     @property

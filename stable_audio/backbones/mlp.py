@@ -72,7 +72,7 @@ class ConditionalMLP(Backbone):
             self.slot_widths[Slot.INPUT_CONCAT] = input_concat_dim
         self.required_slots = frozenset(self.slot_widths)
         self.time_embedding = TimeEmbedding(time, width)
-        features = self.time_embedding.features
+        features, self.time_steps = self.time_embedding.features, time.steps
         self.to_global = nn.Linear(global_cond_dim, features, bias=False) if global_cond_dim else None
         self.first = nn.Linear(io_channels + input_concat_dim, width)
         self.blocks = nn.ModuleList(

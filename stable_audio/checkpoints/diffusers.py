@@ -168,6 +168,9 @@ def _unsupported_backbone(config: Mapping[str, Any]) -> list[str]:
     reasons += [f"{key} is 0" for key in ("cond_token_dim", "global_cond_dim") if not options.get(key)]
     if (objective := diffusion.get("diffusion_objective", "v")) != "v":
         reasons.append(f"the objective is '{objective}', not 'v'")
+    process = (diffusion.get("diffusion_process") or {}).get("type", "cosine")
+    if process != "cosine":
+        reasons.append(f"the diffusion process is '{process}', not 'cosine'")
     return reasons
 
 

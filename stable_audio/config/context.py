@@ -38,6 +38,11 @@ class Context:
         return self.data.get("model_type") == "diffusion_cond_inpaint"
 
     @property
+    def diffusion_loc(self) -> Loc:
+        """Where the backbone, its objective and its process are described."""
+        return ("model", "diffusion") if isinstance(self.get("model", "diffusion"), dict) else ("model",)
+
+    @property
     def conditioner_ids(self) -> list[str]:
         """Ids with a conditioner, in order, repetitions included."""
         entries = self.get("model", "conditioning", "configs", default=[])

@@ -19,6 +19,7 @@ from stable_audio.config.pretransform import (
 )
 from stable_audio.config.sounds import SOUND_CONFIGS
 from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.processes import PROCESSES
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.types import Slot
 
@@ -33,15 +34,20 @@ SLOT_KEYS: dict[Slot, str] = {
 if TYPE_CHECKING:
     Objective: TypeAlias = str
     Shift: TypeAlias = Leaf
+    AnyProcess: TypeAlias = Component
 else:
     Objective = Literal[tuple(OBJECTIVES)]
     Shift = leaf_model(DistributionShift)
+    AnyProcess = component(PROCESSES, title="process")
 
 
 class DiffusionKeys(Section):
     """Keys that conditional and unconditional models share."""
 
     diffusion_objective: Objective = Field(default="v", description="what the backbone predicts")
+    diffusion_process: AnyProcess | None = Field(
+        default=None, description="how much noise there is at which t; default: that of the objective"
+    )
     distribution_shift_options: Shift | None = Field(
         default=None, description="length-dependent shift of t in training and sampling"
     )

@@ -16,6 +16,7 @@ from stable_audio.config.diffusion import (
     AnyBackbone,
     AnyConditioner,
     DiffusionAutoencoderModel,
+    DiffusionKeys,
     UncondModel,
 )
 from stable_audio.config.findings import UNKNOWN, findings_of
@@ -24,6 +25,7 @@ from stable_audio.config.parts import (
     build_backbone,
     build_conditioner,
     build_diffusion_autoencoder,
+    build_objective,
     build_pretransform,
     build_uncond_backbone,
     on_meta,
@@ -31,6 +33,7 @@ from stable_audio.config.parts import (
 from stable_audio.config.pretransform import AutoencoderModel
 from stable_audio.config.pretransform import Pretransform as PretransformType
 from stable_audio.config.problems import Loc, Problem, json_path, value_at
+from stable_audio.diffusion.objectives import Objective
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import Autoencoder, Pretransform
 
@@ -44,6 +47,7 @@ class Facts:
     """
 
     backbone: Backbone | None = None
+    objective: Objective | None = None
     autoencoder: Autoencoder | DiffusionAutoencoder | None = None
     pretransform: Pretransform | None = None
     conditioners: dict[str, Conditioner] = field(default_factory=dict)
@@ -72,12 +76,20 @@ def gather(data: Mapping[str, Any]) -> Facts:
     else:
         loc = ("model", "diffusion", "config")
         facts.backbone = _try(facts, loc, model.get("diffusion"), AnyBackbone, build_backbone)
+    _gather_objective(facts, loc[:-1], model if len(loc) == 2 else model.get("diffusion"))
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, PretransformType, build_pretransform)
     known = section is None or facts.pretransform is not None
     _gather_conditioners(facts, model.get("conditioning"), pretransform_known=known)
     return facts
+
+
+def _gather_objective(facts: Facts, loc: Loc, section: Any) -> None:
+    if isinstance(section, dict):
+        keys = {k: section[k] for k in DiffusionKeys.model_fields if k in section}
+        loc = (*loc, "diffusion_process" if "diffusion_process" in keys else "diffusion_objective")
+        facts.objective = _try(facts, loc, keys, DiffusionKeys, build_objective)
 
 
 def _gather_conditioners(facts: Facts, conditioning: Any, *, pretransform_known: bool) -> None:

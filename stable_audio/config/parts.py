@@ -14,12 +14,15 @@ from stable_audio.config.component import Component
 from stable_audio.config.diffusion import (
     ConditionerEntry,
     DiffusionAutoencoderModel,
+    DiffusionKeys,
     DiffusionSection,
     UncondSection,
 )
 from stable_audio.config.leaf import arguments
 from stable_audio.config.pretransform import AutoencoderModel, Part, PretransformSection
 from stable_audio.config.sounds import OF_THE_FACTORY, SoundLeaf
+from stable_audio.diffusion.objectives import OBJECTIVES, Objective
+from stable_audio.diffusion.processes import PROCESSES
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder
@@ -37,6 +40,18 @@ def build_backbone(section: DiffusionSection) -> Backbone:
 def build_uncond_backbone(section: UncondSection) -> Backbone:
     """The backbone of an unconditional model."""
     return section.create(UNCOND_BACKBONES)
+
+
+def build_objective(keys: DiffusionKeys) -> Objective:
+    """The objective that a section names, on its process.
+
+    Raises:
+        ValueError: the process cannot be built, or the objective is not defined on it.
+    """
+    process = keys.diffusion_process
+    return OBJECTIVES[keys.diffusion_objective](
+        process=None if process is None else process.create(PROCESSES)
+    )
 
 
 def build_conditioner(

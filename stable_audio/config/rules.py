@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stable_audio.config import autoencoder_rules, model_rules, training_rules
+from stable_audio.config import autoencoder_rules, model_rules, process_rules, training_rules
 from stable_audio.config.context import Context, Rule
 from stable_audio.config.problems import Problem, json_path
 
@@ -19,6 +19,9 @@ RULES: dict[str, Rule] = {
     "channels": model_rules.channels_agree,
     "latent_axes": model_rules.latents_have_the_right_axes,
     "sample_size": model_rules.sample_size_fits,
+    "process_steps": process_rules.steps_are_those_of_the_backbone,
+    "process_shift": process_rules.steps_are_not_shifted,
+    "one_shot": process_rules.pure_noise_says_something,
     "optimizer": training_rules.has_an_optimizer,
     "optimizer_options": training_rules.optimizers_fit,
     "timestep_options": training_rules.timestep_options_fit,

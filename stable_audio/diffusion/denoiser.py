@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -26,18 +27,33 @@ class Output:
     uncond: Tensor | None = None
 
 
-@dataclass(frozen=True)
 class Prediction:
-    """Everything that a sampler may use; x = alpha denoised + sigma noise.
+    """Everything that a sampler may use; x = alpha denoised + sigma noise. Computed when it is asked for.
 
-    Attributes:
-        denoised, noise: the two estimates, (b c n) float32.
-        uncond_noise: the noise estimate of the unconditional branch, where one was computed.
+    Args:
+        objective: what the output stands for. output: of the guided backbone, (b c n) in the dtype of x.
+        x: (b c n) in the space of the objective. alpha, sigma: its scales.
     """
 
-    denoised: Tensor
-    noise: Tensor
-    uncond_noise: Tensor | None = None
+    def __init__(self, objective: Objective, output: Output, x: Tensor, alpha: float, sigma: float) -> None:
+        self._objective, self._output = objective, output
+        self._at = (x, alpha, sigma)
+
+    @cached_property
+    def denoised(self) -> Tensor:
+        """The estimate of x0."""
+        return self._objective.denoised_at(self._output.value, *self._at)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """The estimate of the noise."""
+        return self._objective.noise_at(self._output.value, *self._at)
+
+    @cached_property
+    def uncond_noise(self) -> Tensor | None:
+        """The noise estimate of the unconditional branch, where one was computed."""
+        uncond = self._output.uncond
+        return None if uncond is None else self._objective.noise_at(uncond, *self._at)
 
 
 class Denoise(Protocol):
@@ -54,7 +70,9 @@ class Denoiser:
     """Adapts `predict`, trained for `objective`, to a sampler that works in `space`.
 
     Estimates of x0 and of the noise are the same in every space; only x has to be scaled, and the level
-    to be matched by its ratio of noise to signal. Nothing happens when the spaces coincide.
+    to be matched by its ratio of noise to signal. x stays as it is when the spaces coincide. The backbone
+    is told the t of its process, the estimates follow from the level itself, so that a sampler may stand
+    between two steps or beyond the last one.
     """
 
     def __init__(self, predict: Predict, objective: Objective, space: Space) -> None:
@@ -65,16 +83,12 @@ class Denoiser:
     def __call__(self, x: Tensor, level: float) -> Prediction:
         native = self._objective.space
         if native is not self._space:
-            t_value = self._space.convert(level, native)
-            x = x * (native.scale(t_value) / self._space.scale(level))
-            level = t_value
-        t = torch.full((x.shape[0],), level, dtype=torch.float32, device=x.device)
+            own_level = self._space.convert(level, native)
+            x = x * (native.scale(own_level) / self._space.scale(level))
+            level = own_level
+        time = self._objective.process.time(level)
+        t = torch.full((x.shape[0],), time, dtype=torch.float32, device=x.device)
         result = self._predict(x, t)
         output = result if isinstance(result, Output) else Output(result)
-        value = output.value.to(x.dtype)
         uncond = None if output.uncond is None else output.uncond.to(x.dtype)
-        return Prediction(
-            denoised=self._objective.denoised(value, x, t),
-            noise=self._objective.noise(value, x, t),
-            uncond_noise=None if uncond is None else self._objective.noise(uncond, x, t),
-        )
+        return Prediction(self._objective, Output(output.value.to(x.dtype), uncond), x, *native.path(level))

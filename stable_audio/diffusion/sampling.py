@@ -39,15 +39,30 @@ def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
     return spec
 
 
-def starting_point(noise: Tensor, init: Tensor | None, spec: SamplerSpec, level: float) -> Tensor:
+def default_schedule(spec: SamplerSpec, objective: Objective) -> str:
+    """The schedule of a sampler when none is named.
+
+    Processes of steps have schedules that count them; one that ends in pure noise must start there.
+    """
+    if objective.process.steps is None:
+        return spec.schedule
+    return "trailing" if objective.process.ends_in_noise else spec.step_schedule
+
+
+def starting_point(
+    noise: Tensor, init: Tensor | None, spec: SamplerSpec, level: float, objective: Objective
+) -> Tensor:
     """x at the first level: alpha init + sigma noise; without init, noise alone.
 
     In the bounded spaces noise keeps its unit variance even if the first level is below the top: x has
-    about that variance at every level.
+    about that variance at every level. On a process of steps, whose last one need not be pure noise, it
+    has unit variance in the space of the process, as these models are published.
     """
     alpha, sigma = spec.space.path(level)
     if init is not None:
         return alpha * init + sigma * noise
+    if objective.process.steps is not None:
+        return noise * spec.space.scale(level)
     return noise * sigma if math.isinf(spec.space.max_level) else noise
 
 
@@ -76,8 +91,8 @@ def sample(
         objective: what `predict` returns.
         noise: source of the draws that the sampler makes on its way.
         sampler: key of SAMPLERS; None = that of the objective. steps: None = that of the objective.
-        schedule: key of SCHEDULES, None = that of the sampler; or the levels themselves, in the
-            sampler's space, from noise to data.
+        schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
+            themselves, in the sampler's space, from noise to data.
         sigma_min, sigma_max, rho: see `build_schedule`.
         shift: distribution shift of the schedule; the length is that of start_noise.
         init: (b c n) start from this, noised to the first level, instead of from pure noise.
@@ -93,7 +108,7 @@ def sample(
         levels = schedule.detach().to(device="cpu", dtype=torch.float64)
     else:
         levels = build_schedule(
-            schedule or spec.schedule,
+            schedule or default_schedule(spec, objective),
             steps or objective.default_steps,
             space=spec.space,
             sigma_min=sigma_min,
@@ -101,8 +116,10 @@ def sample(
             rho=rho,
             shift=shift,
             length=start_noise.shape[-1],
+            objective=objective,
         )
-    x = starting_point(start_noise.float(), None if init is None else init.float(), spec, float(levels[0]))
+    start = None if init is None else init.float()
+    x = starting_point(start_noise.float(), start, spec, float(levels[0]), objective)
     denoise = Denoiser(predict, objective, spec.space)
     return spec.fn(denoise, x, levels, noise=noise, callback=_reporter(callback, spec, levels), **options)
 

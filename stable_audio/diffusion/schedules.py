@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stable_audio.diffusion.objectives import Objective
+from stable_audio.diffusion.processes import Process
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import FLOW, VE, VP, Space
+
+NOISE_SIGMA = 4096.0
+"""What samplers that count sigma take for a last step of pure noise, at least: alpha^2 = 2^-24."""
 
 
 def polyexponential(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -50,6 +55,48 @@ def logsnr(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Ten
     return t
 
 
+def leading(steps: int, total: int) -> Tensor:
+    """Every k-th of `total` steps, k = total // steps, from the second one up: 1, 1 + k, ...
+
+    Song et al. 2020, with the offset of latent diffusion; from 0 up where there is no room at the top.
+    """
+    stride = total // steps
+    first = min(1, total - 1 - (steps - 1) * stride)
+    return torch.arange(steps, dtype=torch.float64).flip(0) * stride + first
+
+
+def trailing(steps: int, total: int) -> Tensor:
+    """Evenly back from the last step: N - 1, N - 1 - N / steps, ... (Lin et al. 2023, table 2)."""
+    return (total - torch.arange(steps, dtype=torch.float64) * (total / steps)).round() - 1
+
+
+def linspace(steps: int, total: int) -> Tensor:
+    """Evenly from the last step to the first one, both included."""
+    return torch.linspace(total - 1, 0, steps, dtype=torch.float64).round()
+
+
+@dataclass(frozen=True)
+class StepScheduleSpec:
+    """A choice among the steps of a discrete process.
+
+    Attributes:
+        fn: (steps, N) -> the numbers of the steps, falling.
+        to_first: end at the level of step 0, as DDIM was published, instead of at the data.
+    """
+
+    fn: Callable[[int, int], Tensor]
+    to_first: bool = False
+
+
+STEP_SCHEDULES: dict[str, StepScheduleSpec] = {
+    "ddim": StepScheduleSpec(leading, to_first=True),
+    "leading": StepScheduleSpec(leading),
+    "trailing": StepScheduleSpec(trailing),
+    "linspace": StepScheduleSpec(linspace),
+}
+"""For processes that count steps, such as `ddpm`."""
+
+
 @dataclass(frozen=True)
 class ScheduleSpec:
     """A schedule and the space of its levels; None: the bounded space of the sampler (VP for VE samplers)."""
@@ -76,27 +123,82 @@ def build_schedule(
     rho: float = 1.0,
     shift: DistributionShift | None = None,
     length: int | None = None,
+    objective: Objective | None = None,
 ) -> Tensor:
     """The levels of `space` that a sampler walks: (steps + 1,) float64, falling.
 
     Args:
-        name: key of SCHEDULES.
+        name: key of SCHEDULES or, for a process of steps, of STEP_SCHEDULES.
         sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
-            for linear and logsnr, where anything above 1 means 1.
+            for the others, where anything above 1 means 1. Of N steps, those below t = sigma_max are
+            used, and no more levels than there are.
         shift, length: distribution shift for latents of `length` frames; bounded schedules only.
+        objective: what the levels are for: the schedule stays within what the backbone has learned.
 
     Raises:
         ValueError: unknown name, bad numbers, or a schedule that starts at a level that `space` lacks.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule '{name}'; known: {', '.join(SCHEDULES)}")
+    check_schedule(name, objective.process if objective is not None else None)
+    if name in STEP_SCHEDULES:
+        assert objective is not None
+        if shift is not None:
+            raise ValueError(f"schedule '{name}' counts steps, which have no distribution shift")
+        return _steps_of(objective.process, STEP_SCHEDULES[name], steps, sigma_max, space)
     spec = SCHEDULES[name]
     own = spec.space or (space if math.isfinite(space.max_level) else VP)
+    if objective is not None:
+        sigma_min, sigma_max = _within(objective.ratios, own, sigma_min, sigma_max)
     _check(steps, own, sigma_min, sigma_max, rho)
     levels = spec.fn(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     if shift is not None:
         levels = _shifted(levels, shift, length, name, own)
     return levels if own is space else _converted(levels, own, space, name)
+
+
+def check_schedule_name(name: str) -> None:
+    """Raise ValueError unless some process has a schedule of this name."""
+    known = [*SCHEDULES, *STEP_SCHEDULES]
+    if name not in known:
+        raise ValueError(f"unknown schedule '{name}'; known: {', '.join(known)}")
+
+
+def check_schedule(name: str, process: Process | None) -> None:
+    """Raise ValueError unless there is a schedule of this name that `process` has."""
+    check_schedule_name(name)
+    if name in STEP_SCHEDULES and (process is None or process.steps is None):
+        raise ValueError(
+            f"schedule '{name}' counts the steps of a 'ddpm' process, but this process is continuous; "
+            f"use one of {', '.join(SCHEDULES)}"
+        )
+
+
+def _steps_of(process: Process, spec: StepScheduleSpec, steps: int, sigma_max: float, space: Space) -> Tensor:
+    assert process.steps is not None
+    if not 1 <= steps <= process.steps:
+        raise ValueError(f"the process has {process.steps} steps: give 1 to {process.steps}, found {steps}")
+    if sigma_max <= 0:
+        raise ValueError(f"sigma_max must be above 0, found {sigma_max}")
+    total = max(1, round(process.steps * min(sigma_max, 1.0)))
+    times = spec.fn(min(steps, total), total) / (process.steps - 1)
+    levels = [process.level(t) for t in times.tolist()]
+    # The first step may be the lowest level that there is.
+    levels.append(process.min_level if spec.to_first and levels[-1] > process.min_level else 0.0)
+    found = [process.space.convert(level, space) for level in levels]
+    if math.isinf(found[0]):
+        before = process.level((process.steps - 2) / (process.steps - 1))
+        found[0] = max(NOISE_SIGMA, 4 * process.space.convert(before, space))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _within(
+    ratios: tuple[float, float], space: Space, sigma_min: float, sigma_max: float
+) -> tuple[float, float]:
+    """The ends of a schedule, moved to what lies between the two ratios of noise to signal."""
+    low, high = ratios
+    if space is not VE:
+        return sigma_min, sigma_max if math.isinf(high) else min(sigma_max, space.level(1.0, high))
+    sigma_max = min(sigma_max, high)
+    return min(max(sigma_min, low), sigma_max), sigma_max
 
 
 def _check(steps: int, space: Space, sigma_min: float, sigma_max: float, rho: float) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SamplerSpec
-from stable_audio.diffusion.sampling import resolve_sampler
-from stable_audio.diffusion.schedules import SCHEDULES
+from stable_audio.diffusion.sampling import default_schedule, resolve_sampler
+from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
 
 MAX_STEPS = 1_000_000
 """What asks for more steps is a mistake."""
@@ -22,7 +22,7 @@ class Sampling:
 
     Attributes:
         steps, cfg_scale, sampler: None = the default of the model's objective.
-        schedule: key of SCHEDULES; None = the sampler's own.
+        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's own.
         sigma_min, sigma_max, rho: see `build_schedule`.
         dist_shift: whether the model's distribution shift bends the schedule; None = as stable-audio-tools
             does, for rk4 only. True fits every schedule that counts t ("linear", "logsnr").
@@ -51,8 +51,8 @@ class Sampling:
         """
         if self.sampler is not None:
             resolve_sampler(self.sampler, self.options)
-        if self.schedule is not None and self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule '{self.schedule}'; known: {', '.join(SCHEDULES)}")
+        if self.schedule is not None:
+            check_schedule_name(self.schedule)
         if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps must be from 1 to {MAX_STEPS}, found {self.steps}")
         numbers = {"cfg_scale": self.cfg_scale, "scale_phi": self.scale_phi, "rho": self.rho}
@@ -69,12 +69,14 @@ class Sampling:
         self.check()
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)
+        schedule = self.schedule or default_schedule(spec, objective)
+        check_schedule(schedule, objective.process)
         return replace(
             self,
             steps=self.steps if self.steps is not None else objective.default_steps,
             cfg_scale=self.cfg_scale if self.cfg_scale is not None else objective.default_cfg_scale,
             sampler=sampler,
-            schedule=self.schedule or spec.schedule,
+            schedule=schedule,
             dist_shift=self.dist_shift if self.dist_shift is not None else spec.shifts,
             options={**spec.options, **self.options},
         )

@@ -82,6 +82,8 @@ class DiffusionDemos:
         if self.sampler is not None:
             return {"sampler": self.sampler}
         objective = model.objective
+        if objective.process.steps is not None:
+            return {"sampler": objective.demo_sampler}
         linear = objective.demo_schedule == "linear"
         return {
             "sampler": objective.demo_sampler,

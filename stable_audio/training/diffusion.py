@@ -121,10 +121,10 @@ class DiffusionTraining(TimedTraining):
         x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._condition(batch.metadata, x0, mask, draws)
         conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
-        length = x0.shape[-1] if lengths is None else lengths
-        t = to_device(draws.timesteps(x0.shape[0], length), x0.device, x0.dtype)
-        noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
         objective = self.model.objective
+        times = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths)
+        t = to_device(objective.process.grid(times), x0.device, x0.dtype)
+        noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
         return Prepared(
             x0=x0,
             x_t=objective.noisy(x0, noise, t),
@@ -238,7 +238,7 @@ class DiffusionTraining(TimedTraining):
         mask = _on(x0, mask if self.mask_padding or lengths is not None else None)
         found: dict[str, Tensor] = {}
         for time in VALIDATION_TIMES:
-            t = torch.full((x0.shape[0],), time, device=x0.device)
+            t = objective.process.grid(torch.full((x0.shape[0],), time, device=x0.device))
             x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
             output = self._run(x_t, t, conditioning, lengths).float()
             inputs = LossInputs(output, target, x0, x_t, t, objective, mask)

@@ -34,6 +34,29 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.conditioning.configs[3].id: 'seconds_start' is used twice",
         )
     ],
+    "process_steps": [
+        (
+            examples.uncond,
+            lambda d: _steps(d, diffusion_process={"type": "ddpm", "config": {"steps": 500}}),
+            "$.model.config.time.steps: found 1000, but the process has 500 steps",
+        )
+    ],
+    "process_shift": [
+        (
+            examples.uncond,
+            lambda d: _steps(d, distribution_shift_options={}),
+            "$.model.distribution_shift_options: only continuous processes can be shifted",
+        )
+    ],
+    "one_shot": [
+        (
+            examples.uncond,
+            lambda d: (
+                d["model"].update(diffusion_objective="epsilon") or d["training"].update(p_one_shot=0.2)
+            ),
+            "$.training.p_one_shot: found 0.2, but in pure noise 'epsilon' says nothing",
+        )
+    ],
     "default_keys": [
         (
             examples.cond,
@@ -288,6 +311,12 @@ def _optimizer(data: dict[str, Any]) -> Any:
     return data["training"]["optimizer_configs"]["diffusion"]
 
 
+def _steps(data: dict[str, Any], **keys: Any) -> None:
+    config = {"io_channels": 4, "width": 8, "depth": 1, "time": {"steps": 1000}}
+    defaults = {"diffusion_objective": "epsilon", "diffusion_process": {"type": "ddpm"}}
+    data["model"].update({"type": "mlp", "config": config, **defaults, **keys})
+
+
 CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
 
 
@@ -318,6 +347,38 @@ def _problems(data: dict[str, Any], skipped: str) -> list[str]:
 def test_every_rule_is_broken_above() -> None:
     # Which slots a backbone cannot do without is up to it: see the next test.
     assert set(BROKEN) == set(RULES) - {"slots_filled"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"diffusion_objective": "rectified_flow", "diffusion_process": {"type": "ddpm"}},
+            "$.model.diffusion_process: 'rectified_flow' is defined for processes of the space flow",
+        ),
+        (
+            {
+                "diffusion_objective": "epsilon",
+                "diffusion_process": {"type": "ddpm", "config": {"zero_terminal_snr": True}},
+            },
+            "$.model.diffusion_process: zero_terminal_snr ends in pure noise, of which",
+        ),
+        (
+            {"diffusion_process": {"type": "ddpm", "config": {"beta_start": 0.5}}},
+            "$.model.diffusion_process: 0 < beta_start <= beta_end < 1 is needed, found beta_start 0.5",
+        ),
+        (
+            {"diffusion_process": {"type": "ddpm", "config": {"beta_schedule": "scaled"}}},
+            '$.model.diffusion_process.config.beta_schedule: found "scaled"',
+        ),
+    ],
+)
+def test_processes_and_objectives_that_do_not_fit_are_told_at_load(keys: Any, message: str) -> None:
+    data = examples.uncond()
+    data["model"].update(keys)
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    assert [str(p) for p in caught.value.problems if str(p).startswith(message)], caught.value.problems
 
 
 def test_a_slot_that_the_backbone_needs_must_be_filled() -> None:

@@ -20,8 +20,13 @@ def test_target_gives_back_data_and_noise(name: str) -> None:
     objective = OBJECTIVES[name]()
     x0, noise, t = normal(5, 2, 7), normal(5, 2, 7, seed=1), torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0])
     x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
-    assert torch.allclose(objective.denoised(target, x_t, t), x0, atol=1e-6)
-    assert torch.allclose(objective.noise(target, x_t, t), noise, atol=1e-6)
+    # At one end each, noise says nothing of the data, and data nothing of the noise.
+    has_x0, has_noise = slice(0, 4 if name == "epsilon" else 5), slice(1 if name == "x0" else 0, 5)
+    denoised, estimate = objective.denoised(target, x_t, t), objective.noise(target, x_t, t)
+    assert torch.allclose(denoised[has_x0], x0[has_x0], atol=3e-6)
+    assert torch.allclose(estimate[has_noise], noise[has_noise], atol=3e-6)
+    assert torch.isfinite(denoised).all()
+    assert torch.isfinite(estimate).all()
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -81,7 +86,7 @@ def test_the_denoiser_is_right_in_every_space(name: str, space) -> None:
     def oracle(x: torch.Tensor, t: torch.Tensor) -> Output:
         assert torch.allclose(x, objective.noisy(x0, noise, t), atol=1e-5)
         target = objective.target(x0, noise, t)
-        return Output(target, uncond=objective.target(x0, 2 * noise, t))
+        return Output(target, uncond=objective.target(2 * x0, 2 * noise, t))
 
     prediction = Denoiser(oracle, objective, space)(alpha * x0 + sigma * noise, level)
     assert torch.allclose(prediction.denoised, x0, atol=1e-5)

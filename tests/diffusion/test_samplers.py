@@ -15,7 +15,7 @@ from stable_audio.diffusion.samplers.karras import multistep_weights
 from stable_audio.diffusion.sampling import resolve_sampler, sample
 from tests.diffusion.gaussian import MEAN, STD, exact, ideal, ideal_denoiser, normal
 
-STOCHASTIC = {"dpmpp-2m-sde", "dpmpp-3m-sde", "k-dpmpp-2s-ancestral", "pingpong"}
+STOCHASTIC = {"dpmpp-2m-sde", "dpmpp-3m-sde", "k-dpmpp-2s-ancestral", "pingpong", "ddpm"}
 DETERMINISTIC = sorted(set(SAMPLERS) - STOCHASTIC - {"k-dpm-adaptive"})
 
 
@@ -50,7 +50,7 @@ def test_every_deterministic_sampler_follows_the_exact_flow_of_every_objective(
 @pytest.mark.parametrize("objective_name", ["v", "rectified_flow"])
 def test_stochastic_samplers_reach_the_distribution(name: str, objective_name: str) -> None:
     objective = OBJECTIVES[objective_name]()
-    steps = 100
+    steps = 400 if name == "ddpm" else 100  # its variance falls short by the square of the step
     x = sample(
         ideal(objective),
         normal(4, 2, 4000),

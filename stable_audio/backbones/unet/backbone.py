@@ -169,7 +169,7 @@ class UNet(Backbone):
         self.required_slots = frozenset(self.slot_widths)
 
         self.time_embedding = TimeEmbedding(time, channels)
-        features = self.time_embedding.features
+        features, self.time_steps = self.time_embedding.features, time.steps
         adds = global_cond.dim and global_mechanism == "sum"
         self.to_time = nn.Linear(global_cond.dim, features, bias=False) if adds else None
         resnet = partial(

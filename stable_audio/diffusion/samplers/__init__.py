@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stable_audio.diffusion.samplers.base import SamplerSpec, StepCallback, StepInfo
 from stable_audio.diffusion.samplers.ddim import ddim, ddim_cfgpp
+from stable_audio.diffusion.samplers.ddpm import ddpm
 from stable_audio.diffusion.samplers.dpm_solver import dpm_adaptive, dpm_fast
 from stable_audio.diffusion.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s_ancestral, dpmpp_3m_sde
 from stable_audio.diffusion.samplers.flow import euler, flow_dpmpp, pingpong, rk4
@@ -11,7 +12,11 @@ from stable_audio.diffusion.samplers.karras import dpm_2, heun, lms
 from stable_audio.diffusion.spaces import FLOW, VE, VP
 
 SAMPLERS: dict[str, SamplerSpec] = {
-    "v-ddim": SamplerSpec(ddim, VP, "linear", "DDIM; plain and robust"),
+    "ddim": SamplerSpec(ddim, VP, "linear", "DDIM; plain and robust", step_schedule="ddim"),
+    "v-ddim": SamplerSpec(ddim, VP, "linear", "the same by another name", step_schedule="ddim"),
+    "ddpm": SamplerSpec(
+        ddpm, VP, "linear", "ancestral sampling with fresh noise; for all steps", step_schedule="trailing"
+    ),
     "v-ddim-cfgpp": SamplerSpec(ddim_cfgpp, VP, "linear", "DDIM with CFG++; for small cfg_scale (1 to 2)"),
     "dpmpp-2m": SamplerSpec(
         dpmpp_2m, VE, "polyexponential", "second order, deterministic, good from 20 steps"

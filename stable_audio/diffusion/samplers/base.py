@@ -55,7 +55,8 @@ class SamplerSpec:
     Attributes:
         fn: the sampler.
         space: the space of its levels.
-        schedule: its usual schedule (key of SCHEDULES).
+        schedule, step_schedule: its usual schedule on continuous processes (key of SCHEDULES) and on those
+            of steps (key of STEP_SCHEDULES).
         shifts: whether generation applies the model's distribution shift unless told otherwise.
         one_by_one: whether items of one batch influence each other (shared adaptive steps).
         evaluations: network evaluations per step, about.
@@ -66,6 +67,7 @@ class SamplerSpec:
     space: Space
     schedule: str
     about: str
+    step_schedule: str = "leading"
     shifts: bool = False
     one_by_one: bool = False
     evaluations: int = 1
