@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,10 @@ class ClipMaker:
             audio = self._process(audio, generator)
             metadata = describe(crop)
             metadata["load_time"] = time.perf_counter() - started
-            return self._customise(audio, metadata, crop, custom, name)
+            if custom is None:
+                return audio, metadata
+            found = custom(metadata, audio, generator.initial_seed())
+            return self._customise(audio, metadata, crop, found, name)
         except AudioError as error:
             return Rejected(name, error.reason)
         except ValueError as error:
@@ -112,17 +116,36 @@ class ClipMaker:
         return audio * 10 ** ((target - loudness) / 20)
 
     def _customise(
-        self, audio: Tensor, metadata: Metadata, crop: Crop, custom: CustomMetadata | None, name: str
+        self, audio: Tensor, metadata: Metadata, crop: Crop, found: Metadata, name: str
     ) -> Clip | Rejected:
-        if custom is None:
-            return audio, metadata
-        found = custom(metadata, audio)
         if found.get("__reject__"):
             return Rejected(name, "rejected by get_custom_metadata")
-        extra = {k: self._same_part(v, crop) for k, v in found.get("__audio__", {}).items()}
+        versions = found.get("__audio__") or {}
+        if not isinstance(versions, dict):
+            kind = type(versions).__name__
+            raise ValueError(f"__audio__ of get_custom_metadata must be a dict {{key: tensor}}, found {kind}")
+        extra = {k: self._same_part(_as_audio(k, v), crop) for k, v in versions.items()}
         rest = {k: v for k, v in found.items() if k not in ("__reject__", "__audio__")}
         return audio, {**metadata, **rest, **extra}
 
     def _same_part(self, audio: Tensor, crop: Crop) -> Tensor:
         """The crop of the main audio applied to another version of the whole file, at the model's rate."""
         return to_channels(fit_length(audio, crop.length, offset=crop.offset), self.audio_channels)
+
+
+def _as_audio(key: str, value: Any) -> Tensor:
+    """(c n) float32 from what a custom module gave as another version of the sound."""
+    try:
+        audio = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"__audio__['{key}'] of get_custom_metadata must be a tensor (channels, samples), found "
+            f"{type(value).__name__}"
+        ) from error
+    audio = audio[None] if audio.ndim == 1 else audio
+    if audio.ndim != 2 or not audio.numel():
+        raise ValueError(
+            f"__audio__['{key}'] of get_custom_metadata must have the shape (channels, samples), found "
+            f"{tuple(audio.shape)}"
+        )
+    return audio

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+import traceback
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from stable_audio.data.base import DataError
-from stable_audio.data.seeding import derive_seed
+from stable_audio.data.seeding import derive_seed, seeded_globally
+from stable_audio.data.sendable import sendable
 from stable_audio.types import Metadata
 
 FUNCTION = "get_custom_metadata"
@@ -31,36 +35,61 @@ class CustomMetadata:
     def _load(self) -> Callable[[Metadata, Tensor], Any]:
         if not os.path.isfile(self.path):
             raise DataError(f"custom_metadata_module: {self.path} is not a file")
-        name = f"stable_audio_custom_metadata_{derive_seed(self.path):x}"
-        spec = importlib.util.spec_from_file_location(name, self.path)
-        if spec is None or spec.loader is None:
-            raise DataError(f"custom_metadata_module: {self.path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            raise DataError(f"custom_metadata_module: {self.path} does not load: {error!r}") from error
-        function = getattr(module, FUNCTION, None)
+        function = getattr(self._module(), FUNCTION, None)
         if not callable(function):
             raise DataError(f"custom_metadata_module: {self.path} has no function {FUNCTION}(info, audio)")
         self._function = function
         return function
 
-    def __call__(self, info: Metadata, audio: Tensor) -> Metadata:
+    def _module(self) -> ModuleType:
+        """The file as a module that pickle, dataclasses and enums find again by its name."""
+        name = f"stable_audio_custom_metadata_{derive_seed(self.path):x}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        if spec is None or spec.loader is None:
+            raise DataError(f"custom_metadata_module: {self.path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        before = sys.modules.get(name)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            if before is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = before
+            raise DataError(
+                f"custom_metadata_module: {self.path} does not load: {self._told(error)}"
+            ) from error
+        return module
+
+    def __call__(self, info: Metadata, audio: Tensor, seed: int = 0) -> Metadata:
         """What the function returns; it receives copies of nothing and may read `info` and `audio`.
 
+        Args:
+            seed: of Python's, numpy's and torch's generators during the call; they go on afterwards as if
+                nothing had happened.
+
         Raises:
-            ValueError: it raised something, or returned no dict.
+            ValueError: it raised something, returned no dict, or something that worker processes cannot send.
         """
         function = self._function or self._load()
         try:
-            result = function(info, audio)
-        except Exception as error:
-            name = os.path.basename(self.path)
-            raise ValueError(f"{FUNCTION} in {name} raised {type(error).__name__}: {error}") from error
+            with seeded_globally(seed):
+                result = function(info, audio)
+        except (Exception, SystemExit) as error:
+            raise ValueError(self._told(error)) from error
         if not isinstance(result, dict):
             raise ValueError(f"{FUNCTION} must return a dict, it returned {type(result).__name__}")
-        return result
+        return {key: sendable(value, f"{FUNCTION} returned '{key}'") for key, value in result.items()}
+
+    def _told(self, error: BaseException) -> str:
+        """The user's mistake with the line of the user's file where it shows."""
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path]
+        number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
+        place = f"{os.path.basename(self.path)}, line {number}" if number else os.path.basename(self.path)
+        if isinstance(error, SystemExit):
+            return f"{place}: it ends the program (SystemExit: {error})"
+        return f"{place}: {type(error).__name__}: {' '.join(str(error).split())}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_function": None}

@@ -61,7 +61,9 @@ class LatentClips:
                 "latent_filename": source.name(index),
                 "load_time": time.perf_counter() - started,
             }
-            return _customise(latents, info, custom)
+            if custom is None:
+                return latents, info
+            return _customise(latents, info, custom(info, latents, generator.initial_seed()))
         except ValueError as error:
             return Rejected(source.name(index), str(error))
 
@@ -100,14 +102,17 @@ class LatentClips:
         return described
 
 
-def _customise(latents: Tensor, info: Metadata, custom: CustomMetadata | None) -> Clip | Rejected:
-    if custom is None:
-        return latents, info
-    found = custom(info, latents)
+def _customise(latents: Tensor, info: Metadata, found: Metadata) -> Clip | Rejected:
     if found.get("__reject__"):
         return Rejected(info["latent_filename"], "rejected by get_custom_metadata")
     replaced = found.get("__replace__")
-    latents = latents if replaced is None else torch.as_tensor(replaced, dtype=torch.float32)
+    if replaced is not None:
+        try:
+            latents = torch.as_tensor(replaced, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"__replace__ of get_custom_metadata must be latents, found {type(replaced).__name__}"
+            ) from error
     rest = {k: v for k, v in found.items() if k not in ("__reject__", "__replace__")}
     return latents, {**info, **rest}
 

@@ -15,6 +15,7 @@ from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import Clip, ClipDataset, ItemKey, Rejected
 from stable_audio.data.clips import Choose, ClipMaker
 from stable_audio.data.crop import Crop
+from stable_audio.data.seeding import derive_seed
 
 
 class Part(NamedTuple):
@@ -101,7 +102,9 @@ class FileParts(ClipDataset):
             rate = self.dataset.maker.sample_rate
             return Crop(part.offset, part.length, resampled_length(frames, source_rate, rate), rate)
 
-        found = self.dataset.clip(part.item, choose, torch.Generator().manual_seed(0))
+        # Nothing is augmented, but a custom module may draw.
+        generator = torch.Generator().manual_seed(derive_seed(part.name))
+        found = self.dataset.clip(part.item, choose, generator)
         if isinstance(found, Rejected):
             return Rejected(f"{found.path} ({part.name})", found.reason)
         audio, metadata = found

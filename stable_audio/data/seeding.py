@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+_GLOBAL = threading.RLock()
+"""The global generators belong to one thread at a time."""
 
 
 def derive_seed(*parts: int | str) -> int:
     """A non-negative 63-bit seed that depends on every part and on their order."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def seeded_globally(seed: int) -> Iterator[None]:
+    """Python's, numpy's and torch's (CPU) global generators start from `seed`, and are as before afterwards.
+
+    For code that is not ours and draws from them.
+    """
+    with _GLOBAL:
+        python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            random.seed(derive_seed("python", seed))
+            np.random.seed(derive_seed("numpy", seed) & 0xFFFFFFFF)
+            torch.default_generator.manual_seed(derive_seed("torch", seed))
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(array)
+            torch.set_rng_state(tensor)

@@ -243,55 +243,6 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         audio_dir(tmp_path)
 
 
-MODULE = """
-import torch
-def get_custom_metadata(info, audio):
-    if info["relpath"] == "no.wav":
-        return {"__reject__": True}
-    if info["relpath"] == "oops.wav":
-        raise KeyError("tempo")
-    whole = ((torch.arange(30_000) + 1) / 2**15).expand(1, -1)
-    return {"prompt": "from " + info["relpath"], "peak": float(audio.max()), "__audio__": {"stem": whole}}
-"""
-
-
-def test_custom_metadata(tmp_path: Path) -> None:
-    make_folder(tmp_path, {"a.wav": 30_000, "no.wav": 2000, "oops.wav": 2000})
-    module = tmp_path / "module.py"
-    module.write_text(MODULE)
-    dataset = audio_dir(tmp_path, entry={"custom_metadata_module": str(module)})
-    audio, metadata = dataset[ItemKey(0, 11)]
-    assert metadata["prompt"] == "from a.wav"
-    assert torch.equal(metadata["stem"], audio)
-    assert "__audio__" not in metadata
-    assert dataset[ItemKey(1, 0)].reason == "rejected by get_custom_metadata"
-    assert "raised KeyError: 'tempo'" in dataset[ItemKey(2, 0)].reason
-
-
-def test_custom_metadata_in_workers(tmp_path: Path) -> None:
-    make_folder(tmp_path, {"a.wav": 30_000, "b.wav": 30_000})
-    (tmp_path / "module.py").write_text(MODULE)
-    entry = {"id": "a", "path": str(tmp_path), "custom_metadata_module": str(tmp_path / "module.py")}
-    config = {"dataset_type": "audio_dir", "datasets": [entry]}
-    loader = create_loader(
-        config, sample_rate=RATE, sample_size=100, batch_size=2, num_workers=1, endless=False
-    )
-    prompts = [m["prompt"] for batch in loader for m in batch.metadata]
-    assert sorted(prompts) == ["from a.wav", "from b.wav"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("x = (", "does not load"), ("x = 1", "no function get_custom_metadata"), (None, "is not a file")],
-)
-def test_faulty_custom_metadata(tmp_path: Path, text: str | None, message: str) -> None:
-    make_folder(tmp_path, {"a.wav": 100})
-    if text is not None:
-        (tmp_path / "module.py").write_text(text)
-    with pytest.raises(DataError, match=message):
-        audio_dir(tmp_path, entry={"custom_metadata_module": str(tmp_path / "module.py")})
-
-
 def test_side_car_captions(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a.wav": 100, "b.wav": 100, "c.wav": 100, "d.wav": 100, "e.wav": 100})
     (tmp_path / "a.txt").write_text("\ufeffein Klang ♪\n", encoding="utf-8")

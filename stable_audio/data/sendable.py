@@ -1,0 +1,40 @@
+"""Values that a worker process can send: what cannot be pickled would make it wait for ever."""
+
+from __future__ import annotations
+
+import pickle
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def sendable(value: Any, what: str) -> Any:
+    """The value as another process can have it: tensors on the CPU and without their history.
+
+    Args:
+        what: for the error.
+
+    Raises:
+        ValueError: it cannot be sent, or not be read again.
+    """
+    if type(value) in (str, int, float, bool, type(None)):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value
+    if type(value) is dict:
+        return {sendable(k, what): sendable(v, what) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(sendable(v, what) for v in value)
+    try:
+        pickle.loads(ForkingPickler.dumps(value))
+    except Exception as error:
+        raise ValueError(
+            f"{what} with a {type(value).__name__}, which worker processes cannot send "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); return numbers, text, lists, dicts, "
+            "arrays, tensors, or objects of classes at the top of the file"
+        ) from error
+    return value
