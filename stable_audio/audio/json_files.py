@@ -56,12 +56,13 @@ def parse_json_value(
     source: str,
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
     parse_constant: Callable[[str], Any] | None = None,
+    parse_int: Callable[[str], Any] | None = None,
 ) -> Any:
     """The value of a JSON text. NaN and Infinity, which Python writes, are read.
 
     Args:
         source: file, or whatever else people can find the text by.
-        object_pairs_hook, parse_constant: as in `json.loads`.
+        object_pairs_hook, parse_constant, parse_int: as in `json.loads`.
 
     Raises:
         JsonError: not UTF-8, not JSON (with line and column), nested over `MAX_DEPTH` levels, or a whole
@@ -73,7 +74,7 @@ def parse_json_value(
             decoded,
             object_pairs_hook=object_pairs_hook,
             parse_constant=parse_constant,
-            parse_int=_whole_number,
+            parse_int=parse_int or _whole_number,
         )
     except UnicodeDecodeError as error:
         raise JsonError(source, f"is not UTF-8 text: {error}") from error

@@ -10,6 +10,7 @@ from torch import nn
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.cli.activations import activation_bytes
+from stable_audio.cli.deadline import Deadline
 from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
 from stable_audio.config.dataset import as_dict
 from stable_audio.config.packing import packing_problems
@@ -21,6 +22,9 @@ from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
 
 Report = dict[str, Any]
+
+DRY_SECONDS = 6
+"""What a dry check takes at most, once the program is loaded."""
 
 
 def report_on(
@@ -43,29 +47,69 @@ def report_on(
         `memory`, `checkpoint`, `dataset`, `rehearsal`.
     """
     report: Report = {"config": str(config), "errors": [], "warnings": []}
+    deadline = Deadline(DRY_SECONDS if dry else None)
     with _Warnings(report):
-        loaded = _attempt(report, lambda: load_config(config, lenient=lenient))
+        loaded = _attempt(
+            report,
+            lambda: deadline.run(lambda: load_config(config, lenient=lenient)),
+            late=f"{config}: cannot be built within {DRY_SECONDS} seconds, even as shapes; make it smaller",
+        )
         data = _attempt(report, lambda: load_dataset_config(dataset, lenient=lenient)) if dataset else None
         if loaded is not None:
             report["errors"] += [f"{config}: {p}" for p in loaded.untrainable]
-            model = create_model_from_config(loaded, device="meta")
-            kind = describe if isinstance(model, DiffusionModel) else describe_autoencoder
-            report.update(kind(model, loaded, batch_size=batch_size))
-            if data is not None:
-                given, latents = as_dict(data), loaded.training is not None and loaded.training.pre_encoded
-                for rule in (latents_problems, packing_problems):
-                    report["errors"] += [f"{config}: {p}" for p in rule(loaded, given)]
-                if dry and any(entry.get("s3_path") for entry in given.get("datasets", ())):
-                    report["warnings"].append(f"{dataset}: not looked into, since that would download it")
-                else:
-                    _attempt(
-                        report,
-                        lambda: _describe_dataset(report, model, given, pre_encoded=latents),
-                        source=f"{dataset}: ",
-                    )
+            model = _model(report, loaded, batch_size, deadline)
+            if model is not None and data is not None:
+                _check_dataset(report, model, loaded, as_dict(data), str(dataset), dry, deadline)
             if not dry and not report["errors"]:
                 _rehearse(report, loaded, model, as_dict(data) if data is not None else None)
     return report
+
+
+def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadline) -> Any:
+    """The model on the meta device, described in the report; None when that takes too long."""
+
+    def build() -> tuple[Any, Report]:
+        model = create_model_from_config(config, device="meta")
+        kind = describe if isinstance(model, DiffusionModel) else describe_autoencoder
+        return model, kind(model, config, batch_size=batch_size)
+
+    try:
+        made = _attempt(report, lambda: deadline.run(build), source=f"{report['config']}: ")
+    except TimeoutError:
+        report["warnings"].append(f"{report['config']}: not counted within {DRY_SECONDS} seconds")
+        return None
+    if made is None:
+        return None
+    model, described = made
+    report.update(described)
+    return model
+
+
+def _check_dataset(
+    report: Report,
+    model: Any,
+    config: ModelConfig,
+    data: dict[str, Any],
+    name: str,
+    dry: bool,
+    deadline: Deadline,
+) -> None:
+    latents = config.training is not None and config.training.pre_encoded
+    for rule in (latents_problems, packing_problems):
+        report["errors"] += [f"{report['config']}: {p}" for p in rule(config, data)]
+    if dry and any(entry.get("s3_path") for entry in data.get("datasets", ())):
+        report["warnings"].append(f"{name}: not looked into, since that would download it")
+        return
+    try:
+        _attempt(
+            report,
+            lambda: deadline.run(lambda: _describe_dataset(report, model, data, pre_encoded=latents)),
+            source=f"{name}: ",
+        )
+    except TimeoutError:
+        report["warnings"].append(
+            f"{name}: not looked through within {DRY_SECONDS} seconds; `stable-audio data-report` does"
+        )
 
 
 def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> Report:
@@ -294,13 +338,29 @@ def _stand_in(config: ModelConfig, model: nn.Module) -> dict[str, Any] | None:
     return {"dataset_type": "synthetic"}
 
 
-def _attempt(report: Report, action: Any, *, source: str = "") -> Any:
-    """The result, or None with the errors in the report, which say where they come from."""
+def _attempt(report: Report, action: Any, *, source: str = "", late: str = "") -> Any:
+    """The result, or None with the errors in the report, which say where they come from.
+
+    Args:
+        late: the error where the action runs out of time; without it that is raised.
+    """
     try:
         return action()
+    except TimeoutError:
+        if not late:
+            raise
+        report["errors"].append(late)
     except ConfigError as error:
         report["errors"] += str(error).splitlines()
-    except (DataError, CheckpointError, OSError, ImportError, ValueError, RuntimeError) as error:
+    except (
+        DataError,
+        CheckpointError,
+        OSError,
+        ImportError,
+        ArithmeticError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         report["errors"].append(source + " ".join(str(error).split()))
     return None
 

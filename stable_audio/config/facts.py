@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from stable_audio.config.diffusion import (
 )
 from stable_audio.config.findings import UNKNOWN, findings_of
 from stable_audio.config.parts import (
+    TooLargeError,
     build_autoencoder,
     build_backbone,
     build_conditioner,
@@ -118,10 +119,33 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
         return None
     try:
         return on_meta(build, section)
+    except TooLargeError as error:
+        facts.problems.append(
+            Problem(json_path(loc), f"{error}; the largest numbers there: {_largest(data)}")
+        )
+        return None
     # A constructor may fail in any way on values that its types allow; each must become one sentence.
     except Exception as error:
         facts.problems.append(Problem(json_path(loc), _sentence(error)))
         return None
+
+
+def _largest(data: Any, count: int = 3) -> str:
+    """The whole numbers and the lists of a section that decide its size, with their keys."""
+    sizes = sorted(_sizes(data, ()), key=lambda s: -s[0])[:count]
+    return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in sizes)
+
+
+def _sizes(value: Any, loc: Loc) -> Iterator[tuple[int, Loc, str]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _sizes(part, (*loc, key))
+    elif isinstance(value, list):
+        yield len(value), loc, f"({len(value)} entries)"
+        for index, part in enumerate(value):
+            yield from _sizes(part, (*loc, index))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value, loc, str(value)
 
 
 def _valid(data: Any, schema: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stable_audio.audio.json_files import MAX_DEPTH, JsonError, nests_too_deep, parse_json_value
+from stable_audio.audio.json_files import MAX_DEPTH, MAX_DIGITS, JsonError, nests_too_deep, parse_json_value
 from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
 
 LARGEST = 2**63 - 1
@@ -27,6 +27,11 @@ class _NotJson:
         self.name = name
 
 
+def _whole_number(digits: str) -> int:
+    # What has more digits than any number here is compared by its length, not computed.
+    return int(digits) if len(digits) <= MAX_DIGITS else 10 ** (len(digits) - 1)
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON file whose root is an object.
 
@@ -44,7 +49,9 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 def parse_json(text: str | bytes, *, source: str) -> dict[str, Any]:
     """Parse JSON text whose root is an object; raises like `read_json`."""
     try:
-        data = parse_json_value(text, source=source, object_pairs_hook=_object, parse_constant=_NotJson)
+        data = parse_json_value(
+            text, source=source, object_pairs_hook=_object, parse_constant=_NotJson, parse_int=_whole_number
+        )
     except JsonError as error:
         raise _error(source, error.reason, error.place or "$") from error
     return plain(data, source=source)

@@ -15,15 +15,20 @@ from stable_audio.config.pretransform import AutoencoderModel, Positive
 from stable_audio.config.problems import Problem
 from stable_audio.config.training import CondTraining, UncondTraining
 
+MAX_SAMPLE_SIZE = 1 << 34
+"""Samples of a clip at most, over a day at 192 kHz: what asks for more is a mistake."""
+
 
 class ModelConfig(Section):
     """Keys of every model file."""
 
     schema_: str | None = Field(default=None, alias="$schema", description="for editors; not read")
     model_type: str
-    sample_size: Positive = Field(description="length of a training clip in audio samples")
-    sample_rate: Positive = Field(description="Hz")
-    audio_channels: Positive = Field(default=2, description="channels of the audio files as read")
+    sample_size: Positive = Field(
+        le=MAX_SAMPLE_SIZE, description="length of a training clip in audio samples"
+    )
+    sample_rate: Positive = Field(le=1 << 24, description="Hz")
+    audio_channels: Positive = Field(default=2, le=4096, description="channels of the audio files as read")
     model: Any
     training: Any = None
 

@@ -14,6 +14,7 @@ from typing import Any
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
+from stable_audio.config.top import MAX_SAMPLE_SIZE
 from stable_audio.config.values import dataclass_from
 from stable_audio.inference.settings import Sampling
 
@@ -21,9 +22,6 @@ FORMAT = "stable-audio render"
 VERSION = 1
 DTYPES = ("float32", "float16", "bfloat16")
 """Types that a backbone's weights may have."""
-
-MAX_SAMPLES = 1 << 34
-"""Samples of a clip at most, over a day at 192 kHz: what asks for more is a mistake."""
 
 _EDGE = 1 << 20
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
@@ -158,8 +156,8 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
     """Values of the right type that nothing can be rendered with."""
     if not (math.isfinite(recipe.seconds) and recipe.seconds > 0):
         yield ("seconds",), f"found {recipe.seconds}; it must be above 0"
-    if not 1 <= recipe.sample_size <= MAX_SAMPLES:
-        yield ("sample_size",), f"found {recipe.sample_size}; it must be from 1 to {MAX_SAMPLES}"
+    if not 1 <= recipe.sample_size <= MAX_SAMPLE_SIZE:
+        yield ("sample_size",), f"found {recipe.sample_size}; it must be from 1 to {MAX_SAMPLE_SIZE}"
     if recipe.dtype not in DTYPES:
         yield ("dtype",), f"found '{recipe.dtype}'; allowed: {', '.join(DTYPES)}"
     try:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import save_audio
+from stable_audio.config.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generate import generate
 from stable_audio.inference.jobs import Job
@@ -81,8 +82,17 @@ class Output:
 
 
 def sample_size_for(model: DiffusionModel, seconds: float) -> int:
-    """Samples to generate for a clip of `seconds`: what the model was trained on, or more if need be."""
-    return max(model.sample_size, round(seconds * model.sample_rate))
+    """Samples to generate for a clip of `seconds`: what the model was trained on, or more if need be.
+
+    Raises:
+        ValueError: more than any memory holds.
+    """
+    asked = round(seconds * model.sample_rate)
+    if asked > MAX_SAMPLE_SIZE:
+        raise ValueError(
+            f"{seconds:g} seconds are {asked} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
+        )
+    return max(model.sample_size, asked)
 
 
 def render(

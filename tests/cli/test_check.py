@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stable_audio.cli import main
+from stable_audio.cli import check_report, main
 from stable_audio.cli.activations import activation_bytes
 from stable_audio.cli.check_report import report_on
+from stable_audio.cli.deadline import Deadline
 from stable_audio.factory import create_model_from_config
 from tests.config import examples
 from tests.golden.harness import MANIFESTS
@@ -240,3 +243,57 @@ def test_latents_with_rows_that_do_not_fit(write: Any, change: Any, message: str
     config["model"]["diffusion"]["cross_attention_cond_ids"] = []
     change(config)
     assert any(message in e for e in report_on(write(config), dry=True)["errors"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sample_size": 10**400}, r"\$\.sample_size: found a number of about 401 digits"),
+        ({"sample_size": 10**12}, r"\$\.sample_size: found 1000000000000; it should be less than"),
+        ({"sample_rate": 10**18}, r"\$\.sample_rate: found 1000000000000000000; it should be less than"),
+        (
+            {"depth": 10**9},
+            r"\$\.model\.diffusion\.config: is made of more layers .* config\.depth 10{9}",
+        ),
+        ({"embed_dim": 10**15}, r"\$\.model\.diffusion\.config: cannot be built with these values"),
+        ({"global_cond_dim": 10**12}, r"\$\.model\.diffusion"),
+    ],
+)
+def test_sizes_beyond_reason_are_refused(change: dict[str, int], words: str, write: Any) -> None:
+    data = examples.cond()
+    for key, value in change.items():
+        (data if key in data else data["model"]["diffusion"]["config"])[key] = value
+    report = report_on(write(data), dry=True)
+    assert any(re.search(words, error) for error in report["errors"]), report["errors"]
+
+
+def test_a_dry_check_ends_in_time_whatever_is_slow(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                continue
+
+    loaded = check_report.load_config(examples.cond())
+    monkeypatch.setattr(check_report, "DRY_SECONDS", 0.05)
+    monkeypatch.setattr(check_report, "load_config", lambda *args, **kwargs: loaded)
+    monkeypatch.setattr(check_report, "create_model_from_config", slow)
+    report = report_on(write(examples.cond()), write(SYNTHETIC, "data.json"), dry=True)
+    assert report["errors"] == []
+    assert any("not counted within 0.05 seconds" in w for w in report["warnings"])
+    monkeypatch.setattr(check_report, "load_config", slow)
+    (error,) = report_on(write(examples.cond()), dry=True)["errors"]
+    assert "cannot be built within 0.05 seconds" in error
+
+
+def test_after_a_deadline_the_timer_is_off() -> None:
+    deadline = Deadline(0.03)
+    with pytest.raises(TimeoutError):
+        deadline.run(lambda: time.sleep(5))
+    with pytest.raises(TimeoutError):
+        deadline.run(lambda: time.sleep(5))
+    time.sleep(0.05)
+    assert Deadline(None).run(lambda: 3) == Deadline(5).run(lambda: 3) == 3
+    with pytest.raises(KeyError):
+        Deadline(5).run(lambda: {}["a"])
