@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -55,6 +56,21 @@ class InverseLR(LRScheduler):
         return [ramp * max(self.final_lr, base * decay) for base in self.base_lrs]
 
 
+class OneCycleLR(lr_scheduler.OneCycleLR):
+    """torch's OneCycleLR, whose length is what its options say, also when a run is continued.
+
+    torch stores the length with the position, and a run that is continued for longer would end with it.
+    """
+
+    _LENGTH = ("total_steps", "_schedule_phases")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in super().state_dict().items() if k not in self._LENGTH}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in self._LENGTH})
+
+
 class FusedAdam(torch.optim.AdamW):
     """AdamW under the name that published configs use, without weight decay unless they give one."""
 
@@ -92,6 +108,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 LR_SCHEDULERS: dict[str, type[LRScheduler]] = {
     **_classes(lr_scheduler, LRScheduler, "LRScheduler"),
     "InverseLR": InverseLR,
+    "OneCycleLR": OneCycleLR,
 }
 _FUSED_DEVICES = frozenset({"cuda", "cpu", "mps", "xpu"})
 
@@ -112,18 +129,44 @@ def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
     return cls(groups, **options)
 
 
-def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer) -> LRScheduler:
+def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, *, steps: int = -1) -> LRScheduler:
     """`{"type": "InverseLR", "config": {"inv_gamma": 1e6, "power": 0.5}}` -> scheduler, stepped every step.
 
+    Args:
+        steps: how many will be taken, -1 = no end; OneCycleLR follows it where its options give no length.
+
     Raises:
-        ValueError: unknown type or option, or ReduceLROnPlateau, which needs a metric at every step.
+        ValueError: unknown type or option, a length that is missing, or ReduceLROnPlateau, which needs a
+            metric at every step.
     """
     cls, options = resolve(config, LR_SCHEDULERS, "LR scheduler")
+    if issubclass(cls, OneCycleLR) and schedule_length(config) is None:
+        if steps < 1:
+            raise ValueError(
+                "LR scheduler 'OneCycleLR' ends, but the run does not; give --max-steps, or total_steps here"
+            )
+        options["total_steps"] = steps
     if issubclass(cls, ReduceLROnPlateau):
         raise ValueError(
             "LR scheduler 'ReduceLROnPlateau' needs a metric, which a step-wise schedule has not"
         )
+    if issubclass(cls, OneCycleLR) and options.get("pct_start", 0.3) * (options.get("total_steps") or 0) == 1:
+        # torch divides by the length of the rise, which would be 0; so it is a little above.
+        options["pct_start"] = math.nextafter(options.get("pct_start", 0.3), 1)
     return cls(optimizer, **options)
+
+
+def schedule_length(config: Mapping[str, Any] | None) -> int | None:
+    """The steps after which an LR schedule ends and must not be stepped again; None: it goes on, or follows
+    the length of the run."""
+    options = (config or {}).get("config") or {}
+    if config is None or config.get("type") != "OneCycleLR":
+        return None
+    if options.get("total_steps") is not None:
+        return int(options["total_steps"])
+    if options.get("epochs") is not None and options.get("steps_per_epoch") is not None:
+        return int(options["epochs"]) * int(options["steps_per_epoch"])
+    return None
 
 
 def resolve(

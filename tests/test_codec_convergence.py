@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.optim import build_scheduler
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +51,7 @@ def test_with_and_without_a_discriminator_differ_in_nothing_else(script: Any) ->
     assert plain["model"] == adversarial["model"] == config_of(script, "vae")["model"]
     own = [c["training"]["optimizer_configs"]["autoencoder"] for c in (plain, adversarial)]
     assert own[0] == own[1]
-    assert own[0]["scheduler"]["config"]["total_steps"] == updates(plain)
+    assert "total_steps" not in own[0]["scheduler"]["config"], "the schedule follows the run"
 
 
 def bits_per_frame(script: Any, name: str) -> list[float]:
@@ -87,8 +89,13 @@ def test_shortened_schedules_last_as_long_as_the_run(script: Any, divisor: int) 
     for name in script.RUNS:
         config = config_of(script, name)
         script.shorten(config, divisor)
-        schedule = config["training"]["optimizer_configs"]["autoencoder"]["scheduler"]["config"]
-        assert schedule["total_steps"] >= updates(config) >= 1
+        assert updates(config) >= 1
+        scheduler = config["training"]["optimizer_configs"]["autoencoder"]["scheduler"]
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        made = build_scheduler(scheduler, optimizer, steps=updates(config))
+        for _ in range(updates(config)):
+            optimizer.step()
+            made.step()
 
 
 def test_tables(script: Any, tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_every_step_wise_scheduler_steps(name: str) -> None:
     assert scheduler.get_last_lr()[0] > 0
 
 
+@pytest.mark.parametrize("three_phase", [False, True])
+@pytest.mark.parametrize(("steps", "pct_start"), [(4, 0.25), (10, 0.1), (1, 0.3), (2, 0.5), (3, 0.3)])
+def test_one_cycle_of_any_length(steps: int, pct_start: float, three_phase: bool) -> None:
+    optimizer = torch.optim.SGD(_params(), lr=0.1, momentum=0.9)
+    options = {"max_lr": 0.1, "pct_start": pct_start, "three_phase": three_phase}
+    scheduler = build_scheduler({"type": "OneCycleLR", "config": options}, optimizer, steps=steps)
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        assert 0 < scheduler.get_last_lr()[0] <= 0.1
+
+
 def test_registry_has_no_base_classes() -> None:
     assert "Optimizer" not in OPTIMIZERS
     assert "LRScheduler" not in LR_SCHEDULERS

@@ -48,6 +48,13 @@ def _run_arguments(group: Any) -> None:
     )
     group.add_argument("--checkpoint-every", type=int, default=10000, help="steps; 0 = at the end only")
     group.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=30.0,
+        help="renew `last` after this time, the first after 100 steps or 5 minutes; 0 = by steps alone "
+        "(%(default)s)",
+    )
+    group.add_argument(
         "--keep",
         "--save-top-k",
         type=int,

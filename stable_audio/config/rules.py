@@ -43,6 +43,7 @@ HINTS: dict[str, Rule] = {
     "unused_conditioners": model_rules.conditioners_are_used,
     "audio_channels": model_rules.audio_channels_agree,
     "one_learning_rate": training_rules.one_learning_rate,
+    "schedules": training_rules.schedules_last,
     "warm_up": autoencoder_rules.warm_up_has_an_end,
 }
 """What is allowed but hardly meant: reported as warnings."""

@@ -16,9 +16,11 @@ from stable_audio.config.leaf import Leaf, arguments, leaf_model
 from stable_audio.config.problems import Loc, did_you_mean, names, shown
 from stable_audio.config.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
-from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler
+from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
 
 ELEMENTWISE = ("mse", "l1", "huber")
+ANY_STEPS = 1000
+"""The run's length is not known where a file is checked."""
 EMA_RANGE = {key: EmaRule.model_fields[key].default for key in ("min_value", "beta")}
 
 
@@ -123,7 +125,8 @@ def _optimizer_fits(loc: Loc, config: Any) -> Iterator[tuple[Loc, str]]:
 
 def _scheduler_fits(loc: Loc, config: Any) -> Iterator[tuple[Loc, str]]:
     def build() -> Any:
-        return build_scheduler(config, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        return build_scheduler(config, optimizer, steps=ANY_STEPS)
 
     yield from _class_fits(loc, config, LR_SCHEDULERS, build)
 
@@ -148,6 +151,25 @@ def _class_fits(
     # torch raises whatever it likes on values that it does not.
     except Exception as error:
         yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
+
+
+def schedules_last(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of an LR schedule that ends before the section's own max_steps."""
+    steps = ctx.get("training", "max_steps")
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        return
+    configs = mapping(ctx.get("training", "optimizer_configs", default={}))
+    if "discriminator" in mapping(ctx.get("training", "loss_configs", default={})):
+        steps = -(-steps // 2)  # the two networks take turns
+    for name, section in configs.items():
+        scheduler = mapping(section).get("scheduler")
+        try:
+            length = schedule_length(scheduler) if isinstance(scheduler, dict) else None
+        except (AttributeError, TypeError, ValueError):
+            continue  # another rule says what is wrong with it
+        if length is not None and length < steps:
+            loc = ("training", "optimizer_configs", name, "scheduler", "config", "total_steps")
+            yield loc, f"the schedule ends after {length} steps, but {steps} are to be taken; leave it out"
 
 
 def teacher_has_weights(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,14 @@ from stable_audio.training.finite import FiniteGuard, NotFinite
 from stable_audio.training.window import SigmaBuckets, Window
 
 
+class Schedule(NamedTuple):
+    """An LR schedule: its name in `optimizer_configs`, its `{"type", "config"}`, the steps that it takes."""
+
+    name: str
+    config: Mapping[str, Any] | None
+    steps: int
+
+
 class TrainingModule(pl.LightningModule):
     """Base of the Lightning modules.
 
@@ -32,6 +40,7 @@ class TrainingModule(pl.LightningModule):
         ema: average of its weights, or None.
         position: batches that this process has consumed, resumed runs included.
         accum_batches: batches per step, of modules that optimise by hand.
+        run_steps: steps that the run will take, -1 = no end; LR schedules without a length follow it.
         ranked: scalars of validation by which weights are judged, the first that is there; 1: less is better,
             -1: more is.
 
@@ -42,6 +51,7 @@ class TrainingModule(pl.LightningModule):
 
     position: int
     accum_batches: int
+    run_steps: int = -1
     ranked: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
     def __init__(
@@ -138,8 +148,15 @@ class TrainingModule(pl.LightningModule):
             return {"optimizer": made}
         return {
             "optimizer": made,
-            "lr_scheduler": {"scheduler": build_scheduler(scheduler, made), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": build_scheduler(scheduler, made, steps=self.run_steps),
+                "interval": "step",
+            },
         }
+
+    def schedules(self, steps: int) -> list[Schedule]:
+        """The LR schedules, with the steps that each takes in a run of `steps`."""
+        return []
 
     def _with_fused(self, optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
         """With float16 the gradients are unscaled before clipping, which fused optimizers do themselves."""

@@ -22,6 +22,7 @@ class RunOptions:
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
         background_checkpoints: write them from a copy in host memory, while training goes on.
+        checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
@@ -40,6 +41,7 @@ class RunOptions:
     accum_batches: int = 1
     gradient_clip_val: float = 0.0
     checkpoint_every: int = 10000
+    checkpoint_minutes: float = 30.0
     keep: int = -1
     background_checkpoints: bool = True
     val_every: int = -1
@@ -72,6 +74,7 @@ class RunOptions:
             ("log_every", 1),
             ("gradient_clip_val", 0),
             ("checkpoint_every", 0),
+            ("checkpoint_minutes", 0),
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise TrainingError(

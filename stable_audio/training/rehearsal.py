@@ -24,6 +24,8 @@ from stable_audio.training.stopping import Interrupted
 from stable_audio.training.trainer import Run, assemble
 
 DEMO_STEPS = 2
+ANY_STEPS = 1000
+"""What an LR schedule that follows the run's length is built for, where that is not known."""
 AUTOENCODER_STEPS = 2
 
 
@@ -51,6 +53,7 @@ def rehearse(
         options = _options(Path(folder), batch_size, accelerator, steps)
         run = assemble(config, dataset, options, world=ALONE)
         built = time.perf_counter()
+        run.module.run_steps = config.training.max_steps or ANY_STEPS
         _skip_warm_up(run)
         _prepare_demo(run)
         if status := run.start():

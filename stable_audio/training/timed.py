@@ -12,7 +12,7 @@ from stable_audio.config.training import TrainingKeys
 from stable_audio.data.base import Packed
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
-from stable_audio.training.base import TrainingModule
+from stable_audio.training.base import Schedule, TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -85,6 +85,9 @@ class TimedTraining(TrainingModule):
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_from(self.optimizer_config, self.scheduler_config)
+
+    def schedules(self, steps: int) -> list[Schedule]:
+        return [Schedule("diffusion", self.scheduler_config, steps)]
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "timesteps": self.timesteps.state_dict()}

@@ -41,6 +41,7 @@ from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
+from stable_audio.training.schedules import within_schedules
 from stable_audio.training.start import match_checkpoint, starting_model, with_hash
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.writer import BackgroundWriter
@@ -154,6 +155,8 @@ def assemble(
         gradient_clip_val=options.gradient_clip_val,
     )
     _refuse_sharded_average(module, options)
+    options = within_schedules(module, options)
+    module.run_steps = options.max_steps
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
     data = RunData(_loader(config, module, dataset, options, training=True))
     if not module.automatic_optimization:
@@ -168,7 +171,13 @@ def assemble(
         batch_seconds=_batch_seconds(config, module, dataset, trainer, options),
     )
     checkpoints = Checkpoints(
-        options.folder, config.as_dict(), data, io, every=options.checkpoint_every, keep=options.keep
+        options.folder,
+        config.as_dict(),
+        data,
+        io,
+        every=options.checkpoint_every,
+        keep=options.keep,
+        minutes=options.checkpoint_minutes,
     )
     demos = _demos(config, options, logger)
     validate = _validation(config, module, val_dataset, options, logger, io.writer)

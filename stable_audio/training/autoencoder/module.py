@@ -23,7 +23,7 @@ from stable_audio.pretransforms.discriminators import Discriminator
 from stable_audio.pretransforms.losses import Terms
 from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.autoencoder.metrics import default_metrics
-from stable_audio.training.base import TrainingModule
+from stable_audio.training.base import Schedule, TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -359,20 +359,33 @@ class AutoencoderTraining(TrainingModule):
     def configure_optimizers(self) -> Any:
         """Two optimizers, or one without a discriminator; schedulers step with their own network."""
         trained: list[tuple[nn.Module, OptimizerChoice]] = [(self.model, self.optimizer_choice)]
+        lengths = [s.steps for s in self.schedules(self.run_steps)]
         if self.discriminator is not None:
             trained.append((self.discriminator.requires_grad_(True), self.discriminator_choice))
         optimizers: list[Optimizer] = []
         self._schedulers: list[Any] = []
-        for network, choice in trained:
+        for (network, choice), steps in zip(trained, lengths):
             parameters = [p for p in network.parameters() if p.requires_grad]
             if not parameters:
                 raise TrainingError(f"no parameter of {type(network).__name__} is trainable")
             made = build_optimizer(choice.optimizer, parameters)
             optimizers.append(made)
             self._schedulers.append(
-                build_scheduler(choice.scheduler, made) if choice.scheduler is not None else None
+                build_scheduler(choice.scheduler, made, steps=steps) if choice.scheduler is not None else None
             )
         return optimizers
+
+    def schedules(self, steps: int) -> list[Schedule]:
+        """Of the autoencoder and its discriminator, which share the steps; -1 = no end, for both."""
+        if self.adversary is None:
+            return [Schedule("autoencoder", self.optimizer_choice.scheduler, steps)]
+        waits = self.warmup_steps if self.adversary.warmup_mode == "full" else 0
+        # Odd steps from `waits` on: as many as there are below `steps`, less those below `waits`.
+        theirs = max(0, steps // 2 - waits // 2) if steps >= 0 else -1
+        return [
+            Schedule("autoencoder", self.optimizer_choice.scheduler, steps - theirs if steps >= 0 else -1),
+            Schedule("discriminator", self.discriminator_choice.scheduler, theirs),
+        ]
 
     def end_batch(self, *, stepped: bool) -> None:
         """The average follows the autoencoder alone."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
@@ -26,6 +27,9 @@ from stable_audio.training.feed import RunData
 from stable_audio.training.recovery import step_checkpoints
 
 log = logging.getLogger(__name__)
+
+FIRST_STEPS = 100
+FIRST_MINUTES = 5.0
 
 
 class Checkpoints(StepCallback):
@@ -41,6 +45,7 @@ class Checkpoints(StepCallback):
     Args:
         folder: of the run. config: the model config. every: steps; 0 = only at the end.
         keep: number of step checkpoints that stay, -1 = all.
+        minutes: greatest time without a new `last`, which is renewed alone then; 0 = by steps alone.
     """
 
     def __init__(
@@ -52,18 +57,22 @@ class Checkpoints(StepCallback):
         *,
         every: int,
         keep: int = -1,
+        minutes: float = 0.0,
     ) -> None:
         super().__init__()
         if keep == 0 or keep < -1:
             raise ValueError(f"--keep must be -1 (all) or at least 1, found {keep}")
         self.folder, self.config = Path(folder), dict(config)
         self.data, self.io = data, io
-        self.every, self.keep = every, keep
+        self.every, self.keep, self.minutes = every, keep, minutes
         self.seconds = 0.0
         self._saved_at = -1
+        self._clock = 0.0
+        self._alone = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
+        self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
         if trainer.is_global_zero:
             _remove_leftovers(self.folder)
 
@@ -75,15 +84,52 @@ class Checkpoints(StepCallback):
         if trainer.global_step != self._saved_at and trainer.global_step > 0:
             self.save(trainer, pl_module)
 
-    def save(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+    def due(self, step: int) -> bool:
+        """Whether `last` is too old: the first one comes early, so that a short run leaves something."""
+        if self.every == 0 or self.minutes == 0 or step == self._saved_at:
+            return False
+        minutes = (time.monotonic() - self._clock) / 60
+        first = self._saved_at < 0 and (step >= self._first or minutes >= FIRST_MINUTES)
+        return first or minutes >= self.minutes
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """A run that dies leaves a checkpoint, unless its weights are spoilt or a person ended it at once."""
+        ended = isinstance(exception, KeyboardInterrupt) or trainer.global_step in (0, self._saved_at)
+        if ended or not self._clock or not trainer.is_global_zero:
+            return
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            log.error("no checkpoint: each process has a part of the weights")
+            return
+        if not _finite(pl_module):
+            log.error("no checkpoint: the weights hold values that are not numbers")
+            return
+        self._alone = True  # the other processes may be gone, or wait in another place
+        try:
+            self.save(trainer, pl_module)
+            self.io.writer.wait()
+        except Exception as error:
+            log.error("no checkpoint of the run that dies (%s: %s)", type(error).__name__, error)
+            return
+        if self.io.failure is None:
+            log.warning("the run dies at step %d; its checkpoint is written", trainer.global_step)
+
+    def save(self, trainer: pl.Trainer, module: TrainingModule, *, numbered: bool = True) -> None:
         """Take the checkpoint of the present step; it is written while training goes on. Every process must
-        call it."""
+        call it.
+
+        Args:
+            numbered: as `step=N` and as `last`; otherwise only as `last`.
+        """
         step, began = trainer.global_step, time.monotonic()
         module.before_save()
-        target = self.folder / "checkpoints" / f"step={step:08d}.ckpt"
+        target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
-            trainer.save_checkpoint(target, weights_only=False)
-            self._saved_at = step
+            if self._alone:
+                content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+                self.io.save_checkpoint(content, target)
+            else:
+                trainer.save_checkpoint(target, weights_only=False)
+            self._saved_at, self._clock = step, time.monotonic()
             if not trainer.is_global_zero:
                 return
             weights = "ema" if module.ema is not None else "online"
@@ -107,8 +153,9 @@ class Checkpoints(StepCallback):
         inference = target.with_suffix(".safetensors")
         try:
             save_inference_file(inference, tensors, config, weights=weights, info={"step": step})
-            _same_file(inference, self.folder / "last.safetensors")
-            _same_file(target, self.folder / "last.ckpt")
+            if inference.name != "last.safetensors":
+                _same_file(inference, self.folder / "last.safetensors")
+                _same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({error})"
@@ -128,7 +175,7 @@ class Checkpoints(StepCallback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         positions: list[Any] = [None] * trainer.world_size
         here = self.data.position(pl_module.position)
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and not self._alone:
             # Processes differ where a whole batch was rejected on one of them.
             torch.distributed.all_gather_object(positions, here)
         else:
@@ -154,6 +201,10 @@ class Checkpoints(StepCallback):
                 entry["seed"],
                 pl_module.seed,
             )
+
+
+def _finite(module: TrainingModule) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
 
 
 def _remove_leftovers(folder: Path) -> None:

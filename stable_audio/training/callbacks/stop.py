@@ -16,6 +16,8 @@ from stable_audio.training.stopping import StopRequest
 class StopOnSignal(StepCallback):
     """Stops all processes at the same step, or saves, even if only one of them got the signal.
 
+    It also renews `last` when that is due by the clock of the first process.
+
     The checkpoint of a stop is written by the callback that writes one whenever training ends.
     """
 
@@ -29,12 +31,15 @@ class StopOnSignal(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self.request.steps = True
+        due = trainer.is_global_zero and self.checkpoints.due(step)
         stop, save = self.request.signal is not None, self.request.save
         if trainer.world_size > 1:
-            asked = torch.tensor([float(stop), float(save)], device=trainer.strategy.root_device)
-            stop, save = (trainer.strategy.reduce(asked, reduce_op="sum") > 0).tolist()
+            asked = torch.tensor([stop, save, due], dtype=torch.float32, device=trainer.strategy.root_device)
+            stop, save, due = (trainer.strategy.reduce(asked, reduce_op="sum") > 0).tolist()
         if stop:
             trainer.should_stop = True
         elif save:
             self.request.save = False
             self.checkpoints.save(trainer, module)
+        elif due:
+            self.checkpoints.save(trainer, module, numbered=False)

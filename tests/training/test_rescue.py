@@ -1,0 +1,97 @@
+"""A run that dies leaves a checkpoint of its weights, and the first checkpoint comes early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.checkpoints import read_checkpoint
+from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training.callbacks import checkpoints as module_of_checkpoints
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.trainer import Run
+from tests.training.building import tiny_run
+from tests.training.test_resume import assert_same_checkpoint
+
+
+def _die_at(run: Run, batch: int, error: Exception) -> None:
+    step = run.module.training_step
+
+    def training_step(*given: Any) -> Any:
+        if run.module.position == batch:
+            raise error
+        return step(*given)
+
+    run.module.training_step = training_step  # type: ignore[method-assign]
+
+
+def test_a_run_that_dies_continues_as_if_it_had_not(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=6)
+    _die_at(run, 3, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run.start()
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 3
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors").info["step"] == "3"
+    assert tiny_run(tmp_path, max_steps=6, recover=True).start() == 0
+    tiny_run(tmp_path, name="whole", max_steps=6).start()
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt")
+
+
+def test_spoilt_weights_and_first_steps_are_not_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tiny_run(tmp_path, max_steps=6)
+    _die_at(run, 0, ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        run.start()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    run = tiny_run(tmp_path, max_steps=6)
+    step = run.module.training_step
+
+    def spoil(*given: Any) -> Any:
+        if run.module.position == 2:
+            with torch.no_grad():
+                next(run.module.model.parameters()).fill_(float("nan"))
+            raise TrainingError("bad")
+        return step(*given)
+
+    run.module.training_step = spoil  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="bad"):
+        run.start()
+    assert "the weights hold values that are not numbers" in caplog.text
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_the_first_checkpoint_comes_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_of_checkpoints, "FIRST_STEPS", 2)
+    run = tiny_run(tmp_path, max_steps=6)
+    _die_at(run, 3, KeyboardInterrupt())  # type: ignore[arg-type]  # leaves nothing of its own
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run.start()
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors").info["step"] == "2"
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
+def test_last_is_renewed_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    checkpoints = tiny_run(tmp_path, checkpoint_minutes=30).checkpoints
+    monkeypatch.setattr(module_of_checkpoints.time, "monotonic", lambda: now[0])
+    checkpoints._first = 100
+    due = []
+    for minute in range(0, 71):
+        now[0] = 60.0 * minute
+        if checkpoints.due(minute):
+            due.append(minute)
+            checkpoints._saved_at, checkpoints._clock = minute, now[0]
+    assert due == [5, 35, 65]
+
+
+@pytest.mark.parametrize("options", [{"checkpoint_every": 0}, {"checkpoint_minutes": 0}])
+def test_no_time_no_early_checkpoint(tmp_path: Path, options: dict[str, Any]) -> None:
+    checkpoints = tiny_run(tmp_path, **options).checkpoints
+    checkpoints._first, checkpoints._clock = 1, -1e9
+    assert not checkpoints.due(500)
