@@ -99,7 +99,8 @@ def create_loader(
     autoencoder_hash: str | None = None,
     check: ItemCheck | None = None,
 ) -> ResumableLoader:
-    """create_dataset, then a loader over it; `drop_last` comes from the dataset file.
+    """create_dataset, then a loader over it; `drop_last` comes from the dataset file, and where the same
+    pass is repeated, as in validation, it takes all items.
 
     check: refuses clips whose metadata the model cannot use. How many that will be is said before the
     first batch, as far as it can be known without reading sound; DataError when it is all of them.
@@ -123,7 +124,7 @@ def create_loader(
         rank=rank,
         world_size=world_size,
         shuffle=shuffle,
-        drop_last=dataset.drop_last,
+        drop_last=dataset.drop_last and not repeat,
         pin_memory=pin_memory,
         endless=endless,
         repeat=repeat,

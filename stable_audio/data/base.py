@@ -56,11 +56,13 @@ class Batch(NamedTuple):
     """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item.
 
     packed: given when the clips are to be trained on in shared rows; audio holds them padded all the same.
+    items: number of each clip in its dataset, whatever batch it is in; None where it is not known.
     """
 
     audio: Tensor
     metadata: list[Metadata]
     packed: Packed | None = None
+    items: Sequence[int] | None = None
 
 
 class ItemFacts(NamedTuple):

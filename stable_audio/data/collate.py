@@ -14,10 +14,14 @@ from stable_audio.types import Metadata
 
 
 class Collated(NamedTuple):
-    """What a worker sends back: a batch (None when every item was rejected) and what was left out."""
+    """What a worker sends back: a batch (None when every item was rejected) and what was left out.
+
+    places: of the clips of the batch, among those that were asked for.
+    """
 
     batch: Batch | None
     rejected: list[Rejected]
+    places: Sequence[int] = ()
 
 
 def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
@@ -32,7 +36,8 @@ def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) ->
         return Collated(None, rejected)
     length = max(audio.shape[-1] for audio, _ in clips)
     audio = torch.stack([F.pad(a, (0, length - a.shape[-1])) for a, _ in clips])
-    return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected)
+    places = [i for i, item in enumerate(items) if not isinstance(item, Rejected)]
+    return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected, places)
 
 
 def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
@@ -42,7 +47,7 @@ def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = N
     if found.batch is None:
         return found
     lengths = [item[0].shape[-1] for item in items if not isinstance(item, Rejected)]
-    return Collated(found.batch._replace(packed=Packed(lengths, 0, 0)), found.rejected)
+    return found._replace(batch=found.batch._replace(packed=Packed(lengths, 0, 0)))
 
 
 def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Sequence[Clip | Rejected]:

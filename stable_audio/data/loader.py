@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -74,16 +74,16 @@ class ResumableLoader:
         planned: deque[_Planned] = deque()
         epoch, of_epoch = self.sampler.epoch, DataReport(max_logged=0)
         whole = self.sampler.batch == 0
-        for batch, rejected in self._workers(planned):
-            after, share = planned.popleft()
-            self.sampler.load_state_dict(after)
+        for batch, rejected, places in self._workers(planned):
+            plan = planned.popleft()
+            self.sampler.load_state_dict(plan.after)
             used = len(batch.metadata) if batch is not None else 0
             self.report.add(used, rejected)
             of_epoch.add(used, rejected)
             if batch is not None:
                 self.handed_out += 1
                 self._remember(self.sampler.state_dict())
-                yield _placed(batch, share)
+                yield _placed(batch, plan, places)
             if self.sampler.epoch != epoch:
                 # One pass of one process of many may be empty: the others have something.
                 alone = self.sampler.world_size == 1 or self.endless
@@ -99,7 +99,8 @@ class ResumableLoader:
         def plan() -> Iterator[list[ItemKey]]:
             at = self.sampler.state_dict()
             for keys, after in self.sampler.walk(endless=self.endless):
-                planned.append((after, self.sampler.share(at["epoch"], at["batch"]) if packed else None))
+                share = self.sampler.share(at["epoch"], at["batch"]) if packed else None
+                planned.append(_Planned(after, [key.index for key in keys], share))
                 at = after
                 yield keys
 
@@ -138,14 +139,20 @@ class ResumableLoader:
         self._remember(self.sampler.state_dict())
 
 
-_Planned = tuple[dict[str, int], "Share | None"]
-"""State after a batch, and with rows this rank's share of it."""
+class _Planned(NamedTuple):
+    """State after a batch, the items that were asked for, and with rows this rank's share of it."""
+
+    after: dict[str, int]
+    items: list[int]
+    share: Share | None
 
 
-def _placed(batch: Batch, share: Share | None) -> Batch:
-    if batch.packed is None or share is None:
+def _placed(batch: Batch, plan: _Planned, places: Sequence[int]) -> Batch:
+    batch = batch._replace(items=[plan.items[place] for place in places])
+    if batch.packed is None or plan.share is None:
         return batch
-    return batch._replace(packed=batch.packed._replace(first=share.first, total=share.total))
+    first, total = plan.share
+    return batch._replace(packed=batch.packed._replace(first=first, total=total))
 
 
 def make_loader(

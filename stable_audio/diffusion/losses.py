@@ -33,6 +33,19 @@ class LossInputs:
     objective: Objective
     mask: Tensor | None = None
 
+    def item(self, index: int) -> LossInputs:
+        """The inputs of one item alone, as a batch of one."""
+        one = slice(index, index + 1)
+        return LossInputs(
+            output=self.output[one],
+            target=self.target[one],
+            x0=self.x0[one],
+            x_t=self.x_t[one],
+            t=self.t[one],
+            objective=self.objective,
+            mask=None if self.mask is None else self.mask[one],
+        )
+
     @cached_property
     def denoised(self) -> Tensor:
         """The estimate of x0 that `output` stands for."""
@@ -152,6 +165,10 @@ class LossSum:
         values = {f"{t.label}_loss": t.loss(inputs) for t in self.terms}
         total = sum(t.weight * v for t, v in zip(self.terms, values.values()))
         return torch.as_tensor(total), {k: v.detach() for k, v in values.items()}
+
+    def alone(self, inputs: LossInputs) -> Tensor:
+        """The loss (b,) that each item has in a batch of its own; for what is compared between batches."""
+        return torch.stack([self(inputs.item(i))[0] for i in range(inputs.t.shape[0])])
 
     def per_item(self, inputs: LossInputs) -> Tensor:
         """The main term per item (b,), for statistics over t."""

@@ -32,7 +32,7 @@ class Schedule(NamedTuple):
 class TrainingModule(pl.LightningModule):
     """Base of the Lightning modules.
 
-    Subclasses write `training_step`, and `validation_scalars` where they can validate. The callbacks of a
+    Subclasses write `training_step`, and `validation_values` where they can validate. The callbacks of a
     run call `begin_batch` and `end_batch`, store `state()` and read `window` and `buckets`.
 
     Attributes:
@@ -128,8 +128,14 @@ class TrainingModule(pl.LightningModule):
             tensors.update({k: v.to(tensors[k].dtype) for k, v in self.ema.average.items()})
         return tensors
 
-    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """Scalars of the index-th validation batch; deterministic."""
+    def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
+        """What validation measures: one value (b,) per item and name, which depends on the item alone.
+
+        Not a number: there was nothing to measure.
+
+        Args:
+            items: numbers of the clips in their dataset; they choose the noise.
+        """
         raise TrainingError(f"{type(self).__name__} has no validation; leave out --val-dataset-config")
 
     def optimizers_from(

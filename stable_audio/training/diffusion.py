@@ -23,7 +23,7 @@ from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.packed import frame_mask, masked_std, whole_steps
-from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining
+from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, with_average
 from stable_audio.types import Conditioning, ConditionTensors, Metadata
 
 
@@ -229,9 +229,9 @@ class DiffusionTraining(TimedTraining):
         return mask
 
     @torch.no_grad()
-    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """`val/loss_<t>` at fixed times and their mean; the noise depends on the seed and the item only."""
-        draws = self.draws(-1 - index, batch.packed)
+    def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
+        """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
+        draws = self.draws(-1, batch.packed, items)
         x0, lengths, mask = self._clean(batch, draws)
         conditioning = self._validation_conditioning(batch.metadata, x0)
         noise, objective = draws.noise(x0, lengths), self.model.objective
@@ -242,8 +242,8 @@ class DiffusionTraining(TimedTraining):
             x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
             output = self._run(x_t, t, conditioning, lengths).float()
             inputs = LossInputs(output, target, x0, x_t, t, objective, mask)
-            found[f"val/loss_{time:.1f}"] = self.losses(inputs)[0]
-        return {**found, "val/avg_loss": torch.stack(list(found.values())).mean()}
+            found[f"val/loss_{time:.1f}"] = self.losses.alone(inputs)
+        return with_average(found)
 
     def _validation_conditioning(self, metadata: list[Metadata], x0: Tensor) -> Conditioning:
         tensors: ConditionTensors = {}

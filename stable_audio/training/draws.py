@@ -52,6 +52,7 @@ class StepDraws:
         seed, position: of the run; batches consumed before this one.
         rank, world_size, batch_size: this process's place in the global batch.
         packed: of a batch whose clips share rows; its place comes from there.
+        items: numbers of the clips in their dataset, whose noise then follows them through all batches.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class StepDraws:
         world_size: int,
         batch_size: int,
         packed: Packed | None = None,
+        items: Sequence[int] | None = None,
     ) -> None:
         self._timesteps = timesteps
         self._seed, self._position = seed, position
-        self._packed = packed
+        self._packed, self._items = packed, items
         self._first = rank * batch_size if packed is None else packed.first
         self._batch_size = batch_size
         self._global = world_size * batch_size if packed is None else packed.total
@@ -111,7 +113,8 @@ class StepDraws:
         drawn = torch.empty_like(like) if lengths is None else torch.zeros_like(like)
         generator = torch.Generator(like.device)
         for i in range(like.shape[0]):
-            generator.manual_seed(self._key(purpose, self._first + first + i))
+            place = self._first + first + i if self._items is None else self._items[first + i]
+            generator.manual_seed(self._key(purpose, place))
             if lengths is None:
                 drawn[i].normal_(generator=generator)
             else:  # not into a view, whose layout would depend on the other clips

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from stable_audio.config.autoencoder import DiffusionAutoencoderTraining
 from stable_audio.config.training import TrainingKeys
@@ -67,11 +68,16 @@ class TimedTraining(TrainingModule):
                 self._timesteps.load_state_dict(dict(self._timesteps_state))
         return self._timesteps
 
-    def draws(self, position: int | None = None, packed: Packed | None = None) -> StepDraws:
-        """The draws of the batch at `position`, default the current one; validation counts down from -1.
+    def draws(
+        self,
+        position: int | None = None,
+        packed: Packed | None = None,
+        items: Sequence[int] | None = None,
+    ) -> StepDraws:
+        """The draws of the batch at `position`, default the current one; that of all validation is -1.
 
         Args:
-            packed: of a batch whose clips share rows.
+            packed: of a batch whose clips share rows. items: numbers of the clips in their dataset.
         """
         return StepDraws(
             timesteps=self.timesteps,
@@ -81,6 +87,7 @@ class TimedTraining(TrainingModule):
             world_size=self._world_size(),
             batch_size=self.batch_size,
             packed=packed,
+            items=items,
         )
 
     def configure_optimizers(self) -> Any:
@@ -95,6 +102,13 @@ class TimedTraining(TrainingModule):
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self._timesteps, self._timesteps_state = None, state["timesteps"]
+
+
+def with_average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses (b,) at several times and their mean, `val/avg_loss`. What is not a number becomes infinite:
+    it was measured, and says that the model is lost."""
+    finite = {k: v.float().nan_to_num(nan=float("inf"), posinf=float("inf")) for k, v in losses.items()}
+    return {**finite, "val/avg_loss": torch.stack(list(finite.values())).mean(0)}
 
 
 def optimizer_configs(

@@ -64,7 +64,7 @@ def test_sound_is_made_only_where_something_hears_it(monkeypatch: pytest.MonkeyP
         assert len(made) == times, losses
     quiet = module_of(over_patches({"pretransform": inner}))
     made.clear()
-    found = quiet.validation_scalars(Batch(audio=AUDIO, metadata=[{}, {}]), 0)
+    found = quiet.validation_values(Batch(audio=AUDIO, metadata=[{}, {}]), [0, 1])
     assert {"val/sisdr", "val/stft"} <= set(found)
     assert len(made) == 1
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stable_audio.training.autoencoder.metrics import PESQ, SISDR
+from stable_audio.training.item_means import ItemValues, means
 from tests.training.test_autoencoder import AUDIO, module_of, tiny_config
 
 
@@ -52,9 +53,15 @@ def test_what_was_not_measured_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pesq", FakePESQ())
     module = module_of(tiny_config(eval_loss_configs={"pesq": {}, "sisdr": {}})).eval()
     batch: Any = types.SimpleNamespace(audio=AUDIO)
-    assert set(module.validation_scalars(batch, 0)) == {"val/pesq", "val/sisdr"}
+    values = module.validation_values(batch, range(len(AUDIO)))
+    assert set(values) == {"val/pesq", "val/sisdr"}
+    assert all(v.shape == (len(AUDIO),) and not v.isnan().any() for v in values.values())
     batch.audio = torch.zeros_like(AUDIO)
-    assert set(module.validation_scalars(batch, 0)) == {"val/sisdr"}
+    values = module.validation_values(batch, range(len(AUDIO)))
+    assert values["val/pesq"].isnan().all()
+    measured = ItemValues()
+    measured.add(range(len(AUDIO)), values)
+    assert set(means(measured.rows().values())) == {"val/sisdr"}
 
 
 def test_a_missing_package_names_the_extra_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, optimizer_configs
+from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, optimizer_configs, with_average
 from stable_audio.types import Conditioning
 
 RECONSTRUCTION_WEIGHT = 0.1
@@ -161,11 +161,14 @@ class DiffusionAutoencoderTraining(TimedTraining):
 
     def score(self, made: Encoded, t: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the backbone at t (b,) with this noise, and its terms by name."""
+        return self.losses(self._compared(made, t, noise))
+
+    def _compared(self, made: Encoded, t: Tensor, noise: Tensor) -> LossInputs:
         objective = self.model.objective
         x_t = objective.noisy(made.x0, noise, t)
         output = self.model(x_t, t, made.conditioning).float()
         target = objective.target(made.x0, noise, t).float()
-        return self.losses(LossInputs(output, target, made.x0, x_t, t, objective))
+        return LossInputs(output, target, made.x0, x_t, t, objective)
 
     def _to_space(self, audio: Tensor, draws: Draws) -> Tensor:
         pretransform = self.model.pretransform
@@ -179,16 +182,16 @@ class DiffusionAutoencoderTraining(TimedTraining):
             return self.model.to_space(audio.float(), noise=draws.encoder_noise)
 
     @torch.no_grad()
-    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """`val/loss_<t>` at fixed times and their mean; the noise depends on the seed and the item only."""
-        draws = self.draws(-1 - index)
+    def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
+        """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
+        draws = self.draws(-1, items=items)
         made = self.encode(batch.audio, draws)
         noise = draws.noise(made.x0)
         found: dict[str, Tensor] = {}
         for time in VALIDATION_TIMES:
             t = torch.full((made.x0.shape[0],), time, device=made.x0.device)
-            found[f"val/loss_{time:.1f}"] = self.score(made, t, noise)[0]
-        return {**found, "val/avg_loss": torch.stack(list(found.values())).mean()}
+            found[f"val/loss_{time:.1f}"] = self.losses.alone(self._compared(made, t, noise))
+        return with_average(found)
 
 
 def _loss_name(name: str) -> str:

@@ -418,7 +418,7 @@ class AutoencoderTraining(TrainingModule):
         """Standard normal noise of the current batch; depends on seed, position and item alone."""
         return self._draws(self.position).encoder_noise
 
-    def _draws(self, position: int) -> StepDraws:
+    def _draws(self, position: int, items: Sequence[int] | None = None) -> StepDraws:
         return StepDraws(
             timesteps=None,  # type: ignore[arg-type]  # no diffusion time is drawn here
             seed=self.seed,
@@ -426,17 +426,20 @@ class AutoencoderTraining(TrainingModule):
             rank=self._rank(),
             world_size=self._world_size(),
             batch_size=self.batch_size,
+            items=items,
         )
 
     @torch.no_grad()
-    def validation_scalars(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """`val/<metric>` of the reconstruction, without those that found nothing to measure."""
-        made = self.reconstruct(batch.audio, noise=self._draws(-1 - index).encoder_noise)
+    def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
+        """`val/<metric>` (b,) of each reconstruction; not a number where there was nothing to measure."""
+        made = self.reconstruct(batch.audio, noise=self._draws(-1, items).encoder_noise)
         assert made.decoded is not None
+        pairs = list(zip(made.reals.split(1), made.decoded.split(1)))
         with torch.autocast(made.decoded.device.type, enabled=False):
-            found = {f"val/{name}": metric(made.reals, made.decoded) for name, metric in self.metrics.items()}
-        # Processes average over the same names, so that several of them keep what is not a number.
-        return found if self._world_size() > 1 else {k: v for k, v in found.items() if not v.isnan()}
+            return {
+                f"val/{name}": torch.stack([metric(*pair).reshape(()) for pair in pairs])
+                for name, metric in self.metrics.items()
+            }
 
 
 def hear(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:

@@ -138,14 +138,11 @@ class ResumeClock(StepCallback):
         self._scalars.back()
 
 
-def mean_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Means over all processes; every one must come with the same names, which keeps the order."""
-    stacked = stacked_over_processes(trainer, values)
-    return {} if stacked is None else dict(zip(values, stacked.tolist()))
-
-
 def stacked_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> Tensor | None:
-    """The same means as one tensor on the device of the process; None where there are no values."""
+    """Means over all processes as one tensor on the device of this one; None where there are no values.
+
+    Every process must come with the same names, which keeps the order.
+    """
     if not values:
         return None
     device = trainer.strategy.root_device

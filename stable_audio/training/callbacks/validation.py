@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import save_inference_file
+from stable_audio.data.base import Batch, DataError
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.callbacks.scalars import mean_over_processes
+from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
-from stable_audio.training.window import Window
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
 
 class Validate(StepCallback):
-    """Logs `val/...` and keeps the inference file of the best weights (`module.ranked`): `best.safetensors`.
+    """Logs `val/...`, means over the items, and keeps the inference file of the best weights, those that
+    `module.ranked` says: `best.safetensors`.
 
     Args:
         make_loader: (rank, world_size) -> a loader that repeats one pass. writer: of the run's large files.
@@ -68,9 +69,13 @@ class Validate(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every:
             return
-        values = mean_over_processes(trainer, self._means(trainer, module))
-        self.latest = values
+        rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
+        # In the order of the items, so that the sums are the same whatever the batches.
+        self.latest = values = means(rows[item] for item in sorted(rows))
         if not trainer.is_global_zero:
+            return
+        if not values:
+            log.error("validation at step %d found no usable item; training goes on", step)
             return
         self.logger.scalars(values, step)
         name = next((n for n in module.ranked if n in values), None)
@@ -80,17 +85,22 @@ class Validate(StepCallback):
             facts = {"step": step, name.replace("/", "_"): values[name]}
             self.writer.write(module.inference_tensors(), partial(self._keep_best, weights, facts))
 
-    def _means(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, Any]:
+    def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
+        """What this process measured of its items; none where all of its share was rejected."""
         assert self._loader is not None
-        window, device = Window(), module.device
+        measured, device = ItemValues(), module.device
         averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
-        # What draws from the global generators starts from the same place at every validation.
         with averaged, evaluating(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
-            for index, batch in enumerate(self._loader):
-                torch.manual_seed(derive_seed("validation", module.seed, index, trainer.global_rank))
-                on_device = trainer.strategy.batch_to_device(batch, device)
-                window.add(module.validation_scalars(on_device, index))
-        return window.means()
+            try:
+                for index, batch in enumerate(self._loader):
+                    items = batch.items if batch.items is not None else _numbered(index, batch)
+                    # What draws from the global generators starts from the same place at every validation.
+                    torch.manual_seed(derive_seed("validation", module.seed, items[0]))
+                    on_device = trainer.strategy.batch_to_device(batch, device)
+                    measured.add(items, module.validation_values(on_device, items))
+            except DataError as error:
+                log.error("validation at step %d: %s", step, error)
+        return measured.rows()
 
     def _keep_best(self, weights: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / "best.safetensors"
@@ -98,3 +108,8 @@ class Validate(StepCallback):
             save_inference_file(path, tensors, self.config, weights=weights, info=facts)
         except OSError as error:
             log.error("best.safetensors was not written (%s); training goes on", error)
+
+
+def _numbered(index: int, batch: Batch) -> list[int]:
+    """Numbers of the items of a batch that does not know them."""
+    return [(index << 20) + place for place in range(batch.audio.shape[0])]
