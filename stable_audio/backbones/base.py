@@ -17,6 +17,7 @@ class Backbone(nn.Module):
         length_multiple: n must be a multiple of it.
         slot_widths: the slots served by this instance -> features (channels for input_concat) that the
             conditioning must have; None where any width is accepted.
+        global_widths: conditioner id -> features, in order, where the global slot is told apart by id.
         required_slots: the slots without which `forward` cannot run.
         time_steps: how many integer steps of noise the network counts: it rounds t (time_steps - 1). None =
             t may be any number.
@@ -33,6 +34,7 @@ class Backbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.slot_widths: dict[Slot, int | None] = {}
+        self.global_widths: dict[str, int] = {}
         self.required_slots: frozenset[Slot] = frozenset()
 
     @property

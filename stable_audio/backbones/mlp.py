@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -15,23 +17,40 @@ from stable_audio.types import Conditioning, Slot
 _TIME = TimeOptions()
 
 
-class _Block(Checkpointed):
-    """Norm, scale and shift, two linear layers, residual: (b n d), (b e) -> (b n d)."""
+JoinName = Literal["adaptive", "sum", "concat"]
 
-    def __init__(self, width: int, hidden: int, features: int, dropout: float, activation: str) -> None:
+
+class _Block(Checkpointed):
+    """Norm, joined by the vector, two linear layers, residual: (b n d), (b e) -> (b n d)."""
+
+    def __init__(
+        self, width: int, hidden: int, features: int, dropout: float, activation: str, join: JoinName
+    ) -> None:
         super().__init__()
+        self.join = join
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(features, 2 * width)
+        self.modulation = nn.Linear(features, _MODULATION[join] * width) if join != "concat" else None
         self.layers = nn.Sequential(
-            nn.Linear(width, hidden),
+            nn.Linear(width + (features if join == "concat" else 0), hidden),
             ACTIVATIONS[activation](),
             nn.Dropout(dropout),
             nn.Linear(hidden, width),
         )
 
     def compute(self, h: Tensor, vector: Tensor) -> Tensor:
-        scale, shift = self.modulation(vector)[:, None].chunk(2, dim=-1)
-        return h + self.layers(self.norm(h) * (1 + scale) + shift)
+        return h + self.layers(self._joined(self.norm(h), vector))
+
+    def _joined(self, h: Tensor, vector: Tensor) -> Tensor:
+        if self.modulation is None:
+            return torch.cat([h, vector[:, None].expand(-1, h.shape[1], -1)], dim=-1)
+        modulation = self.modulation(vector)[:, None]
+        if self.join == "sum":
+            return h + modulation
+        scale, shift = modulation.chunk(2, dim=-1)
+        return h * (1 + scale) + shift
+
+
+_MODULATION = {"adaptive": 2, "sum": 1}
 
 
 class ConditionalMLP(Backbone):
@@ -44,6 +63,8 @@ class ConditionalMLP(Backbone):
         depth: residual blocks.
         activation: inside blocks.
         dropout: inside blocks.
+        join: how the vector of t and the global slot joins the features of every block: `adaptive` scales
+            and shifts them, `sum` adds a linear layer of it, `concat` puts it beside them.
         time: how t becomes a vector.
         global_cond_dim: features of the global slot, added to the time vector; its null value is zeros.
         input_concat_dim: channels of the input_concat slot, resized (nearest) to x.
@@ -58,6 +79,7 @@ class ConditionalMLP(Backbone):
         depth: int = 3,
         activation: ActivationName = "silu",
         dropout: float = 0.0,
+        join: JoinName = "adaptive",
         time: TimeOptions = _TIME,
         global_cond_dim: int = 0,
         input_concat_dim: int = 0,
@@ -76,7 +98,7 @@ class ConditionalMLP(Backbone):
         self.to_global = nn.Linear(global_cond_dim, features, bias=False) if global_cond_dim else None
         self.first = nn.Linear(io_channels + input_concat_dim, width)
         self.blocks = nn.ModuleList(
-            _Block(width, hidden or 4 * width, features, dropout, activation) for _ in range(depth)
+            _Block(width, hidden or 4 * width, features, dropout, activation, join) for _ in range(depth)
         )
         self.last = nn.Linear(width, io_channels)
 

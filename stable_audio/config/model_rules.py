@@ -103,6 +103,24 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
                 yield loc, message
 
 
+def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A backbone that tells global conditioners apart by id gets those, in that order, as wide as it says."""
+    widths = ctx.facts.backbone.global_widths if ctx.facts.backbone is not None else {}
+    ids, loc = ctx.slot_ids(Slot.GLOBAL), ("model", "diffusion", "config", "mechanisms")
+    if not widths or not ids:
+        return
+    if list(widths) != ids:
+        message = (
+            f"found the ids {names(widths)}, but global_cond_ids is {names(ids)}: give the same, in order"
+        )
+        yield loc, message
+        return
+    for name, dim in widths.items():
+        if ctx.width(name) not in (None, dim):
+            message = f"found {dim}, but the conditioner '{name}' gives {ctx.width(name)} features"
+            yield (*loc, name, "dim"), message
+
+
 def slots_take_the_layout(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """A slot gets what it can read: sequences, one vector, or channels over time."""
     for slot, key in SLOT_KEYS.items():

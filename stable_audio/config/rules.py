@@ -15,6 +15,7 @@ RULES: dict[str, Rule] = {
     "slots_served": model_rules.slots_are_served,
     "slots_filled": model_rules.slots_are_filled,
     "slot_widths": model_rules.slot_widths_agree,
+    "mechanisms": model_rules.mechanisms_name_the_ids,
     "slot_layouts": model_rules.slots_take_the_layout,
     "channels": model_rules.channels_agree,
     "latent_axes": model_rules.latents_have_the_right_axes,

@@ -14,6 +14,23 @@ from tests.config import examples
 
 Damage = Callable[[dict[str, Any]], Any]
 
+
+def _unet(data: dict[str, Any], mechanisms: dict[str, Any]) -> None:
+    data["model"]["diffusion"].update(
+        type="unet",
+        config={
+            "io_channels": 4,
+            "channels": 4,
+            "multipliers": [1, 2],
+            "groups": 2,
+            "attention": [False, True],
+            "attention_options": {"heads": 2, "groups": 2},
+            "cross_attn": {"dim": 8},
+            "mechanisms": mechanisms,
+        },
+    )
+
+
 BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
     "slot_ids": [
         (
@@ -70,6 +87,27 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             lambda d: d["model"]["diffusion"].update(prepend_cond_ids=["prompt"]),
             "$.model.diffusion.prepend_cond_ids: backbone 'dit' as configured does not read the slot",
         )
+    ],
+    "mechanisms": [
+        (
+            examples.cond,
+            lambda d: _unet(d, {"seconds_total": {"mechanism": "sum", "dim": 16}}),
+            "$.model.diffusion.config.mechanisms: found the ids 'seconds_total', but global_cond_ids is "
+            "'seconds_start', 'seconds_total': give the same, in order",
+        ),
+        (
+            examples.cond,
+            lambda d: _unet(
+                d,
+                {
+                    "time": {"mechanism": "adaptive"},
+                    "seconds_start": {"mechanism": "cross_attention", "merge": "concat", "dim": 7},
+                    "seconds_total": {"mechanism": "concat", "dim": 9},
+                },
+            ),
+            "$.model.diffusion.config.mechanisms.seconds_start.dim: found 7, but the conditioner "
+            "'seconds_start' gives 8 features",
+        ),
     ],
     "slot_layouts": [
         (

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.checkpointing import Checkpointed
-from stable_audio.backbones.unet.layers import merged
+from stable_audio.backbones.unet.layers import ChannelRMSNorm, merged, norm
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, apply_rotary
 
@@ -28,7 +28,7 @@ class AttentionOptions:
         block: `plain`: GroupNorm, attention, residual; `transformer`: GroupNorm and 1x1 convolution around
             `depth` transformer layers with LayerNorm, as in latent diffusion.
         depth: transformer layers per block.
-        groups: groups of the GroupNorm in front of attention; 1 = over all channels.
+        groups: groups of the GroupNorm in front of attention; 1 = over all channels; 32 by default.
         projections: linear layers in each of the projections to queries, keys and values and from the
             output. 2: a 1x1 convolution outside of those of torch.nn.MultiheadAttention.
         bias: which projections have biases. Transformer layers have `out` only.
@@ -42,7 +42,7 @@ class AttentionOptions:
     head_dim: int | None = None
     block: Literal["plain", "transformer"] = "plain"
     depth: int = 1
-    groups: int = 32
+    groups: int | None = None
     projections: Literal[1, 2] = 1
     bias: Literal["all", "qkv", "out", "none"] = "all"
     feed_forward: int = 0
@@ -50,12 +50,23 @@ class AttentionOptions:
     rope: bool = False
     qk_norm: bool = False
 
+    def group_count(self, channels: int, norm_kind: str) -> int:
+        """Groups of the norms at a level of this width."""
+        if norm_kind == "rms":
+            if self.groups is not None:
+                raise ValueError(
+                    f"norm 'rms' has no groups: leave out attention_options.groups {self.groups}"
+                )
+            return 1
+        groups = 32 if self.groups is None else self.groups
+        if channels % groups:
+            raise ValueError(
+                f"attention_options.groups {groups} must divide the channels of a level, {channels}"
+            )
+        return groups
+
     def sizes(self, channels: int) -> tuple[int, int]:
         """(heads, head_dim) at a level of this width."""
-        if channels % self.groups:
-            raise ValueError(
-                f"attention_options.groups {self.groups} must divide the channels of a level, {channels}"
-            )
         if self.heads is None and self.head_dim is not None:
             if channels % self.head_dim:
                 raise ValueError(f"head_dim {self.head_dim} must divide the channels of a level, {channels}")
@@ -73,12 +84,15 @@ class Tokens:
     Attributes:
         cross: keys and values per cross-attention layer. cross_mask: (b 1 1 l) bool or None.
         prepend: keys and values per self-attention layer that reads prepend tokens, with prepend_mask.
+        vectors: (b l d), further tokens of cross-attention, which every layer projects at each call since
+            they may depend on t.
     """
 
     cross: tuple[KeysValues, ...] = ()
     cross_mask: Tensor | None = None
     prepend: tuple[KeysValues, ...] = ()
     prepend_mask: Tensor | None = None
+    vectors: Tensor | None = None
 
 
 class HeadNorm(nn.RMSNorm):
@@ -168,11 +182,27 @@ class CrossAttention(Attention):
     index: int = 0
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        return self.attend(self.queries(x), tokens.cross[self.index], tokens.cross_mask)
+        mask = tokens.cross_mask
+        if tokens.vectors is None:
+            return self.attend(self.queries(x), tokens.cross[self.index], mask)
+        k, v = self.keys_values(tokens.vectors)
+        if tokens.cross:
+            k_more, v_more = tokens.cross[self.index]
+            k, v = torch.cat([k_more, k], dim=1), torch.cat([v_more, v], dim=1)
+        if mask is not None:
+            mask = F.pad(mask, (0, tokens.vectors.shape[1]), value=True)
+        return self.attend(self.queries(x), (k, v), mask)
 
 
 class TokenGroupNorm(nn.GroupNorm):
     """GroupNorm of (b l c) over positions and groups of channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class TokenRMSNorm(ChannelRMSNorm):
+    """Root-mean-square norm of (b l c) over channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
@@ -206,22 +236,26 @@ class AttentionLayer(nn.Module):
         self_attention: bool,
         cross_dim: int,
         prepend_dim: int,
+        norm_kind: str,
         normalized: bool,
     ) -> None:
         super().__init__()
         self.normalized = normalized
         transformer = options.block == "transformer"
         bias = "out" if transformer else options.bias
+        groups = options.group_count(channels, norm_kind)
 
-        def norm() -> nn.Module:
-            return nn.LayerNorm(channels) if transformer else TokenGroupNorm(options.groups, channels)
+        def token_norm() -> nn.Module:
+            if norm_kind == "rms":
+                return TokenRMSNorm(channels)
+            return nn.LayerNorm(channels) if transformer else TokenGroupNorm(groups, channels)
 
-        self.self_norm = norm() if self_attention else None
+        self.self_norm = token_norm() if self_attention else None
         self.self_attention = SelfAttention(channels, options, bias, prepend_dim) if self_attention else None
-        self.cross_norm = norm() if cross_dim else None
+        self.cross_norm = token_norm() if cross_dim else None
         self.cross_attention = CrossAttention(channels, cross_dim, options, bias) if cross_dim else None
         multiplier = options.feed_forward
-        self.feed_norm = norm() if multiplier else None
+        self.feed_norm = token_norm() if multiplier else None
         self.feed_forward = FeedForward(channels, multiplier, options.geglu) if multiplier else None
 
     def forward(self, x: Tensor, tokens: Tokens, rotary: RotaryTables | None) -> Tensor:
@@ -237,19 +271,22 @@ class AttentionLayer(nn.Module):
 class AttentionBlock(Checkpointed):
     """Attention layers over the positions of x: (b c *n) -> (b c *n)."""
 
-    def __init__(self, dims: int, channels: int, options: AttentionOptions, **layer: int | bool) -> None:
+    def __init__(
+        self, dims: int, channels: int, options: AttentionOptions, *, norm_kind: str, **layer: int | bool
+    ) -> None:
         super().__init__()
         transformer = options.block == "transformer"
         _, head_dim = options.sizes(channels)
         self.rotary = _Axial(head_dim, dims) if options.rope else None
         self.to_in = self.to_out = None
         if transformer:
-            self.norm = nn.GroupNorm(options.groups, channels, eps=1e-6)
+            groups = options.group_count(channels, norm_kind)
+            self.norm = norm(norm_kind, groups, channels, eps=1e-6)
             self.to_in = nn.Linear(channels, channels)
             self.to_out = nn.Linear(channels, channels)
         count = options.depth if transformer else 1
         self.layers = nn.ModuleList(
-            AttentionLayer(channels, options, **layer)  # type: ignore[arg-type]
+            AttentionLayer(channels, options, norm_kind=norm_kind, **layer)  # type: ignore[arg-type]
             for _ in range(count)
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -14,12 +15,13 @@ from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.checkpointing import set_checkpointing
 from stable_audio.backbones.unet.attention import AttentionOptions, Tokens
 from stable_audio.backbones.unet.blocks import ResBlock, resized
-from stable_audio.backbones.unet.checks import attention_levels, check, per_level
-from stable_audio.backbones.unet.conditioning import Merge, SlotOptions
+from stable_audio.backbones.unet.checks import GROUPS, attention_levels, check, per_level
+from stable_audio.backbones.unet.conditioning import FrameOptions, Merge, SlotOptions
 from stable_audio.backbones.unet.embedding import TimeEmbedding, TimeOptions
 from stable_audio.backbones.unet.layers import (
     ActivationName,
     DownsampleName,
+    NormName,
     UpsampleName,
     over_positions,
 )
@@ -31,9 +33,10 @@ from stable_audio.backbones.unet.network import (
     cross_attentions,
     prepend_attentions,
 )
+from stable_audio.backbones.unet.vectors import Acting, Mechanism, Vectors
 from stable_audio.types import Conditioning, Slot
 
-_ATTENTION, _TIME, _NO_SLOT = AttentionOptions(), TimeOptions(), SlotOptions()
+_ATTENTION, _TIME, _NO_SLOT, _NO_FRAMES = AttentionOptions(), TimeOptions(), SlotOptions(), FrameOptions()
 
 
 class UNet(Backbone):
@@ -56,7 +59,9 @@ class UNet(Backbone):
         downsample_kernel: of the strided convolution.
         upsample: nearest or linear interpolation with a convolution behind it, or transposed convolution.
         upsample_kernel: of that convolution.
-        groups: groups of the group norms.
+        norm: `group`: group norms, and layer norms inside transformer blocks; `rms`: root-mean-square norms
+            over channels in place of both.
+        groups: groups of the group norms; 32 by default. Root-mean-square norms have none.
         norm_position: `pre`: norm, activation, convolution; `post`: convolution, norm, activation.
         dropout: in the residual blocks.
         activation: of the residual blocks.
@@ -81,8 +86,11 @@ class UNet(Backbone):
         global_cond: the global slot.
         global_mechanism: `sum`: added to the time vector; `adaptive`: scale and shift of every block;
             `concat`: repeated over positions as input channels.
+        mechanisms: instead of `global_cond`, `global_mechanism` and `time_injection`: how each vector acts
+            and joins the others, by conditioner id of `global_cond_ids`, in that order, and `time`.
         prepend: the prepend slot: tokens that self-attention reads besides the positions.
-        input_concat: the input_concat slot: more input channels, resized (nearest) to x.
+        input_concat: the input_concat slot: more input channels, or channels added behind the first
+            convolution, resized (nearest) to x.
 
     Raises:
         ValueError: lists that do not fit together, widths that do not divide, unserved slots.
@@ -105,7 +113,8 @@ class UNet(Backbone):
         downsample_kernel: int = 3,
         upsample: UpsampleName = "nearest",
         upsample_kernel: int = 3,
-        groups: int = 32,
+        norm: NormName = "group",
+        groups: int | None = None,
         norm_position: Literal["pre", "post"] = "pre",
         dropout: float = 0.0,
         activation: ActivationName = "silu",
@@ -128,15 +137,25 @@ class UNet(Backbone):
         cross_attn: SlotOptions = _NO_SLOT,
         global_cond: SlotOptions = _NO_SLOT,
         global_mechanism: Literal["sum", "adaptive", "concat"] = "sum",
+        mechanisms: Mapping[str, Mechanism] | None = None,
         prepend: SlotOptions = _NO_SLOT,
-        input_concat: SlotOptions = _NO_SLOT,
+        input_concat: FrameOptions = _NO_FRAMES,
     ) -> None:
         super().__init__()
         levels = len(multipliers)
         factors = tuple(factors) if factors is not None else (2,) * (levels - 1)
         own = attention_levels(attention, attention_resolutions, resolution, factors, levels)
         cross = own if cross_attention is None else per_level("cross_attention", cross_attention, levels)
-        if not cross_attn.dim:
+        if mechanisms is not None and (
+            global_cond.dim or (time_injection, global_mechanism) != ("add", "sum")
+        ):
+            raise ValueError(
+                "mechanisms says how every vector acts: leave out global_cond, global_mechanism and "
+                "time_injection"
+            )
+        by_token = any(m.mechanism == "cross_attention" for m in (mechanisms or {}).values())
+        cross_dim = cross_attn.dim or (by_token and (time.hidden or 4 * channels))
+        if not cross_dim:
             cross = [False] * levels
         counts = [blocks] * levels if isinstance(blocks, int) else list(blocks)
         check(
@@ -144,6 +163,7 @@ class UNet(Backbone):
             height=height,
             levels=levels,
             groups=groups,
+            norm=norm,
             widths=[channels, *(channels * m for m in multipliers)],
             factors=factors,
             blocks=counts,
@@ -152,7 +172,7 @@ class UNet(Backbone):
             upsample=(upsample, upsample_kernel),
             skips=skips,
             up_width=up_width,
-            tokens=(cross_attn.dim, any(cross), prepend.dim, any(own)),
+            tokens=(cross_dim, any(cross), prepend.dim, any(own)),
         )
         self.dims, self.height, self.channels_in = dims, height, io_channels
         self.io_channels = io_channels * (height or 1)
@@ -166,23 +186,29 @@ class UNet(Backbone):
         }
         rows = {Slot.INPUT_CONCAT: height or 1}
         self.slot_widths = {s: m.width * rows.get(s, 1) for s, m in self.merges.items() if m.width}
-        self.required_slots = frozenset(self.slot_widths)
-
         self.time_embedding = TimeEmbedding(time, channels)
         features, self.time_steps = self.time_embedding.features, time.steps
+        self.vectors = None if mechanisms is None else Vectors(mechanisms, features, cross_dim)
+        if self.vectors is not None and self.vectors.dim:
+            self.slot_widths[Slot.GLOBAL] = self.vectors.dim
+            self.global_widths = self.vectors.widths
+        self.required_slots = frozenset(self.slot_widths)
+        vectors = self._block_vectors(features, time_injection, global_cond.dim)
         adds = global_cond.dim and global_mechanism == "sum"
         self.to_time = nn.Linear(global_cond.dim, features, bias=False) if adds else None
         resnet = partial(
             ResBlock,
             dims,
             kernel=kernel_size,
-            groups=groups,
+            groups=groups or GROUPS,
+            norm_kind=norm,
             norm_position=norm_position,
             activation=activation,
             dropout=dropout,
-            time_features=features,
-            time_adaptive=time_injection == "scale_shift",
-            global_features=global_cond.dim if global_mechanism == "adaptive" else 0,
+            time_features=vectors[0][0],
+            time_adaptive=vectors[0][1],
+            global_features=vectors[1][0],
+            global_adaptive=vectors[1][1],
             normalized=residual_scale == "normalized",
         )
         plan = Plan(
@@ -195,8 +221,9 @@ class UNet(Backbone):
             cross_attention=cross,
             attention_options=attention_options,
             attention_every=attention_every,
-            cross_dim=cross_attn.dim,
+            cross_dim=cross_dim,
             prepend_dim=prepend.dim,
+            norm_kind=norm,
             normalized=residual_scale == "normalized",
             skips=skips,
             skip_merge=skip_merge,
@@ -207,10 +234,17 @@ class UNet(Backbone):
             upsample_kernel=upsample_kernel,
             resnet=resnet,
         )
-        concat_globals = global_cond.dim if global_mechanism == "concat" else 0
+        planes = global_cond.dim if global_mechanism == "concat" else 0
+        if self.vectors is not None:
+            planes = self.vectors.width("concat")
+        frames = self.merges[Slot.INPUT_CONCAT]
+        sizes = {
+            k: sum(w for w, m in zip(frames.widths, frames.mechanisms) if m == k) for k in ("concat", "sum")
+        }
         self.network = Network(
             plan,
-            c_in=io_channels + input_concat.dim + concat_globals,
+            c_in=io_channels + sizes["concat"] + planes,
+            c_added=sizes["sum"],
             c_out=io_channels,
             first_kernel=first_kernel,
             last_kernel=last_kernel,
@@ -218,27 +252,52 @@ class UNet(Backbone):
             middle_attention=middle_attention,
             finest_up=finest_up,
             final_block=final_block,
-            groups=groups,
+            groups=groups or GROUPS,
             activation=activation,
         )
 
+    def _block_vectors(self, features: int, time_injection: str, global_dim: int) -> list[tuple[int, bool]]:
+        """(features, adaptive) of the two vectors that residual blocks read; no features = none."""
+        if self.vectors is not None:
+            return [*self.vectors.blocks, (0, False), (0, False)][:2]
+        adaptive = self.mechanism == "adaptive"
+        return [(features, time_injection == "scale_shift"), (global_dim if adaptive else 0, True)]
+
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         shape, x = x.shape, self._unfolded(x)
-        time = self.time_embedding(t, x.dtype)
         globals_ = self._slot(cond, Slot.GLOBAL)
-        planes = [x]
-        concat = self._slot(cond, Slot.INPUT_CONCAT)
-        if concat is not None:
-            planes.append(resized(concat, x).to(x.dtype))
-        if globals_ is not None:
-            globals_ = globals_.to(x.dtype)
-            if self.to_time is not None:
-                time = time + self.to_time(globals_)
-            if self.mechanism == "concat":
-                planes.append(over_positions(globals_, self.dims).expand(-1, -1, *x.shape[2:]))
+        acting = self._acting(
+            self.time_embedding(t, x.dtype), None if globals_ is None else globals_.to(x.dtype)
+        )
+        frames = self._frames(cond, x)
+        planes = [x, *frames["concat"]]
+        if acting.planes is not None:
+            planes.append(over_positions(acting.planes, self.dims).expand(-1, -1, *x.shape[2:]))
         tokens = cond.prepared if isinstance(cond.prepared, Tokens) else self._tokens(cond)
-        context = Context(time, globals_ if self.mechanism == "adaptive" else None, tokens)
-        return self.network(torch.cat(planes, dim=1), context).reshape(shape)
+        context = Context(acting.first, acting.second, replace(tokens, vectors=acting.tokens))
+        added = torch.cat(frames["sum"], dim=1) if frames["sum"] else None
+        return self.network(torch.cat(planes, dim=1), context, added).reshape(shape)
+
+    def _acting(self, time: Tensor, globals_: Tensor | None) -> Acting:
+        if self.vectors is not None:
+            return self.vectors(time, globals_)
+        if globals_ is not None and self.to_time is not None:
+            time = time + self.to_time(globals_)
+        return Acting(
+            first=time,
+            second=globals_ if self.mechanism == "adaptive" else None,
+            planes=globals_ if self.mechanism == "concat" else None,
+        )
+
+    def _frames(self, cond: Conditioning, x: Tensor) -> dict[str, list[Tensor]]:
+        """The parts of the input_concat slot by their mechanism, at the positions of x."""
+        frames: dict[str, list[Tensor]] = {"concat": [], "sum": []}
+        if Slot.INPUT_CONCAT in self.slots:
+            merge = self.merges[Slot.INPUT_CONCAT]
+            parts = merge.parts(self._filled(cond, Slot.INPUT_CONCAT), self.training)
+            for mechanism, part in zip(merge.mechanisms, parts):
+                frames[mechanism].append(resized(part, x).to(x.dtype))
+        return frames
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros in every slot but input_concat, which says what to work on; masks stay."""
@@ -265,6 +324,9 @@ class UNet(Backbone):
     def _slot(self, cond: Conditioning, slot: Slot) -> Tensor | None:
         if slot not in self.slots:
             return None
+        return self.merges[slot](self._filled(cond, slot), self.training)
+
+    def _filled(self, cond: Conditioning, slot: Slot) -> Tensor:
         value = cond.slot(slot)
         if value is None:
             raise ValueError(f"this U-Net reads the slot '{slot.value}', but it is empty")
@@ -272,7 +334,7 @@ class UNet(Backbone):
             frames = self.dims == 2 and not self.height and value.ndim == 3
             # Frames without rows are the same in every row.
             value = value.unsqueeze(2) if frames else self._unfolded(value)
-        return self.merges[slot](value, self.training)
+        return value
 
     def _tokens(self, cond: Conditioning) -> Tokens:
         dtype = next(self.network.parameters()).dtype
@@ -285,10 +347,14 @@ class UNet(Backbone):
         readers = prepend_attentions(self.network) if prepend is not None else []
         return Tokens(
             cross=tuple(layer.keys_values(cross) for layer in layers),
-            cross_mask=self._mask(Slot.CROSS_ATTN, cond.cross_attn_mask, blank=True),
+            cross_mask=self._mask(Slot.CROSS_ATTN, cond.cross_attn_mask, blank=not self._has_vector_tokens),
             prepend=tuple(layer.prepend(prepend) for layer in readers),  # type: ignore[misc]
             prepend_mask=self._mask(Slot.PREPEND, cond.prepend_mask, blank=False),
         )
+
+    @property
+    def _has_vector_tokens(self) -> bool:
+        return self.vectors is not None and len(self.vectors.to_tokens) > 0
 
     def _mask(self, slot: Slot, mask: Tensor | None, *, blank: bool) -> Tensor | None:
         """(b l) -> (b 1 1 l). With `blank`, items without any valid token see all of theirs."""

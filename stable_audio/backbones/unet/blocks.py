@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.checkpointing import Checkpointed
-from stable_audio.backbones.unet.layers import ACTIVATIONS, conv, merged, over_positions
+from stable_audio.backbones.unet.layers import ACTIVATIONS, conv, merged, norm, over_positions
 
 
 class Modulation(nn.Module):
@@ -32,9 +32,11 @@ class Modulation(nn.Module):
 class ResBlock(Checkpointed):
     """Two convolutions around the injection of time and global features: (b c_in *n) -> (b c_out *n).
 
-    `pre`: norm, activation, convolution (He et al., 2016); `post`: convolution, norm, activation. Time is
-    added between the two, or scales and shifts the second norm; adaptive global features scale and shift
-    it too.
+    `pre`: norm, activation, convolution (He et al., 2016); `post`: convolution, norm, activation. Each of
+    the two vectors is added between the convolutions, or scales and shifts the second norm (adaptive).
+
+    Args:
+        time_features, global_features: widths of the two vectors; 0 = the block reads no such vector.
     """
 
     def __init__(
@@ -45,59 +47,65 @@ class ResBlock(Checkpointed):
         *,
         kernel: int,
         groups: int,
+        norm_kind: str,
         norm_position: Literal["pre", "post"],
         activation: str,
         dropout: float,
         time_features: int,
         time_adaptive: bool,
         global_features: int,
+        global_adaptive: bool,
         normalized: bool,
     ) -> None:
         super().__init__()
         self.pre, self.normalized = norm_position == "pre", normalized
-        self.norm1 = nn.GroupNorm(groups, c_in if self.pre else c_out)
+        self.norm1 = norm(norm_kind, groups, c_in if self.pre else c_out)
         self.conv1 = conv(dims, c_in, c_out, kernel)
-        self.time = Modulation(dims, time_features, c_out, time_adaptive, activation)
-        self.globals = Modulation(dims, global_features, c_out, True, activation) if global_features else None
-        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.time = (
+            Modulation(dims, time_features, c_out, time_adaptive, activation) if time_features else None
+        )
+        self.globals = (
+            Modulation(dims, global_features, c_out, global_adaptive, activation) if global_features else None
+        )
+        self.norm2 = norm(norm_kind, groups, c_out)
         self.conv2 = conv(dims, c_out, c_out, kernel)
         self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if c_in == c_out else conv(dims, c_in, c_out, 1)
 
-    def compute(self, x: Tensor, time: Tensor, globals_: Tensor | None) -> Tensor:
+    def compute(self, x: Tensor, time: Tensor | None, globals_: Tensor | None) -> Tensor:
         if self.pre:
             h = self.conv1(self.activation(self.norm1(x)))
         else:
             h = self.activation(self.norm1(self.conv1(x)))
-        modulation = self.time(time)
-        if isinstance(modulation, Tensor):
-            h = h + modulation
+        pairs = ((self.time, time), (self.globals, globals_))
+        modulations = [layer(vector) for layer, vector in pairs if layer is not None and vector is not None]
+        for modulation in modulations:
+            h = h + modulation if isinstance(modulation, Tensor) else h
         if self.pre:
-            h = self.activation(self._modulated(self.norm2(h), modulation, globals_))
+            h = self.activation(_scaled(self.norm2(h), modulations))
             h = self.conv2(self.dropout(h))
         else:
-            h = self._modulated(self.norm2(self.conv2(h)), modulation, globals_)
+            h = _scaled(self.norm2(self.conv2(h)), modulations)
             h = self.dropout(self.activation(h))
         return merged(self.skip(x), h, self.normalized)
 
-    def _modulated(self, h: Tensor, time: Tensor | tuple[Tensor, Tensor], globals_: Tensor | None) -> Tensor:
-        if not isinstance(time, Tensor):
-            h = h * (1 + time[0]) + time[1]
-        if self.globals is not None and globals_ is not None:
-            scale, shift = self.globals(globals_)
-            h = h * (1 + scale) + shift
-        return h
+
+def _scaled(h: Tensor, modulations: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor:
+    for modulation in modulations:
+        if not isinstance(modulation, Tensor):
+            h = h * (1 + modulation[0]) + modulation[1]
+    return h
 
 
 class NormOut(nn.Module):
     """Norm, activation, convolution: the end of most U-Nets."""
 
     def __init__(
-        self, dims: int, c_in: int, c_out: int, *, groups: int, kernel: int, activation: str
+        self, dims: int, c_in: int, c_out: int, *, groups: int, norm_kind: str, kernel: int, activation: str
     ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, c_in)
+        self.norm = norm(norm_kind, groups, c_in)
         self.activation = ACTIVATIONS[activation]()
         self.conv = conv(dims, c_in, c_out, kernel)
 

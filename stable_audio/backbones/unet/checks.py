@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+GROUPS = 32
+"""Groups of group norms where none are given."""
+
 
 def per_level(name: str, values: Sequence[bool], levels: int) -> list[bool]:
     """`values` as a list, one per level."""
@@ -40,7 +43,8 @@ def check(
     dims: int,
     height: int | None,
     levels: int,
-    groups: int,
+    groups: int | None,
+    norm: str,
     widths: Sequence[int],
     factors: Sequence[int],
     blocks: Sequence[int],
@@ -53,9 +57,7 @@ def check(
 ) -> None:
     """Raise ValueError for the first thing that does not fit."""
     _check_lists(levels, factors, blocks)
-    wrong = [w for w in widths if w % groups]
-    if wrong:
-        raise ValueError(f"groups {groups} must divide the channels of every level, found {wrong}")
+    _check_groups(groups, norm, widths)
     _check_kernels(kernels, factors, downsample, upsample)
     if height is not None and dims != 2:
         raise ValueError(f"height is for dims 2, found dims {dims}")
@@ -68,9 +70,23 @@ def check(
         raise ValueError("up_width 'next' needs skips 'level'")
     cross_dim, has_cross, prepend_dim, has_self = tokens
     if cross_dim and not has_cross:
-        raise ValueError("cross_attn.dim is set, but no level has cross-attention: set cross_attention")
+        raise ValueError(
+            "cross_attn.dim or the mechanism 'cross_attention' is set, but no level has cross-attention: set "
+            "cross_attention"
+        )
     if prepend_dim and not has_self:
         raise ValueError("prepend.dim is set, but no level has self-attention: set attention")
+
+
+def _check_groups(groups: int | None, norm: str, widths: Sequence[int]) -> None:
+    if norm == "rms":
+        if groups is not None:
+            raise ValueError(f"norm 'rms' has no groups: leave out groups {groups}")
+        return
+    count = GROUPS if groups is None else groups
+    wrong = [w for w in widths if w % count]
+    if wrong:
+        raise ValueError(f"groups {count} must divide the channels of every level, found {wrong}")
 
 
 def _check_lists(levels: int, factors: Sequence[int], blocks: Sequence[int]) -> None:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+MergeName = Literal["concat", "sum"]
+
 
 @dataclass(frozen=True)
 class SlotOptions:
@@ -16,17 +18,30 @@ class SlotOptions:
 
     Attributes:
         dim: features (channels for input_concat) that reach the mechanism; 0 = the slot is not served.
-        merge: `concat`: conditioners side by side, as the wiring delivers them; `sum`: added up, which
-            needs equal sizes.
+        merge: for all conditioners, or one per conditioner. `concat`: side by side, as the wiring delivers
+            them; `sum`: those with it are added up, which needs equal sizes.
         sizes: the share of each conditioner, in the order of the id list: features for `global`, channels
-            for `input_concat`, tokens for `cross_attn` and `prepend`. Needed for `sum` and `dropout`.
+            for `input_concat`, tokens for `cross_attn` and `prepend`. Needed for `sum`, `dropout` and
+            whatever is given per conditioner.
         dropout: probability of dropping each conditioner of an item in training; a dropped one is zeros.
     """
 
     dim: int = 0
-    merge: Literal["concat", "sum"] = "concat"
+    merge: MergeName | Sequence[MergeName] = "concat"
     sizes: Sequence[int] = ()
     dropout: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class FrameOptions(SlotOptions):
+    """What the input_concat slot holds.
+
+    Attributes:
+        mechanism: for all conditioners, or one per conditioner. `concat`: input channels; `sum`: added to
+            the features behind the first convolution, through a 1x1 convolution.
+    """
+
+    mechanism: MergeName | Sequence[MergeName] = "concat"
 
 
 class Merge:
@@ -36,44 +51,78 @@ class Merge:
         name: the keyword, for messages.
         axis: the axis along which the wiring joined the conditioners.
         width_axis: whether that axis is also the one that `dim` counts.
+
+    Attributes:
+        width: features (channels) that the slot must bring.
+        widths: with `width_axis`, those of each merged part; mechanisms: what becomes of it.
     """
 
     def __init__(self, options: SlotOptions, *, name: str, axis: int, width_axis: bool) -> None:
         self.options, self.axis = options, axis
         sizes, dropout = tuple(options.sizes), tuple(options.dropout)
+        merges = _each(name, "merge", options.merge, len(sizes))
+        mechanism = options.mechanism if isinstance(options, FrameOptions) else "concat"
+        mechanisms = _each(name, "mechanism", mechanism, len(sizes))
         if options.dim < 0:
             raise ValueError(f"{name}.dim must be 0 or more, found {options.dim}")
-        if (options.merge == "sum" or dropout) and not sizes:
+        if ("sum" in (options.merge, *merges) or dropout) and not sizes:
             raise ValueError(f"{name}: merge 'sum' and dropout need `sizes`, the share of each conditioner")
-        if options.merge == "sum" and len(set(sizes)) > 1:
-            raise ValueError(f"{name}: merge 'sum' needs equal sizes, found {list(sizes)}")
         if dropout and len(dropout) != len(sizes):
             raise ValueError(f"{name}.dropout needs {len(sizes)} entries like sizes, found {len(dropout)}")
         if any(not 0 <= p <= 1 for p in dropout):
             raise ValueError(f"{name}.dropout must be between 0 and 1, found {list(dropout)}")
-        expected = options.dim * (len(sizes) if options.merge == "sum" else 1)
-        if sizes and width_axis and sum(sizes) != expected:
-            raise ValueError(f"{name}.sizes must add up to {expected}, found {list(sizes)}")
-        self.width = expected if sizes and width_axis else options.dim
+        self.groups = _groups(merges, mechanisms)
+        self.mechanisms = [mechanisms[g[0]] for g in self.groups] if sizes else [str(mechanism)]
+        for group in self.groups:
+            if len({sizes[n] for n in group}) > 1:
+                found = [sizes[n] for n in group]
+                raise ValueError(f"{name}: merge 'sum' needs equal sizes, found {found}")
+        self.widths = [sizes[g[0]] for g in self.groups] if sizes else [options.dim]
+        if sizes and width_axis and sum(self.widths) != options.dim:
+            raise ValueError(
+                f"{name}.sizes must add up to {options.dim} (dim) after merging, found {list(sizes)}"
+            )
+        self.width = sum(sizes) if sizes and width_axis else options.dim
 
     def __call__(self, value: Tensor, training: bool) -> Tensor:
         """The tensor of the slot -> what the mechanism sees. Dropout draws from torch's generator."""
+        return torch.cat(self.parts(value, training), dim=self.axis) if self.options.sizes else value
+
+    def parts(self, value: Tensor, training: bool) -> list[Tensor]:
+        """The merged parts of the tensor of the slot, in the order of `mechanisms`."""
         if not self.options.sizes:
-            return value
+            return [value]
         parts = list(value.split(list(self.options.sizes), dim=self.axis))
         if training and self.options.dropout:
-            parts = [_dropped(part, p) for part, p in zip(parts, self.options.dropout)]
-        if self.options.merge == "sum":
-            return torch.stack(parts).sum(dim=0)
-        return torch.cat(parts, dim=self.axis)
+            parts = [dropped(part, p) for part, p in zip(parts, self.options.dropout)]
+        return [torch.stack([parts[n] for n in group]).sum(dim=0) for group in self.groups]
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
         """The mask (b l) that fits the merged tokens: summed tokens are valid where any part is."""
-        if mask is None or self.options.merge != "sum":
+        if mask is None or not self.options.sizes:
             return mask
-        return torch.stack(mask.split(list(self.options.sizes), dim=1)).any(dim=0)
+        parts = mask.split(list(self.options.sizes), dim=1)
+        return torch.cat([torch.stack([parts[n] for n in g]).any(dim=0) for g in self.groups], dim=1)
 
 
-def _dropped(part: Tensor, probability: float) -> Tensor:
+def dropped(part: Tensor, probability: float) -> Tensor:
+    """Items (b ...) set to zero with a probability, drawn from torch's generator."""
     kept = torch.rand(part.shape[0], device=part.device) >= probability
     return part * kept.view(-1, *[1] * (part.ndim - 1)).to(part.dtype)
+
+
+def _each(name: str, key: str, value: str | Sequence[str], count: int) -> list[str]:
+    """One entry per conditioner."""
+    if isinstance(value, str):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name}.{key} needs one entry per entry of sizes ({count}), found {len(value)}")
+    return list(value)
+
+
+def _groups(merges: Sequence[str], mechanisms: Sequence[str]) -> list[list[int]]:
+    """Conditioners that are added up, per mechanism, at the place of the first; the others alone."""
+    groups: dict[tuple[str, object], list[int]] = {}
+    for n, (merge, mechanism) in enumerate(zip(merges, mechanisms)):
+        groups.setdefault((mechanism, "sum" if merge == "sum" else n), []).append(n)
+    return list(groups.values())

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 ActivationName = Literal["silu", "gelu", "relu", "mish"]
 DownsampleName = Literal["conv", "max", "avg"]
 UpsampleName = Literal["nearest", "linear", "transposed"]
+NormName = Literal["group", "rms"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
@@ -29,6 +31,29 @@ _LINEAR = {1: "linear", 2: "bilinear"}
 def conv(dims: int, c_in: int, c_out: int, kernel: int) -> nn.Module:
     """(b c_in *n) -> (b c_out *n); `kernel` is odd."""
     return _CONV[dims](c_in, c_out, kernel, padding=kernel // 2)
+
+
+class ChannelRMSNorm(nn.Module):
+    """x (b c *n) over the root mean square of its channels, at each position, times a learned gain.
+
+    Zhang and Sennrich, 2019, equation 4. Computed in float32.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.eps)
+        gain = self.weight.float().view(-1, *[1] * (x.ndim - 2))
+        return (wide * scale * gain).to(x.dtype)
+
+
+def norm(kind: str, groups: int, channels: int, eps: float = 1e-5) -> nn.Module:
+    """The norm of (b c *n) named `kind`; `groups` is for group norm alone."""
+    return nn.GroupNorm(groups, channels, eps=eps) if kind == "group" else ChannelRMSNorm(channels)
 
 
 class StridedConv(nn.Module):

@@ -24,9 +24,9 @@ SkipMerge = Literal["concat", "add", "normalized_add"]
 
 @dataclass(frozen=True)
 class Context:
-    """What blocks read besides x: time (b e), adaptive global features (b d) or None, tokens."""
+    """What blocks read besides x: the two vectors of residual blocks (b e), where there are any, tokens."""
 
-    time: Tensor
+    time: Tensor | None
     globals_: Tensor | None
     tokens: Tokens
 
@@ -54,6 +54,7 @@ class Plan:
     attention_every: str
     cross_dim: int
     prepend_dim: int
+    norm_kind: str
     normalized: bool
     skips: str
     skip_merge: SkipMerge
@@ -90,6 +91,7 @@ class Plan:
             self_attention=own,
             cross_dim=self.cross_dim if cross else 0,
             prepend_dim=self.prepend_dim,
+            norm_kind=self.norm_kind,
             normalized=self.normalized,
         )
 
@@ -210,6 +212,7 @@ class Network(nn.Module):
         plan: Plan,
         *,
         c_in: int,
+        c_added: int,
         c_out: int,
         first_kernel: int,
         last_kernel: int,
@@ -222,6 +225,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.first = conv(plan.dims, c_in, plan.base, first_kernel)
+        self.add = conv(plan.dims, c_added, plan.base, 1) if c_added else None
         self.keeps_first = plan.skips == "block" and plan.skip_merge == "concat"
         levels = range(len(plan.widths))
         self.downs = nn.ModuleList(Down(plan, i) for i in levels)
@@ -241,7 +245,15 @@ class Network(nn.Module):
         self.last = (
             conv(plan.dims, plan.base, c_out, last_kernel)
             if final_block == "residual"
-            else NormOut(plan.dims, width, c_out, groups=groups, kernel=last_kernel, activation=activation)
+            else NormOut(
+                plan.dims,
+                width,
+                c_out,
+                groups=groups,
+                norm_kind=plan.norm_kind,
+                kernel=last_kernel,
+                activation=activation,
+            )
         )
         _number(self)
 
@@ -253,8 +265,11 @@ class Network(nn.Module):
                 widths.append(width)
         return widths
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, added: Tensor | None = None) -> Tensor:
+        """`added` (b c_added *n) joins the features behind the first convolution."""
         x = self.first(x)
+        if self.add is not None and added is not None:
+            x = x + self.add(added)
         skips = [x] if self.keeps_first else []
         for down in self.downs:
             x = down(x, context, skips)
