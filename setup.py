@@ -50,6 +50,9 @@ EXTRAS["dev"] = [
     "vector-quantize-pytorch>=1.14",
 ]
 
+# Folders of configs that a wheel has inside the package; stable_audio/shipped.py finds them at both places.
+CONFIGS = {f"stable_audio.{name}": name for name in ("model_configs", "dataset_configs")}
+
 setup(
     name="stable-audio",
     version="0.1.0",
@@ -58,8 +61,9 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=find_packages(include=["stable_audio", "stable_audio.*"]),
-    package_data={"stable_audio": ["py.typed"]},
+    packages=[*find_packages(include=["stable_audio", "stable_audio.*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    package_data={"stable_audio": ["py.typed"], **{name: ["**/*.json", "**/*.jsonl"] for name in CONFIGS}},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["stable-audio = stable_audio.cli:main"]},

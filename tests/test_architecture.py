@@ -16,6 +16,7 @@ PACKAGE = ROOT / "stable_audio"
 
 ORDER = (
     "types",
+    "shipped",
     "audio",
     "data",
     "optim",

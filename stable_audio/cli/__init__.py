@@ -20,6 +20,7 @@ from types import ModuleType
 COMMANDS: dict[str, str] = {
     "bakeoff": "stable_audio.cli.bakeoff",
     "check": "stable_audio.cli.check",
+    "configs": "stable_audio.cli.configs",
     "data-report": "stable_audio.cli.data_report",
     "decode": "stable_audio.cli.decode",
     "encode": "stable_audio.cli.encode",

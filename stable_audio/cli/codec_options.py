@@ -121,9 +121,11 @@ def parts(args: argparse.Namespace, found: Any) -> Any:
 def _source_config(source: str) -> dict[str, Any]:
     from stable_audio.config import load_dataset_config
     from stable_audio.config.dataset import as_dict
+    from stable_audio.shipped import file_or_shipped
 
     if os.path.isdir(source):
         return {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
+    source = os.fspath(file_or_shipped(source, "dataset"))
     if not os.path.isfile(source) or not source.endswith(".json"):
         found = "is neither" if os.path.exists(source) else "does not exist"
         raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")

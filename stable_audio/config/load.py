@@ -12,12 +12,13 @@ from stable_audio.config.context import Context
 from stable_audio.config.dataset import dataset_models
 from stable_audio.config.facts import gather
 from stable_audio.config.leaf import Leaf
-from stable_audio.config.problems import ConfigError
+from stable_audio.config.problems import ConfigError, Problem, did_you_mean
 from stable_audio.config.reading import plain, read_json
 from stable_audio.config.references import expand
 from stable_audio.config.rules import HINTS, RULES, check_rules
 from stable_audio.config.top import MODEL_TYPES, ModelConfig
 from stable_audio.config.validation import Checked, check_structure
+from stable_audio.shipped import file_or_shipped, shipped
 
 log = logging.getLogger(__name__)
 Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
@@ -37,7 +38,8 @@ def load_config(
     see `ModelConfig.weights`.
 
     Args:
-        source: path of a JSON file, or its content; a dict is not changed.
+        source: path of a JSON file, name of one that comes with the package, or its content; a dict is
+            not changed.
         lenient: unknown keys become warnings.
         extra_ids: ids wired to slots that the caller supplies as ready tensors.
         skip_rules: names in `rules.RULES` that need not hold.
@@ -46,6 +48,7 @@ def load_config(
     Raises:
         ConfigError: with every mistake of the file.
     """
+    source = source if isinstance(source, Mapping) else _file(source, "model")
     data, name = _data(source, source_name)
     named = expand(data, Path() if isinstance(source, Mapping) else Path(source).parent)
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
@@ -68,8 +71,19 @@ def load_dataset_config(source: Source, *, lenient: bool = False) -> Leaf:
     Raises:
         ConfigError: with every mistake of the file.
     """
-    data, name = _data(source)
+    data, name = _data(source if isinstance(source, Mapping) else _file(source, "dataset"))
     return _result(check_structure(data, tag="dataset_type", models=dataset_models(), lenient=lenient), name)
+
+
+def _file(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
+    """The file called `source`, or the one of that name that comes with the package."""
+    found = file_or_shipped(source, kind)
+    if not os.path.exists(found) and not os.path.splitext(found)[1]:
+        hint = did_you_mean(os.fspath(source), shipped(kind))
+        listed = hint if hint.startswith("did") else "`stable-audio configs` lists those"
+        problem = Problem("$", f"neither a file nor a {kind} config that comes with the package; {listed}")
+        raise ConfigError([problem], os.fspath(source))
+    return found
 
 
 def _data(source: Source, source_name: str | None = None) -> tuple[dict[str, Any], str]:

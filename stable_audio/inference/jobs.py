@@ -10,6 +10,7 @@ from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.model import DiffusionModel
+from stable_audio.shipped import file_or_shipped
 from stable_audio.types import Metadata
 
 _WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name")
@@ -44,6 +45,7 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ValueError: with file and line of everything that is wrong.
     """
+    path = file_or_shipped(path, "prompts")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,0 +1,114 @@
+"""`stable-audio configs`: the configs that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+HELP = "list the model and dataset files that come with the package, or copy one here"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "A name of the list works wherever a command asks for such a file."
+    parser.add_argument("--copy", metavar="NAME", help="write this one here, to change it")
+    parser.add_argument("--out", metavar="PATH", type=Path, help="file or folder of the copy (this folder)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.copy is not None:
+        print(f"wrote {copy_config(args.copy, args.out or Path(), overwrite=args.overwrite)}")
+        return 0
+    if args.out is not None or args.overwrite:
+        raise ValueError("--out and --overwrite belong to --copy NAME")
+    listing = {kind: dict(lines(kind)) for kind in _DESCRIBE}
+    if args.json:
+        print(json.dumps(listing, indent=2))
+        return 0
+    width = max(len(name) for part in listing.values() for name in part)
+    for kind, part in listing.items():
+        print(f"{kind}:", *(f"  {name:<{width}}  {line}" for name, line in part.items()), "", sep="\n")
+    print("`stable-audio configs --copy NAME` writes one here; --model-config NAME uses it as it is")
+    return 0
+
+
+def lines(kind: str) -> list[tuple[str, str]]:
+    """(name, one line that says what the file describes) of every shipped file."""
+    from stable_audio.shipped import shipped
+
+    return [(name, _DESCRIBE[kind](path)) for name, path in shipped(kind).items()]
+
+
+def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
+    """Write a shipped file to a file or into a folder, and return its path.
+
+    Raises:
+        ValueError: no such name, or several. FileExistsError: there is a file already.
+    """
+    from stable_audio.audio.atomic import atomic_write
+    from stable_audio.shipped import KINDS, named
+
+    found = [path for kind in KINDS if (path := named(name, kind)) is not None]
+    if not found:
+        raise ValueError(f"no config is called '{name}'; `stable-audio configs` lists them")
+    if len(found) > 1:
+        raise ValueError(f"'{name}' is both a model and a dataset file; {_apart(found)}")
+    target = to / found[0].name if to.is_dir() else to
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} is there already; give --overwrite, or another place with --out")
+    # The schema is named relative to the original's folder.
+    text = re.sub(r'\n\s*"\$schema":[^\n]*', "", found[0].read_text(encoding="utf-8"), count=1)
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def _apart(found: list[Path]) -> str:
+    return "name it " + " or ".join(f"{path.parent.name}/{path.stem}" for path in found)
+
+
+def _of_model(path: Path) -> str:
+    data = _read(path)
+    model = data["model"]
+    seconds = data["sample_size"] / data["sample_rate"]
+    channels = {1: "mono", 2: "stereo"}.get(data.get("audio_channels", 2), f"{data.get('audio_channels')} ch")
+    diffusion = model.get("diffusion", model)
+    parts = [data["model_type"], diffusion.get("type") or _encoder(model)]
+    if (inner := model.get("pretransform")) is not None:
+        parts.append(f"on {inner['type']}")
+    conditions = [c["id"] for c in model.get("conditioning", {}).get("configs", ())]
+    if conditions:
+        parts.append(f"from {', '.join(conditions)}")
+    return f"{' '.join(parts)}; {channels}, {data['sample_rate']} Hz, {seconds:.3g} s"
+
+
+def _encoder(model: dict[str, Any]) -> str:
+    part = model.get("encoder", {}).get("type", "")
+    bottleneck = model.get("bottleneck") or {}
+    return " ".join(filter(None, [part, bottleneck.get("type")]))
+
+
+def _of_dataset(path: Path) -> str:
+    data = _read(path)
+    rest = [key for key in data if key not in ("$schema", "dataset_type", "datasets")]
+    places = [str(d.get("path") or d.get("s3_path")) for d in data.get("datasets", ())]
+    told = [data["dataset_type"], *([f"of {', '.join(places)}"] if places else [])]
+    return " ".join(told) + (f"; sets {', '.join(rest)}" if rest else "")
+
+
+def _of_prompts(path: Path) -> str:
+    count = sum(1 for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
+    return f"{count} prompts, for --prompts of the generate command"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from stable_audio.audio.json_files import read_json_object
+
+    return read_json_object(path)
+
+
+_DESCRIBE = {"model": _of_model, "dataset": _of_dataset, "prompts": _of_prompts}
