@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in at most eight minutes: tests on CUDA, compile, training MFU, generation
+# latency, memory against the plan. Prints the tables of docs/performance.md.
+#
+#   bash benchmarks/gpu.sh [PYTHON]
+#
+# A part that fails is reported and the others still run; the exit status is that of the worst.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+python=${1:-python3}
+export PYTHONPATH="$PWD:$PWD/benchmarks" PYTHONUNBUFFERED=1
+status=0
+
+part() { # SECONDS NAME COMMAND...
+    local limit=$1 name=$2 started=$SECONDS
+    shift 2
+    echo "== $name"
+    timeout "$limit" "$@" || { echo "-- $name: exit status $?"; status=1; }
+    echo "-- $name: $((SECONDS - started)) s"
+}
+
+git rev-parse --short HEAD 2>/dev/null
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+part 150 "tests on CUDA" "$python" -m pytest -q --maxfail 12 tests/cuda
+part 150 "training" "$python" benchmarks/gpu_training.py --batch 8
+part 60 "generation" "$python" benchmarks/gpu_generation.py
+part 60 "layouts and precisions" "$python" benchmarks/gpu_layouts.py
+exit $status

@@ -1,0 +1,226 @@
+"""Training step of a published DiT on a GPU: straightforward, ours, ours compiled, and the bound.
+
+python benchmarks/gpu_training.py [--batch 8 --frames 1024 --modes plain,eager,compiled]
+
+plain: every layer recomputed, one Python loop over the parameters for the average, the loss read in every
+step. eager: DiffusionTraining as a run uses it. compiled: the same with --compile. bound: the backbone's
+matrix products and attention alone. MFU: counted operations of the model, recomputation left out, over the
+data sheet's rate. planned: what `stable-audio check` says of the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import Bound, matmul_rate, print_table
+from gpu_common import card, parser, peak_of_card, published_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from stable_audio.cli.check_report import describe
+from stable_audio.data.base import Batch
+from stable_audio.factory import create_model_from_config
+from stable_audio.training.build import build_training
+from stable_audio.training.diffusion import DiffusionTraining
+
+Step = Callable[[], Any]
+HEAD = (
+    *("batch", "", "ms", "steps/s", "MFU %", "to bound"),
+    *("host waits", "peak GiB", "planned GiB", "first s"),
+)
+
+
+def main() -> None:
+    args = parse()
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(0)
+    print(f"{card(args.device)}; {args.config}; {args.frames} frames, bf16-mixed, AdamW, average")
+    rate = matmul_rate(args.device, torch.bfloat16, size=args.matmul)
+    peak = peak_of_card(args.device) or rate
+    print(f"bf16 matrix product: {rate / 1e12:.0f} TFLOP/s; data sheet {peak / 1e12:.0f}\n")
+    rows = []
+    for batch in args.batch:
+        flops = batch * counted_flops(args)
+        bound = seconds_of(bound_step(args, batch), args)
+        for mode in args.modes.split(","):
+            torch.cuda.empty_cache()
+            rows.append(measure(args, mode, batch, flops, bound, peak))
+    head = (
+        "batch",
+        "",
+        "ms",
+        "steps/s",
+        "MFU %",
+        "to bound",
+        "host waits",
+        "peak GiB",
+        "planned GiB",
+        "first s",
+    )
+    print_table(head, rows)
+
+
+def measure(
+    args: argparse.Namespace, mode: str, batch: int, flops: float, bound: float, peak: float
+) -> tuple[Any, ...]:
+    started = time.perf_counter()
+    step, planned = MODES[mode](args, batch)
+    step()
+    torch.cuda.synchronize()
+    first = time.perf_counter() - started
+    torch.cuda.reset_peak_memory_stats()
+    seconds = seconds_of(step, args)
+    waits = host_waits(step)
+    used = torch.cuda.max_memory_allocated() / 2**30
+    share = 100 * flops / seconds / peak
+    return (
+        batch,
+        mode,
+        1e3 * seconds,
+        1 / seconds,
+        share,
+        seconds / bound,
+        waits,
+        used,
+        planned / 2**30,
+        first,
+    )
+
+
+def training(args: argparse.Namespace, batch: int, *, checkpointing: bool) -> tuple[DiffusionTraining, float]:
+    model, config = published_model(
+        args, pre_encoded=True, gradient_checkpointing=checkpointing, use_ema=True, cfg_dropout_prob=0.1
+    )
+    model.pretransform = None
+    module = build_training(config, model, batch_size=batch)
+    assert isinstance(module, DiffusionTraining)
+    plan = describe(create_model_from_config(config, device="meta"), config, batch_size=batch)
+    return module.train(), plan["memory"]["total"]
+
+
+def our_step(args: argparse.Namespace, batch: int, *, compiled: bool) -> tuple[Step, float]:
+    module, planned = training(args, batch, checkpointing=False)
+    if compiled:
+        module.model.backbone.compile()
+    optimizer = module.configure_optimizers()
+    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+    module._trainer = _Trainer()  # type: ignore[assignment]
+    host = Batch(torch.randn(batch, 64, args.frames).pin_memory(), [{"path": "x"}] * batch)
+
+    def step() -> None:
+        module.begin_batch(host)
+        there = module.transfer_batch_to_device(host, torch.device(args.device), 0)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = module.training_step(there)
+        loss.backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        module.end_batch(stepped=True)
+
+    return step, planned
+
+
+def plain_step(args: argparse.Namespace, batch: int) -> tuple[Step, float]:
+    module, planned = training(args, batch, checkpointing=True)
+    model = module.model
+    average = [p.detach().clone() for p in model.backbone.parameters()]
+    module.ema = None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    latents = torch.randn(batch, 64, args.frames)
+
+    def step() -> None:
+        there = Batch(latents.to(args.device), [{}] * batch)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = module.training_step(there)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for kept, now in zip(average, model.backbone.parameters()):
+                kept.lerp_(now, 1e-4)
+        loss.item()
+
+    return step, planned
+
+
+MODES: dict[str, Callable[[argparse.Namespace, int], tuple[Step, float]]] = {
+    "plain": plain_step,
+    "eager": lambda args, batch: our_step(args, batch, compiled=False),
+    "compiled": lambda args, batch: our_step(args, batch, compiled=True),
+}
+
+
+def bound_step(args: argparse.Namespace, batch: int) -> Step:
+    """Forward and backward of the products and attention alone, in bfloat16."""
+    bound = Bound(dim=1536, depth=24, heads=24, channels=64, context=1536, mult=4, project_context=True)
+    bound = bound.to(args.device, torch.bfloat16)
+    x = torch.randn(batch, args.frames + 1, 64, device=args.device, dtype=torch.bfloat16)
+    context = torch.randn(batch, 130, 1536, device=args.device, dtype=torch.bfloat16)
+    return lambda: bound(x, context).square().mean().backward()
+
+
+def counted_flops(args: argparse.Namespace) -> float:
+    """Operations of forward and backward for one item, counted on shapes."""
+    model, _ = published_model(argparse.Namespace(**{**vars(args), "device": "meta"}))
+    x = torch.empty(1, 64, args.frames, device="meta")
+    cond = model.wiring(model.conditioner([{}], torch.device("meta")))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.backbone(x, torch.empty(1, device="meta"), cond).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def seconds_of(step: Step, args: argparse.Namespace) -> float:
+    """Median seconds of a step in a queue of three, as a run queues them."""
+    for _ in range(2):
+        step()
+    times = []
+    for _ in range(args.rounds):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(3):
+            step()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - started) / 3)
+    return statistics.median(times)
+
+
+def host_waits(step: Step) -> int:
+    """How often one step makes the host wait for the device."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    places = {f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)}
+    if places:
+        print("host waits:", ", ".join(sorted(places)))
+    return sum("synchroniz" in str(w.message) for w in caught)
+
+
+class _Trainer:
+    """The few facts of a Lightning trainer that a step asks for."""
+
+    global_rank, world_size, global_step, precision = 0, 1, 0, "bf16-mixed"
+
+
+def parse() -> argparse.Namespace:
+    made = parser(__doc__)
+    made.add_argument("--batch", type=int, nargs="+", default=[8])
+    made.add_argument("--frames", type=int, default=1024)
+    made.add_argument("--matmul", type=int, default=8192, help="size of the product that is timed first")
+    made.add_argument("--modes", default=",".join(MODES))
+    return made.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Training on a GPU: no waiting inside a step, exact resume, bad batches, autoencoders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.data.base import Batch
+from stable_audio.training.errors import TrainingError
+from tests.training.building import tiny_config, tiny_run
+from tests.training.test_autoencoder import tiny_config as autoencoder_config
+
+GPU = {"accelerator": "gpu", "devices": "1"}
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _weights(run: Any) -> dict[str, torch.Tensor]:
+    return {k: v.cpu().clone() for k, v in run.module.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_learns_and_logs(precision: str, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=40, precision=precision, batch_size=8, **GPU)
+    assert run.start() == 0
+    with (run.options.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows] == list(range(1, 41))
+    losses = [float(r["train/loss"]) for r in rows]
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_the_device_is_not_waited_for_in_a_step(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, tiny_config(cfg_dropout_prob=0.2), max_steps=8, log_every=1, **GPU)
+    module, step = run.module, run.module.training_step
+
+    def watched(batch: Batch, batch_idx: int = 0) -> torch.Tensor:
+        if module.position < 3:  # what is set up once may wait
+            return step(batch, batch_idx)
+        with waiting_is_an_error():
+            return step(batch, batch_idx)
+
+    clip = module.configure_gradient_clipping
+
+    def clipped(*args: Any, **kwargs: Any) -> None:
+        with waiting_is_an_error():
+            clip(*args, **kwargs)
+
+    module.training_step, module.configure_gradient_clipping = watched, clipped
+    assert run.start() == 0
+
+
+def test_a_continued_run_is_bit_identical(tmp_path: Path) -> None:
+    whole = tiny_run(tmp_path / "whole", max_steps=6, **GPU)
+    whole.start()
+    tiny_run(tmp_path / "parts", max_steps=3, **GPU).start()
+    second = tiny_run(tmp_path / "parts", max_steps=6, recover=True, **GPU)
+    second.start()
+    expected = _weights(whole)
+    for key, value in _weights(second).items():
+        assert torch.equal(value, expected[key]), key
+
+
+def test_a_batch_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=6, **GPU)
+    module, step = run.module, run.module.training_step
+    before: dict[int, Any] = {}
+
+    def spoiled(batch: Batch, batch_idx: int = 0) -> torch.Tensor:
+        before[module.position] = _weights(run)
+        loss = step(batch, batch_idx)
+        return loss * float("nan") if module.position == 2 else loss
+
+    module.training_step = spoiled
+    with pytest.raises(TrainingError, match="not finite at step 2; the weights were not changed"):
+        run.start()
+    assert all(torch.equal(v, before[max(before)][k]) for k, v in before[2].items())
+
+
+def test_an_adversarial_autoencoder(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, autoencoder_config(), max_steps=6, **GPU)
+    assert run.start() == 0
+    assert (run.options.folder / "last.safetensors").is_file()
+
+
+def test_memory_is_given_back_between_steps(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_steps=30, **GPU)
+    used: list[int] = []
+    end = run.module.end_batch
+
+    def measured(*, stepped: bool) -> None:
+        end(stepped=stepped)
+        used.append(torch.cuda.memory_allocated())
+
+    run.module.end_batch = measured
+    run.start()
+    assert max(used[10:]) - min(used[10:]) < 2**20
