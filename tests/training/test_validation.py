@@ -97,7 +97,8 @@ def test_values_are_those_of_the_formula() -> None:
     for place, item in enumerate((11, 6)):
         x0 = module.model.pretransform.encode(audio[place : place + 1])
         generator = torch.Generator().manual_seed(derive_seed("noise", module.seed, -1, item))
-        noise = torch.empty(x0.shape[1:]).normal_(generator=generator)[None]
+        noise = torch.empty_like(x0)
+        noise[0].normal_(generator=generator)
         losses = []
         for t in (0.1, 0.3, 0.5, 0.7, 0.9):
             conditioning = module.model.wiring(module.model.conditioner(metadata[:1], x0.device))
