@@ -32,7 +32,7 @@ def main() -> int:
     began = time.monotonic()
     # No data processes: the clips are rendered once and kept, and the cores are needed for training.
     train = ["--model-config", CONFIG, "--dataset-config", DATASET, "--num-workers", "0"]
-    run("train.py", *train, "--save-dir", str(out), "--name", "quickstart")
+    run("train.py", *train, "--save-dir", str(out), "--name", "quickstart", "--recover")
     weights = str(out / "quickstart" / "last.safetensors")
     render = ["--prompts", PROMPTS, *SAMPLING, "--batch-size", "12", "--page"]
     run("infer.py", "--ckpt-path", weights, *render, "--out", str(out / "rendered"))

@@ -81,6 +81,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
     options = RunOptions(
         name=entry.name,
         save_dir=args.save_dir,
+        overwrite=True,
         batch_size=args.batch_size,
         num_workers=0,
         seed=args.seed,

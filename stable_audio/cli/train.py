@@ -82,6 +82,9 @@ def _weights_arguments(group: Any) -> None:
         "--recover", action="store_true", help="continue this run's own last.ckpt if there is one"
     )
     group.add_argument(
+        "--overwrite", action="store_true", help="remove an earlier run of the same name, and begin anew"
+    )
+    group.add_argument(
         "--requeue",
         action="store_true",
         help="on SIGUSR1, save and put the SLURM job back into the queue, where it recovers; "

@@ -24,6 +24,7 @@ class RunOptions:
         background_checkpoints: write them from a copy in host memory, while training goes on.
         checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
+        overwrite: remove an earlier run of this name; without it or recover, its folder is refused.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
@@ -50,6 +51,7 @@ class RunOptions:
     ckpt_path: str = ""
     recover: bool = False
     requeue: bool = False
+    overwrite: bool = False
     pretrained_ckpt_path: str = ""
     pretransform_ckpt_path: str = ""
     remove_pretransform_weight_norm: str = ""

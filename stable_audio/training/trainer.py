@@ -34,9 +34,11 @@ from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import Layout, keep_signals, layout, on_gpu
+from stable_audio.training.continuing import check_changes
 from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
+from stable_audio.training.folder import claim
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
@@ -139,12 +141,16 @@ def assemble(
     if options.requeue:
         refuse_no_job()
     _refuse_datasets(config, options, (dataset, val_dataset))
-    resume, resumed_at, state = _resume(options)
+    resume, content = _resume(options)
+    resumed_at = int(content[TRAINING_ENTRY]["step"]) if resume is not None else 0
+    if resume is not None:
+        check_changes(config, content.get("model_config"), resume)
+    clear = claim(options.folder, overwrite=options.overwrite, continues=_continues(options, resume))
     model = starting_model(config, options, resumed=resume is not None)
     if resume is None:
         config = with_hash(config, model)
     else:
-        match_checkpoint(model, resume, state)
+        match_checkpoint(model, resume, content["state_dict"])
     if options.compile:
         getattr(model, "backbone", model).compile()
     module = build_training(
@@ -163,6 +169,8 @@ def assemble(
         module.accum_batches = options.accum_batches
     trainer = _trainer(options, placed, io, accumulate=module.automatic_optimization)
     keep_signals(trainer)
+    if trainer.is_global_zero:
+        clear()
     logger = _logger(config, options, trainer, resumed_at)
     scalars = LogScalars(
         logger,
@@ -209,20 +217,20 @@ def assemble(
     )
 
 
-def _resume(options: RunOptions) -> tuple[Path | None, int, Mapping[str, torch.Tensor]]:
-    """The training checkpoint to continue, its step and its weights."""
+def _resume(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
+    """The training checkpoint to continue, and its content."""
     if options.ckpt_path:
         given = Path(options.ckpt_path).expanduser()
         newest = newest_whole(given) if given.is_dir() else None
-        path, content = newest if newest is not None else _named(given)
-    elif (options.recover or options.requeue) and (newest := newest_whole(options.folder)) is not None:
-        path, content = newest
-    else:
-        own = options.folder / "last.ckpt"
-        if own.is_file():
-            log.warning("%s exists and will be replaced; --recover continues it", own)
-        return None, 0, {}
-    return path, int(content[TRAINING_ENTRY]["step"]), content["state_dict"]
+        return newest if newest is not None else _named(given)
+    newest = newest_whole(options.folder) if options.recover or options.requeue else None
+    return newest if newest is not None else (None, {})
+
+
+def _continues(options: RunOptions, resume: Path | None) -> bool:
+    """Whether the run goes on in the folder where it began."""
+    inside = resume is not None and resume.resolve().is_relative_to(options.folder.resolve())
+    return options.recover or options.requeue or inside
 
 
 def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:

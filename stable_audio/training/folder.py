@@ -1,0 +1,63 @@
+"""The folder of a run: one run only, and what tells later where it came from."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from stable_audio.training.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+FILES = ("last.ckpt", "last.safetensors", "best.safetensors", "metrics.csv", "wandb_run_id", "run.json")
+FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json")
+FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb")
+
+
+def holds_a_run(folder: Path) -> str | None:
+    """What shows that a run has been here, or None. A run that did not reach its first step shows nothing.
+
+    So the processes of one run, which all look before the first step, see the same.
+    """
+    for path in (folder / "last.ckpt", *sorted((folder / "checkpoints").glob("step=*.ckpt"))):
+        if path.exists():
+            return path.name
+    try:
+        with open(folder / "metrics.csv", "rb") as file:
+            if file.readline().strip() and file.readline().strip(b"\0\r\n "):
+                return "metrics.csv"
+    except OSError:
+        return None
+    return None
+
+
+def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], None]:
+    """Refuse to mix two runs in one folder.
+
+    Args:
+        overwrite: the files of the earlier run are to go. continues: this run goes on with the earlier one.
+
+    Returns:
+        what removes the earlier run, if that is asked for; one process calls it.
+
+    Raises:
+        TrainingError: another run is there.
+    """
+    sign = None if continues else holds_a_run(folder)
+    if sign is not None and not overwrite:
+        raise TrainingError(
+            f"{folder} holds a run already ({sign}); --recover continues it, --overwrite replaces it, and "
+            "another --name leaves it alone"
+        )
+    return (lambda: None) if continues or not overwrite else (lambda: _remove_run(folder))
+
+
+def _remove_run(folder: Path) -> None:
+    """Everything that runs write, and nothing else that lies there."""
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in (*FILES, *FILES_BY_PATTERN):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
