@@ -14,6 +14,9 @@ from stable_audio.audio.errors import AudioError
 _WARM_UP = 8192
 """Samples decoded before the wanted ones: transform codecs need their predecessors."""
 
+_SLACK = 4096
+"""Samples by which a declared length may exceed the packets; decoding finds out what is really missing."""
+
 
 def _av(path: str) -> Any:
     try:
@@ -24,55 +27,103 @@ def _av(path: str) -> Any:
 
 
 @contextmanager
-def _open(path: str, file: str | BinaryIO) -> Iterator[tuple[Any, Any]]:
+def open_container(path: str, file: BinaryIO) -> Iterator[AvDecoder]:
+    """Decode the first audio stream of an open file.
+
+    Raises:
+        AudioError: PyAV is missing, or the file is damaged or holds no sound.
+    """
     av = _av(path)
+    file.seek(0)
+    with _errors(path, av):
+        container = av.open(file, metadata_errors="ignore")  # tags are not always the UTF-8 that they should be
+    with container:
+        yield AvDecoder(path, av, container)
+
+
+@contextmanager
+def _errors(path: str, av: Any) -> Iterator[None]:
     try:
-        with av.open(file) as container:
-            if not container.streams.audio:
-                raise AudioError(path, "has no audio stream")
-            yield container, container.streams.audio[0]
+        yield
     except av.FFmpegError as error:
         raise AudioError(path, f"damaged: {error.strerror or error}") from error
 
 
-def read_header(path: str, file: str | BinaryIO) -> tuple[int, int, int, str, str]:
-    """sample rate, frames, channels, format, codec."""
-    with _open(path, file) as (container, stream):
-        rate = stream.rate
-        if stream.duration is not None:
-            frames = round(stream.duration * stream.time_base * rate)
-        elif container.duration is not None:
-            frames = round(container.duration * rate / 1_000_000)
-        else:
-            frames = sum(frame.samples for frame in container.decode(stream))
-        if frames <= 0:
-            raise AudioError(path, "holds no sound")
-        name = container.format.name.split(",")[0].upper()
-        return rate, frames, stream.codec_context.layout.nb_channels, name, stream.codec_context.name.upper()
+class AvDecoder:
+    """One audio stream of a container. See reader.Decoder."""
 
+    def __init__(self, path: str, av: Any, container: Any) -> None:
+        self._path, self._av, self._container = path, av, container
+        with _errors(path, av):
+            if not container.streams.audio:
+                raise AudioError(path, "has no audio stream")
+            self._stream = container.streams.audio[0]
+            context = self._stream.codec_context
+            if context is None:
+                raise AudioError(path, "its audio codec is unknown to FFmpeg")
+            self.sample_rate, self.channels = context.sample_rate, context.layout.nb_channels
+            if not self.sample_rate or not self.channels:
+                raise AudioError(path, "damaged: it has no sample rate, or no channels")
+            self.format = container.format.name.split(",")[0].upper()
+            self.subtype = context.name.upper()
+            # Time stamps of whole milliseconds do not tell a sample; then only counting from the start does.
+            self._coarse = self._stream.time_base * self.sample_rate > 1
+            self.frames = self._count()
 
-def read_samples(path: str, start: int, count: int, file: str | BinaryIO) -> np.ndarray:
-    """Samples (c n) float32 from `start`; positions come from the frames' time stamps."""
-    av = _av(path)
-    with _open(path, file) as (container, stream):
-        rate, channels = stream.rate, stream.codec_context.layout.nb_channels
-        out = np.zeros((channels, count), dtype=np.float32)
-        if start > _WARM_UP:
-            container.seek(int((start - _WARM_UP) / rate / stream.time_base), stream=stream)
-        resampler = av.AudioResampler(format="fltp")
+    def _count(self) -> int:
+        """Samples per channel: what is declared, as far as packets reach."""
+        rate, stream = self.sample_rate, self._stream
+        if self._coarse or stream.duration is None:
+            return self._decoded_length()
+        declared = round(stream.duration * stream.time_base * rate)
+        there = self._end_of_packets(stream.duration)
+        if there < declared - _SLACK:
+            raise AudioError(
+                self._path, f"cut off: the header promises {declared} samples, about {there} are there"
+            )
+        return declared
+
+    def _end_of_packets(self, duration: int) -> int:
+        self._container.seek(max(0, duration - 1), stream=self._stream)
         end = 0
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                raise AudioError(path, "damaged: frames without time stamps")
-            offset = round(frame.pts * frame.time_base * rate) - start
+        for packet in self._container.demux(self._stream):
+            if packet.pts is not None:
+                end = max(end, packet.pts + (packet.duration or 0))
+        return round(end * self._stream.time_base * self.sample_rate)
+
+    def _decoded_length(self) -> int:
+        self._container.seek(0)
+        return sum(frame.samples for frame in self._container.decode(self._stream))
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Positions come from the frames' time stamps, or from counting where these are too coarse."""
+        with _errors(self._path, self._av):
+            return self._read(start, count)
+
+    def _read(self, start: int, count: int) -> np.ndarray:
+        out = np.zeros((self.channels, count), dtype=np.float32)
+        before = 0 if self._coarse else max(0, start - _WARM_UP)
+        self._container.seek(int(before / self.sample_rate / self._stream.time_base), stream=self._stream)
+        # Interleaved, because PyAV crashes on planes of eight channels.
+        resampler = self._av.AudioResampler(format="flt")
+        end = passed = 0
+        for frame in self._container.decode(self._stream):
+            offset = (passed if self._coarse else self._position(frame)) - start
             if offset >= count:
                 break
-            block = np.concatenate([f.to_ndarray() for f in resampler.resample(frame)], axis=1)
+            parts = [f.to_ndarray().reshape(-1, self.channels) for f in resampler.resample(frame)]
+            block = np.concatenate(parts).T
+            passed += block.shape[1]
             lo, hi = max(offset, 0), min(offset + block.shape[1], count)
             if hi > lo:
                 out[:, lo:hi] = block[:, lo - offset : hi - offset]
                 end = hi
         return out[:, :end]
+
+    def _position(self, frame: Any) -> int:
+        if frame.pts is None:
+            raise AudioError(self._path, "damaged: frames without time stamps")
+        return round(frame.pts * frame.time_base * self.sample_rate)
 
 
 def write_samples(path: Path, samples: np.ndarray, sample_rate: int, *, bit_rate: int = 192_000) -> None:

@@ -1,94 +1,159 @@
-"""Whether seeking in an mp3 file is exact: a look at its first frame, and at the others if need be."""
+"""Which bytes of an mp3 file a decoder reads to the sample. Its header is not believed.
+
+An Info (Xing) header is a frame without sound that says how many frames follow. Recorders and SoX write none;
+streams have one that says 0; joined files have several. So the frames are counted, which takes some
+milliseconds per song; without a header their number is the length, and a wrong header is corrected.
+"""
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import BinaryIO, NamedTuple
+
+from stable_audio.audio.frames import Frames, frame_size, kind_of, samples_per_frame, walk
+from stable_audio.audio.splice import Span, Stream
 
 PREROLL = 16 * 1152
 """Samples to decode before the wanted ones: frames borrow bits from up to some ten predecessors."""
 
-_BIT_RATES = {
-    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_SAMPLE_RATES = (44100, 48000, 32000)
-_HALVINGS = {3: 1, 2: 2, 0: 4}  # MPEG 1, 2, 2.5
 _TAGS = (b"Xing", b"Info")
-_SEARCHED_BYTES = 4096
-_TAG_SLACK = 0.01
+_FRAMES, _BYTES, _TABLE, _QUALITY = 1, 2, 4, 8
+_LARGEST_FRAME = 2881
+_LAME = 36
+"""Bytes in which the encoder tells of itself, its delay and its padding."""
 
 
-class Seeking(Enum):
-    """EXACT: any position can be sought. SEQUENTIAL: only reading from the start is exact, because the
-    header's table is for a file of another size. UNKNOWN_LENGTH: frames of varying size and no header, so
-    that even the length is a guess."""
+class Info(NamedTuple):
+    """An Info or Xing frame at `offset`. frames, size: of the frames behind it, and of the bytes with it; None
+    where it does not say. lame: what follows the numbers."""
 
-    EXACT = "exact"
-    SEQUENTIAL = "sequential"
-    UNKNOWN_LENGTH = "unknown length"
-
-
-class _Frame(NamedTuple):
-    size: int
-    bit_rate: int
+    offset: int
+    frame_size: int
+    head: bytes
+    frames: int | None
+    size: int | None
+    lame: bytes
 
 
-def seeking(file: BinaryIO) -> Seeking:
-    """Classify an mp3 file that is open at its beginning. Raises OSError when it cannot be read."""
-    start = _id3_size(file.read(10))
-    file.seek(start)
-    beginning = file.read(_SEARCHED_BYTES)
-    size = file.seek(0, 2)
-    tag = next((beginning.find(t) for t in _TAGS if t in beginning[:256]), -1)
-    if tag >= 0:
-        return _by_tag(beginning[tag:], size - start)
-    if b"VBRI" in beginning[:256]:
-        return Seeking.SEQUENTIAL
-    file.seek(start)
-    return Seeking.EXACT if _constant_bit_rate(file.read()) else Seeking.UNKNOWN_LENGTH
+class Run(NamedTuple):
+    """Frames of one stream and the header before them. head: of its first frame; spans: where they lie."""
+
+    info: Info | None
+    head: bytes
+    spans: tuple[Span, ...]
+    frames: int
+
+    @property
+    def end(self) -> int:
+        return self.spans[-1].offset + self.spans[-1].size
 
 
-def _by_tag(tag: bytes, size: int) -> Seeking:
-    flags = int.from_bytes(tag[4:8], "big")
-    if not flags & 1:
-        return Seeking.UNKNOWN_LENGTH
-    if not flags & 2:
-        return Seeking.SEQUENTIAL
-    promised = int.from_bytes(tag[12:16], "big")
-    return Seeking.EXACT if abs(promised - size) <= _TAG_SLACK * size else Seeking.SEQUENTIAL
+def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
+    """What a decoder can read to the sample: one stream for each file that was joined to it.
+
+    Args:
+        start: where the frames begin at the earliest. size: bytes of the file.
+
+    Raises:
+        ValueError: frames that the header promises are missing at the end.
+    """
+    runs = [part for run in _runs(file, start, size) for part in _split(run)]
+    for number, run in enumerate(runs):
+        _check_whole(run, size if number == len(runs) - 1 else run.end)
+    return [_stream(run) for run in runs]
 
 
-def _id3_size(head: bytes) -> int:
-    """Bytes of an ID3v2 tag: 4 x 7 bits, and the header."""
-    if head[:3] != b"ID3":
-        return 0
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
+    runs: list[Run] = []
+    info: Info | None = None
+    begins = True
+    for frames in walk(file, start, size):
+        if frames.tagged and (found := _read_info(frames)) is not None:
+            info, begins = found, True
+        elif frames.tagged and frames.head[36:40] == b"VBRI":
+            info, begins = None, True
+        elif begins or kind_of(frames.head) != kind_of(runs[-1].head):
+            span = Span(frames.offset, frames.size)
+            runs.append(Run(info, frames.head[:4], (span,), frames.count))
+            info, begins = None, False
+        else:
+            runs[-1] = _longer(runs[-1], frames)
+    return runs
 
 
-def _constant_bit_rate(data: bytes) -> bool:
-    """Hop from frame to frame; True when all have one bit rate."""
-    position = 0
-    rates: set[int] = set()
-    while position + 4 <= len(data) and len(rates) < 2:
-        frame = _frame(data[position : position + 4])
-        if frame is None:
-            position = data.find(b"\xff", position + 1)
-            if position < 0:
-                break
-            continue
-        rates.add(frame.bit_rate)
-        position += frame.size
-    return len(rates) == 1
+def _longer(run: Run, frames: Frames) -> Run:
+    *before, last = run.spans
+    if frames.offset == last.offset + last.size:
+        spans = (*before, Span(last.offset, last.size + frames.size))
+    else:
+        spans = (*run.spans, Span(frames.offset, frames.size))
+    return run._replace(spans=spans, frames=run.frames + frames.count)
 
 
-def _frame(header: bytes) -> _Frame | None:
-    version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
-    rate_index, sample_index = header[2] >> 4, header[2] >> 2 & 3
-    valid = header[0] == 0xFF and header[1] >> 5 == 7 and version in _HALVINGS and layer == 1
-    if not valid or rate_index in (0, 15) or sample_index == 3:
+def _read_info(frame: Frames) -> Info | None:
+    head, side = frame.head, _side_end(frame.head)
+    # A checksum may lie before it.
+    at = next((at for at in (side, side + 2) if head[at : at + 4] in _TAGS), 0)
+    if not at:
         return None
-    bit_rate = _BIT_RATES[version == 3][rate_index] * 1000
-    sample_rate = _SAMPLE_RATES[sample_index] // _HALVINGS[version]
-    slots = 144 if version == 3 else 72
-    return _Frame(slots * bit_rate // sample_rate + (header[2] >> 1 & 1), bit_rate)
+    flags = int.from_bytes(head[at + 4 : at + 8], "big")
+    fields: dict[int, int] = {}
+    position = at + 8
+    for flag, length in ((_FRAMES, 4), (_BYTES, 4), (_TABLE, 100), (_QUALITY, 4)):
+        if flags & flag:
+            fields[flag] = int.from_bytes(head[position : position + length], "big")
+            position += length
+    lame = head[position : position + _LAME]
+    return Info(frame.offset, frame.size, head[:4], fields.get(_FRAMES), fields.get(_BYTES), lame)
+
+
+def _side_end(head: bytes) -> int:
+    """Bytes of a frame's header and side information, behind which the tag lies."""
+    mono, first = head[3] >> 6 == 3, head[1] & 8 != 0
+    return 4 + ((17 if mono else 32) if first else (9 if mono else 17))
+
+
+def _split(run: Run) -> list[Run]:
+    """Two runs when the header tells of the first part only, and rightly: a file without one was joined."""
+    info = run.info
+    if info is None or not info.frames or not info.size or len(run.spans) > 1 or info.frames >= run.frames:
+        return [run]
+    (span,), end = run.spans, info.offset + info.size
+    if not span.offset < end < run.end:
+        return [run]
+    first = Span(span.offset, end - span.offset)
+    second = Span(end, run.end - end)
+    return [
+        run._replace(spans=(first,), frames=info.frames),
+        Run(None, run.head, (second,), run.frames - info.frames),
+    ]
+
+
+def _check_whole(run: Run, end: int) -> None:
+    """Encoders that count the header's own frame promise one too many; and where all promised bytes are there,
+    it was the number of frames that was wrong."""
+    info = run.info
+    if info is None or not info.frames or info.frames <= run.frames + 1:
+        return
+    if not info.size or info.offset + info.size > end:
+        raise ValueError(f"cut off: its header promises {info.frames} frames, {run.frames} are there")
+
+
+def _stream(run: Run) -> Stream:
+    info = run.info
+    total = sum(span.size for span in run.spans)
+    if info is None or not info.frames:
+        # A header of our own would make the decoder cut off a delay that it can only assume.
+        return Stream(run.spans, run.frames * samples_per_frame(run.head), run.frames * _LARGEST_FRAME)
+    if info.frames == run.frames and info.size in (None, info.frame_size + total):
+        return Stream((Span(info.offset, info.frame_size), *run.spans))
+    return Stream((_header(info.head, run.frames, total, info.lame), *run.spans))
+
+
+def _header(head: bytes, frames: int, total: int, lame: bytes) -> bytes:
+    """An Info frame with the true numbers and no table of positions, so that positions are found by counting."""
+    # The highest bit rate: a frame of a low one has no room for the numbers. No checksum.
+    head = bytes((head[0], head[1] | 1, head[2] & 0x0C | 0xE0, head[3]))
+    size = frame_size(head)
+    numbers = (_FRAMES | _BYTES).to_bytes(4, "big") + frames.to_bytes(4, "big")
+    content = head + bytes(_side_end(head) - 4) + b"Info" + numbers + (size + total).to_bytes(4, "big") + lame
+    return content.ljust(size, b"\0")

@@ -1,0 +1,176 @@
+"""Frame headers of MPEG audio (ISO 11172-3, 13818-3 and the unofficial 2.5), and hopping from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import BinaryIO, NamedTuple
+
+_BLOCK = 1 << 20
+_LOOK = 192
+"""Bytes of a frame that are looked at when it may hold a tag."""
+_TAG_REACH = 38
+"""A tag begins at most so many bytes behind its frame."""
+_TAGS = (b"Xing", b"Info", b"VBRI")
+_KBITS = {  # (MPEG 1, layer) -> bit rates; index 0 is free format, whose frames have no known size
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_SAMPLE_RATES = (44100, 48000, 32000)
+_HALVINGS = {3: 1, 2: 2, 0: 4}  # version bits of MPEG 1, 2, 2.5
+_KIND = 0x1E0C
+"""Bits of the second and third byte that all frames of a stream share: version, layer, sample rate."""
+_OTHER_TAGS = (b"TAG", b"ID3", b"APE", b"LYR")
+
+
+class Frames(NamedTuple):
+    """`count` frames of one kind in a row. head: first bytes of the first one. tagged: it is one frame, and
+    holds the name of an Info, Xing or VBRI header."""
+
+    offset: int
+    size: int
+    count: int
+    head: bytes
+    tagged: bool
+
+
+def id3_size(head: bytes) -> int:
+    """Bytes of an ID3v2 tag that begins with `head` (10 bytes); 0 when it is none."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    footer = 10 if head[5] & 0x10 else 0
+    return 10 + footer + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+
+
+def kind_of(head: bytes) -> int:
+    """What all frames of a stream have in common."""
+    return (head[1] << 8 | head[2]) & _KIND
+
+
+@lru_cache(maxsize=1)
+def _frame_sizes() -> dict[int, dict[int, int]]:
+    """Kind -> second and third byte of a header -> bytes of the frame."""
+    sizes: dict[int, dict[int, int]] = {}
+    for version in _HALVINGS:
+        for layer in (1, 2, 3):
+            for bits in range(512):
+                length = _size(version, layer, bits)
+                key = (0xE0 | version << 3 | (4 - layer) << 1 | bits >> 8) << 8 | bits & 0xFF
+                if length:
+                    sizes.setdefault(key & _KIND, {})[key] = length
+    return sizes
+
+
+def _size(version: int, layer: int, bits: int) -> int:
+    """bits: protection, bit rate (4), sample rate (2), padding, private. 0: there is no such frame."""
+    rate_index, sample_index, padding = bits >> 4 & 15, bits >> 2 & 3, bits >> 1 & 1
+    if rate_index in (0, 15) or sample_index == 3:
+        return 0
+    rate = _SAMPLE_RATES[sample_index] // _HALVINGS[version]
+    bit_rate = _KBITS[version == 3, layer][rate_index] * 1000
+    if layer == 1:
+        return (12 * bit_rate // rate + padding) * 4
+    return (72 if layer == 3 and version != 3 else 144) * bit_rate // rate + padding
+
+
+def frame_size(head: bytes) -> int:
+    """Bytes of the frame that begins with `head`; 0 when it is none."""
+    return _frame_sizes().get(kind_of(head), {}).get(head[1] << 8 | head[2], 0)
+
+
+def samples_per_frame(head: bytes) -> int:
+    """Samples per channel of the frame that begins with `head`."""
+    layer, first = 4 - (head[1] >> 1 & 3), head[1] & 8 != 0
+    return 384 if layer == 1 else 576 if layer == 3 and not first else 1152
+
+
+def walk(file: BinaryIO, start: int, size: int) -> Iterator[Frames]:
+    """All whole frames from `start` on, in order; tags, zeros and damage between them are left out.
+
+    Args:
+        size: bytes of the file.
+    """
+    position = _next_frame(file, start, size)
+    while position + 4 <= size:
+        file.seek(position)
+        data = file.read(_BLOCK)
+        found = size
+        for frames in _in_block(data, at_end=position + len(data) >= size):
+            yield frames._replace(offset=position + frames.offset)
+            found = frames.offset + frames.size
+        if not data or found == size:
+            return
+        sure = len(data) - _LOOK
+        position = position + found if found >= sure else _next_frame(file, position + found, size)
+
+
+def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
+    """Frames in a row from the beginning of `data`, up to what is none, or near to its end."""
+    end = len(data) - 3 if at_end else max(1, len(data) - _LOOK)
+    size = len(data) if at_end else len(data) + _BLOCK
+    sizes = _frame_sizes().get(kind_of(data), {})
+    at = 0
+    for tag in [*_tag_positions(data), end + _TAG_REACH]:
+        begun, (at, count) = at, _hop(data, at, min(end, tag - _TAG_REACH), size, sizes)
+        if count:
+            yield Frames(begun, at - begun, count, data[begun : begun + 4], False)
+        while at < min(end, tag):
+            begun, (at, count) = at, _hop(data, at, at + 1, size, sizes)
+            if not count:
+                return
+            yield Frames(begun, at - begun, 1, data[begun : begun + _LOOK], begun <= tag < at)
+
+
+def _hop(data: bytes, at: int, stop: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
+    """From the frame at `at` on to the first that begins at `stop` or later: its place, and frames passed."""
+    count = 0
+    while at < stop and data[at] == 0xFF:
+        length = sizes.get(data[at + 1] << 8 | data[at + 2], size)
+        if at + length > size or length == size:
+            break
+        at += length
+        count += 1
+    return at, count
+
+
+def _tag_positions(data: bytes) -> list[int]:
+    positions = []
+    for tag in _TAGS:
+        at = data.find(tag)
+        while at >= 0:
+            positions.append(at)
+            at = data.find(tag, at + 4)
+    return sorted(positions)
+
+
+def _next_frame(file: BinaryIO, position: int, size: int) -> int:
+    """The first frame at `position` or behind it; `size` when there is none."""
+    while position + 4 <= size:
+        file.seek(position)
+        data = file.read(_BLOCK)
+        tag = id3_size(data[:10])
+        if 0 < tag <= size - position:
+            position += tag
+            continue
+        at = data.find(b"\xff")
+        while 0 <= at < len(data) - 3:
+            head = data[at : at + 3]
+            length = frame_size(head)
+            if length and _goes_on(file, position + at + length, size, kind_of(head)):
+                return position + at
+            at = data.find(b"\xff", at + 1)
+        position += max(1, len(data) - 3)
+    return size
+
+
+def _goes_on(file: BinaryIO, position: int, size: int, kind: int) -> bool:
+    """Whether a frame of the same kind, a tag or the end lies at `position`; a sync word arises by chance."""
+    if position + 3 > size:
+        return position <= size
+    file.seek(position)
+    head = file.read(3)
+    return head in _OTHER_TAGS or (head[0] == 0xFF and kind_of(head) == kind and frame_size(head) > 0)

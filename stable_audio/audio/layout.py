@@ -1,0 +1,85 @@
+"""What kind of file it is, by its first bytes, and which streams lie in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
+
+from stable_audio.audio import flac, mp3, ogg, wav
+from stable_audio.audio.frames import frame_size, id3_size
+from stable_audio.audio.splice import Span, Stream
+
+Find = Callable[[BinaryIO, int, int], list[Stream]]
+"""(file, offset of the sound, size of the file) -> its streams. Raises ValueError when it is damaged."""
+
+
+class Layout(NamedTuple):
+    """streams: of one file, or of several that were joined. through_av: PyAV reads it, libsndfile does not."""
+
+    streams: list[Stream]
+    through_av: bool = False
+
+
+_BY_MAGIC: dict[bytes, Find] = {
+    b"fLaC": flac.streams,
+    b"OggS": ogg.streams,
+    b"RIFF": wav.streams,
+    b"RF64": wav.streams,
+}
+
+
+def read_layout(file: BinaryIO, name: str) -> Layout:
+    """Look at an open file; `name` tells what it should be where its first bytes do not.
+
+    Raises:
+        ValueError: it is empty, cut off or damaged.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        raise ValueError("is empty (0 bytes)")
+    start = _behind_tags(file, size)
+    file.seek(start)
+    head = file.read(12)
+    streams = _streams(file, start, size, head, name)
+    if streams is None:
+        return Layout([Stream()], through_av=True)
+    # Decoders need not know of tags before the sound.
+    behind = (Span(start, size - start),) if start else None
+    return Layout([stream if stream.pieces is not None else Stream(behind) for stream in streams])
+
+
+def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> list[Stream] | None:
+    if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":  # mp4, Matroska
+        return None
+    if head[:4] in _BY_MAGIC:
+        return _BY_MAGIC[head[:4]](file, start, size)
+    if start > 0 or frame_size(head[:3].ljust(3)) or name.lower().endswith((".mp3", ".mp2")):
+        streams = mp3.streams(file, start, size)
+        if start > 0 or streams:
+            return streams
+    return [Stream()]
+
+
+def _behind_tags(file: BinaryIO, size: int) -> int:
+    """Where the file begins behind ID3v2 tags and the zeros that pad them."""
+    start = 0
+    while True:
+        file.seek(start)
+        tag = id3_size(file.read(10))
+        if tag == 0 or start + tag >= size:
+            return start
+        start += tag
+        start += _zeros(file, start)
+
+
+def _zeros(file: BinaryIO, start: int) -> int:
+    """Zero bytes from `start` on."""
+    file.seek(start)
+    count = 0
+    while block := file.read(1 << 16):
+        rest = len(block.lstrip(b"\0"))
+        count += len(block) - rest
+        if rest:
+            break
+    return count

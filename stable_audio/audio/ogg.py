@@ -1,0 +1,145 @@
+"""The pages of an Ogg file (RFC 3533): where each of several joined streams lies, and whether the last one is whole.
+
+Decoders read the first stream of a chain and stop, and take a file without its end for a shorter one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from stable_audio.audio.splice import Span, Stream
+
+_HEADER = struct.Struct("<4sBBqIIIB")
+_BLOCK = 1 << 20
+_LONGEST_PAGE = 27 + 255 + 255 * 255
+_BEGINS, _ENDS = 2, 4
+_NO_PACKET_ENDS = -1
+REPAIR = "repair it, for example with `ffmpeg -i OLD -c copy NEW`"
+
+
+class Page(NamedTuple):
+    """flags: 2 on the first page of a stream, 4 on the last. granule: samples up to its end. head: first bytes
+    of its content; lacing: sizes of its segments."""
+
+    offset: int
+    size: int
+    flags: int
+    granule: int
+    serial: int
+    number: int
+    lacing: bytes
+    head: bytes
+
+    @property
+    def packets(self) -> int:
+        """Packets that end on this page."""
+        return len(self.lacing) - self.lacing.count(255)
+
+
+@dataclass
+class _Link:
+    """A stream that is being read: one of a chain. longest: samples in its longest packet; sounding: pages
+    with sound have begun."""
+
+    begin: int
+    serial: int
+    longest: int
+    end: int = 0
+    number: int = 0
+    granule: int = 0
+    ended: bool = False
+    sounding: bool = False
+
+
+def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
+    """The streams of a chain, one after another.
+
+    Raises:
+        ValueError: pages are missing in the middle or at the end, or promise more sound than they have.
+    """
+    links: list[_Link] = []
+    beginning = False
+    for page in pages(file, start, size):
+        if page.flags & _BEGINS:
+            if not beginning:
+                links.append(_Link(page.offset, page.serial, _longest_packet(page)))
+            elif not links[-1].longest:  # a skeleton or a picture came first
+                links[-1].serial, links[-1].longest = page.serial, _longest_packet(page)
+        elif links:
+            _add(links[-1], page)
+        beginning = bool(page.flags & _BEGINS)
+        if links:
+            links[-1].end = page.offset + page.size
+    for link in links:
+        if not link.ended:
+            raise ValueError(f"cut off: the end of its Ogg stream is missing; {REPAIR}")
+    if len(links) <= 1 and all(link.begin == start for link in links):
+        return [Stream()]
+    return [Stream((Span(link.begin, link.end - link.begin),)) for link in links]
+
+
+def pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
+    """All whole pages; what lies between them is passed over."""
+    position = start
+    while position < size:
+        file.seek(position)
+        data = file.read(_BLOCK)
+        if not data:
+            return
+        at = 0
+        while at + _LONGEST_PAGE <= len(data) or position + len(data) >= size:
+            page = _page(data, at, position)
+            if page is not None:
+                yield page
+                at += page.size
+                continue
+            at = data.find(b"OggS", at + 1)
+            if at < 0:
+                at = max(1, len(data) - 3)
+                break
+        position += at
+        if at >= len(data) - 3 and position + 27 > size:
+            return
+
+
+def _page(data: bytes, at: int, position: int) -> Page | None:
+    if at + _HEADER.size > len(data):
+        return None
+    magic, _, flags, granule, serial, number, _, segments = _HEADER.unpack_from(data, at)
+    content = at + _HEADER.size + segments
+    lacing = data[at + _HEADER.size : content]
+    end = content + sum(lacing)
+    if magic != b"OggS" or end > len(data):
+        return None
+    return Page(position + at, end - at, flags, granule, serial, number, lacing, data[content : content + 32])
+
+
+def _longest_packet(page: Page) -> int:
+    """Samples in the longest packet of a stream that begins with `page`; 0 when it is no sound."""
+    head = page.head
+    if head[:7] == b"\x01vorbis" and len(head) > 28:
+        return 1 << (head[28] >> 4)
+    if head[:8] == b"OpusHead":
+        return 5760
+    if head[:5] == b"\x7fFLAC":
+        return 65535
+    return 1 << 16 if head[:5] == b"Speex" else 0
+
+
+def _add(link: _Link, page: Page) -> None:
+    if page.serial != link.serial:
+        return
+    if page.number > link.number + 1:
+        raise ValueError(f"damaged: {page.number - link.number - 1} pages are missing within it")
+    link.number = page.number
+    link.ended = bool(page.flags & _ENDS)
+    if page.granule == _NO_PACKET_ENDS or (page.granule == 0 and not link.sounding):
+        return
+    # A recording of a broadcast may begin anywhere.
+    known = link.sounding or link.ended
+    if known and not 0 <= page.granule - link.granule <= (page.packets + 1) * link.longest:
+        raise ValueError(f"damaged: a page of it says that it ends at sample {page.granule}, which cannot be")
+    link.granule, link.sounding = page.granule, True

@@ -1,0 +1,260 @@
+"""Opening a sound file once, learning what it holds, and reading parts of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from stable_audio.audio import channel_order, containers, mp3
+from stable_audio.audio.errors import AudioError
+from stable_audio.audio.layout import Layout, read_layout
+from stable_audio.audio.slices import FileSlice
+from stable_audio.audio.splice import Stream, buffered
+from stable_audio.audio.wav import is_placeholder
+
+SAMPLE_RATES = (1000, 1_536_000)
+"""Hz; a file outside is not music but a mistake, and conversion would multiply its length."""
+
+LARGEST_READ = 1 << 30
+"""Values (samples times channels) that are read at once: 4 GiB."""
+
+_AT_ONCE = 1 << 21
+"""Values; memory follows what is decoded, not what a header promises."""
+
+_CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+_SOX_PLACEHOLDER = range(0x7F000000, 0x7F001000)
+_VORBIS_PAGE = 255 * 1024
+"""Samples in the longest page: 255 packets of half a long block."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file holds. frames: samples per channel at `sample_rate` Hz; format: WAV, FLAC, ...
+
+    path: for messages. part: where the sound lies when it is a part of a larger file.
+    """
+
+    path: str
+    sample_rate: int
+    frames: int
+    channels: int
+    format: str
+    subtype: str
+    part: FileSlice | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+    @property
+    def source(self) -> AudioSource:
+        """What to open."""
+        return self.path if self.part is None else self.part
+
+
+AudioSource = str | os.PathLike[str] | FileSlice
+"""A sound file, or a sound file inside another file."""
+
+
+class Decoder(Protocol):
+    """One stream. format, subtype: names of libsndfile, or of FFmpeg."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Samples (c n) float32; fewer than `count` when the file ends early."""
+        ...
+
+
+class Sound:
+    """An open sound file. info: what it holds. See open_sound."""
+
+    def __init__(self, info: AudioInfo, decoders: list[Decoder]) -> None:
+        self.info = info
+        self._decoders = decoders
+
+    def read(self, start: int = 0, frames: int | None = None) -> Tensor:
+        """Audio (c n) float32 from sample `start`; n is less than `frames` only at the end of the file.
+
+        Raises:
+            AudioError: the file is damaged, or ends before its header says.
+            ValueError: `start` lies outside the file.
+        """
+        info = self.info
+        if not 0 <= start <= info.frames:
+            raise ValueError(f"{info.path}: start {start} lies outside the file's {info.frames} samples")
+        count = info.frames - start if frames is None else min(frames, info.frames - start)
+        if count * info.channels > LARGEST_READ:
+            raise AudioError(info.path, f"{count} samples are too many to be read at once; read it in parts")
+        with naming(info.path):
+            samples = self._samples(start, count)
+        if samples.shape[1] < count:
+            found = start + samples.shape[1]
+            raise AudioError(
+                info.path, f"cut off: the header promises {info.frames} samples, {found} are there"
+            )
+        if not np.isfinite(samples).all():
+            raise AudioError(info.path, "holds values that are not numbers")
+        return torch.from_numpy(samples)
+
+    def _samples(self, start: int, count: int) -> np.ndarray:
+        parts = []
+        for decoder in self._decoders:
+            inside = min(count, max(0, decoder.frames - start))
+            if inside or not parts:
+                parts.append(decoder.read(min(start, decoder.frames), inside))
+            start, count = max(0, start - decoder.frames), count - inside
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+@contextmanager
+def open_sound(source: AudioSource) -> Iterator[Sound]:
+    """Open a sound file for several reads.
+
+    Raises:
+        AudioError: the file is missing, unreadable, empty, cut off, or not sound.
+    """
+    part = source if isinstance(source, FileSlice) else None
+    name = source.name if isinstance(source, FileSlice) else os.fspath(source)
+    with ExitStack() as stack:
+        with naming(name):
+            file = stack.enter_context(_open(name, part))
+            layout = read_layout(file, name)
+            if not layout.streams:
+                raise AudioError(name, "holds no sound")
+            decoders = [_decoder(file, stream, layout, name, stack) for stream in layout.streams]
+            info = _joined(name, part, [d for d in decoders if d.frames > 0])
+        yield Sound(info, [d for d in decoders if d.frames > 0])
+
+
+def _decoder(file: BinaryIO, stream: Stream, layout: Layout, name: str, stack: ExitStack) -> Decoder:
+    if layout.through_av:
+        return stack.enter_context(containers.open_container(name, file))
+    return stack.enter_context(_open_soundfile(file, stream))
+
+
+def _joined(name: str, part: FileSlice | None, decoders: list[Decoder]) -> AudioInfo:
+    if not decoders:
+        raise AudioError(name, "holds no sound")
+    first = decoders[0]
+    for key, unit in (("sample_rate", "Hz"), ("channels", "channels")):
+        values = sorted({getattr(decoder, key) for decoder in decoders})
+        if len(values) > 1:
+            what = " and ".join(str(value) for value in values)
+            raise AudioError(name, f"several files were joined to it, of {what} {unit}; split it")
+    low, high = SAMPLE_RATES
+    if not low <= first.sample_rate <= high:
+        raise AudioError(name, f"a sample rate of {first.sample_rate} Hz; {low} to {high} Hz are read")
+    frames = sum(decoder.frames for decoder in decoders)
+    return AudioInfo(name, first.sample_rate, frames, first.channels, first.format, first.subtype, part)
+
+
+class _SoundfileDecoder:
+    def __init__(self, file: soundfile.SoundFile, stream: Stream) -> None:
+        self._file = file
+        self.sample_rate, self.channels = file.samplerate, file.channels
+        self.frames = file.frames if stream.frames is None else stream.frames
+        self.format, self.subtype = file.format, file.subtype
+        self._order = channel_order.to_standard(self.subtype, self.channels)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        out = np.empty((self.channels, count), dtype=np.float32)
+        at, largest = 0, max(1, _AT_ONCE // self.channels)
+        while at < count:
+            block = self._block(start + at, min(count - at, largest))
+            out[:, at : at + len(block)] = block.T
+            at += len(block)
+            if len(block) == 0:
+                break
+        return out[self._order, :at] if self._order is not None else out[:, :at]
+
+    def _block(self, start: int, count: int) -> np.ndarray:
+        """Samples (n c), by one call: soundfile seeks after each, which makes decoders forget what came before."""
+        begin = self._exact_position(start)
+        self._file.seek(begin)
+        return self._file.read(start - begin + count, dtype="float32", always_2d=True)[start - begin :]
+
+    def _exact_position(self, start: int) -> int:
+        """Where to begin decoding so that the sample at `start` comes out as in the whole file."""
+        if self.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
+            return max(0, min(start, self.frames - _VORBIS_PAGE))
+        return max(0, start - mp3.PREROLL) if self.format == "MP3" else start
+
+
+@contextmanager
+def _open_soundfile(file: BinaryIO, stream: Stream) -> Iterator[_SoundfileDecoder]:
+    # A plain file is read fastest by its descriptor, without a detour through Python.
+    descriptor = _descriptor(file) if stream.pieces is None else None
+    opened: Any = buffered(file, stream) if descriptor is None else descriptor
+    if descriptor is not None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    with soundfile.SoundFile(opened, closefd=False) as sound:
+        cut = _CUT_CHUNK.search(sound.extra_info)
+        if cut and int(cut[1]) > int(cut[2]) and not _is_unknown(int(cut[1])):
+            raise ValueError(f"cut off: its header promises {cut[1]} bytes of sound, {cut[2]} are there")
+        yield _SoundfileDecoder(sound, stream)
+
+
+def _is_unknown(size: int) -> bool:
+    return is_placeholder(size) or size in _SOX_PLACEHOLDER
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except OSError:
+        return None
+
+
+def _open(name: str, part: FileSlice | None) -> BinaryIO:
+    """A regular file: a pipe or a device would be waited for without end."""
+    if part is not None:
+        return part.open()
+    descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(descriptor, "rb") if not stat.S_ISDIR(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise AudioError(name, "is a directory")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise AudioError(name, "is no regular file but a pipe, a socket or a device")
+    return file
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Whatever goes wrong inside is an AudioError that names the file: one bad file never ends a command."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except OSError as error:
+        raise AudioError(path, error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise AudioError(path, "needs more memory than there is") from error
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(path, _reason(error)) from error
+    except ValueError as error:
+        raise AudioError(path, str(error)) from error
+    except Exception as error:
+        raise AudioError(path, f"damaged: {type(error).__name__}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).removeprefix("Error : ")
+    text = text.rpartition(": ")[2] if text.startswith("Error opening ") else text
+    return "is not a sound file that can be read" if "not recognised" in text else f"damaged: {text}"

@@ -1,0 +1,93 @@
+"""A file made of ranges of another one and of new bytes, without a copy on disk.
+
+Decoders believe what a header says. Where it is wrong they are given such a view: a corrected header, then the
+sound as it lies in the file.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import itertools
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple
+
+
+class Span(NamedTuple):
+    """`size` bytes of a file from `offset`."""
+
+    offset: int
+    size: int
+
+
+Piece = bytes | Span
+"""New bytes, or a range of the file."""
+
+
+class Stream(NamedTuple):
+    """One sound in a file, as a decoder must see it.
+
+    pieces: the bytes to read; None: the file as it is. frames: samples per channel where the decoder would
+    have to guess. claimed: size to tell the decoder, so that its guess is no lower.
+    """
+
+    pieces: tuple[Piece, ...] | None = None
+    frames: int | None = None
+    claimed: int | None = None
+
+
+class Spliced(io.RawIOBase):
+    """The pieces one after another as one seekable file; `file` stays open when this is closed.
+
+    claimed: the size that it pretends to have, with zeros at the end.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: Sequence[Piece], claimed: int | None = None) -> None:
+        self._file, self._pieces, self._at = file, pieces, 0
+        sizes = [piece.size if isinstance(piece, Span) else len(piece) for piece in pieces]
+        self._starts = [0, *itertools.accumulate(sizes)]
+        self._end = self._starts[-1] if claimed is None else claimed
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
+        if base + offset < 0:
+            raise ValueError(f"position {base + offset} lies before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._at >= self._starts[-1] or not len(buffer):
+            return self._zeros(buffer)
+        number = bisect.bisect_right(self._starts, self._at) - 1
+        inside = self._at - self._starts[number]
+        count = min(len(buffer), self._starts[number + 1] - self._at)
+        piece = self._pieces[number]
+        if isinstance(piece, Span):
+            self._file.seek(piece.offset + inside)
+            content = self._file.read(count)
+        else:
+            content = piece[inside : inside + count]
+        memoryview(buffer)[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def _zeros(self, buffer: memoryview) -> int:
+        count = max(0, min(len(buffer), self._end - self._at))
+        memoryview(buffer)[:count] = bytes(count)
+        self._at += count
+        return count
+
+
+def buffered(file: BinaryIO, stream: Stream) -> BinaryIO:
+    """The bytes of `stream` as a file that decoders can read."""
+    pieces = stream.pieces if stream.pieces is not None else (Span(0, file.seek(0, io.SEEK_END)),)
+    return io.BufferedReader(Spliced(file, pieces, stream.claimed), buffer_size=1 << 16)

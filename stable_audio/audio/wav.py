@@ -1,0 +1,100 @@
+"""How much sound a wav file holds, whatever its header promises: pipes leave a placeholder there."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO, NamedTuple
+
+from stable_audio.audio.splice import Span, Stream
+
+_NEAR = 1 << 16
+"""Placeholders lie so near to 2**31 or 2**32: programs subtract the size of their header, or round."""
+_JUNK = 4096
+"""Bytes behind the sound that are ignored although they are no chunk."""
+_LARGEST = 1 << 32
+
+
+class _Data(NamedTuple):
+    """The data chunk. head: chunks before it; declared: its size as the header has it; begin: of the sound."""
+
+    head: bytes
+    begin: int
+    declared: int
+
+
+def is_placeholder(size: int) -> bool:
+    """Whether a size in a header of 32 bits means that it was not known."""
+    return size == 0 or abs(size - (1 << 31)) <= _NEAR or size >= _LARGEST - _NEAR
+
+
+def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
+    """The sound of a RIFF or RF64 file, with a true header where its own is wrong.
+
+    Raises:
+        ValueError: it is cut off, or more follows than the header knows of.
+    """
+    data = _find_data(file, start, size)
+    if data is None:
+        return [Stream()]  # the decoder says what is wrong with it
+    length = _length(file, data, size)
+    if length == data.declared:
+        return [Stream()]
+    return [Stream((_header(data.head, length), Span(data.begin, length)))]
+
+
+def _find_data(file: BinaryIO, start: int, size: int) -> _Data | None:
+    file.seek(start)
+    wide = file.read(12)[:4] == b"RF64"
+    head, position, length64 = b"", start + 12, 0
+    while position + 8 <= size:
+        file.seek(position)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name == b"data":
+            declared = length64 if wide and length >= _LARGEST - 1 else length
+            return _Data(head, position + 8, declared)
+        if name == b"ds64":
+            length64 = int.from_bytes(file.read(16)[8:], "little")
+        elif name in (b"fmt ", b"fact") and length <= _NEAR:
+            content = file.read(length)
+            head += struct.pack("<4sI", name, length) + content + b"\0" * (length % 2)
+        position += 8 + length + length % 2
+    return None
+
+
+def _length(file: BinaryIO, data: _Data, size: int) -> int:
+    """Bytes of sound that are there."""
+    there = size - data.begin
+    if data.declared == 0 and _are_chunks(file, data.begin, size):
+        return 0
+    if data.declared > there or data.declared == 0:
+        if is_placeholder(data.declared):
+            return there
+        raise ValueError(f"cut off: its header promises {data.declared} bytes of sound, {there} are there")
+    rest = there - data.declared
+    if rest >= _LARGEST - 1 and rest % _LARGEST <= 1:
+        return there  # the size had no room for more than 32 bits
+    if rest > _JUNK and not _are_chunks(file, data.begin + data.declared + data.declared % 2, size):
+        raise ValueError(
+            f"damaged: its header tells of {data.declared} bytes of sound, and {rest} follow; "
+            "repair it, for example with `ffmpeg -ignore_length 1 -i OLD NEW`"
+        )
+    return data.declared
+
+
+def _are_chunks(file: BinaryIO, position: int, size: int) -> bool:
+    """Whether a chunk begins at `position`, or nothing is left."""
+    if position >= size:
+        return True
+    file.seek(position)
+    head = file.read(8)
+    name, length = head[:4], int.from_bytes(head[4:], "little")
+    return len(head) == 8 and all(32 <= c < 127 for c in name) and position + 8 + length <= size + 1
+
+
+def _header(head: bytes, length: int) -> bytes:
+    if length + len(head) + 20 < _LARGEST - _NEAR:
+        riff = struct.pack("<4sI4s", b"RIFF", 4 + len(head) + 8 + length, b"WAVE")
+        return riff + head + struct.pack("<4sI", b"data", length)
+    whole = 4 + 36 + len(head) + 8 + length
+    wide = struct.pack("<4sI4s4sIQQQI", b"RF64", _LARGEST - 1, b"WAVE", b"ds64", 28, whole, length, 0, 0)
+    return wide + head + struct.pack("<4sI", b"data", _LARGEST - 1)
