@@ -1,7 +1,7 @@
 """Order of surround channels.
 
-Everywhere in this program: front left, front right, centre, low frequencies, back or side left, right, ... as in
-wav (SMPTE ST 2036-2) and FLAC (RFC 9639). Vorbis and Opus files have another order (Vorbis I specification,
+Everywhere in this program: front left, front right, centre, low frequencies, back or side left, right, ... as
+in wav and FLAC (RFC 9639, section 9.1.3). Vorbis and Opus files have another order (Vorbis I specification,
 section 4.3.9; RFC 7845, section 5.1.1.2).
 """
 

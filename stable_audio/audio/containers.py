@@ -36,7 +36,9 @@ def open_container(path: str, file: BinaryIO) -> Iterator[AvDecoder]:
     av = _av(path)
     file.seek(0)
     with _errors(path, av):
-        container = av.open(file, metadata_errors="ignore")  # tags are not always the UTF-8 that they should be
+        container = av.open(
+            file, metadata_errors="ignore"
+        )  # tags are not always the UTF-8 that they should be
     with container:
         yield AvDecoder(path, av, container)
 

@@ -20,9 +20,8 @@ _BLOCK_SIZES = {1: 192, **{n: 576 << n - 2 for n in range(2, 6)}, **{n: 256 << n
 
 
 class _Header(NamedTuple):
-    """STREAMINFO and where it lies. audio: offset of the first frame. total: samples per channel, 0 = unknown."""
+    """STREAMINFO at `info`. audio: offset of the first frame. total: samples per channel, 0 = unknown."""
 
-    begin: int
     info: int
     audio: int
     block_size: int
@@ -78,7 +77,6 @@ def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
         raise ValueError("damaged: its header has no STREAMINFO")
     packed = int.from_bytes(info[10:18], "big")
     return _Header(
-        start,
         place,
         position,
         int.from_bytes(info[:2], "big"),
@@ -102,15 +100,15 @@ def _total(file: BinaryIO, header: _Header, size: int) -> int:
         start = max(header.audio, size - reach)
         file.seek(start)
         tail = file.read(size - start)
-        frames = list(_frames_from_end(tail, header, variable))
-        for number, frame in enumerate(frames):
+        number = -1
+        for number, frame in enumerate(_frames_from_end(tail, header, variable)):
             whole = number < _TRIED and _crc16(tail[frame.offset :]) == 0
             if frame.end == header.total or whole:
                 return _checked(frame.end, header, size)
-        if frames or start == header.audio or reach >= _LONGEST_TAIL:
+        if number >= 0 or start == header.audio or reach >= _LONGEST_TAIL:
             break
         reach *= 16
-    if not frames:
+    if number < 0:
         raise ValueError("damaged: it has no frames")
     promise = f"its header promises {header.total} samples, and " if header.total else ""
     raise ValueError(f"cut off: {promise}its last frame is not whole")

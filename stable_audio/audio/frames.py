@@ -1,17 +1,18 @@
-"""Frame headers of MPEG audio (ISO 11172-3, 13818-3 and the unofficial 2.5), and hopping from one to the next."""
+"""Frame headers of MPEG audio (ISO 11172-3, 13818-3, the unofficial 2.5), and hopping from one to the next."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 _LOOK = 192
 """Bytes of a frame that are looked at when it may hold a tag."""
-_TAG_REACH = 38
-"""A tag begins at most so many bytes behind its frame."""
-_TAGS = (b"Xing", b"Info", b"VBRI")
+_TAG = re.compile(rb"Xing|Info|VBRI")
+_TAG_END = 42
+"""Bytes of a frame within which the name of a tag lies."""
 _KBITS = {  # (MPEG 1, layer) -> bit rates; index 0 is free format, whose frames have no known size
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -28,12 +29,12 @@ _OTHER_TAGS = (b"TAG", b"ID3", b"APE", b"LYR")
 
 
 class Frames(NamedTuple):
-    """`count` frames of one kind in a row. head: first bytes of the first one. tagged: it is one frame, and
+    """`number` frames of one kind in a row. head: first bytes of the first one. tagged: it is one frame, and
     holds the name of an Info, Xing or VBRI header."""
 
     offset: int
     size: int
-    count: int
+    number: int
     head: bytes
     tagged: bool
 
@@ -82,6 +83,13 @@ def frame_size(head: bytes) -> int:
     return _frame_sizes().get(kind_of(head), {}).get(head[1] << 8 | head[2], 0)
 
 
+def exact_size(head: bytes) -> float:
+    """Mean bytes of the frames of one bit rate, padding included."""
+    version, layer, rate_index = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 4
+    rate = _SAMPLE_RATES[head[2] >> 2 & 3] / _HALVINGS[version]
+    return samples_per_frame(head) / 8 * _KBITS[version == 3, layer][rate_index] * 1000 / rate
+
+
 def samples_per_frame(head: bytes) -> int:
     """Samples per channel of the frame that begins with `head`."""
     layer, first = 4 - (head[1] >> 1 & 3), head[1] & 8 != 0
@@ -114,37 +122,34 @@ def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
     size = len(data) if at_end else len(data) + _BLOCK
     sizes = _frame_sizes().get(kind_of(data), {})
     at = 0
-    for tag in [*_tag_positions(data), end + _TAG_REACH]:
-        begun, (at, count) = at, _hop(data, at, min(end, tag - _TAG_REACH), size, sizes)
+    while at < end:
+        begun, (at, count) = at, _hop(data, at, end, size, sizes)
         if count:
             yield Frames(begun, at - begun, count, data[begun : begun + 4], False)
-        while at < min(end, tag):
-            begun, (at, count) = at, _hop(data, at, at + 1, size, sizes)
-            if not count:
-                return
-            yield Frames(begun, at - begun, 1, data[begun : begun + _LOOK], begun <= tag < at)
+        length = sizes.get(data[at + 1] << 8 | data[at + 2], 0) if at < end and data[at] == 0xFF else 0
+        if not length or at + length > size:
+            return
+        yield Frames(at, length, 1, data[at : at + _LOOK], True)
+        at += length
 
 
-def _hop(data: bytes, at: int, stop: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
-    """From the frame at `at` on to the first that begins at `stop` or later: its place, and frames passed."""
+def _hop(data: bytes, at: int, end: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
+    """From the frame at `at` on to the first that begins behind `end`, has a tag, or is none.
+
+    Returns:
+        its place, and the number of frames passed.
+    """
     count = 0
-    while at < stop and data[at] == 0xFF:
-        length = sizes.get(data[at + 1] << 8 | data[at + 2], size)
-        if at + length > size or length == size:
+    while at < end and data[at] == 0xFF:
+        length = sizes.get(data[at + 1] << 8 | data[at + 2])
+        if length is None or at + length > size:
+            break
+        # A frame with a tag has no sound, so that its side information is zero.
+        if not data[at + 8] and not data[at + 12] and _TAG.search(data, at, at + _TAG_END):
             break
         at += length
         count += 1
     return at, count
-
-
-def _tag_positions(data: bytes) -> list[int]:
-    positions = []
-    for tag in _TAGS:
-        at = data.find(tag)
-        while at >= 0:
-            positions.append(at)
-            at = data.find(tag, at + 4)
-    return sorted(positions)
 
 
 def _next_frame(file: BinaryIO, position: int, size: int) -> int:

@@ -154,5 +154,3 @@ def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:
     if subtype != "PCM_16":
         return samples
     return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
-
-

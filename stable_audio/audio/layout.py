@@ -15,10 +15,32 @@ Find = Callable[[BinaryIO, int, int], list[Stream]]
 
 
 class Layout(NamedTuple):
-    """streams: of one file, or of several that were joined. through_av: PyAV reads it, libsndfile does not."""
+    """streams: of one file, or of several that were joined. through_av: PyAV reads it, not libsndfile."""
 
     streams: list[Stream]
     through_av: bool = False
+
+
+class LayoutMemory:
+    """The layouts of files that are opened again and again, for as long as they do not change.
+
+    Counting the frames of an mp3 takes longer than decoding a clip of it. At most `size` layouts are kept.
+    """
+
+    def __init__(self, size: int = 1 << 14) -> None:
+        self._size = size
+        self._layouts: dict[tuple[str, int], tuple[tuple[int, int], Layout]] = {}
+
+    def read(self, file: BinaryIO, name: str, path: str, offset: int) -> Layout:
+        """`read_layout` of the file that lies in `path` at `offset`."""
+        state = os.stat(path)
+        stamp, key = (state.st_size, state.st_mtime_ns), (path, offset)
+        known = self._layouts.pop(key, None)
+        layout = known[1] if known is not None and known[0] == stamp else read_layout(file, name)
+        self._layouts[key] = stamp, layout
+        if len(self._layouts) > self._size:
+            del self._layouts[next(iter(self._layouts))]
+        return layout
 
 
 _BY_MAGIC: dict[bytes, Find] = {
@@ -45,8 +67,9 @@ def read_layout(file: BinaryIO, name: str) -> Layout:
     if streams is None:
         return Layout([Stream()], through_av=True)
     # Decoders need not know of tags before the sound.
-    behind = (Span(start, size - start),) if start else None
-    return Layout([stream if stream.pieces is not None else Stream(behind) for stream in streams])
+    behind = Stream((Span(start, size - start),))
+    streams = [behind if stream.pieces is None else stream for stream in streams]
+    return Layout([Stream() if stream == Stream((Span(0, size),)) else stream for stream in streams])
 
 
 def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> list[Stream] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, NamedTuple
 
-from stable_audio.audio.frames import Frames, frame_size, kind_of, samples_per_frame, walk
+from stable_audio.audio.frames import Frames, exact_size, frame_size, kind_of, samples_per_frame, walk
 from stable_audio.audio.splice import Span, Stream
 
 PREROLL = 16 * 1152
@@ -23,12 +23,13 @@ _LAME = 36
 
 
 class Info(NamedTuple):
-    """An Info or Xing frame at `offset`. frames, size: of the frames behind it, and of the bytes with it; None
-    where it does not say. lame: what follows the numbers."""
+    """An Info or Xing frame at `offset`. frames, size: number of frames behind it, and of bytes with it; None
+    where it does not say. name: "Info" where the bit rate is constant. lame: what follows the numbers."""
 
     offset: int
     frame_size: int
     head: bytes
+    name: bytes
     frames: int | None
     size: int | None
     lame: bytes
@@ -56,10 +57,31 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     Raises:
         ValueError: frames that the header promises are missing at the end.
     """
+    if (whole := _whole(file, start, size)) is not None:
+        return [whole]
     runs = [part for run in _runs(file, start, size) for part in _split(run)]
     for number, run in enumerate(runs):
         _check_whole(run, size if number == len(runs) - 1 else run.end)
     return [_stream(run) for run in runs]
+
+
+def _whole(file: BinaryIO, start: int, size: int) -> Stream | None:
+    """A file of constant bit rate whose size bears out its header; None when its frames must be counted."""
+    file.seek(start)
+    head = file.read(192)
+    frame = frame_size(head)
+    info = _read_info(Frames(start, frame, 1, head, True)) if frame else None
+    if info is None or not info.frames or not info.size:
+        return None
+    file.seek(size - min(size, 128))
+    end = size - 128 if file.read(3) == b"TAG" else size
+    file.seek(start + frame)
+    second = file.read(4)
+    exact = exact_size(second) if kind_of(second) == kind_of(head) and frame_size(second) else 0
+    constant = info.name == b"Info" and exact > 0
+    if not constant or start + info.size != end or abs(info.frames * exact - (info.size - frame)) > exact / 2:
+        return None
+    return Stream((Span(start, end - start),))
 
 
 def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
@@ -73,7 +95,7 @@ def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
             info, begins = None, True
         elif begins or kind_of(frames.head) != kind_of(runs[-1].head):
             span = Span(frames.offset, frames.size)
-            runs.append(Run(info, frames.head[:4], (span,), frames.count))
+            runs.append(Run(info, frames.head[:4], (span,), frames.number))
             info, begins = None, False
         else:
             runs[-1] = _longer(runs[-1], frames)
@@ -86,7 +108,7 @@ def _longer(run: Run, frames: Frames) -> Run:
         spans = (*before, Span(last.offset, last.size + frames.size))
     else:
         spans = (*run.spans, Span(frames.offset, frames.size))
-    return run._replace(spans=spans, frames=run.frames + frames.count)
+    return run._replace(spans=spans, frames=run.frames + frames.number)
 
 
 def _read_info(frame: Frames) -> Info | None:
@@ -103,7 +125,8 @@ def _read_info(frame: Frames) -> Info | None:
             fields[flag] = int.from_bytes(head[position : position + length], "big")
             position += length
     lame = head[position : position + _LAME]
-    return Info(frame.offset, frame.size, head[:4], fields.get(_FRAMES), fields.get(_BYTES), lame)
+    numbers = fields.get(_FRAMES), fields.get(_BYTES)
+    return Info(frame.offset, frame.size, head[:4], head[at : at + 4], *numbers, lame)
 
 
 def _side_end(head: bytes) -> int:
@@ -129,8 +152,8 @@ def _split(run: Run) -> list[Run]:
 
 
 def _check_whole(run: Run, end: int) -> None:
-    """Encoders that count the header's own frame promise one too many; and where all promised bytes are there,
-    it was the number of frames that was wrong."""
+    """Raises ValueError when frames are missing. Encoders that count the header's own frame promise one too
+    many; and where all promised bytes are there, it was the number of frames that was wrong."""
     info = run.info
     if info is None or not info.frames or info.frames <= run.frames + 1:
         return
@@ -145,12 +168,16 @@ def _stream(run: Run) -> Stream:
         # A header of our own would make the decoder cut off a delay that it can only assume.
         return Stream(run.spans, run.frames * samples_per_frame(run.head), run.frames * _LARGEST_FRAME)
     if info.frames == run.frames and info.size in (None, info.frame_size + total):
-        return Stream((Span(info.offset, info.frame_size), *run.spans))
+        begin = info.offset
+        whole = len(run.spans) == 1 and run.spans[0].offset == begin + info.frame_size
+        return Stream(
+            (Span(begin, run.end - begin),) if whole else (Span(begin, info.frame_size), *run.spans)
+        )
     return Stream((_header(info.head, run.frames, total, info.lame), *run.spans))
 
 
 def _header(head: bytes, frames: int, total: int, lame: bytes) -> bytes:
-    """An Info frame with the true numbers and no table of positions, so that positions are found by counting."""
+    """An Info frame with the true numbers. It has no table of positions, so that decoders count to find one."""
     # The highest bit rate: a frame of a low one has no room for the numbers. No checksum.
     head = bytes((head[0], head[1] | 1, head[2] & 0x0C | 0xE0, head[3]))
     size = frame_size(head)

@@ -1,4 +1,4 @@
-"""The pages of an Ogg file (RFC 3533): where each of several joined streams lies, and whether the last one is whole.
+"""The pages of an Ogg file (RFC 3533): where each of the joined streams lies, and whether they are whole.
 
 Decoders read the first stream of a chain and stop, and take a file without its end for a shorter one.
 """
@@ -13,16 +13,17 @@ from typing import BinaryIO, NamedTuple
 from stable_audio.audio.splice import Span, Stream
 
 _HEADER = struct.Struct("<4sBBqIIIB")
-_BLOCK = 1 << 20
-_LONGEST_PAGE = 27 + 255 + 255 * 255
+_LOOK = 27 + 255 + 32
+"""Bytes of a page that are read: its header, and the beginning of its content."""
+_BLOCK = 1 << 16
 _BEGINS, _ENDS = 2, 4
 _NO_PACKET_ENDS = -1
 REPAIR = "repair it, for example with `ffmpeg -i OLD -c copy NEW`"
 
 
 class Page(NamedTuple):
-    """flags: 2 on the first page of a stream, 4 on the last. granule: samples up to its end. head: first bytes
-    of its content; lacing: sizes of its segments."""
+    """flags: 2 on the first page of a stream, 4 on the last. granule: samples up to its end. lacing: sizes of
+    its segments; head: first bytes of them."""
 
     offset: int
     size: int
@@ -84,37 +85,35 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
 def pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
     """All whole pages; what lies between them is passed over."""
     position = start
+    while position + _HEADER.size <= size:
+        file.seek(position)
+        page = _page(file.read(_LOOK), position)
+        if page is None or position + page.size > size:
+            position = _next_magic(file, position + 1, size)
+        else:
+            yield page
+            position += page.size
+
+
+def _page(head: bytes, position: int) -> Page | None:
+    magic, _, flags, granule, serial, number, _, segments = _HEADER.unpack_from(head.ljust(_HEADER.size))
+    content = _HEADER.size + segments
+    lacing = head[_HEADER.size : content]
+    if magic != b"OggS" or len(lacing) < segments:
+        return None
+    return Page(position, content + sum(lacing), flags, granule, serial, number, lacing, head[content:])
+
+
+def _next_magic(file: BinaryIO, position: int, size: int) -> int:
+    """Where a page may begin; `size` when none does."""
     while position < size:
         file.seek(position)
         data = file.read(_BLOCK)
-        if not data:
-            return
-        at = 0
-        while at + _LONGEST_PAGE <= len(data) or position + len(data) >= size:
-            page = _page(data, at, position)
-            if page is not None:
-                yield page
-                at += page.size
-                continue
-            at = data.find(b"OggS", at + 1)
-            if at < 0:
-                at = max(1, len(data) - 3)
-                break
-        position += at
-        if at >= len(data) - 3 and position + 27 > size:
-            return
-
-
-def _page(data: bytes, at: int, position: int) -> Page | None:
-    if at + _HEADER.size > len(data):
-        return None
-    magic, _, flags, granule, serial, number, _, segments = _HEADER.unpack_from(data, at)
-    content = at + _HEADER.size + segments
-    lacing = data[at + _HEADER.size : content]
-    end = content + sum(lacing)
-    if magic != b"OggS" or end > len(data):
-        return None
-    return Page(position + at, end - at, flags, granule, serial, number, lacing, data[content : content + 32])
+        at = data.find(b"OggS")
+        if at >= 0:
+            return position + at
+        position += max(1, len(data) - 3)
+    return size
 
 
 def _longest_packet(page: Page) -> int:

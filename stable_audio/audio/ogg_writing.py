@@ -16,9 +16,9 @@ _CHECKSUM = slice(22, 26)
 def split_single_page(path: Path) -> None:
     """Where all sound lies in one page, give its first packet a page of its own.
 
-    FFmpeg cuts the end of a stream to its true length by the position of the page before the last one; without
-    such a page it decodes some hundred samples too many. The first packet alone yields no sample, so that its
-    page ends at position 0.
+    FFmpeg cuts the end of a stream to its true length by the position of the page before the last one;
+    without such a page it decodes some hundred samples too many. The first packet alone yields no sample, so
+    that its page ends at position 0.
     """
     with path.open("rb") as file:
         # A long file has a second one among its first pages.

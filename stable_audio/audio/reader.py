@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stable_audio.audio import channel_order, containers, mp3
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.layout import Layout, read_layout
+from stable_audio.audio.layout import Layout, LayoutMemory, read_layout
 from stable_audio.audio.slices import FileSlice
 from stable_audio.audio.splice import Stream, buffered
 from stable_audio.audio.wav import is_placeholder
@@ -112,7 +112,7 @@ class Sound:
         return torch.from_numpy(samples)
 
     def _samples(self, start: int, count: int) -> np.ndarray:
-        parts = []
+        parts: list[np.ndarray] = []
         for decoder in self._decoders:
             inside = min(count, max(0, decoder.frames - start))
             if inside or not parts:
@@ -122,8 +122,11 @@ class Sound:
 
 
 @contextmanager
-def open_sound(source: AudioSource) -> Iterator[Sound]:
+def open_sound(source: AudioSource, *, memory: LayoutMemory | None = None) -> Iterator[Sound]:
     """Open a sound file for several reads.
+
+    Args:
+        memory: of what was found out about files at their last opening.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, cut off, or not sound.
@@ -133,7 +136,8 @@ def open_sound(source: AudioSource) -> Iterator[Sound]:
     with ExitStack() as stack:
         with naming(name):
             file = stack.enter_context(_open(name, part))
-            layout = read_layout(file, name)
+            path, offset = (part.path, part.offset) if part is not None else (name, 0)
+            layout = read_layout(file, name) if memory is None else memory.read(file, name, path, offset)
             if not layout.streams:
                 raise AudioError(name, "holds no sound")
             decoders = [_decoder(file, stream, layout, name, stack) for stream in layout.streams]
@@ -183,7 +187,7 @@ class _SoundfileDecoder:
         return out[self._order, :at] if self._order is not None else out[:, :at]
 
     def _block(self, start: int, count: int) -> np.ndarray:
-        """Samples (n c), by one call: soundfile seeks after each, which makes decoders forget what came before."""
+        """Samples (n c) by one call: soundfile seeks after each, and decoders forget what came before."""
         begin = self._exact_position(start)
         self._file.seek(begin)
         return self._file.read(start - begin + count, dtype="float32", always_2d=True)[start - begin :]
@@ -223,9 +227,11 @@ def _descriptor(file: BinaryIO) -> int | None:
 def _open(name: str, part: FileSlice | None) -> BinaryIO:
     """A regular file: a pipe or a device would be waited for without end."""
     if part is not None:
-        return part.open()
+        return part.open_unbuffered()
     descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = os.fdopen(descriptor, "rb") if not stat.S_ISDIR(os.fstat(descriptor).st_mode) else None
+    file: Any = (
+        os.fdopen(descriptor, "rb", buffering=0) if not stat.S_ISDIR(os.fstat(descriptor).st_mode) else None
+    )
     if file is None:
         os.close(descriptor)
         raise AudioError(name, "is a directory")

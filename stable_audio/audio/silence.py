@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from stable_audio.audio.io import AudioInfo, read_audio
+from stable_audio.audio.io import AudioInfo, Sound, open_sound
 from stable_audio.audio.transforms import peak_db
 
 _BLOCK_SECONDS = 30
 
 
-def sound_end(info: AudioInfo, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1) -> int:
+def sound_end(
+    source: AudioInfo | Sound, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1
+) -> int:
     """Samples up to the last one above `threshold_db`; all of them when less than `shortest_seconds` follow.
 
     Reads backwards in blocks of a second. A file that is silent throughout keeps its length.
@@ -18,11 +20,14 @@ def sound_end(info: AudioInfo, *, threshold_db: float = -60.0, shortest_seconds:
     Raises:
         AudioError: the file cannot be read.
     """
-    threshold = 10 ** (threshold_db / 20)
+    if isinstance(source, AudioInfo):
+        with open_sound(source.source) as sound:
+            return sound_end(sound, threshold_db=threshold_db, shortest_seconds=shortest_seconds)
+    info, threshold = source.info, 10 ** (threshold_db / 20)
     stop = info.frames
     while stop > 0:
         start = max(0, stop - info.sample_rate)
-        audio, _ = read_audio(info.path, start, stop - start, info=info)
+        audio = source.read(start, stop - start)
         loud = (audio.abs().amax(0) > threshold).nonzero()
         if loud.numel():
             end = start + int(loud[-1]) + 1
@@ -39,4 +44,5 @@ def file_peak_db(info: AudioInfo) -> float:
     """
     block = _BLOCK_SECONDS * info.sample_rate
     starts = range(0, info.frames, block)
-    return max((peak_db(read_audio(info.path, s, block, info=info)[0]) for s in starts), default=-math.inf)
+    with open_sound(info.source) as sound:
+        return max((peak_db(sound.read(start, block)) for start in starts), default=-math.inf)

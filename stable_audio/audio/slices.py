@@ -20,6 +20,10 @@ class FileSlice:
         """A seekable reader of just these bytes. Raises OSError when the file cannot be opened."""
         return io.BufferedReader(_Region(self), buffer_size=1 << 16)
 
+    def open_unbuffered(self) -> BinaryIO:
+        """As `open`, for reads here and there. Raises OSError when the file cannot be opened."""
+        return _Region(self)  # type: ignore[return-value]
+
     def read(self) -> bytes:
         """All of it. Raises OSError when the file ends early."""
         with self.open() as file:

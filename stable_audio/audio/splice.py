@@ -1,7 +1,7 @@
 """A file made of ranges of another one and of new bytes, without a copy on disk.
 
-Decoders believe what a header says. Where it is wrong they are given such a view: a corrected header, then the
-sound as it lies in the file.
+Decoders believe what a header says. Where it is wrong they are given such a view: a corrected header, then
+the sound as it lies in the file.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import AudioInfo, AudioSource, read_info
+from stable_audio.audio.io import AudioSource, Sound, open_sound
+from stable_audio.audio.layout import LayoutMemory
 from stable_audio.audio.loudness import integrated_loudness
 from stable_audio.audio.silence import sound_end
 from stable_audio.audio.transforms import fit_length, peak_db, to_channels
@@ -28,7 +29,7 @@ Choose = Callable[[int, int], Crop]
 
 @dataclass(frozen=True)
 class ClipMaker:
-    """How clips are cut and treated; see AudioDirDataset for the fields.
+    """How clips are cut and treated; see AudioDirDataset for the fields. memory: of opened files.
 
     Raises:
         DataError: a value is out of range.
@@ -44,6 +45,7 @@ class ClipMaker:
     volume_norm_param: Sequence[float]
     strip_silence: bool
     silence_threshold_db: float | None
+    memory: LayoutMemory = field(default_factory=LayoutMemory, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.phase_flip <= 1:
@@ -78,9 +80,9 @@ class ClipMaker:
         """Read the chosen part, process it, and attach what `describe` and `custom` say of it."""
         started = time.perf_counter()
         try:
-            info = read_info(source)
-            crop = choose(self.frames(info), info.sample_rate)
-            audio = read_crop(info, crop)
+            with open_sound(source, memory=self.memory) as sound:
+                crop = choose(self.frames(sound), sound.info.sample_rate)
+                audio = read_crop(sound, crop)
             if self.silence_threshold_db is not None and peak_db(audio) < self.silence_threshold_db:
                 return Rejected(name, f"silent: the clip's peak is below {self.silence_threshold_db:g} dB")
             audio = self._process(audio, generator)
@@ -92,12 +94,14 @@ class ClipMaker:
             return self._customise(audio, metadata, crop, found, name)
         except AudioError as error:
             return Rejected(name, error.reason)
+        except MemoryError:
+            return Rejected(name, "needs more memory than there is")
         except ValueError as error:
             return Rejected(name, str(error))
 
-    def frames(self, info: AudioInfo) -> int:
+    def frames(self, sound: Sound) -> int:
         """Samples of the file that count, at its own rate."""
-        return sound_end(info) if self.strip_silence else info.frames
+        return sound_end(sound) if self.strip_silence else sound.info.frames
 
     def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         if self.volume_norm:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stable_audio.audio.io import AudioInfo, read_audio
+from stable_audio.audio.io import AudioInfo, Sound, open_sound
 from stable_audio.audio.resample import resample, resampled_length
 from stable_audio.audio.transforms import fit_length, padding_mask
 from stable_audio.types import Metadata
@@ -74,17 +74,17 @@ def choose_crop(
     return Crop(chosen * step, length, total, sample_rate)
 
 
-def read_crop(info: AudioInfo, crop: Crop) -> Tensor:
+def read_crop(source: AudioInfo | Sound, crop: Crop) -> Tensor:
     """Read only the crop (and what the resampling filter needs around it): (c crop.length) float32.
 
     Raises:
         AudioError: the file cannot be read.
     """
 
-    def read(start: int, frames: int) -> Tensor:
-        return read_audio(info.path, start, frames, info=info)[0]
-
-    return cut(read, info.frames, info.sample_rate, crop)
+    if isinstance(source, AudioInfo):
+        with open_sound(source.source) as sound:
+            return read_crop(sound, crop)
+    return cut(source.read, source.info.frames, source.info.sample_rate, crop)
 
 
 def cut(read: Callable[[int, int], Tensor], frames: int, source_rate: int, crop: Crop) -> Tensor:

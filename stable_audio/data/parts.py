@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import AudioSource, read_info
+from stable_audio.audio.io import AudioSource, open_sound
 from stable_audio.audio.resample import resampled_length
 from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import Clip, ClipDataset, ItemKey, Rejected
@@ -77,8 +77,8 @@ class FileParts(ClipDataset):
         name, source = self.dataset.sound(index)
         rate = self.dataset.maker.sample_rate
         try:
-            info = read_info(source)
-            frames = self.dataset.maker.frames(info)
+            with open_sound(source) as sound:
+                info, frames = sound.info, self.dataset.maker.frames(sound)
         except AudioError as error:
             shown = source.name if isinstance(source, FileSlice) else str(source)
             self.problems.append(Rejected(shown, error.reason))
