@@ -1,4 +1,4 @@
-"""Frame headers of MPEG audio (ISO 11172-3, 13818-3, the unofficial 2.5), and hopping from one to the next."""
+"""Frame headers of MPEG audio (ISO 11172-3, 13818-3, the unofficial 2.5), and hopping between them."""
 
 from __future__ import annotations
 

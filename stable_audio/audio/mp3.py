@@ -177,7 +177,7 @@ def _stream(run: Run) -> Stream:
 
 
 def _header(head: bytes, frames: int, total: int, lame: bytes) -> bytes:
-    """An Info frame with the true numbers. It has no table of positions, so that decoders count to find one."""
+    """An Info frame with the true numbers. No table of positions, so that decoders count."""
     # The highest bit rate: a frame of a low one has no room for the numbers. No checksum.
     head = bytes((head[0], head[1] | 1, head[2] & 0x0C | 0xE0, head[3]))
     size = frame_size(head)

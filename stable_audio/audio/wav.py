@@ -15,7 +15,7 @@ _LARGEST = 1 << 32
 
 
 class _Data(NamedTuple):
-    """The data chunk. head: chunks before it. begin: of the sound. declared: its size as the header has it."""
+    """The data chunk. head: chunks before it. begin: of the sound. declared: its size by the header."""
 
     head: bytes
     begin: int
