@@ -36,13 +36,15 @@ def sound_end(
     return info.frames
 
 
-def file_peak_db(info: AudioInfo) -> float:
+def file_peak_db(source: AudioInfo | Sound) -> float:
     """Peak of the whole file in dB, which decodes all of it.
 
     Raises:
         AudioError: some part of the file cannot be read.
     """
-    block = _BLOCK_SECONDS * info.sample_rate
-    starts = range(0, info.frames, block)
-    with open_sound(info.source) as sound:
-        return max((peak_db(sound.read(start, block)) for start in starts), default=-math.inf)
+    if isinstance(source, AudioInfo):
+        with open_sound(source.source) as sound:
+            return file_peak_db(sound)
+    block = _BLOCK_SECONDS * source.info.sample_rate
+    starts = range(0, source.info.frames, block)
+    return max((peak_db(source.read(start, block)) for start in starts), default=-math.inf)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
 
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import AudioSource, read_info
+from stable_audio.audio.io import AudioSource, open_sound
 from stable_audio.audio.silence import file_peak_db
 from stable_audio.data.base import ItemFacts, Rejected, has_caption
 from stable_audio.data.clips import ClipMaker
@@ -36,11 +37,13 @@ def inspect_sound(
     generator = torch.Generator().manual_seed(0)
     choose = maker.chooser(generator)
     try:
-        info = read_info(source)
-        threshold = maker.silence_threshold_db
-        if thorough and threshold is not None and file_peak_db(info) < threshold:
+        with open_sound(source) as sound:
+            info, threshold = sound.info, maker.silence_threshold_db
+            peak = file_peak_db(sound) if thorough else math.inf  # decodes all of it, damage included
+            frames = maker.frames(sound) if thorough else info.frames
+        if threshold is not None and peak < threshold:
             return Rejected(name, f"silent: its peak is below {threshold:g} dB")
-        metadata = describe(choose(maker.frames(info) if thorough else info.frames, info.sample_rate))
+        metadata = describe(choose(frames, info.sample_rate))
     except AudioError as error:
         return Rejected(name, error.reason)
     except ValueError as error:
