@@ -17,6 +17,7 @@ from stable_audio.config.packing import packing_problems
 from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected, create_dataset
 from stable_audio.data.foresight import refused
+from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
@@ -99,6 +100,8 @@ def _check_dataset(
         report["errors"] += [f"{report['config']}: {p}" for p in rule(config, data)]
     if dry and any(entry.get("s3_path") for entry in data.get("datasets", ())):
         report["warnings"].append(f"{name}: not looked into, since that would download it")
+        paths = [entry["s3_path"] for entry in data["datasets"] if entry.get("s3_path")]
+        report["errors"] += [f"{name}: {p}" for p in s3_problems(paths)]
         return
     try:
         _attempt(

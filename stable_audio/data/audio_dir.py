@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -93,20 +94,22 @@ class AudioDirDataset(ClipDataset):
         self.captions: list[Captions] = []
         self.custom: list[CustomMetadata | None] = []
         self.problems: list[Rejected] = []
+        self.ignored: Counter[str] = Counter()
         for number, entry in enumerate(datasets):
             self._add(number, entry)
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[e].weight for e in self.entry_of]
 
     def _add(self, number: int, entry: AudioDirEntry) -> None:
-        paths, problems = find_files(entry.path, filelist_path=entry.filelist_path, keywords=entry.keywords)
+        scan = find_files(entry.path, filelist_path=entry.filelist_path, keywords=entry.keywords)
         captions = Captions(entry.path, manifest=entry.manifest, sidecars=entry.captions)
         module = entry.custom_metadata_module
-        self.paths += paths
-        self.entry_of += [number] * len(paths)
+        self.paths += scan.paths
+        self.entry_of += [number] * len(scan.paths)
         self.captions.append(captions)
         self.custom.append(CustomMetadata(module) if module else None)
-        self.problems += [*problems, *captions.problems]
+        self.problems += [*scan.problems, *captions.problems]
+        self.ignored.update(scan.ignored)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -6,12 +6,12 @@ import contextlib
 import csv
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.scan import why_no_file
 from stable_audio.types import Metadata
 
 MANIFEST_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -97,8 +97,8 @@ def _unwrapped(value: Any) -> Any:
 
 def _read_text(path: str) -> str | None:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would be waited for
-            raise CaptionError(f"caption {os.path.basename(path)} is not a file")
+        if not os.path.isfile(path) and os.path.lexists(path):
+            raise CaptionError(f"caption {os.path.basename(path)} {why_no_file(path)}")
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None

@@ -123,11 +123,9 @@ class NpyFolder:
         self.manifest: dict[str, Any] | None = None
         self.silence = _silence(folder, batched=True)
         suffix = "." + extension.lstrip(".")
-        found, problems = find_files(
-            folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords
-        )
-        self.problems: Sequence[Rejected] = problems
-        self.paths = [p for p in found if os.path.basename(p) != "silence.npy"]
+        scan = find_files(folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords)
+        self.problems: Sequence[Rejected] = scan.problems
+        self.paths = [p for p in scan.paths if os.path.basename(p) != "silence.npy"]
         if not self.paths:
             raise DataError(f"{folder}: holds no {suffix} files of latents")
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stable_audio.audio.io import AUDIO_EXTENSIONS
 from stable_audio.data.base import DataError, Rejected
 
+BESIDE = frozenset({".txt", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy", ".py", ".md", ".tar"})
+"""Suffixes that are expected beside sound, and not told as files that nothing reads."""
 
-def scan_folder(
-    root: str | os.PathLike[str], extensions: Collection[str] = AUDIO_EXTENSIONS
-) -> tuple[list[str], list[Rejected]]:
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@dataclass
+class Scan:
+    """What is in a folder. problems: what cannot be read. ignored: suffix -> files that nothing reads."""
+
+    paths: list[str] = field(default_factory=list)
+    problems: list[Rejected] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def scan_folder(root: str | os.PathLike[str], extensions: Collection[str] = AUDIO_EXTENSIONS) -> Scan:
     """All files below `root` with one of the suffixes, sorted by path; hidden ones are skipped.
-
-    Returns:
-        paths, and the folders that could not be read.
 
     Raises:
         DataError: `root` is not a folder that can be read.
@@ -24,35 +41,63 @@ def scan_folder(
     root = os.fspath(root)
     if not os.path.isdir(root):
         raise DataError(f"{root}: there is no such folder")
-    problems: list[Rejected] = []
-    paths = sorted(_walk(root, extensions, problems, {os.path.realpath(root)}))
-    if any(p.path == root for p in problems):
-        raise DataError(f"{root}: {problems[0].reason}")
-    return paths, problems
+    scan = Scan()
+    scan.paths = sorted(_walk(root, extensions, scan, {os.path.realpath(root)}))
+    if any(p.path == root for p in scan.problems):
+        raise DataError(f"{root}: {scan.problems[0].reason}")
+    return scan
 
 
-def _walk(
-    folder: str, extensions: Collection[str], problems: list[Rejected], seen: set[str]
-) -> Iterator[str]:
+def _walk(folder: str, extensions: Collection[str], scan: Scan, seen: set[str]) -> Iterator[str]:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        problems.append(Rejected(folder, f"folder cannot be read: {error.strerror}"))
+        scan.problems.append(Rejected(folder, f"folder cannot be read: {error.strerror}"))
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if not _is_utf8(entry.name):
             shown = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-            problems.append(Rejected(shown, "its name is not UTF-8; rename it"))
+            scan.problems.append(Rejected(shown, "its name is not UTF-8; rename it"))
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in seen:  # a link to a parent must not be followed for ever
                 seen.add(real)
-                yield from _walk(entry.path, extensions, problems, seen)
-        elif os.path.splitext(entry.name)[1].lower() in extensions:
+                yield from _walk(entry.path, extensions, scan, seen)
+            continue
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix not in extensions:
+            if suffix not in BESIDE:
+                scan.ignored[suffix or "no suffix"] += 1
+        elif reason := why_no_file(entry.path):
+            scan.problems.append(Rejected(entry.path, reason))
+        else:
             yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def why_no_file(path: str) -> str | None:
+    """Why there is no plain file at `path`, or None. Opening a pipe or a device could wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link to a file that is not there" if os.path.islink(path) else "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return None
+    kind = next(
+        (name for test, name in _KINDS if test(mode)), "a folder" if stat.S_ISDIR(mode) else "special"
+    )
+    return f"is {kind}, not a file"
 
 
 def _is_utf8(name: str) -> bool:
@@ -64,20 +109,40 @@ def _is_utf8(name: str) -> bool:
 
 
 def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str], list[Rejected]]:
-    """Paths listed one a line, relative to `root`; blank lines and lines starting with # are skipped.
+    """Paths listed one a line, relative to `root`; blank lines and comments (#) are skipped.
+
+    A line is a name as it stands where a file of that name is there, even if it begins with # or has spaces
+    around it.
 
     Raises:
         DataError: the list cannot be read.
     """
+    if not os.path.isfile(filelist):
+        raise DataError(f"{filelist}: file list {why_no_file(os.fspath(filelist))}")
     try:
-        lines = Path(filelist).read_text(encoding="utf-8").splitlines()
+        lines = Path(filelist).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{filelist}: file list cannot be read ({error})") from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    paths = [os.path.join(root, name) for name in names]
-    missing = [Rejected(p, f"named in {filelist} but not there") for p in paths if not os.path.isfile(p)]
-    absent = {m.path for m in missing}
-    return [p for p in paths if p not in absent], missing
+    paths: list[str] = []
+    problems: list[Rejected] = []
+    for line in lines:
+        candidates = dict.fromkeys((line.removesuffix("\r"), line.strip()))
+        there = next((os.path.join(root, c) for c in candidates if c.strip() and _is_file(root, c)), None)
+        if there is not None:
+            paths.append(there)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            path = os.path.join(root, line.strip())
+            problems.append(Rejected(path, f"named in {filelist}, but {_told(path)}"))
+    return paths, problems
+
+
+def _is_file(root: str, name: str) -> bool:
+    return "\0" not in name and os.path.isfile(os.path.join(root, name))
+
+
+def _told(path: str) -> str:
+    reason = "is not there" if "\0" in path else why_no_file(path)
+    return "not there" if reason == "is not there" else str(reason)
 
 
 def filter_keywords(paths: Sequence[str], keywords: Sequence[str] | None) -> list[str]:
@@ -94,7 +159,7 @@ def find_files(
     extensions: Collection[str] = AUDIO_EXTENSIONS,
     filelist_path: str | None = None,
     keywords: Sequence[str] | None = None,
-) -> tuple[list[str], list[Rejected]]:
+) -> Scan:
     """Files of one dataset entry: from its file list (`filelist.txt` in the folder counts), or by scanning.
 
     Raises:
@@ -103,13 +168,24 @@ def find_files(
     default_list = os.path.join(root, "filelist.txt")
     if filelist_path is None and os.path.isfile(default_list):
         filelist_path = default_list
-    if filelist_path is not None:
-        paths, problems = read_filelist(root, filelist_path)
-    else:
-        paths, problems = scan_folder(root, extensions)
-    kept = filter_keywords(paths, keywords)
-    if not kept:
-        what = ", ".join(sorted(extensions))
-        extra = f"; none of {len(paths)} matches keywords {list(keywords or ())}" if paths else ""
-        raise DataError(f"{root}: no usable file found (looked for {what}){extra}")
-    return kept, problems
+    scan = (
+        Scan(*read_filelist(root, filelist_path))
+        if filelist_path is not None
+        else scan_folder(root, extensions)
+    )
+    chosen = filter_keywords(scan.paths, keywords)
+    if not chosen:
+        raise DataError(f"{root}: no usable file found{_why_none(scan, extensions, keywords)}")
+    scan.paths = chosen
+    return scan
+
+
+def _why_none(scan: Scan, extensions: Collection[str], keywords: Sequence[str] | None) -> str:
+    told = f" (looked for {', '.join(sorted(extensions))})"
+    if scan.paths:
+        return f"{told}; none of {len(scan.paths)} matches keywords {list(keywords or ())}"
+    if scan.problems:
+        told += f"; {scan.problems[0].path!r} {scan.problems[0].reason}"
+    if scan.ignored:
+        told += "; found instead: " + ", ".join(f"{n} {suffix}" for suffix, n in scan.ignored.most_common(5))
+    return told

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
-from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import parse_json_object
 from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.data.scan import scan_folder
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = tarfile.BLOCKSIZE
 
 
 class Sample(NamedTuple):
@@ -50,69 +51,89 @@ def find_tars(path: str) -> tuple[list[str], list[Rejected]]:
     """
     if os.path.isfile(path):
         return [path], []
-    tars, problems = scan_folder(path, {".tar"})
-    if not tars:
+    scan = scan_folder(path, {".tar"})
+    if not scan.paths:
         raise DataError(f"{path}: no .tar file found")
-    return tars, problems
+    return scan.paths, scan.problems
 
 
 def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
-    """The samples of a tar in their order, and what is cut off or not a tar at all."""
-    size = os.path.getsize(path)
-    members: list[tarfile.TarInfo] = []
+    """The samples of a tar in their order, and what is damaged, cut off or not a tar at all.
+
+    Behind a damaged header the search goes on at the next one that is whole; a tar may also be several tars
+    one after another. A name that comes again begins another sample, called `name#2`.
+    """
     problems: list[Rejected] = []
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                members.append(member)
-    except (tarfile.TarError, OSError) as error:
-        problems.append(Rejected(path, f"not a tar that can be read in place ({error})"))
-    groups: dict[str, dict[str, FileSlice]] = {}
-    for member in members:
-        if not member.isfile() or os.path.basename(member.name).startswith("."):
+    groups: dict[str, list[dict[str, FileSlice]]] = {}
+    order: list[tuple[str, int]] = []
+    for member in _members(path, problems):
+        folder, base = os.path.split(member.name)
+        if not member.isfile() or base.startswith("."):
             continue
         name = f"{path}/{member.name}"
-        if member.offset_data + member.size > size:
+        if member.offset_data + member.size > os.path.getsize(path):
             problems.append(Rejected(name, "cut off: the tar ends within it"))
             continue
-        folder, base = os.path.split(member.name)
-        key, _, suffix = base.partition(".")
-        part = FileSlice(path, member.offset_data, member.size, name)
-        groups.setdefault(os.path.join(folder, key), {})[suffix.lower()] = part
-    return [Sample(path, key, parts) for key, parts in groups.items()], problems
+        stem, _, suffix = base.partition(".")
+        key = os.path.join(folder, stem)
+        same = groups.setdefault(key, [])
+        if not same or suffix.lower() in same[-1]:
+            same.append({})
+            order.append((key, len(same)))
+        same[-1][suffix.lower()] = FileSlice(path, member.offset_data, member.size, name)
+    if again := len(order) - len(groups):
+        _LOG.warning("%s: %d samples have the name of an earlier one; each counts for itself", path, again)
+    return [
+        Sample(path, key if number == 1 else f"{key}#{number}", groups[key][number - 1])
+        for key, number in order
+    ], problems
 
 
-def fetch_tars(s3_path: str, cache_dir: str, *, profile: str | None = None) -> list[str]:
-    """Copy the tars below an S3 path to `cache_dir`, those that are not there yet, with the `aws` program.
-
-    Raises:
-        DataError: the program is missing, or fails, or finds no tar.
-    """
-    bucket = s3_path.removeprefix("s3://").split("/")[0]
-    listing = _aws(["s3", "ls", s3_path, "--recursive"], profile)
-    local: list[str] = []
-    for line in listing.splitlines():
-        fields = line.split(maxsplit=3)
-        if len(fields) < 4 or not fields[3].endswith(".tar"):
-            continue
-        size, key = int(fields[2]), fields[3]
-        target = Path(cache_dir) / bucket / key
-        if not (target.exists() and target.stat().st_size == size):
-            with atomic_write(target) as temporary:
-                _aws(["s3", "cp", f"s3://{bucket}/{key}", str(temporary)], profile)
-        local.append(str(target))
-    if not local:
-        raise DataError(f"{s3_path}: no .tar file found")
-    return sorted(local)
-
-
-def _aws(arguments: list[str], profile: str | None) -> str:
-    command = ["aws", *arguments, *(["--profile", profile] if profile else [])]
+def _members(path: str, problems: list[Rejected]) -> Iterator[tarfile.TarInfo]:
+    """Every member whose header is whole; the places where none can be read are added to `problems`."""
+    expected, found = 0, False
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise DataError("s3_path needs the `aws` command-line program, which is not installed") from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"`{' '.join(command)}` failed: {reason}")
-    return done.stdout
+        with open(path, "rb") as file, tarfile.open(path, "r:", ignore_zeros=True) as archive:
+            size = os.path.getsize(path)
+            while (member := _next(archive, size)) is not None:
+                _note_gap(path, file, expected, member.offset, problems)
+                found, expected = True, member.offset_data + -(-_stored(member) // _BLOCK) * _BLOCK
+                yield member
+            if found:
+                _note_gap(path, file, expected, size, problems)
+    except (tarfile.TarError, OSError) as error:
+        problems.append(Rejected(path, f"not a tar that can be read in place ({error})"))
+        return
+    if not found:
+        problems.append(Rejected(path, "not a tar that can be read in place (no header is whole)"))
+
+
+def _next(archive: tarfile.TarFile, size: int) -> tarfile.TarInfo | None:
+    while archive.offset <= size:
+        try:
+            return archive.next()
+        except tarfile.TarError:  # a damaged extension header, or the end within a member
+            archive.offset += _BLOCK
+    return None
+
+
+def _stored(member: tarfile.TarInfo) -> int:
+    return member.size if member.isreg() else 0
+
+
+def _note_gap(path: str, file: BinaryIO, start: int, stop: int, problems: list[Rejected]) -> None:
+    """Between two members there are only blocks of zeros, where a tar ends, and headers for all members."""
+    while start < stop:
+        file.seek(start)
+        block = file.read(min(_BLOCK, stop - start))
+        if not block:
+            return
+        if block[156:157] == b"g":
+            length = int(block[124:135].strip(b"\0 ") or b"0", 8)
+            start += _BLOCK + -(-length // _BLOCK) * _BLOCK
+        elif block.strip(b"\0"):
+            reason = f"damaged: no header can be read from byte {start} to {stop}; what was there is lost"
+            problems.append(Rejected(path, reason))
+            return
+        else:
+            start += _BLOCK

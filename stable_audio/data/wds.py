@@ -21,7 +21,8 @@ from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.facts import inspect_sound
 from stable_audio.data.latent_clips import LatentClips
 from stable_audio.data.latent_sources import describe_json, seconds_in
-from stable_audio.data.tars import Sample, fetch_tars, find_tars, index_tar
+from stable_audio.data.s3 import default_cache, fetch_tars
+from stable_audio.data.tars import Sample, find_tars, index_tar
 from stable_audio.types import Metadata
 
 AUDIO_PARTS = ("flac", "wav", "mp3", "m4a", "ogg", "opus")
@@ -56,7 +57,7 @@ class WdsDataset(ClipDataset):
         epoch_steps: batches per epoch while `resampled_shards`.
         resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
         pre_encoded: samples are latents (.npy). latent_crop_length: frames of a clip of latents.
-        cache_dir: where tars from `s3_path` are kept.
+        cache_dir: where tars from `s3_path` are kept; None: `stable_audio/tars` in the user's cache folder.
         remove_silence, silence_threshold, max_silence_duration: only `remove_silence: false` is offered;
             see strip_silence.
 
@@ -156,9 +157,9 @@ class WdsDataset(ClipDataset):
             self.problems += problems
             return tars
         assert entry.s3_path is not None
-        if cache_dir is None:
-            raise DataError("$.cache_dir: s3_path needs a folder to keep the tars in")
-        return fetch_tars(entry.s3_path, cache_dir, profile=entry.profile)
+        tars, problems = fetch_tars(entry.s3_path, cache_dir or default_cache(), profile=entry.profile)
+        self.problems += problems
+        return tars
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -326,4 +326,44 @@ def test_side_cars_that_cannot_be_read_name_themselves(tmp_path: Path) -> None:
     assert reasons[0].startswith("a.json: nests deeper than")
     assert reasons[1].startswith("b.json:")
     assert "5000 digits" in reasons[1]
-    assert reasons[2] == "caption c.txt is not a file"
+    assert reasons[2] == "caption c.txt is a named pipe, not a file"
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    """Opening a named pipe waits for ever; a link to itself is an error of the system."""
+    make_folder(tmp_path, {"a.wav": 100})
+    os.mkfifo(tmp_path / "pipe.wav")
+    os.symlink("loop.wav", tmp_path / "loop.wav")
+    os.symlink("loop", tmp_path / "loop")
+    os.symlink("nowhere.wav", tmp_path / "broken.wav")
+    os.symlink("/dev/zero", tmp_path / "zero.wav")
+    dataset = audio_dir(tmp_path)
+    assert [os.path.basename(p) for p in dataset.paths] == ["a.wav"]
+    reasons = {os.path.basename(p.path): p.reason for p in dataset.problems}
+    assert set(reasons) == {"pipe.wav", "loop.wav", "broken.wav", "zero.wav"}
+    assert reasons["pipe.wav"] == "is a named pipe, not a file"
+    assert "symbolic links" in reasons["loop.wav"]
+    assert reasons["broken.wav"] == "is a link to a file that is not there"
+    assert reasons["zero.wav"] == "is a device, not a file"
+
+
+def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a.wav": 100})
+    for name in ("a.txt", "b.WMA", "sub/c.wma", "noise"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert inspect_dataset(audio_dir(tmp_path))["ignored"] == {".wma": 2, "no suffix": 1}
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(DataError, match=r"no usable file found.*found instead: 2 \.wma"):
+        audio_dir(tmp_path)
+
+
+def test_names_in_file_lists_as_they_come(tmp_path: Path) -> None:
+    """With a byte order mark, Windows line ends, names that look like comments or have spaces around them."""
+    make_folder(tmp_path, {"a.wav": 100, "#1.wav": 100, " b.wav": 100, "c\u2028d.wav": 100, "e.wav": 100})
+    text = "a.wav\r\n#1.wav\r\n# a comment.wav\r\n b.wav\r\nc\u2028d.wav\r\n  e.wav  \r\nf.wav"
+    (tmp_path / "filelist.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    dataset = audio_dir(tmp_path)
+    names = [os.path.basename(p) for p in dataset.paths]
+    assert names == ["a.wav", "#1.wav", " b.wav", "c\u2028d.wav", "e.wav"]
+    assert [os.path.basename(p.path) for p in dataset.problems] == ["f.wav"]

@@ -15,6 +15,8 @@ import torch
 
 from stable_audio.audio.io import read_audio, read_info, save_audio
 from stable_audio.data import ClipDataset, DataError, ItemKey, Rejected, create_dataset, create_loader
+from stable_audio.data.inspection import inspect_dataset
+from stable_audio.data.s3 import default_cache, s3_problems
 from stable_audio.data.tars import index_tar
 from tests.audio.sounds import chirp
 from tests.data.folders import RATE, position, ramp
@@ -174,7 +176,7 @@ def test_length_limits_and_custom_metadata(tmp_path: Path) -> None:
     [
         ({"remove_silence": True}, "not offered"),
         ({"datasets": [{"id": "t"}]}, "either path or s3_path"),
-        ({"datasets": [{"id": "t", "s3_path": "s3://b/x"}]}, "cache_dir"),
+        ({"datasets": [{"id": "t", "s3_path": "s3://../x"}]}, "s3://bucket/prefix is needed"),
         ({"datasets": [{"id": "t", "path": "/nowhere"}]}, "no such folder"),
     ],
 )
@@ -211,6 +213,10 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="Unable to locate credentials"):
         dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert s3_problems(["s3://bucket/x", "s3:///x"]) == [
+        "s3_path: s3://bucket/prefix is needed, found 's3:///x'",
+        "s3_path needs the `aws` command-line program, which is not installed",
+    ]
     with pytest.raises(DataError, match="not installed"):
         dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
 
@@ -228,3 +234,101 @@ def test_length_filters_hold_for_latents_too(tmp_path: Path) -> None:
     assert isinstance(kept[0], Rejected)
     assert "lasts 9.00 s, longer than max_length_sec" in kept[0].reason
     assert not isinstance(kept[1], Rejected)
+
+
+@pytest.mark.parametrize("key", ["../out.tar", "/etc/out.tar", "a/../../../out.tar", "a//out.tar"])
+def test_keys_that_lead_out_of_the_cache_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Also without cache_dir: the user's cache folder."""
+    make_tar(tmp_path / "good.tar", 1)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "aws"
+    program.write_text(
+        f"#!/bin/sh\nif [ \"$2\" = ls ]; then\n  echo '2024-01-01 00:00:00 10240 {key}'\n"
+        "  echo '2024-01-01 00:00:00 10240 good.tar'\n"
+        f'else\n  echo "$4" >> {tmp_path}/written\n  cp {tmp_path}/good.tar "$4"\nfi\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = dataset(tmp_path, datasets=[{"id": "t", "s3_path": "s3://bucket/data"}])
+    assert len(data) == 1
+    assert [p.path for p in data.problems] == [f"s3://bucket/{key}"]
+    assert default_cache() == str(tmp_path / "cache" / "stable_audio" / "tars")
+    written = (tmp_path / "written").read_text().splitlines()
+    assert len(written) == 1
+    assert written[0].startswith(f"{default_cache()}/bucket/")
+
+
+def test_a_damaged_header_loses_one_member_only(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", 4)
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+    content = bytearray(path.read_bytes())
+    content[members[2].offset : members[2].offset + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    samples, problems = index_tar(str(path))
+    assert [os.path.basename(s.key) for s in samples if "wav" in s.parts] == ["0000", "0002", "0003"]
+    (problem,) = problems
+    start, stop = members[2].offset, members[3].offset
+    assert problem.reason == (
+        f"damaged: no header can be read from byte {start} to {stop}; what was there is lost"
+    )
+    reasons = inspect_dataset(dataset(tmp_path))["rejected"]
+    assert any(reason.startswith("needs a .json and one of") for reason in reasons)
+    assert problem.reason in reasons
+
+
+def test_rubbish_behind_the_end_is_told(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", 1)
+    path.write_bytes(path.read_bytes() + b"x" * 1000)
+    samples, (problem,) = index_tar(str(path))
+    assert len(samples) == 1
+    assert "no header can be read" in problem.reason
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_and_headers_for_all_are_no_damage(tmp_path: Path, form: int) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=form, pax_headers={"comment": "all"}) as archive:
+        for number in range(2):
+            add(archive, f"{'ü' * 120}/{number}.json", b"{}")
+    samples, problems = index_tar(str(tmp_path / "a.tar"))
+    assert [s.key for s in samples] == [f"{'ü' * 120}/{n}" for n in range(2)]
+    assert not problems
+
+
+def test_joined_tars_and_names_that_come_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = make_tar(tmp_path / "one" / "a.tar", 2), make_tar(tmp_path / "two" / "b.tar", 2)
+    (tmp_path / "joined").mkdir()
+    (tmp_path / "joined" / "c.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    data = dataset(tmp_path / "joined")
+    assert len(data) == 4
+    assert not data.problems
+    keys = [os.path.basename(data[ItemKey(i, 0)][1]["__key__"]) for i in range(4)]
+    assert keys == ["0000", "0001", "0000#2", "0001#2"]
+    assert len({data.sound(i)[0] for i in range(4)}) == 4
+    assert "2 samples have the name of an earlier one" in caplog.text
+
+
+def test_the_report_looks_inside(tmp_path: Path) -> None:
+    """True rates, channels and lengths, not those of the model; damage in the middle of a member."""
+    path = make_tar(tmp_path / "a.tar", 2, frames=3000)
+    save_audio(tmp_path / "stereo.flac", chirp(2.0, 16000, 2), 16000)
+    sound = (tmp_path / "stereo.flac").read_bytes()
+    with tarfile.open(path, "a") as archive:
+        add(archive, "s.flac", sound)
+        add(archive, "s.json", b"{}")
+        add(archive, "t.flac", sound[: len(sound) // 2] + b"\0" * (len(sound) - len(sound) // 2))
+        add(archive, "t.json", b"{}")
+        add(archive, "u.wav", b"x")
+        add(archive, "u.json", b"[" * 100_000)
+    found = inspect_dataset(dataset(path))
+    assert found["sample_rates"] == {"8000": 2, "16000": 1}
+    assert found["channels"] == {"1": 2, "2": 1}
+    assert found["seconds"] == {"shortest": 3000 / RATE, "mean": pytest.approx(2.75 / 3), "longest": 2.0}
+    assert found["captions"] == pytest.approx(2 / 3)
+    assert {os.path.basename(p) for paths in found["rejected"].values() for p in paths} == {"t.flac", "u.wav"}
+    rejected = dataset(path)[ItemKey(4, 0)]
+    assert isinstance(rejected, Rejected)
+    assert "nests deeper" in rejected.reason

@@ -1,0 +1,100 @@
+"""Tars in S3, copied to this machine by the `aws` program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.data.base import DataError, Rejected
+
+
+def default_cache() -> str:
+    """Where tars are kept when a dataset file does not say: below the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "stable_audio", "tars")
+
+
+def fetch_tars(
+    s3_path: str, cache_dir: str, *, profile: str | None = None
+) -> tuple[list[str], list[Rejected]]:
+    """Copy the tars below an S3 path to `cache_dir`, those that are not there yet, with the `aws` program.
+
+    Returns:
+        their paths here, and the keys that are refused because they would be written outside of the cache.
+
+    Raises:
+        DataError: the program is missing, or fails, or finds no tar.
+    """
+    bucket = bucket_of(s3_path)
+    local: list[str] = []
+    refused: list[Rejected] = []
+    for line in _aws(["s3", "ls", s3_path, "--recursive"], profile).splitlines():
+        fields = line.split(maxsplit=3)
+        if len(fields) < 4 or not fields[3].endswith(".tar") or not fields[2].isdigit():
+            continue
+        size, key = int(fields[2]), fields[3]
+        if _escapes(key):
+            reason = (
+                "not copied: its key has '..', an empty part or a leading slash, which leads out of the cache"
+            )
+            refused.append(Rejected(f"s3://{bucket}/{key}", reason))
+            continue
+        target = Path(cache_dir) / bucket / key
+        if not (target.exists() and target.stat().st_size == size):
+            with atomic_write(target) as temporary:
+                _aws(["s3", "cp", f"s3://{bucket}/{key}", str(temporary)], profile)
+        local.append(str(target))
+    if not local:
+        raise DataError(
+            f"{s3_path}: no .tar file found" + "".join(f"; {r.path} {r.reason}" for r in refused[:1])
+        )
+    return sorted(local), refused
+
+
+def bucket_of(s3_path: str) -> str:
+    """The bucket of s3://bucket/prefix.
+
+    Raises:
+        DataError: it has none.
+    """
+    bucket = s3_path.removeprefix("s3://").split("/")[0]
+    if not bucket or _escapes(bucket):
+        raise DataError(f"s3_path: s3://bucket/prefix is needed, found {s3_path!r}")
+    return bucket
+
+
+def s3_problems(paths: Sequence[str]) -> list[str]:
+    """What can be known of S3 paths without asking the network."""
+    problems = []
+    for path in paths:
+        try:
+            bucket_of(path)
+        except DataError as error:
+            problems.append(str(error))
+    if paths and shutil.which("aws") is None:
+        problems.append(_MISSING)
+    return problems
+
+
+_MISSING = "s3_path needs the `aws` command-line program, which is not installed"
+
+
+def _escapes(key: str) -> bool:
+    parts = key.replace("\\", "/").split("/")
+    return any(part in ("", ".", "..") for part in parts) or "\0" in key
+
+
+def _aws(arguments: list[str], profile: str | None) -> str:
+    command = ["aws", *arguments, *(["--profile", profile] if profile else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise DataError(_MISSING) from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(f"`{' '.join(command)}` failed: {reason}")
+    return done.stdout
