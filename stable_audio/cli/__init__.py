@@ -54,7 +54,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"stable-audio {given[0]}", description=module.HELP)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     module.add_arguments(parser)
-    return _run(module, parser.parse_args(given[1:]))
+    arguments = given[1:]
+    if hasattr(module, "expanded"):
+        try:
+            arguments = module.expanded(arguments)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return _run(module, parser.parse_args(arguments))
+
+
+def main_as(program: str, argv: Sequence[str] | None = None) -> int:
+    """Run what a script of stable-audio-tools, such as `pre_encode.py`, was asked for; as `main`."""
+    from stable_audio.cli import foreign
+
+    translate = {
+        "pre_encode.py": foreign.pre_encode,
+        "unwrap_model.py": foreign.unwrap_model,
+        "run_gradio.py": foreign.run_gradio,
+    }[program]
+    try:
+        return main(translate(list(sys.argv[1:] if argv is None else argv)))
+    except foreign.ForeignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _overview(given: list[str]) -> int:

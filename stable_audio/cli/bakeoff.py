@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from stable_audio.cli.options import add_out
+
 HELP = "train several model files on the synthetic collection with equal arithmetic and compare them"
 
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampling-steps", type=int, default=20, help="for the judged clips (%(default)s)")
     parser.add_argument("--cfg-scale", type=float, default=2.0, help="for the judged clips (%(default)s)")
     parser.add_argument("--repeats", type=int, default=1, help="clips per class (%(default)s)")
-    parser.add_argument("--save-dir", default="runs/bakeoff", help="one folder per model (%(default)s)")
+    add_out(parser, "--save-dir", default="runs/bakeoff", help="one folder per model (%(default)s)")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
     parser.add_argument("--precision", default="auto", help="as for train (%(default)s)")
     parser.add_argument("--json", metavar="PATH", help="write the results here as well")
@@ -80,7 +82,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
 
     options = RunOptions(
         name=entry.name,
-        save_dir=args.save_dir,
+        save_dir=args.out,
         overwrite=True,
         batch_size=args.batch_size,
         num_workers=0,

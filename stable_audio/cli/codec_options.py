@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from stable_audio.cli.options import add_device, best_device
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """A converter for argparse: a whole number of at least `least`."""
@@ -32,7 +34,7 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept a learned pretransform with random weights",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best there is")
+    add_device(parser)
     parser.add_argument(
         "--chunk-above",
         type=at_least(0),
@@ -62,34 +64,6 @@ def codec(args: argparse.Namespace, device: str | None = None) -> Any:
         device=device or best_device(args.device),
         allow_untrained=args.allow_untrained_pretransform,
     )
-
-
-def best_device(asked: str) -> str:
-    """`auto` -> cuda, mps or cpu.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    import torch
-
-    if asked != "auto":
-        _refuse_absent(asked)
-        return asked
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _refuse_absent(asked: str) -> None:
-    import torch
-
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise ValueError(f"--device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', found '{asked}'") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= count or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"--device {asked}: there is no such device here; leave it out to use what there is")
 
 
 def parts(args: argparse.Namespace, found: Any) -> Any:

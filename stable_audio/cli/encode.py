@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
+from stable_audio.cli.options import add_dtype, add_out
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ SPLITS_WORK = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--output-path", "-o", required=True, help="folder for the latents")
+    add_out(parser, required=True, help="folder for the latents")
     add_codec_arguments(parser)
     parser.add_argument(
         "--batch-size", type=at_least(1), default=1, help="crops encoded together (%(default)s)"
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--items-per-shard", type=at_least(1), default=256, help="clips per file (%(default)s)"
     )
-    parser.add_argument("--half", action="store_true", help="store 16 bits per value")
+    add_dtype(parser, choices=("float32", "float16"), help="type of the stored latents (float32)")
+    parser.add_argument(
+        "--half", dest="dtype", action="store_const", const="float16", help="earlier name of --dtype float16"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of a variational autoencoder's noise")
 
 
@@ -91,7 +95,7 @@ def _one_of_many(rank: int, args: argparse.Namespace) -> None:
 def _device(args: argparse.Namespace, rank: int) -> str:
     import torch
 
-    from stable_audio.cli.codec_options import best_device
+    from stable_audio.cli.options import best_device
 
     device = best_device(args.device)
     return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
@@ -105,14 +109,14 @@ def _encode(args: argparse.Namespace, rank: int, world_size: int, device: str) -
     return encode_to_folder(
         found.pretransform,
         parts(args, found),
-        args.output_path,
+        args.out,
         sample_rate=found.sample_rate,
         options=EncodeOptions(
             batch_size=args.batch_size,
             num_workers=args.num_workers,
             items_per_shard=args.items_per_shard,
             chunk_above=args.chunk_above or None,
-            half=args.half,
+            half=args.dtype == "float16",
             seed=args.seed,
             rank=rank,
             world_size=world_size,
@@ -133,8 +137,8 @@ def _finish(args: argparse.Namespace) -> dict[str, Any]:
 
     names = [part.name for part in parts(args, codec(args, "cpu")).parts]
     derived = ("items", "frames", "hours", "latents", "rejected", "shards", "format", "version", "complete")
-    settings = {k: v for k, v in read_manifest(args.output_path).items() if k not in derived}
-    return write_manifest(args.output_path, settings, names)
+    settings = {k: v for k, v in read_manifest(args.out).items() if k not in derived}
+    return write_manifest(args.out, settings, names)
 
 
 def _progress(done: int, total: int) -> None:

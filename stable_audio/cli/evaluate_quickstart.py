@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stable_audio.cli.options import add_device, add_out, best_device
+
 HELP = "measure pitch and timbre of what a quickstart model plays, against its pretransform and no training"
 
 EPILOG = """
@@ -26,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=2, help="clips per sound and pitch (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first clip (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=42, help="(%(default)s)")
-    parser.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
+    add_device(parser)
     parser.add_argument("--target", type=float, default=0.8, help="share to reach (%(default)s)")
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="judge the trained model alone"
     )
-    parser.add_argument("--out", type=Path, help="folder for figures.json and the generated clips")
+    add_out(parser, type=Path, help="folder for figures.json and the generated clips")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.evaluation.quickstart import QuickstartEvaluator
     from stable_audio.factory import create_model_from_config
 
-    loaded, config = load_model(args.ckpt_path, device=_device(args.device))
+    loaded, config = load_model(args.ckpt_path, device=best_device(args.device))
     model: Any = loaded
     evaluator = QuickstartEvaluator(
         sample_rate=model.sample_rate, sample_size=model.sample_size, **_pitches(args.dataset_config)
@@ -60,14 +62,6 @@ def run(args: argparse.Namespace) -> int:
         _write(args.out / "figures.json", figures)
     trained = figures["trained"]
     return 0 if min(trained["pitch"], trained["timbre"], trained["pitched_timbre"]) >= args.target else 1
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is not None:
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _pitches(dataset_config: str | None) -> dict[str, int]:

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from stable_audio.cli.options import add_dtype, add_no_ema
+
 HELP = (
     "convert a checkpoint, or one part of it: to an inference file, stable-audio-tools' or diffusers' layout"
 )
-
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to write; a pretransform becomes an autoencoder's file (%(default)s)",
     )
     parser.add_argument("--model-config", help="model file, when the checkpoint has none inside or beside it")
-    parser.add_argument("--online", action="store_true", help="the weights as trained, not their average")
-    parser.add_argument("--dtype", choices=_DTYPES, help="cast weights; default: as they are")
+    add_no_ema(parser, "--online")
+    add_dtype(parser, help="cast weights; default: as they are")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from stable_audio.checkpoints import export, load_model
 
-    model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.online)
+    model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.no_ema)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     if args.layout == "diffusers":
         write = _diffusers(model, args)

@@ -6,11 +6,12 @@ import argparse
 import json
 from typing import Any
 
+from stable_audio.cli.options import add_device, add_dtype, add_no_ema, add_out
+
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +28,9 @@ def _model_arguments(group: Any) -> None:
         "--model-config", metavar="FILE", help="model file; default: the one in the checkpoint"
     )
     group.add_argument("--pretransform-ckpt-path", metavar="FILE", help="weights of the autoencoder alone")
-    group.add_argument("--no-ema", action="store_true", help="use the weights as trained, not their average")
-    group.add_argument("--device", help="cuda, mps or cpu; default: the first that is there")
-    group.add_argument("--dtype", choices=DTYPES, help="type of the backbone's weights (float32)")
+    add_no_ema(group)
+    add_device(group)
+    add_dtype(group, help="type of the backbone's weights (float32)")
 
 
 def _content_arguments(group: Any) -> None:
@@ -84,7 +85,7 @@ def _audio_arguments(group: Any) -> None:
 
 
 def _output_arguments(group: Any) -> None:
-    group.add_argument("--out", default="renders", metavar="FOLDER", help="(%(default)s)")
+    add_out(group, default="renders", help="(%(default)s)")
     group.add_argument("--format", choices=FORMATS, default="wav", help="(%(default)s)")
     group.add_argument("--subtype", help="PCM_16, PCM_24, FLOAT, ... (16 bits)")
     group.add_argument("--batch-size", type=int, default=1, help="clips at once; does not change them (1)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
+from stable_audio.cli.options import add_out
 
 FIGURES = ("si_sdr", "stft_distance", "mel_distance")
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
@@ -18,7 +19,7 @@ HELP = "compare sound files with their reconstruction by an autoencoder or anoth
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     add_codec_arguments(parser)
-    parser.add_argument("--output-path", "-o", help="also write the reconstructions and figures.json there")
+    add_out(parser, help="also write the reconstructions and figures.json there")
     parser.add_argument(
         "--sampled", action="store_true", help="draw the latents instead of taking their mean"
     )
@@ -45,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
             chunk_above=args.chunk_above or None,
             sampled=args.sampled,
             quantizers=args.quantizers,
-            out=args.output_path,
+            out=args.out,
         )
     )
     report = {"pretransform": found.source, **summary(rows), "items": rows}
     text = json.dumps({**report, "items": [_jsonable(row) for row in rows]}, indent=2, ensure_ascii=False)
-    if args.output_path:
-        with atomic_write(Path(args.output_path) / "figures.json") as temporary:
+    if args.out:
+        with atomic_write(Path(args.out) / "figures.json") as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(text if args.json else as_text(report))
     return 0 if report["measured"] else 1

@@ -23,6 +23,7 @@ from stable_audio.checkpoints import (
     resolve,
 )
 from stable_audio.cli.generate import key_values
+from stable_audio.cli.options import best_device
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.data.world import World, launched_world
 from stable_audio.factory import create_model_from_config
@@ -165,7 +166,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Lo
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
         )
     model.backbone.to(getattr(torch, dtype))
-    model.to(_device(args.device, world)).eval()
+    model.to(_device(best_device(args.device), world)).eval()
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
     inner_file = InputFile.of(inner) if inner is not None else None
     return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
@@ -190,14 +191,10 @@ def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool)
     return model, config
 
 
-def _device(name: str | None, world: World) -> torch.device:
-    if name is not None and (name != "cuda" or world.size == 1):
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device(
-            f"cuda:{world.local_rank % torch.cuda.device_count()}" if world.size > 1 else "cuda"
-        )
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _device(device: str, world: World) -> torch.device:
+    if device == "cuda" and world.size > 1:
+        return torch.device(f"cuda:{world.local_rank % torch.cuda.device_count()}")
+    return torch.device(device)
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:

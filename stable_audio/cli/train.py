@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
+from stable_audio.cli.options import add_no_ema
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -19,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-config", help="model file; default: the one inside --ckpt-path")
     parser.add_argument("--dataset-config", required=True, help="dataset file")
     parser.add_argument("--val-dataset-config", help="dataset file for validation")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE.ini",
+        help="options from a file, such as `batch_size = 8`",
+    )
+    parser.add_argument("--wandb-config", type=_not_taken("--wandb-config"), help=argparse.SUPPRESS)
     parser.add_argument("--lenient", action="store_true", help="unknown keys of the files are warnings")
     _run_arguments(parser.add_argument_group("the run"))
     _weights_arguments(parser.add_argument_group("weights to start from"))
@@ -29,6 +39,7 @@ def _run_arguments(group: Any) -> None:
     group.add_argument(
         "--name", default="run", help="of the run; its files go to SAVE_DIR/NAME (%(default)s)"
     )
+    group.add_argument("--project", default="", help="at Weights & Biases (default: the name of the run)")
     group.add_argument("--save-dir", default="runs", help="(%(default)s)")
     group.add_argument(
         "--max-steps", type=int, help="optimizer steps; -1 = until stopped (default: the config's, else -1)"
@@ -79,7 +90,13 @@ def _run_arguments(group: Any) -> None:
 def _weights_arguments(group: Any) -> None:
     group.add_argument("--ckpt-path", default="", help="training checkpoint, or a run's folder, to continue")
     group.add_argument(
-        "--recover", action="store_true", help="continue this run's own last.ckpt if there is one"
+        "--recover",
+        nargs="?",
+        const=True,
+        default=False,
+        type=boolean,
+        metavar="BOOL",
+        help="continue this run's own last.ckpt if there is one",
     )
     group.add_argument(
         "--overwrite", action="store_true", help="remove an earlier run of the same name, and begin anew"
@@ -93,12 +110,7 @@ def _weights_arguments(group: Any) -> None:
     group.add_argument("--pretrained-ckpt-path", default="", help="weights of a model or of an autoencoder")
     group.add_argument("--pretransform-ckpt-path", default="", help="weights of the pretransform")
     group.add_argument("--partial", action="store_true", help="load what fits, report the rest")
-    group.add_argument(
-        "--no-ema-weights",
-        dest="use_ema_weights",
-        action="store_false",
-        help="start from the weights as trained where a file also has their average",
-    )
+    add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
     group.add_argument(
         "--remove-pretransform-weight-norm",
         default="",
@@ -123,10 +135,32 @@ def _hardware_arguments(group: Any) -> None:
         help="of float32 products on a GPU (%(default)s: TF32)",
     )
     group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
-    group.add_argument("--devices", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)")
+    group.add_argument(
+        "--devices", "--num-gpus", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)"
+    )
     group.add_argument("--num-nodes", type=int, help="machines (default: what the launcher says, else 1)")
-    group.add_argument("--strategy", default="auto", help="auto, ddp, fsdp, deepspeed, ... (%(default)s)")
+    group.add_argument(
+        "--strategy",
+        type=lambda text: text or "auto",
+        default="auto",
+        help="auto, ddp, fsdp, deepspeed, ... (%(default)s)",
+    )
     group.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+
+
+def _not_taken(flag: str) -> Callable[[str], str]:
+    def refuse(text: str) -> str:
+        raise argparse.ArgumentTypeError(no_counterpart(flag))
+
+    return refuse
+
+
+def expanded(argv: list[str]) -> list[str]:
+    """The arguments with those of `--config-file` before them, so that what is given here wins."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-file")
+    found, rest = parser.parse_known_args(argv)
+    return [*ini_arguments(found.config_file), *rest] if found.config_file else argv
 
 
 def run(args: argparse.Namespace) -> int:

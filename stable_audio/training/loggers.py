@@ -19,14 +19,22 @@ class RunLogger:
     """Base of the loggers: logs nothing.
 
     Args:
-        folder: of the run. name: of the run. config: the model config.
+        folder: of the run. name: of the run. project: that it belongs to, "" = one of its own name.
+        config: the model config.
         resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
     """
 
     def __init__(
-        self, *, folder: Path, name: str, config: Mapping[str, Any] | None = None, resumed_at: int = 0
+        self,
+        *,
+        folder: Path,
+        name: str,
+        project: str = "",
+        config: Mapping[str, Any] | None = None,
+        resumed_at: int = 0,
     ) -> None:
         self.folder, self.name, self.resumed_at = Path(folder), name, resumed_at
+        self.project = project or name
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Numbers of one step."""
@@ -129,7 +137,7 @@ class TensorBoardLogger(RunLogger):
 
 
 class WandbLogger(RunLogger):
-    """Weights & Biases; offline with WANDB_MODE=offline. The run's name is the project."""
+    """Weights & Biases; offline with WANDB_MODE=offline."""
 
     def __init__(self, *, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -141,7 +149,8 @@ class WandbLogger(RunLogger):
         stored = self.folder / "wandb_run_id"
         run_id = stored.read_text() if self.resumed_at and stored.is_file() else None
         self._run = wandb.init(
-            project=self.name,
+            project=self.project,
+            name=self.name,
             dir=str(self.folder),
             config=dict(config or {}),
             id=run_id,

@@ -17,6 +17,7 @@ class RunOptions:
     """Settings of one run; the flags of the train command, by the same names.
 
     Attributes:
+        project: at Weights & Biases, "" = the name of the run.
         batch_size: items per process. max_steps: optimizer steps, -1 = until stopped.
         precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
@@ -33,6 +34,7 @@ class RunOptions:
     """
 
     name: str = "run"
+    project: str = ""
     save_dir: str = "runs"
     batch_size: int = 4
     num_workers: int = field(default_factory=lambda: min(6, os.cpu_count() or 1))

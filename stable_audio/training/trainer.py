@@ -346,7 +346,12 @@ def _latents_hash(config: ModelConfig, module: TrainingModule, options: RunOptio
 def _logger(config: ModelConfig, options: RunOptions, trainer: pl.Trainer, resumed_at: int) -> RunLogger:
     names = options.logger if trainer.is_global_zero else "none"
     return create_logger(
-        names, folder=options.folder, name=options.name, config=config.as_dict(), resumed_at=resumed_at
+        names,
+        folder=options.folder,
+        name=options.name,
+        project=options.project,
+        config=config.as_dict(),
+        resumed_at=resumed_at,
     )
 
 

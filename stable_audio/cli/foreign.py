@@ -1,0 +1,234 @@
+"""The command lines of stable-audio-tools: which of our options does what each of theirs did."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option of theirs.
+
+    Attributes:
+        ours: our option that takes its value; "" = the one argument without a name; None = there is none.
+        note: what differs, or what to do where there is none.
+        switch: it takes no value.
+        neutral: values that ask for what happens anyway.
+    """
+
+    ours: str | None
+    note: str = ""
+    switch: bool = False
+    neutral: tuple[str, ...] = ()
+
+
+TRAIN: dict[str, Flag] = {
+    "--name": Flag("--name", "is used, and names the folder of the run as well"),
+    "--project": Flag("--project", "the project at Weights & Biases; default: the name of the run"),
+    "--config-file": Flag("--config-file", "an ini file, such as their defaults.ini"),
+    "--model-config": Flag("--model-config", "a name of `stable-audio configs` works, too"),
+    "--dataset-config": Flag("--dataset-config"),
+    "--val-dataset-config": Flag("--val-dataset-config"),
+    "--save-dir": Flag("--save-dir", "default: runs"),
+    "--batch-size": Flag("--batch-size"),
+    "--num-gpus": Flag("--devices"),
+    "--num-nodes": Flag("--num-nodes", "default: what the launcher says"),
+    "--num-workers": Flag("--num-workers"),
+    "--strategy": Flag("--strategy", "an empty one is `auto`"),
+    "--precision": Flag("--precision", "default: auto, not 16-mixed"),
+    "--seed": Flag("--seed"),
+    "--accum-batches": Flag("--accum-batches"),
+    "--gradient-clip-val": Flag("--gradient-clip-val"),
+    "--checkpoint-every": Flag("--checkpoint-every"),
+    "--save-top-k": Flag("--keep", "counts the newest checkpoints; had no effect there"),
+    "--val-every": Flag("--val-every", "-1: as --checkpoint-every"),
+    "--recover": Flag("--recover", "`--recover true` works; had no effect there"),
+    "--ckpt-path": Flag("--ckpt-path"),
+    "--pretrained-ckpt-path": Flag("--pretrained-ckpt-path", "must fit; `--partial` loads what fits"),
+    "--pretransform-ckpt-path": Flag("--pretransform-ckpt-path"),
+    "--remove-pretransform-weight-norm": Flag("--remove-pretransform-weight-norm"),
+    "--logger": Flag("--logger", "csv, tensorboard, wandb; comet is not built"),
+    "--wandb-config": Flag(None, "no run's settings are fetched; name files with --model-config"),
+}
+"""Options of train.py; those of its ini file are the same without dashes."""
+
+PRE_ENCODE: dict[str, Flag] = {
+    "--model-config": Flag("--model-config"),
+    "--ckpt-path": Flag("--ckpt-path"),
+    "--dataset-config": Flag(""),
+    "--output-path": Flag("--out"),
+    "--batch-size": Flag("--batch-size"),
+    "--sample-size": Flag("--sample-size", "left out, files are encoded whole"),
+    "--num-workers": Flag("--num-workers"),
+    "--model-half": Flag(
+        None, "the autoencoder computes in float32; `--dtype float16` of encode halves what is stored", True
+    ),
+    "--is-discrete": Flag(None, "latents are stored, not tokens; leave it out", True),
+    "--num-nodes": Flag(None, "start the command on every node with torchrun or srun", neutral=("1",)),
+    "--strategy": Flag(None, "each process works by itself; leave it out", neutral=("auto", "")),
+    "--limit-batches": Flag(
+        None, "had no effect there; Ctrl-C stops a run, and the same command goes on", neutral=("",)
+    ),
+    "--shuffle": Flag(None, "the order of the files does not change what is written; leave it out", True),
+}
+"""Options of pre_encode.py."""
+
+UNWRAP: dict[str, Flag] = {
+    "--model-config": Flag("--model-config", "not needed where the checkpoint has it inside"),
+    "--ckpt-path": Flag(""),
+    "--name": Flag("OUTPUT", "the file to write, without its suffix; default: exported_model"),
+    "--use-safetensors": Flag("OUTPUT", "a name that ends in .safetensors", True),
+}
+"""Options of unwrap_model.py."""
+
+GRADIO: dict[str, Flag] = {
+    "--pretrained-name": Flag("--ckpt-path", "a folder with the downloaded model"),
+    "--model-config": Flag("--model-config"),
+    "--ckpt-path": Flag("--ckpt-path"),
+    "--pretransform-ckpt-path": Flag("--pretransform-ckpt-path"),
+    "--model-half": Flag("--dtype float16", "only where asked for", True),
+    "--share": Flag(None, "there is no web interface", True),
+    "--username": Flag(None, "there is no web interface"),
+    "--password": Flag(None, "there is no web interface"),
+    "--title": Flag(None, "there is no web interface"),
+}
+"""Options of run_gradio.py."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A script of theirs: our command for it, its options, those that must be there and defaults."""
+
+    command: str
+    flags: Mapping[str, Flag]
+    required: tuple[str, ...] = ()
+
+
+PROGRAMS: dict[str, Program] = {
+    "train.py": Program("train", TRAIN),
+    "pre_encode.py": Program("encode", PRE_ENCODE, ("--dataset-config", "--output-path")),
+    "unwrap_model.py": Program("export", UNWRAP, ("--ckpt-path",)),
+    "run_gradio.py": Program("generate", GRADIO),
+}
+
+
+class ForeignError(ValueError):
+    """An option without a counterpart; one sentence says what to do instead."""
+
+
+def pre_encode(argv: Sequence[str]) -> list[str]:
+    """Arguments of our command line for those of pre_encode.py."""
+    return ["encode", *_translated("pre_encode.py", argv)]
+
+
+def unwrap_model(argv: Sequence[str]) -> list[str]:
+    """Arguments of our command line for those of unwrap_model.py; the key names stay theirs."""
+    args = _parsed("unwrap_model.py", argv)
+    suffix = "safetensors" if args["--use-safetensors"] else "ckpt"
+    config = ["--model-config", args["--model-config"]] if args["--model-config"] else []
+    output = f"{args['--name'] or 'exported_model'}.{suffix}"
+    return ["export", args["--ckpt-path"], output, "--layout", "sat", *config]
+
+
+def run_gradio(argv: Sequence[str]) -> list[str]:
+    """There is no web interface.
+
+    Raises:
+        ForeignError: always, with the command that renders instead.
+    """
+    args = _parsed("run_gradio.py", argv)
+    name = args["--pretrained-name"]
+    command = ["stable-audio", "generate", "--ckpt-path", args["--ckpt-path"] or name or "CHECKPOINT"]
+    for flag in ("--model-config", "--pretransform-ckpt-path"):
+        command += [flag, args[flag]] if args[flag] else []
+    command += ["--dtype", "float16"] if args["--model-half"] else []
+    first = f" (download it with `hf download {name} --local-dir {name}` first)" if name else ""
+    raise ForeignError(
+        f'there is no web interface; `{shlex.join(command)} --prompt "..." --page` renders '
+        f"and writes a page that plays the clips{first}"
+    )
+
+
+def ini_arguments(path: str) -> list[str]:
+    """Options that an ini file gives, as their train.py reads it: `batch_size = 8`, in any section.
+
+    Empty values and `false` give nothing.
+
+    Raises:
+        ValueError: it cannot be read or has a key that no option answers.
+    """
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            parser.read_file(file)
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise ValueError(f"--config-file {path}: cannot be read ({' '.join(str(error).split())})") from error
+    values = {key: value for section in parser.sections() for key, value in parser[section].items()}
+    flags = {key: f"--{key.replace('_', '-')}" for key in values}
+    unknown = [key for key, flag in flags.items() if flag not in TRAIN and flag != "--max-steps"]
+    if unknown:
+        raise ValueError(f"--config-file {path}: nothing is called {', '.join(unknown)}; see train --help")
+    given: list[str] = []
+    for key, value in values.items():
+        text = value.strip().strip("'\"")
+        if text.lower() not in ("", "none", "false"):
+            given += [flags[key]] if text.lower() == "true" else [f"{flags[key]}={text}"]
+    return given
+
+
+def boolean(text: str) -> bool:
+    """`true`, `false` and the like, for switches that may also be given a value."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"true or false, found '{text}'")
+    return known[text.lower()]
+
+
+def no_counterpart(flag: str) -> str:
+    """What to say of an option of train.py that has none."""
+    return f"{flag} of stable-audio-tools: {TRAIN[flag].note}"
+
+
+def _parsed(program: str, argv: Sequence[str]) -> dict[str, str]:
+    """Option -> value; a switch that is there has the value "true"."""
+    known = PROGRAMS[program]
+    lines = "\n".join(f"  {flag:<26} {_meaning(flag, f)}" for flag, f in known.flags.items())
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=f"As in stable-audio-tools; runs `stable-audio {known.command}`.",
+        epilog=f"options and what becomes of them:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{program} [options]",
+        allow_abbrev=False,
+    )
+    for flag, meaning in known.flags.items():
+        options = {"action": "store_const", "const": "true"} if meaning.switch else {}
+        required = {"required": True} if flag in known.required else {}
+        parser.add_argument(flag, dest=flag, default="", help=argparse.SUPPRESS, **options, **required)  # type: ignore[arg-type]
+    return vars(parser.parse_args(list(argv)))
+
+
+def _meaning(flag: str, meaning: Flag) -> str:
+    ours = {None: "not taken", "": "the argument of the command"}.get(meaning.ours, meaning.ours)
+    return f"{ours}: {meaning.note}" if meaning.note else str(ours)
+
+
+def _translated(program: str, argv: Sequence[str]) -> list[str]:
+    args = _parsed(program, argv)
+    named: list[str] = []
+    unnamed: list[str] = []
+    for flag, meaning in PROGRAMS[program].flags.items():
+        value = args[flag]
+        if value == "" or value in meaning.neutral:
+            continue
+        if meaning.ours is None:
+            raise ForeignError(f"{program} {flag}: {meaning.note}")
+        if meaning.ours == "":
+            unnamed.append(value)
+        else:
+            named += [meaning.ours] if meaning.switch else [meaning.ours, value]
+    return [*unnamed, *named]
