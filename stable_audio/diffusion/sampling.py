@@ -14,7 +14,7 @@ from stable_audio.diffusion.denoiser import Denoiser, Predict
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerSpec, StepCallback, StepInfo
-from stable_audio.diffusion.schedules import build_schedule
+from stable_audio.diffusion.schedules import build_schedule, distinct
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import VP
 
@@ -93,7 +93,8 @@ def sample(
         sampler: key of SAMPLERS; None = that of the objective. steps: None = that of the objective.
         schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
             themselves, in the sampler's space, from noise to data.
-        sigma_min, sigma_max, rho: see `build_schedule`.
+        sigma_min, sigma_max, rho: see `build_schedule`. Equal levels are walked once: where sigma_max is
+            sigma_min, a single step leads to the data.
         shift: distribution shift of the schedule; the length is that of start_noise.
         init: (b c n) start from this, noised to the first level, instead of from pure noise.
         callback: called with a StepInfo at every step.
@@ -118,6 +119,7 @@ def sample(
             length=start_noise.shape[-1],
             objective=objective,
         )
+    levels = distinct(levels)
     start = None if init is None else init.float()
     x = starting_point(start_noise.float(), start, spec, float(levels[0]), objective)
     denoise = Denoiser(predict, objective, spec.space)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from stable_audio.diffusion.spaces import FLOW, VE, VP, Space
 
 NOISE_SIGMA = 4096.0
 """What samplers that count sigma take for a last step of pure noise, at least: alpha^2 = 2^-24."""
+
+
+SAME = 1e-9
+"""Levels that differ by less, as a share, are one."""
 
 
 def polyexponential(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -146,13 +151,20 @@ def build_schedule(
         return _steps_of(objective.process, STEP_SCHEDULES[name], steps, sigma_max, space)
     spec = SCHEDULES[name]
     own = spec.space or (space if math.isfinite(space.max_level) else VP)
+    _check(steps, own, sigma_min, sigma_max, rho)
     if objective is not None:
         sigma_min, sigma_max = _within(objective.ratios, own, sigma_min, sigma_max)
-    _check(steps, own, sigma_min, sigma_max, rho)
     levels = spec.fn(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     if shift is not None:
         levels = _shifted(levels, shift, length, name, own)
     return levels if own is space else _converted(levels, own, space, name)
+
+
+def distinct(levels: Tensor) -> Tensor:
+    """Falling levels without those that repeat the one before: between equal levels there is no step."""
+    values = levels.tolist()
+    kept = values[:1] + [b for a, b in pairwise(values) if b < a * (1 - SAME)]
+    return torch.tensor(kept, dtype=levels.dtype)
 
 
 def check_schedule_name(name: str) -> None:

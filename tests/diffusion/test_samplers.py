@@ -11,7 +11,7 @@ from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
 from stable_audio.diffusion.samplers.dpm_solver import StepControl, evaluation_plan
-from stable_audio.diffusion.samplers.karras import multistep_weights
+from stable_audio.diffusion.samplers.karras import multistep_weights, stable_weights
 from stable_audio.diffusion.sampling import resolve_sampler, sample
 from tests.diffusion.gaussian import MEAN, STD, exact, ideal, ideal_denoiser, normal
 
@@ -291,3 +291,71 @@ def test_step_control_shrinks_after_large_errors_and_grows_after_small_ones() ->
     before = control.h
     assert control.propose(1e-4)
     assert control.h > before
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("level", [0.01, 0.002])
+def test_a_start_at_the_lowest_level_is_denoised(name: str, level: float) -> None:
+    """sigma_max = sigma_min: all levels of a geometric schedule are equal."""
+    objective = OBJECTIVES["v"]()
+    init = MEAN + STD * normal(1, 1, 500, seed=3)
+    schedule = "polyexponential" if math.isinf(SAMPLERS[name].space.max_level) else None
+    x = sample(
+        ideal(objective),
+        normal(1, 1, 500),
+        objective=objective,
+        sampler=name,
+        schedule=schedule,
+        steps=20,
+        sigma_min=level,
+        sigma_max=level,
+        init=init,
+        noise=SeededNoise([1]),
+    )
+    assert torch.isfinite(x).all()
+    moved = (x - init).square().mean().sqrt()
+    # One step leads to the posterior mean, which is about a deviation of the noise away.
+    assert moved < 2.5 * level
+
+
+@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if math.isinf(SAMPLERS[n].space.max_level)])
+@pytest.mark.parametrize(
+    ("schedule", "rho"), [("polyexponential", 7.0), ("polyexponential", 3.0), ("karras", 7.0)]
+)
+def test_schedules_that_crowd_their_levels_do_no_harm(name: str, schedule: str, rho: float) -> None:
+    objective, space = OBJECTIVES["v"](), SAMPLERS[name].space
+    noise = normal(2, 3, 50)
+    x = sample(
+        ideal(objective),
+        noise,
+        objective=objective,
+        sampler=name,
+        schedule=schedule,
+        steps=100,
+        rho=rho,
+        noise=_forbidden,
+    )
+    # These ramps leave long steps at one end, so only the size of the error is asked for.
+    assert torch.allclose(x, exact(noise * 100, space, 100.0, 0.0), atol=0.5)
+
+
+def test_the_last_order_of_a_crowded_schedule_is_the_first() -> None:
+    crowded = [0.01 * (1 + e) for e in (3e-9, 2e-9, 1e-9, 0.0)]
+    assert stable_weights(crowded, 0.01, 0.0) == [pytest.approx(-0.01)]
+    nodes = [5.0, 3.0, 2.0, 1.5]
+    assert stable_weights(nodes, 1.5, 0.4) == multistep_weights(nodes, 1.5, 0.4)
+
+
+@pytest.mark.parametrize("name", ["dpmpp-2m", "dpmpp-2m-sde", "dpmpp-3m-sde", "dpmpp", "pingpong", "ddpm"])
+def test_samplers_of_the_data_compute_no_noise_estimate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = OBJECTIVES["v"]()
+    monkeypatch.setattr(objective, "noise_at", None)
+    sample(
+        ideal(objective),
+        normal(1, 1, 8),
+        objective=objective,
+        sampler=name,
+        steps=4,
+        noise=SeededNoise([1]),
+        callback=lambda info: None,
+    )

@@ -77,6 +77,8 @@ def dpm_fast(
     Only the ends of the schedule are used; steps are even in lambda between them. eta > 0 adds fresh
     noise after each step.
     """
+    if (only := _only_level(schedule)) is not None:
+        return _denoised(denoise, x, only, callback)
     start, end = _ends(schedule)
     orders = evaluation_plan(len(schedule) - 1)
     h = (end - start) / len(orders)
@@ -173,6 +175,8 @@ def dpm_adaptive(
     """
     if order not in (2, 3):
         raise ValueError(f"order must be 2 or 3, found {order}")
+    if (only := _only_level(schedule)) is not None:
+        return _denoised(denoise, x, only, callback)
     lam, end = _ends(schedule)
     control = StepControl(h_init, 1.5 if eta else order, pcoeff, icoeff, dcoeff, accept_safety)
     x_previous, accepted_steps = x, 0
@@ -206,6 +210,19 @@ def _pair(step: _Step, h: float, order: int) -> tuple[Tensor, Tensor]:
     if order == 2:
         return step.first(h), step.second(h)
     return step.second(h, r=1 / 3), step.third(h)
+
+
+def _only_level(schedule: Tensor) -> float | None:
+    """The level above 0 if there is but one, from which the data is one step away."""
+    levels = schedule.tolist()
+    return levels[0] if len(levels) == 2 and levels[0] > 0 == levels[1] else None
+
+
+def _denoised(denoise: Denoise, x: Tensor, sigma: float, callback: StepCallback | None) -> Tensor:
+    denoised = denoise(x, sigma).denoised
+    if callback is not None:
+        callback(0, x, sigma, denoised)
+    return denoised
 
 
 def _ends(schedule: Tensor) -> tuple[float, float]:

@@ -13,6 +13,9 @@ from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.samplers.base import StepCallback, intervals
 
+MAX_GAIN = 1e4
+"""Largest sum of weights over the length of a step; times the rounding of float32 it stays below 1e-3."""
+
 
 def heun(
     denoise: Denoise,
@@ -65,7 +68,11 @@ def lms(
     callback: StepCallback | None = None,
     order: int = 4,
 ) -> Tensor:
-    """Linear multistep (Adams-Bashforth on the uneven grid of sigmas); one evaluation per step."""
+    """Linear multistep (Adams-Bashforth on the uneven grid of sigmas); one evaluation per step.
+
+    A step much longer than those before it, such as the last one of a schedule that crowds its levels at
+    the end, is taken in a lower order: extrapolation would magnify what rounding leaves in the slopes.
+    """
     levels = schedule.tolist()
     slopes: deque[Tensor] = deque(maxlen=order)
     for i, sigma, sigma_next in intervals(schedule):
@@ -74,9 +81,19 @@ def lms(
             callback(i, x, sigma, prediction.denoised)
         slopes.append(prediction.noise)
         used = levels[i + 1 - len(slopes) : i + 1]
-        for weight, slope in zip(multistep_weights(used, sigma, sigma_next), slopes):
+        weights = stable_weights(used, sigma, sigma_next)
+        for weight, slope in zip(weights, list(slopes)[-len(weights) :]):
             x = x + weight * slope
     return x
+
+
+def stable_weights(nodes: list[float], start: float, end: float) -> list[float]:
+    """`multistep_weights` of the last nodes, as many as do not magnify the slopes beyond MAX_GAIN."""
+    for first in range(len(nodes) - 1):
+        weights = multistep_weights(nodes[first:], start, end)
+        if sum(map(abs, weights)) <= MAX_GAIN * abs(end - start):
+            return weights
+    return multistep_weights(nodes[-1:], start, end)
 
 
 def multistep_weights(nodes: list[float], start: float, end: float) -> list[float]:
