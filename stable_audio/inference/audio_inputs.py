@@ -66,6 +66,27 @@ def inpaints(model: DiffusionModel) -> bool:
     return INPAINT_MASK in model.wiring.ids[Slot.INPUT_CONCAT]
 
 
+def frame_mask(mask: Tensor, *, samples: int, ratio: int, frames: int) -> Tensor:
+    """Which frames inpainting keeps: those that touch nothing that is to be generated.
+
+    Args:
+        mask: (n,) or (b n), 1 = keep, 0 = generate: n equal parts of a clip of `samples` audio samples.
+        ratio: audio samples per frame. frames: of the latents, which may be longer than the clip; what is
+            behind the end of the clip goes with its last part.
+
+    Returns:
+        (b frames) float.
+    """
+    rows = (mask[None] if mask.ndim == 1 else mask).float().cpu()
+    parts = rows.shape[-1]
+    edges = torch.arange(frames + 1) * ratio
+    first = (edges[:-1] * parts).div(samples, rounding_mode="floor").clamp(max=parts - 1)
+    behind = -(edges[1:] * -parts).div(samples, rounding_mode="floor")  # rounded up
+    behind = torch.maximum(behind.clamp(max=parts), first + 1)
+    generated = F.pad((rows < 0.5).long().cumsum(-1), (1, 0))
+    return (generated[:, behind] == generated[:, first]).float()
+
+
 def inpaint_tensors(
     model: DiffusionModel,
     latents: Tensor | None,
@@ -77,14 +98,12 @@ def inpaint_tensors(
 
     Args:
         latents: (b, *shape) of the audio to keep; None: nothing is known of it.
-        mask: (b n), 1 = keep, 0 = generate, at any resolution; None: generate everything.
+        mask: (b frames), 1 = keep, 0 = generate; None: generate everything.
     """
     device = model.device
     kept = torch.zeros(count, 1, shape[-1], device=device)
     if mask is not None:
-        rows = mask[None] if mask.ndim == 1 else mask
-        resized = F.interpolate(rows.float()[:, None].to(device), size=shape[-1], mode="nearest")
-        kept = for_batch(resized, count, "inpaint_mask")
+        kept = for_batch(mask[:, None].to(device), count, "inpaint_mask")
     masked = torch.zeros(count, *shape, device=device)
     if latents is not None:
         masked = for_batch(latents, count, "inpaint_audio").to(device) * kept

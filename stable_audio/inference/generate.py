@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.sampling import Callback
-from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_audio, inpaints
+from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_audio, frame_mask, inpaints
 from stable_audio.inference.batch import Clips, sample_batch
 from stable_audio.inference.decoding import decode_each
 from stable_audio.inference.settings import Sampling
@@ -70,7 +70,8 @@ def generate(
         init_audio: (c n) or (b c n) at init_sample_rate (None: the model's): start from this, noised to
             init_noise_level, which takes the place of sigma_max.
         inpaint_audio, inpaint_mask: for inpainting models: audio, and (n,) or (b n) with 1 = keep,
-            0 = generate, over the length of the clip.
+            0 = generate, in equal parts of the clip. Every latent frame that a part to generate touches
+            is generated, so that the result may differ up to a frame beyond it.
         return_latents: stop before decoding. chunked_decode: decode in overlapping pieces, in flat memory.
         callback: told about every step (see StepInfo).
         start_noise, noise, encoder_noise: sources of randomness for exact repetition of other programs;
@@ -95,6 +96,8 @@ def generate(
         cfg_interval=cfg_interval,
         options=dict(sampler_options or {}),
     ).resolved(model.objective)
+    if init_audio is not None and init_noise_level <= 0:
+        raise ValueError(f"init_noise_level must be above 0, found {init_noise_level}")
     items = _items(conditioning, seeds, start_noise)
     wanted = model.sample_size if sample_size is None else sample_size
     length = _rounded(wanted, model.length_multiple)
@@ -104,7 +107,14 @@ def generate(
         seeds=_seeds(seeds, len(items)),
         shape=model.latent_shape_of(length),
         negatives=None if negatives is None else fit_sounds(model, negatives, length),
-        inpaint_mask=inpaint_mask,
+        inpaint_mask=None
+        if inpaint_mask is None
+        else frame_mask(
+            inpaint_mask,
+            samples=wanted,
+            ratio=model.downsampling_ratio,
+            frames=length // model.downsampling_ratio,
+        ),
         start_noise=start_noise,
     )
     if (inpaint_audio is not None or inpaint_mask is not None) and not inpaints(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -65,7 +66,11 @@ class Steering:
             found.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
             mask = torch.ones(sample_size)
             for start, end in self.inpaint_spans:
-                mask[round(start * model.sample_rate) : round(end * model.sample_rate)] = 0
+                first, behind = math.floor(start * model.sample_rate), math.ceil(end * model.sample_rate)
+                if first >= sample_size:
+                    seconds = sample_size / model.sample_rate
+                    raise ValueError(f"the span {start:g} to {end:g} s lies behind the clip of {seconds:g} s")
+                mask[first:behind] = 0
             found["inpaint_mask"] = mask
         return found
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
-from stable_audio.inference import Sampling, generate
+from stable_audio.inference import Sampling, batch, generate
+from stable_audio.inference.audio_inputs import frame_mask, inpaint_tensors
+from stable_audio.inference.render import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
 
@@ -113,6 +116,56 @@ def test_inpainting_reads_mask_and_audio() -> None:
     assert torch.allclose(masked[1:], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [64, 61, 50, 49, 1])
+@pytest.mark.parametrize("parts", [64, 61, 7, 4])
+def test_inpainting_generates_every_frame_that_the_region_touches(samples: int, parts: int) -> None:
+    """Against the definition, part by part: frames of 16 samples, parts of samples / parts of them."""
+    frames, ratio = 4, 16
+    for start in range(parts):
+        for end in range(start + 1, parts + 1):
+            mask = torch.ones(parts)
+            mask[start:end] = 0
+            found = frame_mask(mask, samples=samples, ratio=ratio, frames=frames)[0].tolist()
+            for frame in range(frames):
+                touches = any(
+                    Fraction(part * samples, parts) < (frame + 1) * ratio
+                    and Fraction((part + 1) * samples, parts) > frame * ratio
+                    for part in range(start, end)
+                )
+                behind = frame * ratio >= samples
+                assert found[frame] == (0.0 if touches or (behind and end == parts) else 1.0)
+
+
+def test_a_region_stays_where_it_is_when_the_length_is_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    inpaint = tiny.build(tiny.config(inpaint=True))
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        batch, "inpaint_tensors", lambda *args: seen.append(args[2]) or inpaint_tensors(*args)
+    )
+    mask = torch.ones(1, 625)  # 40 frames of 16 samples, rounded up from 39.06
+    mask[:, 307:390] = 0
+    audio = torch.ones(1, 625)
+    generate(inpaint, [BELL], inpaint_audio=audio, inpaint_mask=mask, sample_size=625, **FEW)
+    kept = seen[0][0]
+    assert kept.tolist() == [0.0 if 307 // 16 <= i <= 389 // 16 else 1.0 for i in range(40)]
+    seen.clear()
+    between = torch.ones(625)
+    between[20:21] = 0  # a single sample
+    generate(inpaint, [BELL], inpaint_audio=audio, inpaint_mask=between, sample_size=625, **FEW)
+    assert seen[0][0].tolist() == [0.0 if i == 1 else 1.0 for i in range(40)]
+
+
+def test_a_span_shorter_than_a_sample_still_generates_and_one_behind_the_clip_is_refused(
+    model: DiffusionModel,
+) -> None:
+    steering = Steering(inpaint_audio=torch.zeros(1, 640), inpaint_spans=[(0.1001, 0.1002)])
+    mask = steering.arguments(model, 640)["inpaint_mask"]
+    assert (mask == 0).nonzero().flatten().tolist() == [100]
+    late = Steering(inpaint_audio=torch.zeros(1, 640), inpaint_spans=[(0.7, 0.8)])
+    with pytest.raises(ValueError, match=r"0\.7 to 0\.8 s lies behind the clip of 0\.64 s"):
+        late.arguments(model, 640)
+
+
 def test_inpainting_needs_its_model(model: DiffusionModel) -> None:
     with pytest.raises(ValueError, match="diffusion_cond_inpaint"):
         generate(model, [BELL], inpaint_mask=torch.ones(640), **FEW)
@@ -165,7 +218,7 @@ def test_callback_sees_every_step(model: DiffusionModel) -> None:
         ({"conditioning": BELL}, "found a single dict"),
         ({"conditioning": []}, "empty list"),
         ({"seeds": [1, 2]}, "found 2 seeds for 1 clips"),
-        ({"steps": 0}, "steps must be at least 1, found 0"),
+        ({"steps": 0}, r"steps must be from 1 to \d+, found 0"),
         ({"sampler": "eueler"}, "did you mean 'euler'"),
         ({"sampler_options": {"eta": 1.0}}, "no option"),
         ({"sample_size": 0}, "sample_size must be at least 1, found 0"),
