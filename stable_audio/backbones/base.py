@@ -22,6 +22,8 @@ class Backbone(nn.Module):
         time_steps: how many integer steps of noise the network counts: it rounds t (time_steps - 1). None =
             t may be any number.
         default_scale_phi: CFG rescale used when the caller names none.
+        masks_attention: tokens that a mask excludes are hidden from attention, so that a negative prompt
+            needs its own mask; otherwise it is laid over the positions of the positive one.
         gradient_checkpointing: recompute activations in the backward pass; never used under no_grad.
     """
 
@@ -29,6 +31,7 @@ class Backbone(nn.Module):
     length_multiple: int = 1
     time_steps: int | None = None
     default_scale_phi: float = 0.0
+    masks_attention: bool = False
     gradient_checkpointing: bool = False
 
     def __init__(self) -> None:

@@ -121,7 +121,7 @@ class DiT(Backbone):
         check_choice("global_cond_type", global_cond_type, ("prepend", "adaLN"))
         self.io_channels, self.length_multiple = io_channels, patch_size
         self.embed_dim, self.patch_size = embed_dim, patch_size
-        self.mask_cross_attention = mask_cross_attention
+        self.mask_cross_attention = self.masks_attention = mask_cross_attention
         self.global_as_token = global_cond_type == "prepend"
         self.slot_widths = slot_widths_of(cond_token_dim, global_cond_dim, prepend_cond_dim, input_concat_dim)
 

@@ -36,6 +36,7 @@ class GuidedBackbone(Protocol):
     """The part of a backbone that guidance uses."""
 
     default_scale_phi: float
+    masks_attention: bool
 
     @property
     def droppable(self) -> tuple[Slot, ...]: ...
@@ -146,7 +147,7 @@ def unconditional(
     if negative is None:
         return backbone.null(cond)
     for slot in negative_slots:
-        changes.update(_replacement(cond, negative, slot))
+        changes.update(_replacement(cond, negative, slot, own_mask=backbone.masks_attention))
     null = backbone.null(cond.replace(**changes))
     if null is None or not changes:
         wanted = [s.value for s in negative_slots]
@@ -164,13 +165,19 @@ def unconditional(
     return null
 
 
-def _replacement(cond: Conditioning, negative: Conditioning, slot: Slot) -> dict[str, Tensor | None]:
-    """The fields of `cond` that `negative` takes over in `slot`, so that null has the right length."""
+def _replacement(
+    cond: Conditioning, negative: Conditioning, slot: Slot, *, own_mask: bool
+) -> dict[str, Tensor | None]:
+    """The fields of `cond` that `negative` takes over in `slot`.
+
+    Args:
+        own_mask: tokens bring their mask; without it they do so only where their number differs.
+    """
     name, mask_name = _FIELDS[slot]
     old, new = cond.slot(slot), negative.slot(slot)
     if old is None or new is None:
         return {}
-    if mask_name is None or old.shape[1] == new.shape[1]:
+    if mask_name is None or (old.shape[1] == new.shape[1] and not own_mask):
         return {name: new}
     return {name: new, mask_name: getattr(negative, mask_name)}
 

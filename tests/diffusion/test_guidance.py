@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stable_audio.backbones import DiT
 from stable_audio.diffusion.guidance import Guidance, cfg_dropout, rescaled, seeded_bernoulli
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.types import Conditioning, Slot
@@ -14,6 +15,7 @@ class FakeBackbone:
     """Output = x + mean over tokens + global vector; null tokens are `null_value`."""
 
     default_scale_phi = 0.0
+    masks_attention = False
     droppable = (Slot.CROSS_ATTN, Slot.PREPEND)
 
     def __init__(self, null_value: float | None = 0.0) -> None:
@@ -95,6 +97,34 @@ def test_negative_conditioning_replaces_the_tokens_but_not_the_global_vector() -
     filled = tokens.clone()
     filled[:, 2:] = 0.25
     assert torch.allclose(found.uncond, _c(filled), atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [4, 7])
+def test_a_negative_prompt_brings_its_own_mask(tokens: int) -> None:
+    """Five valid tokens of a negative prompt beside two of a positive one, whatever their padded lengths."""
+    dit = DiT(
+        io_channels=3,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        cond_token_dim=3,
+        mask_cross_attention=True,
+        zero_init_branch_outputs=False,
+    )
+    positive = Conditioning(
+        cross_attn=normal(2, tokens, 3, seed=1),
+        cross_attn_mask=torch.arange(tokens).expand(2, -1) < 2,
+    )
+    valid = torch.tensor([[3], [4]])
+    negative = Conditioning(
+        cross_attn=normal(2, 4, 3, seed=5), cross_attn_mask=torch.arange(4).expand(2, -1) < valid
+    )
+    with torch.no_grad():
+        found = Guidance(dit, V, positive, cfg_scale=2.0, negative=negative)(X, T).uncond
+        for item, count in enumerate(valid.flatten().tolist()):
+            alone = Conditioning(cross_attn=negative.cross_attn[item : item + 1, :count])
+            expected = dit(X[item : item + 1], T[:1], dit.prepare(alone))
+            assert torch.allclose(found[item : item + 1], expected, atol=1e-5)
 
 
 def test_negative_slots_can_be_widened() -> None:

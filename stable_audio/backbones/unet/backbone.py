@@ -178,6 +178,7 @@ class UNet(Backbone):
         self.io_channels = io_channels * (height or 1)
         self.length_multiple = math.prod(factors)
         self.mechanism = global_mechanism
+        self.masks_attention = True
         self.merges = {
             Slot.CROSS_ATTN: Merge(cross_attn, name="cross_attn", axis=1, width_axis=False),
             Slot.GLOBAL: Merge(global_cond, name="global_cond", axis=1, width_axis=True),
