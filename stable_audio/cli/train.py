@@ -145,7 +145,11 @@ def _hardware_arguments(group: Any) -> None:
         default="auto",
         help="auto, ddp, fsdp, deepspeed, ... (%(default)s)",
     )
-    group.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the backbone; of autoencoders, encoder and decoder",
+    )
 
 
 def _not_taken(flag: str) -> Callable[[str], str]:

@@ -34,6 +34,7 @@ from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import Layout, keep_signals, layout, on_gpu
+from stable_audio.training.compiling import compile_networks
 from stable_audio.training.continuing import check_changes
 from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
@@ -152,7 +153,7 @@ def assemble(
     else:
         match_checkpoint(model, resume, content["state_dict"])
     if options.compile:
-        getattr(model, "backbone", model).compile()
+        compile_networks(model)
     module = build_training(
         config,
         model,
