@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training.guard import write_failure
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class AtomicCheckpointIO(CheckpointIO):
             with atomic_write(path) as temporary:
                 save_torch_file(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            self.failure = f"{path}: the checkpoint was not written ({error})"
+            reason = write_failure(error, Path(path).parent, needed=_size(checkpoint))
+            self.failure = f"{path}: the checkpoint was not written ({reason})"
             log.error("%s; earlier checkpoints are unharmed and training goes on", self.failure)
 
     def load_checkpoint(
@@ -56,3 +59,11 @@ class AtomicCheckpointIO(CheckpointIO):
     def teardown(self) -> None:
         """Lightning's last call: everything is on disk when it returns."""
         self.writer.wait()
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in nested values."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(_size(v) for v in items)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
+
+log = logging.getLogger(__name__)
 
 
 class RunLogger:
@@ -62,11 +66,13 @@ class CSVLogger(RunLogger):
         self._columns = ["step"]
         self._last: dict[str, str] = {}
         self._last_at = self._end = 0
+        self._damaged = 0
         resumes = self.resumed_at > 0 and self.path.is_file()
         if resumes:
-            with open(self.path, newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file), self._columns)
+            self._columns = self._header()
         self._rewrite(self._stored(self.resumed_at) if resumes else ())
+        if self._damaged:
+            log.warning("%s: %d lines were damaged and are removed", self.path, self._damaged)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         row = {"step": str(step), **{k: f"{v:.8g}" for k, v in values.items()}}
@@ -90,8 +96,35 @@ class CSVLogger(RunLogger):
         """The rows of the file up to a step, one by one."""
         if not self.path.is_file():
             return
-        with open(self.path, newline="", encoding="utf-8") as file:
-            yield from (row for row in csv.DictReader(file) if int(row["step"]) <= last_step)
+        self._damaged = 0
+        with open(self.path, "rb") as file:
+            lines = self._text(file)
+            columns = next(csv.reader(lines), [])
+            for line in lines:
+                cells = line.rstrip("\r\n").split(",")
+                if len(cells) != len(columns) or not _is_row(cells):
+                    self._damaged += 1
+                elif int(cells[0]) <= last_step:
+                    yield dict(zip(columns, cells))
+
+    def _header(self) -> list[str]:
+        """The columns of the file; one that is not ours is put aside."""
+        with open(self.path, "rb") as file:
+            columns = next(csv.reader(self._text(file)), [])
+        if columns[:1] == ["step"]:
+            return columns
+        aside = self.path.with_suffix(".damaged.csv")
+        os.replace(self.path, aside)
+        log.warning("%s has no column 'step' and is now %s; a new one begins", self.path, aside)
+        return self._columns
+
+    def _text(self, file: BinaryIO) -> Iterator[str]:
+        """Its lines, without those that a crash has filled with zeros."""
+        for line in file:
+            if b"\0" in line:
+                self._damaged += 1
+            else:
+                yield line.decode("utf-8", errors="replace")
 
     def _rewrite(self, rows: Iterable[dict[str, str]]) -> None:
         last, begin = self._last, self._last_at
@@ -107,6 +140,12 @@ class CSVLogger(RunLogger):
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns).writerow(row)
         return text.getvalue().encode()
+
+
+def _is_row(cells: Sequence[str]) -> bool:
+    """Whether the step is a whole number, and every other cell a number or nothing."""
+    number = re.compile(r"([-+]?(nan|inf|[\d.]+(e[-+]?\d+)?))?")
+    return bool(re.fullmatch(r"\d+", cells[0])) and all(number.fullmatch(cell) for cell in cells)
 
 
 class TensorBoardLogger(RunLogger):
@@ -214,8 +253,10 @@ def create_logger(names: str, **options: Any) -> RunLogger:
     unknown = [n for n in wanted if n not in LOGGERS]
     if unknown:
         raise ValueError(f"--logger {unknown[0]!r} is unknown; allowed: {', '.join(LOGGERS)}")
+    from stable_audio.training.guard import GuardedLogger  # it is a logger itself
+
     os.makedirs(options["folder"], exist_ok=True)
-    return SeveralLoggers([LOGGERS[n](**options) for n in wanted])
+    return SeveralLoggers([GuardedLogger(LOGGERS[n](**options)) for n in wanted])
 
 
 def _pixels(path: Path) -> Any:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
+from stable_audio.training.record import logged_to, record_run
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.schedules import within_schedules
 from stable_audio.training.start import match_checkpoint, starting_model, with_hash
 from stable_audio.training.stopping import SAVE, StopRequest
+from stable_audio.training.summary import Summary, end_lines
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class Run:
     io: AtomicCheckpointIO
     stop: StopRequest
     resume: Path | None
+    record: Callable[[], None] | None = None
 
     def start(self) -> int:
         """Train until the last step or until asked to stop; returns the exit status.
@@ -78,7 +82,13 @@ class Run:
         Raises:
             TrainingError: the run could not go on, or its last checkpoint could not be written.
         """
+        with logged_to(self.options.folder, self.trainer.global_rank):
+            return self._start()
+
+    def _start(self) -> int:
         self.stop.install()
+        if self.trainer.is_global_zero and self.record is not None:
+            self.record()
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
@@ -94,11 +104,23 @@ class Run:
             finally:
                 self.logger.close()
                 self.stop.restore()
+        if self.trainer.is_global_zero:
+            for line in self._end_lines():
+                log.info("%s", line)
         if self.io.failure is not None:
             raise TrainingError(self.io.failure)
         if self.stop.signal == SAVE and self.trainer.is_global_zero:
             requeue()
         return self.stop.exit_status
+
+    def _end_lines(self) -> Iterator[str]:
+        return end_lines(
+            self.options.folder,
+            self.trainer.global_step,
+            model_type=self.config.model_type,
+            stopped=self.stop.signal is not None,
+            prompts=getattr(self.module.model, "conditioner", None) is not None,
+        )
 
 
 def train(
@@ -197,6 +219,7 @@ def assemble(
         demos,
         checkpoints,
         StopOnSignal(stop, checkpoints),
+        Summary(options, data),
     ]
     if options.progress:
         callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
@@ -215,6 +238,13 @@ def assemble(
         io=io,
         stop=stop,
         resume=resume,
+        record=partial(
+            record_run,
+            options,
+            {"model": config.as_dict(), "dataset": dataset, "val_dataset": val_dataset},
+            processes=trainer.world_size,
+            resumed_from=resume,
+        ),
     )
 
 

@@ -1,0 +1,99 @@
+"""Loggers that cannot write cost a message, never the run; rows are tried again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stable_audio.training.loggers import RunLogger
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000
+"""Rows that wait to be written; of more, the oldest are lost."""
+
+
+class GuardedLogger(RunLogger):
+    """Passes everything on to `member`, and reports what it raises: once, and once more when it works again.
+
+    Rows are kept and tried again with the next one; sounds and pictures are not.
+    """
+
+    def __init__(self, member: RunLogger) -> None:
+        self.member = member
+        self.failure: str | None = None
+        self._waiting: deque[tuple[dict[str, float], int]] = deque(maxlen=MOST_WAITING)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self._waiting.append((dict(values), step))
+        self._try(self._write_waiting)
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        self._try(lambda: self.member.audio(name, audio, sample_rate, step, caption=caption))
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        self._try(lambda: self.member.image(name, path, step))
+
+    def close(self) -> None:
+        if self._waiting:
+            self._try(self._write_waiting)
+        if self._waiting:
+            log.error("%s: %d rows were not written", self._name, len(self._waiting))
+        self._try(self.member.close)
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self.member.scalars(*self._waiting[0])
+            self._waiting.popleft()
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {write_failure(error, self._folder)}"
+            if reason != self.failure:
+                message = "%s cannot be written (%s); training goes on, and it is tried again"
+                log.error(message, self._name, reason)
+            self.failure = reason
+        else:
+            if self.failure is not None and not self._waiting:
+                log.warning("%s is written again", self._name)
+                self.failure = None
+
+    @property
+    def _folder(self) -> Path:
+        return getattr(self.member, "folder", Path())
+
+    @property
+    def _name(self) -> str:
+        path: Any = getattr(self.member, "path", None)
+        return str(path) if path is not None else type(self.member).__name__
+
+
+def write_failure(error: BaseException, folder: Path, *, needed: int = 0) -> str:
+    """Why something was not written to `folder`, where the disk is full in these words.
+
+    Libraries say it in others, or not at all.
+
+    Args:
+        needed: bytes that were to be written.
+    """
+    if isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOSPC:
+        return str(error)
+    place = next((p for p in (folder, *folder.parents) if p.is_dir()), Path())
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        return str(error)
+    known = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if not known and free > needed:
+        return str(error)
+    size = f", {needed / 1e9:.3g} GB are needed" if needed else ""
+    return f"No space left on the disk of {place}: {free / 1e9:.3g} GB are free{size}"

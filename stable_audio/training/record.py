@@ -1,0 +1,121 @@
+"""What a run's folder tells of the run: its files, its command, versions, host, and a log."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import shlex
+import socket
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.training.options import RunOptions
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("stable-audio", "torch", "lightning", "numpy", "transformers", "safetensors")
+
+
+def record_run(
+    options: RunOptions,
+    files: Mapping[str, Mapping[str, Any] | None],
+    *,
+    processes: int,
+    resumed_from: Path | None,
+) -> None:
+    """Write the config and dataset files of a run and a line about its start; what fails is logged.
+
+    Args:
+        files: name without suffix -> content; None: not used.
+    """
+    try:
+        for name, content in files.items():
+            if content is not None:
+                _write(options.folder / f"{name}.json", content)
+        path = options.folder / "run.json"
+        starts = [*_earlier(path), _start(options, processes, resumed_from)]
+        _write(path, {"starts": starts})
+    except (OSError, ValueError, TypeError) as error:
+        log.error("the files that describe the run were not written (%s); training goes on", error)
+
+
+def _start(options: RunOptions, processes: int, resumed_from: Path | None) -> dict[str, Any]:
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "folder": str(Path.cwd()),
+        "host": socket.gethostname(),
+        "processes": processes,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "resumed_from": None if resumed_from is None else str(resumed_from),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: v for name in PACKAGES if (v := _version(name)) is not None},
+        "options": asdict(options),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _earlier(path: Path) -> list[Any]:
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return starts if isinstance(starts, list) else []
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose disk may be full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@contextmanager
+def logged_to(folder: Path, rank: int) -> Iterator[None]:
+    """What the package logs in here also goes to `log.txt`, of other processes to `log.RANK.txt`.
+
+    An exception that passes is written with its traceback.
+    """
+    name = "log.txt" if rank == 0 else f"log.{rank}.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(folder / name, encoding="utf-8", delay=False)
+    except OSError as error:
+        log.error("%s cannot be written (%s); training goes on", folder / name, error)
+        yield
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("stable_audio")
+    package.addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        text = traceback.format_exc()
+        handler.emit(logging.makeLogRecord({"name": "run", "levelname": "ERROR", "msg": text}))
+        raise
+    finally:
+        package.removeHandler(handler)
+        handler.close()
