@@ -114,12 +114,13 @@ class Run:
         return self.stop.exit_status
 
     def _end_lines(self) -> Iterator[str]:
+        conditioner: Any = getattr(self.module.model, "conditioner", None)
         return end_lines(
             self.options.folder,
             self.trainer.global_step,
             model_type=self.config.model_type,
             stopped=self.stop.signal is not None,
-            prompts=getattr(self.module.model, "conditioner", None) is not None,
+            prompts=conditioner is not None and "prompt" in conditioner.ids(),
         )
 
 

@@ -49,7 +49,8 @@ def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert "steps        from 0 to 2" in text
         assert "2 per step" in text
         assert f"step 2 reached; written to {tmp_path / 'run'}:" in text
-        assert "stable-audio generate --ckpt-path" in text
+        weights = tmp_path / "run" / "last.safetensors"
+        assert f"stable-audio generate --ckpt-path {weights}\n" in text  # the model reads no prompt
 
 
 def test_an_error_is_in_the_log(tmp_path: Path) -> None:
