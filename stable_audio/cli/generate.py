@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from stable_audio.cli.options import add_device, add_dtype, add_no_ema, add_out
+from stable_audio.cli.options import add_device, add_dtype, add_matmul_precision, add_no_ema, add_out
 
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
@@ -31,6 +31,7 @@ def _model_arguments(group: Any) -> None:
     add_no_ema(group)
     add_device(group)
     add_dtype(group, help="type of the backbone's weights (float32)")
+    add_matmul_precision(group)
 
 
 def _content_arguments(group: Any) -> None:
@@ -88,7 +89,9 @@ def _output_arguments(group: Any) -> None:
     add_out(group, default="renders", help="(%(default)s)")
     group.add_argument("--format", choices=FORMATS, default="wav", help="(%(default)s)")
     group.add_argument("--subtype", help="PCM_16, PCM_24, FLOAT, ... (16 bits)")
-    group.add_argument("--batch-size", type=int, default=1, help="clips at once; does not change them (1)")
+    group.add_argument(
+        "--batch-size", type=int, help="clips at once, which does not change them (8 on a GPU, else 1)"
+    )
     group.add_argument("--chunked-decode", action="store_true", help="decode in pieces, in flat memory")
     group.add_argument(
         "--page", action="store_true", help="also write a page that plays them, with spectrograms"

@@ -37,6 +37,16 @@ def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> N
     parser.add_argument("--dtype", choices=choices, help=help)
 
 
+def add_matmul_precision(parser: Any) -> None:
+    """`--matmul-precision`: of float32 products on a GPU."""
+    parser.add_argument(
+        "--matmul-precision",
+        default="high",
+        choices=["highest", "high", "medium"],
+        help="of float32 products on a GPU (%(default)s: TF32)",
+    )
+
+
 def best_device(asked: str) -> str:
     """`auto` -> cuda, mps or cpu.
 

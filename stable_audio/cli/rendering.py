@@ -167,6 +167,8 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Lo
         )
     model.backbone.to(getattr(torch, dtype))
     model.to(_device(best_device(args.device), world)).eval()
+    if model.device.type == "cuda":
+        torch.set_float32_matmul_precision(args.matmul_precision)
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
     inner_file = InputFile.of(inner) if inner is not None else None
     return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
-from stable_audio.cli.options import add_no_ema
+from stable_audio.cli.options import add_matmul_precision, add_no_ema
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -128,12 +128,7 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument(
         "--precision", default="auto", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)"
     )
-    group.add_argument(
-        "--matmul-precision",
-        default="high",
-        choices=["highest", "high", "medium"],
-        help="of float32 products on a GPU (%(default)s: TF32)",
-    )
+    add_matmul_precision(group)
     group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
     group.add_argument(
         "--devices", "--num-gpus", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +24,10 @@ from stable_audio.inference.jobs import Job
 from stable_audio.inference.recipe import Recipe, finished, write_recipe
 from stable_audio.inference.settings import Sampling
 from stable_audio.model import DiffusionModel
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_Pending = tuple[int, Job, Recipe]
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def render(
     *,
     sampling: Sampling,
     steering: Steering = Steering(),
-    batch_size: int = 1,
+    batch_size: int | None = None,
     chunked_decode: bool = False,
     world: World = ALONE,
     progress: Callable[[int, int], None] | None = None,
@@ -116,10 +122,11 @@ def render(
     """Render completed `jobs`, whose `recipes` go beside the files; yields every file once it is whole.
 
     Args:
+        batch_size: clips at once; None: 8 on a GPU, else 1. Halved where the memory of a GPU runs out.
         world: the processes that share the jobs; this one renders its part, under the same names.
         progress: called with (step, steps) of the batch that is being sampled.
     """
-    pending: list[tuple[int, Job, Recipe]] = []
+    pending: list[_Pending] = []
     for index, (job, recipe) in world.share(list(zip(jobs, recipes))):
         done = None if output.overwrite else finished(output.folder, recipe, output.format)
         if done is not None:
@@ -128,22 +135,45 @@ def render(
             pending.append((index, job, recipe))
     # Clips of one batch share their length, and guide away from something or do not.
     for _, group in groupby(pending, key=lambda p: (p[2].sample_size, p[1].negative is None)):
-        alike = list(group)
-        for start in range(0, len(alike), batch_size):
-            batch = alike[start : start + batch_size]
-            audio, took = _timed_batch(model, batch, sampling, steering, chunked_decode, progress)
+        work = partial(_timed_batch, model, *(sampling, steering, chunked_decode, progress))
+        for batch, (audio, took) in _in_batches(work, list(group), batch_size or default_batch(model.device)):
             factor = sum(r.seconds for _, _, r in batch) / took
             for (index, job, recipe), clip in zip(batch, audio):
                 yield _write(model, index, job, recipe, clip, output, took / len(batch), factor)
 
 
+def default_batch(device: torch.device) -> int:
+    """Clips at once: a GPU is not filled by one clip, a CPU is."""
+    return 8 if device.type == "cuda" else 1
+
+
+def _in_batches(
+    work: Callable[[list[_Pending]], T], pending: list[_Pending], size: int
+) -> Iterator[tuple[list[_Pending], T]]:
+    """`work` on `size` clips at a time, on half as many from where the memory of the GPU runs out."""
+    start = 0
+    while start < len(pending):
+        batch = pending[start : start + size]
+        try:
+            made = work(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            size = len(batch) // 2
+            log.warning("%d clips at once do not fit on the GPU: going on with %d", len(batch), size)
+            torch.cuda.empty_cache()
+            continue
+        start += len(batch)
+        yield batch, made
+
+
 def _timed_batch(
     model: DiffusionModel,
-    batch: Sequence[tuple[int, Job, Recipe]],
     sampling: Sampling,
     steering: Steering,
     chunked_decode: bool,
     progress: Callable[[int, int], None] | None,
+    batch: Sequence[_Pending],
 ) -> tuple[Tensor, float]:
     """Audio (b c n) of the batch and the seconds that it took."""
     started = time.perf_counter()

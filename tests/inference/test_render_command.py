@@ -374,3 +374,26 @@ def test_the_processes_of_a_launcher_share_the_clips(
     assert {p.name: p.read_bytes() for p in _made(tmp_path / "shared")} == alone
     page = (tmp_path / "shared" / "out" / "index.html").read_text()
     assert all(name in page for name in alone)
+
+
+def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+    whole = render_module._timed_batch
+
+    def short_of_memory(model: Any, *settings: Any) -> Any:
+        sizes.append(len(settings[-1]))
+        if len(settings[-1]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(model, *settings)
+
+    monkeypatch.setattr(render_module, "_timed_batch", short_of_memory)
+    assert main([*base, "--prompt", "bell", "--count", "5", "--batch-size", "4"]) == 0
+    assert sizes == [4, 2, 2, 1]
+    assert len(_made(tmp_path)) == 5
+    assert "4 clips at once do not fit on the GPU: going on with 2" in caplog.text
+
+
+def test_clips_at_once_by_device() -> None:
+    assert [render_module.default_batch(torch.device(d)) for d in ("cpu", "cuda", "cuda:1")] == [1, 8, 8]
