@@ -25,8 +25,8 @@ class AudioDirEntry:
     id: name of the folder in metadata["dataset"]. path: scanned with its sub-folders. weight: relative
     chance of each of its files. keywords: use only files whose name holds one of them. filelist_path:
     text file with one path (relative to `path`) per line instead of a scan. custom_metadata_module: Python
-    file with get_custom_metadata(info, audio). manifest: CSV or JSONL with captions. captions: read .txt
-    and .json files beside the sound.
+    file with get_custom_metadata(info, audio). manifest: CSV, TSV, JSONL or JSON with captions. captions: read
+    .txt and .json files beside the sound.
     """
 
     id: str
@@ -102,7 +102,7 @@ class AudioDirDataset(ClipDataset):
 
     def _add(self, number: int, entry: AudioDirEntry) -> None:
         scan = find_files(entry.path, filelist_path=entry.filelist_path, keywords=entry.keywords)
-        captions = Captions(entry.path, manifest=entry.manifest, sidecars=entry.captions)
+        captions = Captions(entry.path, scan.paths, manifest=entry.manifest, sidecars=entry.captions)
         module = entry.custom_metadata_module
         self.paths += scan.paths
         self.entry_of += [number] * len(scan.paths)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.data.manifests import CAPTION_COLUMNS, read_manifest
 from stable_audio.data.scan import why_no_file
 from stable_audio.types import Metadata
 
-MANIFEST_NAMES = ("metadata.jsonl", "metadata.csv")
-PATH_COLUMNS = ("path", "relpath", "file_name", "filename", "file")
-CAPTION_COLUMNS = ("prompt", "text", "caption")
+MANIFEST_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 RESERVED = frozenset({"path", "relpath", "timestamps", "padding_mask", "sample_rate", "load_time", "dataset"})
 """Keys that the loader itself fills; side-car files cannot change them."""
 
@@ -32,28 +29,33 @@ class Captions:
 
     Args:
         root: folder that manifest paths are relative to.
-        manifest: a .csv or .jsonl file; None: `metadata.jsonl` or `metadata.csv` in `root`, if there and
-            if it has a column that names the file.
+        paths: the sound files of the folder.
+        manifest: a .csv, .tsv, .jsonl or .json file; None: `metadata.jsonl`, `.csv` or `.tsv` in `root`, if
+            there.
         sidecars: whether `.txt` and `.json` files beside the sound are read.
 
     Attributes:
-        problems: manifest rows for which there is no file.
+        problems: what is wrong with the manifest: rows for which there is no file, say.
 
     Raises:
         DataError: the manifest cannot be read.
     """
 
-    def __init__(self, root: str, *, manifest: str | None = None, sidecars: bool = True) -> None:
+    def __init__(
+        self, root: str, paths: Sequence[str] = (), *, manifest: str | None = None, sidecars: bool = True
+    ) -> None:
         self.root = root
         self.sidecars = sidecars
         self.rows: dict[str, Metadata] = {}
         self.problems: list[Rejected] = []
         source = manifest if manifest is not None else _default_manifest(root)
         if source is not None:
-            self.rows = _by_path(_read_manifest(source), source, root, required=manifest is not None)
-            self.problems = [
-                Rejected(p, f"named in {source} but not there") for p in self.rows if not os.path.isfile(p)
-            ]
+            try:
+                self.rows, self.problems = read_manifest(source, root, paths, required=manifest is not None)
+            except DataError as error:
+                if manifest is not None:
+                    raise
+                self.problems = [Rejected(source, f"not used: {str(error).removeprefix(f'{source}: ')}")]
 
     def __call__(self, path: str) -> Metadata:
         """Metadata of the sound file `path`; empty when nothing describes it.
@@ -119,42 +121,3 @@ def _read_json(path: str) -> Metadata:
 def _default_manifest(root: str) -> str | None:
     candidates = [os.path.join(root, name) for name in MANIFEST_NAMES]
     return next((c for c in candidates if os.path.isfile(c)), None)
-
-
-def _read_manifest(path: str) -> list[Metadata]:
-    suffix = os.path.splitext(path)[1].lower()
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if suffix == ".csv":
-                return [_typed(row) for row in csv.DictReader(file)]
-            if suffix in (".jsonl", ".ndjson"):
-                return [json.loads(line) for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: manifest cannot be read ({error})") from error
-    raise DataError(f"{path}: a manifest is a .csv or .jsonl file")
-
-
-def _typed(row: dict[str, Any]) -> Metadata:
-    """CSV knows text only: numbers are read as numbers, except in columns that name files or captions."""
-    typed: Metadata = {}
-    for name, value in row.items():
-        if name is None or value is None or value == "":
-            continue
-        typed[name] = value
-        if name not in (*PATH_COLUMNS, *CAPTION_COLUMNS):
-            with contextlib.suppress(ValueError):
-                typed[name] = float(value) if "." in value or "e" in value.lower() else int(value)
-    return typed
-
-
-def _by_path(rows: list[Metadata], source: str, root: str, *, required: bool) -> dict[str, Metadata]:
-    found: dict[str, Metadata] = {}
-    for number, row in enumerate(rows, start=1):
-        column = next((c for c in PATH_COLUMNS if isinstance(row, dict) and row.get(c)), None)
-        if column is None:
-            if not required:
-                return {}
-            raise DataError(f"{source}: row {number} names no file (one of {', '.join(PATH_COLUMNS)})")
-        rest = {k: v for k, v in row.items() if k != column}
-        found[os.path.normpath(os.path.join(root, str(row[column])))] = rest
-    return found

@@ -1,0 +1,174 @@
+"""Tables of captions, as spreadsheets and programs write them: CSV in its dialects, JSON lines, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stable_audio.audio.json_files import JsonError, parse_json_value
+from stable_audio.data.base import DataError, Rejected
+from stable_audio.types import Metadata
+
+_LOG = logging.getLogger(__name__)
+
+PATH_COLUMNS = ("path", "relpath", "file_name", "filename", "file")
+CAPTION_COLUMNS = ("prompt", "text", "caption")
+_TABLES = (".csv", ".tsv")
+_JSON = (".jsonl", ".ndjson", ".json")
+_DELIMITERS = (",", ";", "\t", "|")
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_DECIMAL = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?|-?\.\d+([eE][-+]?\d+)?")
+
+
+def read_manifest(
+    source: str, root: str, paths: Sequence[str], *, required: bool
+) -> tuple[dict[str, Metadata], list[Rejected]]:
+    """The rows of a manifest by the path of their file, and what is wrong with it.
+
+    Args:
+        root: what paths in it are relative to; also tried: the manifest's own folder.
+        paths: the sound files that there are. required: the dataset file names this manifest.
+
+    Raises:
+        DataError: it cannot be read; or it is required, and not one of its rows names a file.
+    """
+    found: dict[str, Metadata] = {}
+    problems: list[Rejected] = []
+    rows = _rows(source, root)
+    files = _Files(source, root, paths)
+    for number, row in enumerate(rows, start=1):
+        column = next((c for c in PATH_COLUMNS if row.get(c)), None)
+        if column is None:
+            reason = (
+                f"row {number} names no file (one of {', '.join(PATH_COLUMNS)}); it has {sorted(row)[:8]}"
+            )
+            problems.append(Rejected(source, reason))
+            continue
+        path = files.find(str(row[column]))
+        if not os.path.isfile(path):
+            problems.append(Rejected(path, f"named in {source} but not there"))
+            continue
+        found[path] = {k: v for k, v in row.items() if k != column}
+    if rows and not found:
+        told = f"none of its {len(rows)} rows names a file in {root}; the first: {problems[0].reason}"
+        if required:
+            raise DataError(f"{source}: {told} ({problems[0].path})")
+        problems = [Rejected(source, told)]
+    if found and not any(row.get(c) for row in found.values() for c in CAPTION_COLUMNS):
+        columns = sorted({name for row in found.values() for name in row})
+        _LOG.warning(
+            "%s: gives no captions, no column is named %s; it has %s",
+            source,
+            " or ".join(CAPTION_COLUMNS),
+            columns[:12],
+        )
+    return found, problems
+
+
+class _Files:
+    """Names in a table -> paths."""
+
+    def __init__(self, source: str, root: str, paths: Sequence[str]) -> None:
+        self.root, self.beside = root, os.path.dirname(os.path.abspath(source))
+        self.known = {os.path.normpath(path) for path in paths}
+        self.stems: dict[str, str | None] = {}
+        for path in self.known:
+            stem = os.path.splitext(path)[0]
+            self.stems[stem] = None if stem in self.stems else path  # two files of one stem: neither
+
+    def find(self, name: str) -> str:
+        """The path that a row means: as it stands, with backslashes as slashes, or without its suffix."""
+        first = os.path.normpath(os.path.join(self.root, name))
+        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
+            for folder in (self.root, self.beside):
+                path = os.path.normpath(os.path.join(folder, spelled))
+                if path in self.known:
+                    return path
+                if found := self.stems.get(path):
+                    return found
+        return first
+
+
+def _rows(source: str, root: str) -> list[Metadata]:
+    suffix = os.path.splitext(source)[1].lower()
+    if suffix not in (*_TABLES, *_JSON):
+        raise DataError(f"{source}: a manifest is a {', '.join((*_TABLES, *_JSON))} file")
+    try:
+        raw = Path(source).read_bytes()
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return _table(text, source, root) if suffix in _TABLES else _objects(text, source)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: manifest is not UTF-8 ({error}); save it as UTF-8") from error
+    except (OSError, JsonError, csv.Error) as error:
+        raise DataError(f"{source}: manifest cannot be read ({error})") from error
+
+
+def _objects(text: str, source: str) -> list[Metadata]:
+    """JSON lines, a list of objects, or an object {file: caption or object}."""
+    try:
+        value = parse_json_value(text, source=source)
+    except JsonError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        value = [parse_json_value(line, source=f"line {n}") for n, line in enumerate(lines, start=1)]
+    if isinstance(value, dict) and not any(_known(k) in (*PATH_COLUMNS, *CAPTION_COLUMNS) for k in value):
+        named = [{"path": k, **(v if isinstance(v, dict) else {"prompt": v})} for k, v in value.items()]
+        value = named if all(isinstance(v, (dict, str)) for v in value.values()) else [value]
+    rows = [value] if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{source}: a manifest holds one JSON object per line, or a list of objects")
+    return [{_known(name): v for name, v in row.items()} for row in rows]
+
+
+def _table(text: str, source: str, root: str) -> list[Metadata]:
+    lines = [line for line in text.split("\n") if line.strip()]
+    if lines and lines[0].lower().startswith("sep="):  # a hint for a spreadsheet program
+        text = text.split("\n", 1)[1]
+        lines = lines[1:]
+    if not lines:
+        return []
+    for delimiter in _DELIMITERS:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+        table = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
+        header = [_known(cell) for cell in table[0]]
+        if any(name in PATH_COLUMNS for name in header):
+            return [_typed(dict(zip(header, row, strict=False))) for row in table[1:]]
+        if len(header) == 2 and os.path.isfile(os.path.join(root, table[0][0].replace("\\", "/"))):
+            return [dict(zip(("path", "prompt"), row, strict=False)) for row in table]  # no header
+    raise DataError(
+        f"{source}: its first line, {lines[0].strip()[:80]!r}, names no column {', '.join(PATH_COLUMNS)}; "
+        "begin the table with a line such as path,prompt"
+    )
+
+
+def _known(name: str) -> str:
+    """The name of a column, in our spelling where it is one of ours."""
+    plain = re.sub(r"[\s-]+", "_", name.strip().lower())
+    return plain if plain in (*PATH_COLUMNS, *CAPTION_COLUMNS) else name.strip()
+
+
+def _typed(row: dict[str, str]) -> Metadata:
+    """CSV knows text only: numbers are read as numbers, except in columns that name files or captions.
+
+    What is written as no program writes a number, 007 for example, stays text.
+    """
+    return {
+        name: value if name in (*PATH_COLUMNS, *CAPTION_COLUMNS) else _number(value)
+        for name, value in row.items()
+        if name and value != ""
+    }
+
+
+def _number(text: str) -> Any:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _DECIMAL.fullmatch(text) and not re.match(r"-?0\d", text):
+        value = float(text)
+        return value if math.isfinite(value) else text
+    return text
