@@ -25,8 +25,8 @@ class AudioDirEntry:
     id: name of the folder in metadata["dataset"]. path: scanned with its sub-folders. weight: relative
     chance of each of its files. keywords: use only files whose name holds one of them. filelist_path:
     text file with one path (relative to `path`) per line instead of a scan. custom_metadata_module: Python
-    file with get_custom_metadata(info, audio). manifest: CSV, TSV, JSONL or JSON with captions. captions: read
-    .txt and .json files beside the sound.
+    file with get_custom_metadata(info, audio). manifest: CSV, TSV, JSONL or JSON with captions. captions:
+    read .txt and .json files beside the sound.
     """
 
     id: str
