@@ -14,6 +14,9 @@ from stable_audio.audio.errors import AudioError
 _WARM_UP = 8192
 """Samples decoded before the wanted ones: transform codecs need their predecessors."""
 
+_LONGEST_GAP = 10
+"""Seconds between frames that are taken for silence."""
+
 _SLACK = 4096
 """Samples by which a declared length may exceed the packets; decoding finds out what is really missing."""
 
@@ -103,11 +106,11 @@ class AvDecoder:
             return self._read(start, count)
 
     def _read(self, start: int, count: int) -> np.ndarray:
-        out = np.zeros((self.channels, count), dtype=np.float32)
         before = 0 if self._coarse else max(0, start - _WARM_UP)
         self._container.seek(int(before / self.sample_rate / self._stream.time_base), stream=self._stream)
         # Interleaved, because PyAV crashes on planes of eight channels.
         resampler = self._av.AudioResampler(format="flt")
+        blocks: list[tuple[int, np.ndarray]] = []
         end = passed = 0
         for frame in self._container.decode(self._stream):
             offset = (passed if self._coarse else self._position(frame)) - start
@@ -118,9 +121,14 @@ class AvDecoder:
             passed += block.shape[1]
             lo, hi = max(offset, 0), min(offset + block.shape[1], count)
             if hi > lo:
-                out[:, lo:hi] = block[:, lo - offset : hi - offset]
-                end = hi
-        return out[:, :end]
+                if lo - end > _LONGEST_GAP * self.sample_rate:
+                    raise AudioError(self._path, f"damaged: {lo - end} samples are missing within it")
+                blocks.append((lo, block[:, lo - offset : hi - offset]))
+                end = max(end, hi)
+        out = np.zeros((self.channels, end), dtype=np.float32)
+        for lo, block in blocks:
+            out[:, lo : lo + block.shape[1]] = block
+        return out
 
     def _position(self, frame: Any) -> int:
         if frame.pts is None:

@@ -60,6 +60,8 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     if (whole := _whole(file, start, size)) is not None:
         return [whole]
     runs = [part for run in _runs(file, start, size) for part in _split(run)]
+    # Some encoders write an empty frame before their header; decoders refuse to read one alone.
+    runs = [run for run in runs if run.frames > 1] or runs
     for number, run in enumerate(runs):
         _check_whole(run, size if number == len(runs) - 1 else run.end)
     return [_stream(run) for run in runs]

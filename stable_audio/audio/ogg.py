@@ -74,8 +74,10 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
         beginning = bool(page.flags & _BEGINS)
         if links:
             links[-1].end = page.offset + page.size
+    file.seek(links[-1].end if links else start)
+    begun = file.read(4) == b"OggS"  # a page that is not whole
     for link in links:
-        if not link.ended:
+        if not link.ended or begun:
             raise ValueError(f"cut off: the end of its Ogg stream is missing; {REPAIR}")
     if len(links) <= 1 and all(link.begin == start for link in links):
         return [Stream()]

@@ -29,7 +29,7 @@ LARGEST_READ = 1 << 30
 """Values (samples times channels) that are read at once: 4 GiB."""
 
 _AT_ONCE = 1 << 21
-"""Values; memory follows what is decoded, not what a header promises."""
+"""Values that are decoded in one go."""
 
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _SOX_PLACEHOLDER = range(0x7F000000, 0x7F001000)
@@ -176,15 +176,16 @@ class _SoundfileDecoder:
         self._order = channel_order.to_standard(self.subtype, self.channels)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        out = np.empty((self.channels, count), dtype=np.float32)
-        at, largest = 0, max(1, _AT_ONCE // self.channels)
+        # Memory follows what is decoded, not what a header promises.
+        blocks, largest = [np.empty((self.channels, 0), dtype=np.float32)], max(1, _AT_ONCE // self.channels)
+        at = 0
         while at < count:
-            block = self._block(start + at, min(count - at, largest))
-            out[:, at : at + len(block)] = block.T
-            at += len(block)
-            if len(block) == 0:
+            block = self._block(start + at, min(count - at, largest)).T
+            blocks.append(block if self._order is None else block[self._order])
+            at += block.shape[1]
+            if block.shape[1] == 0:
                 break
-        return out[self._order, :at] if self._order is not None else out[:, :at]
+        return np.ascontiguousarray(np.concatenate(blocks, axis=1))
 
     def _block(self, start: int, count: int) -> np.ndarray:
         """Samples (n c) by one call: soundfile seeks after each, and decoders forget what came before."""

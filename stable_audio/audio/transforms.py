@@ -23,6 +23,8 @@ def padding_mask(real: int, length: int) -> Tensor:
 def to_channels(audio: Tensor, channels: int) -> Tensor:
     """Mono is copied; to mono is the mean; of more channels the first ones are kept.
 
+    Channels are in the order of channel_order, so that stereo from surround is front left and front right.
+
     Raises:
         ValueError: more than one channel, and fewer than asked.
     """

@@ -253,7 +253,7 @@ def test_mp3_without_its_header(mode: str, tmp_path: Path) -> None:
     full, _ = read_audio(path)
     assert full.shape == (2, 1152 * frames)
     for start in (1, 50_000, 99_999, 1152 * frames - 500):
-        assert torch.equal(read_audio(path, start, 500)[0], full[:, start : start + 500])
+        assert (read_audio(path, start, 500)[0] - full[:, start : start + 500]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "opus", "mp3", "flac"])
