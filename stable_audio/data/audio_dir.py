@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Rejected, check_entries
+from stable_audio.audio.tags import read_tags
+from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Rejected, check_entries, has_caption
+from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import Captions
 from stable_audio.data.clips import Choose, ClipMaker
 from stable_audio.data.crop import CROP_KEYS, Crop
@@ -26,7 +28,8 @@ class AudioDirEntry:
     chance of each of its files. keywords: use only files whose name holds one of them. filelist_path:
     text file with one path (relative to `path`) per line instead of a scan. custom_metadata_module: Python
     file with get_custom_metadata(info, audio). manifest: CSV, TSV, JSONL or JSON with captions. captions:
-    read .txt and .json files beside the sound.
+    read .txt and .json files beside the sound. caption_template: caption of files that have none, made of
+    their name, folder and tags; the first of several that can be filled.
     """
 
     id: str
@@ -37,6 +40,7 @@ class AudioDirEntry:
     filelist_path: str | None = None
     manifest: str | None = None
     captions: bool = True
+    caption_template: list[str] | str | None = None
 
 
 class AudioDirDataset(ClipDataset):
@@ -92,6 +96,7 @@ class AudioDirDataset(ClipDataset):
         self.paths: list[str] = []
         self.entry_of: list[int] = []
         self.captions: list[Captions] = []
+        self.templates: list[CaptionTemplates | None] = []
         self.custom: list[CustomMetadata | None] = []
         self.problems: list[Rejected] = []
         self.ignored: Counter[str] = Counter()
@@ -107,6 +112,8 @@ class AudioDirDataset(ClipDataset):
         self.paths += scan.paths
         self.entry_of += [number] * len(scan.paths)
         self.captions.append(captions)
+        template = entry.caption_template
+        self.templates.append(CaptionTemplates(template) if template is not None else None)
         self.custom.append(CustomMetadata(module) if module else None)
         self.problems += [*scan.problems, *captions.problems]
         self.ignored.update(scan.ignored)
@@ -152,4 +159,10 @@ class AudioDirDataset(ClipDataset):
     def _describe(self, path: str, number: int, crop: Metadata) -> Metadata:
         entry = self.entries[number]
         own = {"path": path, "relpath": os.path.relpath(path, entry.path), "dataset": entry.id, **crop}
-        return {**own, **self.captions[number](path)}
+        described = {**own, **self.captions[number](path)}
+        template = self.templates[number]
+        if template is not None and not has_caption(described):
+            within = os.path.join(os.path.basename(os.path.abspath(entry.path)), own["relpath"])
+            caption = template(within, described, lambda: read_tags(path))
+            described |= {} if caption is None else {"prompt": caption}
+        return described

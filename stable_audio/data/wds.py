@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.slices import FileSlice
-from stable_audio.data.base import Clip, ClipDataset, DataError, ItemFacts, ItemKey, Rejected, check_entries
+from stable_audio.audio.tags import read_tags
+from stable_audio.data.base import (
+    Clip,
+    ClipDataset,
+    DataError,
+    ItemFacts,
+    ItemKey,
+    Rejected,
+    check_entries,
+    has_caption,
+)
+from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import RESERVED, with_prompt
 from stable_audio.data.clips import Choose, ClipMaker
 from stable_audio.data.crop import CROP_KEYS, Crop
@@ -34,7 +45,8 @@ class WdsEntry:
 
     id: name in metadata["dataset"]. path: a tar, or a folder of tars. s3_path: s3://bucket/prefix, copied
     to `cache_dir` by the `aws` program. profile: of `aws`. weight: relative chance of each sample.
-    custom_metadata_module: Python file with get_custom_metadata(info, audio).
+    custom_metadata_module: Python file with get_custom_metadata(info, audio). caption_template: as in
+    `audio_dir`; the name is the sample's key.
     """
 
     id: str
@@ -43,6 +55,7 @@ class WdsEntry:
     profile: str | None = None
     weight: float = 1.0
     custom_metadata_module: str | None = None
+    caption_template: list[str] | str | None = None
 
 
 class WdsDataset(ClipDataset):
@@ -123,6 +136,7 @@ class WdsDataset(ClipDataset):
         self.samples: list[Sample] = []
         self.entry_of: list[int] = []
         self.custom: list[CustomMetadata | None] = []
+        self.templates: list[CaptionTemplates | None] = []
         self.problems: list[Rejected] = []
         for number, entry in enumerate(datasets):
             self._add(number, entry, cache_dir)
@@ -148,6 +162,8 @@ class WdsDataset(ClipDataset):
         self.entry_of += [number] * added
         module = entry.custom_metadata_module
         self.custom.append(CustomMetadata(module) if module else None)
+        template = entry.caption_template
+        self.templates.append(CaptionTemplates(template) if template is not None else None)
 
     def _tars(self, number: int, entry: WdsEntry, cache_dir: str | None) -> list[str]:
         if (entry.path is None) == (entry.s3_path is None):
@@ -250,6 +266,10 @@ class WdsDataset(ClipDataset):
             "path": part.name if part is not None else sample.name,
             "relpath": sample.key,
         }
+        template = self.templates[number]
+        if template is not None and part is not None and not has_caption(said):
+            caption = template(sample.key, said, lambda: {} if self.pre_encoded else read_tags(part))
+            said |= {} if caption is None else {"prompt": caption}
         return {**said, **own, **crop}
 
     def _check_seconds(self, seconds: float) -> None:

@@ -1,0 +1,39 @@
+"""What a sound file says of itself: title, artist, genre, ... from ID3, Vorbis comments and their like."""
+
+from __future__ import annotations
+
+import soundfile
+
+from stable_audio.audio.io import AudioSource
+from stable_audio.audio.slices import FileSlice
+
+
+def read_tags(source: AudioSource) -> dict[str, str]:
+    """Tags with small letters as names, blank ones left out; empty when there are none or none is readable.
+
+    soundfile reads those of wav, flac, mp3, ogg, opus and aiff (title, artist, album, genre, date, comment,
+    tracknumber, copyright, software, license); PyAV, where it is installed, those of m4a.
+    """
+    try:
+        if isinstance(source, FileSlice):
+            with source.open() as part, soundfile.SoundFile(part) as file:
+                found = file.copy_metadata()
+        else:
+            with soundfile.SoundFile(source) as file:
+                found = file.copy_metadata()
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        found = _container_tags(source)
+    return {name.lower(): " ".join(text.split()) for name, text in found.items() if text and text.strip()}
+
+
+def _container_tags(source: AudioSource) -> dict[str, str]:
+    try:
+        import av
+    except ImportError:
+        return {}
+    try:
+        opened = source.open() if isinstance(source, FileSlice) else source
+        with av.open(opened, metadata_errors="ignore") as container:
+            return dict(container.metadata)
+    except (av.FFmpegError, OSError, ValueError):
+        return {}

@@ -1,0 +1,72 @@
+"""Captions from what a file is called, where it lies, and what its tags say."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Callable, Sequence
+
+from stable_audio.data.base import DataError
+from stable_audio.types import Metadata
+
+
+class CaptionTemplates:
+    """The first of several templates that can be filled makes the caption, such as "{title} by {artist}".
+
+    Fields: `name` and `folder`, the file's name without suffix and the last folder, as words; every key of
+    the metadata; every tag of the file.
+
+    Args:
+        templates: one, or several in the order of preference.
+
+    Raises:
+        DataError: a template is not one, or has no field.
+    """
+
+    def __init__(self, templates: str | Sequence[str]) -> None:
+        self.templates = [templates] if isinstance(templates, str) else list(templates)
+        self.fields = [_fields(template) for template in self.templates]
+        if not self.templates:
+            raise DataError("caption_template: empty; give a text such as '{folder}, {name}'")
+
+    def __call__(self, path: str, metadata: Metadata, tags: Callable[[], dict[str, str]]) -> str | None:
+        """The caption, or None where no template can be filled.
+
+        Args:
+            path: relative to the dataset's folder, or with it. tags: reads those of the file; called when a
+                field is in nothing else.
+        """
+        known = {
+            k: str(v) for k, v in metadata.items() if isinstance(v, (str, int, float)) and str(v).strip()
+        }
+        known["name"] = words(os.path.splitext(os.path.basename(path))[0])
+        known["folder"] = words(os.path.basename(os.path.dirname(path)))
+        read: dict[str, str] | None = None
+        for template, fields in zip(self.templates, self.fields, strict=True):
+            if read is None and not all(field in known for field in fields):
+                read = tags()
+            values = {**(read or {}), **known}
+            if all(values.get(field) for field in fields):
+                return template.format(**{field: values[field] for field in fields})
+        return None
+
+
+def words(name: str) -> str:
+    """A file name as words: "Kick_01-short" -> "Kick 01 short"."""
+    return " ".join(re.sub(r"[_\-]+", " ", name).split())
+
+
+def _fields(template: str) -> list[str]:
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise DataError(f"caption_template: {template!r} is no template ({error})") from error
+    fields = [field for _, field, _, _ in parts if field is not None]
+    plain = all(not spec and not conversion for _, _, spec, conversion in parts)
+    if not fields or not plain or not all(re.fullmatch(r"\w+", field) for field in fields):
+        raise DataError(
+            f"caption_template: {template!r} must have fields such as {{name}}, {{folder}}, {{title}} and no "
+            "other braces"
+        )
+    return fields
