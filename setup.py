@@ -37,6 +37,7 @@ EXTRAS["dev"] = [
     *EXTRAS["codecs"],
     *EXTRAS["x-transformers"],
     *EXTRAS["av"],
+    *EXTRAS["wandb"],
     "PyWavelets>=1.6",
     "auraloss>=0.4",
     "diffusers>=0.30",

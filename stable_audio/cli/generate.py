@@ -6,12 +6,13 @@ import argparse
 import json
 from typing import Any
 
-from stable_audio.cli.options import add_device, add_dtype, add_matmul_precision, add_no_ema, add_out
+from stable_audio.cli.options import DTYPES, add_device, add_dtype, add_matmul_precision, add_no_ema, add_out
 
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
+RENDER_DTYPES = (*DTYPES, "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def _model_arguments(group: Any) -> None:
     group.add_argument("--pretransform-ckpt-path", metavar="FILE", help="weights of the autoencoder alone")
     add_no_ema(group)
     add_device(group)
-    add_dtype(group, help="type of the backbone's weights (float32)")
+    add_dtype(group, choices=RENDER_DTYPES, help="the backbone's weights (float32); int8 is for a CPU")
     add_matmul_precision(group)
 
 

@@ -37,6 +37,7 @@ from stable_audio.inference.jobs import (
     repeated,
     unused_keys,
 )
+from stable_audio.inference.precision import place
 from stable_audio.inference.recipe import (
     InputFile,
     Recipe,
@@ -165,8 +166,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Lo
         raise ValueError(
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
         )
-    model.backbone.to(getattr(torch, dtype))
-    model.to(_device(best_device(args.device), world)).eval()
+    place(model, dtype=dtype, device=_device(best_device(args.device), world))
     if model.device.type == "cuda":
         torch.set_float32_matmul_precision(args.matmul_precision)
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")

@@ -16,12 +16,11 @@ from stable_audio.audio.json_files import read_json_object
 from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.config.top import MAX_SAMPLE_SIZE
 from stable_audio.config.values import dataclass_from
+from stable_audio.inference.precision import DTYPES
 from stable_audio.inference.settings import Sampling
 
 FORMAT = "stable-audio render"
 VERSION = 1
-DTYPES = ("float32", "float16", "bfloat16")
-"""Types that a backbone's weights may have."""
 
 _EDGE = 1 << 20
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")

@@ -148,6 +148,10 @@ def mel_filters(
     return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
 
 
+LOUDEST = 1e5
+"""Highest magnitude that mel spectrograms decode, 100 dB above full scale."""
+
+
 class MelSpectrogramPretransform(_ShortTime):
     """Mel magnitudes in decibels or under a power: for pictures and small models. Decoding guesses the phase.
 
@@ -238,7 +242,8 @@ class MelSpectrogramPretransform(_ShortTime):
         if self.interpolation > 1:
             size = (values.shape[2], values.shape[3] * self.interpolation)
             values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-        mels = self._mels(values)
+        # An untrained network asks for any level; squares of what no sound has would overflow.
+        mels = self._mels(values).clamp(max=LOUDEST)
         return self._griffin_lim(self._magnitude(mels)).to(latents.dtype)
 
     def _value(self, mels: Tensor) -> Tensor:

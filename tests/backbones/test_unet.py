@@ -32,6 +32,7 @@ SIZES = {
     "concat_mono": 20_798_977,
     "concat_3_channels": 20_802_435,
     "stable_diffusion_1": 859_520_964,
+    "stable_diffusion_1_latent": 859_520_964,
 }
 
 
@@ -45,6 +46,30 @@ def test_preset_has_the_published_size(name: str) -> None:
     with torch.device("meta"):
         model = create_model_from_config(load_config(CONFIGS / f"{name}.json"))
     assert sum(p.numel() for p in model.backbone.parameters()) == SIZES[name]
+
+
+def test_stable_diffusion_is_there_as_a_whole() -> None:
+    """U-Net, text encoder and VAE of the published sizes; two planes where a picture has three."""
+    with torch.device("meta"):
+        model = create_model_from_config(load_config(CONFIGS / "stable_diffusion_1_latent.json"))
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    first, last = 3 * 3 * 128, 3 * 3 * 128 + 1
+    assert sizes == {
+        "backbone": 859_520_964,
+        "conditioner": 123_060_480,
+        "pretransform": 83_653_863 - first - last,
+    }
+    assert model.latent_shape == (4, 64, 64)
+    assert model.pretransform.scale == pytest.approx(1 / 0.18215, rel=1e-5)
+    assert (model.objective.name, model.objective.process.steps) == ("epsilon", model.backbone.time_steps)
+
+
+@pytest.mark.parametrize("name", ["concat_mono", "concat_3_channels", "ddpm_mono", "ddpm_3_channels"])
+def test_presets_predict_the_noise_at_a_thousand_steps(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model_from_config(load_config(CONFIGS / f"{name}.json"))
+    assert model.objective.name == "epsilon"
+    assert model.objective.process.steps == model.backbone.time_steps == 1000
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.json")))

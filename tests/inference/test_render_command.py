@@ -11,7 +11,9 @@ import torch
 
 import stable_audio.inference.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
+from stable_audio.cli import generate as generate_command
 from stable_audio.cli import main
+from stable_audio.inference.precision import DTYPES
 from tests.inference import tiny
 
 QUICK = ["--steps", "2", "--device", "cpu"]
@@ -64,6 +66,55 @@ def test_prompts_become_files_with_their_recipes(base: list[str], tmp_path: Path
     assert recipe["config"] == tiny.config()
     assert content["output"]["samples"] == 250
     assert "real-time factor" in capsys.readouterr().out
+
+
+UNET = {
+    "type": "unet",
+    "config": {
+        "io_channels": tiny.PATCH,
+        "channels": 32,
+        "multipliers": [1, 2],
+        "attention": [False, True],
+        "cross_attn": {"dim": 8},
+        "global_cond": {"dim": 8},
+    },
+}
+
+
+@pytest.mark.parametrize("backbone", ["dit", "unet"])
+def test_int8_weights_render_from_the_command_line(backbone: str, tmp_path: Path, capsys) -> None:
+    config = tiny.config()
+    if backbone == "unet":
+        config["model"]["diffusion"].update(UNET)
+    weights, model_file = tiny.save(tmp_path, config)
+    model = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file)]
+    audio = {}
+    for dtype in ("float32", "int8"):
+        out = ["--out", str(tmp_path / dtype / "out"), "--prompt", "bell", "--subtype", "FLOAT"]
+        assert main([*model, *out, *QUICK, "--dtype", dtype]) == 0
+        audio[dtype] = read_audio(_made(tmp_path / dtype)[0])[0]
+    error = (audio["int8"] - audio["float32"]).norm() / audio["float32"].norm()
+    assert 0 < error < 0.1
+    path = _made(tmp_path / "int8")[0].with_suffix(".json")
+    assert json.loads(path.read_text())["recipe"]["dtype"] == "int8"
+    again = [
+        "generate",
+        "--from-json",
+        str(path),
+        "--out",
+        str(tmp_path / "again" / "out"),
+        "--device",
+        "cpu",
+    ]
+    assert main([*again, "--subtype", "FLOAT"]) == 0
+    assert torch.equal(read_audio(_made(tmp_path / "again")[0])[0], audio["int8"])
+    capsys.readouterr()
+    assert main([*model, *out, "--dtype", "int8", "--device", "cuda"]) != 0
+    assert "int8 weights run on the CPU, but the device is cuda" in capsys.readouterr().err
+
+
+def test_the_types_of_the_command_line_are_those_of_a_recipe() -> None:
+    assert generate_command.RENDER_DTYPES == DTYPES
 
 
 def test_a_recipe_renders_the_same_sound_again(base: list[str], tmp_path: Path) -> None:
@@ -302,7 +353,7 @@ EDITS = [
     (_with(seconds=-1.0), r"\$\.recipe\.seconds: found -1\.0; it must be above 0"),
     (_with(sample_size=0), r"\$\.recipe\.sample_size: found 0"),
     (_with(sample_size=10**12), r"\$\.recipe\.sample_size: found 1000000000000"),
-    (_with(dtype="int8"), r"\$\.recipe\.dtype: found 'int8'; allowed: float32"),
+    (_with(dtype="int4"), r"\$\.recipe\.dtype: found 'int4'; allowed: float32"),
     (_with(checkpoint="model.ckpt"), r"\$\.recipe\.checkpoint: found"),
     (_with(checkpoint={"path": "nowhere.ckpt", "digest": "0"}), "nowhere.ckpt: no such file"),
     (_with(conditioning=["bell"]), r"\$\.recipe\.conditioning: found"),
