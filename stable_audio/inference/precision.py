@@ -27,7 +27,9 @@ def place(model: DiffusionModel, *, dtype: str, device: torch.device | str) -> D
         model.backbone.to(getattr(torch, dtype))
         return model.to(device).eval()
     if device.type != "cpu":
-        raise ValueError(f"int8 weights run on the CPU, but the device is {device}: give the device cpu")
+        raise ValueError(
+            f"int8 weights run on the CPU, but the device is {device}: use the device cpu (--device cpu)"
+        )
     model.to(device).eval()
     model.backbone = quantized(model.backbone)  # type: ignore[assignment]
     return model
