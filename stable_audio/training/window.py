@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ class Window:
         self._sums, self._counts = {}, {}
         return means
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has been taken in since the last call of `means`, on the CPU."""
+        return {"sums": {k: v.cpu() for k, v in self._sums.items()}, "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
 
 class SigmaBuckets:
     """Mean loss in ten equal ranges of sigma: where in the noise range training is good or bad."""
@@ -43,12 +52,20 @@ class SigmaBuckets:
         update = torch.zeros(2, self.COUNT, device=loss.device, dtype=torch.float32)
         update[0].index_add_(0, bucket, loss.detach().float())
         update[1].index_add_(0, bucket, torch.ones_like(loss, dtype=torch.float32))
-        self._totals = update if self._totals is None else self._totals + update
+        self._totals = update if self._totals is None else self._totals.to(update.device) + update
 
     def pop(self) -> Tensor | None:
         """(2, 10): sums and counts since the last call; ranks add theirs up before `means`."""
         totals, self._totals = self._totals, None
         return totals
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts since the last call of `pop`, on the CPU."""
+        return {"totals": None if self._totals is None else self._totals.cpu()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._totals = state["totals"]
 
     @staticmethod
     def means(totals: Tensor) -> dict[str, float]:
@@ -59,3 +76,20 @@ class SigmaBuckets:
             for i in range(SigmaBuckets.COUNT)
             if counts[i] > 0
         }
+
+
+def state_of_rank(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> dict[str, Any]:
+    """{"window", "buckets"} of one process from those of all; of another number of processes, shares that
+    give the same means."""
+    if len(states) == world_size:
+        return dict(states[rank])
+    windows, totals = [s["window"] for s in states], [s["buckets"]["totals"] for s in states]
+    known = [t for t in totals if t is not None]
+    names = [k for k in windows[0]["sums"] if all(k in w["sums"] for w in windows)]
+    return {
+        "window": {
+            "sums": {k: torch.stack([w["sums"][k] for w in windows]).mean(0) for k in names},
+            "counts": {k: windows[0]["counts"][k] for k in names},
+        },
+        "buckets": {"totals": torch.stack(known).sum(0) / world_size if known else None},
+    }

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training.window import SigmaBuckets, Window, state_of_rank
 from tests.training.building import tiny_config, tiny_run, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,58 @@ def test_continued_run_is_bit_identical(
     assert resumed.start() == 0
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
     assert _curve(tmp_path / "whole") == _curve(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(("before", "after", "stop"), [(2, 4, 3), (4, 3, 1), (1, 3, 2), (3, 1, 2)])
+def test_the_first_step_after_another_accumulation_is_whole(
+    tmp_path: Path, before: int, after: int, stop: int
+) -> None:
+    tiny_run(tmp_path, max_steps=stop, accum_batches=before).start()
+    run = tiny_run(tmp_path, max_steps=stop + 2, accum_batches=after, recover=True)
+    batches: list[int] = []
+    step = run.module.training_step
+
+    def counted(*args: Any, **options: Any) -> Any:
+        batches.append(run.trainer.global_step)
+        return step(*args, **options)
+
+    run.module.training_step = counted  # type: ignore[method-assign]
+    assert run.start() == 0
+    assert batches == [stop] * after + [stop + 1] * after
+
+
+def test_a_log_line_that_a_stop_interrupts_is_that_of_the_whole_run(tmp_path: Path) -> None:
+    config = tiny_config(log_loss_info=True, **DROPOUT)
+    options = {"log_every": 4, "gradient_clip_val": 0.5}
+    tiny_run(tmp_path, config, name="whole", max_steps=8, **options).start()
+    for last in (2, 3, 6, 8):
+        tiny_run(tmp_path, config, name="parts", max_steps=last, recover=last > 2, **options).start()
+    rows = []
+    for name in ("whole", "parts"):
+        with open(tmp_path / name / "metrics.csv", newline="") as file:
+            rows.append([{k: v for k, v in r.items() if "speed" not in k} for r in csv.DictReader(file)])
+    assert [r["step"] for r in rows[0]] == ["4", "8"]
+    assert any(k.startswith("model/loss_all") for k in rows[0][0])
+    assert rows[1] == rows[0]
+
+
+def test_scalars_of_another_number_of_processes_keep_their_means() -> None:
+    windows, buckets = [Window(), Window()], [SigmaBuckets(), SigmaBuckets()]
+    for k, (window, bucket) in enumerate(zip(windows, buckets)):
+        for value in (1.0, 4.0):
+            window.add({"loss": value + 10 * k})
+        bucket.add(torch.tensor([0.05, 0.95]), torch.tensor([1.0, 2.0]) + k)
+    states = [{"window": w.state_dict(), "buckets": b.state_dict()} for w, b in zip(windows, buckets)]
+    assert state_of_rank(states, 1, 2) == states[1]
+    parts = [state_of_rank(states, rank, 4) for rank in range(4)]
+    totals = torch.zeros(2, SigmaBuckets.COUNT)
+    for part in parts:
+        window, bucket = Window(), SigmaBuckets()
+        window.load_state_dict(part["window"])
+        bucket.load_state_dict(part["buckets"])
+        assert window.means()["loss"] == 7.5
+        totals += bucket.pop()  # type: ignore[arg-type]
+    assert SigmaBuckets.means(totals) == {"model/loss_all_0.0": 1.5, "model/loss_all_0.9": 2.5}
 
 
 def test_continuing_across_the_end_of_an_epoch(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.feed import RunData
 from stable_audio.training.recovery import step_checkpoints
+from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -173,18 +174,19 @@ class Checkpoints(StepCallback):
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        positions: list[Any] = [None] * trainer.world_size
-        here = self.data.position(pl_module.position)
+        logged = {"window": pl_module.window.state_dict(), "buckets": pl_module.buckets.state_dict()}
+        here = (self.data.position(pl_module.position), logged)
+        gathered: list[Any] = [here]
         if trainer.world_size > 1 and not self._alone:
             # Processes differ where a whole batch was rejected on one of them.
-            torch.distributed.all_gather_object(positions, here)
-        else:
-            positions = [here]
+            gathered = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, here)
         checkpoint["model_config"] = with_scale(self.config, pl_module.model)
         checkpoint[TRAINING_ENTRY] = {
             "format_version": FORMAT_VERSION,
             "step": trainer.global_step,
-            "data": positions,
+            "data": [position for position, _ in gathered],
+            "logged": [logged for _, logged in gathered],
             **pl_module.state(),
         }
 
@@ -195,12 +197,28 @@ class Checkpoints(StepCallback):
         positions = entry["data"]
         mine = trainer.global_rank if len(positions) == trainer.world_size else 0
         self.data.continue_from(positions[mine])
+        if entry.get("logged"):  # scalars since the last log line
+            logged = state_of_rank(entry["logged"], trainer.global_rank, trainer.world_size)
+            pl_module.window.load_state_dict(logged["window"])
+            pl_module.buckets.load_state_dict(logged["buckets"])
+        _begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
         if entry["seed"] != pl_module.seed:
             log.warning(
                 "the run was started with --seed %d and goes on with %d: data and noise change here",
                 entry["seed"],
                 pl_module.seed,
             )
+
+
+def _begin_with_a_whole_step(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Lightning steps where its count of batches is a multiple of `accumulate`. With another number than
+    before, the first step would come too early, on the gradients of fewer batches."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    batches = progress["current"]["processed"]
+    if batches % accumulate:
+        begin = -(-batches // accumulate) * accumulate
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, begin))
 
 
 def _finite(module: TrainingModule) -> bool:
