@@ -75,15 +75,15 @@ def build_uncond(config: ModelConfig) -> DiffusionModel:
     """`diffusion_uncond`."""
     section = config.model
     pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
-    backbone = build_uncond_backbone(section)
+    backbone = build_uncond_backbone(section.diffusion)
     return DiffusionModel(
         backbone=backbone,
-        objective=build_objective(section),
+        objective=build_objective(section.diffusion),
         pretransform=pretransform,
         sample_rate=config.sample_rate,
         sample_size=config.sample_size,
         audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
-        dist_shift=build_shift(section),
+        dist_shift=build_shift(section.diffusion),
     )
 
 

@@ -101,6 +101,16 @@ UNCOND_BACKBONES: dict[str, dict[str, Any]] = {
         "attention_heads": 2,
         "resnet_groups": 2,
     },
+    "adp_1d": {
+        "in_channels": 2,
+        "channels": 4,
+        "multipliers": [1, 8],
+        "factors": [2],
+        "num_blocks": [1],
+        "attentions": [0, 1],
+        "attention_heads": 2,
+        "resnet_groups": 2,
+    },
     "unet": {
         "io_channels": 2,
         "channels": 4,

@@ -24,6 +24,7 @@ UNCOND_BACKBONES: dict[str, type[Backbone]] = {
     "dit": UncondDiT,
     "DAU1d": DAU1d,
     "adp_uncond_1d": ADP1d,
+    "adp_1d": ADP1d,
     "unet": UNet,
     "mlp": ConditionalMLP,
 }

@@ -99,7 +99,8 @@ def sat_backbone_prefix(config: Mapping[str, object]) -> str:
     """The prefix that stable-audio-tools gives the backbone of a model with this config."""
     model = config.get("model")
     unconditional = config.get("model_type") == "diffusion_uncond"
-    bare = unconditional and isinstance(model, Mapping) and model.get("type") == "DAU1d"
+    backbone = model.get("diffusion", model) if isinstance(model, Mapping) else {}
+    bare = unconditional and backbone.get("type") == "DAU1d"
     return "model." if bare else "model.model."
 
 

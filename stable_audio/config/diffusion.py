@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.conditioning import CONDITIONERS
@@ -103,10 +103,28 @@ class CondModel(Section):
     pretransform: Pretransform | None = None
 
 
-class UncondSection(Component, DiffusionKeys):
-    """`model` of `diffusion_uncond`: the backbone itself."""
+class UncondDiffusion(Component, DiffusionKeys):
+    """The backbone of an unconditional model."""
 
+
+class UncondKeys(Section):
+    """Keys that both layouts of `model` of `diffusion_uncond` have."""
+
+    io_channels: Positive | None = Field(
+        default=None, description="channels in which diffusion runs; default: those of the backbone"
+    )
     pretransform: Pretransform | None = None
+
+
+class UncondFlatModel(UncondDiffusion, UncondKeys):
+    """`model` of `diffusion_uncond` that is the backbone itself."""
+
+    layout: ClassVar[str] = "flat"
+
+    @property
+    def diffusion(self) -> UncondDiffusion:
+        """The backbone, as in the other layout."""
+        return self
 
 
 class DecoderSection(Component):
@@ -135,6 +153,32 @@ class DiffusionAutoencoderModel(Section):
 
 
 if TYPE_CHECKING:
-    UncondModel: TypeAlias = UncondSection
+    AnyUncondBackbone: TypeAlias = UncondDiffusion
+    AnyUncondFlatModel: TypeAlias = UncondFlatModel
 else:
-    UncondModel = component(UNCOND_BACKBONES, base=UncondSection, title="uncond")
+    AnyUncondBackbone = component(UNCOND_BACKBONES, base=UncondDiffusion, title="uncond_diffusion")
+    AnyUncondFlatModel = component(UNCOND_BACKBONES, base=UncondFlatModel, title="uncond")
+
+
+class UncondModelSection(UncondKeys):
+    """`model` of `diffusion_uncond` with the backbone in a section, as in conditional models."""
+
+    layout: ClassVar[str] = "section"
+
+    diffusion: AnyUncondBackbone
+
+
+def _layout(model: Any) -> str:
+    """Which of the two layouts a `model` of `diffusion_uncond` has."""
+    if isinstance(model, UncondKeys):
+        return "flat" if isinstance(model, UncondFlatModel) else "section"
+    return "section" if isinstance(model, dict) and "diffusion" in model else "flat"
+
+
+if TYPE_CHECKING:
+    UncondModel: TypeAlias = UncondFlatModel | UncondModelSection
+else:
+    UncondModel = Annotated[
+        Annotated[AnyUncondFlatModel, Tag("flat")] | Annotated[UncondModelSection, Tag("section")],
+        Discriminator(_layout),
+    ]

@@ -15,9 +15,10 @@ from stable_audio.conditioning import Conditioner
 from stable_audio.config.diffusion import (
     AnyBackbone,
     AnyConditioner,
+    AnyUncondBackbone,
     DiffusionAutoencoderModel,
     DiffusionKeys,
-    UncondModel,
+    UncondKeys,
 )
 from stable_audio.config.findings import UNKNOWN, findings_of
 from stable_audio.config.parts import (
@@ -72,18 +73,29 @@ def gather(data: Mapping[str, Any]) -> Facts:
         facts.autoencoder = _try(facts, ("model",), model, DiffusionAutoencoderModel, build)
         return facts
     if data.get("model_type") == "diffusion_uncond":
-        loc: Loc = ("model", "config")
-        facts.backbone = _try(facts, loc, model, UncondModel, build_uncond_backbone)
+        _gather_uncond(facts, model)
     else:
-        loc = ("model", "diffusion", "config")
-        facts.backbone = _try(facts, loc, model.get("diffusion"), AnyBackbone, build_backbone)
-    _gather_objective(facts, loc[:-1], model if len(loc) == 2 else model.get("diffusion"))
+        loc: Loc = ("model", "diffusion")
+        section = model.get("diffusion")
+        facts.backbone = _try(facts, (*loc, "config"), section, AnyBackbone, build_backbone)
+        _gather_objective(facts, loc, section)
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, PretransformType, build_pretransform)
     known = section is None or facts.pretransform is not None
     _gather_conditioners(facts, model.get("conditioning"), pretransform_known=known)
     return facts
+
+
+def _gather_uncond(facts: Facts, model: dict[str, Any]) -> None:
+    if "diffusion" in model:
+        loc: Loc = ("model", "diffusion")
+        section: Any = model["diffusion"]
+    else:
+        loc = ("model",)
+        section = {k: v for k, v in model.items() if k not in UncondKeys.model_fields}
+    facts.backbone = _try(facts, (*loc, "config"), section, AnyUncondBackbone, build_uncond_backbone)
+    _gather_objective(facts, loc, section)
 
 
 def _gather_objective(facts: Facts, loc: Loc, section: Any) -> None:

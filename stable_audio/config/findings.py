@@ -136,7 +136,11 @@ def _flatten(annotation: Any) -> Iterator[Any]:
 
 def _narrow(annotations: list[Any], tag: str | int) -> list[Any]:
     """The union members that a tag of pydantic's location names."""
-    chosen = [a for a in annotations if _is_model(a) and tag in _tag_values(a)]
+    chosen = [
+        a
+        for a in annotations
+        if _is_model(a) and (tag in _tag_values(a) or getattr(a, "layout", None) == tag)
+    ]
     return chosen or annotations
 
 

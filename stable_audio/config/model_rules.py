@@ -71,7 +71,13 @@ def _not_served(ctx: Context, slot: Slot) -> str:
 def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Slots without which the backbone cannot run have ids."""
     backbone = ctx.facts.backbone
-    if backbone is None or ctx.data.get("model_type") == "diffusion_uncond":
+    if backbone is None:
+        return
+    if ctx.data.get("model_type") == "diffusion_uncond":
+        if backbone.required_slots:
+            slots = names(sorted(s.value for s in backbone.required_slots))
+            message = f"the backbone needs {slots}, which an unconditional model does not have; leave the "
+            yield (*ctx.diffusion_loc, "config"), message + "widths of these slots out, or use diffusion_cond"
         return
     for slot in sorted(backbone.required_slots, key=lambda s: s.value):
         if not ctx.slot_ids(slot):
@@ -149,15 +155,18 @@ def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """io_channels is what the backbone and the pretransform have."""
     backbone, pretransform = ctx.facts.backbone, ctx.facts.pretransform
     uncond = ctx.data.get("model_type") == "diffusion_uncond"
-    channels = backbone.io_channels if uncond and backbone is not None else ctx.get("model", "io_channels")
+    channels = ctx.get("model", "io_channels")
+    if uncond and channels is None and backbone is not None:
+        channels = backbone.io_channels
     if not isinstance(channels, int):
         return
     if backbone is not None and backbone.io_channels != channels:
-        message = f"found {channels}, but the backbone has {backbone.io_channels} (model.diffusion.config)"
+        where = ".".join(map(str, (*ctx.diffusion_loc, "config")))
+        message = f"found {channels}, but the backbone has {backbone.io_channels} ({where})"
         yield ("model", "io_channels"), message
     if pretransform is not None and pretransform.encoded_channels != channels:
         yield (
-            ("model", "config") if uncond else ("model", "io_channels"),
+            ("model", "io_channels") if ctx.get("model", "io_channels") else (*ctx.diffusion_loc, "config"),
             f"found {channels} channels, but the pretransform encodes to {pretransform.encoded_channels}",
         )
 

@@ -31,8 +31,7 @@ _REMEDY = "remove pack_length from the dataset file, or use bucket_lengths there
 def _backbone_problems(data: dict[str, Any]) -> Iterator[Problem]:
     backbone = gather(data).backbone
     if backbone is not None and backbone.packing_obstacles:
-        uncond = data["model_type"] == "diffusion_uncond"
-        loc = ("model", "config") if uncond else ("model", "diffusion", "config")
+        loc = ("model", "diffusion", "config") if "diffusion" in data["model"] else ("model", "config")
         found = ", ".join(backbone.packing_obstacles)
         yield Problem(
             json_path(loc),

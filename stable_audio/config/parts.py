@@ -17,7 +17,7 @@ from stable_audio.config.diffusion import (
     DiffusionAutoencoderModel,
     DiffusionKeys,
     DiffusionSection,
-    UncondSection,
+    UncondDiffusion,
 )
 from stable_audio.config.leaf import arguments
 from stable_audio.config.pretransform import AutoencoderModel, Part, PretransformSection
@@ -38,7 +38,7 @@ def build_backbone(section: DiffusionSection) -> Backbone:
     return section.create(BACKBONES)
 
 
-def build_uncond_backbone(section: UncondSection) -> Backbone:
+def build_uncond_backbone(section: UncondDiffusion) -> Backbone:
     """The backbone of an unconditional model."""
     return section.create(UNCOND_BACKBONES)
 
