@@ -21,7 +21,7 @@ part() { # SECONDS NAME COMMAND...
 
 git rev-parse --short HEAD 2>/dev/null
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-part 150 "tests on CUDA" "$python" -m pytest -q --maxfail 12 tests/cuda
+part 150 "tests on CUDA" "$python" -m pytest -q -p no:benchmark -p no:logging --maxfail 12 tests/cuda
 part 150 "training" "$python" benchmarks/gpu_training.py --batch 8
 part 60 "generation" "$python" benchmarks/gpu_generation.py
 part 60 "layouts and precisions" "$python" benchmarks/gpu_layouts.py

@@ -49,6 +49,7 @@ def test_backbones_in_bfloat16(name: str) -> None:
     assert all(g.isfinite().all() for g in _gradients(backbone).values())
 
 
+@pytest.mark.filterwarnings("default")  # the compiler's own
 @pytest.mark.parametrize("name", ["dit", "DAU1d", "unet"])
 def test_compiled_backbones(name: str) -> None:
     backbone = build(name).to("cuda")

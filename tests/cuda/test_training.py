@@ -43,6 +43,7 @@ def test_a_run_learns_and_logs(precision: str, tmp_path: Path) -> None:
     assert sum(losses[-10:]) < sum(losses[:10])
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_the_device_is_not_waited_for_in_a_step(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_config(cfg_dropout_prob=0.2), max_steps=8, log_every=1, **GPU)
     module, step = run.module, run.module.training_step
