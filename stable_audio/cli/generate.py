@@ -48,7 +48,9 @@ def _content_arguments(group: Any) -> None:
     )
     group.add_argument("--count", type=int, help="clips per prompt, with consecutive seeds (1)")
     group.add_argument("--seconds", type=float, help="length of the files (the model's)")
-    group.add_argument("--seed", type=int, help="seed of the first clip, the next ones count up (0)")
+    group.add_argument(
+        "--seed", type=int, help="of the first clip, the next ones count up; -1: a random one (0)"
+    )
     group.add_argument(
         "--from-json", metavar="FILE", help="render again what this file, written before, tells"
     )

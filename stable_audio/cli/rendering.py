@@ -31,6 +31,7 @@ from stable_audio.inference.gallery import write_render_page
 from stable_audio.inference.jobs import (
     Job,
     check_conditioning,
+    check_values,
     complete,
     needed_ids,
     read_jobs,
@@ -41,12 +42,12 @@ from stable_audio.inference.precision import place
 from stable_audio.inference.recipe import (
     InputFile,
     Recipe,
-    finished,
     read_recipe,
     sampling_from,
     sampling_values,
 )
 from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
+from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import files_of, with_files
 from stable_audio.model import DiffusionModel
@@ -77,18 +78,25 @@ def render_command(args: argparse.Namespace) -> int:
         _say(str(world))
     earlier = _earlier(args)
     _check(args)
-    loaded = _load(args, earlier, world)
+    # All that can be known without the model, since loading one may take minutes.
     chosen = _sampling(args) if earlier is None else sampling_from(earlier.sampling)
+    chosen.check()
+    asked = _asked(args)
+    device = _device(best_device(args.device), world)
+    loaded = _load(args, earlier, device)
     sampling = chosen.resolved(loaded.model.objective)
     steering, files = _steering(args, earlier)
-    jobs = _new_jobs(args, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
+    jobs = (
+        _new_jobs(args, asked, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
+    )
     chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
     check_conditioning(jobs, loaded.model)
     jobs = [with_files(loaded.model, job) for job in jobs]
+    check_values(jobs, loaded.model)
     recipes = [_recipe(loaded, job, sampling, steering, files, chunked) for job in jobs]
     if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
         _say(f"warning: {loaded.checkpoint.path} is not the file that {args.from_json} was made with")
-    _warn(jobs, loaded.model)
+    _warn(jobs, loaded.model, sampling)
     rendered = render(
         loaded.model,
         jobs,
@@ -103,11 +111,7 @@ def render_command(args: argparse.Namespace) -> int:
     )
     done = _report(rendered, sum(1 for _ in world.share(jobs)))
     if args.page:
-        pages = [item.path for item in done]
-        if world.size > 1:  # whoever ends last sees the files of all
-            files_of_all = (finished(Path(args.out), recipe, args.format) for recipe in recipes)
-            pages = [path for path in files_of_all if path is not None]
-        write_render_page(Path(args.out), pages)
+        write_render_page(Path(args.out), [item.path for item in done])
     return 0
 
 
@@ -137,6 +141,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+    if args.seed is not None and args.seed < RANDOM_SEED:
+        raise ValueError(f"--seed must be at least 0, or -1 for a random one, found {args.seed}")
     if args.inpaint is not None and args.inpaint_audio is None:
         raise ValueError("--inpaint needs --inpaint-audio, the sound to keep elsewhere")
     if args.init_noise_level is not None and args.init_audio is None:
@@ -146,7 +152,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
 
 
-def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Loaded:
+def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device) -> _Loaded:
     given, inner = args.ckpt_path, args.pretransform_ckpt_path
     if earlier is not None:
         given = given or earlier.checkpoint.path
@@ -166,7 +172,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, world: World) -> _Lo
         raise ValueError(
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
         )
-    place(model, dtype=dtype, device=_device(best_device(args.device), world))
+    place(model, dtype=dtype, device=device)
     if model.device.type == "cuda":
         torch.set_float32_matmul_precision(args.matmul_precision)
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
@@ -236,17 +242,31 @@ def _steering(args: argparse.Namespace, earlier: Recipe | None) -> tuple[Steerin
     return Steering(**found), {k: InputFile.of(p) for k, p in paths.items() if p is not None}
 
 
-def _new_jobs(args: argparse.Namespace, model: DiffusionModel) -> list[Job]:
+def _asked(args: argparse.Namespace) -> list[Job]:
+    """What prompts and job files ask for, before the model says what it needs."""
+    jobs = [Job({"prompt": text}) for text in args.prompt or []]
+    jobs += read_jobs(args.prompts) if args.prompts is not None else []
+    key_values(args.condition, "--condition")
+    return repeated(jobs or [Job({})], args.count or 1)
+
+
+def _first_seed(asked: int | None) -> int:
+    if asked != RANDOM_SEED:
+        return asked or 0
+    seed = random_seed()
+    _say(f"the first seed is {seed}")
+    return seed
+
+
+def _new_jobs(args: argparse.Namespace, asked: list[Job], model: DiffusionModel) -> list[Job]:
     flags = {"--prompt": args.prompt, "--negative-prompt": args.negative_prompt}
     given = [flag for flag, value in flags.items() if value]
     if given and "prompt" not in needed_ids(model):
         raise ValueError(f"{given[0]}: the model reads no 'prompt'; it reads {_listed(needed_ids(model))}")
-    jobs = [Job({"prompt": text}) for text in args.prompt or []]
-    jobs += read_jobs(args.prompts) if args.prompts is not None else []
     return complete(
-        repeated(jobs or [Job({})], args.count or 1),
+        asked,
         model,
-        first_seed=args.seed or 0,
+        first_seed=_first_seed(args.seed),
         seconds=args.seconds,
         defaults=key_values(args.condition, "--condition"),
         negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
@@ -293,7 +313,9 @@ def _recipe(
     )
 
 
-def _warn(jobs: list[Job], model: DiffusionModel) -> None:
+def _warn(jobs: list[Job], model: DiffusionModel, sampling: Sampling) -> None:
+    if sampling.cfg_scale == 1 and any(job.negative for job in jobs):
+        _say("warning: at --cfg-scale 1 there is no guidance, so negative prompts change nothing")
     unused = unused_keys(jobs, model)
     if unused:
         _say(f"warning: the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.io import read_audio
+from stable_audio.audio.json_files import read_json_object
 from stable_audio.audio.page import Clip, write_page
 from stable_audio.audio.plots import save_mel_grid
+from stable_audio.inference.recipe import FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +20,12 @@ PICTURE = "spectrograms.png"
 
 
 def write_render_page(folder: Path, files: Iterable[Path]) -> None:
-    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder`, in order of name.
+    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder` and those of earlier runs.
 
-    What the page says of a file comes from the JSON beside it, so files of earlier runs count as well.
+    In order of name. What the page says of a file comes from the JSON beside it.
     """
-    files = sorted(set(files))
-    clips = [_clip(path, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))) for path in files]
+    files = sorted({*files, *rendered_files(folder)})
+    clips = [_clip(path, read_json_object(path.with_suffix(".json"))) for path in files]
     sounds = [read_audio(path) for path in files]
     picture: str | None = PICTURE
     try:
@@ -33,6 +35,22 @@ def write_render_page(folder: Path, files: Iterable[Path]) -> None:
         logger.warning("no spectrograms: %s", error)
         picture = None
     write_page(folder, f"{len(clips)} clips", clips, picture=picture)
+
+
+def rendered_files(folder: Path) -> list[Path]:
+    """The sounds in `folder` that the JSON of a render belongs to; damaged ones are left out with a word."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            told = read_json_object(path)
+            if told.get("format") == FORMAT:
+                sound = folder / Path(told["output"]["file"]).name
+                _clip(sound, told)
+                if sound.is_file():
+                    found.append(sound)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s: left out of the page (%s)", path, error)
+    return found
 
 
 def _clip(path: Path, told: dict[str, Any]) -> Clip:

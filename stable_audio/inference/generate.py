@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +15,19 @@ from stable_audio.diffusion.sampling import Callback
 from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_audio, frame_mask, inpaints
 from stable_audio.inference.batch import Clips, sample_batch
 from stable_audio.inference.decoding import decode_each
+from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import fit_sounds
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
+log = logging.getLogger(__name__)
+
 
 @torch.no_grad()
 def generate(
     model: DiffusionModel,
-    conditioning: Sequence[Metadata] | None = None,
+    conditioning: str | Sequence[Metadata | str] | None = None,
     *,
     negative_conditioning: Metadata | Sequence[Metadata] | None = None,
     seeds: int | Sequence[int] = 0,
@@ -58,12 +62,13 @@ def generate(
     The model is used in eval mode and left as it was found.
 
     Args:
-        conditioning: one dict per clip, with a value for every conditioner of the model; None or empty
-            dicts for an unconditional model. Sounds (tensors or paths of files) are cut or padded to the
+        conditioning: one dict per clip, with a value for every conditioner of the model; or one or several
+            prompts; None or empty dicts for an unconditional model. Prompts get the times of the whole
+            clip where the model reads those. Sounds (tensors or paths of files) are cut or padded to the
             clip.
         negative_conditioning: what to steer away from, for all clips or one per clip; keys that it lacks
             are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
-        seeds: one per clip, or the first of consecutive ones.
+        seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
         steps ... sampler_options: see `Sampling`.
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
@@ -98,8 +103,8 @@ def generate(
     ).resolved(model.objective)
     if init_audio is not None and init_noise_level <= 0:
         raise ValueError(f"init_noise_level must be above 0, found {init_noise_level}")
-    items = _items(conditioning, seeds, start_noise)
     wanted = model.sample_size if sample_size is None else sample_size
+    items = _items(_described(conditioning, model, wanted), seeds, start_noise)
     length = _rounded(wanted, model.length_multiple)
     negatives = _negatives(negative_conditioning, items)
     clips = Clips(
@@ -119,6 +124,8 @@ def generate(
     )
     if (inpaint_audio is not None or inpaint_mask is not None) and not inpaints(model):
         raise ValueError("inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not")
+    if negatives is not None and settings.cfg_scale == 1:
+        log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
     with _eval_mode(model):
         if init_audio is not None:
             clips.init = encode_each(
@@ -134,6 +141,19 @@ def generate(
         ]
         joined = torch.cat(latents)
         return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :wanted]
+
+
+def _described(
+    conditioning: str | Sequence[Metadata | str] | None, model: DiffusionModel, sample_size: int
+) -> Sequence[Metadata] | None:
+    """Prompts as metadata, with the times that published models ask for besides."""
+    if conditioning is None or isinstance(conditioning, Mapping):
+        return conditioning
+    ids = model.conditioner.ids() if model.conditioner is not None else ()
+    times = {"seconds_start": 0.0, "seconds_total": sample_size / model.sample_rate}
+    timed = {key: value for key, value in times.items() if key in ids}
+    items = [conditioning] if isinstance(conditioning, str) else conditioning
+    return [{**timed, "prompt": item} if isinstance(item, str) else item for item in items]
 
 
 def _items(
@@ -162,7 +182,9 @@ def _negatives(
 
 
 def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
-    given = [seeds + i for i in range(count)] if isinstance(seeds, int) else [int(s) for s in seeds]
+    first = random_seed() if seeds == RANDOM_SEED else seeds
+    given = [first + i for i in range(count)] if isinstance(first, int) else [int(s) for s in first]
+    given = [random_seed() if seed == RANDOM_SEED else seed for seed in given]
     if len(given) != count:
         raise ValueError(f"found {len(given)} seeds for {count} clips")
     return given

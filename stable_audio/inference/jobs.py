@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
+from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.model import DiffusionModel
 from stable_audio.shipped import file_or_shipped
 from stable_audio.types import Metadata
@@ -77,10 +78,11 @@ def _parsed(line: str, source: str) -> Job:
     unknown = sorted(set(value) - set(_WRAPPED))
     if unknown:
         raise ValueError(f"{source}: unknown keys {unknown} beside 'conditioning'; allowed: {list(_WRAPPED)}")
+    seed = value.get("seed")
     job = Job(
         conditioning=value["conditioning"],
         negative=value.get("negative_conditioning") or None,
-        seed=value.get("seed"),
+        seed=random_seed() if seed == RANDOM_SEED else seed,
         seconds=value.get("seconds"),
         name=value.get("name"),
         source=source,
@@ -106,6 +108,24 @@ def _check_types(job: Job) -> None:
     for key, (value, types) in expected.items():
         if not isinstance(value, types) or isinstance(value, bool):
             raise ValueError(f"{job.source}: '{key}' must be {types[0].__name__}, found {value!r}")
+    if job.seed is not None and job.seed < 0:
+        raise ValueError(f"{job.source}: 'seed' must be at least 0, or -1 for a random one, found {job.seed}")
+
+
+def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
+    """Raises ValueError, with every clip and key, when conditioners cannot use values that jobs give."""
+    if model.conditioner is None:
+        return
+    rules = model.conditioner.value_check()
+    problems = [
+        f"{job.source}: '{key}' {reason}"
+        for job in jobs
+        for values in (job.conditioning, {**job.conditioning, **(job.negative or {})})
+        for key, rule in rules.rules.items()
+        if (reason := rule.refusal(rules.value(values, key)))
+    ]
+    if problems:
+        raise ValueError(listed(list(dict.fromkeys(problems))))
 
 
 def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
@@ -196,9 +216,9 @@ def check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
         else f"{key} (tensor)"
         for key in needed_ids(model)
     ]
-    job, ids = lacking[0]
     more = f" ({len(lacking)} of {len(jobs)} clips lack something)" if len(jobs) > 1 else ""
+    told = listed(list(dict.fromkeys(f"{job.source}: no value for {', '.join(ids)}" for job, ids in lacking)))
     raise ValueError(
-        f"{job.source}: no value for {', '.join(ids)}{more}. The model needs {', '.join(described)}: give "
+        f"{told}{more}. The model needs {', '.join(described)}: give "
         "--prompt TEXT for 'prompt', --condition KEY=VALUE for others, or --prompts FILE.jsonl for all"
     )

@@ -53,8 +53,10 @@ class Sampling:
             resolve_sampler(self.sampler, self.options)
         if self.schedule is not None:
             check_schedule_name(self.schedule)
-        if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"steps must be from 1 to {MAX_STEPS}, found {self.steps}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be at least 1, found {self.steps}")
+        if self.steps is not None and self.steps > MAX_STEPS:
+            raise ValueError(f"steps must be at most {MAX_STEPS}, found {self.steps}")
         numbers = {"cfg_scale": self.cfg_scale, "scale_phi": self.scale_phi, "rho": self.rho}
         numbers |= {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
         for name, value in numbers.items():

@@ -12,7 +12,7 @@ import torch
 import stable_audio.inference.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
 from stable_audio.cli import generate as generate_command
-from stable_audio.cli import main
+from stable_audio.cli import main, rendering
 from stable_audio.inference.precision import DTYPES, place
 from tests.inference import tiny
 
@@ -360,7 +360,7 @@ EDITS = [
     (_with(sampling=None), r"\$\.recipe\.sampling: found null"),
     (_sampled(cfg_interval=1), r"\$\.recipe\.sampling\.cfg_interval: found 1"),
     (_sampled(stepps=4), r"\$\.recipe\.sampling\.stepps: unknown key; did you mean 'steps'"),
-    (_sampled(steps=0), r"\$\.recipe\.sampling: steps must be from 1"),
+    (_sampled(steps=0), r"\$\.recipe\.sampling: steps must be at least 1"),
     (_sampled(sampler="euller"), r"\$\.recipe\.sampling: unknown sampler 'euller'; did you mean 'euler'"),
     (_sampled(schedule="cosine"), r"\$\.recipe\.sampling: unknown schedule 'cosine'"),
     (_with(config={"model_type": "dit"}), r"first\.json, config: \$\.model_type: found \"dit\""),
@@ -447,3 +447,71 @@ def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
 
 def test_clips_at_once_by_device() -> None:
     assert [render_module.default_batch(torch.device(d)) for d in ("cpu", "cuda", "cuda:1")] == [1, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompt", "bell", "--sampler", "euller"], "unknown sampler 'euller'"),
+        (["--prompt", "bell", "--schedule", "cosine"], "unknown schedule 'cosine'"),
+        (["--prompt", "bell", "--steps", "0"], "steps must be at least 1"),
+        (["--prompts", "absent.jsonl"], "absent.jsonl"),
+        (["--prompt", "bell", "--device", "cuda:99"], "there is no such device here"),
+        (["--prompt", "bell", "--device", "gpu"], "--device: 'auto'"),
+        (["--prompt", "bell", "--condition", "tempo"], "--condition needs KEY=VALUE"),
+        (["--prompt", "bell", "--seed", "-2"], "or -1 for a random one"),
+    ],
+)
+def test_mistakes_are_told_before_the_model_is_loaded(
+    base: list[str], arguments: list[str], words: str, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(rendering, "load_model", lambda *a, **k: pytest.fail("the model was loaded"))
+    assert main([*base, *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_every_job_with_a_bad_value_is_named_with_its_line(base: list[str], tmp_path: Path, capsys) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [
+        {"prompt": "bell"},
+        {"prompt": "bell", "seconds_total": "long"},
+        {"conditioning": {"prompt": "drum"}, "negative_conditioning": {"seconds_total": [1, 2]}},
+    ]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    assert main([*base, "--prompts", str(prompts)]) == 2
+    told = capsys.readouterr().err
+    assert "line 1:" not in told
+    assert "line 2: 'seconds_total'" in told
+    assert "line 3: 'seconds_total'" in told
+    assert not (tmp_path / "out").exists()
+    prompts.write_text("\n".join(json.dumps({"seconds_total": n}) for n in (1, 2)))
+    assert main([*base, "--prompts", str(prompts)]) == 2
+    told = capsys.readouterr().err
+    assert "line 1: no value for prompt" in told
+    assert "line 2: no value for prompt" in told
+
+
+def test_a_page_keeps_the_clips_of_earlier_runs(base: list[str], tmp_path: Path) -> None:
+    assert main([*base, "--prompt", "bell", "--page"]) == 0
+    assert main([*base, "--prompt", "drum", "--page"]) == 0
+    (tmp_path / "out" / "notes.json").write_text('{"format": "stable-audio render"}')
+    (tmp_path / "out" / "more.json").write_text("[" * 5000)
+    assert main([*base, "--prompt", "wind", "--page"]) == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert len(_made(tmp_path)) == 3
+    assert all(path.name in page for path in _made(tmp_path))
+
+
+def test_seed_minus_one_is_random_and_told(base: list[str], tmp_path: Path, capsys) -> None:
+    for _ in range(2):
+        assert main([*base, "--prompt", "bell", "--seed", "-1"]) == 0
+    told = re.findall(r"the first seed is (\d+)", capsys.readouterr().err)
+    assert sorted(_recipe(p)["recipe"]["seed"] for p in _made(tmp_path)) == sorted(map(int, told))
+    assert len(set(told)) == 2
+
+
+def test_a_negative_prompt_without_guidance_is_told(base: list[str], capsys) -> None:
+    assert main([*base, "--prompt", "bell", "--negative-prompt", "wind", "--cfg-scale", "1"]) == 0
+    assert "negative prompts change nothing" in capsys.readouterr().err
+    assert main([*base, "--prompt", "bell", "--negative-prompt", "wind", "--cfg-scale", "2"]) == 0
+    assert "change nothing" not in capsys.readouterr().err
