@@ -84,7 +84,9 @@ def _checkpoint(found: dict[str, int]) -> list[str]:
 
 def _dataset(found: dict[str, Any]) -> list[str]:
     first = f"; the first has {', '.join(found['keys'])}" if found.get("keys") else ""
-    return [f"dataset          {found['type']}, {found['items']} items{first}"]
+    ignored = ", ".join(f"{suffix} ({count})" for suffix, count in found.get("ignored", {}).items())
+    told = [f"                 files that nothing reads: {ignored}"] if ignored else []
+    return [f"dataset          {found['type']}, {found['items']} items{first}", *told]
 
 
 def _rehearsal(found: dict[str, Any]) -> list[str]:

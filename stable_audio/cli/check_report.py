@@ -17,6 +17,7 @@ from stable_audio.config.packing import packing_problems
 from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected, create_dataset
 from stable_audio.data.foresight import refused
+from stable_audio.data.report import printable
 from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
@@ -100,8 +101,7 @@ def _check_dataset(
         report["errors"] += [f"{report['config']}: {p}" for p in rule(config, data)]
     if dry and any(entry.get("s3_path") for entry in data.get("datasets", ())):
         report["warnings"].append(f"{name}: not looked into, since that would download it")
-        paths = [entry["s3_path"] for entry in data["datasets"] if entry.get("s3_path")]
-        report["errors"] += [f"{name}: {p}" for p in s3_problems(paths)]
+        report["errors"] += [f"{name}: {p}" for p in s3_problems(data)]
         return
     try:
         _attempt(
@@ -293,7 +293,7 @@ def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Cli
         clip = dataset[ItemKey(index, 0)]
         if isinstance(clip, Rejected):
             if not report["dataset"].get("left_out"):
-                report["warnings"].append(f"a clip is left out: {clip.path}: {clip.reason}")
+                report["warnings"].append(f"a clip is left out: {printable(clip.path)}: {clip.reason}")
             report["dataset"]["left_out"] = report["dataset"].get("left_out", 0) + 1
             continue
         reason = conditioner.value_check().refusal(clip[1]) if conditioner is not None else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.data.base import DataError, Rejected
@@ -67,14 +68,23 @@ def bucket_of(s3_path: str) -> str:
     return bucket
 
 
-def s3_problems(paths: Sequence[str]) -> list[str]:
-    """What can be known of S3 paths without asking the network."""
-    problems = []
+def s3_problems(config: Mapping[str, Any]) -> list[str]:
+    """What training would refuse of a dataset file with S3 paths, as far as the network need not be asked."""
+    problems, paths = [], []
+    for number, entry in enumerate(config.get("datasets", ())):
+        if (entry.get("path") is None) == (entry.get("s3_path") is None):
+            problems.append(f"$.datasets[{number}]: give either path or s3_path")
+        elif entry.get("s3_path") is None and not os.path.exists(entry["path"]):
+            problems.append(f"{entry['path']}: there is no such folder")
+        elif entry.get("s3_path") is not None:
+            paths.append(entry["s3_path"])
     for path in paths:
         try:
             bucket_of(path)
         except DataError as error:
             problems.append(str(error))
+    if config.get("remove_silence"):
+        problems.append("$.remove_silence: not offered; use strip_silence for the end of files")
     if paths and shutil.which("aws") is None:
         problems.append(_MISSING)
     return problems

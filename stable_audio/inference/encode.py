@@ -30,6 +30,7 @@ from stable_audio.data.latents import (
     write_shard,
 )
 from stable_audio.data.parts import DatasetParts, FileParts, Part
+from stable_audio.data.report import printable
 from stable_audio.data.seeding import derive_seed
 from stable_audio.data.workers import answer_signals
 from stable_audio.pretransforms.base import Pretransform
@@ -317,7 +318,7 @@ class _ShardWriter:
 
     def add(self, name: str, found: tuple[LatentRecord, Tensor] | Rejected) -> None:
         if isinstance(found, Rejected):
-            _LOG.warning("left out: %s: %s", found.path, found.reason)
+            _LOG.warning("left out: %s: %s", printable(found.path), printable(found.reason))
             if Rejected(name, found.reason) not in self.known:
                 self.unsaved.rejected.append(Rejected(name, found.reason))
             return

@@ -154,7 +154,9 @@ def test_files_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be read" in capsys.readouterr().out
 
 
-def test_datasets_are_checked_against_the_model(write: Any) -> None:
+def test_datasets_are_checked_against_the_model(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report = report_on(write(examples.cond()), write(SYNTHETIC, "d.json"), dry=True)
     assert report["errors"] == []
     assert report["dataset"]["items"] == 32
@@ -173,9 +175,16 @@ def test_datasets_are_checked_against_the_model(write: Any) -> None:
     report = report_on(write(examples.cond()), write(empty, "d.json"), dry=True)
     assert "/nowhere" in report["errors"][0]
     bucket = {"dataset_type": "s3", "datasets": [{"id": "a", "s3_path": "s3://nowhere/x"}]}
+    program = tmp_path / "aws"
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     report = report_on(write(examples.cond()), write(bucket, "d.json"), dry=True)
     assert report["errors"] == []
     assert "would download" in report["warnings"][0]
+    program.unlink()
+    report = report_on(write(examples.cond()), write(bucket, "d.json"), dry=True)
+    assert "needs the `aws` command-line program, which is not installed" in report["errors"][0]
     latents = examples.cond()
     latents["training"]["pre_encoded"] = True
     report = report_on(write(latents), write(SYNTHETIC, "d.json"), dry=True)

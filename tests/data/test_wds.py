@@ -213,8 +213,11 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="Unable to locate credentials"):
         dataset(tmp_path, datasets=[entry], cache_dir=str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert s3_problems(["s3://bucket/x", "s3:///x"]) == [
+    paths = ({"s3_path": "s3://bucket/x"}, {"s3_path": "s3:///x"}, {"id": "neither"})
+    assert s3_problems({"datasets": paths, "remove_silence": True}) == [
+        "$.datasets[2]: give either path or s3_path",
         "s3_path: s3://bucket/prefix is needed, found 's3:///x'",
+        "$.remove_silence: not offered; use strip_silence for the end of files",
         "s3_path needs the `aws` command-line program, which is not installed",
     ]
     with pytest.raises(DataError, match="not installed"):
