@@ -43,7 +43,7 @@ class AtomicCheckpointIO(CheckpointIO):
             with atomic_write(path) as temporary:
                 save_torch_file(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            reason = write_failure(error, Path(path).parent, needed=_size(checkpoint))
+            reason = write_failure(error, Path(path).parent, needed=tensor_bytes(checkpoint))
             self.failure = f"{path}: the checkpoint was not written ({reason})"
             log.error("%s; earlier checkpoints are unharmed and training goes on", self.failure)
 
@@ -61,9 +61,9 @@ class AtomicCheckpointIO(CheckpointIO):
         self.writer.wait()
 
 
-def _size(value: Any) -> int:
+def tensor_bytes(value: Any) -> int:
     """Bytes of all tensors in nested values."""
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        return value.numel() * value.elementtensor_bytes()
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return sum(_size(v) for v in items)
+    return sum(tensor_bytes(v) for v in items)

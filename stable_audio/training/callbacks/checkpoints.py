@@ -22,8 +22,9 @@ from stable_audio.checkpoints.files import FORMAT_VERSION, TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
 from stable_audio.training.feed import RunData
+from stable_audio.training.guard import write_failure
 from stable_audio.training.recovery import step_checkpoints
 from stable_audio.training.window import state_of_rank
 
@@ -159,7 +160,8 @@ class Checkpoints(StepCallback):
                 _same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
-            self.io.failure = f"{target}: the files beside the checkpoint were not written ({error})"
+            reason = write_failure(error, target.parent, needed=tensor_bytes(tensors))
+            self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
             log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)
         self.seconds = time.monotonic() - began
 
