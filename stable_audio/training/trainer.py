@@ -98,6 +98,12 @@ class Run:
                     datamodule=self.data,
                     ckpt_path=str(self.resume) if self.resume is not None else None,
                 )
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            raise TrainingError(
+                f"the {self.trainer.world_size} processes of this run did not meet, or lost each other "
+                f"({str(error).splitlines()[0]}); start each of them with one launcher (torchrun; srun in a "
+                "batch script), with the same MASTER_ADDR and a free MASTER_PORT"
+            ) from error
         finally:
             try:
                 self.io.writer.wait()
@@ -162,6 +168,12 @@ def assemble(
     placed = layout(options, world)
     if world.size > 1:
         log.info("%s; they meet at %s:%s", world, world.address, world.port)
+        if not world.certain:
+            log.warning(
+                "SLURM allots %d tasks, but does not say that it started this one; in a batch script put "
+                "`srun` before the command, or ask for one task: this process waits for the others",
+                world.size,
+            )
     if options.requeue:
         refuse_no_job()
     _refuse_datasets(config, options, (dataset, val_dataset))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from stable_audio.data.world import World, WorldError
 from stable_audio.training.cluster import layout, parse_devices
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from tests.training.building import tiny_run
 
 
 def _world(nodes: int, here: int, node: int, local: int, **more: Any) -> World:
@@ -104,3 +106,20 @@ def test_without_a_launcher_the_options_decide(gpus: Any) -> None:
 def test_devices_that_are_none(text: str) -> None:
     with pytest.raises(TrainingError, match="--devices must be auto, a count or a list"):
         parse_devices(text)
+
+
+def test_processes_that_do_not_meet_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    run = tiny_run(tmp_path, devices="auto")
+    assert "put `srun` before the command" in caplog.text
+
+    def lonely(*_: Any, **__: Any) -> None:
+        raise torch.distributed.DistStoreError("Timed out after 1801 seconds: 1/2 clients joined.\nmore")
+
+    run.trainer.fit = lonely  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"2 processes.*did not meet.*1/2 clients joined.\); start each"):
+        run.start()
