@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.audio.page import Clip, write_page
@@ -24,13 +27,14 @@ def write_render_page(folder: Path, files: Iterable[Path]) -> None:
 
     In order of name. What the page says of a file comes from the JSON beside it.
     """
-    files = sorted({*files, *rendered_files(folder)})
-    clips = [_clip(path, read_json_object(path.with_suffix(".json"))) for path in files]
-    sounds = [read_audio(path) for path in files]
+    sounds = dict(_readable(sorted({*files, *rendered_files(folder)})))
+    if not sounds:
+        return
+    clips = [_clip(path, read_json_object(path.with_suffix(".json"))) for path in sounds]
     picture: str | None = PICTURE
     try:
-        pictured = [(f"{c.row} ({c.column})", audio) for c, (audio, _) in zip(clips, sounds)]
-        save_mel_grid(folder / PICTURE, pictured, sounds[0][1])
+        pictured = [(f"{c.row} ({c.column})", audio) for c, (audio, _) in zip(clips, sounds.values())]
+        save_mel_grid(folder / PICTURE, pictured, next(iter(sounds.values()))[1])
     except ImportError as error:
         logger.warning("no spectrograms: %s", error)
         picture = None
@@ -51,6 +55,15 @@ def rendered_files(folder: Path) -> list[Path]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("%s: left out of the page (%s)", path, error)
     return found
+
+
+def _readable(files: list[Path]) -> Iterator[tuple[Path, tuple[Tensor, int]]]:
+    """(file, its sound); what an earlier run left damaged is named and passed over."""
+    for path in files:
+        try:
+            yield path, read_audio(path)
+        except AudioError as error:
+            logger.warning("left off the page: %s", error)
 
 
 def _clip(path: Path, told: dict[str, Any]) -> Clip:

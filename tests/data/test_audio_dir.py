@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stable_audio.audio import layout, reader
 from stable_audio.audio.io import AUDIO_EXTENSIONS, read_info, save_audio
 from stable_audio.audio.loudness import integrated_loudness
 from stable_audio.audio.resample import resample
@@ -367,3 +368,28 @@ def test_names_in_file_lists_as_they_come(tmp_path: Path) -> None:
     names = [os.path.basename(p) for p in dataset.paths]
     assert names == ["a.wav", "#1.wav", " b.wav", "c\u2028d.wav", "e.wav"]
     assert [os.path.basename(p.path) for p in dataset.problems] == ["f.wav"]
+
+
+@pytest.mark.parametrize("strip_silence", [False, True])
+def test_a_clip_opens_its_file_once(
+    strip_silence: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And looks for its frames only when the file has changed."""
+    make_folder(tmp_path, {"a.wav": 500})
+    dataset = audio_dir(tmp_path, strip_silence=strip_silence)
+    opened: list[str] = []
+    searched: list[str] = []
+    real_open, real_layout = reader._open, layout.read_layout
+    monkeypatch.setattr(reader, "_open", lambda name, part: opened.append(name) or real_open(name, part))
+    monkeypatch.setattr(
+        layout, "read_layout", lambda file, name: searched.append(name) or real_layout(file, name)
+    )
+    for draw in range(3):
+        assert not isinstance(dataset[ItemKey(0, draw)], Rejected)
+        assert len(opened) == draw + 1
+    assert len(searched) == 1
+    make_folder(tmp_path, {"a.wav": 700})
+    clip = dataset[ItemKey(0, 0)]
+    assert not isinstance(clip, Rejected)
+    assert clip[1]["total_samples"] == 700
+    assert len(searched) == 2
