@@ -59,6 +59,7 @@ def test_one_step_and_one_sound(path: Path) -> None:
     assert config.training is not None, "a shipped config has a training section"
     model = create_model_from_config(config)
     module = build_training(config, model, batch_size=2)
+    module.run_steps = 100
     metadata = _metadata(raw, model)
     channels = model.audio_channels
     latents = model.latent_shape if config.training.pre_encoded else (channels, config.sample_size)
