@@ -80,6 +80,38 @@ def match_checkpoint(model: nn.Module, path: Path, state: Mapping[str, Tensor]) 
         )
 
 
+def match_training(module: nn.Module, path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a training checkpoint whose discriminator or optimizers are not those of this run.
+
+    Args:
+        content: of the training checkpoint at `path`.
+
+    Raises:
+        CheckpointError: what differs.
+    """
+    own, stored = (
+        {k: v.shape for k, v in state.items() if not k.startswith("model.")}
+        for state in (module.state_dict(), content["state_dict"])
+    )
+    advice = "set it as it was, or start a new run from the weights with --pretrained-ckpt-path"
+    if own != stored:
+        has, had = ("a discriminator" if side else "no discriminator" for side in (own, stored))
+        if has == had:
+            has, had = "another one", "a discriminator"
+        raise CheckpointError(
+            f"{path}: was trained with {had}, but this config has {has} "
+            f"($.training.loss_configs.discriminator); {advice}"
+        )
+    networks = [n for n in (getattr(module, "model", None), getattr(module, "discriminator", None)) if n]
+    trained = [sum(p.requires_grad for p in n.parameters()) for n in networks]
+    known = [sum(len(g["params"]) for g in o["param_groups"]) for o in content.get("optimizer_states", [])]
+    if known and known != trained:
+        raise CheckpointError(
+            f"{path}: its optimizer trained {' and '.join(map(str, known))} weights, but this config trains "
+            f"{' and '.join(map(str, trained))}: another part of the model is frozen; {advice}"
+        )
+
+
 def with_hash(config: ModelConfig, model: nn.Module) -> ModelConfig:
     """The config with the hash of the pretransform's weights, where these are learned and frozen.
 

@@ -47,7 +47,7 @@ from stable_audio.training.record import logged_to, record_run
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.schedules import within_schedules
-from stable_audio.training.start import match_checkpoint, starting_model, with_hash
+from stable_audio.training.start import match_checkpoint, match_training, starting_model, with_hash
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.summary import Summary, end_lines
 from stable_audio.training.writer import BackgroundWriter
@@ -196,6 +196,8 @@ def assemble(
         batch_size=options.batch_size,
         gradient_clip_val=options.gradient_clip_val,
     )
+    if resume is not None:
+        match_training(module, resume, content)
     _refuse_sharded_average(module, options)
     options = within_schedules(module, options)
     module.run_steps = options.max_steps

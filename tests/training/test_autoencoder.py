@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.checkpoints import load_model
+from stable_audio.checkpoints import CheckpointError, load_model
 from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.config import load_config
 from stable_audio.config.problems import ConfigError
@@ -22,6 +22,7 @@ from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.item_means import means
+from stable_audio.training.start import match_training
 from tests import tiny
 from tests.data.folders import make_folder
 from tests.pretransforms.test_hubert_loss import save_tiny
@@ -558,3 +559,41 @@ def test_an_exploding_gradient_stops_before_the_weights_change(tmp_path: Path, t
     with pytest.raises(TrainingError, match=f"gradient is not finite at step {turn}.*Files of this step"):
         run.start()
     assert torch.equal(parameter, before)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            {"discriminator": DISCRIMINATOR},
+            {},
+            "was trained with a discriminator, but this config has no disc",
+        ),
+        (
+            {},
+            {"discriminator": DISCRIMINATOR},
+            "was trained with no discriminator, but this config has a disc",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_its_discriminator_alone(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], message: str
+) -> None:
+    trained = module_of(tiny_config({"spectral": SPECTRAL, **before}))
+    content = {"state_dict": trained.state_dict(), "optimizer_states": []}
+    match_training(trained, tmp_path / "last.ckpt", content)
+    with pytest.raises(CheckpointError, match=message):
+        match_training(
+            module_of(tiny_config({"spectral": SPECTRAL, **after})), tmp_path / "last.ckpt", content
+        )
+
+
+def test_a_run_does_not_go_on_with_other_parts_frozen(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config({"spectral": SPECTRAL}), max_steps=1).start()
+    with pytest.raises(
+        CheckpointError, match=r"its optimizer trained \d+ weights, but this config trains \d+"
+    ):
+        tiny_run(
+            tmp_path, tiny_config({"spectral": SPECTRAL}, decoder_finetune=True), max_steps=2, recover=True
+        )
+    assert tiny_run(tmp_path, tiny_config({"spectral": SPECTRAL}), max_steps=2, recover=True).start() == 0
