@@ -66,9 +66,10 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     for page in pages(file, start, size):
         if page.flags & _BEGINS:
             if not beginning:
-                links.append(_Link(page.offset, page.serial, _longest_packet(page)))
+                links.append(_Link(page.offset, page.serial, _longest_packet(page), number=page.number))
             elif not links[-1].longest:  # a skeleton or a picture came first
-                links[-1].serial, links[-1].longest = page.serial, _longest_packet(page)
+                link = links[-1]
+                link.serial, link.longest, link.number = page.serial, _longest_packet(page), page.number
         elif links:
             _add(links[-1], page)
         beginning = bool(page.flags & _BEGINS)

@@ -63,3 +63,9 @@ def ogg_granule(page: bytes, granule: int) -> bytes:
     """A page that says that it ends at sample `granule`, with a right checksum."""
     page = page[:6] + struct.pack("<q", granule) + page[14:22] + bytes(4) + page[26:]
     return with_number(page, 22, checksum(page), 4, "little")
+
+
+def ogg_number(page: bytes, number: int) -> bytes:
+    """A page with another number, with a right checksum."""
+    page = with_number(with_number(page, 18, number, 4, "little"), 22, 0, 4, "little")
+    return with_number(page, 22, checksum(page), 4, "little")

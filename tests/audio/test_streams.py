@@ -142,6 +142,13 @@ def test_a_chained_ogg(suffix: str, tmp_path: Path) -> None:
         read_info(path)
 
 
+def test_pages_may_be_counted_from_any_number(tmp_path: Path) -> None:
+    path, data = written(tmp_path, "ogg", 8.0)
+    audio, _ = read_audio(path)
+    pages = [rewritten.ogg_number(page, 7 + n) for n, page in enumerate(rewritten.ogg_pages(data))]
+    assert torch.equal(read(path, b"".join(pages)), audio)
+
+
 def test_chained_streams_that_do_not_fit(tmp_path: Path) -> None:
     path, data = written(tmp_path, "ogg")
     _, other = written(tmp_path, "ogg", rate=22050)
