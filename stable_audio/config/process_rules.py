@@ -26,6 +26,15 @@ def steps_are_not_shifted(ctx: Context) -> Iterator[tuple[Loc, str]]:
         yield loc, "only continuous processes can be shifted; leave it out, or use another diffusion_process"
 
 
+def demos_take_steps_that_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Demos walk the steps of the process."""
+    objective, loc = ctx.facts.objective, ("training", "demo", "demo_steps")
+    steps = ctx.get(*loc)
+    most = objective.process.steps if objective is not None else None
+    if most is not None and isinstance(steps, int) and steps > most:
+        yield loc, f"found {steps}, but the process has {most} steps; give at most that many"
+
+
 def pure_noise_says_something(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """One-shot training needs an objective that means something in pure noise."""
     objective, loc = ctx.facts.objective, ("training", "p_one_shot")

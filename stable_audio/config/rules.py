@@ -21,6 +21,7 @@ RULES: dict[str, Rule] = {
     "latent_axes": model_rules.latents_have_the_right_axes,
     "sample_size": model_rules.sample_size_fits,
     "process_steps": process_rules.steps_are_those_of_the_backbone,
+    "demo_steps": process_rules.demos_take_steps_that_exist,
     "process_shift": process_rules.steps_are_not_shifted,
     "one_shot": process_rules.pure_noise_says_something,
     "optimizer": training_rules.has_an_optimizer,

@@ -61,6 +61,11 @@ class Objective:
         return self.process.space
 
     @property
+    def usual_steps(self) -> int:
+        """`default_steps`, or all steps of a process that has fewer."""
+        return min(self.default_steps, self.process.steps or self.default_steps)
+
+    @property
     def ratios(self) -> tuple[float, float]:
         """Lowest and highest sigma / alpha at which the backbone may be asked."""
         low, high = (_ratio(self.space, v) for v in (self.process.min_level, self.process.max_level))

@@ -110,7 +110,7 @@ def sample(
     else:
         levels = build_schedule(
             schedule or default_schedule(spec, objective),
-            steps or objective.default_steps,
+            steps or objective.usual_steps,
             space=spec.space,
             sigma_min=sigma_min,
             sigma_max=sigma_max,

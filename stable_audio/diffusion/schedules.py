@@ -143,7 +143,7 @@ def build_schedule(
     Raises:
         ValueError: unknown name, bad numbers, or a schedule that starts at a level that `space` lacks.
     """
-    check_schedule(name, objective.process if objective is not None else None)
+    check_schedule(name, objective.process if objective is not None else None, steps)
     if name in STEP_SCHEDULES:
         assert objective is not None
         if shift is not None:
@@ -174,20 +174,22 @@ def check_schedule_name(name: str) -> None:
         raise ValueError(f"unknown schedule '{name}'; known: {', '.join(known)}")
 
 
-def check_schedule(name: str, process: Process | None) -> None:
-    """Raise ValueError unless there is a schedule of this name that `process` has."""
+def check_schedule(name: str, process: Process | None, steps: int = 1) -> None:
+    """Raise ValueError unless there is a schedule of this name, of `steps` steps, that `process` has."""
     check_schedule_name(name)
     if name in STEP_SCHEDULES and (process is None or process.steps is None):
         raise ValueError(
             f"schedule '{name}' counts the steps of a 'ddpm' process, but this process is continuous; "
             f"use one of {', '.join(SCHEDULES)}"
         )
+    if name in STEP_SCHEDULES and process is not None and process.steps and steps > process.steps:
+        raise ValueError(f"the process has {process.steps} steps: give 1 to {process.steps}, found {steps}")
 
 
 def _steps_of(process: Process, spec: StepScheduleSpec, steps: int, sigma_max: float, space: Space) -> Tensor:
     assert process.steps is not None
-    if not 1 <= steps <= process.steps:
-        raise ValueError(f"the process has {process.steps} steps: give 1 to {process.steps}, found {steps}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, found {steps}")
     if sigma_max <= 0:
         raise ValueError(f"sigma_max must be above 0, found {sigma_max}")
     total = max(1, round(process.steps * min(sigma_max, 1.0)))

@@ -72,10 +72,11 @@ class Sampling:
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)
         schedule = self.schedule or default_schedule(spec, objective)
-        check_schedule(schedule, objective.process)
+        steps = self.steps if self.steps is not None else objective.usual_steps
+        check_schedule(schedule, objective.process, steps)
         return replace(
             self,
-            steps=self.steps if self.steps is not None else objective.default_steps,
+            steps=steps,
             cfg_scale=self.cfg_scale if self.cfg_scale is not None else objective.default_cfg_scale,
             sampler=sampler,
             schedule=schedule,

@@ -70,7 +70,7 @@ class DiffusionDemos:
                 model,
                 self.prompts,
                 seeds=[self.seed + i for i in range(len(self.prompts))],
-                steps=self.steps,
+                steps=min(self.steps, model.objective.process.steps or self.steps),
                 cfg_scale=scale,
                 batch_size=self.batch_size,
                 **self._sampling(model),

@@ -58,6 +58,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.config.time.steps: found 1000, but the process has 500 steps",
         )
     ],
+    "demo_steps": [
+        (
+            examples.uncond,
+            lambda d: _steps(d) or d["training"]["demo"].update(demo_steps=1001),
+            "$.training.demo.demo_steps: found 1001, but the process has 1000 steps",
+        )
+    ],
     "process_shift": [
         (
             examples.uncond,

@@ -20,6 +20,7 @@ from tests.config import examples
 
 def config(objective: str, **process: Any) -> dict[str, Any]:
     data = examples.uncond()
+    del data["training"]["demo"]["demo_steps"]  # the default is more than this process has
     data["model"] = {
         "type": "mlp",
         "config": {"io_channels": 4, "width": 8, "depth": 1, "time": {"steps": 20}},
@@ -86,6 +87,13 @@ def test_demos_render_with_the_schedule_of_the_process() -> None:
     demos = list(built[0].render(create_model_from_config(loaded)))
     assert demos
     assert all(torch.isfinite(d.audio).all() for d in demos)
+
+
+def test_generation_without_a_number_of_steps_takes_those_that_there_are() -> None:
+    model = create_model_from_config(load_config(config("epsilon")))
+    assert torch.equal(generate(model), generate(model, steps=20))
+    with pytest.raises(ValueError, match="give 1 to 20, found 21"):
+        generate(model, steps=21)
 
 
 def test_schedules_of_steps_are_refused_on_continuous_processes_before_sampling() -> None:
