@@ -17,6 +17,7 @@ PACKAGE = ROOT / "stable_audio"
 ORDER = (
     "types",
     "shipped",
+    "network",
     "audio",
     "data",
     "optim",

@@ -13,6 +13,7 @@ from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import import_transformers, load_tokenizer
 from stable_audio.conditioning.values import TextValue
+from stable_audio.network import offline
 from stable_audio.nn.transfer import to_device
 
 
@@ -144,7 +145,9 @@ class T5Conditioner(Conditioner):
         if torch.get_default_device().type == "meta":
             return transformers.T5EncoderModel(_transformers_config(self.size))
         try:
-            return transformers.T5EncoderModel.from_pretrained(self.t5_model_name, dtype=torch.float32)
+            return transformers.T5EncoderModel.from_pretrained(
+                self.t5_model_name, dtype=torch.float32, local_files_only=offline(self.t5_model_name)
+            )
         except (OSError, ValueError) as error:
             raise OSError(
                 f"T5 encoder '{self.t5_model_name}' cannot be loaded: give a folder that holds it, or one of "

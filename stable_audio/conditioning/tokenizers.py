@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from stable_audio.network import offline
+
 logger = logging.getLogger(__name__)
 
 BYTES = 256
@@ -91,7 +93,7 @@ def load_tokenizer(name: str) -> Any:
     """
     transformers = import_transformers()
     try:
-        return transformers.AutoTokenizer.from_pretrained(name)
+        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline(name))
     except (OSError, ValueError) as error:
         raise OSError(
             f"no tokenizer at '{name}': give a folder that holds one or the id of a public one ({error})"

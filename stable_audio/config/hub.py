@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stable_audio.network import hub_in_reach
+
 
 def hub_file(name: str, wanted: Sequence[str]) -> Path:
     """The first of `wanted` that a repository has, from the hub or from what was downloaded before.
@@ -24,7 +26,8 @@ def hub_file(name: str, wanted: Sequence[str]) -> Path:
     for filename in wanted:
         try:
             # Once the hub did not answer, what is there is asked for without waiting for it again.
-            options = {"revision": revision or None, "local_files_only": offline is not None}
+            local = offline is not None or not hub_in_reach()
+            options = {"revision": revision or None, "local_files_only": local}
             return Path(hub.hf_hub_download(repository, filename, **options))
         except errors.LocalEntryNotFoundError as error:
             offline = error  # another of the files may have been downloaded before

@@ -8,7 +8,7 @@ from typing import Any
 from stable_audio.conditioning.base import Layout
 from stable_audio.config.context import Context, dicts, mapping
 from stable_audio.config.diffusion import SLOT_KEYS
-from stable_audio.config.problems import Loc, did_you_mean, names
+from stable_audio.config.problems import Loc, did_you_mean, json_path, names
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.types import Slot
@@ -98,7 +98,8 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
             if wrong:
                 yield (
                     loc,
-                    f"the backbone takes tokens {wanted} wide in '{slot.value}', but found {_sizes(wrong)}",
+                    f"the backbone takes tokens {wanted} wide in '{slot.value}', but found {_sizes(wrong)}"
+                    f"{_width_to_set(ctx, slot, wanted, {w for w in widths.values() if w is not None})}",
                 )
         elif None not in widths.values():
             total = sum(ctx.width(n) or 0 for n in ctx.slot_ids(slot))
@@ -106,7 +107,28 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
                 message = (
                     f"{_sizes(widths)} sum to {total}, but the backbone takes {wanted} in '{slot.value}'"
                 )
-                yield loc, message
+                yield loc, message + _width_to_set(ctx, slot, wanted, {total})
+
+
+WIDTH_KEYS: dict[Slot, tuple[str, ...]] = {
+    Slot.CROSS_ATTN: ("cond_token_dim", "context_embedding_features"),
+    Slot.GLOBAL: ("global_cond_dim", "context_features"),
+    Slot.PREPEND: ("prepend_cond_dim",),
+    Slot.INPUT_CONCAT: ("input_concat_dim", "cond_dim"),
+}
+"""Keys of a backbone's config that hold the width of a slot, where one number does."""
+
+
+def _width_to_set(ctx: Context, slot: Slot, wanted: int, found: set[int]) -> str:
+    """The change that makes the widths agree, as the second half of a sentence."""
+    given = mapping(ctx.get("model", "diffusion", "config", default={}))
+    key = next((k for k in WIDTH_KEYS[slot] if given.get(k) == wanted), None)
+    if len(found) != 1:
+        return f"; give those conditioners output_dim {wanted}"
+    if key is None:
+        return ""
+    path = json_path(("model", "diffusion", "config", key))
+    return f"; set {path}: {found.pop()}, or make the conditioners {wanted} wide"
 
 
 def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.network import offline
 from stable_audio.pretransforms.base import Pretransform
 
 ModelType = Literal["44khz", "24khz", "16khz"]
@@ -37,10 +38,10 @@ def _load(name: str | None, model_type: str) -> Any:
     if torch.empty(0).is_meta:
         if not local:
             return library.DacModel(library.DacConfig(**_PUBLISHED[model_type]))
-        return library.DacModel(library.DacConfig.from_pretrained(name))
+        return library.DacModel(library.DacConfig.from_pretrained(name, local_files_only=offline(name)))
     source = name if name is not None else f"descript/dac_{model_type}"
     try:
-        return library.DacModel.from_pretrained(source)
+        return library.DacModel.from_pretrained(source, local_files_only=offline(source))
     except OSError as error:
         raise OSError(
             f"dac_pretrained: '{source}' is neither a folder with a saved DAC model nor a model that "

@@ -146,18 +146,25 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             examples.cond,
             lambda d: d["model"]["diffusion"]["config"].update(global_cond_dim=15),
             "$.model.diffusion.global_cond_ids: seconds_start 8, seconds_total 8 sum to 16, but the backbone "
-            "takes 15",
+            "takes 15 in 'global'; set $.model.diffusion.config.global_cond_dim: 16, or make",
         ),
         (
             examples.cond,
             lambda d: d["model"]["conditioning"]["configs"][0]["config"].update(output_dim=12),
             "$.model.diffusion.cross_attention_cond_ids: the backbone takes tokens 8 wide in 'cross_attn', "
-            "but found prompt 12",
+            "but found prompt 12; give those conditioners output_dim 8",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"]["config"].update(cond_token_dim=12),
+            "$.model.diffusion.cross_attention_cond_ids: the backbone takes tokens 12 wide in 'cross_attn', "
+            "but found prompt 8, seconds_total 8; set $.model.diffusion.config.cond_token_dim: 8",
         ),
         (
             examples.inpaint,
             lambda d: d["model"]["diffusion"]["config"].update(input_concat_dim=4),
-            "$.model.diffusion.input_concat_ids: inpaint_mask 1, inpaint_masked_input 4 sum to 5",
+            "$.model.diffusion.input_concat_ids: inpaint_mask 1, inpaint_masked_input 4 sum to 5, "
+            "but the backbone takes 4 in 'input_concat'; set $.model.diffusion.config.input_concat_dim: 5",
         ),
     ],
     "channels": [

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.audio.resample import resample_sinc
+from stable_audio.network import offline
 
 SAMPLE_RATE = 16_000
 """Hz of the sounds that these networks were trained on."""
@@ -111,10 +112,12 @@ def _load(name: str) -> nn.Module:
         raise ImportError('the hubert loss needs transformers: pip install "stable-audio[codecs]"') from error
     source = SPEECH_MODELS.get(name, name)
     try:
-        kind = transformers.AutoConfig.from_pretrained(source).model_type
+        kind = transformers.AutoConfig.from_pretrained(source, local_files_only=offline(source)).model_type
         if kind not in KINDS:
             raise ValueError(f"it holds a model of the kind '{kind}', not one of {', '.join(KINDS)}")
-        return transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+        return transformers.AutoModel.from_pretrained(
+            source, dtype=torch.float32, local_files_only=offline(source)
+        )
     except (OSError, ValueError) as error:
         raise OSError(
             f"the hubert loss cannot load model_name '{name}': give one of {', '.join(SPEECH_MODELS)} with "

@@ -1,0 +1,77 @@
+"""A hub that does not answer is asked once, for seconds, and what was downloaded before is used."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stable_audio import network
+from stable_audio.conditioning import tokenizers
+
+
+@pytest.fixture(autouse=True)
+def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    network.hub_in_reach.cache_clear()
+    yield
+    network.hub_in_reach.cache_clear()
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_who_listens_is_in_reach(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listening}")
+    assert network.hub_in_reach()
+    assert not network.offline("owner/name")
+    assert network.offline(str(Path(__file__).parent))
+
+
+def test_a_closed_port_and_a_silent_one_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        closed = bound.getsockname()[1]
+    assert not network.takes_connections(f"http://127.0.0.1:{closed}")
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(30))
+    started = time.monotonic()
+    assert not network.takes_connections("https://example.org", seconds=0.05)
+    assert time.monotonic() - started < 10
+
+
+def test_the_proxy_is_what_has_to_answer(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": f"http://127.0.0.1:{listening}"})
+    assert network.hub_in_reach()
+
+
+def test_offline_by_request_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(network, "takes_connections", lambda url: pytest.fail("it was asked"))
+    assert not network.hub_in_reach()
+
+
+def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(network, "takes_connections", lambda url: bool(asked.append(url)))
+
+    class Transformers:
+        class AutoTokenizer:
+            @staticmethod
+            def from_pretrained(name: str, **options: Any) -> Any:
+                assert options == {"local_files_only": True}
+                raise OSError("not in the cache")
+
+    monkeypatch.setattr(tokenizers, "import_transformers", lambda: Transformers)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no tokenizer at 'owner/name'"):
+            tokenizers.load_tokenizer("owner/name")
+    assert len(asked) == 1
