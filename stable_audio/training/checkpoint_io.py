@@ -64,6 +64,6 @@ class AtomicCheckpointIO(CheckpointIO):
 def tensor_bytes(value: Any) -> int:
     """Bytes of all tensors in nested values."""
     if isinstance(value, Tensor):
-        return value.numel() * value.elementtensor_bytes()
+        return value.numel() * value.element_size()
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return sum(tensor_bytes(v) for v in items)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stable_audio.training import guard
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
 from tests.training.building import DATASET, tiny_config, tiny_run
@@ -168,3 +169,19 @@ def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert write_failure(torchs, tmp_path, needed=1000) == str(torchs)
     denied = PermissionError(errno.EACCES, "Permission denied")
     assert "Permission denied" in write_failure(denied, tmp_path, needed=2_000_000)
+
+
+def test_a_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class Usage:
+        free = 1000
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    run = tiny_run(tmp_path, max_steps=1)
+    monkeypatch.setattr(guard.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"step=00000001\.ckpt.*No space left on the disk of"):
+        run.start()
