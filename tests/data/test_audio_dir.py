@@ -379,8 +379,8 @@ def test_a_clip_opens_its_file_once(
     dataset = audio_dir(tmp_path, strip_silence=strip_silence)
     opened: list[str] = []
     searched: list[str] = []
-    real_open, real_layout = reader._open, layout.read_layout
-    monkeypatch.setattr(reader, "_open", lambda name, part: opened.append(name) or real_open(name, part))
+    real_open, real_layout = reader.open_file, layout.read_layout
+    monkeypatch.setattr(reader, "open_file", lambda name, part: opened.append(name) or real_open(name, part))
     monkeypatch.setattr(
         layout, "read_layout", lambda file, name: searched.append(name) or real_layout(file, name)
     )
