@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.fused import fused_attention
+from stable_audio.nn.precision import full_precision
 from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder
 
 
@@ -183,6 +184,7 @@ class KLDecoder(Decoder):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.mid(self.conv_in(self.post_quant_conv(latents)))
-        for level in reversed(self.up):
+        coarse_to_fine = list(reversed(self.up))
+        for level in coarse_to_fine[:-1]:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return full_precision([coarse_to_fine[-1], self.norm_out, F.silu, self.conv_out], x)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stable_audio.nn.precision import full_precision
+
 
 class Encoder(nn.Module):
     """Audio (b in_channels n) -> features (b latent_dim n / downsampling_ratio).
@@ -33,6 +35,18 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def decode_in_stages(layers: nn.Sequential, x: Tensor, *, audible: int) -> Tensor:
+    """All layers in order; the last `audible` ones, which work at the rate of the audio, in float32.
+
+    Under autocast, that is. What these layers round is noise in the audio, and a loss of log magnitudes
+    hears nothing else in the quiet parts of the spectrum: training would end at a higher loss.
+    """
+    stages = list(layers)
+    for layer in stages[:-audible]:
+        x = layer(x)
+    return full_precision(stages[-audible:], x)
 
 
 class Checkpointed(nn.Module):

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from stable_audio.pretransforms.activations import Snake
-from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages
+from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -83,8 +83,14 @@ class _Blocks(nn.Module):
         self.name = name
         self.add_module(name, nn.Sequential(*layers))
 
+    @property
+    def layers(self) -> nn.Sequential:
+        layers = self.get_submodule(self.name)
+        assert isinstance(layers, nn.Sequential)
+        return layers
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.get_submodule(self.name)(x)
+        return self.layers(x)
 
 
 class DACEncoder(Encoder):
@@ -154,4 +160,5 @@ class DACDecoder(Decoder):
         _init_like_dac(self)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents)
+        # The last block, an activation, a convolution and its bound.
+        return decode_in_stages(self.decoder.layers, latents, audible=4)

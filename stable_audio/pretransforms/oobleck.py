@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.pretransforms.activations import make_activation
-from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages
+from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -177,4 +177,5 @@ class OobleckDecoder(Decoder):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        # The last block, an activation, a convolution and its bound.
+        return decode_in_stages(self.layers, latents, audible=4)

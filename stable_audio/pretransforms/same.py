@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
+from stable_audio.nn.precision import full_precision, widened
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
 from stable_audio.pretransforms.conv import WNConv1d
@@ -118,14 +119,14 @@ class SAMEStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b channels_in n) -> (b channels_out n/taken*given)."""
-        x = self.mapping(x) if self.map_first else x
+        x = self.mapping(x) if self.map_first else widened(x)
         missing = -x.shape[-1] % self.taken
         x = nn.functional.pad(x, (0, missing)) if missing else x
         segments = x.mT.unflatten(1, (-1, self.taken))
         new = self._new_tokens(segments)
         mixed = self._mix(torch.cat([segments, new], dim=2))
         x = mixed[:, :, self.taken :].flatten(1, 2).mT
-        return x if self.map_first else self.mapping(x)
+        return x if self.map_first else full_precision([self.mapping], x)
 
     def _new_tokens(self, segments: Tensor) -> Tensor:
         b, count, _, dim = segments.shape

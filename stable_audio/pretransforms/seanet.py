@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
+from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 Norm = Literal["none", "weight_norm", "time_group_norm"]
@@ -315,9 +315,11 @@ class SEANetDecoder(Decoder):
         if final_activation is not None:
             layers.append(_final(final_activation))
         self.model = nn.Sequential(*layers)
+        # From the last upsampling on: it, residual blocks, activation, convolution, final activation.
+        self.audible = 1 + n_residual_layers + 2 + (final_activation is not None)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.model(latents)
+        return decode_in_stages(self.model, latents, audible=self.audible)
 
 
 def _final(name: str) -> nn.Module:

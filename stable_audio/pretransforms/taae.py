@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.norms import NormOptions
+from stable_audio.nn.precision import full_precision, widened
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
 from stable_audio.pretransforms.activations import SnakeBeta
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
@@ -121,6 +122,10 @@ class TAAEDecoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
+    def audible(self, x: Tensor) -> Tensor:
+        """The block before the audio: sums of its transformers and all that follows them in float32."""
+        return full_precision(self.layers[1:], self.layers[0](widened(x)))
+
 
 class TAAEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
@@ -230,4 +235,7 @@ class TAAEDecoder(Decoder):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        x = latents
+        for layer in self.layers[:-3]:
+            x = layer(x)
+        return full_precision(self.layers[-2:], self.layers[-3].audible(x))

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 
 def nearest(rows: Tensor, codes: Tensor) -> Tensor:
-    """Index (m,) of the code (k d) nearest to each row (m d)."""
-    distance = codes.square().sum(1) - 2 * rows @ codes.T
+    """Index (m,) of the code (k d) nearest to each row (m d), in float32: rows may lie far from 0."""
+    with torch.autocast(rows.device.type, enabled=False):
+        rows, codes = rows.float(), codes.float()
+        distance = codes.square().sum(1) - 2 * rows @ codes.T
     return distance.argmin(1)
 
 

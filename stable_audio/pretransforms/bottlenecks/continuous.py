@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import Bottleneck, Info, NoiseSource, draw
 
 
@@ -32,6 +33,7 @@ class VAEBottleneck(Bottleneck):
         super().__init__()
         self.sample = sample
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         latents, kl = vae_sample(x, noise, sample=self.sample or self.training)
         return latents, {"kl": kl}
@@ -51,6 +53,7 @@ class GaussianBottleneck(Bottleneck):
         super().__init__()
         self.sample = sample
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         mean, logvar = x.chunk(2, dim=1)
         logvar = logvar.clamp(-30, 20)
@@ -70,6 +73,7 @@ class TanhBottleneck(Bottleneck):
         self.scale = scale
         self.settings = (float(scale),)
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         return torch.tanh(x / self.scale) * self.scale, {}
 
@@ -77,9 +81,11 @@ class TanhBottleneck(Bottleneck):
 class L2NormBottleneck(Bottleneck):
     """Each latent frame is scaled to unit length, in encode and again in decode."""
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         return F.normalize(x, dim=1), {}
 
+    @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         return F.normalize(latents, dim=1)
 
@@ -127,6 +133,7 @@ class WassersteinBottleneck(Bottleneck):
         self.bypass_mmd, self.use_tanh, self.tanh_scale = bypass_mmd, use_tanh, tanh_scale
         self.settings = (float(tanh_scale),) if use_tanh else ()
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         info: Info = {}
         if self.training and not self.bypass_mmd:
@@ -136,6 +143,7 @@ class WassersteinBottleneck(Bottleneck):
             x = torch.tanh(x / self.tanh_scale) * self.tanh_scale
         return x, info
 
+    @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         return append_noise(latents, self.decoder_channels_added, noise)
 
@@ -178,6 +186,7 @@ class SoftNormBottleneck(Bottleneck):
             )
         self.running_std = nn.Parameter(torch.ones(1), requires_grad=False) if auto_scale else None
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         x = x * self.scaling_factor + self.bias
         if self.running_std is not None:
@@ -189,6 +198,7 @@ class SoftNormBottleneck(Bottleneck):
             return x, {}
         return x, {"softnorm": moment_loss(x, 2) + 0.4 * moment_loss(x, 1)}
 
+    @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         if self.running_std is not None:
             latents = latents * self.running_std

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.continuous import append_noise, vae_sample
 from stable_audio.pretransforms.conv import WNConv1d
@@ -37,10 +38,11 @@ class FactorisedVQ(nn.Module):
         return self.out_proj(straight_through), codes, projected, commitment, codebook
 
     def nearest(self, projected: Tensor) -> Tensor:
-        """Index (b n) of the code with the largest cosine similarity."""
-        rows = F.normalize(projected.mT, dim=-1)
-        codes = F.normalize(self.codebook.weight, dim=-1)
-        distance = codes.square().sum(1) - 2 * rows @ codes.T
+        """Index (b n) of the code with the largest cosine similarity, in float32."""
+        with torch.autocast(projected.device.type, enabled=False):
+            rows = F.normalize(projected.float().mT, dim=-1)
+            codes = F.normalize(self.codebook.weight.float(), dim=-1)
+            distance = codes.square().sum(1) - 2 * rows @ codes.T
         return distance.argmin(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -142,6 +144,7 @@ class DACRVQBottleneck(DiscreteBottleneck):
             quantizer_dropout=quantizer_dropout,
         )
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         info: Info = {"pre_quantizer": x}
         if self.quantize_on_decode:
@@ -151,11 +154,13 @@ class DACRVQBottleneck(DiscreteBottleneck):
             info[name] = info[name] / self.num_quantizers
         return info["z"], info
 
+    @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         if self.quantize_on_decode:
             latents = self.quantizer(latents)["z"]
         return append_noise(latents, self.decoder_channels_added, noise)
 
+    @computed_in_float32
     def tokens(self, latents: Tensor) -> Tensor:
         """Tokens (b q n) of unquantised latents (b c n)."""
         return self.quantizer(latents)["tokens"]
@@ -189,6 +194,7 @@ class DACRVQVAEBottleneck(DACRVQBottleneck):
             quantizer_dropout=quantizer_dropout,
         )
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         sampled, kl = vae_sample(x, noise)
         latents, info = super().encode(sampled)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.continuous import append_noise
 
@@ -121,6 +122,7 @@ class _FSQBottleneck(DiscreteBottleneck):
         self.channels = quantizer.dim
         self.settings = (*quantizer.level_counts, quantizer.num_codebooks)
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         latents, tokens = self.quantizer(x)
         return latents, {"tokens": tokens}
@@ -155,6 +157,7 @@ class FSQBottleneck(_FSQBottleneck):
         self.decoder_channels_added = noise_augment_dim
         self._finish(FSQ(levels, num_codebooks, dim))
 
+    @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         return append_noise(latents, self.decoder_channels_added, noise)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.codebook import ResidualVQ
 from stable_audio.pretransforms.bottlenecks.continuous import vae_sample
@@ -62,6 +63,7 @@ class RVQBottleneck(DiscreteBottleneck):
             quantize_dropout_multiple_of=quantize_dropout_multiple_of,
         )
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         latents, tokens, loss = self.quantizer(x)
         return latents, {"tokens": tokens, "quantizer_loss": loss}
@@ -76,6 +78,7 @@ class RVQVAEBottleneck(RVQBottleneck):
     input_multiple = 2
     loss_weights = {"kl": 1e-6, "quantizer_loss": 1.0}  # noqa: RUF012
 
+    @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
         sampled, kl = vae_sample(x, noise)
         latents, info = super().encode(sampled)

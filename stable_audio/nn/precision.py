@@ -1,0 +1,49 @@
+"""Float32 where autocast would round too much.
+
+bfloat16 keeps 8 bits of each value. Products of matrices bear that; an audio signal does not: rounded so, it
+carries noise at about -54 dB, far above the quiet parts of a spectrum.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def rounds(x: Tensor) -> bool:
+    """Whether autocast is on where x is."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32 under autocast, else as it is. Sums that start from it stay in float32."""
+    return x.float() if rounds(x) else x
+
+
+def full_precision(layers: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    """One layer after the other: in float32 under autocast, else in the type of x and their weights."""
+    if rounds(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return full_precision(layers, x.float())
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def computed_in_float32(method: Function) -> Function:
+    """Method of (self, x, ...) that sees x in float32 and no autocast, where there is autocast."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not rounds(x):
+            return method(self, x, *args, **kwargs)
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x.float(), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
