@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from stable_audio.config.parts import (
 )
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.nn.unfilled import Unfilled
 from stable_audio.pretransforms import Autoencoder, Pretransform
 from stable_audio.types import Slot
 
@@ -35,6 +37,7 @@ def create_model_from_config(
     extra_ids: Sequence[str] = (),
     skip_rules: Sequence[str] = (),
     device: torch.device | str | None = None,
+    unfilled: bool = False,
 ) -> Any:
     """Build the model that a configuration describes, with fresh weights.
 
@@ -42,6 +45,8 @@ def create_model_from_config(
         config: a loaded configuration, its dict, or the path of its file.
         extra_ids, skip_rules: see `load_config`; for a configuration that is not loaded yet.
         device: where to build it; "meta" builds shapes only, without memory.
+        unfilled: backbone and pretransform stay without weights until these are loaded, which saves the
+            memory and the random numbers; see `stable_audio.nn.unfilled`.
 
     Raises:
         ConfigError: with every mistake of the configuration.
@@ -49,14 +54,19 @@ def create_model_from_config(
     if not isinstance(config, ModelConfig):
         config = load_config(config, extra_ids=extra_ids, skip_rules=skip_rules)
     with torch.device(device if device is not None else torch.get_default_device()):
-        return BUILDERS[config.model_type](config)
+        return BUILDERS[config.model_type](config, Unfilled() if unfilled else nullcontext())
 
 
-def build_cond(config: ModelConfig) -> DiffusionModel:
+Networks = AbstractContextManager[Any]
+"""In which backbones and pretransforms are built."""
+
+
+def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
     """`diffusion_cond` and `diffusion_cond_inpaint`."""
     section = config.model
-    pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
-    backbone = build_backbone(section.diffusion)
+    with networks:
+        pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+        backbone = build_backbone(section.diffusion)
     conditioner = build_conditioning(section.conditioning, pretransform=pretransform)
     return DiffusionModel(
         backbone=backbone,
@@ -71,11 +81,12 @@ def build_cond(config: ModelConfig) -> DiffusionModel:
     )
 
 
-def build_uncond(config: ModelConfig) -> DiffusionModel:
+def build_uncond(config: ModelConfig, networks: Networks) -> DiffusionModel:
     """`diffusion_uncond`."""
     section = config.model
-    pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
-    backbone = build_uncond_backbone(section.diffusion)
+    with networks:
+        pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+        backbone = build_uncond_backbone(section.diffusion)
     return DiffusionModel(
         backbone=backbone,
         objective=build_objective(section.diffusion),
@@ -129,17 +140,19 @@ def build_conditioning(
     )
 
 
-def build_autoencoder_model(config: ModelConfig) -> Autoencoder:
+def build_autoencoder_model(config: ModelConfig, networks: Networks) -> Autoencoder:
     """`autoencoder`."""
-    return build_autoencoder(config.model, sample_rate=config.sample_rate)
+    with networks:
+        return build_autoencoder(config.model, sample_rate=config.sample_rate)
 
 
-def build_diffusion_autoencoder_model(config: ModelConfig) -> DiffusionAutoencoder:
+def build_diffusion_autoencoder_model(config: ModelConfig, networks: Networks) -> DiffusionAutoencoder:
     """`diffusion_autoencoder`."""
-    return build_diffusion_autoencoder(config.model, sample_rate=config.sample_rate)
+    with networks:
+        return build_diffusion_autoencoder(config.model, sample_rate=config.sample_rate)
 
 
-BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any, Networks], nn.Module]] = {
     "diffusion_cond": build_cond,
     "diffusion_cond_inpaint": build_cond,
     "diffusion_uncond": build_uncond,

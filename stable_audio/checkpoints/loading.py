@@ -23,6 +23,7 @@ from stable_audio.checkpoints.keys import (
     to_pretransform,
 )
 from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
+from stable_audio.nn.unfilled import is_unfilled
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.conv import fold_as_stored
 
@@ -105,7 +106,12 @@ def load_weights(
         raise CheckpointError(
             f"{report}. The file belongs to another config; use that, or load what fits with --partial"
         )
-    module.load_state_dict(fitting, strict=False)
+    if any(v.is_meta for v in own.values()):
+        # Nothing to copy into: the stored tensors become the weights, in the types that the model has.
+        fitting = {k: v.to(own[k].dtype) for k, v in fitting.items()}
+        module.load_state_dict(fitting, strict=False, assign=True)
+    else:
+        module.load_state_dict(fitting, strict=False)
     return report
 
 
@@ -145,10 +151,15 @@ def load_model(
         if isinstance(source, (str, Path, Mapping))
         else source
     )
-    model = create_model_from_config(loaded_config)
-    report = _fill(model, stored, partial=partial)
+    with torch.random.fork_rng(devices=[]):  # what starts at random is replaced, and shall draw for nobody
+        model = create_model_from_config(loaded_config, unfilled=True)
+        report = _fill(model, stored, partial=partial)
+        load_unsaved(model, loaded_config.weights, use_ema=use_ema)
+    if is_unfilled(model):  # a partial load, or weights that are in no file
+        model = create_model_from_config(loaded_config)
+        report = _fill(model, stored, partial=partial)
+        load_unsaved(model, loaded_config.weights, use_ema=use_ema)
     log.info("%s", report)
-    load_unsaved(model, loaded_config.weights, use_ema=use_ema)
     return model.to(device).eval(), loaded_config
 
 

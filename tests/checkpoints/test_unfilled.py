@@ -1,0 +1,156 @@
+"""Loading builds networks without weights: nothing is drawn, nothing is held twice, nothing else is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.checkpoints import export
+from stable_audio.checkpoints.loading import load_model, load_weights
+from stable_audio.factory import create_model_from_config
+from stable_audio.nn.unfilled import Unfilled, is_unfilled
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
+from tests import tiny
+from tests.golden.kinds.assembly import construct
+from tests.pretransforms.building import build_pretransform
+
+Build = Callable[[], nn.Module]
+XT = {**tiny.BACKBONES["dit"], "embed_dim": 64, "depth": 1, "transformer_type": "x-transformers"}
+SOURCES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
+    "backbone": {n: (BACKBONES[n], c) for n, c in tiny.BACKBONES.items()},
+    "uncond": {n: (UNCOND_BACKBONES[n], c) for n, c in tiny.UNCOND_BACKBONES.items()},
+    "encoder": {n: (ENCODERS[n], c) for n, c in tiny.ENCODERS.items()},
+    "decoder": {n: (DECODERS[n], c) for n, c in tiny.DECODERS.items()},
+    "bottleneck": {n: (BOTTLENECKS[n], c) for n, c in tiny.BOTTLENECKS.items()},
+    "x-transformers": {"dit": (BACKBONES["dit"], XT)},
+}
+PARTS: dict[str, Build] = {
+    f"{kind} {name}": (lambda cls=cls, config=config: construct(cls, config))
+    for kind, entries in SOURCES.items()
+    for name, (cls, config) in entries.items()
+}
+PARTS |= {
+    f"pretransform {name}": (lambda name=name, c=config: build_pretransform({"type": name, "config": c}))
+    for name, config in tiny.PRETRANSFORMS.items()
+}
+
+MODEL: dict[str, Any] = {
+    "model_type": "diffusion_cond",
+    "sample_rate": 16000,
+    "sample_size": 1024,
+    "audio_channels": 2,
+    "model": {
+        "io_channels": 4,
+        "pretransform": {"type": "autoencoder", "config": tiny.PRETRANSFORMS["autoencoder"]},
+        "conditioning": {
+            "cond_dim": 8,
+            "configs": [{"id": "seconds_total", "type": "number", "config": {"max_val": 10}}],
+        },
+        "diffusion": {
+            "type": "dit",
+            "global_cond_ids": ["seconds_total"],
+            "config": {"io_channels": 4, "embed_dim": 64, "depth": 2, "num_heads": 2, "global_cond_dim": 8},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_every_part_takes_its_weights_and_is_whole(name: str) -> None:
+    """State, and all that is no part of it: tables, windows, filters."""
+    torch.manual_seed(0)
+    filled = PARTS[name]()
+    before = torch.get_rng_state()
+    with Unfilled():
+        module = PARTS[name]()
+    assert torch.equal(torch.get_rng_state(), before)
+    # Those that start from ones and zeros hold a few numbers in any case.
+    assert is_unfilled(module) or sum(p.numel() for p in filled.parameters()) < 20
+    load_weights(module, filled.state_dict())
+    assert not is_unfilled(module)
+    tensors = [dict(m.named_parameters()) | dict(m.named_buffers()) for m in (filled, module)]
+    assert tensors[0].keys() == tensors[1].keys()
+    for key, value in tensors[0].items():
+        assert torch.equal(tensors[1][key], value), key
+        assert tensors[1][key].requires_grad == value.requires_grad
+        assert tensors[1][key].dtype == value.dtype
+
+
+def test_seeded_weights_of_training_from_scratch_stay_the_same() -> None:
+    """`unfilled` is for loading alone: otherwise pretransform, backbone, conditioners draw in this order."""
+    torch.manual_seed(0)
+    model = create_model_from_config(MODEL)
+    torch.manual_seed(0)
+    pretransform = build_pretransform(MODEL["model"]["pretransform"])
+    backbone = construct(BACKBONES["dit"], MODEL["model"]["diffusion"]["config"])
+    for built, expected in ((model.pretransform, pretransform), (model.backbone, backbone)):
+        for key, value in expected.state_dict().items():
+            assert torch.equal(built.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_loaded_model_is_the_stored_one_and_draws_nothing(tmp_path: Path, suffix: str, half: bool) -> None:
+    model = create_model_from_config(MODEL)
+    file = export(
+        model, tmp_path / f"m{suffix}", config=MODEL, layout="ours", dtype=torch.float16 if half else None
+    )
+    before = torch.get_rng_state()
+    loaded, _ = load_model(file)
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, value in model.state_dict().items():
+        found = loaded.state_dict()[key]
+        assert found.dtype == value.dtype
+        assert torch.equal(found, value.half().float() if half else value) or not value.is_floating_point()
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == trained
+
+
+class Draws(TorchDispatchMode):
+    """Counts the random numbers that are really drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        random = any(word in str(func) for word in ("uniform", "normal", "rand", "bernoulli"))
+        if random and isinstance(found, torch.Tensor) and not found.is_meta:
+            self.count += found.numel()
+        return found
+
+
+def test_networks_draw_nothing_that_is_thrown_away(tmp_path: Path) -> None:
+    model = create_model_from_config(MODEL)
+    file = export(model, tmp_path / "m.safetensors", config=MODEL, layout="ours")
+    with Draws() as building:
+        create_model_from_config(MODEL)
+    with Draws() as loading:
+        load_model(file)
+    conditioner = sum(p.numel() for p in model.conditioner.parameters())
+    assert building.count > sum(p.numel() for p in model.backbone.parameters()) / 2
+    assert loading.count <= conditioner
+
+
+def test_what_a_partial_load_leaves_out_starts_at_random(tmp_path: Path) -> None:
+    model = create_model_from_config(MODEL)
+    state = {k: v for k, v in model.state_dict().items() if "project_out" not in k}
+    file = tmp_path / "part.ckpt"
+    torch.save({"state_dict": state}, file)
+    torch.manual_seed(3)
+    loaded, _ = load_model(file, config=MODEL, partial=True)
+    torch.manual_seed(3)
+    fresh = create_model_from_config(MODEL)
+    assert not is_unfilled(loaded)
+    key = "backbone.transformer.project_out.weight"
+    assert torch.equal(loaded.state_dict()[key], fresh.state_dict()[key])
+    kept = "backbone.transformer.project_in.weight"
+    assert torch.equal(loaded.state_dict()[kept], state[kept])
