@@ -68,6 +68,7 @@ def run(way: str, file: Path, threads: int) -> tuple[float, float]:
 
 def measure(file: Path, way: str) -> tuple[float, float]:
     config = load_config_of(file)
+    create_model_from_config(config, device="meta")  # imports, which both ways need
     before, start = own_memory(), time.perf_counter()
     if way == WAYS[0]:
         model = load_model(file)[0]

@@ -31,6 +31,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
         ),
         ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
         (
+            "loading",
+            ["--depth", "1", "--dim", "32", "--heads", "1", "--threads", "1"],
+            ["without weights", "over random weights"],
+        ),
+        (
             "backbones",
             ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],
             ["dit", "mlp"],
