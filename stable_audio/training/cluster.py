@@ -98,8 +98,8 @@ def layout(options: RunOptions, world: World) -> Layout:
     asked = parse_devices(options.devices)
     if not world.launcher:
         _refuse_lonely_nodes(options)
-        count = _here(asked, options)
-        return Layout(asked, count, options.num_nodes or 1, LightningEnvironment())
+        here = _here(asked, options)
+        return Layout(asked, here, options.num_nodes or 1, LightningEnvironment())
     count = None if asked in ("auto", -1) else len(asked) if isinstance(asked, list) else int(asked)
     refuse_other(world, devices=count, nodes=options.num_nodes)
     if world.size > 1 and (world.address is None or world.port is None):
