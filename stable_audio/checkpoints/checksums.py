@@ -1,8 +1,8 @@
 """CRC-32 checksums of checkpoint files: written with them, verified when they are read.
 
-A `.ckpt` is a zip archive, which has a checksum for each of its members. torch.save computes them slowly
-and torch.load does not look at them; here zlib does both, so that files of other programs are verified as
-well. A safetensors file has no place for checksums but its metadata, where ours stand.
+A `.ckpt` is a zip archive, which has a checksum for each of its members. torch.save computes them in one
+thread and torch.load does not look at them; here zlib does both in several, so that files of other programs
+are verified as well. A safetensors file has no place for checksums but its metadata, where ours stand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
-    """`torch.save` with the same checksums in a fraction of the time.
+    """`torch.save` with the same checksums, but computed in several threads, members side by side.
 
     Raises:
         OSError, RuntimeError: it could not be written; torch reports a full disk as RuntimeError.
@@ -40,10 +40,10 @@ def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members, directory = archive.infolist(), archive.start_dir
     with open(path, "rb+") as file:
-        for member in members:
-            begin = _data_begin(file, member)
-            checksum = _of_part(path, begin, member.file_size)
-            directory = _write_checksum(file, member, directory, begin + member.file_size, checksum)
+        parts = [(_data_begin(file, m), m.file_size) for m in members]
+        checksums = _in_threads(lambda part: _of_part(path, *part), parts)
+        for member, (begin, size), checksum in zip(members, parts, checksums):
+            directory = _write_checksum(file, member, directory, begin + size, checksum)
 
 
 def damaged_members(path: Path) -> list[str]:
