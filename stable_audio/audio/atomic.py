@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str], *, seconds: float = 900.0) -> int:
+    """Remove temporary files that killed programs left directly in `folder`; returns how many.
+
+    Args:
+        seconds: younger ones stay, since somebody may be writing them.
+    """
+    removed = 0
+    for path in Path(folder).glob(".*.*.partial*"):
+        try:
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
+                removed += 1
+        except OSError:  # another program was faster, or the folder is not ours to tidy
+            continue
+    return removed
 
 
 def _usual_mode(path: Path) -> int:

@@ -40,7 +40,14 @@ def as_text(report: dict[str, Any]) -> str:
         if title in report:
             lines += ["", *section(report[title])]
     verdict = "all is well" if not report["errors"] else f"{len(report['errors'])} errors"
-    return "\n".join([*lines, "", f"{report['config']}: {verdict}"]).lstrip()
+    return "\n".join([*lines, "", f"{', '.join(_at_fault(report))}: {verdict}"]).lstrip()
+
+
+def _at_fault(report: dict[str, Any]) -> list[str]:
+    """The files that the errors name; all of them where there is none, or none that names a file."""
+    files = [name for name in (report["config"], report["dataset_file"]) if name is not None]
+    named = [name for name in files if any(e.startswith(f"{name}: ") for e in report["errors"])]
+    return named or files
 
 
 def _parameters(found: dict[str, int]) -> list[str]:

@@ -48,7 +48,8 @@ def report_on(
         `errors` and `warnings` (sentences) and, as far as the files allow: `parameters`, `shape`, `slots`,
         `memory`, `checkpoint`, `dataset`, `rehearsal`.
     """
-    report: Report = {"config": str(config), "errors": [], "warnings": []}
+    file = str(dataset) if dataset is not None else None
+    report: Report = {"config": str(config), "dataset_file": file, "errors": [], "warnings": []}
     deadline = Deadline(DRY_SECONDS if dry else None)
     with _Warnings(report):
         loaded = _attempt(

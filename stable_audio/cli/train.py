@@ -174,6 +174,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, stop: Any) -> int:
+    from stable_audio.training.loggers import logger_names
+
+    logger_names(args.logger)  # before files are read and models built, which may take minutes
     config = _model_config(args)
     dataset = _dataset(args.dataset_config, args.lenient)
     validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.atomic import atomic_write, remove_leftovers
 from stable_audio.data.base import Clip, DataError, ItemKey, Rejected
 from stable_audio.data.latents import (
     MANIFEST,
@@ -106,6 +106,8 @@ def encode_to_folder(
     described = _settings(pretransform, sample_rate, options, settings or {})
     _check_settings(folder, described)
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / SHARDS):
+        remove_leftovers(place)
     names = [part.name for part in source.parts]
     if options.rank == 0:
         write_manifest(folder, described, names)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
 from stable_audio.config.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
@@ -126,6 +127,7 @@ def render(
         world: the processes that share the jobs; this one renders its part, under the same names.
         progress: called with (step, steps) of the batch that is being sampled.
     """
+    remove_leftovers(output.folder)
     pending: list[_Pending] = []
     for index, (job, recipe) in world.share(list(zip(jobs, recipes))):
         done = None if output.overwrite else finished(output.folder, recipe, output.format)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import itertools
 import logging
@@ -243,8 +244,12 @@ LOGGERS: dict[str, type[RunLogger]] = {
 }
 
 
-def create_logger(names: str, **options: Any) -> RunLogger:
-    """One logger, or several by names with commas between: `csv,tensorboard`.
+EXTRAS = {"tensorboard": ("tensorboard", "train"), "wandb": ("wandb", "wandb")}
+"""Logger -> the package that it needs, and the extra that brings it."""
+
+
+def logger_names(names: str) -> list[str]:
+    """`csv,tensorboard` -> its parts; nothing is `none`.
 
     Raises:
         ValueError: an unknown name. ImportError: an extra is missing; the message names it.
@@ -253,6 +258,20 @@ def create_logger(names: str, **options: Any) -> RunLogger:
     unknown = [n for n in wanted if n not in LOGGERS]
     if unknown:
         raise ValueError(f"--logger {unknown[0]!r} is unknown; allowed: {', '.join(LOGGERS)}")
+    for name in wanted:
+        package, extra = EXTRAS.get(name, ("csv", ""))
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'--logger {name} needs: pip install "stable-audio[{extra}]"')
+    return wanted
+
+
+def create_logger(names: str, **options: Any) -> RunLogger:
+    """One logger, or several by names with commas between: `csv,tensorboard`.
+
+    Raises:
+        ValueError: an unknown name. ImportError: an extra is missing; the message names it.
+    """
+    wanted = logger_names(names)
     from stable_audio.training.guard import GuardedLogger  # it is a logger itself
 
     os.makedirs(options["folder"], exist_ok=True)

@@ -306,3 +306,14 @@ def test_after_a_deadline_the_timer_is_off() -> None:
     assert Deadline(None).run(lambda: 3) == Deadline(5).run(lambda: 3) == 3
     with pytest.raises(KeyError):
         Deadline(5).run(lambda: {}["a"])
+
+
+def test_the_verdict_names_the_file_that_is_wrong(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = write(examples.cond()), write({**SYNTHETIC, "clips": 1}, "data.json")
+    assert main(["check", model, data, "--dry"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"{data}: 1 errors"
+    model, data = write({**examples.cond(), "sample_size": 0}), write(SYNTHETIC, "data.json")
+    assert main(["check", model, data, "--dry"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 errors"
+    assert main(["check", write(examples.cond()), data, "--dry"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{model}, {data}: all is well"

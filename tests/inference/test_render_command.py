@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -515,3 +516,13 @@ def test_a_negative_prompt_without_guidance_is_told(base: list[str], capsys) -> 
     assert "negative prompts change nothing" in capsys.readouterr().err
     assert main([*base, "--prompt", "bell", "--negative-prompt", "wind", "--cfg-scale", "2"]) == 0
     assert "change nothing" not in capsys.readouterr().err
+
+
+def test_a_render_tidies_what_a_killed_one_left(base: list[str], tmp_path: Path) -> None:
+    left = tmp_path / "out" / ".0000_bell.0123abcd.partial.wav"
+    left.parent.mkdir()
+    left.write_text("part")
+    os.utime(left, (0, 0))
+    assert main([*base, "--prompt", "bell"]) == 0
+    assert not left.exists()
+    assert len(_made(tmp_path)) == 1

@@ -142,3 +142,21 @@ def test_several_at_once_and_none(tmp_path: Path) -> None:
 def test_unknown_logger(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allowed: none, csv, tensorboard, wandb"):
         create_logger("csv,comet", folder=tmp_path, name="run")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [("comet", "'comet' is unknown; allowed: none, csv"), ("csv,wandb", "stable-audio[wandb]")],
+)
+def test_train_tells_of_a_logger_before_it_reads_anything(
+    names: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.util
+
+    from stable_audio.cli import main
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "wandb" else found(n, *a))
+    command = ["train", "--model-config", "absent.json", "--dataset-config", "absent.json", "--logger", names]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
