@@ -73,3 +73,10 @@ def test_mistakes_are_named(change: dict, message: str) -> None:
     arguments = {"name": "polyexponential", "steps": 5, "space": VE, **change}
     with pytest.raises(ValueError, match=message):
         build_schedule(arguments.pop("name"), arguments.pop("steps"), **arguments)
+
+
+@pytest.mark.parametrize("start", [0.5, 0.12, 0.1, 0.01, 1e-4])
+def test_log_snr_levels_fall_from_any_start(start: float) -> None:
+    levels = build_schedule("logsnr", 20, space=FLOW, sigma_max=start)
+    assert levels[0] == start
+    assert (levels.diff() < 0).all()
