@@ -50,13 +50,13 @@ def logsnr(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Ten
     """Flow times in equal steps of the log signal-to-noise ratio, from t = sigma_max (at most 1) to 0.
 
     The ratio ends at 2 and starts at that of sigma_max, or at -6 from pure noise, whose own is infinite.
-    Where it is 2 or more at the start, it goes up by 2. The ends are then put at sigma_max and 0 exactly.
-    sigma_min and rho have no meaning here.
+    The ends are then put at sigma_max and 0 exactly. sigma_min and rho have no meaning here. From a start
+    below t = 0.12, where the ratio is above 2, the levels between rise, as in stable-audio-tools; `distinct`
+    leaves them out.
     """
     start = min(sigma_max, 1.0)
     first = math.log((1 - start) / start + 1e-6) if start < 1 else -6.0
-    last = 2.0 if first < 2.0 else first + 2.0
-    t = torch.sigmoid(-torch.linspace(first, last, steps + 1, dtype=torch.float64))
+    t = torch.sigmoid(-torch.linspace(first, 2.0, steps + 1, dtype=torch.float64))
     t[0], t[-1] = start, 0.0
     return t
 
@@ -162,7 +162,7 @@ def build_schedule(
 
 
 def distinct(levels: Tensor) -> Tensor:
-    """Falling levels without those that repeat the one before: between equal levels there is no step."""
+    """Levels without those that are not below all before them: noise only falls, and equal levels are one."""
     kept = levels[:1].tolist()
     for level in levels[1:].tolist():
         if level < kept[-1] * (1 - SAME):

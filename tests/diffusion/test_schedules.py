@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stable_audio.diffusion.schedules import SCHEDULES, build_schedule
+from stable_audio.diffusion.schedules import SCHEDULES, build_schedule, distinct
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import FLOW, SPACES, VE, VP
 
@@ -76,7 +76,8 @@ def test_mistakes_are_named(change: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("start", [0.5, 0.12, 0.1, 0.01, 1e-4])
-def test_log_snr_levels_fall_from_any_start(start: float) -> None:
-    levels = build_schedule("logsnr", 20, space=FLOW, sigma_max=start)
+def test_levels_that_are_walked_fall_from_any_start(start: float) -> None:
+    levels = distinct(build_schedule("logsnr", 20, space=FLOW, sigma_max=start))
     assert levels[0] == start
+    assert levels[-1] == 0
     assert (levels.diff() < 0).all()
