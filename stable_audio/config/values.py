@@ -24,9 +24,9 @@ def dataclass_from(values: Any, kind: type[T], *, source: str, at: Loc = ()) -> 
         ConfigError: every value of the wrong type, every missing and every unknown key.
     """
     if not isinstance(values, dict):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ConfigError([Problem(json_path(at), f"an object is needed here, found {found}")], source)
-    model = leaf_model(kind)
+        kind_found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigError([Problem(json_path(at), f"an object is needed here, found {kind_found}")], source)
+    model = leaf_model(kind)  # type: ignore[arg-type]
     try:
         leaf = model.model_validate_json(json.dumps(values))
     except ValidationError as error:

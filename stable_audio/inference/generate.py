@@ -148,7 +148,7 @@ def _described(
 ) -> Sequence[Metadata] | None:
     """Prompts as metadata, with the times that published models ask for besides."""
     if conditioning is None or isinstance(conditioning, Mapping):
-        return conditioning
+        return conditioning  # type: ignore[return-value]  # what is wrong with a mapping is said later
     ids = model.conditioner.ids() if model.conditioner is not None else ()
     times = {"seconds_start": 0.0, "seconds_total": sample_size / model.sample_rate}
     timed = {key: value for key, value in times.items() if key in ids}

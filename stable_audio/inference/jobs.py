@@ -46,7 +46,7 @@ def read_jobs(path: str | Path) -> list[Job]:
     Raises:
         ValueError: with file and line of everything that is wrong.
     """
-    path = file_or_shipped(path, "prompts")
+    path = Path(file_or_shipped(path, "prompts"))
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -38,7 +38,7 @@ def _load(name: str | None, model_type: str) -> Any:
     if torch.empty(0).is_meta:
         if not local:
             return library.DacModel(library.DacConfig(**_PUBLISHED[model_type]))
-        return library.DacModel(library.DacConfig.from_pretrained(name, local_files_only=offline(name)))
+        return library.DacModel(library.DacConfig.from_pretrained(name, local_files_only=True))
     source = name if name is not None else f"descript/dac_{model_type}"
     try:
         return library.DacModel.from_pretrained(source, local_files_only=offline(source))

@@ -460,6 +460,7 @@ def test_clips_at_once_by_device() -> None:
         (["--prompt", "bell", "--device", "cuda:99"], "there is no such device here"),
         (["--prompt", "bell", "--device", "gpu"], "--device: 'auto'"),
         (["--prompt", "bell", "--condition", "tempo"], "--condition needs KEY=VALUE"),
+        (["--prompt", "bell", "--condition", "tempo=" + "[" * 9999], "--condition tempo: nests deeper"),
         (["--prompt", "bell", "--seed", "-2"], "or -1 for a random one"),
     ],
 )
