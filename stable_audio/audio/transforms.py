@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,11 +12,6 @@ def fit_length(audio: Tensor, length: int, *, offset: int = 0) -> Tensor:
     """`length` samples from `offset`; zeros after the end."""
     part = audio[..., offset : offset + length]
     return F.pad(part, (0, length - part.shape[-1]))
-
-
-def padding_mask(real: int, length: int) -> Tensor:
-    """(length,) float32: 1 where there is sound, 0 in the padding."""
-    return (torch.arange(length) < real).float()
 
 
 def to_channels(audio: Tensor, channels: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import Batch, Clip, ItemCheck, Packed, Rejected
 from stable_audio.types import Metadata
 
@@ -71,5 +72,7 @@ def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:
     if missing == 0:
         return metadata
     mask = metadata.get("padding_mask")
-    mask = torch.ones(audio.shape[-1]) if mask is None else mask
-    return {**metadata, "padding_mask": F.pad(mask, (0, missing))}
+    if isinstance(mask, Tensor):  # of a custom module, with gaps perhaps
+        return {**metadata, "padding_mask": F.pad(mask, (0, missing))}
+    mask = PaddingMask(audio.shape[-1], audio.shape[-1]) if mask is None else mask
+    return {**metadata, "padding_mask": mask.lengthened(missing)}

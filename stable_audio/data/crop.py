@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import AudioInfo, Sound, open_sound
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.audio.resample import resample, resampled_length
-from stable_audio.audio.transforms import fit_length, padding_mask
+from stable_audio.audio.transforms import fit_length
 from stable_audio.types import Metadata
 
 _MARGIN = 1024
@@ -41,14 +42,14 @@ class Crop:
 
     def metadata(self) -> Metadata:
         """timestamps (start and end as parts of the file), seconds_start (rounded down), seconds_total
-        (of the whole file, rounded up) and padding_mask (length,), as stable-audio-tools defines them;
+        (of the whole file, rounded up) and padding_mask (a PaddingMask), as stable-audio-tools defines them;
         total_samples of the file, exactly."""
         span = max(self.total, self.length)
         return {
             "timestamps": (self.offset / span, (self.offset + self.length) / span),
             "seconds_start": math.floor(self.offset / self.sample_rate),
             "seconds_total": math.ceil(self.total / self.sample_rate),
-            "padding_mask": padding_mask(self.real, self.length),
+            "padding_mask": PaddingMask(self.real, self.length),
             "sample_rate": self.sample_rate,
             "total_samples": self.total,
         }

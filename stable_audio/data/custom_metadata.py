@@ -6,12 +6,14 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import DataError
 from stable_audio.data.seeding import derive_seed, seeded_globally
 from stable_audio.data.sendable import sendable
@@ -74,7 +76,7 @@ class CustomMetadata:
         """
         function = self._function or self._load()
         try:
-            with seeded_globally(seed):
+            with seeded_globally(seed), _mask_as_tensor(info):
                 result = function(info, audio)
         except (Exception, SystemExit) as error:
             raise ValueError(self._told(error)) from error
@@ -93,3 +95,18 @@ class CustomMetadata:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_function": None}
+
+
+@contextmanager
+def _mask_as_tensor(info: Metadata) -> Iterator[None]:
+    """Modules find the padding mask as the tensor that stable-audio-tools hands them."""
+    mask = info.get("padding_mask")
+    if not isinstance(mask, PaddingMask):
+        yield
+        return
+    info["padding_mask"] = shown = mask.tensor()
+    try:
+        yield
+    finally:
+        if info.get("padding_mask") is shown:
+            info["padding_mask"] = mask

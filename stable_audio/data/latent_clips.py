@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.audio.transforms import padding_mask
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import Clip, Rejected
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_sources import LatentSource
@@ -89,7 +89,7 @@ class LatentClips:
             "latent_crop_start": start,
             "latent_crop_length": length,
             "seconds_start": math.floor(at),
-            "padding_mask": padding_mask(valid - start, length),
+            "padding_mask": PaddingMask(max(0, min(valid - start, length)), length),
             "sample_rate": self.sample_rate,
         }
         if file_seconds is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import ClipDataset, ItemKey
 from stable_audio.data.sounds import PITCHED, SOUNDS, UNPITCHED, Voice, render
 from stable_audio.types import Metadata
@@ -192,8 +193,6 @@ class SyntheticDataset(ClipDataset):
 
     def _metadata(self, index: int, clip: Clip) -> Metadata:
         real = min(self.sample_size, int(np.ceil(clip.voice.duration * self.sample_rate)))
-        padding_mask = torch.zeros(self.sample_size)
-        padding_mask[:real] = 1
         return {
             "prompt": clip.prompt,
             "timbre": clip.timbre,
@@ -203,7 +202,7 @@ class SyntheticDataset(ClipDataset):
             "seconds_start": 0.0,
             "seconds_total": min(clip.voice.duration, self.sample_size / self.sample_rate),
             "timestamps": (0.0, 1.0),
-            "padding_mask": padding_mask,
+            "padding_mask": PaddingMask(real, self.sample_size),
             "sample_rate": self.sample_rate,
         }
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, SpectralLoss, Term
@@ -220,7 +221,7 @@ class DiffusionTraining(TimedTraining):
                     f"{len(metadata) - len(masks)} of {len(metadata)} have none"
                 )
             return None
-        resized = [m.flatten()[_nearest(m.numel(), x0.shape[-1])].bool() for m in masks]
+        resized = [_sound_at(m, x0.shape[-1]) for m in masks]
         return torch.stack(resized).view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
 
     def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
@@ -276,6 +277,13 @@ def _nearest(source: int, target: int) -> Tensor:
     return F.interpolate(places, size=target, mode="nearest").long().flatten()
 
 
-def _unwrapped(value: Any) -> Tensor:
+def _unwrapped(value: Any) -> Tensor | PaddingMask:
     value = value[0] if isinstance(value, (list, tuple)) else value
-    return torch.as_tensor(value)
+    return value if isinstance(value, PaddingMask) else torch.as_tensor(value)
+
+
+def _sound_at(mask: Tensor | PaddingMask, frames: int) -> Tensor:
+    """(frames,) bool: whether the sample nearest to each frame is sound."""
+    if isinstance(mask, PaddingMask):
+        return mask.at(_nearest(len(mask), frames))
+    return mask.flatten()[_nearest(mask.numel(), frames)].bool()

@@ -1,11 +1,13 @@
 import math
+import pickle
 
 import pytest
 import torch
 
 from stable_audio.audio.loudness import _high_pass, _shelf, integrated_loudness
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.audio.spectrogram import decibels, hz_to_mel, mel_filterbank, mel_spectrogram, mel_to_hz
-from stable_audio.audio.transforms import fit_length, padding_mask, peak_db, to_channels
+from stable_audio.audio.transforms import fit_length, peak_db, to_channels
 from tests.audio.sounds import sine
 
 
@@ -13,7 +15,7 @@ def test_fit_length() -> None:
     audio = torch.arange(10.0).expand(2, 10)
     assert fit_length(audio, 4, offset=3)[0].tolist() == [3, 4, 5, 6]
     assert fit_length(audio, 4, offset=8)[0].tolist() == [8, 9, 0, 0]
-    assert padding_mask(2, 4).tolist() == [1, 1, 0, 0]
+    assert PaddingMask(2, 4).tolist() == [1, 1, 0, 0]
 
 
 def test_to_channels() -> None:
@@ -80,3 +82,16 @@ def test_a_sine_lights_its_band() -> None:
 
 def test_decibels_of_silence() -> None:
     assert decibels(torch.zeros(2, 2)).tolist() == [[-80, -80], [-80, -80]]
+
+
+def test_a_padding_mask_is_two_numbers_that_stand_for_a_tensor() -> None:
+    mask = PaddingMask(2, 4)
+    dense = torch.tensor([1.0, 1, 0, 0])
+    assert torch.equal(mask.tensor(), dense)
+    assert (len(mask), mask.shape, mask.sum()) == (len(dense), dense.shape, int(dense.sum()))
+    assert mask.lengthened(3) == PaddingMask(2, 7)
+    at = torch.tensor([0, 1, 2, 3, 1])
+    assert torch.equal(mask.at(at), dense[at].bool())
+    assert len(pickle.dumps(PaddingMask(10**6, 2 * 10**6))) < 200
+    with pytest.raises(ValueError, match="5 of 4 samples"):
+        PaddingMask(5, 4)

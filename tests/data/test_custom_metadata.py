@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.data import Batch, ClipDataset, DataError, ItemKey, Rejected, create_loader, make_loader
 from stable_audio.data.inspection import inspect_dataset
 from stable_audio.data.parts import FileParts
@@ -211,3 +212,29 @@ def test_encoded_parts_draw_their_own_numbers(tmp_path: Path) -> None:
     parts = FileParts(with_module(tmp_path, DRAWS), crop=500)
     found = [parts[ItemKey(i, 0)][1]["draws"] for i in range(len(parts))]
     assert len(set(found)) == len(found) == 8
+
+
+def test_modules_get_the_padding_mask_as_a_tensor_and_workers_send_two_numbers(tmp_path: Path) -> None:
+    text = """
+def get_custom_metadata(info, audio):
+    mask = info["padding_mask"]
+    return {"shape": tuple(mask.shape), "sound": float((mask * 2).sum()), "dtype": str(mask.dtype)}
+"""
+    for batch in batches(with_module(tmp_path, text), workers=1):
+        for metadata in batch.metadata:
+            mask = metadata["padding_mask"]
+            assert isinstance(mask, PaddingMask)
+            assert len(mask) == batch.audio.shape[-1]
+            assert metadata["shape"] == (len(mask),)
+            assert metadata["sound"] == 2 * mask.real
+            assert metadata["dtype"] == "torch.float32"
+
+
+def test_a_mask_of_the_module_takes_the_place_of_ours(tmp_path: Path) -> None:
+    text = """
+import torch
+def get_custom_metadata(info, audio):
+    return {"padding_mask": torch.zeros_like(info["padding_mask"])}
+"""
+    (batch,) = batches(with_module(tmp_path, text))
+    assert all(m["padding_mask"].sum() == 0 for m in batch.metadata)

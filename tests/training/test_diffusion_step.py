@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from stable_audio.audio.padding import PaddingMask
 from stable_audio.config import load_config
 from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config
@@ -55,6 +56,16 @@ def test_padding_does_not_enter_the_loss(wrapped: bool) -> None:
     # The target may be anything where there is padding.
     step.target[:, :, 16:] = 1e6
     assert torch.equal(module.score(output, step), loss)
+
+
+@pytest.mark.parametrize("length", [1024, 1000])
+@pytest.mark.parametrize("real", [0, 1, 333, 512, 999, 1000])
+def test_a_length_masks_what_its_tensor_does(length: int, real: int) -> None:
+    module, mask = _module(mask_padding=True), PaddingMask(real, length)
+    found = [module.prepare(_batch(padding_mask=m), module.draws()).mask for m in (mask, mask.tensor())]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(*found)
 
 
 def test_padding_masks_must_be_there_when_asked_for() -> None:

@@ -1,0 +1,51 @@
+"""Where a clip has sound and where padding, as two numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PaddingMask:
+    """`real` samples or frames of sound, then padding, `length` in all.
+
+    It stands for a tensor (length,) of ones and zeros, half as large as stereo audio, which worker processes
+    would have to make and send for every clip, although few models look at it.
+    """
+
+    real: int
+    length: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.real <= self.length:
+            raise ValueError(f"{self.real} of {self.length} samples cannot be sound")
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([self.length])
+
+    def tensor(self) -> Tensor:
+        """(length,) float32: 1 where there is sound, 0 in the padding."""
+        return (torch.arange(self.length) < self.real).float()
+
+    def tolist(self) -> list[float]:
+        """The same as a list."""
+        return self.tensor().tolist()
+
+    def sum(self) -> int:
+        """Samples of sound."""
+        return self.real
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Bool: whether there is sound at each of the positions."""
+        return positions < self.real
+
+    def lengthened(self, more: int) -> PaddingMask:
+        """With `more` samples of padding at the end."""
+        return PaddingMask(self.real, self.length + more)
