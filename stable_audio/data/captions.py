@@ -78,13 +78,12 @@ class Captions:
 def with_prompt(metadata: Metadata) -> Metadata:
     """`text` and `caption` also serve as `prompt`, where that is absent, null or blank.
 
-    A prompt of null is left out; lists of one text are unwrapped.
+    A prompt that is null or blank is none, and left out; lists of one text are unwrapped.
     """
     values = [_unwrapped(metadata[name]) for name in CAPTION_COLUMNS if name in metadata]
     prompt = _unwrapped(metadata.get("prompt"))
     if _blank(prompt):
-        texts = [v for v in values if isinstance(v, str)]
-        prompt = next((t for t in texts if not _blank(t)), next(iter(texts), None))
+        prompt = next((v for v in values if isinstance(v, str) and not _blank(v)), None)
     rest = {k: v for k, v in metadata.items() if k != "prompt"}
     return rest if prompt is None else {"prompt": prompt, **rest}
 

@@ -23,6 +23,8 @@ CAPTION_COLUMNS = ("prompt", "text", "caption")
 _TABLES = (".csv", ".tsv")
 _JSON = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = (",", ";", "\t", "|")
+_SURPLUS = ""
+"""Where a row keeps the number of its cells for which there is no column."""
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?|-?\.\d+([eE][-+]?\d+)?")
 
@@ -44,6 +46,13 @@ def read_manifest(
     rows = _rows(source, root)
     files = _Files(source, root, paths)
     for number, row in enumerate(rows, start=1):
+        if surplus := row.pop(_SURPLUS, None):
+            reason = (
+                f"row {number} has {surplus} cells more than there are columns; put a caption that holds the "
+                "separator between double quotes"
+            )
+            problems.append(Rejected(source, reason))
+            continue
         column = next((c for c in PATH_COLUMNS if row.get(c)), None)
         if column is None:
             reason = (
@@ -134,17 +143,51 @@ def _table(text: str, source: str, root: str) -> list[Metadata]:
     if not lines:
         return []
     for delimiter in _DELIMITERS:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
-        table = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
-        header = [_known(cell) for cell in table[0]]
-        if any(name in PATH_COLUMNS for name in header):
-            return [_typed(dict(zip(header, row, strict=False))) for row in table[1:]]
-        if len(header) == 2 and os.path.isfile(os.path.join(root, table[0][0].replace("\\", "/"))):
-            return [dict(zip(("path", "prompt"), row, strict=False)) for row in table]  # no header
+        if rows := _matched(_cells(text, delimiter), root):
+            return rows
+    if rows := _spaced(lines, root):
+        return rows
     raise DataError(
         f"{source}: its first line, {lines[0].strip()[:80]!r}, names no column {', '.join(PATH_COLUMNS)}; "
         "begin the table with a line such as path,prompt"
     )
+
+
+def _cells(text: str, delimiter: str) -> list[list[str]]:
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    return [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
+
+
+def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
+    """Columns between spaces; the last one takes the rest of its line."""
+    table = _cells("\n".join(line.strip() for line in lines), " ")
+    # A heading such as "path of the sound, caption" is none of these.
+    plain = not any(delimiter in lines[0].strip() for delimiter in _DELIMITERS)
+    headed = plain and any(_known(cell) in PATH_COLUMNS for cell in table[0])
+    columns = len(table[0]) if headed else 2
+    rows = [_rest_joined(row, columns) for row in table]
+    return _matched(rows, root) if headed or len(rows[0]) == 2 else None
+
+
+def _rest_joined(row: list[str], columns: int) -> list[str]:
+    """Where spaces separate columns, those of the last one are its own."""
+    return [*row[: columns - 1], *filter(None, [" ".join(row[columns - 1 :])])]
+
+
+def _matched(table: list[list[str]], root: str) -> list[Metadata] | None:
+    """Rows by the names of their columns; None when the first row is no header and needs one."""
+    header = [_known(cell) for cell in table[0]]
+    if any(name in PATH_COLUMNS for name in header):
+        return [_typed(_row(header, cells)) for cells in table[1:]]
+    if len(header) == 2 and os.path.isfile(os.path.join(root, table[0][0].replace("\\", "/"))):
+        return [_row(["path", "prompt"], cells) for cells in table]
+    return None
+
+
+def _row(names: list[str], cells: list[str]) -> dict[str, Any]:
+    surplus = sum(1 for cell in cells[len(names) :] if cell)
+    named = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+    return named | ({_SURPLUS: surplus} if surplus else {})
 
 
 def _known(name: str) -> str:
@@ -153,15 +196,15 @@ def _known(name: str) -> str:
     return plain if plain in (*PATH_COLUMNS, *CAPTION_COLUMNS) else name.strip()
 
 
-def _typed(row: dict[str, str]) -> Metadata:
+def _typed(row: dict[str, Any]) -> Metadata:
     """CSV knows text only: numbers are read as numbers, except in columns that name files or captions.
 
     What is written as no program writes a number, 007 for example, stays text.
     """
     return {
-        name: value if name in (*PATH_COLUMNS, *CAPTION_COLUMNS) else _number(value)
+        name: value if name in (*PATH_COLUMNS, *CAPTION_COLUMNS, _SURPLUS) else _number(value)
         for name, value in row.items()
-        if name and value != ""
+        if value != ""
     }
 
 

@@ -34,6 +34,9 @@ OBJECTS = [
         ("m.csv", "sep=;\npath;prompt;bpm\na.wav;one, two;90\nsub/b.wav;three;120\n"),
         ("m.tsv", "path\tprompt\tbpm\na.wav\tone, two\t90\nsub/b.wav\tthree\t120\n"),
         ("m.csv", "path | prompt | bpm\na.wav | one, two | 90\nsub/b.wav | three | 120\n"),
+        ("m.csv", 'path  bpm prompt\na.wav   90  "one, two"\n  sub/b.wav 120 three  \n'),
+        ("m.csv", "path  bpm prompt\na.wav   90  one, two\nsub/b.wav 120 three\n"),
+        ("m.csv", ",path,prompt,bpm\n0,a.wav,\"one, two\",90\n1,sub/b.wav,three,120\n"),
         ("m.csv", 'File Name, Caption , bpm\n a.wav , "one, two" , 90\n sub/b.wav, three, 120\n'),
         ("m.csv", "\ufeffPATH,TEXT,bpm\na,\"one, two\",90\nsub/b,three,120\n"),
         ("m.csv", "path,prompt,bpm\na.wav,\"one, two\",90\nsub/b.wav,three,120\n".encode("utf-16")),
@@ -48,10 +51,30 @@ def test_dialects(tmp_path: Path, name: str, content: str | bytes) -> None:
     assert (found["sub/b.wav"]["prompt"], found["sub/b.wav"]["bpm"]) == ("three", 120)
 
 
-@pytest.mark.parametrize("content", ["a.wav,one\nsub/b.wav,two\n", "a.wav;one\nsub/b.wav;two\n"])
+@pytest.mark.parametrize(
+    "content", ["a.wav,one\nsub/b.wav,two\n", "a.wav;one\nsub/b.wav;two\n", "a.wav one\nsub/b.wav  two\n"]
+)
 def test_two_columns_need_no_header(tmp_path: Path, content: str) -> None:
     found = described(tmp_path, "m.csv", content)
     assert [found[p]["prompt"] for p in ("a.wav", "sub/b.wav")] == ["one", "two"]
+
+
+def test_rows_of_words_without_a_separator_need_no_header_and_no_quotes(tmp_path: Path) -> None:
+    found = described(tmp_path, "m.csv", "a.wav a bell, and rain\nsub/b.wav two\n")
+    assert found["a.wav"]["prompt"] == "a bell, and rain"
+
+
+@pytest.mark.parametrize("header", ["path,prompt\n", ""])
+def test_a_caption_is_never_cut_at_its_commas(tmp_path: Path, header: str) -> None:
+    make_folder(tmp_path, {"a.wav": 2000, "b.wav": 2000})
+    (tmp_path / "metadata.csv").write_text(header + "b.wav,one\na.wav,a drum, loud\n")
+    dataset = audio_dir(tmp_path)
+    assert "prompt" not in dataset[ItemKey(0, 0)][1]
+    assert dataset[ItemKey(1, 0)][1]["prompt"] == "one"
+    assert [p.reason for p in dataset.problems] == [
+        "row 2 has 1 cells more than there are columns; put a caption that holds the separator between "
+        "double quotes"
+    ]
 
 
 def test_a_file_of_captions_by_name(tmp_path: Path) -> None:
