@@ -48,6 +48,7 @@ EXTRAS["dev"] = [
     "pytest-xdist>=3.5",
     "ruff>=0.11",
     "torchdiffeq>=0.2.4",
+    "torchsde>=0.2.6",
     "vector-quantize-pytorch>=1.14",
 ]
 

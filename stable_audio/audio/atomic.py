@@ -1,8 +1,9 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,17 +24,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     mode = _usual_mode(temporary)
     try:
         yield temporary
-        # Some writers make files for their owner only; another account may train on what this one wrote.
-        os.chmod(temporary, mode)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        _settle(temporary, mode)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: str | os.PathLike[str], *, seconds: float = 900.0) -> int:
-    """Remove temporary files that killed programs left directly in `folder`; returns how many.
+    """Remove temporary files and folders that killed programs left directly in `folder`; returns how many.
 
     Args:
         seconds: younger ones stay, since somebody may be writing them.
@@ -42,11 +40,59 @@ def remove_leftovers(folder: str | os.PathLike[str], *, seconds: float = 900.0) 
     for path in Path(folder).glob(".*.*.partial*"):
         try:
             if time.time() - path.stat().st_mtime > seconds:
-                path.unlink()
+                _remove(path)
                 removed += 1
         except OSError:  # another program was faster, or the folder is not ours to tidy
             continue
     return removed
+
+
+@contextmanager
+def atomic_entries(folder: str | os.PathLike[str], *, last: str) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; its entries go into `folder` on success, none on failure.
+
+    An entry replaces one of the same name, and others stay.
+
+    Args:
+        last: the entry without which a reader does not take the folder for whole: it goes first of the old
+            ones and comes last of the new ones.
+
+    Raises:
+        FileExistsError: `folder` is a file.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file, but a folder is to be written; give another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        mode = _usual_mode(temporary / f"{last}.partial")
+        for file in (path for path in temporary.rglob("*") if path.is_file()):
+            _settle(file, mode)
+        target.mkdir(exist_ok=True)
+        (target / last).unlink(missing_ok=True)
+        for entry in sorted(temporary.iterdir(), key=lambda e: e.name == last):
+            _remove(target / entry.name)
+            os.replace(entry, target / entry.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(path: Path, mode: int) -> None:
+    """What a writer left, with usual permissions and on the disk."""
+    # Some writers make files for their owner only; another account may train on what this one wrote.
+    os.chmod(path, mode)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _usual_mode(path: Path) -> int:

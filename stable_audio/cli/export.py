@@ -33,13 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from stable_audio.checkpoints import export, load_model
+    from stable_audio.checkpoints import CheckpointError, export, load_model
 
     model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.no_ema)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     if args.layout == "diffusers":
         write = _diffusers(model, args)
-        folder = write(model if dtype is None else model.to(dtype), args.output, config=config.as_dict())
+        try:
+            folder = write(model, args.output, config=config.as_dict(), dtype=dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{args.checkpoint}: {error}") from error
         print(f"{folder}: {args.part} in the layout of diffusers")
         return 0
     path = export(

@@ -15,18 +15,19 @@ from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
-from tests.checkpoints.test_diffusers import config as diffusers_config
+from tests.checkpoints.tiny_pipeline import config as pipeline_config
+from tests.checkpoints.tiny_pipeline import save_text_encoder
 
-TEXT = {"width": 128, "layers": 1, "heads": 2, "vocab_size": 258}
+TEXT = {"width": 64, "layers": 1, "heads": 2, "vocab_size": 258}
 
 
 def _config() -> dict[str, Any]:
-    """What diffusers can hold, too."""
-    made = diffusers_config(global_cond_dim=128)
-    made["audio_channels"] = 2
+    """Backbone and autoencoder fit into diffusers' layout, the text encoder does not."""
+    made = pipeline_config(global_cond_dim=64)
+    made["sample_rate"] = 16000
     made["model"]["pretransform"]["scale"] = 1.0
     made["model"]["conditioning"] = {
-        "cond_dim": 128,
+        "cond_dim": 64,
         "configs": [
             {"id": "prompt", "type": "clip_text", "config": TEXT},
             {"id": "seconds_total", "type": "number", "config": {"max_val": 512}},
@@ -114,9 +115,36 @@ def test_parts_for_diffusers(stored: Any, tmp_path: Path) -> None:
     assert {v.dtype for v in again.values()} == {torch.float16}
 
 
-def test_a_pipeline_for_diffusers(stored: Any, tmp_path: Path) -> None:
-    out = _export(stored, tmp_path / "pipeline", "--layout", "diffusers")
-    assert {"transformer", "vae", "scheduler", "model_index.json"} <= {p.name for p in out.iterdir()}
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_pipeline_for_diffusers(tmp_path: Path, dtype: str) -> None:
+    pytest.importorskip("transformers")
+    made = pipeline_config(save_text_encoder(tmp_path / "t5"))
+    model = create_model_from_config(made)
+    save_inference_file(tmp_path / "m.safetensors", model.state_dict(), made)
+    out = tmp_path / "pipeline"
+    arguments = ["--layout", "diffusers", "--dtype", dtype]
+    assert main(["export", str(tmp_path / "m.safetensors"), str(out), *arguments]) == 0
+    parts = {"transformer", "vae", "projection_model", "text_encoder"}
+    assert {p.name for p in out.iterdir()} == {*parts, "tokenizer", "scheduler", "model_index.json"}
+    for part in parts:
+        (file,) = (out / part).glob("*.safetensors")
+        assert {v.dtype for v in load_file(file).values()} == {getattr(torch, dtype)}
+
+
+def test_a_pipeline_that_could_not_run_is_refused(
+    stored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pipeline"
+    assert main(["export", str(stored[0]), str(out), "--layout", "diffusers"]) == 2
+    message = capsys.readouterr().err
+    assert f"{stored[0]}: diffusers' Stable Audio layout cannot hold this model" in message
+    for reason in (
+        "model.conditioning.configs[0].type of 'prompt' is 'clip_text', only 't5' fits",
+        "model.conditioning.configs lacks seconds_start",
+        "model.diffusion.global_cond_ids is ['seconds_total']",
+    ):
+        assert reason in message
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,14 @@
+"""Export to the folder layout of Hugging Face diffusers' `StableAudioPipeline`.
+
+`tables` says how the layout treats every argument of the networks, `limits` refuses what it cannot hold, with
+all reasons.
+"""
+
+from stable_audio.checkpoints.diffusers.limits import unsupported
+from stable_audio.checkpoints.diffusers.pipeline import (
+    export_diffusers,
+    export_diffusers_autoencoder,
+    export_diffusers_backbone,
+)
+
+__all__ = ["export_diffusers", "export_diffusers_autoencoder", "export_diffusers_backbone", "unsupported"]
