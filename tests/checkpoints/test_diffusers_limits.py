@@ -204,12 +204,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "model.diffusion.cross_attention_cond_ids",
         ["prompt"],
-        "cross_attention_cond_ids is ['prompt'], only ['prompt', 'seconds_start', 'seconds_total'] fits",
-    ),
-    (
-        "model.diffusion.cross_attention_cond_ids",
-        ["prompt", "seconds_total", "seconds_start"],
-        "only ['prompt', 'seconds_start', 'seconds_total'] fits",
+        "cross_attention_cond_ids is ['prompt'], only ['prompt', 'seconds_start', 'seconds_total'], in any",
     ),
     ("model.diffusion.prepend_cond_ids", ["prompt"], "prepend_cond_ids is ['prompt'], only [] fits"),
     (f"{CONFIGS}.0.type", "clip_text", "configs[0].type of 'prompt' is 'clip_text', only 't5' fits"),

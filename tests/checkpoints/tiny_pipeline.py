@@ -107,6 +107,7 @@ def config(text_encoder: str = "t5-base", **diffusion: Any) -> dict[str, Any]:
 def _options(settings: dict[str, Any]) -> None:
     """Every option that may have any value, at one that is not the default."""
     model = settings["model"]
+    model["diffusion"]["cross_attention_cond_ids"].reverse()
     model["diffusion"]["distribution_shift_options"] = {"base_shift": 0.4}
     model["diffusion"]["diffusion_process"] = {"type": "cosine"}
     model["diffusion"]["config"] |= {

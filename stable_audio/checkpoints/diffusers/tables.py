@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stable_audio.checkpoints.diffusers.arguments import Held, Nested, Options, Table, Unused, only
+from stable_audio.checkpoints.diffusers.arguments import Held, Nested, Options, Table, Unused, only, shown
 from stable_audio.conditioning.t5 import t5_size
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
@@ -196,8 +196,16 @@ OBJECTIVE: Table = {
     "diffusion_process": Held("scheduler", _cosine),
     "distribution_shift_options": IN_TRAINING,
 }
+
+
+def _all_three(value: Any, options: Options) -> str:
+    # Cross-attention has no positions and no mask here, so that the order of its tokens is nothing.
+    every = [TEXT, START, TOTAL]
+    return "" if sorted(value or []) == sorted(every) else f"only {shown(every)}, in any order, fits"
+
+
 WIRING: Table = {
-    "cross_attention_cond_ids": only([TEXT, START, TOTAL]),
+    "cross_attention_cond_ids": Held("transformer.cross_attention_dim", _all_three),
     "global_cond_ids": only([START, TOTAL]),
     "prepend_cond_ids": only([]),
     "input_concat_ids": only([]),
