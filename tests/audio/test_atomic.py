@@ -74,10 +74,13 @@ def test_entries_of_a_folder_come_together(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="stop"), atomic_entries(out, last="index") as into:
-        (into / "index").write_text("new")
-        raise RuntimeError("stop")
+    def write() -> None:
+        with atomic_entries(tmp_path / "out", last="index") as into:
+            (into / "index").write_text("new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write()
     assert not list(tmp_path.iterdir())
 
 
