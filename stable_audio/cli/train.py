@@ -84,6 +84,12 @@ def _run_arguments(group: Any) -> None:
         help="make no copy in host memory: training waits until a checkpoint is on disk",
     )
     group.add_argument("--no-demos", dest="demos", action="store_false", help="render no demos")
+    group.add_argument(
+        "--first-demo-minutes",
+        type=float,
+        default=0.0,
+        help="render demos after this time already where the run has none; 0 = by steps alone (%(default)s)",
+    )
     group.add_argument("--no-progress", dest="progress", action="store_false", help="no progress line")
 
 

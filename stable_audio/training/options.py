@@ -24,6 +24,7 @@ class RunOptions:
         checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
         background_checkpoints: write them from a copy in host memory, while training goes on.
         checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
+        first_demo_minutes: of training, after which a run without demos renders some; 0 = by steps alone.
         ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
         overwrite: remove an earlier run of this name; without it or recover, its folder is refused.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
@@ -68,6 +69,7 @@ class RunOptions:
     matmul_precision: str = "high"
     progress: bool = True
     demos: bool = True
+    first_demo_minutes: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -79,6 +81,7 @@ class RunOptions:
             ("gradient_clip_val", 0),
             ("checkpoint_every", 0),
             ("checkpoint_minutes", 0),
+            ("first_demo_minutes", 0),
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise TrainingError(

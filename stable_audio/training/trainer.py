@@ -29,6 +29,7 @@ from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.base import Bookkeeping
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
+from stable_audio.training.callbacks.estimate import EstimateTime
 from stable_audio.training.callbacks.progress import ProgressLine
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
@@ -236,6 +237,8 @@ def assemble(
         StopOnSignal(stop, checkpoints),
         Summary(options, data),
     ]
+    if options.max_steps > 0:
+        callbacks.append(EstimateTime(max_steps=options.max_steps))
     if options.progress:
         callbacks.append(ProgressLine(scalars, max_steps=options.max_steps))
     callbacks.append(ResumeClock(scalars))
@@ -419,7 +422,9 @@ def _demos(config: ModelConfig, options: RunOptions, logger: RunLogger) -> Rende
     if built is None:
         return None
     renderer, every = built
-    return RenderDemos(renderer, logger, options.folder, every=every)
+    return RenderDemos(
+        renderer, logger, options.folder, every=every, first_minutes=options.first_demo_minutes
+    )
 
 
 def _validation(

@@ -126,6 +126,19 @@ def test_demos(tmp_path: Path) -> None:
         assert all((page.parent / link).exists() for link in links)
 
 
+def test_the_first_demos_come_early_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(demo=demo_section(demo_every=100))
+    pages = tmp_path / "run" / "demos"
+    assert tiny_run(tmp_path, config, max_steps=2, first_demo_minutes=60.0).start() == 0
+    assert not pages.exists()
+    early = {"first_demo_minutes": 1e-9, "recover": True}
+    with caplog.at_level(logging.INFO):
+        assert tiny_run(tmp_path, config, max_steps=5, **early).start() == 0
+    assert f"to listen to: {pages / 'index.html'}" in caplog.text
+    assert tiny_run(tmp_path, config, max_steps=7, **early).start() == 0
+    assert [p.name for p in pages.glob("step_*")] == ["step_00000003"]
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
 def test_lower_precisions(tmp_path: Path, precision: str) -> None:
     run = tiny_run(tmp_path, tiny_config(demo=demo_section()), max_steps=2, precision=precision)

@@ -1,4 +1,4 @@
-"""Renders demos every N steps. A demo that fails costs a log line, never the run."""
+"""Renders demos every N steps, the first ones early. A demo that fails costs a log line, never the run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,35 @@ class RenderDemos(StepCallback):
 
     Args:
         folder: of the run. every: steps.
+        first_minutes: of training, after which a run that has no demos yet renders some; 0 = by steps alone.
     """
 
-    def __init__(self, renderer: DemoRenderer, logger: RunLogger, folder: Path, *, every: int) -> None:
+    def __init__(
+        self,
+        renderer: DemoRenderer,
+        logger: RunLogger,
+        folder: Path,
+        *,
+        every: int,
+        first_minutes: float = 0.0,
+    ) -> None:
         super().__init__()
         self.renderer, self.logger = renderer, logger
         self.folder, self.every = Path(folder) / "demos", every
+        self.first_minutes = first_minutes
+        self._first_at: float | None = None
         self.failure: str | None = None
         self.seconds = 0.0
+
+    @property
+    def page(self) -> Path:
+        """Plays the demos of all steps."""
+        return self.folder / "index.html"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        waits = self.first_minutes > 0 and not self.page.exists()
+        self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Some demos are of clips that training sees."""
@@ -52,7 +73,9 @@ class RenderDemos(StepCallback):
             see(batch)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        if step % self.every == 0 and trainer.is_global_zero:
+        early = self._first_at is not None and time.monotonic() >= self._first_at
+        if (early or step % self.every == 0) and trainer.is_global_zero:
+            self._first_at = None
             self.render(trainer, module, step)
 
     def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
@@ -67,7 +90,7 @@ class RenderDemos(StepCallback):
             log.exception("the demo of step %d failed; training goes on", step)
         else:
             self.seconds = time.monotonic() - began
-            log.info("demo of step %d in %.1f s: %s", step, self.seconds, self.folder)
+            log.info("demo of step %d in %.1f s, to listen to: %s", step, self.seconds, self.page)
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"

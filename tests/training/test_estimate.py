@@ -1,0 +1,70 @@
+"""How long a run takes is said early."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stable_audio.training.callbacks import estimate
+from stable_audio.training.callbacks.estimate import EstimateTime, duration
+
+
+def _told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    first: float,
+    step: float,
+    begin: int = 0,
+) -> list[tuple[int, str]]:
+    """What is logged after which step; the first step takes `first` seconds, each later one `step`."""
+    now = 1000.0
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: now))
+    callback, trainer = EstimateTime(max_steps=100), SimpleNamespace(global_step=begin, is_global_zero=True)
+    unused: Any = None
+    callback.on_train_start(trainer, unused)  # type: ignore[arg-type]
+    told = []
+    with caplog.at_level(logging.INFO):
+        for number in range(begin + 1, 101):
+            now += first if number == begin + 1 else step
+            trainer.global_step = number
+            caplog.clear()
+            callback.on_train_batch_end(trainer, unused, unused, unused, number)  # type: ignore[arg-type]
+            told += [(number, message) for message in caplog.messages]
+    return told
+
+
+def test_the_first_step_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Steps 2 to 6 take 10 s, and 94 of 2 s are left.
+    said = "training takes about 3 minutes more at this speed (2.0 seconds per step, 6 of 100 steps are done)"
+    assert _told(monkeypatch, caplog, first=50.0, step=2.0) == [(6, said)]
+
+
+def test_a_continued_run_takes_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Step 51 is the first, steps 52 to 71 take 10 s, and 29 of 0.5 s are left.
+    said = (
+        "training takes about 14 seconds more at this speed (2.0 steps per second, 71 of 100 steps are done)"
+    )
+    assert _told(monkeypatch, caplog, first=3.0, step=0.5, begin=50) == [(71, said)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "about 1 second"),
+        (89, "about 89 seconds"),
+        (91, "about 2 minutes"),
+        (22 * 60, "about 22 minutes"),
+        (2 * 3600, "about 2.0 hours"),
+        (72 * 3600, "about 3.0 days"),
+    ],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
