@@ -1,6 +1,7 @@
 # make demo   train a small text-to-audio model here, render prompts, measure them
 # make test   run the tests
 # make check  tests, lint, format and types
+# make test-sweep  tests with other numbers of threads and instruction sets; what is near its tolerance
 # Each sets up what it needs in $(VENV).
 
 VENV ?= .venv
@@ -8,13 +9,15 @@ PYTHON ?= python3
 DEMO ?= runs/demo
 # One test process per core; files stay whole, since tests of a file share what they build.
 PYTEST_FLAGS ?= -q -n auto --dist loadfile
+# For example: --only 2-threads -- tests/nn
+SWEEP_FLAGS ?=
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast lint check clean
+.PHONY: help install install-dev demo test test-fast test-sweep lint check clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 4
+	@sed -n 's/^# //p' Makefile | head -n 5
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +43,9 @@ test: install-dev
 
 test-fast: install-dev
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow"
+
+test-sweep: install-dev
+	$(PY) scripts/sweep.py $(SWEEP_FLAGS)
 
 lint: install-dev
 	$(PY) -m ruff check .

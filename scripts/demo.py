@@ -7,6 +7,7 @@ what there is, and the same call goes on from there.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,8 @@ PROMPTS = "model_configs/quickstart/prompts.jsonl"
 SAMPLING = ["--cfg-scale", "1.5", "--steps", "24"]
 DEFAULT_OUT = ROOT / "runs" / "demo"
 FIRST_SOUNDS_MINUTES = 2
+# Threads that wait for each other by spinning lose most of their time where other programs want the cores.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
 class Commands:
@@ -42,7 +45,7 @@ class Commands:
         """Its exit status, as shells count."""
         if not self._signal:
             print("\n$", shlex.join(["python", *command]), flush=True)
-            self._running = subprocess.Popen([sys.executable, *command], cwd=ROOT)
+            self._running = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT)
             status = self._running.wait()
             if status:
                 return status if status > 0 else 128 - status
