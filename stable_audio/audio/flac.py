@@ -1,62 +1,119 @@
 """How long a FLAC stream is: its last frame says, whatever the header promises (RFC 9639).
 
-A FLAC written to a pipe has 0 there, which means unknown.
+A FLAC written to a pipe has 0 there, which means unknown. Of joined ones, decoders read the first alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+import hashlib
+import itertools
 from typing import BinaryIO, NamedTuple
 
-from stable_audio.audio.splice import Span, Stream
+import numpy as np
+import soundfile
+
+from stable_audio.audio.flac_frames import Frame, crc16, frames_from_end
+from stable_audio.audio.splice import Span, Stream, buffered
 
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 24
 _TRIED = 3
 """Frame headers at the end whose frame is checked; earlier ones are no last frames."""
 _STREAMINFO = 0
-_BLOCK_SIZES = {1: 192, **{n: 576 << n - 2 for n in range(2, 6)}, **{n: 256 << n - 8 for n in range(8, 16)}}
+_MAGIC = b"fLaC"
+_SEARCHED = 1 << 20
+"""Files of fewer bytes are searched for others that were joined to them; larger ones are probed first."""
+_PROBES = (0.11, 0.23, 0.34, 0.47, 0.58, 0.69, 0.83, 0.94)
+"""Parts of a file at which the samples so far are looked up: they never fall in a single stream."""
 
 
 class _Header(NamedTuple):
-    """STREAMINFO at `info`. audio: offset of the first frame. total: samples per channel, 0 = unknown."""
+    """STREAMINFO at `info`. audio: offset of the first frame. total: samples per channel, 0 = unknown.
+    bits: of a sample. md5: of all samples, zeros = unknown."""
 
     info: int
     audio: int
     block_size: int
     largest_frame: int
     channels: int
+    bits: int
     total: int
-
-
-class _Frame(NamedTuple):
-    offset: int
-    end: int
-    """Samples up to the end of this frame."""
+    md5: bytes
 
 
 def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
-    """The stream that begins at `start`, its header corrected where need be. Empty: it has no frames.
+    """The stream that begins at `start`, and those joined to it, their headers corrected where need be.
+
+    Empty: there are no frames.
 
     Raises:
-        ValueError: it is cut off, or its header is damaged.
+        ValueError: one is cut off, or its header is damaged.
     """
     header = _read_header(file, start, size)
-    size -= _tags_at_end(file, size)
-    if size <= header.audio:
+    stop = size - _tags_at_end(file, size)
+    variable = _is_variable(file, header)
+    last, _ = _last_frame(file, header, variable, stop) if stop > header.audio else (None, False)
+    if last is not None and last.end == header.total and _rises(file, header, variable, stop):
+        return [Stream()]
+    begins = [start, *_joined(file, header.audio, stop), size]
+    parts = [_stream(file, *part) for part in itertools.pairwise(begins)]
+    return [part for part in parts if part is not None]
+
+
+def _stream(file: BinaryIO, start: int, size: int) -> Stream | None:
+    """The stream from byte `start` to `size`; None when it has no frames."""
+    header = _read_header(file, start, size)
+    stop = size - _tags_at_end(file, size)
+    if stop <= header.audio:
         if header.total:
             raise ValueError(f"cut off: its header promises {header.total} samples, none is there")
-        return []
-    total = _total(file, header, size)
+        return None
+    total = _total(file, header, start, stop)
     if total == header.total:
-        return [Stream()]
+        return Stream((Span(start, stop - start),))
+    return _corrected(file, header, start, stop, total)
+
+
+def _corrected(file: BinaryIO, header: _Header, start: int, stop: int, total: int) -> Stream:
     file.seek(start)
     head = bytearray(file.read(header.info - start + 18))
     head[-5] = head[-5] & 0xF0 | total >> 32
     head[-4:] = (total & 0xFFFFFFFF).to_bytes(4, "big")
     after = header.info + 18
-    return [Stream((bytes(head), Span(after, size - after)))]
+    return Stream((bytes(head), Span(after, stop - after)))
+
+
+def _rises(file: BinaryIO, header: _Header, variable: bool, stop: int) -> bool:
+    """Whether there is one stream. In several of one length, of which the last ends as the header of the
+    first says, the number of samples so far falls somewhere."""
+    length = stop - header.audio
+    if length < _SEARCHED:
+        return not _joined(file, header.audio, stop)
+    before = 0
+    for part in _PROBES:
+        file.seek(header.audio + int(part * length))
+        near = file.read(max(1 << 15, 3 * header.largest_frame))
+        frames = list(frames_from_end(near, header.channels, header.block_size, variable))
+        if frames and frames[-1].end < before:
+            return False
+        before = frames[-1].end if frames else before
+    return True
+
+
+def _joined(file: BinaryIO, position: int, stop: int) -> list[int]:
+    """Where further files begin behind `position`."""
+    begins: list[int] = []
+    overlap = 8
+    while position + overlap <= stop:
+        file.seek(position)
+        data = file.read(min(_SEARCHED, stop - position))
+        at = data.find(_MAGIC)
+        while at >= 0:
+            if data[at + 4 : at + 5] in (b"\x00", b"\x80") and data[at + 5 : at + overlap] == b"\x00\x00\x22":
+                begins.append(position + at)
+            at = data.find(_MAGIC, at + 1)
+        position += max(1, len(data) - overlap + 1)
+    return begins
 
 
 def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
@@ -82,7 +139,9 @@ def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
         int.from_bytes(info[:2], "big"),
         int.from_bytes(info[7:10], "big"),
         (packed >> 41 & 7) + 1,
+        (packed >> 36 & 31) + 1,
         packed & (1 << 36) - 1,
+        info[18:34],
     )
 
 
@@ -92,104 +151,58 @@ def _tags_at_end(file: BinaryIO, size: int) -> int:
     return 128 if size > 128 and file.read(3) == b"TAG" else 0
 
 
-def _total(file: BinaryIO, header: _Header, size: int) -> int:
+def _is_variable(file: BinaryIO, header: _Header) -> bool:
+    """Whether frames differ in size, and are numbered by samples."""
     file.seek(header.audio)
-    variable = file.read(2)[-1:] == b"\xf9"
+    return file.read(2)[-1:] == b"\xf9"
+
+
+def _total(file: BinaryIO, header: _Header, start: int, stop: int) -> int:
+    variable = _is_variable(file, header)
+    last, found = _last_frame(file, header, variable, stop)
+    if last is None:
+        if not found:
+            raise ValueError("damaged: it has no frames")
+        promise = f"its header promises {header.total} samples, and " if header.total else ""
+        raise ValueError(f"cut off: {promise}its last frame is not whole")
+    if last.end > (stop - header.audio) // 9 * 65535:  # a frame takes ten bytes at least
+        raise ValueError("damaged: its last frame claims more sound than the file can hold")
+    # Only the last frame of a stream is shorter than the others.
+    ends = not variable and last.size < header.block_size
+    if last.end < header.total and not ends and not _has_md5(file, header, start, stop, last.end):
+        raise ValueError(f"cut off: its header promises {header.total} samples, {last.end} are there")
+    return last.end
+
+
+def _last_frame(file: BinaryIO, header: _Header, variable: bool, stop: int) -> tuple[Frame | None, bool]:
+    """The last frame, if it is whole, and whether there is any."""
     reach = max(_TAIL, 2 * header.largest_frame)
     while True:
-        start = max(header.audio, size - reach)
+        start = max(header.audio, stop - reach)
         file.seek(start)
-        tail = file.read(size - start)
+        tail = file.read(stop - start)
         number = -1
-        for number, frame in enumerate(_frames_from_end(tail, header, variable)):
-            whole = number < _TRIED and _crc16(tail[frame.offset :]) == 0
+        frames = frames_from_end(tail, header.channels, header.block_size, variable)
+        for number, frame in enumerate(frames):
+            whole = number < _TRIED and crc16(tail[frame.offset :]) == 0
             if frame.end == header.total or whole:
-                return _checked(frame.end, header, size)
+                return frame, True
         if number >= 0 or start == header.audio or reach >= _LONGEST_TAIL:
-            break
+            return None, number >= 0
         reach *= 16
-    if number < 0:
-        raise ValueError("damaged: it has no frames")
-    promise = f"its header promises {header.total} samples, and " if header.total else ""
-    raise ValueError(f"cut off: {promise}its last frame is not whole")
 
 
-def _checked(total: int, header: _Header, size: int) -> int:
-    if total < header.total:
-        raise ValueError(f"cut off: its header promises {header.total} samples, {total} are there")
-    if total > (size - header.audio) // 9 * 65535:  # a frame takes ten bytes at least
-        raise ValueError("damaged: its last frame claims more sound than the file can hold")
-    return total
-
-
-def _frames_from_end(tail: bytes, header: _Header, variable: bool) -> Iterator[_Frame]:
-    """Frame headers in `tail`, the last one first."""
-    sync = b"\xff\xf9" if variable else b"\xff\xf8"
-    at = tail.rfind(sync)
-    while at >= 0:
-        end = _end_of_frame(tail[at : at + 16], header, variable)
-        if end is not None:
-            yield _Frame(at, end)
-        at = tail.rfind(sync, 0, at + 1)
-
-
-def _end_of_frame(head: bytes, header: _Header, variable: bool) -> int | None:
-    """Samples up to the end of the frame; None when this is no frame header of the stream."""
-    if len(head) < 6 or head[3] & 1:
-        return None
-    size_code, rate_code, channel_code = head[2] >> 4, head[2] & 15, head[3] >> 4
-    channels = channel_code + 1 if channel_code < 8 else 2
-    if size_code == 0 or rate_code == 15 or channel_code > 10 or channels != header.channels:
-        return None
-    number, at = _coded_number(head, 4)
-    size = _BLOCK_SIZES.get(size_code, 0)
-    if size_code in (6, 7):
-        length = size_code - 5
-        size = int.from_bytes(head[at : at + length], "big") + 1
-        at += length
-    at += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if number is None or at >= len(head) or _crc8(head[:at]) != head[at]:
-        return None
-    return (number if variable else number * header.block_size) + size
-
-
-def _coded_number(head: bytes, at: int) -> tuple[int | None, int]:
-    """A number of one to seven bytes, coded as UTF-8 codes characters, and the place behind it."""
-    first = head[at]
-    if first < 0x80:
-        return first, at + 1
-    length = 8 - (first ^ 0xFF).bit_length()
-    if not 2 <= length <= 7 or at + length > len(head):
-        return None, at
-    number = first & (0x7F >> length)
-    for byte in head[at + 1 : at + length]:
-        number = number << 6 | byte & 0x3F
-    return number, at + length
-
-
-def _crc8(data: bytes) -> int:
-    crc = 0
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc << 1 ^ (0x107 if crc & 0x80 else 0)) & 0xFF
-    return crc
-
-
-def _crc16(data: bytes) -> int:
-    """0 over a whole frame, which ends with its checksum."""
-    table = _crc16_table()
-    crc = 0
-    for byte in data:
-        crc = (crc << 8 & 0xFF00) ^ table[crc >> 8 ^ byte]
-    return crc
-
-
-@lru_cache(maxsize=1)
-def _crc16_table() -> list[int]:
-    table = []
-    for crc in range(0, 1 << 16, 1 << 8):
-        for _ in range(8):
-            crc = (crc << 1 ^ (0x18005 if crc & 0x8000 else 0)) & 0xFFFF
-        table.append(crc)
-    return table
+def _has_md5(file: BinaryIO, header: _Header, start: int, stop: int, total: int) -> bool:
+    """Whether the first `total` samples are all that were encoded, by the checksum in the header."""
+    if not any(header.md5):
+        return False
+    digest, width = hashlib.md5(usedforsecurity=False), -(-header.bits // 8)
+    view = buffered(file, _corrected(file, header, start, stop, total))
+    try:
+        with soundfile.SoundFile(view) as sound:
+            for block in sound.blocks(1 << 16, dtype="int32", always_2d=True):
+                samples = (block >> 32 - header.bits).astype("<i4")
+                digest.update(samples.view(np.uint8).reshape(-1, 4)[:, :width].tobytes())
+    except soundfile.LibsndfileError:
+        return False
+    return digest.digest() == header.md5

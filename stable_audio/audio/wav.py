@@ -36,10 +36,30 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     data = _find_data(file, start, size)
     if data is None:
         return [Stream()]  # the decoder says what is wrong with it
+    if (behind := _joined(file, data, size)) is not None:
+        return [Stream((Span(start, behind - start),)), *_bounded(streams(file, behind, size), behind, size)]
     length = _length(file, data, size)
     if length == data.declared:
         return [Stream()]
     return [Stream((_header(data.head, length), Span(data.begin, length)))]
+
+
+def _bounded(found: list[Stream], start: int, size: int) -> list[Stream]:
+    return [Stream((Span(start, size - start),)) if stream.pieces is None else stream for stream in found]
+
+
+def _joined(file: BinaryIO, data: _Data, size: int) -> int | None:
+    """Where another wav begins, among the chunks behind the sound."""
+    position = data.begin + data.declared + data.declared % 2
+    while data.declared > 0 and position + 12 <= size:
+        file.seek(position)
+        name, length, form = struct.unpack("<4sI4s", file.read(12))
+        if name in (b"RIFF", b"RF64") and form == b"WAVE":
+            return position
+        if not all(32 <= c < 127 for c in name):
+            return None
+        position += 8 + length + length % 2
+    return None
 
 
 def _find_data(file: BinaryIO, start: int, size: int) -> _Data | None:

@@ -166,7 +166,8 @@ def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
     headed = plain and any(_known(cell) in PATH_COLUMNS for cell in table[0])
     columns = len(table[0]) if headed else 2
     rows = [_rest_joined(row, columns) for row in table]
-    return _matched(rows, root) if headed or len(rows[0]) == 2 else None
+    named = headed or (len(rows[0]) == 2 and _known(table[0][0]) not in PATH_COLUMNS)
+    return _matched(rows, root) if named else None
 
 
 def _rest_joined(row: list[str], columns: int) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stable_audio.audio import flac
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_audio, read_info, save_audio
 from tests.audio import rewritten
@@ -37,11 +38,53 @@ def test_a_flac_that_declares_too_little_or_nothing(total: int, tmp_path: Path) 
     assert torch.equal(read_audio(path, 9999, 500)[0], audio[:, 9999:10499])
 
 
+@pytest.mark.parametrize("seconds", [1.0, 3 * 4096 / RATE])
 @pytest.mark.parametrize("total", [RATE + 1, 2**30, 2**36 - 1])
-def test_a_flac_that_declares_too_much(total: int, tmp_path: Path) -> None:
-    path, data = written(tmp_path, "flac")
-    path.write_bytes(rewritten.flac_total(data, total))
-    with pytest.raises(AudioError, match=f"cut off: its header promises {total} samples, {RATE} are there"):
+def test_a_flac_that_declares_too_much(total: int, seconds: float, tmp_path: Path) -> None:
+    """A short last frame ends a stream; so does the frame with which the checksum of all samples agrees."""
+    path, data = written(tmp_path, "flac", seconds)
+    audio, _ = read_audio(path)
+    assert torch.equal(read(path, rewritten.flac_total(data, total)), audio)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24])
+def test_the_checksum_of_all_samples(bits: int, tmp_path: Path) -> None:
+    path = tmp_path / "whole.flac"
+    save_audio(path, chirp(4096 / RATE, RATE), RATE, subtype="PCM_S8" if bits == 8 else f"PCM_{bits}")
+    data = path.read_bytes()
+    too_much = rewritten.flac_total(data, 5000)
+    assert read(path, too_much).shape == (2, 4096)
+    for unknown in (
+        too_much[:26] + bytes(16) + too_much[42:],
+        too_much[:26] + bytes(15) + b"x" + too_much[42:],
+    ):
+        path.write_bytes(unknown)
+        with pytest.raises(AudioError, match="cut off: its header promises 5000 samples, 4096 are there"):
+            read_info(path)
+
+
+@pytest.mark.parametrize("searched", [1 << 20, 1])
+def test_joined_flacs(searched: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their lengths, and whether the file is searched or probed."""
+    monkeypatch.setattr(flac, "_SEARCHED", max(searched, 64))
+    _, long = written(tmp_path, "flac", 4.0)
+    path, short = written(tmp_path, "flac", 0.7)
+    lengths = {long: 4 * RATE, short: round(0.7 * RATE), rewritten.flac_total(short, 0): round(0.7 * RATE)}
+    streamed = rewritten.flac_total(short, 0)
+    for parts in (
+        (long, short),
+        (short, long),
+        (long, long),
+        (long,) * 3,
+        (streamed, long),
+        (long, streamed),
+    ):
+        audio = read(path, b"".join(parts))
+        assert audio.shape[1] == sum(lengths[part] for part in parts)
+        last = read(path, parts[-1])
+        assert torch.equal(audio[:, -last.shape[1] :], last)
+    path.write_bytes(long + short[: len(short) // 2])
+    with pytest.raises(AudioError, match="cut off"):
         read_info(path)
 
 
@@ -96,6 +139,20 @@ def test_a_wav_of_another_length(tmp_path: Path) -> None:
     assert torch.equal(read(path, data + bytes(100)), audio)
     path.write_bytes(rewritten.wav_size(data, 0)[: data.index(b"data") + 8] + chunk)
     with pytest.raises(AudioError, match="no sound"):
+        read_info(path)
+
+
+def test_joined_wavs(tmp_path: Path) -> None:
+    _, long = written(tmp_path, "wav", 2.0)
+    path, short = written(tmp_path, "wav", 0.7)
+    chunk = b"LIST" + (26).to_bytes(4, "little") + bytes(26)
+    one, two = read(path, short), read(path, long)
+    unknown = rewritten.wav_size(long, 0xFFFFFFFF)
+    for content in (short + long, short + chunk + long + chunk, short + unknown):
+        assert torch.equal(read(path, content), torch.cat([one, two], 1))
+    assert torch.equal(read(path, short * 3), torch.cat([one] * 3, 1))
+    path.write_bytes(short + long[:-100])
+    with pytest.raises(AudioError, match="cut off"):
         read_info(path)
 
 
