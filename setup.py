@@ -27,7 +27,6 @@ EXTRAS = {
     "x-transformers": ["x-transformers>=2.0"],
     "wandb": ["wandb>=0.18"],
     "flash": ["flash-attn>=2.6"],
-    "ui": ["gradio>=5.20"],
     "av": ["av>=12"],
     "quantize": ["torchao>=0.9"],
 }

@@ -14,8 +14,14 @@ HELP = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a .ckpt or .safetensors file of any layout, or a run's folder")
-    parser.add_argument("output", help="file to write, .safetensors or .ckpt; a folder for diffusers")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a .ckpt or .safetensors file of any layout, or a run's folder",
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="file to write, .safetensors or .ckpt; a folder for diffusers"
+    )
     parser.add_argument(
         "--layout", choices=["ours", "sat", "diffusers"], default="ours", help="key names (%(default)s)"
     )

@@ -30,7 +30,7 @@ def _model_arguments(group: Any) -> None:
     group.add_argument("--pretransform-ckpt-path", metavar="FILE", help="weights of the autoencoder alone")
     add_no_ema(group)
     add_device(group)
-    add_dtype(group, choices=RENDER_DTYPES, help="the backbone's weights (float32); int8 is for a CPU")
+    add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")
     add_matmul_precision(group)
 
 
@@ -56,21 +56,38 @@ def _content_arguments(group: Any) -> None:
 
 
 def _sampling_arguments(group: Any) -> None:
-    group.add_argument("--steps", type=int)
-    group.add_argument("--cfg-scale", type=float, help="guidance weight, 1 = off")
-    group.add_argument("--sampler", help="see docs/diffusion.md; a wrong name lists them")
+    group.add_argument("--steps", type=int, help="sampling steps (default: the objective's)")
+    group.add_argument("--cfg-scale", type=float, help="guidance weight, 1 = off (default: the objective's)")
+    group.add_argument("--sampler", help="a wrong name lists them (default: the objective's)")
     group.add_argument("--sampler-option", action="append", metavar="KEY=VALUE", help="for example eta=0.5")
-    group.add_argument("--schedule", help="polyexponential, karras, linear or logsnr")
+    group.add_argument(
+        "--schedule",
+        help="polyexponential, karras, linear, logsnr; of a process with steps also ddim, leading, trailing, "
+        "linspace (default: the sampler's)",
+    )
     group.add_argument("--sigma-min", type=float, help="last noise level before 0 (0.01)")
     group.add_argument(
         "--sigma-max", type=float, help="first noise level (100; at most 1 where it is a time)"
     )
     group.add_argument("--rho", type=float, help="exponent of the schedule (1)")
     group.add_argument(
-        "--cfg-rescale", type=float, metavar="PHI", help="0 to 1: tame the level of guided output"
+        "--cfg-rescale",
+        type=float,
+        metavar="PHI",
+        help="0 to 1: tame the level of guided output (default: the backbone's)",
     )
-    group.add_argument("--cfg-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="guide only here")
-    group.add_argument("--dist-shift", action=argparse.BooleanOptionalAction, help="shift by length")
+    group.add_argument(
+        "--cfg-interval",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="noise levels within which to guide (0 1)",
+    )
+    group.add_argument(
+        "--dist-shift",
+        action=argparse.BooleanOptionalAction,
+        help="bend the schedule by length (for rk4 only)",
+    )
 
 
 def _audio_arguments(group: Any) -> None:

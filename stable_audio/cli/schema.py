@@ -9,8 +9,20 @@ HELP = "write the JSON schemas of model and dataset files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, default=Path("model_configs/schema.json"), metavar="FILE")
-    parser.add_argument("--dataset", type=Path, default=Path("dataset_configs/schema.json"), metavar="FILE")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("model_configs/schema.json"),
+        metavar="FILE",
+        help="schema of model files (%(default)s)",
+    )
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        default=Path("dataset_configs/schema.json"),
+        metavar="FILE",
+        help="schema of dataset files (%(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
 
 

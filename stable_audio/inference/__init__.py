@@ -1,4 +1,4 @@
-"""From conditioning to audio: `generate`, used by the command line, the web page and training demos alike."""
+"""From conditioning to audio: `generate`, used by the command line and training demos alike."""
 
 from __future__ import annotations
 

@@ -1,0 +1,234 @@
+"""Every table of keys in docs/ names the keys that the code reads, with their defaults."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from stable_audio import generate
+from stable_audio.conditioning import CONDITIONERS
+from stable_audio.config.autoencoder import (
+    AutoencoderDemoSection,
+    AutoencoderLosses,
+    AutoencoderTraining,
+    DiffusionAutoencoderDemoSection,
+    DiffusionAutoencoderTraining,
+    ValidationMetrics,
+)
+from stable_audio.config.diffusion import ConditioningSection, CondModel, DiffusionSection, UncondModelSection
+from stable_audio.config.sounds import SOUND_CONFIGS
+from stable_audio.config.top import ModelConfig
+from stable_audio.config.training import CondDemoSection, CondTraining, EmaSection, MaskSection
+from stable_audio.data import DATASETS, RUNTIME_KEYS
+from stable_audio.data.audio_dir import AudioDirEntry
+from stable_audio.data.pre_encoded import PreEncodedEntry
+from stable_audio.data.wds import WdsEntry
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.processes import PROCESSES
+from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.spaces import SPACES
+from tests.docs.tables import code, names, section, table
+
+Defaults = dict[str, Any]
+
+
+def of_call(function: Callable[..., Any], *left_out: str) -> Defaults:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in (*left_out, "self")}
+
+
+def of_entry(entry: Any) -> Defaults:
+    return {f.name: f.default if f.default is not MISSING else inspect.Parameter.empty for f in fields(entry)}
+
+
+def of_model(model: Any) -> Defaults:
+    return {
+        f.alias or name: f.default if f.default is not PydanticUndefined else inspect.Parameter.empty
+        for name, f in model.model_fields.items()
+    }
+
+
+def dataset(name: str) -> Defaults:
+    return {k: v for k, v in of_call(DATASETS[name]).items() if k not in RUNTIME_KEYS and k != "datasets"}
+
+
+def said(value: Any) -> str | None:
+    """A default as JSON says it; None: there is none, or it is a rule, which the table has in words."""
+    if (
+        value is inspect.Parameter.empty
+        or value is None
+        or not isinstance(value, bool | int | float | str | list | tuple)
+    ):
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def same(cell: str, value: Any) -> bool:
+    """Whether a cell gives a default: as JSON, or by its number."""
+    expected = said(value)
+    told = cell.strip("`")
+    if expected is None or told == expected:
+        return True
+    try:
+        return bool(json.loads(told) == json.loads(expected)) or json.loads(told) == list(value)
+    except (ValueError, TypeError):
+        return False
+
+
+KEYED: dict[str, tuple[list[list[str]], Defaults]] = {
+    "entries of audio_dir": (table("data", "audio_dir", "key of an entry"), of_entry(AudioDirEntry)),
+    "audio_dir": (table("data", "audio_dir", "key of the file"), dataset("audio_dir")),
+    "pre_encoded": (
+        table("data", "Latents: encode once, train often", "key of the file"),
+        dataset("pre_encoded"),
+    ),
+    "entries of wds": (table("data", "wds, s3", "key of an entry"), of_entry(WdsEntry)),
+    "wds": (
+        table("data", "wds, s3", "key of the file"),
+        {k: v for k, v in dataset("wds").items() if k not in dataset("audio_dir")},
+    ),
+    "synthetic": (table("data", "synthetic"), dataset("synthetic")),
+    "files": (table("configuration", "Model files", "key"), of_model(ModelConfig)),
+    "demo": (table("configuration", "Training", "`demo.`"), of_model(CondDemoSection)),
+    "ddpm": (table("diffusion", "Processes", "key of `ddpm`"), of_call(PROCESSES["ddpm"])),
+    "distribution shift": (table("diffusion", "Distribution shift"), of_call(DistributionShift)),
+}
+
+
+def cells(rows: list[list[str]]) -> dict[str, str]:
+    """Key -> the cell of its default; of keys that share a row, each its own."""
+    found: dict[str, str] = {}
+    for row in rows:
+        keys = code(row[0])
+        parts = re.split(r", (?![^\[]*\])", row[1]) if len(keys) > 1 else [row[1]]
+        parts = parts if len(parts) == len(keys) else [row[1]] * len(keys)
+        found |= dict(zip(keys, parts, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("what", KEYED)
+def test_the_table_has_every_key_and_no_other(what: str) -> None:
+    rows, keys = KEYED[what]
+    assert sorted(cells(rows)) == sorted(keys)
+
+
+@pytest.mark.parametrize("what", KEYED)
+def test_the_table_has_the_right_defaults(what: str) -> None:
+    rows, keys = KEYED[what]
+    wrong = {k: (cell, keys[k]) for k, cell in cells(rows).items() if not same(cell, keys[k])}
+    assert not wrong
+
+
+def test_the_table_of_diffusion_models_has_every_key() -> None:
+    told = set(names(table("configuration", "`model` of diffusion_cond and diffusion_cond_inpaint")))
+    told = {name.removeprefix("diffusion.").removeprefix("conditioning.") for name in told}
+    told = {name.removeprefix(".") for name in told}
+    keys = {*CondModel.model_fields, *DiffusionSection.model_fields, *ConditioningSection.model_fields}
+    assert told | {"diffusion", "conditioning"} == keys
+
+
+def test_the_layouts_of_unconditional_models_have_every_key() -> None:
+    text = section("configuration", "`model` of diffusion_uncond")
+    assert set(UncondModelSection.model_fields) <= set(code(text))
+
+
+def test_training_of_diffusion_models_has_every_key() -> None:
+    rows = table("configuration", "Training", "key")
+    told = {name.split(".")[0] for name in names(rows)}
+    assert told == set(CondTraining.model_fields)
+    assert set(code(" ".join(r[2] for r in rows if r[0] == "`ema`"))) == set(EmaSection.model_fields)
+    (mask,) = [r[2] for r in rows if r[0].startswith("`inpainting")]
+    assert set(code(mask)) == set(MaskSection.model_fields)
+    wrong = {}
+    for key, cell in cells([r for r in rows if "." not in r[0]]).items():
+        if cell and not same(cell, of_model(CondTraining)[key]):
+            wrong[key] = cell
+    assert set(wrong) <= {"loss_configs", "demo"}  # rules, said in words
+
+
+def test_defaults_of_averaging_and_masks_are_told() -> None:
+    (row,) = [r for r in table("configuration", "Training", "key") if r[0] == "`ema`"]
+    for key, value in of_model(EmaSection).items():
+        told = json.dumps(value) if isinstance(value, bool) else f"{value:g}"
+        assert f"`{key}` {told}" in row[2]
+
+
+@pytest.mark.parametrize(
+    ("training", "demo", "start"),
+    [
+        (AutoencoderTraining, AutoencoderDemoSection, "Of autoencoders:"),
+        (DiffusionAutoencoderTraining, DiffusionAutoencoderDemoSection, "Of diffusion autoencoders:"),
+    ],
+)
+def test_training_of_autoencoders_has_every_key(training: Any, demo: Any, start: str) -> None:
+    text = section("configuration", "Training")
+    paragraph = text[text.index(start) :].split("\n\n")[0]
+    told = {name.split(".")[0] for name in code(paragraph)}
+    shared = {"batch_size", "max_steps", "gradient_clip_val"}
+    assert set(training.model_fields) - shared - {"pre_encoded"} <= told
+    assert set(demo.model_fields) <= told
+    if training is AutoencoderTraining:
+        assert {*AutoencoderLosses.model_fields, *ValidationMetrics.model_fields} <= told
+
+
+def test_loss_sections_of_autoencoders_are_told() -> None:
+    rows = table("pretransforms", "Training an autoencoder", "section")
+    assert sorted(names(rows)) == sorted(AutoencoderLosses.model_fields)
+
+
+@pytest.mark.parametrize("name", CONDITIONERS)
+def test_options_of_conditioners_are_told_with_their_defaults(name: str) -> None:
+    (row,) = [r for r in table("conditioning", "Conditioning", "type") if r[0] == f"`{name}`"]
+    leaf = SOUND_CONFIGS.get(name)
+    keys = of_model(leaf) if leaf else of_call(CONDITIONERS[name], "g2p", "phonemes")
+    keys.pop("output_dim", None)
+    told = row[1]
+    if "as `pretransform`" in told:
+        told += "".join(r[1] for r in table("conditioning", "Conditioning") if r[0] == "`pretransform`")
+    assert set(keys) <= set(code(told))
+    for key, value in keys.items():
+        if said(value) is not None:
+            assert f"`{key}` {value:g}" in told if type(value) is float else f"`{key}` {said(value)}" in told
+
+
+def test_arguments_of_generate_are_told() -> None:
+    told = names(table("inference", "Inference", "argument"))
+    assert sorted([*told, "model"]) == sorted(inspect.signature(generate).parameters)
+
+
+def test_init_noise_level_is_told_as_it_is() -> None:
+    (row,) = [r for r in table("inference", "Inference") if "`init_audio`" in r[0]]
+    assert f"({inspect.signature(generate).parameters['init_noise_level'].default};" in row[1]
+
+
+def test_samplers_are_told_with_path_and_evaluations() -> None:
+    for row in table("diffusion", "Samplers"):
+        for name in code(row[0]):
+            spec = SAMPLERS[name]
+            assert SPACES[row[1].lower()] is spec.space
+            if row[3].isdigit():
+                assert int(row[3]) == spec.evaluations
+
+
+def test_defaults_of_objectives_are_told() -> None:
+    for row in table("diffusion", "Objectives"):
+        (name,) = code(row[0])
+        objective = OBJECTIVES[name]()
+        assert code(row[3])[0] == objective.default_sampler
+        assert f"{objective.usual_steps} steps" in row[3]
+        scale = re.search(r"CFG (\d+)", row[3])
+        assert (float(scale[1]) if scale else 6.0) == objective.default_cfg_scale
+
+
+def test_entries_of_latents_are_told() -> None:
+    text = section("data", "Latents: encode once, train often")
+    shared = set(of_entry(AudioDirEntry))
+    assert set(of_entry(PreEncodedEntry)) - shared <= set(code(text))
