@@ -25,7 +25,7 @@ def _av(path: str) -> Any:
     try:
         import av
     except ImportError as error:
-        raise AudioError(path, 'm4a needs PyAV: pip install "stable-audio[av]"') from error
+        raise AudioError(path, 'is read by PyAV: pip install "stable-audio[av]"') from error
     return av
 
 
@@ -71,8 +71,9 @@ class AvDecoder:
                 raise AudioError(path, "damaged: it has no sample rate, or no channels")
             self.format = container.format.name.split(",")[0].upper()
             self.subtype = context.name.upper()
-            # Time stamps of whole milliseconds do not tell a sample; then only counting from the start does.
-            self._coarse = self._stream.time_base * self.sample_rate > 1
+            # Time stamps of whole milliseconds, and those that AAC without a container lacks, do not tell a
+            # sample; then only counting from the start does.
+            self._coarse = self._stream.time_base * self.sample_rate > 1 or self.format == "AAC"
             self.frames = self._count()
 
     def _count(self) -> int:

@@ -51,6 +51,9 @@ _BY_MAGIC: dict[bytes, Find] = {
 }
 
 
+_ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
+
+
 def read_layout(file: BinaryIO, name: str) -> Layout:
     """Look at an open file; `name` tells what it should be where its first bytes do not.
 
@@ -75,8 +78,12 @@ def read_layout(file: BinaryIO, name: str) -> Layout:
 def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> list[Stream] | None:
     if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":  # mp4, Matroska
         return None
+    if head[:2] in _ADTS and not frame_size(head[:3].ljust(3)):  # AAC without a container
+        return None
     if head[:4] in _BY_MAGIC:
-        return _BY_MAGIC[head[:4]](file, start, size)
+        streams = _BY_MAGIC[head[:4]](file, start, size)
+        # libsndfile knows FLAC in Ogg, but not in every build.
+        return None if head[:4] == b"OggS" and ogg.holds_flac(file, start, streams) else streams
     if start > 0 or frame_size(head[:3].ljust(3)) or name.lower().endswith((".mp3", ".mp2")):
         streams = mp3.streams(file, start, size)
         if start > 0 or streams:

@@ -85,6 +85,21 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     return [Stream((Span(link.begin, link.end - link.begin),)) for link in links]
 
 
+def holds_flac(file: BinaryIO, start: int, found: list[Stream]) -> bool:
+    """Whether the sound is FLAC, which PyAV reads.
+
+    Raises:
+        ValueError: several streams of it were joined, of which PyAV reads the first.
+    """
+    file.seek(start)
+    page = _page(file.read(_LOOK), start)
+    if page is None or page.head[:5] != b"\x7fFLAC":
+        return False
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} FLAC streams were joined to one Ogg file; split it")
+    return True
+
+
 def pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
     """All whole pages; what lies between them is passed over."""
     position = start

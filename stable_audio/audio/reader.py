@@ -211,6 +211,8 @@ def _open_soundfile(file: BinaryIO, stream: Stream) -> Iterator[_SoundfileDecode
         cut = _CUT_CHUNK.search(sound.extra_info)
         if cut and int(cut[1]) > int(cut[2]) and not _is_unknown(int(cut[1])):
             raise ValueError(f"cut off: its header promises {cut[1]} bytes of sound, {cut[2]} are there")
+        if not sound.seekable():
+            raise ValueError(f"its coding {sound.subtype} cannot be read from the middle; convert it")
         yield _SoundfileDecoder(sound, stream)
 
 

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from stable_audio.audio import flac
@@ -270,3 +271,44 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     for path in (tmp_path / "a.wav", Path("/dev/zero")):
         with pytest.raises(AudioError, match="no regular file"):
             read_info(path)
+
+
+def encoded(path: Path, form: str, codec: str, audio: torch.Tensor) -> bytes:
+    """A mono file by FFmpeg."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=RATE)
+        stream.layout = "mono"
+        layout = {"flac": "s16", "aac": "fltp"}[codec]
+        samples = (audio * 32767).short() if codec == "flac" else audio
+        frame = av.AudioFrame.from_ndarray(samples.numpy(), format=layout, layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return path.read_bytes()
+
+
+def test_flac_in_ogg(tmp_path: Path) -> None:
+    path, audio = tmp_path / "a.oga", chirp(2.0, RATE, 1)
+    data = encoded(path, "ogg", "flac", audio)
+    whole = read(path, data)
+    assert whole.shape == audio.shape
+    assert (whole - audio).abs().max() < 2 / 32768
+    assert torch.equal(read_audio(path, 20000, 3000)[0], whole[:, 20000:23000])
+    for changed, reason in ((data[: len(data) // 2], "cut off"), (data * 2, "2 FLAC streams were joined")):
+        path.write_bytes(changed)
+        with pytest.raises(AudioError, match=reason):
+            read_info(path)
+
+
+def test_aac_without_a_container(tmp_path: Path) -> None:
+    path, audio = tmp_path / "a.m4a", chirp(2.0, RATE, 1)
+    whole = read(path, encoded(path, "adts", "aac", audio))
+    assert 0 <= whole.shape[1] - audio.shape[1] <= 3 * 1024
+    assert torch.equal(read_audio(path, 20000, 3000)[0], whole[:, 20000:23000])
+
+
+def test_a_coding_that_cannot_be_read_from_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, chirp(1.0, 8000, 1).numpy().T, 8000, subtype="GSM610")
+    with pytest.raises(AudioError, match="coding GSM610 cannot be read from the middle; convert it"):
+        read_info(path)
