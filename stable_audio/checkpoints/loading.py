@@ -23,7 +23,7 @@ from stable_audio.checkpoints.keys import (
     to_pretransform,
 )
 from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
-from stable_audio.nn.unfilled import is_unfilled
+from stable_audio.nn.unfilled import with_stored_weights
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.conv import fold_as_stored
 
@@ -151,14 +151,15 @@ def load_model(
         if isinstance(source, (str, Path, Mapping))
         else source
     )
-    with torch.random.fork_rng(devices=[]):  # what starts at random is replaced, and shall draw for nobody
-        model = create_model_from_config(loaded_config, unfilled=True)
+
+    def load(model: nn.Module) -> LoadReport:
         report = _fill(model, stored, partial=partial)
         load_unsaved(model, loaded_config.weights, use_ema=use_ema)
-    if is_unfilled(model):  # a partial load, or weights that are in no file
-        model = create_model_from_config(loaded_config)
-        report = _fill(model, stored, partial=partial)
-        load_unsaved(model, loaded_config.weights, use_ema=use_ema)
+        return report
+
+    model, report = with_stored_weights(
+        lambda unfilled: create_model_from_config(loaded_config, unfilled=unfilled), load
+    )
     log.info("%s", report)
     return model.to(device).eval(), loaded_config
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stable_audio import __version__
 from stable_audio.audio.io import read_audio
@@ -51,6 +52,7 @@ from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import files_of, with_files
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.unfilled import with_stored_weights
 
 _TOLD_BY_JSON = (
     ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed", "steps", "cfg_scale")
@@ -167,7 +169,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device
     if inner is None:
         model, config = load_model(checkpoint, config=source, use_ema=use_ema)
     else:
-        model, config = _load_in_two_parts(checkpoint, inner, source, use_ema)
+        model, config = load_in_two_parts(checkpoint, inner, source, use_ema=use_ema)
     if not isinstance(model, DiffusionModel):
         raise ValueError(
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
@@ -180,7 +182,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device
     return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
 
 
-def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool) -> tuple[Any, Any]:
+def load_in_two_parts(checkpoint: Path, inner: str, source: Any, *, use_ema: bool) -> tuple[Any, Any]:
     """The pretransform from its own file; only its weights may be absent from the checkpoint."""
     name = None
     if source is None:
@@ -189,13 +191,16 @@ def _load_in_two_parts(checkpoint: Path, inner: str, source: Any, use_ema: bool)
     if source is None:
         raise ValueError(f"{checkpoint}: no config inside the file or beside it; give --model-config")
     config = source if isinstance(source, ModelConfig) else load_config(source, source_name=name)
-    model = create_model_from_config(config)
-    report = load_pretrained(model, checkpoint, use_ema=use_ema, partial=True)
-    elsewhere = [key for key in report.missing if not key.startswith("pretransform.")]
-    if elsewhere or report.mismatched or report.unused:
-        raise ValueError(f"{report}. The file belongs to another config")
-    load_pretransform(model, inner)
-    load_unsaved(model, config.weights, use_ema=use_ema)
+
+    def load(model: nn.Module) -> None:
+        report = load_pretrained(model, checkpoint, use_ema=use_ema, partial=True)
+        elsewhere = [key for key in report.missing if not key.startswith("pretransform.")]
+        if elsewhere or report.mismatched or report.unused:
+            raise ValueError(f"{report}. The file belongs to another config")
+        load_pretransform(model, inner)
+        load_unsaved(model, config.weights, use_ema=use_ema)
+
+    model, _ = with_stored_weights(lambda unfilled: create_model_from_config(config, unfilled=unfilled), load)
     return model, config
 
 

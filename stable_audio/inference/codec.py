@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from stable_audio.config import ModelConfig, load_config
 from stable_audio.config.parts import build_autoencoder, build_pretransform
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.diffusion_codec import DiffusionCodec
+from stable_audio.nn.unfilled import Unfilled, with_stored_weights
 from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.pretransforms.base import Pretransform
 
@@ -71,25 +73,32 @@ def load_codec(
     config = load_config(source, source_name=name)
     if config.model_type == "diffusion_autoencoder":
         return _by_diffusion(config, ckpt_path, device, allow_untrained)
-    if config.model_type == "autoencoder":
-        pretransform: Pretransform = AutoencoderPretransform(
-            model=build_autoencoder(config.model, sample_rate=config.sample_rate)
-        )
-    elif config.model.pretransform is None:
+    if config.model_type != "autoencoder" and config.model.pretransform is None:
         raise ValueError(
             f"{model_config or ckpt_path}: the model works on sound itself, it has no pretransform"
         )
-    else:
-        pretransform = build_pretransform(config.model.pretransform)
-    if ckpt_path is not None and pretransform.state_dict():
-        load_pretransform(_Holder(pretransform), ckpt_path)
-    elif config.weights and config.model_type != "autoencoder":
-        load_named(_Holder(pretransform), config.weights)
-    elif pretransform.needs_weights and not allow_untrained:
-        raise ValueError(_UNTRAINED)
+
+    def load(pretransform: Pretransform) -> None:
+        if ckpt_path is not None and pretransform.state_dict():
+            load_pretransform(_Holder(pretransform), ckpt_path)
+        elif config.weights and config.model_type != "autoencoder":
+            load_named(_Holder(pretransform), config.weights)
+        elif pretransform.needs_weights and not allow_untrained:
+            raise ValueError(_UNTRAINED)
+
+    pretransform, _ = with_stored_weights(lambda unfilled: _build(config, unfilled), load)
     words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     pretransform = pretransform.to(device).eval().requires_grad_(False)
     return Codec(pretransform, config.sample_rate, config.sample_size, words)
+
+
+def _build(config: ModelConfig, unfilled: bool) -> Pretransform:
+    with Unfilled() if unfilled else nullcontext():
+        if config.model_type == "autoencoder":
+            return AutoencoderPretransform(
+                model=build_autoencoder(config.model, sample_rate=config.sample_rate)
+            )
+        return build_pretransform(config.model.pretransform)
 
 
 def _by_diffusion(

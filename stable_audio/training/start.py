@@ -17,10 +17,12 @@ from stable_audio.checkpoints import (
     load_pretrained,
     load_pretransform,
     load_unsaved,
+    load_weights,
 )
 from stable_audio.checkpoints.keys import strip
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
+from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms.conv import fold_as_stored
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.errors import TrainingError
@@ -29,32 +31,66 @@ from stable_audio.training.options import RunOptions
 log = logging.getLogger(__name__)
 
 
-def starting_model(config: ModelConfig, options: RunOptions, *, resumed: bool) -> nn.Module:
+def starting_model(config: ModelConfig, options: RunOptions) -> nn.Module:
     """Build the model and load what its config and the options name; the options have the last word.
 
-    Args:
-        resumed: a training checkpoint will bring all weights.
+    A model whose weights are all stored is built without any. What no file holds starts as it would in a
+    run from scratch with the same seed.
 
     Raises:
         TrainingError: a learned pretransform would stay untrained, or is not the one that is asked for.
         CheckpointError: a file does not fit.
     """
-    torch.manual_seed(options.seed)  # initial weights depend on the seed and are the same on every process
-    model = create_model_from_config(config)
     folding = options.remove_pretransform_weight_norm
-    if folding == "pre_load":
-        _fold(model)
-    if resumed:
-        load_unsaved(model, config.weights, use_ema=options.use_ema_weights)
-    reports = [] if resumed else _load(model, config, options)
-    if not resumed:
-        _refuse_untrained_sounds(model, reports, options)
-        _refuse_untrained_pretransform(model, reports, options)
-        _refuse_another_pretransform(model, config, reports)
+
+    def build(unfilled: bool) -> nn.Module:
+        return _seeded(config, options, unfilled=unfilled, folded=folding == "pre_load")
+
+    def load(model: nn.Module) -> list[LoadReport]:
+        return _load(model, config, options)
+
+    if options.pretrained_ckpt_path:
+        model, reports = with_stored_weights(build, load)
+        torch.manual_seed(options.seed)  # of what is built next
+        take_own_memory(model, (key for report in reports for key in report.loaded))
+    else:  # a backbone from scratch draws after its pretransform
+        model = build(False)
+        reports = load(model)
+    for report in reports:
+        log.info("%s", report)
+    _refuse_untrained_sounds(model, reports, options)
+    _refuse_untrained_pretransform(model, reports, options)
+    _refuse_another_pretransform(model, config, reports)
     if folding == "post_load":
         before = _hash_of_pretransform(model)
         _fold(model)
         model.pretransform.folded_from = before  # type: ignore[union-attr, assignment]
+    return model
+
+
+def continuing_model(
+    config: ModelConfig, options: RunOptions, path: Path, state: Mapping[str, Tensor]
+) -> nn.Module:
+    """Build the model of a training checkpoint, with the weights in it.
+
+    Args:
+        state: the `state_dict` of the checkpoint at `path`, whose model is below `model.`.
+
+    Raises:
+        CheckpointError: it belongs to another model.
+    """
+    folded = bool(options.remove_pretransform_weight_norm)
+
+    def load(model: nn.Module) -> LoadReport:
+        load_unsaved(model, config.weights, use_ema=options.use_ema_weights)
+        match_checkpoint(model, path, state)
+        return load_weights(model, strip(state, "model."), source=str(path))
+
+    model, report = with_stored_weights(
+        lambda unfilled: _seeded(config, options, unfilled=unfilled, folded=folded), load
+    )
+    torch.manual_seed(options.seed)
+    take_own_memory(model, report.loaded)
     return model
 
 
@@ -123,21 +159,26 @@ def with_hash(config: ModelConfig, model: nn.Module) -> ModelConfig:
     return config.with_pretransform_hash(pretransform.folded_from or pretransform_hash(pretransform))
 
 
+def _seeded(config: ModelConfig, options: RunOptions, *, unfilled: bool, folded: bool) -> nn.Module:
+    """A new model, whose initial weights depend on the seed alone and are the same on every process."""
+    torch.manual_seed(options.seed)
+    model = create_model_from_config(config, unfilled=unfilled)
+    if folded:
+        _fold(model)
+    return model
+
+
 def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
     named = dict(config.weights)
     if options.pretransform_ckpt_path:
         named = {k: v for k, v in named.items() if not k.startswith("pretransform")}
     reports = load_named(model, named, use_ema=options.use_ema_weights)
-    for report in reports:
-        log.info("%s", report)
     for path, load in (
         (options.pretrained_ckpt_path, load_pretrained),
         (options.pretransform_ckpt_path, load_pretransform),
     ):
         if path:
-            report = load(model, path, use_ema=options.use_ema_weights, partial=options.partial)
-            log.info("%s", report)
-            reports.append(report)
+            reports.append(load(model, path, use_ema=options.use_ema_weights, partial=options.partial))
     return reports
 
 

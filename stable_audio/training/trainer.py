@@ -48,7 +48,7 @@ from stable_audio.training.record import logged_to, record_run
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.schedules import within_schedules
-from stable_audio.training.start import match_checkpoint, match_training, starting_model, with_hash
+from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.summary import Summary, end_lines
 from stable_audio.training.writer import BackgroundWriter
@@ -183,11 +183,11 @@ def assemble(
     if resume is not None:
         check_changes(config, content.get("model_config"), resume)
     clear = claim(options.folder, overwrite=options.overwrite, continues=_continues(options, resume))
-    model = starting_model(config, options, resumed=resume is not None)
     if resume is None:
+        model = starting_model(config, options)
         config = with_hash(config, model)
     else:
-        match_checkpoint(model, resume, content["state_dict"])
+        model = continuing_model(config, options, resume, content["state_dict"])
     if options.compile:
         compile_networks(model)
     module = build_training(

@@ -14,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.checkpoints import export
 from stable_audio.checkpoints.loading import load_model, load_weights
+from stable_audio.cli.rendering import load_in_two_parts
 from stable_audio.factory import create_model_from_config
+from stable_audio.inference.codec import load_codec
 from stable_audio.nn.unfilled import Unfilled, is_unfilled
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from tests import tiny
@@ -138,6 +140,37 @@ def test_networks_draw_nothing_that_is_thrown_away(tmp_path: Path) -> None:
     conditioner = sum(p.numel() for p in model.conditioner.parameters())
     assert building.count > sum(p.numel() for p in model.backbone.parameters()) / 2
     assert loading.count <= conditioner
+
+
+def test_a_codec_draws_nothing(tmp_path: Path) -> None:
+    model = create_model_from_config(MODEL)
+    file = export(model, tmp_path / "m.safetensors", config=MODEL)
+    with Draws() as draws:
+        codec = load_codec(ckpt_path=file)
+    assert draws.count == 0
+    for key, value in model.pretransform.state_dict().items():
+        assert torch.equal(codec.pretransform.state_dict()[key], value), key
+
+
+def test_a_model_in_two_files_draws_nothing_for_networks(tmp_path: Path) -> None:
+    model = create_model_from_config(MODEL)
+    state = model.state_dict()
+    rest, inner = tmp_path / "rest.ckpt", tmp_path / "inner.ckpt"
+    torch.save({"state_dict": {k: v for k, v in state.items() if not k.startswith("pretransform.")}}, rest)
+    torch.save({"state_dict": {k: v for k, v in state.items() if k.startswith("pretransform.")}}, inner)
+    with Draws() as draws:
+        loaded, _ = load_in_two_parts(rest, str(inner), MODEL, use_ema=True)
+    assert draws.count <= sum(p.numel() for p in model.conditioner.parameters())
+    for key, value in state.items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_no_weight_has_two_names(name: str) -> None:
+    """Loading by assignment would make two weights of it."""
+    torch.manual_seed(0)
+    parameters = [id(p) for _, p in PARTS[name]().named_parameters(remove_duplicate=False)]
+    assert len(set(parameters)) == len(parameters)
 
 
 def test_what_a_partial_load_leaves_out_starts_at_random(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from stable_audio.config.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.autoencoder import AutoencoderTraining as Section
 from stable_audio.config.leaf import arguments
 from stable_audio.factory import create_model_from_config
+from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
@@ -211,8 +212,12 @@ def build_teacher(section: Section, model: Autoencoder) -> Autoencoder | None:
         return None
     if section.teacher_model_ckpt is None:
         raise TrainingError("$.training.teacher_model needs teacher_model_ckpt, the file with its weights")
-    teacher = create_model_from_config(section.teacher_model)
-    load_pretrained(teacher, section.teacher_model_ckpt)
+    path = section.teacher_model_ckpt
+    teacher, report = with_stored_weights(
+        lambda unfilled: create_model_from_config(section.teacher_model, unfilled=unfilled),
+        lambda model: load_pretrained(model, path),
+    )
+    take_own_memory(teacher, report.loaded)
     ours, theirs = ((m.latent_dim, m.downsampling_ratio, m.io_channels) for m in (model, teacher))
     if ours != theirs:
         raise TrainingError(
