@@ -48,7 +48,7 @@ def read_jobs(path: str | Path) -> list[Job]:
     """
     path = Path(file_or_shipped(path, "prompts"))
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     jobs, problems = [], []

@@ -34,9 +34,8 @@ def _transformers() -> Any:
 def _load(name: str | None, model_type: str) -> Any:
     """The codec with its weights; on the meta device only its shape, without a download."""
     library = _transformers()
-    local = name is not None and Path(name).exists()
     if torch.empty(0).is_meta:
-        if not local:
+        if name is None or not Path(name).exists():
             return library.DacModel(library.DacConfig(**_PUBLISHED[model_type]))
         return library.DacModel(library.DacConfig.from_pretrained(name, local_files_only=True))
     source = name if name is not None else f"descript/dac_{model_type}"

@@ -124,7 +124,8 @@ class TAAEDecoderBlock(nn.Module):
 
     def audible(self, x: Tensor) -> Tensor:
         """The block before the audio: sums of its transformers and all that follows them in float32."""
-        return full_precision(self.layers[1:], self.layers[0](widened(x)))
+        first, *rest = self.layers
+        return full_precision(rest, first(widened(x)))
 
 
 class TAAEEncoder(Encoder):
@@ -236,6 +237,8 @@ class TAAEDecoder(Decoder):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = latents
-        for layer in self.layers[:-3]:
+        *before, last, activation, out = self.layers
+        for layer in before:
             x = layer(x)
-        return full_precision(self.layers[-2:], self.layers[-3].audible(x))
+        assert isinstance(last, TAAEDecoderBlock)
+        return full_precision((activation, out), last.audible(x))
