@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,9 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from stable_audio.data.world import World, WorldError, refuse_other
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+
+LONELY_SECONDS = 120.0
+"""How long a process waits for others of which nobody says that they were started."""
 
 
 class LaunchedEnvironment(ClusterEnvironment):
@@ -127,6 +131,40 @@ def layout(options: RunOptions, world: World) -> Layout:
             f"{visible} GPUs are visible here; start as many processes as there are GPUs"
         )
     return Layout([index], 1, world.size, environment)
+
+
+def meet(world: World, *, seconds: float | None = None) -> torch.distributed.TCPStore | None:
+    """Wait for the other processes where it is not certain that somebody started them.
+
+    torch itself would wait for half an hour.
+
+    Args:
+        seconds: at most; default: `LONELY_SECONDS`.
+
+    Returns:
+        the place where they meet, to be kept until they have; None where there is nothing to wait for.
+
+    Raises:
+        TrainingError: they do not come.
+    """
+    if world.certain or world.size == 1 or world.rank > 0:
+        return None
+    seconds = LONELY_SECONDS if seconds is None else seconds
+    try:
+        return torch.distributed.TCPStore(
+            world.address or "",
+            world.port or 0,
+            world.size,
+            is_master=True,
+            timeout=timedelta(seconds=seconds),
+            multi_tenant=True,  # torch opens the same one again, and finds the others there
+        )
+    except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+        raise TrainingError(
+            f"{world.launcher} allots {world.size} tasks, but they did not all come within "
+            f"{seconds:g} seconds ({str(error).splitlines()[0]}); in a batch script put `srun` before the "
+            "command, or ask for one task (--ntasks=1)"
+        ) from error
 
 
 def parse_devices(devices: str) -> Any:

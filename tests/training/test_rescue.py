@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -95,3 +96,39 @@ def test_no_time_no_early_checkpoint(tmp_path: Path, options: dict[str, Any]) ->
     checkpoints = tiny_run(tmp_path, **options).checkpoints
     checkpoints._first, checkpoints._clock = 1, -1e9
     assert not checkpoints.due(500)
+
+
+def _second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", property(lambda _: False))
+    monkeypatch.setattr(pl.Trainer, "world_size", property(lambda _: 2))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_process_that_sees_the_error_rescues_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    run = tiny_run(tmp_path, max_steps=6)
+    step = run.module.training_step
+
+    def training_step(*given: Any) -> Any:
+        if run.module.position == 3:
+            if not first:  # another process has died before, and saved this step
+                (tmp_path / "run" / ".rescue-3").touch()
+            _second_of_two(monkeypatch)
+            raise RuntimeError("only here")
+        return step(*given)
+
+    run.module.training_step = training_step  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="only here"):
+        run.start()
+    monkeypatch.undo()
+    folder = tmp_path / "run"
+    assert (folder / "last.ckpt").exists() == first
+    if first:
+        assert read_checkpoint(folder / "last.safetensors").info["step"] == "3"
+        assert tiny_run(tmp_path, max_steps=6, recover=True).start() == 0
+        tiny_run(tmp_path, name="whole", max_steps=6).start()
+        assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", folder / "last.ckpt")
+    else:
+        tiny_run(tmp_path, max_steps=6, overwrite=True).start()
+    assert not list(folder.glob(".rescue*"))

@@ -97,7 +97,7 @@ class Checkpoints(StepCallback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """A run that dies leaves a checkpoint, unless its weights are spoilt or a person ended it at once."""
         ended = isinstance(exception, KeyboardInterrupt) or trainer.global_step in (0, self._saved_at)
-        if ended or not self._clock or not trainer.is_global_zero:
+        if ended or not self._clock:
             return
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             log.error("no checkpoint: each process has a part of the weights")
@@ -105,14 +105,19 @@ class Checkpoints(StepCallback):
         if not _finite(pl_module):
             log.error("no checkpoint: the weights hold values that are not numbers")
             return
+        if trainer.world_size > 1 and not _first_to_rescue(self.folder, trainer.global_step):
+            return
         self._alone = True  # the other processes may be gone, or wait in another place
         try:
             self.save(trainer, pl_module)
             self.io.writer.wait()
         except Exception as error:
+            _leave_rescue(self.folder, trainer.global_step)
             log.error("no checkpoint of the run that dies (%s: %s)", type(error).__name__, error)
             return
-        if self.io.failure is None:
+        if self.io.failure is not None:
+            _leave_rescue(self.folder, trainer.global_step)
+        else:
             log.warning("the run dies at step %d; its checkpoint is written", trainer.global_step)
 
     def save(self, trainer: pl.Trainer, module: TrainingModule, *, numbered: bool = True) -> None:
@@ -132,7 +137,7 @@ class Checkpoints(StepCallback):
             else:
                 trainer.save_checkpoint(target, weights_only=False)
             self._saved_at, self._clock = step, time.monotonic()
-            if not trainer.is_global_zero:
+            if not trainer.is_global_zero and not self._alone:
                 return
             weights = "ema" if module.ema is not None else "online"
             config = with_scale(self.config, module.model)
@@ -230,8 +235,28 @@ def _finite(module: TrainingModule) -> bool:
 def _remove_leftovers(folder: Path) -> None:
     """Halves of files that a killed run was writing."""
     for place in (folder, folder / "checkpoints"):
-        for half in place.glob(".*.partial.*"):
-            half.unlink(missing_ok=True)
+        for pattern in (".*.partial.*", ".rescue-*"):
+            for half in place.glob(pattern):
+                half.unlink(missing_ok=True)
+
+
+def _first_to_rescue(folder: Path, step: int) -> bool:
+    """Whether no other process of the run has taken it upon itself to save `step`; this one has from now on.
+
+    All have the same weights, and where one dies, the others often die of that.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".rescue-{step}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a full disk says so when the checkpoint is written
+        return True
+    return True
+
+
+def _leave_rescue(folder: Path, step: int) -> None:
+    (folder / f".rescue-{step}").unlink(missing_ok=True)
 
 
 def _same_file(source: Path, target: Path) -> None:
