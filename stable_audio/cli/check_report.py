@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from stable_audio.checkpoints import CheckpointError
-from stable_audio.cli.activations import activation_bytes
 from stable_audio.cli.deadline import Deadline
 from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
 from stable_audio.config.dataset import as_dict
@@ -22,6 +21,7 @@ from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
+from stable_audio.training.activations import activation_bytes
 
 Report = dict[str, Any]
 

@@ -183,13 +183,20 @@ def _train(args: argparse.Namespace, stop: Any) -> int:
     from stable_audio.training.loggers import logger_names
 
     logger_names(args.logger)  # before files are read and models built, which may take minutes
+    from stable_audio.training.record import EarlyLog
+
+    with EarlyLog() as early:
+        return _read_and_train(args, stop, early)
+
+
+def _read_and_train(args: argparse.Namespace, stop: Any, early: Any) -> int:
     config = _model_config(args)
     dataset = _dataset(args.dataset_config, args.lenient)
     validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None
     options = run_options(args, config.training)
     from stable_audio.training.trainer import train
 
-    return train(config, dataset, options, val_dataset=validation, stop=stop)
+    return train(config, dataset, options, val_dataset=validation, stop=stop, early=early)
 
 
 def run_options(args: argparse.Namespace, section: Any) -> Any:
@@ -214,12 +221,12 @@ def _model_config(args: argparse.Namespace) -> Any:
         raise ValueError(
             "--model-config is needed, unless --ckpt-path names a checkpoint with a config inside"
         )
-    from stable_audio.checkpoints import read_checkpoint
+    from stable_audio.training.recovery import stored_config
 
-    stored = read_checkpoint(args.ckpt_path)
-    if stored.config is None:
-        raise ValueError(f"{stored.path} has no config inside; give --model-config")
-    return load_config(stored.config, lenient=args.lenient, source_name=f"{stored.path}, config")
+    path, config = stored_config(args.ckpt_path)
+    if config is None:
+        raise ValueError(f"{path} has no config inside; give --model-config")
+    return load_config(config, lenient=args.lenient, source_name=f"{path}, config")
 
 
 def _dataset(path: str, lenient: bool) -> dict[str, Any]:

@@ -93,11 +93,32 @@ class _LogFile(logging.FileHandler):
         pass
 
 
+class EarlyLog(logging.Handler):
+    """Keeps what the package logs while a run is being put together, before its folder is claimed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def __enter__(self) -> EarlyLog:
+        logging.getLogger("stable_audio").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("stable_audio").removeHandler(self)
+
+
 @contextmanager
-def logged_to(folder: Path, rank: int) -> Iterator[None]:
+def logged_to(folder: Path, rank: int, early: EarlyLog | None = None) -> Iterator[None]:
     """What the package logs in here also goes to `log.txt`, of other processes to `log.RANK.txt`.
 
     An exception that passes is written with its traceback.
+
+    Args:
+        early: what was logged before; it comes first.
     """
     name = "log.txt" if rank == 0 else f"log.{rank}.txt"
     try:
@@ -108,6 +129,8 @@ def logged_to(folder: Path, rank: int) -> Iterator[None]:
         yield
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for record in early.records if early is not None else ():
+        handler.handle(record)
     package = logging.getLogger("stable_audio")
     package.addHandler(handler)
     try:

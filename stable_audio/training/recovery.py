@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
 
@@ -49,6 +51,21 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             "the beginning, leave --recover out or choose another --name"
         )
     return None
+
+
+def stored_config(given: str | Path) -> tuple[Path, Mapping[str, Any] | None]:
+    """(file, model config in it) of a checkpoint, or of the newest training checkpoint in a run's folder that
+    is whole: the one that the run goes on from.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    folder = Path(given).expanduser()
+    newest = newest_whole(folder) if folder.is_dir() else None
+    if newest is not None:
+        return newest[0], newest[1].get("model_config")
+    stored = read_checkpoint(given)
+    return stored.path, stored.config
 
 
 def load_training_file(path: Path) -> dict[str, Any]:

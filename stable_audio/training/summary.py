@@ -9,6 +9,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from stable_audio.config import ModelConfig
+from stable_audio.factory import create_model_from_config
+from stable_audio.model import DiffusionModel
+from stable_audio.training.activations import activation_bytes
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.feed import RunData
 from stable_audio.training.options import RunOptions
@@ -17,19 +21,47 @@ log = logging.getLogger(__name__)
 
 
 class Summary(pl.Callback):
-    """Logs what is about to be trained, once the data is there."""
+    """Logs what is about to be trained, once the data is there.
 
-    def __init__(self, options: RunOptions, data: RunData) -> None:
-        self.options, self.data = options, data
+    Args:
+        row: samples per item of a batch, which differ from the config's where clips are packed.
+    """
+
+    def __init__(self, config: ModelConfig, options: RunOptions, data: RunData, *, row: int) -> None:
+        self.config, self.options, self.data, self.row = config, options, data, row
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            for line in start_lines(trainer, pl_module, self.options, self.data):
+            for line in start_lines(trainer, pl_module, self.options, self.data, self._activations(trainer)):
                 log.info("%s", line)
+
+    def _activations(self, trainer: pl.Trainer) -> float | None:
+        clips = self.options.batch_size * self.row / self.config.sample_size
+        each = planned_activations(self.config)
+        return None if each is None else clips * each * (1.0 if "32" in str(trainer.precision) else 0.5)
+
+
+def planned_activations(config: ModelConfig) -> int | None:
+    """Bytes in float32 that the backbone keeps of one clip for its gradients, counted on shapes; None where
+    they cannot be counted, and for autoencoders."""
+    try:
+        model = create_model_from_config(config, device="meta")
+        if not isinstance(model, DiffusionModel):
+            return None
+        if config.training is not None and config.training.gradient_checkpointing:
+            model.backbone.enable_gradient_checkpointing(True)
+        return activation_bytes(model)
+    except Exception as error:  # an estimate ends no run
+        log.debug("activations were not counted: %s", error)
+        return None
 
 
 def start_lines(
-    trainer: pl.Trainer, module: TrainingModule, options: RunOptions, data: RunData
+    trainer: pl.Trainer,
+    module: TrainingModule,
+    options: RunOptions,
+    data: RunData,
+    activations: float | None = None,
 ) -> Iterator[str]:
     """Folder, devices, precision, parameters, memory, data, length."""
     yield f"folder       {options.folder}"
@@ -39,7 +71,12 @@ def start_lines(
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     yield f"parameters   {total:,}, of which {trained:,} are trained"
     planned = _size(_planned_bytes(module))
-    yield f"memory       {planned} per process: weights, gradients, optimizer, average; activations on top"
+    on_top = "activations on top"
+    if activations is not None:
+        on_top = (
+            f"about {_size(activations)} more for the backbone's activations at batch {options.batch_size}"
+        )
+    yield f"memory       {planned} per process: weights, gradients, optimizer, average; {on_top}"
     if data.timed is not None:
         loader = data.timed.loader
         steps = loader.batches_per_epoch / options.accum_batches

@@ -35,7 +35,7 @@ from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import Layout, keep_signals, layout, on_gpu
+from stable_audio.training.cluster import Layout, keep_signals, layout, meet, on_gpu
 from stable_audio.training.compiling import compile_networks
 from stable_audio.training.continuing import check_changes
 from stable_audio.training.demos import build_demos
@@ -44,7 +44,7 @@ from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.loggers import RunLogger, create_logger
 from stable_audio.training.options import RunOptions
-from stable_audio.training.record import logged_to, record_run
+from stable_audio.training.record import EarlyLog, logged_to, record_run
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.training.requeue import refuse_no_job, requeue
 from stable_audio.training.schedules import within_schedules
@@ -76,6 +76,8 @@ class Run:
     stop: StopRequest
     resume: Path | None
     record: Callable[[], None] | None = None
+    meet: Callable[[], object] | None = None
+    early: EarlyLog | None = None
 
     def start(self) -> int:
         """Train until the last step or until asked to stop; returns the exit status.
@@ -83,7 +85,7 @@ class Run:
         Raises:
             TrainingError: the run could not go on, or its last checkpoint could not be written.
         """
-        with logged_to(self.options.folder, self.trainer.global_rank):
+        with logged_to(self.options.folder, self.trainer.global_rank, self.early):
             return self._start()
 
     def _start(self) -> int:
@@ -93,6 +95,7 @@ class Run:
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
+            place = self.meet() if self.meet is not None else None  # noqa: F841  # open while they meet
             with _quiet_lightning():
                 self.trainer.fit(
                     self.module,
@@ -138,15 +141,22 @@ def train(
     *,
     val_dataset: Mapping[str, Any] | None = None,
     stop: StopRequest | None = None,
+    early: EarlyLog | None = None,
 ) -> int:
     """Train as `config` says on `dataset`; returns 0, or 130 / 143 after Ctrl-C / SIGTERM.
 
     SIGUSR1 saves, and with `options.requeue` puts the SLURM job back into the queue (138).
 
+    Args:
+        early: what was logged while the files were read; it opens the log of the run.
+
     Raises:
         TrainingError, CheckpointError, DataError: what is wrong, in one sentence.
     """
-    return assemble(config, dataset, options, val_dataset=val_dataset, stop=stop).start()
+    with early if early is not None else EarlyLog() as early:
+        run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
+        run.early = early
+    return run.start()
 
 
 def assemble(
@@ -235,7 +245,7 @@ def assemble(
         demos,
         checkpoints,
         StopOnSignal(stop, checkpoints),
-        Summary(options, data),
+        Summary(config, options, data, row=_row_samples(config, module, dataset)),
     ]
     if options.max_steps > 0:
         callbacks.append(EstimateTime(max_steps=options.max_steps))
@@ -263,6 +273,7 @@ def assemble(
             processes=trainer.world_size,
             resumed_from=resume,
         ),
+        meet=partial(meet, world),
     )
 
 
@@ -412,9 +423,13 @@ def _batch_seconds(
     options: RunOptions,
 ) -> float:
     clips = options.batch_size * options.accum_batches * trainer.world_size
+    return clips * _row_samples(config, module, dataset) / config.sample_rate
+
+
+def _row_samples(config: ModelConfig, module: TrainingModule, dataset: Mapping[str, Any]) -> int:
+    """Samples per item of a batch."""
     row = dataset.get("pack_length")
-    samples = row * getattr(module.model, "downsampling_ratio", 1) if row else config.sample_size
-    return clips * samples / config.sample_rate
+    return row * getattr(module.model, "downsampling_ratio", 1) if row else config.sample_size
 
 
 def _demos(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from stable_audio.cli import check_report, main
-from stable_audio.cli.activations import activation_bytes
 from stable_audio.cli.check_report import report_on
 from stable_audio.cli.deadline import Deadline
 from stable_audio.factory import create_model_from_config
+from stable_audio.training.activations import activation_bytes
 from tests.config import examples
 from tests.golden.harness import MANIFESTS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.files import load_torch_file
-from tests.training.building import tiny_run
+from stable_audio.cli import main
+from stable_audio.training.recovery import stored_config
+from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
 
@@ -86,3 +89,29 @@ def test_a_named_folder_falls_back_and_a_named_file_does_not(tmp_path: Path) -> 
 
 def test_recover_in_an_empty_folder_starts(tmp_path: Path) -> None:
     assert tiny_run(tmp_path, max_steps=1, recover=True).resume is None
+
+
+def test_the_config_comes_from_the_checkpoint_that_the_run_goes_on_from(tmp_path: Path) -> None:
+    tiny_run(tmp_path, max_steps=2, checkpoint_every=1).start()
+    folder = tmp_path / "run"
+    (folder / "last.safetensors").write_bytes(b"damaged")
+    assert stored_config(folder) == (folder / "last.ckpt", tiny_config())
+    _damage(folder / "last.ckpt")
+    assert stored_config(folder) == (folder / "checkpoints" / "step=00000001.ckpt", tiny_config())
+    weights = folder / "checkpoints" / "step=00000001.safetensors"
+    assert stored_config(weights) == (weights, tiny_config())
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(DATASET))
+    flags = [
+        "--dataset-config",
+        str(data),
+        "--save-dir",
+        str(tmp_path),
+        "--num-workers",
+        "0",
+        "--no-progress",
+    ]
+    assert (
+        main(["train", "--ckpt-path", str(folder), "--max-steps", "3", "--accelerator", "cpu", *flags]) == 0
+    )
+    assert load_torch_file(folder / "last.ckpt")["stable_audio"]["step"] == 3

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from stable_audio.cli import main
+from stable_audio.config import load_config
 from stable_audio.training import guard
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
-from tests.training.building import DATASET, tiny_config, tiny_run
+from stable_audio.training.summary import _size, planned_activations
+from tests import tiny
+from tests.training.building import DATASET, tiny_config, tiny_run, write_files
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -49,6 +53,8 @@ def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert "devices      1 x cpu, precision 32-true" in text
         assert "steps        from 0 to 2" in text
         assert "2 per step" in text
+        planned = _size(2 * planned_activations(run.config))
+        assert f"about {planned} more for the backbone's activations at batch 2" in text
         assert f"step 2 reached; written to {tmp_path / 'run'}:" in text
         weights = tmp_path / "run" / "last.safetensors"
         assert f"stable-audio generate --ckpt-path {weights}\n" in text  # the model reads no prompt
@@ -185,3 +191,17 @@ def test_a_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError, match=r"step=00000001\.ckpt.*No space left on the disk of"):
         run.start()
+
+
+def test_what_is_said_before_the_start_is_in_the_log(tmp_path: Path) -> None:
+    files = write_files(tmp_path, tiny_config())
+    (tmp_path / "model.json").write_text(json.dumps({**tiny_config(), "unheard": 1}))
+    flags = ["--save-dir", str(tmp_path), "--max-steps", "1", "--num-workers", "0", "--no-progress"]
+    assert main(["train", *files, *flags, "--accelerator", "cpu", "--lenient"]) == 0
+    first, *rest = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert "unheard" in first
+    assert not any("unheard" in line for line in rest)
+
+
+def test_autoencoders_have_no_planned_activations() -> None:
+    assert planned_activations(load_config(tiny.AUTOENCODER)) is None
