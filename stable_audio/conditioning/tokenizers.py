@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -93,11 +94,23 @@ def load_tokenizer(name: str) -> Any:
     """
     transformers = import_transformers()
     try:
-        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline(name))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline(name))
     except (OSError, ValueError) as error:
         raise OSError(
             f"no tokenizer at '{name}': give a folder that holds one or the id of a public one ({error})"
         ) from error
+    _require_vocabulary(name, tokenizer)
+    return tokenizer
+
+
+def _require_vocabulary(name: str, tokenizer: Any) -> None:
+    """Refuse a folder without vocabulary: transformers makes an empty one of it, where no word is known."""
+    files = sorted(set(type(tokenizer).vocab_files_names.values()))
+    if Path(name).is_dir() and files and not any((Path(name) / file).is_file() for file in files):
+        raise OSError(
+            f"no tokenizer at '{name}': the folder has none of {', '.join(files)}; save the tokenizer there, "
+            "beside its model"
+        )
 
 
 def import_transformers() -> Any:

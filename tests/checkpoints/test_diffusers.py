@@ -216,10 +216,11 @@ def test_a_folder_is_replaced_but_for_files_of_others(
         export_diffusers(model, tmp_path / "file", config=config(text_encoder))
 
 
-def test_nothing_is_written_without_the_text_encoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_nothing_is_written_without_the_text_encoder(tmp_path: Path, file: str) -> None:
     settings = config(save_text_encoder(tmp_path / "t5"))
     model = build(settings)
-    (tmp_path / "t5" / "model.safetensors").unlink()
+    (tmp_path / "t5" / file).unlink()
     with pytest.raises(CheckpointError, match="contains its text encoder"):
         export_diffusers(model, tmp_path / "out", config=settings)
     assert [p.name for p in tmp_path.iterdir()] == ["t5"]

@@ -393,3 +393,17 @@ def test_sounds_are_checked_before_they_are_read(tmp_path: Path) -> None:
     assert rule.refusal((8000, torch.zeros(1, 4))) is None
     assert SourcesValue().refusal(None) is not None
     assert SourcesValue(null=True).refusal(None) is None
+
+
+def test_a_folder_without_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
+    """transformers makes an empty tokenizer of it, to which all words are unknown."""
+    pytest.importorskip("transformers")
+    from tests.checkpoints.tiny_pipeline import save_text_encoder
+
+    folder = Path(save_text_encoder(tmp_path / "t5"))
+    conditioner = CONDITIONERS["t5"](output_dim=8, t5_model_name=str(folder))
+    assert conditioner.tokenizer("rock drum").input_ids == [3, 4, 1]
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(OSError, match="the folder has none of .*tokenizer.json"):
+        _ = CONDITIONERS["t5"](output_dim=8, t5_model_name=str(folder)).tokenizer
