@@ -405,5 +405,5 @@ def test_a_folder_without_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
     assert conditioner.tokenizer("rock drum").input_ids == [3, 4, 1]
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(OSError, match="the folder has none of .*tokenizer.json"):
+    with pytest.raises(OSError, match="the folder has none of"):
         _ = CONDITIONERS["t5"](output_dim=8, t5_model_name=str(folder)).tokenizer
