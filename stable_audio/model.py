@@ -15,6 +15,7 @@ from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 from stable_audio.diffusion.objectives import Objective, VObjective
 from stable_audio.diffusion.sampling import sample
+from stable_audio.pretransforms.agreement import check_parts
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import Conditioning, Metadata, Slot
 
@@ -254,6 +255,4 @@ class DiffusionAutoencoder(nn.Module):
             wanted["encoder input channels"] = (self.encoder.in_channels, channels)
         if self.decoder is not None:
             wanted["decoder input channels"] = (self.decoder.latent_dim, self.latent_dim + out)
-        problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
-        if problems:
-            raise ValueError(f"the parts of the diffusion autoencoder do not fit: {'; '.join(problems)}")
+        check_parts("diffusion autoencoder do not fit", wanted, inner_ratio=self._inner_ratio)

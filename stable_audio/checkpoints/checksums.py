@@ -21,6 +21,8 @@ from typing import Any, BinaryIO, TypeVar
 import torch
 from torch import Tensor
 
+from stable_audio.audio.json_files import parse_json_object
+
 ALGORITHM_KEY, CHECKSUMS_KEY = "checksum_algorithm", "checksums"
 """Metadata of a safetensors file with checksums. There are two keys, so that damage to one of them shows."""
 
@@ -82,7 +84,7 @@ def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     if ALGORITHM_KEY not in metadata and CHECKSUMS_KEY not in metadata:
         return []
     try:
-        stored = json.loads(metadata[CHECKSUMS_KEY])
+        stored = parse_json_object(metadata[CHECKSUMS_KEY], source="checksums")
         expected, of_metadata = dict(stored["tensors"]), str(stored["metadata"])
     except (ValueError, KeyError, TypeError):
         return ["metadata"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import Conditioner
+from stable_audio.config.agreement import disagreement_problems
 from stable_audio.config.diffusion import (
     AnyBackbone,
     AnyConditioner,
@@ -34,10 +36,13 @@ from stable_audio.config.parts import (
 )
 from stable_audio.config.pretransform import AutoencoderModel
 from stable_audio.config.pretransform import Pretransform as PretransformType
-from stable_audio.config.problems import Loc, Problem, json_path, value_at
+from stable_audio.config.problems import Loc, Problem, json_path, shown, value_at
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import Autoencoder, Pretransform
+from stable_audio.pretransforms.agreement import PartsDisagreeError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -136,9 +141,13 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
             Problem(json_path(loc), f"{error}; the largest numbers there: {_largest(data)}")
         )
         return None
+    except PartsDisagreeError as error:
+        section_loc = loc[:-1] if loc[-1] == "config" else loc
+        facts.problems += disagreement_problems(error, data, section_loc)
+        return None
     # A constructor may fail in any way on values that its types allow; each must become one sentence.
     except Exception as error:
-        facts.problems.append(Problem(json_path(loc), _sentence(error)))
+        facts.problems.append(Problem(json_path(loc), _sentence(error, data)))
         return None
 
 
@@ -148,7 +157,7 @@ def _largest(data: Any, count: int = 3) -> str:
     return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in sizes)
 
 
-def _sizes(value: Any, loc: Loc) -> Iterator[tuple[int, Loc, str]]:
+def _sizes(value: Any, loc: Loc) -> Iterator[tuple[float, Loc, str]]:
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _sizes(part, (*loc, key))
@@ -156,8 +165,8 @@ def _sizes(value: Any, loc: Loc) -> Iterator[tuple[int, Loc, str]]:
         yield len(value), loc, f"({len(value)} entries)"
         for index, part in enumerate(value):
             yield from _sizes(part, (*loc, index))
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield value, loc, str(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        yield value, loc, shown(value, 24)
 
 
 def _valid(data: Any, schema: Any) -> Any:
@@ -174,7 +183,25 @@ def _valid(data: Any, schema: Any) -> Any:
             value_at(data, finding.loc[:-1]).pop(finding.loc[-1], None)
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, data: Any) -> str:
     text = " ".join(str(error).split()) or "no reason given"
-    named = isinstance(error, (ValueError, ImportError, OSError))
-    return text if named else f"cannot be built with these values: {type(error).__name__}: {text}"
+    if isinstance(error, (ValueError, ImportError, OSError)):
+        return text
+    log.debug("a part of the model cannot be built", exc_info=error)
+    suspects = _suspects(data)
+    # What torch and Python say of such numbers speaks of their own insides.
+    reason = f"look at {suspects}" if suspects else f"{type(error).__name__}: {shown(text, 200)}"
+    return f"cannot be built with these values: {reason}"
+
+
+UNUSUAL = 1_000_000
+"""A whole number above this is hardly the size of a layer."""
+
+
+def _suspects(data: Any, count: int = 3) -> str:
+    """The whole numbers of a section that are below 1 or very large, with their keys."""
+    numbers = [s for s in _sizes(data, ()) if not s[2].startswith("(")]
+    below = [s for s in numbers if s[0] < 1]
+    above = sorted((s for s in numbers if s[0] > UNUSUAL), key=lambda s: -s[0])
+    chosen = [*(s for s in below if s[0] < 0), *above, *(s for s in below if s[0] == 0)][:count]
+    return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in chosen)

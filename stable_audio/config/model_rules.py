@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stable_audio.backbones import BACKBONES
 from stable_audio.conditioning.base import Layout
 from stable_audio.config.context import Context, dicts, mapping
 from stable_audio.config.diffusion import SLOT_KEYS
@@ -63,9 +65,21 @@ def _not_served(ctx: Context, slot: Slot) -> str:
     served = names(sorted(s.value for s in backbone.slots)) if backbone is not None else ""
     return (
         f"backbone '{kind}' as configured does not read the slot '{slot.value}' (it reads: "
-        f"{served or 'none'}); "
-        f"set the width of that slot in model.diffusion.config or empty this list"
+        f"{served or 'none'}); {_slot_to_open(ctx, slot)}empty this list"
     )
+
+
+def _slot_to_open(ctx: Context, slot: Slot) -> str:
+    """The key that makes the backbone read a slot, with its value, as part of a sentence; '' without one."""
+    cls = BACKBONES.get(str(ctx.get("model", "diffusion", "type")))
+    known = inspect.signature(cls).parameters if cls is not None else {}
+    key = next((k for k in WIDTH_KEYS[slot] if k[0] in known and k[-1] != 0), None)
+    widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
+    if key is None or not widths or None in widths:
+        return ""
+    joined = slot in (Slot.GLOBAL, Slot.INPUT_CONCAT)
+    width = sum(w or 0 for w in widths) if joined else widths[0]
+    return f"set {json_path(('model', 'diffusion', 'config', *key))}: {width}, or "
 
 
 def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -110,25 +124,29 @@ def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
                 yield loc, message + _width_to_set(ctx, slot, wanted, {total})
 
 
-WIDTH_KEYS: dict[Slot, tuple[str, ...]] = {
-    Slot.CROSS_ATTN: ("cond_token_dim", "context_embedding_features"),
-    Slot.GLOBAL: ("global_cond_dim", "context_features"),
-    Slot.PREPEND: ("prepend_cond_dim",),
-    Slot.INPUT_CONCAT: ("input_concat_dim", "cond_dim"),
+WIDTH_KEYS: dict[Slot, tuple[Loc, ...]] = {
+    Slot.CROSS_ATTN: (("cond_token_dim",), ("context_embedding_features",), ("cross_attn", "dim")),
+    Slot.GLOBAL: (("global_cond_dim",), ("context_features",), ("global_cond", "dim")),
+    Slot.PREPEND: (("prepend_cond_dim",), ("prepend", "dim")),
+    Slot.INPUT_CONCAT: (
+        ("input_concat_dim",),
+        ("cond_dim",),
+        ("context_channels", 0),
+        ("input_concat", "dim"),
+    ),
 }
-"""Keys of a backbone's config that hold the width of a slot, where one number does."""
+"""Places in a backbone's config that hold the width of a slot, where one number does."""
 
 
 def _width_to_set(ctx: Context, slot: Slot, wanted: int, found: set[int]) -> str:
     """The change that makes the widths agree, as the second half of a sentence."""
-    given = mapping(ctx.get("model", "diffusion", "config", default={}))
-    key = next((k for k in WIDTH_KEYS[slot] if given.get(k) == wanted), None)
+    config = (*ctx.diffusion_loc, "config")
+    key = next((k for k in WIDTH_KEYS[slot] if ctx.get(*config, *k) == wanted), None)
     if len(found) != 1:
         return f"; give those conditioners output_dim {wanted}"
     if key is None:
         return ""
-    path = json_path(("model", "diffusion", "config", key))
-    return f"; set {path}: {found.pop()}, or make the conditioners {wanted} wide"
+    return f"; set {json_path((*config, *key))}: {found.pop()}, or make the conditioners {wanted} wide"
 
 
 def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -183,14 +201,21 @@ def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     if not isinstance(channels, int):
         return
     if backbone is not None and backbone.io_channels != channels:
-        where = ".".join(map(str, (*ctx.diffusion_loc, "config")))
-        message = f"found {channels}, but the backbone has {backbone.io_channels} ({where})"
+        message = f"found {channels}, but the backbone has {backbone.io_channels} ({_channels_key(ctx)})"
         yield ("model", "io_channels"), message
     if pretransform is not None and pretransform.encoded_channels != channels:
         yield (
             ("model", "io_channels") if ctx.get("model", "io_channels") else (*ctx.diffusion_loc, "config"),
-            f"found {channels} channels, but the pretransform encodes to {pretransform.encoded_channels}",
+            f"found {channels} channels, but the pretransform encodes to {pretransform.encoded_channels}: "
+            f"set it and {_channels_key(ctx)} to {pretransform.encoded_channels}",
         )
+
+
+def _channels_key(ctx: Context) -> str:
+    """Path of the backbone's own channels."""
+    config = (*ctx.diffusion_loc, "config")
+    key = next((k for k in ("io_channels", "in_channels") if ctx.get(*config, k) is not None), None)
+    return json_path(config if key is None else (*config, key))
 
 
 def latents_have_the_right_axes(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -233,9 +258,16 @@ def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
             ("sample_size",),
             (
                 f"found {size}, which is not a multiple of {step} = {ratio} (samples per latent frame) x "
-                f"{facts.backbone.length_multiple} (backbone); use {near}"
+                f"{facts.backbone.length_multiple} ({_steps_of_backbone(ctx)}); use {near}"
             ),
         )
+
+
+def _steps_of_backbone(ctx: Context) -> str:
+    """Where the multiple of the backbone comes from, as far as its config has it."""
+    config = (*ctx.diffusion_loc, "config")
+    given = [k for k in ("factors", "strides", "patch_size") if ctx.get(*config, k) is not None]
+    return " ".join(["backbone", *(json_path((*config, k)) for k in given)])
 
 
 def _whole_latents(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -> Iterator[tuple[Loc, str]]:

@@ -13,6 +13,10 @@ Loc = tuple[str | int, ...]
 """Keys and list indices that lead from the root of a file to a value."""
 
 
+LONGEST = 600
+"""Characters of a message; a list that is quoted may have a million entries."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake: JSON path and one sentence."""
@@ -21,7 +25,10 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        text = self.message
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+        return f"{self.path}: {text}"
 
 
 class ConfigError(ValueError):

@@ -19,6 +19,17 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} is {value}; it must be greater than 0")
 
 
+MOST_LAYERS = 10_000
+"""Far more layers than any network has; their list alone would fill the memory long before."""
+
+
+def check_counts(**values: int) -> None:
+    """Raise ValueError for a number of layers, blocks or codebooks that nobody can mean."""
+    for name, value in values.items():
+        if value > MOST_LAYERS:
+            raise ValueError(f"{name} is {value}; at most {MOST_LAYERS} are possible")
+
+
 def check_divides(divisor_name: str, divisor: int, value_name: str, value: int) -> None:
     """Raise ValueError unless `divisor` divides `value`."""
     if value % divisor:

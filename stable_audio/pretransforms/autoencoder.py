@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.pretransforms.agreement import check_parts
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.bottlenecks.base import (
     Bottleneck,
@@ -229,13 +230,12 @@ class Autoencoder(nn.Module):
             ),
             "bottleneck channels": (bottleneck.channels or self.latent_dim, self.latent_dim),
         }
-        problems = [f"{k} {found}, expected {want}" for k, (found, want) in wanted.items() if found != want]
-        if problems:
-            raise ValueError(
-                f"the parts of the autoencoder do not fit latent_dim={self.latent_dim}, "
-                f"downsampling_ratio={self.downsampling_ratio}, io_channels={self.io_channels}: "
-                + "; ".join(problems)
-            )
+        check_parts(
+            f"autoencoder do not fit latent_dim={self.latent_dim}, "
+            f"downsampling_ratio={self.downsampling_ratio}, io_channels={self.io_channels}",
+            wanted,
+            inner_ratio=inner_ratio,
+        )
 
 
 class AutoencoderPretransform(Pretransform):

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.checks import check_counts
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.precision import full_precision
 from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder
@@ -103,6 +104,7 @@ class _Level(nn.Module):
 
 
 def _check(ch: int, ch_mult: list[int], num_res_blocks: int) -> None:
+    check_counts(num_res_blocks=num_res_blocks)
     if ch % 32 or not ch_mult or num_res_blocks < 1:
         raise ValueError(
             f"autoencoder_kl needs ch a multiple of 32, ch_mult and num_res_blocks >= 1, found ch={ch}, "

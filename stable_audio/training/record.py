@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.training.options import RunOptions
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,8 @@ def _version(name: str) -> str | None:
 
 def _earlier(path: Path) -> list[Any]:
     try:
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-    except (OSError, ValueError, KeyError, TypeError):
+        starts = read_json_object(path)["starts"]
+    except (OSError, JsonError, KeyError):
         return []
     return starts if isinstance(starts, list) else []
 

@@ -145,8 +145,58 @@ def test_an_autoencoder_whose_strides_do_not_fit_is_refused_with_the_numbers() -
     data = examples.cond()
     data["model"]["pretransform"]["config"]["downsampling_ratio"] = 16
     (found,) = errors(data)
-    assert found.startswith("$.model.pretransform.config: ")
-    assert "encoder downsampling 8, expected 16" in found
+    assert found == (
+        "$.model.pretransform.config.downsampling_ratio: found 16, but encoder and decoder work at 8 samples "
+        "per latent frame; set it to 8"
+    )
+
+
+def test_what_disagrees_in_an_autoencoder_names_the_key_to_change_and_its_value() -> None:
+    data = examples.cond()
+    inner = data["model"]["pretransform"]["config"]
+    inner["encoder"]["config"].update(strides=[2, 2], latent_dim=5)
+    inner["decoder"]["config"].update(out_channels=1)
+    part = "$.model.pretransform.config"
+    assert sorted(errors(data)) == [
+        f"{part}.decoder.config.out_channels: found 1, which makes 1 decoder output channels; the other "
+        "parts need 2: set it to 2",
+        f"{part}.encoder.config.latent_dim: found 5, which makes 5 encoder output channels; the other "
+        "parts need 8: set it to 8",
+        f"{part}.encoder.config.strides: found [2, 2], which makes 4 samples per latent frame, but "
+        "downsampling_ratio is 8; give factors whose product is 8",
+    ]
+
+
+def test_values_that_torch_cannot_use_are_named_without_the_words_of_torch() -> None:
+    data = examples.cond()
+    data["model"]["pretransform"]["config"]["encoder"]["config"]["c_mults"] = [1, -3]
+    (found,) = errors(data)
+    assert found == (
+        "$.model.pretransform.config: cannot be built with these values: look at "
+        "config.encoder.config.c_mults[1] -3"
+    )
+
+
+def test_options_of_an_optimizer_of_a_wrong_kind_are_named() -> None:
+    data = examples.cond()
+    section = data["training"]["optimizer_configs"]["diffusion"]
+    section["optimizer"]["config"].update(betas=[0.9, None], weight_decay="512", amsgrad=1)
+    section["scheduler"] = {"type": "OneCycleLR", "config": {"total_steps": 10}}
+    part = "$.training.optimizer_configs.diffusion"
+    assert sorted(errors(data)) == [
+        f"{part}.optimizer.config.amsgrad: found 1; expected true or false",
+        f"{part}.optimizer.config.betas: found [0.9, null]; expected a list of 2 numbers",
+        f'{part}.optimizer.config.weight_decay: found "512"; expected a number',
+        f"{part}.scheduler.config.max_lr: missing; OneCycleLR needs it",
+    ]
+
+
+def test_a_list_of_thousands_is_not_quoted_whole() -> None:
+    data = examples.cond()
+    data["model"]["pretransform"]["config"]["encoder"]["config"]["c_mults"] = [1, 2] * 5000
+    (found,) = errors(data)
+    assert "c_mults has 10000 entries and strides 2" in found
+    assert len(found) < 1000
 
 
 def test_loading_moves_no_random_stream() -> None:
@@ -156,3 +206,34 @@ def test_loading_moves_no_random_stream() -> None:
     before = torch.get_rng_state()
     load_config(examples.cond())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def _unet(**changes: object) -> dict[str, Any]:
+    data = examples.cond()
+    data["model"]["diffusion"].update(
+        type="unet", config={"io_channels": 4, "channels": 8, "multipliers": [1, 2], "groups": 4, **changes}
+    )
+    return data
+
+
+def test_numbers_of_blocks_that_fill_the_memory_are_refused_at_once() -> None:
+    (found, *_) = errors(_unet(blocks=10**9))
+    assert found == "$.model.diffusion.config: blocks is 1000000000; at most 10000 are possible"
+
+
+def test_levels_without_channels_are_refused() -> None:
+    (found, *_) = errors(_unet(multipliers=[1, 0]))
+    assert found.startswith("$.model.diffusion.config: channels and multipliers must be at least 1, found")
+
+
+def test_nested_width_keys_of_the_unet_are_named_with_their_value() -> None:
+    data = _unet(attention=[True, True], cross_attn={"dim": 7}, global_cond={"dim": 3}, channels=32)
+    found = "\n".join(errors(data))
+    assert "set $.model.diffusion.config.cross_attn.dim: 8, or make the conditioners 7 wide" in found
+    assert "set $.model.diffusion.config.global_cond.dim: 16, or make the conditioners 3 wide" in found
+
+
+def test_a_slot_that_is_not_read_is_opened_by_the_key_that_is_named() -> None:
+    found = "\n".join(errors(_unet()))
+    assert "set $.model.diffusion.config.cross_attn.dim: 8, or empty this list" in found
+    assert "set $.model.diffusion.config.global_cond.dim: 16, or empty this list" in found

@@ -60,7 +60,7 @@ def test_a_file_keeps_its_layout() -> None:
     [
         (
             lambda d: d["model"].update(io_channels=5),
-            "$.model.io_channels: found 5, but the backbone has 4 (model.diffusion.config)",
+            "$.model.io_channels: found 5, but the backbone has 4 ($.model.diffusion.config.in_channels)",
         ),
         (
             lambda d: d["model"]["diffusion"]["config"].update(depht=2),
@@ -93,7 +93,7 @@ def test_channels_beside_the_backbone_are_checked_in_the_other_layout_too() -> N
     data["model"]["io_channels"] = 4
     assert create_model_from_config(data).io_channels == 4
     data["model"]["io_channels"] = 7
-    with pytest.raises(ConfigError, match=r"found 7, but the backbone has 4 \(model\.config\)"):
+    with pytest.raises(ConfigError, match=r"the backbone has 4 \(\$\.model\.config\.in_channels\)"):
         load_config(data)
 
 

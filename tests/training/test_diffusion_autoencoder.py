@@ -171,7 +171,7 @@ def test_without_a_rate_or_with_lengths_that_do_not_fit_it_is_refused() -> None:
 def test_parts_that_do_not_fit_are_refused() -> None:
     config = tiny_config()
     config["model"]["encoder"]["config"]["latent_dim"] = 4
-    with pytest.raises(ConfigError, match="encoder output channels 4, expected 8"):
+    with pytest.raises(ConfigError, match=r"encoder\.config\.latent_dim: found 4, .*: set it to 8"):
         load_config(config)
 
 

@@ -21,6 +21,7 @@ from stable_audio.backbones.adp.conv import (
     upsample,
 )
 from stable_audio.backbones.adp.transformer import CrossAttention, Transformer
+from stable_audio.nn.checks import check_counts
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def check_layout(layout: Layout) -> None:
         raise ValueError(
             f"multipliers needs one entry more than factors ({levels + 1}), found {len(layout.multipliers)}"
         )
+    check_counts(num_blocks=max(layout.num_blocks, default=0))
     if len(layout.num_blocks) != levels:
         raise ValueError(f"num_blocks needs {levels} entries like factors, found {len(layout.num_blocks)}")
     if len(layout.attentions) < levels or not layout.attentions:

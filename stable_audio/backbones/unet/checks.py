@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from stable_audio.nn.checks import check_counts
+
 GROUPS = 32
 """Groups of group norms where none are given."""
 
@@ -57,6 +59,8 @@ def check(
 ) -> None:
     """Raise ValueError for the first thing that does not fit."""
     _check_lists(levels, factors, blocks)
+    if min(widths) < 1:
+        raise ValueError(f"channels and multipliers must be at least 1, found widths {list(widths)}")
     _check_groups(groups, norm, widths)
     _check_kernels(kernels, factors, downsample, upsample)
     if height is not None and dims != 2:
@@ -94,6 +98,7 @@ def _check_lists(levels: int, factors: Sequence[int], blocks: Sequence[int]) -> 
         raise ValueError("multipliers needs at least one entry")
     if len(factors) != levels - 1 or any(f < 1 for f in factors):
         raise ValueError(f"factors needs {levels - 1} entries of at least 1, found {list(factors)}")
+    check_counts(blocks=max(blocks, default=0))
     if len(blocks) != levels or any(b < 1 for b in blocks):
         raise ValueError(f"blocks needs {levels} entries of at least 1, found {list(blocks)}")
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.checks import check_counts
 from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.continuous import append_noise, vae_sample
@@ -63,6 +64,7 @@ class FactorisedRVQ(nn.Module):
         quantizer_dropout: float,
     ) -> None:
         super().__init__()
+        check_counts(n_codebooks=n_codebooks)
         dims = [codebook_dim] * n_codebooks if isinstance(codebook_dim, int) else codebook_dim
         if len(dims) != n_codebooks:
             raise ValueError(f"codebook_dim has {len(dims)} entries, n_codebooks is {n_codebooks}")

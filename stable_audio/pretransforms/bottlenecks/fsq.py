@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.checks import check_counts
 from stable_audio.nn.precision import computed_in_float32
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.continuous import append_noise
@@ -187,6 +188,7 @@ class DitheredFSQBottleneck(_FSQBottleneck):
         noise_dropout: float = 0.05,
     ) -> None:
         super().__init__()
+        check_counts(dim=dim)
         levels = [levels] * dim if isinstance(levels, int) else levels
         if len(levels) != dim:
             raise ValueError(
