@@ -147,14 +147,24 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
         interrupted = stop if isinstance(stop, Interrupted) else Interrupted()
         print("interrupted", file=sys.stderr)
         return interrupted.exit_status
-    except EXPECTED_ERRORS as error:
+    except (*EXPECTED_ERRORS, MemoryError, _out_of_memory()) as error:
         if traceback:
             raise
         print(f"error: {_reason(error)}", file=sys.stderr)
         return 2
 
 
+def _out_of_memory() -> type[Exception]:
+    """torch's error for a full GPU; asked for only when something was raised."""
+    from torch import OutOfMemoryError
+
+    return OutOfMemoryError
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, (MemoryError, _out_of_memory())):
+        first = (str(error).splitlines() or [""])[0] or "there is none left."
+        return f"out of memory: {first} A smaller --batch-size helps; see docs/troubleshooting.md"
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF_PACKAGE:
         return f'this command needs {package}: pip install "stable-audio[{EXTRA_OF_PACKAGE[package]}]"'

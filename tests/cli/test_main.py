@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from stable_audio import __version__, cli
 
@@ -117,3 +118,23 @@ def test_which_commands_split_their_work() -> None:
         "generate",
         "train",
     }
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), MemoryError()]
+)
+def test_a_lack_of_memory_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stable_audio.cli import schema
+
+    def run(args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(schema, "run", run)
+    assert cli.main(["schema"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory: ")
+    assert line.endswith("A smaller --batch-size helps; see docs/troubleshooting.md")
+    with pytest.raises(type(error)):
+        cli.main(["schema", "--traceback"])
