@@ -21,7 +21,7 @@ from stable_audio.checkpoints import read_checkpoint
 from stable_audio.training import checkpoint_io
 from stable_audio.training.callbacks import checkpoints as checkpoints_module
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.writer import BackgroundWriter, HostCopies
+from stable_audio.training.writer import BackgroundWriter, HostCopies, in_parts
 from tests.training.building import tiny_config, tiny_run
 from tests.training.test_resume import DROPOUT, assert_same_checkpoint
 
@@ -285,3 +285,11 @@ def test_a_kill_at_any_call_leaves_whole_files(tmp_path: Path) -> None:
         newest.append(step)
     assert newest == sorted(newest)
     assert set(newest) == {1, 2}
+
+
+@pytest.mark.parametrize("size", [1, 8, 19])
+def test_copies_in_parts_are_whole(size: int) -> None:
+    original = torch.arange(size, dtype=torch.float32)
+    copied = in_parts(original.untyped_storage(), torch.empty(10, dtype=torch.uint8))
+    assert torch.equal(torch.empty(0).set_(copied), original)
+    assert copied.data_ptr() != original.untyped_storage().data_ptr()

@@ -208,13 +208,14 @@ def build_teacher(section: Section, model: Autoencoder) -> Autoencoder | None:
     Raises:
         TrainingError: no weights are named, or its latents are of another kind.
     """
-    if section.teacher_model is None:
+    config = section.teacher_model
+    if config is None:
         return None
     if section.teacher_model_ckpt is None:
         raise TrainingError("$.training.teacher_model needs teacher_model_ckpt, the file with its weights")
     path = section.teacher_model_ckpt
     teacher, report = with_stored_weights(
-        lambda unfilled: create_model_from_config(section.teacher_model, unfilled=unfilled),
+        lambda unfilled: create_model_from_config(config, unfilled=unfilled),
         lambda model: load_pretrained(model, path),
     )
     take_own_memory(teacher, report.loaded)
