@@ -71,9 +71,9 @@ class AvDecoder:
                 raise AudioError(path, "damaged: it has no sample rate, or no channels")
             self.format = container.format.name.split(",")[0].upper()
             self.subtype = context.name.upper()
-            # Time stamps of whole milliseconds, and those that AAC without a container lacks, do not tell a
-            # sample; then only counting from the start does.
-            self._coarse = self._stream.time_base * self.sample_rate > 1 or self.format == "AAC"
+            # Time stamps of whole milliseconds do not tell a sample, AAC without a container has none, and
+            # in FLAC in Ogg FFmpeg seeks to wrong places; then only counting from the start is right.
+            self._coarse = self._stream.time_base * self.sample_rate > 1 or self.format in ("AAC", "OGG")
             self.frames = self._count()
 
     def _count(self) -> int:

@@ -82,6 +82,10 @@ def start_lines(
         steps = loader.batches_per_epoch / options.accum_batches
         clips = options.batch_size * options.accum_batches * count
         yield f"data         {len(loader.dataset):,} items, {clips} per step, {steps:,.6g} steps per epoch"
+        ignored = sorted(loader.dataset.ignored.items(), key=lambda item: (-item[1], item[0]))
+        if ignored:
+            told = ", ".join(f"{suffix} ({count})" for suffix, count in ignored)
+            yield f"             files that nothing reads: {told}"
     last = f"{options.max_steps:,}" if options.max_steps > 0 else "no end"
     yield f"steps        from {trainer.global_step:,} to {last}"
 

@@ -288,12 +288,13 @@ def encoded(path: Path, form: str, codec: str, audio: torch.Tensor) -> bytes:
 
 
 def test_flac_in_ogg(tmp_path: Path) -> None:
-    path, audio = tmp_path / "a.oga", chirp(2.0, RATE, 1)
+    path, audio = tmp_path / "a.oga", chirp(4.0, RATE, 1)
     data = encoded(path, "ogg", "flac", audio)
     whole = read(path, data)
     assert whole.shape == audio.shape
     assert (whole - audio).abs().max() < 2 / 32768
-    assert torch.equal(read_audio(path, 20000, 3000)[0], whole[:, 20000:23000])
+    for start in range(0, 4 * RATE, 4500):
+        assert torch.equal(read_audio(path, start, 3000)[0], whole[:, start : start + 3000])
     for changed, reason in ((data[: len(data) // 2], "cut off"), (data * 2, "2 FLAC streams were joined")):
         path.write_bytes(changed)
         with pytest.raises(AudioError, match=reason):

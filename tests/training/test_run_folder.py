@@ -19,6 +19,7 @@ from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
 from stable_audio.training.summary import _size, planned_activations
 from tests import tiny
+from tests.data.folders import make_folder
 from tests.training.building import DATASET, tiny_config, tiny_run, write_files
 
 
@@ -40,6 +41,19 @@ def test_the_folder_tells_where_the_run_came_from(tmp_path: Path) -> None:
     assert (first["options"]["max_steps"], second["options"]["max_steps"]) == (1, 2)
     assert first["resumed_from"] is None
     assert second["resumed_from"].endswith("last.ckpt")
+
+
+def test_the_summary_tells_of_files_that_nothing_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_folder(tmp_path / "sounds", {"a.wav": 5000})
+    for name in ("b.wma", "c.WMA", "d"):
+        (tmp_path / "sounds" / name).touch()
+    entry = {"id": "x", "path": str(tmp_path / "sounds")}
+    run = tiny_run(tmp_path, max_steps=1, dataset={"dataset_type": "audio_dir", "datasets": [entry]})
+    with caplog.at_level(logging.INFO):
+        run.start()
+    assert "files that nothing reads: .wma (2), no suffix (1)" in caplog.text
 
 
 def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
