@@ -335,3 +335,11 @@ def test_the_report_looks_inside(tmp_path: Path) -> None:
     rejected = dataset(path)[ItemKey(4, 0)]
     assert isinstance(rejected, Rejected)
     assert "nests deeper" in rejected.reason
+
+
+def test_a_tar_that_ends_within_its_first_member(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", 1)
+    path.write_bytes(path.read_bytes()[:2000])
+    samples, problems = index_tar(str(path))
+    assert samples == []
+    assert [p.reason for p in problems] == ["cut off: the tar ends within it"]
