@@ -121,6 +121,58 @@ def test_the_check_notices_an_edge_to_the_right(tmp_path: Path, monkeypatch: pyt
     ]
 
 
+def _modules() -> dict[str, Path]:
+    """Dotted name -> file, packages under their own name."""
+    steps = {path: ("stable_audio", *path.relative_to(PACKAGE).with_suffix("").parts) for path, _ in _files()}
+    return {".".join(s[:-1] if s[-1] == "__init__" else s): path for path, s in steps.items()}
+
+
+def _module_graph(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Module -> the modules that it imports, wherever in it, other than for type checkers."""
+    graph = {}
+    for module, path in modules.items():
+        names = {name for _, name, _ in _imports(path)}
+        # `from package import x` takes a module x, or else a name of the package.
+        graph[module] = {n if n in modules else n.rpartition(".")[0] for n in names} & {*modules} - {module}
+    return graph
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other by some way, one list for each circle."""
+    reached = {module: _reached(graph, module) for module in graph}
+    circular = [m for m in graph if m in reached[m]]
+    together = {tuple(sorted(n for n in circular if n in reached[m] and m in reached[n])) for m in circular}
+    return sorted(map(list, together))
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    reached: set[str] = set()
+    waiting = [*graph[start]]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += graph[module]
+    return reached
+
+
+def test_no_module_needs_itself_by_any_way() -> None:
+    circles = _circles(_module_graph(_modules()))
+    assert not circles, "modules that import each other:\n" + "\n".join(map(", ".join, circles))
+
+
+def test_the_check_notices_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}}
+    assert _circles(graph) == [["a", "b", "c"]]
+    texts = {
+        "types.py": "from stable_audio import network\n",
+        "network.py": "def f():\n    from . import types\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: texts[self.name])
+    modules = {f"stable_audio.{n.removesuffix('.py')}": PACKAGE / n for n in texts}
+    assert _circles(_module_graph(modules)) == [["stable_audio.network", "stable_audio.types"]]
+
+
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name} at module level; import it inside the function"

@@ -23,7 +23,7 @@ from stable_audio.checkpoints import (
     read_checkpoint,
     resolve,
 )
-from stable_audio.cli.generate import key_values
+from stable_audio.cli.key_values import key_values
 from stable_audio.cli.options import best_device
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.data.world import World, launched_world

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from stable_audio.config import ModelConfig
 from stable_audio.inference import generate
 from stable_audio.model import DiffusionModel
+from stable_audio.training.autoencoder.demos import build_autoencoder_demos
+from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
+from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class Demo:
-    """One sound: file name without suffix, row and column of the page, audio (c n) at true loudness."""
-
-    name: str
-    row: str
-    column: str
-    audio: Tensor
-
-
-class DemoRenderer(Protocol):
-    """Renders demos one by one; each kind of training has its own."""
-
-    sample_rate: int
-
-    def render(self, model: nn.Module) -> Iterator[Demo]:
-        """The demos of one step, from a model in eval mode."""
 
 
 class DiffusionDemos:
@@ -115,16 +98,7 @@ def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | Non
     return renderer, section.demo_every
 
 
-def _build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    # The other module needs the classes above.
-    from stable_audio.training.autoencoder.demos import build_autoencoder_demos
-
-    return build_autoencoder_demos(config)
-
-
 def _build_diffusion_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
-
     section = config.training.demo
     if section is None:
         return None
@@ -138,7 +112,7 @@ BUILDERS: dict[str, Callable[[ModelConfig], tuple[DemoRenderer, int] | None]] = 
     "diffusion_cond": build_diffusion_demos,
     "diffusion_cond_inpaint": build_diffusion_demos,
     "diffusion_uncond": build_diffusion_demos,
-    "autoencoder": _build_autoencoder_demos,
+    "autoencoder": build_autoencoder_demos,
     "diffusion_autoencoder": _build_diffusion_autoencoder_demos,
 }
 """Model type -> its demos."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stable_audio.training.loggers import RunLogger
+from stable_audio.training.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
 

@@ -16,42 +16,10 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.training.guard import GuardedLogger
+from stable_audio.training.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
-
-
-class RunLogger:
-    """Base of the loggers: logs nothing.
-
-    Args:
-        folder: of the run. name: of the run. project: that it belongs to, "" = one of its own name.
-        config: the model config.
-        resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
-    """
-
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        name: str,
-        project: str = "",
-        config: Mapping[str, Any] | None = None,
-        resumed_at: int = 0,
-    ) -> None:
-        self.folder, self.name, self.resumed_at = Path(folder), name, resumed_at
-        self.project = project or name
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of one step."""
-
-    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
-        """A sound (c n)."""
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        """A picture that is already on disk."""
-
-    def close(self) -> None:
-        """Write out what is buffered."""
 
 
 class CSVLogger(RunLogger):
@@ -272,8 +240,6 @@ def create_logger(names: str, **options: Any) -> RunLogger:
         ValueError: an unknown name. ImportError: an extra is missing; the message names it.
     """
     wanted = logger_names(names)
-    from stable_audio.training.guard import GuardedLogger  # it is a logger itself
-
     os.makedirs(options["folder"], exist_ok=True)
     return SeveralLoggers([GuardedLogger(LOGGERS[n](**options)) for n in wanted])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stable_audio.cli.generate import key_values
+from stable_audio.cli.key_values import key_values
 from stable_audio.inference.jobs import Job, read_jobs, repeated
 from stable_audio.inference.recipe import InputFile, Recipe, file_digest, read_recipe, write_recipe
 from stable_audio.inference.render import file_stem

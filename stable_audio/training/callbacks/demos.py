@@ -18,7 +18,7 @@ from stable_audio.audio.page import Clip, write_index, write_step_page
 from stable_audio.audio.plots import save_mel_grid
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.demos import Demo, DemoRenderer
+from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 

@@ -1,0 +1,43 @@
+"""What every logger of a run can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+class RunLogger:
+    """Base of the loggers: logs nothing.
+
+    Args:
+        folder: of the run. name: of the run. project: that it belongs to, "" = one of its own name.
+        config: the model config.
+        resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        name: str,
+        project: str = "",
+        config: Mapping[str, Any] | None = None,
+        resumed_at: int = 0,
+    ) -> None:
+        self.folder, self.name, self.resumed_at = Path(folder), name, resumed_at
+        self.project = project or name
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of one step."""
+
+    def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
+        """A sound (c n)."""
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """A picture that is already on disk."""
+
+    def close(self) -> None:
+        """Write out what is buffered."""
