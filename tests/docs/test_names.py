@@ -10,7 +10,9 @@ import pytest
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.conditioning import CONDITIONERS
+from stable_audio.config import load_config
 from stable_audio.config.diffusion import SLOT_KEYS
+from stable_audio.config.rules import HINTS, RULES
 from stable_audio.config.top import MODEL_TYPES
 from stable_audio.data import DATASETS
 from stable_audio.diffusion.losses import LOSSES
@@ -19,6 +21,8 @@ from stable_audio.diffusion.processes import BETAS, PROCESSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.schedules import SCHEDULES, STEP_SCHEDULES
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.factory import create_model_from_config
+from stable_audio.inference.jobs import read_jobs
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.training.loggers import LOGGERS
@@ -44,6 +48,8 @@ LISTS: dict[str, tuple[list[str], Iterable[str]]] = {
     ),
     "encoders": (names(table("pretransforms", "Autoencoders", "encoder and decoder")), ENCODERS),
     "decoders": (names(table("pretransforms", "Autoencoders", "encoder and decoder")), DECODERS),
+    "rules": (names(table("configuration", "What must hold between keys", "rule")), RULES),
+    "hints": (names(tables(section("configuration", "What must hold between keys"))[1][1:]), HINTS),
     "bottlenecks": (names(table("pretransforms", "Autoencoders", "bottleneck")), BOTTLENECKS),
 }
 
@@ -132,3 +138,26 @@ def test_links_to_headings_find_them(path: Path) -> None:
             continue
         text = (path.parent / file if file else path).read_text(encoding="utf-8")
         assert target in {anchor(h) for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}, link
+
+
+COUNTED = [
+    *[("unet", row[0], row[2]) for row in table("backbones", "unet", "file")],
+    *[("bakeoff", row[0] + ".json", row[1]) for row in table("backbones", "Which one learns most")],
+]
+
+
+@pytest.mark.parametrize(("folder", "name", "count"), COUNTED, ids=lambda text: text.strip("`"))
+def test_parameters_of_presets_are_counted_right(folder: str, name: str, count: str) -> None:
+    path = ROOT / "model_configs" / folder / name.replace("`", "")
+    backbone = create_model_from_config(load_config(path), device="meta").backbone
+    assert f"{sum(p.numel() for p in backbone.parameters()):,}" == count
+
+
+def test_keys_of_prompt_lines_are_told(tmp_path: Path) -> None:
+    (told,) = re.findall(r"under `conditioning`, beside (.*?), all optional", page("inference"), re.DOTALL)
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"conditioning": {"prompt": "a"}, "wrong": 1}')
+    with pytest.raises(ValueError, match="unknown keys") as refused:
+        read_jobs(lines)
+    allowed = re.findall(r"'(\w+)'", str(refused.value).split("allowed:")[1])
+    assert sorted([*code(told), "conditioning"]) == sorted(allowed)
