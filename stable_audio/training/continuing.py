@@ -22,7 +22,6 @@ FIXED = (
     "$.model.diffusion.type",
     "$.model.diffusion.diffusion_process*",
     "$.model.*_ids*",
-    "$.training.learning_rate",
     "$.training.optimizer_configs*",
     "$.training.ema.include_conditioner",
     "$.training.loss_configs.discriminator",
@@ -49,6 +48,9 @@ UNTOLD = (
 """Says nothing about the run, or follows from its weights."""
 
 
+LEARNING_RATE = "$.training.learning_rate"
+
+
 class Change(NamedTuple):
     """A setting that differs: its JSON path, its value in the checkpoint and now; None: not there."""
 
@@ -62,6 +64,8 @@ class Change(NamedTuple):
     @property
     def refused(self) -> bool:
         """Whether a run cannot go on with it."""
+        if self.path == LEARNING_RATE:  # another value applies; without one, the optimizer is another
+            return self.before is None or self.now is None
         return _matches(self.path, FIXED) and not _matches(self.path, FREE)
 
 
@@ -86,6 +90,20 @@ def check_changes(config: ModelConfig, stored: Mapping[str, Any] | None, path: P
         )
     for change in changes:
         log.warning("changed from here on: %s", change)
+
+
+def apply_learning_rate(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Let the optimizers of a training checkpoint go on with the config's `learning_rate`.
+
+    It has no schedule; `optimizer_configs`, which may have one, is left alone.
+    """
+    section = config.get("training") or {}
+    rate = section.get("learning_rate")
+    if rate is None or section.get("optimizer_configs") is not None:
+        return
+    for state in checkpoint.get("optimizer_states", ()):
+        for group in state["param_groups"]:
+            group["lr"] = rate
 
 
 def settings_changed(stored: Mapping[str, Any], config: ModelConfig) -> list[Change]:

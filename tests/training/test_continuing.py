@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,19 @@ def test_nothing_changed_is_nothing_named(tmp_path: Path, caplog: pytest.LogCapt
     assert settings_changed(stored, load_config(same)) == []
     tiny_run(tmp_path, same, recover=True)
     assert "changed from here on" not in caplog.text
+
+
+def test_a_run_goes_on_with_another_learning_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_run(tmp_path, max_steps=2).start()
+    config = tiny_config()
+    config["training"]["learning_rate"] = 1e-4
+    with caplog.at_level(logging.WARNING):
+        tiny_run(tmp_path, config=config, max_steps=3, recover=True).start()
+    assert (
+        "changed from here on: $.training.learning_rate: 0.001 in the checkpoint, 0.0001 now" in caplog.text
+    )
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        assert [float(row["train/lr"]) for row in csv.DictReader(file)] == [1e-3, 1e-3, 1e-4]
+    state = load_torch_file(tmp_path / "run" / "last.ckpt")["optimizer_states"][0]
+    assert [group["lr"] for group in state["param_groups"]] == [1e-4]
+    assert {int(s["step"]) for s in state["state"].values()} == {3}  # its averages went on

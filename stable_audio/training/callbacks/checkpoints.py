@@ -23,6 +23,7 @@ from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
+from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.guard import write_failure
 from stable_audio.training.recovery import step_checkpoints
@@ -208,6 +209,7 @@ class Checkpoints(StepCallback):
             logged = state_of_rank(entry["logged"], trainer.global_rank, trainer.world_size)
             pl_module.window.load_state_dict(logged["window"])
             pl_module.buckets.load_state_dict(logged["buckets"])
+        apply_learning_rate(self.config, checkpoint)
         _begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
         if entry["seed"] != pl_module.seed:
             log.warning(
