@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stable_audio"
 
 ORDER = (
+    "options",
     "types",
     "shipped",
     "network",

@@ -1,7 +1,8 @@
 """Constructors -> schemas: the keyword-only, annotated `__init__` of a component IS its JSON schema.
 
 `leaf_model(DiT)` is a pydantic model with one field per constructor argument, same names, types and
-defaults. Nested dataclasses become nested objects. `arguments` goes the other way.
+defaults. Nested dataclasses become nested objects; those annotated `Flat` give their fields to the object
+around them. `arguments` goes the other way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from torch import nn
+
+from stable_audio.options import NO_DEFAULT, Keyword, from_keywords, keywords_of
 
 
 class Section(BaseModel):
@@ -44,17 +47,19 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     Raises:
         TypeError: an argument has no annotation, or one that JSON cannot express.
     """
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)  # type: ignore[misc]
-    parameters = _parameters(cls)
-    documented = _documented_arguments(inspect.getdoc(cls) or "", parameters)
+    keywords = _keywords(cls)
+    documented: dict[str, str] = {}
+    for owner in dict.fromkeys([cls, *(k.owner for k in keywords.values())]):
+        names = {*keywords, *_signature_names(owner)}
+        documented = {**_documented_arguments(inspect.getdoc(owner) or "", names), **documented}
     fields: dict[str, Any] = {}
-    for name, parameter in parameters.items():
+    for name, keyword in keywords.items():
         if name in hidden:
             continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if keyword.variadic:
             raise TypeError(f"{cls.__name__}(*{name}): every argument of a component must be named")
-        annotation = _json_type(hints.get(name), f"{cls.__name__}({name}=...)")
-        default = _default(parameter, annotation)
+        annotation = _json_type(keyword.annotation, f"{cls.__name__}({name}=...)")
+        default = _default(keyword.default, annotation)
         if name in provided and default is ...:
             annotation, default = annotation | None, None
         fields[name] = (annotation, _field(default, documented.get(name)))
@@ -77,7 +82,7 @@ def arguments(leaf: Leaf) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Leaf):
-        return value.target(**arguments(value))
+        return from_keywords(value.target, arguments(value))
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(v) for v in value)
     if isinstance(value, dict):
@@ -92,22 +97,25 @@ def _field(default: Any, description: str | None) -> Any:
     return Field(default, description=description)
 
 
-def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+def _keywords(cls: Any) -> Mapping[str, Keyword]:
     """Arguments of the constructor; none for a class that has no constructor of its own."""
-    if cls.__init__ in (nn.Module.__init__, object.__init__):
-        return {}
-    return inspect.signature(cls).parameters
+    return {} if cls.__init__ in (nn.Module.__init__, object.__init__) else keywords_of(cls)
 
 
-def _default(parameter: inspect.Parameter, annotation: Any) -> Any:
-    if parameter.default is inspect.Parameter.empty:
+def _signature_names(cls: Any) -> Iterable[str]:
+    """Names that a docstring may describe: also those of options that are taken whole."""
+    return inspect.signature(cls).parameters if _keywords(cls) else ()
+
+
+def _default(value: Any, annotation: Any) -> Any:
+    if value is NO_DEFAULT:
         return ...
     # A frozen options object means "all its defaults": in JSON an object with nothing in it.
-    if dataclasses.is_dataclass(parameter.default):
-        options: Any = type(parameter.default)
+    if dataclasses.is_dataclass(value):
+        options: Any = type(value)
         return leaf_model(options).model_construct(_fields_set=set())
     is_list = typing.get_origin(annotation) is list
-    return list(parameter.default) if is_list and parameter.default is not None else parameter.default
+    return list(value) if is_list and value is not None else value
 
 
 _SCALARS = (int, float, bool, str, type(None))
@@ -137,11 +145,12 @@ def _json_type(annotation: Any, where: str) -> Any:
 
 
 def _documented_arguments(doc: str, names: Iterable[str]) -> Mapping[str, str]:
-    """Name -> text, from the `Args:` part of a docstring or, without one, from all of it.
+    """Name -> text, from the `Args:` or the `Attributes:` of a docstring or, without either, from all of it.
 
     `a, b: text` documents both, and several arguments may share a line.
     """
-    part = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
+    parts = (re.search(rf"^{p}:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE) for p in ("Args", "Attributes"))
+    part = next(filter(None, parts), None)
     text = " ".join((part.group(1) if part else doc).split())
     name = "|".join(map(re.escape, names)) or "(?!)"
     pieces = re.split(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", text)

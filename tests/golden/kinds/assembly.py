@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +11,17 @@ from torch import Tensor
 from stable_audio.checkpoints.keys import to_ours
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
+from stable_audio.options import keywords_of
 from stable_audio.types import ConditionTensors
 from tests.golden.harness import Case, load_strict
 
 
 def construct(cls: type, config: dict[str, Any]) -> Any:
     """`cls(**config)` with nested dicts turned into the dataclasses that the constructor declares."""
-    hints = get_type_hints(cls.__init__)
-    unknown = set(config) - set(inspect.signature(cls).parameters)
+    keywords = keywords_of(cls)
+    unknown = set(config) - set(keywords)
     assert not unknown, f"{cls.__name__} has no {sorted(unknown)}"
-    return cls(**{k: _nested(hints[k], v) for k, v in config.items()})
+    return cls(**{k: _nested(keywords[k].annotation, v) for k, v in config.items()})
 
 
 def _nested(hint: Any, value: Any) -> Any:

@@ -1,0 +1,160 @@
+"""Options that a constructor takes whole, or as keywords of its own.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Layers:
+        depth: int = 2
+        causal: bool = False
+
+    class Network:
+        @takes_keywords
+        def __init__(self, *, channels: int, layers: Flat[Layers] = Layers()) -> None: ...
+
+`Network(channels=3, layers=Layers(depth=4))` and `Network(channels=3, depth=4)` are the same, and so is the
+JSON `{"channels": 3, "depth": 4}`: a setting is written once, in its dataclass, however many classes take it.
+Flattened dataclasses may hold flattened ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+T = TypeVar("T")
+
+_FLAT = "flat"
+Flat = Annotated[T, _FLAT]
+"""The annotation of a dataclass whose fields are keywords of the constructor that takes it."""
+
+NO_DEFAULT = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One keyword of a constructor.
+
+    Attributes:
+        annotation: its type; None where there is none.
+        default: its value when it is left out, or NO_DEFAULT.
+        owner: the class that declares it, whose docstring describes it.
+        variadic: `*args` or `**kwargs`.
+    """
+
+    annotation: Any
+    default: Any
+    owner: Any
+    variadic: bool = False
+
+
+def keywords_of(cls: Any) -> dict[str, Keyword]:
+    """The keywords of a class, with the fields of flattened dataclasses in their places.
+
+    Raises:
+        TypeError: two of them have one name, or a flattened dataclass has no decorated constructor.
+    """
+    keywords: dict[str, Keyword] = {}
+    for name, parameter, annotation in _parameters(cls):
+        options = _flattened(annotation)
+        if options is None:
+            variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            entries = {name: Keyword(_plain(annotation), parameter.default, cls, variadic)}
+        else:
+            _check_decorated(cls, name)
+            entries = keywords_of(options)
+            if parameter.default is not NO_DEFAULT:
+                entries = {
+                    n: dataclasses.replace(k, default=d) for n, k, d in _with(parameter.default, entries)
+                }
+        if twice := sorted(set(entries) & set(keywords)):
+            raise TypeError(f"{cls.__name__} has two keywords named {', '.join(twice)}")
+        keywords.update(entries)
+    return keywords
+
+
+def takes_keywords(constructor: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor with `Flat` arguments take the fields of their dataclasses as keywords.
+
+    Options given whole and single keywords go together: the keywords win.
+    """
+
+    @functools.wraps(constructor)
+    def flattened(self: Any, **keywords: Any) -> None:
+        constructor(self, **_gathered(constructor, keywords))
+
+    return flattened
+
+
+def from_keywords(kind: type[T], keywords: Mapping[str, Any]) -> T:
+    """A dataclass that may hold flattened ones, from the keywords of all."""
+    return kind(**_gathered(kind, dict(keywords)))
+
+
+def _gathered(cls: Any, keywords: dict[str, Any], base: Any = None) -> dict[str, Any]:
+    """`keywords` with those of flattened dataclasses put together; the others stay as they are.
+
+    Args:
+        base: the instance whose fields hold for what is left out; by default the constructor's defaults.
+    """
+    rest = dict(keywords)
+    whole: dict[str, Any] = {}
+    for name, parameter, annotation in _parameters(cls):
+        if (options := _flattened(annotation)) is None:
+            continue
+        default = parameter.default if base is None else _fields(base)[name]
+        start = rest.pop(name, default)
+        inner = {key: rest.pop(key) for key in _names(options) if key in rest}
+        if start is NO_DEFAULT:
+            whole[name] = from_keywords(options, inner)
+        else:
+            whole[name] = dataclasses.replace(start, **_gathered(options, inner, base=start))
+    return {**rest, **whole}
+
+
+def _names(options: Any) -> set[str]:
+    """Every keyword of a dataclass: its own, those flattened into it, and the names of these wholes."""
+    return set(keywords_of(options)) | {name for name, _, _ in _parameters(options)}
+
+
+@functools.cache
+def _parameters(cls: Any) -> tuple[tuple[str, inspect.Parameter, Any], ...]:
+    """(name, parameter, annotation) of a class, dataclass or constructor, without `self`."""
+    constructor = cls.__init__ if inspect.isclass(cls) else cls
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else constructor, include_extras=True)
+    signature = inspect.signature(constructor).parameters
+    return tuple((n, p, hints.get(n)) for n, p in list(signature.items())[1:])
+
+
+def _flattened(annotation: Any) -> Any:
+    """The dataclass of `Flat[...]`; None for any other annotation."""
+    if typing.get_origin(annotation) is not Annotated:
+        return None
+    options, *marks = typing.get_args(annotation)
+    return options if _FLAT in marks else None
+
+
+def _plain(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _with(options: Any, keywords: dict[str, Keyword]) -> list[tuple[str, Keyword, Any]]:
+    """(name, keyword, value that it has in `options`)."""
+    values: dict[str, Any] = {}
+    pending = [options]
+    for instance in pending:
+        kind: Any = type(instance)
+        values |= _fields(instance)
+        pending += [values[n] for n, _, a in _parameters(kind) if _flattened(a) is not None]
+    return [(name, keyword, values[name]) for name, keyword in keywords.items()]
+
+
+def _fields(options: Any) -> dict[str, Any]:
+    return {f.name: vars(options)[f.name] for f in dataclasses.fields(options)}
+
+
+def _check_decorated(cls: Any, name: str) -> None:
+    if not dataclasses.is_dataclass(cls) and inspect.unwrap(cls.__init__) is cls.__init__:
+        raise TypeError(f"{cls.__name__}({name}: Flat[...]): decorate its constructor with takes_keywords")
