@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.types import Conditioning, Slot
 
 
@@ -101,5 +102,6 @@ class Backbone(nn.Module):
         return cond
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Trade compute for memory in training; wrapped blocks read `self.gradient_checkpointing`."""
+        """Trade compute for memory in training, in every block that can be computed again."""
         self.gradient_checkpointing = enabled
+        set_gradient_checkpointing(self, enabled)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.checkpointing import Checkpointed, set_checkpointing
 from stable_audio.backbones.unet.blocks import resized
 from stable_audio.backbones.unet.embedding import TimeEmbedding, TimeOptions
 from stable_audio.backbones.unet.layers import ACTIVATIONS, ActivationName
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.types import Conditioning, Slot
 
 _TIME = TimeOptions()
@@ -123,10 +123,6 @@ class ConditionalMLP(Backbone):
     @property
     def droppable(self) -> tuple[Slot, ...]:
         return (Slot.GLOBAL,) if self.to_global is not None else ()
-
-    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        super().enable_gradient_checkpointing(enabled)
-        set_checkpointing(self, enabled)
 
     @staticmethod
     def _filled(cond: Conditioning, slot: Slot) -> Tensor:

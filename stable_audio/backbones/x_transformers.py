@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from stable_audio.nn.transformer import TransformerOptions
+from stable_audio.backbones.dit_options import DiTOptions
+from stable_audio.nn.checkpointing import Checkpointed, recomputed
+from stable_audio.nn.transformer import TransformerInputs, TransformerOptions
 
 _DERIVED_LAYERS = {
     "dim": "embed_dim",
@@ -48,7 +49,7 @@ _MAPPED_OPTIONS = frozenset(
 )
 
 
-class XTransformer(nn.Module):
+class XTransformer(Checkpointed):
     """ContinuousTransformerWrapper behind the calls that the DiT makes.
 
     Args:
@@ -68,7 +69,8 @@ class XTransformer(nn.Module):
         self._recompute = [_Recompute.wrap(layer[1]) for layer in wrapper.attn_layers.layers]
 
     @property
-    def gradient_checkpointing(self) -> bool:
+    def gradient_checkpointing(self) -> bool:  # type: ignore[override]
+        """Whether the package's layers are computed again in the backward pass, each alone."""
         return any(r.enabled for r in self._recompute)
 
     @gradient_checkpointing.setter
@@ -76,24 +78,16 @@ class XTransformer(nn.Module):
         for recompute in self._recompute:
             recompute.enabled = enabled
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        kvs: object | None = None,
-        context_mask: Tensor | None = None,
-        prepend: Tensor | None = None,
-        global_: Tensor | None = None,
-    ) -> Tensor:
-        """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer; `kvs` is always None here."""
-        settings: dict[str, Tensor | None] = {"condition": global_} if self.modulated else {}
-        if context_mask is not None:
-            settings["context_mask"] = context_mask | ~context_mask.any(dim=-1, keepdim=True)
+    def forward(self, x: Tensor, inputs: TransformerInputs) -> Tensor:
+        """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer, but without prepared keys and values."""
+        settings: dict[str, Tensor | None] = {"condition": inputs.global_} if self.modulated else {}
+        if (mask := inputs.context_mask) is not None:
+            settings["context_mask"] = mask | ~mask.any(dim=-1, keepdim=True)
+        prepend = inputs.prepend
         if self.memory_tokens is not None:
             memory = self.memory_tokens.expand(x.shape[0], -1, -1)
             prepend = memory if prepend is None else torch.cat([memory.to(prepend.dtype), prepend], dim=1)
-        out = self.wrapper(x, context=context, prepend_embeds=prepend, **settings)
+        out = self.wrapper(x, context=inputs.context, prepend_embeds=prepend, **settings)
         return out[:, -x.shape[1] :]
 
 
@@ -111,22 +105,11 @@ class _Recompute:
         return recompute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.enabled and torch.is_grad_enabled():
-            return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
-        return self.forward(*args, **kwargs)
+        return recomputed(self.forward, self.enabled, *args, **kwargs)
 
 
 def build_x_transformer(
-    *,
-    dim_in: int,
-    dim_out: int,
-    dim: int,
-    depth: int,
-    num_heads: int,
-    dim_context: int | None,
-    modulated: bool,
-    options: TransformerOptions,
-    extra: dict[str, Any],
+    options: DiTOptions, *, dim_in: int, dim_out: int, dim_context: int | None, final_cross_attn_ix: int
 ) -> nn.Module:
     """A ContinuousTransformerWrapper over AttentionLayers, from the DiT's sizes and the user's arguments.
 
@@ -135,16 +118,16 @@ def build_x_transformer(
         ValueError: an argument is unknown, is derived from another key, or has no meaning here.
     """
     continuous, package = _load_package()
-    _check_options(options)
-    layers_kwargs = _tuples(extra.get("attn_layers_kwargs") or {})
-    wrapper_kwargs = _tuples(extra.get("wrapper_kwargs") or {})
+    own, dim = options.layers, options.embed_dim
+    _check_options(own, final_cross_attn_ix)
+    layers_kwargs = _tuples(options.attn_layers_kwargs or {})
+    wrapper_kwargs = _tuples(options.wrapper_kwargs or {})
     _check_keys("attn_layers_kwargs", layers_kwargs, _layer_keys(package), _DERIVED_LAYERS)
-    wrapper_keys = set(inspect.signature(continuous).parameters)
-    _check_keys("wrapper_kwargs", wrapper_kwargs, wrapper_keys, _DERIVED_WRAPPER)
+    _check_keys("wrapper_kwargs", wrapper_kwargs, _keywords(continuous), _DERIVED_WRAPPER)
     if unusable := sorted(_OTHER_OUTPUT & {k for k, v in wrapper_kwargs.items() if v}):
         raise ValueError(f"wrapper_kwargs {unusable} change the form of the output; a DiT cannot use them")
     settings: dict[str, Any] = {
-        "attn_dim_head": dim // num_heads,
+        "attn_dim_head": dim // options.num_heads,
         "attn_flash": True,
         "ff_swish": True,
         "ff_glu": True,
@@ -152,27 +135,29 @@ def build_x_transformer(
     }
     if dim_context is not None:
         settings |= {"cross_attend": True, "cross_attn_dim_context": dim_context}
-    if modulated:
+    if options.modulated:
         settings |= {"use_adaptive_layernorm": True, "use_adaptive_layerscale": True, "dim_condition": dim}
     layers = package.AttentionLayers(
         dim=dim,
-        depth=depth,
-        heads=num_heads,
-        causal=options.causal,
-        rotary_pos_emb=options.rotary_pos_emb,
-        zero_init_branch_output=options.zero_init_branch_outputs,
+        depth=options.depth,
+        heads=options.num_heads,
+        causal=own.causal,
+        rotary_pos_emb=own.rotary_pos_emb,
+        zero_init_branch_output=own.zero_init_branch_outputs,
         **(settings | layers_kwargs),
     )
     wrapper = continuous(
         attn_layers=layers,
         dim_in=dim_in,
         dim_out=dim_out,
-        max_seq_len=options.abs_pos_emb_max_length if options.use_abs_pos_emb else 0,
-        use_abs_pos_emb=options.use_abs_pos_emb,
-        scaled_sinu_pos_emb=options.use_sinusoidal_emb,
+        max_seq_len=own.abs_pos_emb_max_length if own.use_abs_pos_emb else 0,
+        use_abs_pos_emb=own.use_abs_pos_emb,
+        scaled_sinu_pos_emb=own.use_sinusoidal_emb,
         **wrapper_kwargs,
     )
-    return XTransformer(wrapper, modulated=modulated, num_memory_tokens=options.num_memory_tokens, dim=dim)
+    return XTransformer(
+        wrapper, modulated=options.modulated, num_memory_tokens=own.num_memory_tokens, dim=dim
+    )
 
 
 def _load_package() -> tuple[Any, Any]:
@@ -189,15 +174,17 @@ def _load_package() -> tuple[Any, Any]:
 
 def _layer_keys(package: Any) -> set[str]:
     """Every keyword that AttentionLayers takes, with the prefixes by which it hands keywords on."""
-
-    def parameters(cls: Any) -> set[str]:
-        found = inspect.signature(cls).parameters.values()
-        return {p.name for p in found if p.kind is not p.VAR_KEYWORD}
-
-    keys = parameters(package.AttentionLayers)
-    for prefix, cls in (("attn_", "Attention"), ("cross_attn_", "Attention"), ("ff_", "FeedForward")):
-        keys |= {prefix + name for name in parameters(getattr(package, cls)) - {"dim", "heads"}}
+    keys = _keywords(package.AttentionLayers)
+    inner = {"attn_": package.Attention, "cross_attn_": package.Attention, "ff_": package.FeedForward}
+    for prefix, cls in inner.items():
+        keys |= {prefix + name for name in _keywords(cls) - {"dim", "heads"}}
     return keys
+
+
+def _keywords(cls: Any) -> set[str]:
+    """The keywords of a class of the package, whose version is the user's choice."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 def _check_keys(key: str, given: dict[str, Any], known: set[str], derived: dict[str, str]) -> None:
@@ -210,14 +197,12 @@ def _check_keys(key: str, given: dict[str, Any], known: set[str], derived: dict[
             raise ValueError(f"{key}.{name} is unknown to the installed x-transformers{hint}")
 
 
-def _check_options(options: TransformerOptions) -> None:
+def _check_options(options: TransformerOptions, final_cross_attn_ix: int) -> None:
     """Options of our own transformer that this package names differently must not be dropped silently."""
-    defaults = TransformerOptions()
-    changed = [
-        name
-        for name in TransformerOptions.__dataclass_fields__
-        if name not in _MAPPED_OPTIONS and getattr(options, name) != getattr(defaults, name)
-    ]
+    defaults = vars(TransformerOptions())
+    unmapped = {n: v for n, v in vars(options).items() if n not in _MAPPED_OPTIONS}
+    changed = [name for name, value in unmapped.items() if value != defaults[name]]
+    changed += ["final_cross_attn_ix"] if final_cross_attn_ix != -1 else []
     if changed:
         raise ValueError(
             f"{changed} apply to transformer_type 'continuous_transformer'; "

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.adp.conv import PaddedConv1d
+from stable_audio.nn.feedforward import PointwiseConv
 
 Method = Literal["torch", "torchao"]
 
@@ -113,10 +114,10 @@ class Int8Matrix(nn.Module):
 
 
 class Int8Linear(Int8Matrix):
-    """Replaces nn.Linear."""
+    """Replaces nn.Linear, and the 1x1 convolution that works like one."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.weight.detach(), layer.bias)
+    def __init__(self, layer: nn.Linear | PointwiseConv) -> None:
+        super().__init__(layer.weight.detach().flatten(1), layer.bias)
 
     @property
     def weight(self) -> Tensor:
@@ -191,6 +192,7 @@ def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
 
 _REPLACEMENTS: dict[type, Any] = {
     nn.Linear: Int8Linear,
+    PointwiseConv: Int8Linear,
     nn.Conv1d: Int8Conv,
     nn.Conv2d: Int8Conv,
     PaddedConv1d: Int8Conv,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from stable_audio.nn.attention import Attention, AttentionOptions, KeyValues
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.feedforward import ConformerConv, FeedForward, FeedForwardOptions
 from stable_audio.nn.norms import LayerNorm, NormOptions, NormType, build_norm
 from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransformerOptions:
     """What can be chosen about the layers and the embeddings around them.
 
@@ -24,12 +25,14 @@ class TransformerOptions:
         zero_init_branch_outputs: every branch starts as zero, so that the network starts as the identity.
         conformer: a convolution module between cross-attention and feed-forward.
         use_sinusoidal_emb: add sinusoidal positions with a learned scale.
-        use_abs_pos_emb, abs_pos_emb_max_length: add learned positions, to memory tokens as well, which do not
-            count into the length.
+        use_abs_pos_emb: add learned positions, to memory tokens as well.
+        abs_pos_emb_max_length: the longest sequence that they cover; memory tokens do not count.
         num_memory_tokens: learned tokens before all others.
         sliding_window: (left, right) tokens that self-attention sees; -1 is unlimited.
-        final_cross_attn_ix: last layer with cross-attention; -1 for all.
-        norm_type: norm before each branch. norms: its options.
+        attn_kwargs: options of self- and cross-attention.
+        ff_kwargs: options of the feed-forward network.
+        norm_kwargs: options of the norms.
+        norm_type: norm before each branch.
         add_rope: each layer owns a rotary embedding of half the head, used when there is no shared one.
         layer_scale: a learned gain per channel on every branch, 1e-5 at first, instead of zero_init.
     """
@@ -43,13 +46,34 @@ class TransformerOptions:
     abs_pos_emb_max_length: int = 10000
     num_memory_tokens: int = 0
     sliding_window: tuple[int, int] | None = None
-    final_cross_attn_ix: int = -1
+    attn_kwargs: AttentionOptions = AttentionOptions()  # noqa: RUF009 (frozen)
+    ff_kwargs: FeedForwardOptions = FeedForwardOptions()  # noqa: RUF009 (frozen)
+    norm_kwargs: NormOptions = NormOptions()  # noqa: RUF009 (frozen)
     norm_type: NormType = "layer_norm"
     add_rope: bool = False
     layer_scale: bool = False
-    attn: AttentionOptions = field(default_factory=AttentionOptions)
-    ff: FeedForwardOptions = field(default_factory=FeedForwardOptions)
-    norms: NormOptions = field(default_factory=NormOptions)
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What every block of a transformer reads besides its tokens.
+
+    Attributes:
+        context: (b m d') for cross-attention.
+        context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
+        rotary: tables of a rotary embedding that the blocks share; without them each uses its own, if any.
+        modulation: (b 6 d), for modulated blocks.
+        packing: the tokens are one row of several clips, and b counts the clips in the other tensors.
+    """
+
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
+    rotary: RotaryTables | None = None
+    modulation: Tensor | None = None
+    packing: Packing | None = None
+
+
+_NOTHING = BlockInputs()
 
 
 class LayerScale(nn.Module):
@@ -63,7 +87,7 @@ class LayerScale(nn.Module):
         return x * self.scale
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Checkpointed):
     """Self-attention, cross-attention, convolution and feed-forward, each pre-norm with a residual.
 
     Args:
@@ -84,20 +108,22 @@ class TransformerBlock(nn.Module):
     ) -> None:
         super().__init__()
         zero_init = options.zero_init_branch_outputs and not options.layer_scale
-        self.pre_norm = build_norm(options.norm_type, dim, options.norms)
+        self.pre_norm = build_norm(options.norm_type, dim, options.norm_kwargs)
         self.self_attn = self._attention(dim, dim_heads, None, zero_init, options)
         self.self_attn_scale = _layer_scale(dim, options)
         self.cross_attn: Attention | None = None
         if dim_context is not None:
-            self.cross_attend_norm = build_norm(options.norm_type, dim, options.norms)
+            self.cross_attend_norm = build_norm(options.norm_type, dim, options.norm_kwargs)
             self.cross_attn = self._attention(dim, dim_heads, dim_context, zero_init, options)
             self.cross_attn_scale = _layer_scale(dim, options)
         self.conformer: ConformerConv | None = None
         if options.conformer:
-            self.conformer = ConformerConv(dim, LayerNorm(dim, options.norms), LayerNorm(dim, options.norms))
+            self.conformer = ConformerConv(
+                dim, LayerNorm(dim, options.norm_kwargs), LayerNorm(dim, options.norm_kwargs)
+            )
             self.conformer_scale = _layer_scale(dim, options)
-        self.ff_norm = build_norm(options.norm_type, dim, options.norms)
-        self.ff = FeedForward(dim, options=options.ff, zero_init_output=zero_init)
+        self.ff_norm = build_norm(options.norm_type, dim, options.norm_kwargs)
+        self.ff = FeedForward(dim, options=options.ff_kwargs, zero_init_output=zero_init)
         self.ff_scale = _layer_scale(dim, options)
         self.rope = RotaryEmbedding(dim_heads // 2) if options.add_rope else None
         self.to_scale_shift_gate = nn.Parameter(torch.randn(6 * dim) / dim**0.5) if modulated else None
@@ -113,52 +139,47 @@ class TransformerBlock(nn.Module):
             causal=options.causal,
             sliding_window=options.sliding_window if dim_context is None else None,
             zero_init_output=zero_init,
-            options=options.attn,
+            options=options.attn_kwargs,
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        kv: KeyValues | None = None,
-        context_mask: Tensor | None = None,
-        rotary: RotaryTables | None = None,
-        modulation: Tensor | None = None,
-        packing: Packing | None = None,
-    ) -> Tensor:
+    def compute(self, x: Tensor, inputs: BlockInputs = _NOTHING, kv: KeyValues | None = None) -> Tensor:
         """(b n d) -> (b n d).
 
         Args:
-            context: (b m d') for cross-attention, or `kv`, its keys and values computed before.
-            context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
-            rotary: tables of a shared rotary embedding; without them the block's own is used, if any.
-            modulation: (b 6 d), for a modulated block.
-            packing: x is one row of several clips, and b counts the clips in the other tensors.
+            inputs: what all blocks read.
+            kv: keys and values of this block's cross-attention, instead of `inputs.context`.
         """
-        if rotary is None and self.rope is not None:
-            rotary = rotary_tables(self.rope, x.shape[1], packing)
-        attn, ff = self._modulation(modulation, packing)
-        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary, packing=packing)
+        packing = inputs.packing
+        attn, ff = self._modulation(inputs)
+        branch = self.self_attn(
+            _modulate(self.pre_norm(x), attn), rotary=self._rotary(x, inputs), packing=packing
+        )
         x = x + _gate(self.self_attn_scale(branch), attn)
-        if self.cross_attn is not None and (context is not None or kv is not None):
-            normed = self.cross_attend_norm(x)
+        if self.cross_attn is not None and (inputs.context is not None or kv is not None):
             branch = self.cross_attn(
-                normed, context=context, kv=kv, context_mask=context_mask, packing=packing
+                self.cross_attend_norm(x),
+                context=inputs.context,
+                kv=kv,
+                context_mask=inputs.context_mask,
+                packing=packing,
             )
             x = x + self.cross_attn_scale(branch)
         if self.conformer is not None:
             x = x + self.conformer_scale(self.conformer(x))
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
 
-    def _modulation(
-        self, modulation: Tensor | None, packing: Packing | None
-    ) -> tuple[_Modulation | None, _Modulation | None]:
-        if self.to_scale_shift_gate is None or modulation is None:
+    def _rotary(self, x: Tensor, inputs: BlockInputs) -> RotaryTables | None:
+        """The tables that all blocks share, or else those of this block."""
+        if inputs.rotary is not None or self.rope is None:
+            return inputs.rotary
+        return rotary_tables(self.rope, x.shape[1], inputs.packing)
+
+    def _modulation(self, inputs: BlockInputs) -> tuple[_Modulation | None, _Modulation | None]:
+        if self.to_scale_shift_gate is None or inputs.modulation is None:
             return None, None
-        chunks = (self.to_scale_shift_gate + modulation).unsqueeze(1).chunk(6, dim=-1)
-        if packing is not None:
-            chunks = tuple(packing.per_token(c) for c in chunks)
+        chunks = (self.to_scale_shift_gate + inputs.modulation).unsqueeze(1).chunk(6, dim=-1)
+        if inputs.packing is not None:
+            chunks = tuple(inputs.packing.per_token(c) for c in chunks)
         return chunks[:3], chunks[3:]
 
 

@@ -32,7 +32,7 @@ class LearnedPositions(nn.Module):
             raise ValueError(
                 f"sequence of {length} tokens, but abs_pos_emb_max_length is {self.max_length}; raise it"
             )
-        return self.emb.weight[: x.shape[1]] * self.scale
+        return self.emb(torch.arange(x.shape[1], device=x.device)) * self.scale
 
 
 class SinusoidalPositions(nn.Module):

@@ -69,6 +69,16 @@ class ConvOverTokens(nn.Conv1d):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
+class PointwiseConv(nn.Conv1d):
+    """A 1x1 convolution on (b n d), which is a linear layer with a convolution's weight (d' d 1)."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__(dim_in, dim_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.squeeze(-1))
+
+
 class FeedForward(nn.Module):
     """Expand, activate, contract.
 
@@ -116,17 +126,16 @@ class ConformerConv(nn.Module):
     def __init__(self, dim: int, norm: nn.Module, mid_norm: nn.Module, *, kernel_size: int = 17) -> None:
         super().__init__()
         self.in_norm = norm
-        self.pointwise_conv = nn.Conv1d(dim, dim, 1, bias=False)
+        self.pointwise_conv = PointwiseConv(dim, dim)
         self.glu = GLU(dim, dim, nn.SiLU())
         self.depthwise_conv = nn.Conv1d(
             dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False
         )
         self.mid_norm = mid_norm
-        self.pointwise_conv_2 = nn.Conv1d(dim, dim, 1, bias=False)
+        self.pointwise_conv_2 = PointwiseConv(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b n d) -> (b n d), without the residual."""
-        # A 1x1 convolution is a linear layer on (b n d); only the depthwise one needs (b d n).
-        x = F.linear(self.in_norm(x), self.pointwise_conv.weight.squeeze(-1))
-        x = self.depthwise_conv(self.glu(x).transpose(1, 2)).transpose(1, 2)
-        return F.linear(F.silu(self.mid_norm(x)), self.pointwise_conv_2.weight.squeeze(-1))
+        x = self.glu(self.pointwise_conv(self.in_norm(x)))
+        x = self.depthwise_conv(x.transpose(1, 2)).transpose(1, 2)
+        return self.pointwise_conv_2(F.silu(self.mid_norm(x)))

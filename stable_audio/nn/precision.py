@@ -7,11 +7,12 @@ carries noise at about -54 dB, far above the quiet parts of a spectrum.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -19,6 +20,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def rounds(x: Tensor) -> bool:
     """Whether autocast is on where x is."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def parameter_dtype(module: nn.Module) -> torch.dtype:
+    """The type of a module's first floating-point parameter or buffer; float32 without any."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((v.dtype for v in tensors if v.is_floating_point()), torch.float32)
 
 
 def widened(x: Tensor) -> Tensor:

@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.attention import KeyValues
-from stable_audio.nn.block import TransformerBlock, TransformerOptions, rotary_tables
+from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions, rotary_tables
 from stable_audio.nn.checks import check_divides, check_positive
 from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
-from stable_audio.nn.packed import PackedRow
+from stable_audio.nn.packed import PackedRow, Packing
 from stable_audio.nn.rotary import RotaryEmbedding, rotary_dim
 
-__all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerOptions"]
+__all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerInputs", "TransformerOptions"]
+
+
+@dataclass(frozen=True)
+class TransformerInputs:
+    """What a transformer reads besides x.
+
+    Attributes:
+        context: (b m d) for cross-attention.
+        kvs: keys and values of each block's cross-attention, from `prepare_context`, instead of `context`.
+        context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
+        prepend: tokens (b l dim) that go before x.
+        global_: (b dim), for a modulated transformer.
+    """
+
+    context: Tensor | None = None
+    kvs: tuple[KeyValues | None, ...] | None = None
+    context_mask: Tensor | None = None
+    prepend: Tensor | None = None
+    global_: Tensor | None = None
+
+
+_NOTHING = TransformerInputs()
 
 
 class ContinuousTransformer(nn.Module):
     """Transformer blocks between two linear layers.
 
     Args:
-        dim_in, dim_out: features of the tokens that go in and come out.
-        dim: features inside. depth: blocks. num_heads: heads of self-attention.
+        dim_in: features of the tokens that go in.
+        dim_out: features of the tokens that come out.
+        dim: features inside.
+        depth: number of blocks.
+        num_heads: heads of self-attention.
         dim_context: features of the cross-attention context; None for no cross-attention.
+        final_cross_attn_ix: last block with cross-attention; -1 for all.
         modulated: adaptive layer norm from a global vector of `dim` features.
+        options: what can be chosen about the blocks and the embeddings.
     """
 
     def __init__(
@@ -38,6 +65,7 @@ class ContinuousTransformer(nn.Module):
         depth: int,
         num_heads: int,
         dim_context: int | None = None,
+        final_cross_attn_ix: int = -1,
         modulated: bool = False,
         options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
     ) -> None:
@@ -45,18 +73,15 @@ class ContinuousTransformer(nn.Module):
         check_positive(depth=depth, num_heads=num_heads, embed_dim=dim)
         check_divides("num_heads", num_heads, "embed_dim", dim)
         dim_heads = dim // num_heads
-        self.gradient_checkpointing = False
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.project_out = nn.Linear(dim, dim_out, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(rotary_dim(dim_heads)) if options.rotary_pos_emb else None
         self.packing_obstacles = _packing_obstacles(options)
         self.num_memory_tokens = options.num_memory_tokens
-        if options.num_memory_tokens > 0:
-            self.memory_tokens = nn.Parameter(torch.randn(options.num_memory_tokens, dim))
+        self.memory_tokens = _memory_tokens(dim, options)
         self.pos_emb = _position_embedding(dim, options)
-        if modulated:
-            self.global_cond_embedder = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))
-        last = depth - 1 if options.final_cross_attn_ix < 0 else options.final_cross_attn_ix
+        self.global_cond_embedder = _modulation(dim) if modulated else None
+        last = depth - 1 if final_cross_attn_ix < 0 else final_cross_attn_ix
         self.layers = nn.ModuleList(
             TransformerBlock(
                 dim,
@@ -69,55 +94,36 @@ class ContinuousTransformer(nn.Module):
         )
 
     def prepare_context(self, context: Tensor) -> tuple[KeyValues | None, ...]:
-        """Keys and values of every layer's cross-attention for a context (b m d)."""
+        """Keys and values of every block's cross-attention for a context (b m d)."""
         blocks: list[Any] = list(self.layers)
         return tuple(b.cross_attn and b.cross_attn.project_context(context) for b in blocks)
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        kvs: tuple[KeyValues | None, ...] | None = None,
-        context_mask: Tensor | None = None,
-        prepend: Tensor | None = None,
-        global_: Tensor | None = None,
-    ) -> Tensor:
-        """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are taken off again.
+    def forward(self, x: Tensor, inputs: TransformerInputs = _NOTHING) -> Tensor:
+        """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are taken off again."""
+        tokens = self._embed(x, inputs.prepend)
+        shared = self._shared(inputs, tokens.shape[1])
+        for layer, kv in zip(self.layers, self._kvs(inputs)):
+            tokens = layer(tokens, shared, kv)
+        return self.project_out(tokens[:, -x.shape[1] :])
 
-        Args:
-            context: (b m d) for cross-attention, or `kvs` from `prepare_context`.
-            context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
-            prepend: tokens (b l dim) that go before x.
-            global_: (b dim), for a modulated transformer.
-        """
-        hidden = self.hidden_states(
-            x,
-            context=context,
-            kvs=kvs,
-            context_mask=context_mask,
-            prepend=prepend,
-            global_=global_,
-            keep=False,
-        )
-        return self.project_out(hidden[-1][:, -x.shape[1] :])
+    def hidden_states(
+        self, x: Tensor, inputs: TransformerInputs = _NOTHING, *, exit_layer: int | None = None
+    ) -> list[Tensor]:
+        """Outputs (b memory + l + n, dim) of the blocks 0 .. exit_layer; None runs all."""
+        stop = len(self.layers) if exit_layer is None else exit_layer + 1
+        states = [self._embed(x, inputs.prepend)]
+        shared = self._shared(inputs, states[0].shape[1])
+        for layer, kv in zip(self.layers[:stop], self._kvs(inputs)):
+            states.append(layer(states[-1], shared, kv))
+        return states[1:]
 
     def forward_packed(
-        self,
-        x: Tensor,
-        lengths: Sequence[int],
-        *,
-        context: Tensor | None = None,
-        kvs: tuple[KeyValues | None, ...] | None = None,
-        context_mask: Tensor | None = None,
-        prepend: Tensor | None = None,
-        global_: Tensor | None = None,
+        self, x: Tensor, lengths: Sequence[int], inputs: TransformerInputs = _NOTHING
     ) -> Tensor:
         """x (b n dim_in), of which the first lengths[i] tokens of item i are real -> (b n dim_out).
 
-        The real tokens of all items go through the layers as one row, each item as `forward` would treat it
-        alone without padding. Padding takes no part, and comes out as zeros. The other arguments are those
-        of `forward`, with one item per clip.
+        The real tokens of all items go through the blocks as one row, each item as `forward` would treat it
+        alone without padding. Padding takes no part, and comes out as zeros. `inputs` has one item per clip.
 
         Raises:
             ValueError: the transformer has options that look across the borders of clips.
@@ -128,66 +134,34 @@ class ContinuousTransformer(nn.Module):
             lengths,
             padded=x.shape[1],
             memory=self.num_memory_tokens,
-            prepended=0 if prepend is None else prepend.shape[1],
+            prepended=0 if inputs.prepend is None else inputs.prepend.shape[1],
             device=x.device,
         )
-        tokens = self._embed_packed(x, prepend, row)
-        settings = {
-            "context": context,
-            "context_mask": context_mask,
-            "modulation": self.global_cond_embedder(global_)
-            if hasattr(self, "global_cond_embedder")
-            else None,
-            "packing": row.packing,
-        }
-        states = self._run_all(tokens, settings, kvs=kvs, stop=len(self.layers), keep=False)
-        out = self.project_out(states[-1][0].index_select(0, row.out))
+        tokens = self._embed_packed(x, inputs.prepend, row)
+        shared = self._shared(inputs, tokens.shape[1], row.packing)
+        for layer, kv in zip(self.layers, self._kvs(inputs)):
+            tokens = layer(tokens, shared, kv)
+        out = self.project_out(tokens[0].index_select(0, row.out))
         padded = out.new_zeros(x.shape[0] * x.shape[1], out.shape[-1])
         return padded.index_copy(0, row.real, out).unflatten(0, x.shape[:2])
 
-    def hidden_states(
-        self,
-        x: Tensor,
-        *,
-        context: Tensor | None = None,
-        kvs: tuple[KeyValues | None, ...] | None = None,
-        context_mask: Tensor | None = None,
-        prepend: Tensor | None = None,
-        global_: Tensor | None = None,
-        exit_layer: int | None = None,
-        keep: bool = True,
-    ) -> list[Tensor]:
-        """Outputs (b memory + l + n, dim) of the layers 0 .. exit_layer, or of the last one if not `keep`."""
-        modulation = self.global_cond_embedder(global_) if hasattr(self, "global_cond_embedder") else None
-        settings = {
-            "context": context,
-            "context_mask": context_mask,
-            "modulation": modulation,
-        }
-        stop = len(self.layers) if exit_layer is None else exit_layer + 1
-        return self._run_all(self._embed(x, prepend), settings, kvs=kvs, stop=stop, keep=keep)
+    def _shared(self, inputs: TransformerInputs, length: int, packing: Packing | None = None) -> BlockInputs:
+        """What all blocks read: computed once for `length` tokens."""
+        rope, embedder = self.rotary_pos_emb, self.global_cond_embedder
+        return BlockInputs(
+            context=inputs.context,
+            context_mask=inputs.context_mask,
+            rotary=None if rope is None else rotary_tables(rope, length, packing),
+            modulation=None if embedder is None else embedder(inputs.global_),
+            packing=packing,
+        )
 
-    def _run_all(
-        self,
-        tokens: Tensor,
-        settings: dict[str, Any],
-        *,
-        kvs: tuple[KeyValues | None, ...] | None,
-        stop: int,
-        keep: bool,
-    ) -> list[Tensor]:
-        rope, packing = self.rotary_pos_emb, settings.get("packing")
-        rotary = rotary_tables(rope, tokens.shape[1], packing) if rope is not None else None
-        states: list[Tensor] = []
-        for i, layer in enumerate(self.layers[:stop]):
-            kv = kvs[i] if kvs is not None else None
-            tokens = self._run(layer, tokens, {**settings, "rotary": rotary, "kv": kv})
-            states = [*states, tokens] if keep else [tokens]
-        return states
+    def _kvs(self, inputs: TransformerInputs) -> Sequence[KeyValues | None]:
+        return [None] * len(self.layers) if inputs.kvs is None else inputs.kvs
 
     def _embed(self, x: Tensor, prepend: Tensor | None) -> Tensor:
         tokens = self.project_in(x)
-        before = [self.memory_tokens.expand(x.shape[0], -1, -1)] if self.num_memory_tokens else []
+        before = [] if self.memory_tokens is None else [self.memory_tokens.expand(x.shape[0], -1, -1)]
         before += [prepend.to(tokens.dtype)] if prepend is not None else []
         if before:
             tokens = torch.cat([*(b.to(tokens.dtype) for b in before), tokens], dim=1)
@@ -195,7 +169,7 @@ class ContinuousTransformer(nn.Module):
 
     def _embed_packed(self, x: Tensor, prepend: Tensor | None, row: PackedRow) -> Tensor:
         tokens = self.project_in(x.flatten(0, 1).index_select(0, row.real))
-        sources = [self.memory_tokens.to(tokens.dtype)] if self.num_memory_tokens else []
+        sources = [] if self.memory_tokens is None else [self.memory_tokens.to(tokens.dtype)]
         sources += [prepend.to(tokens.dtype).flatten(0, 1)] if prepend is not None else []
         tokens = torch.cat([*sources, tokens]).index_select(0, row.order).unsqueeze(0)
         if self.pos_emb is None:
@@ -203,17 +177,15 @@ class ContinuousTransformer(nn.Module):
         longest = tokens.new_empty(1, max(row.packing.lengths), 0)
         return tokens + self.pos_emb(longest).index_select(0, row.packing.position)
 
-    def _run(self, layer: nn.Module, tokens: Tensor, settings: dict[str, Any]) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, tokens, use_reentrant=False, **settings)
-        return layer(tokens, **settings)
-
 
 def _packing_obstacles(options: TransformerOptions) -> tuple[str, ...]:
     """The options that would mix clips which share a row: convolutions over tokens."""
     return tuple(
         name
-        for name, chosen in (("conformer", options.conformer), ("ff_kwargs.use_conv", options.ff.use_conv))
+        for name, chosen in (
+            ("conformer", options.conformer),
+            ("ff_kwargs.use_conv", options.ff_kwargs.use_conv),
+        )
         if chosen
     )
 
@@ -226,3 +198,13 @@ def _position_embedding(dim: int, options: TransformerOptions) -> nn.Module | No
             dim, max_length=options.abs_pos_emb_max_length, memory=options.num_memory_tokens
         )
     return None
+
+
+def _memory_tokens(dim: int, options: TransformerOptions) -> nn.Parameter | None:
+    count = options.num_memory_tokens
+    return nn.Parameter(torch.randn(count, dim)) if count > 0 else None
+
+
+def _modulation(dim: int) -> nn.Module:
+    """The global vector -> scale, shift and gate of self-attention and of the feed-forward network."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))

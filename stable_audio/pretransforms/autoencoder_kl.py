@@ -12,10 +12,11 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.checks import check_counts
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.precision import full_precision
-from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder
+from stable_audio.pretransforms.coder import Decoder, Encoder
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -33,7 +34,7 @@ class ResnetBlock(Checkpointed):
         same = channels_in == channels_out
         self.nin_shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
 
-    def run(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 

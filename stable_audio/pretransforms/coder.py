@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.precision import full_precision
 
@@ -47,27 +45,6 @@ def decode_in_stages(layers: nn.Sequential, x: Tensor, *, audible: int) -> Tenso
     for layer in stages[:-audible]:
         x = layer(x)
     return full_precision(stages[-audible:], x)
-
-
-class Checkpointed(nn.Module):
-    """A module that recomputes its activations in the backward pass when `gradient_checkpointing` is set."""
-
-    gradient_checkpointing: bool = False
-
-    def run(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self.run, x, use_reentrant=False)
-        return self.run(x)
-
-
-def set_gradient_checkpointing(module: nn.Module, enabled: bool = True) -> None:
-    """Trade compute for memory in every `Checkpointed` part of `module`; inference is not affected."""
-    for part in module.modules():
-        if isinstance(part, Checkpointed):
-            part.gradient_checkpointing = enabled
 
 
 def check_stages(strides: Sequence[int], **lists: Sequence[object]) -> int:

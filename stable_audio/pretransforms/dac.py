@@ -6,8 +6,9 @@ import math
 
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.pretransforms.activations import Snake
-from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages, decode_in_stages
+from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -23,7 +24,7 @@ class ResidualUnit(Checkpointed):
             WNConv1d(channels, channels, 1),
         )
 
-    def run(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return x + self.block(x)
 
 

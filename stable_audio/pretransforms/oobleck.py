@@ -7,8 +7,9 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.pretransforms.activations import make_activation
-from stable_audio.pretransforms.coder import Checkpointed, Decoder, Encoder, check_stages, decode_in_stages
+from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -24,7 +25,7 @@ class ResidualUnit(Checkpointed):
             WNConv1d(channels, channels, 1),
         )
 
-    def run(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
 
 

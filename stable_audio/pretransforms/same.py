@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.attention import AttentionOptions
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
 from stable_audio.nn.precision import full_precision, widened
@@ -59,14 +59,14 @@ class StageOptions:
             conformer=self.conformer,
             layer_scale=self.layer_scale,
             norm_type="dyt" if self.dyt else "rms_norm",
-            norms=NormOptions() if self.dyt else NormOptions(eps=1e-3),
-            attn=AttentionOptions(
+            norm_kwargs=NormOptions() if self.dyt else NormOptions(eps=1e-3),
+            attn_kwargs=AttentionOptions(
                 qk_norm="dyt" if self.dyt else "rms",
                 qk_norm_eps=1e-3,
                 differential=self.differential,
                 feat_scale=self.feat_scale,
             ),
-            ff=FeedForwardOptions(mult=self.ff_mult, sinusoidal=sinusoidal),
+            ff_kwargs=FeedForwardOptions(mult=self.ff_mult, sinusoidal=sinusoidal),
         )
 
 
@@ -116,6 +116,7 @@ class SAMEStage(nn.Module):
             for i in range(depth)
         )
         self.transformers.requires_grad_(not options.freeze_backbone)
+        set_gradient_checkpointing(self.transformers, options.checkpointing)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b channels_in n) -> (b channels_out n/taken*given)."""
@@ -162,10 +163,9 @@ class SAMEStage(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _run(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
-        recompute = self.options.checkpointing and self.training and torch.is_grad_enabled()
         x = segments.flatten(1, 2)
         for block in blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = block(x)
         return x.view_as(segments)
 
 

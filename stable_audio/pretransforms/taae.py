@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn.attention import AttentionOptions
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.norms import NormOptions
 from stable_audio.nn.precision import full_precision, widened
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
@@ -38,22 +37,18 @@ class TransformerStack(nn.Sequential):
             conformer=options.conformer,
             layer_scale=options.layer_scale,
             add_rope=True,
-            attn=AttentionOptions(qk_norm="ln"),
-            norms=NormOptions(eps=1e-2),
+            attn_kwargs=AttentionOptions(qk_norm="ln"),
+            norm_kwargs=NormOptions(eps=1e-2),
         )
         heads = min(128, channels)
         if channels % heads:
             raise ValueError(f"taae needs widths up to 128 or multiples of 128, found {channels}")
         blocks = [TransformerBlock(channels, dim_heads=heads, options=settings) for _ in range(depth)]
         super().__init__(nn.Identity(), *blocks, nn.Identity())
-        self.gradient_checkpointing = options.checkpointing
+        set_gradient_checkpointing(self, options.checkpointing)
 
     def forward(self, x: Tensor) -> Tensor:
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        x = x.mT
-        for block in self:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return x.mT
+        return super().forward(x.mT).mT
 
 
 def _activation(channels: int, use_snake: bool) -> nn.Module:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from stable_audio.nn.transformer import ContinuousTransformer, TransformerBlock, TransformerOptions
+from stable_audio.nn.block import BlockInputs
+from stable_audio.nn.transformer import (
+    ContinuousTransformer,
+    TransformerBlock,
+    TransformerInputs,
+    TransformerOptions,
+)
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
@@ -16,7 +24,9 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
-def build(depth: int = 2, dim_context: int | None = 8, modulated: bool = False, **options):
+def build(
+    depth: int = 2, dim_context: int | None = 8, modulated: bool = False, last: int = -1, **options: Any
+) -> ContinuousTransformer:
     torch.manual_seed(0)
     transformer = ContinuousTransformer(
         dim_in=3,
@@ -26,6 +36,7 @@ def build(depth: int = 2, dim_context: int | None = 8, modulated: bool = False, 
         num_heads=2,
         dim_context=dim_context,
         modulated=modulated,
+        final_cross_attn_ix=last,
         options=TransformerOptions(**options),
     )
     randomise(transformer)
@@ -54,16 +65,16 @@ def test_modulation_with_gate_at_minus_infinity_lets_all_through() -> None:
     modulation = torch.zeros(1, 6, 8)
     modulation[:, [2, 5]] = -1e4
     x = torch.randn(1, 5, 8)
-    torch.testing.assert_close(block(x, modulation=modulation.flatten(1)), plain(x))
+    torch.testing.assert_close(block(x, BlockInputs(modulation=modulation.flatten(1))), plain(x))
 
 
 def test_prepended_and_memory_tokens_matter_but_do_not_come_out() -> None:
     transformer, x = build(num_memory_tokens=3), torch.randn(2, 5, 3)
     prepend, context = torch.randn(2, 4, 8), torch.randn(2, 6, 8)
-    out = transformer(x, context=context, prepend=prepend)
+    out = transformer(x, TransformerInputs(context=context, prepend=prepend))
     assert out.shape == (2, 5, 2)
-    assert not torch.allclose(out, transformer(x, context=context))
-    hidden = transformer.hidden_states(x, context=context, prepend=prepend)
+    assert not torch.allclose(out, transformer(x, TransformerInputs(context=context)))
+    hidden = transformer.hidden_states(x, TransformerInputs(context=context, prepend=prepend))
     assert [h.shape for h in hidden] == [(2, 12, 8)] * 2
 
 
@@ -76,7 +87,7 @@ def test_exit_layer_stops_early() -> None:
 
 
 def test_final_cross_attention_layer() -> None:
-    transformer = build(depth=3, final_cross_attn_ix=1)
+    transformer = build(depth=3, last=1)
     assert [layer.cross_attn is not None for layer in transformer.layers] == [True, True, False]
     assert transformer.prepare_context(torch.randn(1, 4, 8))[2] is None
 
@@ -85,10 +96,14 @@ def test_shared_rotary_goes_before_the_blocks_own() -> None:
     both, shared = build(add_rope=True), build()
     shared.load_state_dict(both.state_dict(), strict=False)
     x, context = torch.randn(1, 5, 3), torch.randn(1, 2, 8)
-    torch.testing.assert_close(both(x, context=context), shared(x, context=context))
+    torch.testing.assert_close(
+        both(x, TransformerInputs(context=context)), shared(x, TransformerInputs(context=context))
+    )
     own = build(add_rope=True, rotary_pos_emb=False)
     own.load_state_dict(both.state_dict(), strict=False)
-    assert not torch.allclose(own(x, context=context), both(x, context=context))
+    assert not torch.allclose(
+        own(x, TransformerInputs(context=context)), both(x, TransformerInputs(context=context))
+    )
 
 
 @pytest.mark.parametrize("option", ["use_sinusoidal_emb", "use_abs_pos_emb", "rotary_pos_emb", "add_rope"])
@@ -110,9 +125,9 @@ def test_memory_tokens_have_rows_of_their_own_in_the_table_of_positions() -> Non
     tokens = torch.cat([memory.expand(2, -1, -1), prepend, transformer.project_in(x)], dim=1)
     expected = tokens + table * table.shape[1] ** -0.5
     torch.testing.assert_close(transformer._embed(x, prepend), expected)
-    assert transformer(x, prepend=prepend).shape == (2, 5, 2)
+    assert transformer(x, TransformerInputs(prepend=prepend)).shape == (2, 5, 2)
     with pytest.raises(ValueError, match="sequence of 8 tokens, but abs_pos_emb_max_length is 7"):
-        transformer(torch.randn(2, 6, 3), prepend=prepend)
+        transformer(torch.randn(2, 6, 3), TransformerInputs(prepend=prepend))
 
 
 def test_sliding_window_limits_the_reach_per_layer() -> None:

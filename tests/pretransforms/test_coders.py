@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import Checkpointed, set_gradient_checkpointing
 from stable_audio.nn.feedforward import Sine
 from stable_audio.pretransforms import DECODERS, ENCODERS
-from stable_audio.pretransforms.coder import Checkpointed, set_gradient_checkpointing
 from stable_audio.pretransforms.taae import TransformerStack
 from tests import tiny
 from tests.kernels import AttentionKernels

@@ -10,7 +10,6 @@ from stable_audio.backbones.adp.context import Context, KeysValues
 from stable_audio.backbones.adp.options import Options
 from stable_audio.backbones.adp.unet import add_unet, check_layout, rate_of, run_unet, time_embedding
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.checkpointing import set_checkpointing
 from stable_audio.backbones.init import scale_parameters
 from stable_audio.types import Conditioning, Slot
 
@@ -61,10 +60,6 @@ class ADPBackbone(Backbone):
     def token_fields(self, t: Tensor, cond: Conditioning, dtype: torch.dtype) -> TokenFields:
         """What cross-attention reads; nothing without it."""
         return None, ()
-
-    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        super().enable_gradient_checkpointing(enabled)
-        set_checkpointing(self, enabled)
 
     def _add_mapping(self, options: Options) -> None:
         self.to_time = self.to_features = self.to_mapping = None

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.nn.checkpointing import Checkpointed
 
 
 class PaddedConv1d(nn.Conv1d):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.adp.context import Context, KeysValues
-from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
 
 _GROUPS = 32

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.checkpointing import set_checkpointing
 from stable_audio.backbones.dau1d.blocks import ConvBlock, FourierTime, SelfAttention, SkipConcat
 from stable_audio.backbones.dau1d.resample import downsample, upsample
 from stable_audio.backbones.init import scale_parameters
@@ -119,10 +118,6 @@ class DAU1d(Backbone):
             raise ValueError("noise augmentation needs input_concat conditioning, but there is none")
         noisy = cond.input_concat + level.view(-1, 1, 1).to(noise) * noise
         return cond.replace(input_concat=noisy, prepared=level)
-
-    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        super().enable_gradient_checkpointing(enabled)
-        set_checkpointing(self, enabled)
 
     def _augmented(self, concat: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
         if isinstance(cond.prepared, Tensor):

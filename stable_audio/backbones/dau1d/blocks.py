@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stable_audio.backbones.checkpointing import Checkpointed
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.snake import snake
 

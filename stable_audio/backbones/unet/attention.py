@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.checkpointing import Checkpointed
 from stable_audio.backbones.unet.layers import ChannelRMSNorm, merged, norm
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, apply_rotary
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.checkpointing import set_checkpointing
 from stable_audio.backbones.unet.attention import AttentionOptions, Tokens
 from stable_audio.backbones.unet.blocks import ResBlock, resized
 from stable_audio.backbones.unet.checks import GROUPS, attention_levels, check, per_level
@@ -317,10 +316,6 @@ class UNet(Backbone):
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Compute the keys and values of conditioning tokens, which depend on neither x nor t."""
         return cond.replace(prepared=self._tokens(cond))
-
-    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        super().enable_gradient_checkpointing(enabled)
-        set_checkpointing(self, enabled)
 
     def _slot(self, cond: Conditioning, slot: Slot) -> Tensor | None:
         if slot not in self.slots:

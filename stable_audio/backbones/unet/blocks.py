@@ -7,8 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.checkpointing import Checkpointed
 from stable_audio.backbones.unet.layers import ACTIVATIONS, conv, merged, norm, over_positions
+from stable_audio.nn.checkpointing import Checkpointed
 
 
 class Modulation(nn.Module):

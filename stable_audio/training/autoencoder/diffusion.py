@@ -17,8 +17,8 @@ from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.transfer import to_device
-from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.autoencoder.explosion import Explosion, exploded
@@ -117,7 +117,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         self.losses = LossSum(terms)
         self._explosion = Explosion()
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
-        set_gradient_checkpointing(model, gradient_checkpointing)
+        if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
+            set_gradient_checkpointing(model)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stable_audio.data.base import Batch
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.optim import build_optimizer, build_scheduler
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
-from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from stable_audio.pretransforms.discriminators import Discriminator
 from stable_audio.pretransforms.losses import Terms
 from stable_audio.training.autoencoder.explosion import Explosion, exploded
@@ -157,7 +157,8 @@ class AutoencoderTraining(TrainingModule):
             model.encoder.requires_grad_(False)
             if model.bottleneck is not None:
                 model.bottleneck.requires_grad_(False)
-        set_gradient_checkpointing(model, gradient_checkpointing)
+        if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
+            set_gradient_checkpointing(model)
 
     def begin_batch(self, batch: Batch) -> None:
         super().begin_batch(batch)

@@ -1,0 +1,42 @@
+"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Checkpointed(nn.Module):
+    """A module whose work is done in `compute`, and again in the backward pass if it is asked to.
+
+    Attributes:
+        gradient_checkpointing: whether it is; set it with `set_gradient_checkpointing`.
+
+    Nothing is recomputed under `torch.no_grad`, so inference never pays for it.
+    """
+
+    gradient_checkpointing: bool = False
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return recomputed(self.compute, self.gradient_checkpointing, *args, **kwargs)
+
+
+def recomputed(compute: Callable[..., Any], enabled: bool, *args: Any, **kwargs: Any) -> Any:
+    """`compute(*args, **kwargs)`, its activations kept only if not `enabled` or without gradients."""
+    if enabled and torch.is_grad_enabled():
+        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+    return compute(*args, **kwargs)
+
+
+def set_gradient_checkpointing(module: nn.Module, enabled: bool = True) -> None:
+    """Trade compute for memory in every `Checkpointed` part of `module`, or stop doing so."""
+    for part in module.modules():
+        if isinstance(part, Checkpointed):
+            part.gradient_checkpointing = enabled
