@@ -61,7 +61,7 @@ def _measures_of(model: dict[str, Any], wrong: Disagreement) -> bool:
     part, names = KEYS.get(wrong.measure, ("", ()))
     if names is RATES:
         return bool(model["downsampling_ratio"] == wrong.expected)
-    section = model.get(part)
+    section: Any = model.get(part)
     given = [section["config"].get(n) for n in names] if _has_config(section) else []
     return not any(isinstance(v, int) for v in given) or wrong.found in given
 
@@ -83,13 +83,13 @@ def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Ite
 
 def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: int) -> Problem:
     part, names = KEYS.get(wrong.measure, ("", ()))
-    section = model.get(part)
+    section: Any = model.get(part)
     key = _key(part, section, names, wrong.found)
     if key is None:
         message = f"{wrong.measure} are {wrong.found}, but the other parts need {wrong.expected}"
         return Problem(json_path(loc), message)
     place = json_path((*loc, part, "config", key))
-    given = section["config"].get(key) if _has_config(section) else None
+    given: Any = section["config"].get(key) if _has_config(section) else None
     if names is not RATES:
         as_counted = given is None or given == wrong.found or not wrong.found
         value = wrong.expected if as_counted else given * wrong.expected // wrong.found
@@ -116,7 +116,7 @@ def _key(part: str, section: Any, names: tuple[str, ...], found: int) -> str | N
     cls = _CLASSES.get(part, {}).get(section.get("type", ""))
     if cls is None:
         return None
-    config = section.get("config") if _has_config(section) else {}
+    config: Any = section.get("config") if _has_config(section) else {}
     allowed = [n for n in names if n in inspect.signature(cls).parameters]
     holding = [n for n in allowed if config.get(n) == found]
     return next(iter([*holding, *allowed]), None)

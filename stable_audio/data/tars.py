@@ -109,7 +109,7 @@ def _members(path: str, problems: list[Rejected]) -> Iterator[tarfile.TarInfo]:
 
 
 def _next(archive: tarfile.TarFile, size: int) -> tarfile.TarInfo | None:
-    while archive.firstmember is not None or archive.offset <= size:
+    while archive.firstmember is not None or archive.offset <= size:  # type: ignore[attr-defined]
         try:
             return archive.next()
         except tarfile.TarError:  # a damaged extension header, or the end within a member
