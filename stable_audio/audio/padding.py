@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning copies the dataclasses of a batch where it turns it into bfloat16
 class PaddingMask:
     """`real` samples or frames of sound, then padding, `length` in all.
 
