@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS
 from stable_audio.pretransforms.bottlenecks.codebook import ResidualVQ, nearest
 from stable_audio.pretransforms.bottlenecks.dac_rvq import FactorisedVQ
+from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from tests import tiny
 
 MIXED = {"device_type": "cpu", "dtype": torch.bfloat16}
@@ -64,6 +65,42 @@ def test_half_precision_weights_stay_possible() -> None:
         decoder = decoder_of(name).bfloat16()
         shape = (1, 4, 2, 8) if name == "autoencoder_kl" else (1, 4, 12)
         assert decoder(torch.randn(shape, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", sorted(tiny.DECODERS))
+def test_checkpointing_computes_the_same_gradients_under_autocast(name: str) -> None:
+    """What is computed again in the backward pass is what the forward pass computed, in the same types."""
+    decoder = decoder_of(name).train()
+    latents = torch.randn(2, 4, 2, 8) if name == "autoencoder_kl" else torch.randn(2, 4, 12)
+    found = []
+    for enabled in (False, True):
+        set_gradient_checkpointing(decoder, enabled)
+        decoder.zero_grad(set_to_none=True)
+        torch.manual_seed(1)
+        with torch.autocast(**MIXED):
+            audio = decoder(latents)
+        audio.square().mean().backward()
+        found.append({n: p.grad for n, p in decoder.named_parameters() if p.grad is not None})
+    plain, checkpointed = found
+    assert plain
+    assert plain.keys() == checkpointed.keys()
+    for key, value in plain.items():
+        assert torch.equal(checkpointed[key], value), key
+
+
+def test_a_compiled_decoder_computes_the_same_under_autocast() -> None:
+    """As one graph: switching autocast off for the last stage breaks none."""
+    decoder = decoder_of("oobleck").train()
+    latents, found = torch.randn(2, 4, 12), []
+    for network in (decoder, torch.compile(decoder, backend="aot_eager", fullgraph=True)):
+        decoder.zero_grad(set_to_none=True)
+        with torch.autocast(**MIXED):
+            audio = network(latents)
+        audio.square().mean().backward()
+        found.append([audio.detach(), *(p.grad for p in decoder.parameters() if p.grad is not None)])
+    assert found[0][0].dtype == torch.float32
+    for plain, compiled in zip(*found, strict=True):
+        assert torch.equal(compiled, plain)
 
 
 def far_from_zero(rows: int, dim: int) -> Tensor:
