@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -36,9 +38,38 @@ class Conditioner(nn.Module):
         return "vector" if getattr(self, "max_length", None) == 1 else "tokens"
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
-        """b values -> (tensor (b l d), (b d) or (b c n); mask (b l) bool with True = valid, or None)."""
+        """b values -> (tensor (b l d), (b d) or (b c n); mask (b l) bool with True = valid, or None).
+
+        A call moves no weights, since other threads may be using them.
+
+        Args:
+            device: where the weights are, and so where the inputs go; see `device_or`.
+        """
         raise NotImplementedError
+
+    def followers(self) -> Sequence[nn.Module]:
+        """Networks that are no submodules, so that checkpoints lack them, but move with this module."""
+        return ()
+
+    def device_or(self, default: torch.device | str) -> torch.device:
+        """Where the weights are; `default` where there are none, or none yet."""
+        for module in (self, *self.followers()):
+            for tensor in chain(module.parameters(), module.buffers()):
+                return tensor.device
+        return torch.device(default)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Conditioner:
+        # What `to`, `cuda` and `cpu` call. Followers keep their own type.
+        super()._apply(fn, recurse)
+        for module in self.followers():
+            module._apply(lambda tensor: _moved(tensor, fn))
+        return self
 
     def value_rule(self) -> ValueRule:
         """What a value must be; `forward` is only given values that it lets pass."""
         return AnyValue()
+
+
+def _moved(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    changed = fn(tensor)
+    return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)

@@ -66,7 +66,6 @@ class ClipTextConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
-        self.to(device)
         ids, mask = (to_device(v, device) for v in self.tokenizer([str(v) for v in values]))
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
             hidden = self.encoder(ids)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
-from stable_audio.conditioning.tokenizers import load_tokenizer
+from stable_audio.conditioning.tokenizers import ONE_AT_A_TIME, load_tokenizer, padded_ids
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
@@ -53,14 +53,7 @@ class LookUpConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b texts -> (b max_length d), mask (b max_length)."""
-        self.to(device)
-        batch = self.tokenizer(
-            [str(v) for v in values],
-            truncation=True,
-            max_length=self.max_length,
-            padding="max_length",
-            return_tensors="pt",
-        )
+        batch = padded_ids(lambda: self.tokenizer, values, self.max_length)
         ids = to_device(batch["input_ids"], device)
         mask = to_device(batch["attention_mask"].bool(), device)
         tokens = self.proj_out(self.token_embedder(ids)) * mask.unsqueeze(-1)
@@ -69,9 +62,10 @@ class LookUpConditioner(Conditioner):
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded at first use."""
-        if self._tokenizer is None:
-            self._tokenizer = self._load()
-        return self._tokenizer
+        with ONE_AT_A_TIME:
+            if self._tokenizer is None:
+                self._tokenizer = self._load()
+            return self._tokenizer
 
     def _load(self) -> Any:
         tokenizer = load_tokenizer(self.tokenizer_name)

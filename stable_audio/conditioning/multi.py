@@ -36,7 +36,7 @@ class MultiConditioner(nn.Module):
         self.pre_encoded_keys = tuple(pre_encoded_keys)
 
     def forward(self, metadata: Sequence[Metadata], device: torch.device | str) -> ConditionTensors:
-        """b metadata dicts -> {id: (tensor, mask)}.
+        """b metadata dicts -> {id: (tensor, mask)} on `device`. Each conditioner runs where its weights are.
 
         Raises:
             ValueError: some item lacks the key of some conditioner, or has a value that it cannot read; all
@@ -49,7 +49,8 @@ class MultiConditioner(nn.Module):
             if key in self.pre_encoded_keys:
                 continue
             try:
-                tensors[key] = conditioner([check.value(m, key) for m in metadata], device)
+                values = [check.value(m, key) for m in metadata]
+                tensors[key] = _run(conditioner, values, device)  # type: ignore[arg-type]
             except (TypeError, ValueError) as error:
                 raise ValueError(f"conditioner '{key}': {error}") from error
         for key in self.pre_encoded_keys:
@@ -89,3 +90,10 @@ class MultiConditioner(nn.Module):
 
 def _as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value)
+
+
+def _run(
+    conditioner: Conditioner, values: list[Any], device: torch.device | str
+) -> tuple[Tensor, Tensor | None]:
+    tensor, mask = conditioner(values, conditioner.device_or(device))
+    return to_device(tensor, device), None if mask is None else to_device(mask, device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.tokenizers import ONE_AT_A_TIME
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
@@ -69,7 +70,6 @@ class PhonemeConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b texts -> (b max_length d), mask (b max_length)."""
-        self.to(device)
         items = [self._ids(str(v)) for v in values]
         length = max(map(len, items)) if self.legacy_padding else self.max_length
         ids = to_device(torch.tensor([item + [PAD] * (length - len(item)) for item in items]).long(), device)
@@ -85,8 +85,12 @@ class PhonemeConditioner(Conditioner):
         """Text -> phonemes; g2p_en is loaded at first use."""
         return self._given if self._given is not None else load_g2p()
 
+    def _phonemes(self, text: str) -> list[str]:
+        with ONE_AT_A_TIME:
+            return self.g2p(text)
+
     def _ids(self, text: str) -> list[int]:
-        found = [self.rows.get(phoneme, OTHER) for phoneme in self.g2p(text)]
+        found = [self.rows.get(phoneme, OTHER) for phoneme in self._phonemes(text)]
         if self.legacy_padding or len(found) <= self.max_length:
             return found
         if not self._warned:

@@ -56,7 +56,7 @@ class IntConditioner(_VectorConditioner):
         clamped = torch.tensor(self.range(values))
         rows = clamped if self.legacy_index else clamped - self.min_val
         rows = rows.clamp(0, self.int_embedder.num_embeddings - 1)
-        return _single_token(self.int_embedder.to(device)(to_device(rows, device)))
+        return _single_token(self.int_embedder(to_device(rows, device)))
 
 
 class NumberConditioner(_VectorConditioner):
@@ -88,7 +88,6 @@ class NumberConditioner(_VectorConditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b numbers -> (b 1 d), mask (b 1)."""
-        self.embedder.to(device)
         numbers = torch.tensor(self.range(values), dtype=torch.float32)
         # Once more, since float32 may round the ends of the range outwards.
         scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
@@ -118,7 +117,7 @@ class ListConditioner(_VectorConditioner):
         labels = [_label(v) for v in values]
         self._report({v for v in labels if v not in self.rows})
         rows = torch.tensor([self.rows.get(v, 0) for v in labels])
-        return _single_token(self.embedder.to(device)(to_device(rows, device)))
+        return _single_token(self.embedder(to_device(rows, device)))
 
     def _report(self, unknown: set[str]) -> None:
         if new := unknown - self._reported:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,15 @@ class PretransformConditioner(Conditioner):
     def layout(self) -> Layout:
         return "frames"
 
+    def followers(self) -> Sequence[nn.Module]:
+        return () if self.save_pretransform else (self.pretransform,)
+
     def value_rule(self) -> ValueRule:
         return SoundValue()
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b sounds -> (b c n), mask (b n), all valid."""
         latents = self.encode([self.sound(v) for v in values], device)
-        self.proj_out.to(device)
         made = self.proj_out(latents.movedim(1, -1)).movedim(-1, 1)
         return made, _all_valid(made)
 
@@ -100,7 +102,6 @@ class PretransformConditioner(Conditioner):
         ratio = self.pretransform.downsampling_ratio
         length = -(-max(s.shape[-1] for s in sounds) // ratio) * ratio
         audio = to_device(torch.stack([fit_length(s, length) for s in sounds]), device, self._dtype())
-        self.pretransform.to(device)
         train = self.pretransform.enable_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
             if self.training:
@@ -165,7 +166,6 @@ class SourceMixConditioner(PretransformConditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b dicts {source: sound} -> (b c n), mask (b n), all valid."""
-        self.to(device)
         chosen = [self._sources(value) for value in values]
         flat = [sound for item in chosen for sound in item.values()]
         latents = iter(self._latents(flat, device) if flat else ())

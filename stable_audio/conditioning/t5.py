@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,12 @@ from torch import Tensor, nn
 
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.base import Conditioner
-from stable_audio.conditioning.tokenizers import import_transformers, load_tokenizer
+from stable_audio.conditioning.tokenizers import (
+    ONE_AT_A_TIME,
+    import_transformers,
+    load_tokenizer,
+    padded_ids,
+)
 from stable_audio.conditioning.values import TextValue
 from stable_audio.network import offline
 from stable_audio.nn.transfer import to_device
@@ -103,14 +109,7 @@ class T5Conditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d), mask (b max_length)."""
-        self.proj_out.to(device)
-        batch = self.tokenizer(
-            [str(v) for v in values],
-            truncation=True,
-            max_length=self.max_length,
-            padding="max_length",
-            return_tensors="pt",
-        )
+        batch = padded_ids(lambda: self.tokenizer, values, self.max_length)
         ids = to_device(batch["input_ids"], device)
         mask = to_device(batch["attention_mask"].bool(), device)
         train = self.enable_grad and torch.is_grad_enabled()
@@ -124,17 +123,23 @@ class T5Conditioner(Conditioner):
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, loaded at first use."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.t5_model_name)
-        return self._tokenizer
+        with ONE_AT_A_TIME:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.t5_model_name)
+            return self._tokenizer
 
     def encoder(self, device: torch.device | str) -> nn.Module:
-        """The T5 encoder on `device`, loaded at first use."""
+        """The T5 encoder. A frozen one is loaded to `device` at first use; it moves with this module."""
         if self.enable_grad:
-            return self.model.to(device)
-        if not self._frozen:
-            self._frozen.append(self._load().eval().requires_grad_(False).to(self.encoder_dtype))
-        return self._frozen[0].to(device)
+            return self.model
+        with ONE_AT_A_TIME:
+            if not self._frozen:
+                encoder = self._load().eval().requires_grad_(False)
+                self._frozen.append(encoder.to(device=device, dtype=self.encoder_dtype))
+            return self._frozen[0]
+
+    def followers(self) -> Sequence[nn.Module]:
+        return self._frozen
 
     def frozen_parameters(self) -> int:
         """Parameters of the frozen encoder, which `parameters()` does not count."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +73,8 @@ class PretrainedTokenizer:
     @cached_property
     def _tokenizer(self) -> Any:
         # At first use: a model is built, for instance to be counted, without any download.
-        return load_tokenizer(self.name)
+        with ONE_AT_A_TIME:
+            return load_tokenizer(self.name)
 
     @property
     def eos(self) -> int:
@@ -80,10 +83,26 @@ class PretrainedTokenizer:
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """b prompts -> ids (b l), mask (b l)."""
-        batch = self._tokenizer(
-            texts, truncation=True, max_length=self.max_length, padding="longest", return_tensors="pt"
-        )
+        batch = padded_ids(lambda: self._tokenizer, texts, self.max_length, padding="longest")
         return batch["input_ids"], batch["attention_mask"].bool()
+
+
+ONE_AT_A_TIME = threading.RLock()
+"""For what is loaded at first use, and for tokenizers, whose settings a call changes."""
+
+
+def padded_ids(
+    tokenizer: Callable[[], Any], values: Iterable[Any], max_length: int, *, padding: str = "max_length"
+) -> Mapping[str, Tensor]:
+    """`input_ids` and `attention_mask` (b l) of values as texts, cut to `max_length`; safe with threads."""
+    with ONE_AT_A_TIME:
+        return tokenizer()(
+            [str(v) for v in values],
+            truncation=True,
+            max_length=max_length,
+            padding=padding,
+            return_tensors="pt",
+        )
 
 
 def load_tokenizer(name: str) -> Any:

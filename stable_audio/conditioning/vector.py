@@ -40,7 +40,6 @@ class VectorConditioner(Conditioner):
         Raises:
             ValueError: a value that is not `input_dim` finite numbers.
         """
-        self.embedder.to(device)
         vectors = torch.stack([vector(v, self.input_dim) for v in values]).to(self.embedder.weight.dtype)
         mask = torch.ones(len(vectors), 1, dtype=torch.bool, device=device)
         return self.embedder(to_device(vectors, device)).unsqueeze(1), mask

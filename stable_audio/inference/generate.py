@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.sampling import Callback
@@ -19,6 +18,7 @@ from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import fit_sounds
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.modes import eval_mode
 from stable_audio.types import Metadata
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def generate(
 ) -> Tensor:
     """Render one clip per conditioning dict. Each depends on its own seed alone, not on its neighbours.
 
-    The model is used in eval mode and left as it was found.
+    The model is used in eval mode and left as it was found. Several threads can use one model at once.
 
     Args:
         conditioning: one dict per clip, with a value for every conditioner of the model; or one or several
@@ -126,7 +126,7 @@ def generate(
         raise ValueError("inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not")
     if negatives is not None and settings.cfg_scale == 1:
         log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
-    with _eval_mode(model):
+    with eval_mode(model):
         if init_audio is not None:
             clips.init = encode_each(
                 model, fit_audio(init_audio, init_sample_rate, model, length), encoder_noise
@@ -194,15 +194,3 @@ def _rounded(sample_size: int, multiple: int) -> int:
     if sample_size < 1:
         raise ValueError(f"sample_size must be at least 1, found {sample_size}")
     return -(-sample_size // multiple) * multiple
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for every module, then whatever each of them was in before."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

@@ -7,6 +7,7 @@ Norms, attention products, embeddings, transposed convolutions and small layers 
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import PointwiseConv
 
 Method = Literal["torch", "torchao"]
+
+_ONE_THREAD = threading.Lock()
+"""Packing a weight sets torch's engine for the moment, which all threads share."""
 
 
 def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int = 4096) -> nn.Module:
@@ -102,7 +106,8 @@ class Int8Matrix(nn.Module):
     def multiply(self, x: Tensor) -> Tensor:
         """x (... in) -> (... out)."""
         if self._packed is None:
-            self._packed = _packed(self.weight_int8, self.scale, self.bias)
+            with _ONE_THREAD:
+                self._packed = _packed(self.weight_int8, self.scale, self.bias)
         return torch.ops.quantized.linear_dynamic(x.float(), self._packed).to(x.dtype)
 
     def dequantized(self) -> Tensor:

@@ -8,19 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from stable_audio.nn.modes import eval_mode
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, without touching the global random state; each submodule gets its own mode back.
-
-    `module.train()` at the end would wake frozen encoders up.
-    """
-    modes = [(m, m.training) for m in module.modules()]
+    """Eval mode, without touching the global random state; each submodule gets its own mode back."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            module.eval()
-            yield
-        finally:
-            for member, mode in modes:
-                member.training = mode
+    with torch.random.fork_rng(devices=devices), eval_mode(module):
+        yield
