@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import ONE_AT_A_TIME, load_tokenizer, padded_ids
 from stable_audio.conditioning.values import TextValue
+from stable_audio.nn.embeddings import LearnedPositions
 from stable_audio.nn.transfer import to_device
 
 
@@ -46,7 +47,7 @@ class LookUpConditioner(Conditioner):
         self._tokenizer: Any = None
         self.vocab_size = len(self.tokenizer) if vocab_size is None else vocab_size
         self.token_embedder = nn.Embedding(self.vocab_size, output_dim)
-        self.abs_pos_emb = Positions(dim=output_dim, max_length=max_length) if use_abs_pos_emb else None
+        self.abs_pos_emb = LearnedPositions(output_dim, max_length=max_length) if use_abs_pos_emb else None
 
     def value_rule(self) -> TextValue:
         return TextValue()
@@ -57,7 +58,7 @@ class LookUpConditioner(Conditioner):
         ids = to_device(batch["input_ids"], device)
         mask = to_device(batch["attention_mask"].bool(), device)
         tokens = self.proj_out(self.token_embedder(ids)) * mask.unsqueeze(-1)
-        return tokens if self.abs_pos_emb is None else tokens + self.abs_pos_emb(ids.shape[1]), mask
+        return tokens if self.abs_pos_emb is None else tokens + self.abs_pos_emb(tokens), mask
 
     @property
     def tokenizer(self) -> Any:
@@ -79,16 +80,3 @@ class LookUpConditioner(Conditioner):
                 f"the tokenizer '{self.tokenizer_name}' has {len(tokenizer)} tokens, but vocab_size is {rows}"
             )
         return tokenizer
-
-
-class Positions(nn.Module):
-    """A learned vector per position, scaled by d ** -0.5."""
-
-    def __init__(self, *, dim: int, max_length: int) -> None:
-        super().__init__()
-        self.scale = dim**-0.5
-        self.emb = nn.Embedding(max_length, dim)
-
-    def forward(self, length: int) -> Tensor:
-        """Vectors (length d) of the first positions."""
-        return self.emb.weight[:length] * self.scale

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.conditioning.values import NumberValue, TextValue, shown
+from stable_audio.nn.embeddings import ExpoFourierFeatures
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
 
 logger = logging.getLogger(__name__)
@@ -171,32 +173,20 @@ class LearnedFourier(nn.Module):
         return torch.cat([x.unsqueeze(-1), angle.sin(), angle.cos()], dim=-1)
 
 
-class ExpoFourier(nn.Module):
-    """x (b,) -> [cos(2 pi x w), sin(2 pi x w)] (b 256), w log-spaced from 0.5 to 10,000."""
-
-    dim = 256
-
-    def forward(self, x: Tensor) -> Tensor:
-        low, high = math.log(0.5), math.log(10_000.0)
-        w = torch.linspace(low, high, self.dim // 2, device=x.device).exp()
-        angle = 2 * math.pi * x.unsqueeze(-1) * w
-        return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
-_FOURIER_FEATURES = {"learned": LearnedFourier, "expo": ExpoFourier}
+_FOURIER_FEATURES = {"learned": LearnedFourier, "expo": ExpoFourierFeatures}
 
 
 class NumberEmbedder(nn.Module):
     """Numbers in [0, 1] -> features. Sine comes before cosine here, unlike in the timestep features."""
 
-    def __init__(self, output_dim: int, *, features: LearnedFourier | ExpoFourier) -> None:
+    def __init__(self, output_dim: int, *, features: LearnedFourier | ExpoFourierFeatures) -> None:
         super().__init__()
         self.embedding = nn.Sequential(features, nn.Linear(features.dim, output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,) -> (b d), in the dtype of the weights; the angles are computed in float32."""
         features, linear = self.embedding[0], self.embedding[1]
-        return linear(features(x.float()).to(linear.weight.dtype))
+        return linear(features(x.float()).to(parameter_dtype(linear)))
 
 
 def _single_token(embedding: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from stable_audio.conditioning.tokenizers import (
 )
 from stable_audio.conditioning.values import TextValue
 from stable_audio.network import offline
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
 
 
@@ -116,8 +117,7 @@ class T5Conditioner(Conditioner):
         # Autocast would undo the chosen precision of the encoder.
         with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
             hidden = self.encoder(device)(input_ids=ids, attention_mask=mask)["last_hidden_state"]
-        weight = getattr(self.proj_out, "weight", None)
-        hidden = self.proj_out(hidden.to(weight.dtype if weight is not None else torch.float32))
+        hidden = self.proj_out(hidden.to(parameter_dtype(self.proj_out)))
         return hidden * mask.unsqueeze(-1), mask
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
 from stable_audio.conditioning.values import VectorValue, vector
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
 
 
@@ -40,6 +41,6 @@ class VectorConditioner(Conditioner):
         Raises:
             ValueError: a value that is not `input_dim` finite numbers.
         """
-        vectors = torch.stack([vector(v, self.input_dim) for v in values]).to(self.embedder.weight.dtype)
+        vectors = torch.stack([vector(v, self.input_dim) for v in values]).to(parameter_dtype(self.embedder))
         mask = torch.ones(len(vectors), 1, dtype=torch.bool, device=device)
         return self.embedder(to_device(vectors, device)).unsqueeze(1), mask

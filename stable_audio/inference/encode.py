@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
@@ -257,9 +256,7 @@ def unscaled_latents(
     frames = audio.shape[-1] // pretransform.downsampling_ratio
     chunked = chunk_above is not None and frames > chunk_above
     encode: Callable[..., Tensor] = pretransform.encode_chunked if chunked else pretransform.encode
-    takes_noise = "noise" in inspect.signature(encode).parameters
-    latents = encode(audio, noise=noise) if takes_noise else encode(audio)
-    return latents * getattr(pretransform, "scale", 1.0)
+    return encode(audio, noise=noise) * getattr(pretransform, "scale", 1.0)
 
 
 def _item_noise(names: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:

@@ -77,7 +77,7 @@ class ExpoFourierFeatures(nn.Module):
     def __init__(self, dim: int = 256, *, min_freq: float = 0.5, max_freq: float = 10000.0) -> None:
         super().__init__()
         self.log_min, self.log_max = math.log(min_freq), math.log(max_freq)
-        self.count = dim // 2
+        self.dim, self.count = dim, dim // 2
 
     def forward(self, t: Tensor) -> Tensor:
         """t (b,) -> (b dim), float32."""

@@ -1,4 +1,4 @@
-"""Snake activations and their anti-aliased form."""
+"""Activations of coders, and their anti-aliased form."""
 
 from __future__ import annotations
 
@@ -8,41 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.nn.snake import snake
-
-
-class SnakeBeta(nn.Module):
-    """x + sin^2(e^alpha x) / (e^beta + 1e-9), one alpha and beta per channel, on (b c n).
-
-    Liu et al. 2020 (snake), with a separate amplitude as in BigVGAN and both on a log scale.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def coefficients(self) -> tuple[Tensor, Tensor]:
-        """Frequency and inverse amplitude (c 1)."""
-        return self.alpha.exp()[:, None], (self.beta.exp() + 1e-9).reciprocal()[:, None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return snake(x, *self.coefficients())
-
-
-class Snake(nn.Module):
-    """x + sin^2(alpha x) / (alpha + 1e-9) with alpha (1 c 1), the form used by the DAC codec."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
-
-    def coefficients(self) -> tuple[Tensor, Tensor]:
-        """Frequency and inverse amplitude (1 c 1)."""
-        return self.alpha, (self.alpha + 1e-9).reciprocal()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return snake(x, *self.coefficients())
+from stable_audio.nn.snake import SnakeBeta
 
 
 def kaiser_lowpass(cutoff: float, half_width: float, kernel_size: int) -> Tensor:

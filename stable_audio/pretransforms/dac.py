@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
-from stable_audio.pretransforms.activations import Snake
+from stable_audio.nn.snake import Snake
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 

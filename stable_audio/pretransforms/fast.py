@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.nn.snake import snake_
+from stable_audio.nn.snake import Snake, SnakeBeta, snake_
 from stable_audio.pretransforms import dac, oobleck
-from stable_audio.pretransforms.activations import Snake, SnakeBeta
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 _TILE_VALUES = 2**19  # 2 MB in float32: about the second-level cache

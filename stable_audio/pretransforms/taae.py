@@ -11,8 +11,8 @@ from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.norms import NormOptions
 from stable_audio.nn.precision import full_precision, widened
+from stable_audio.nn.snake import SnakeBeta
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
-from stable_audio.pretransforms.activations import SnakeBeta
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 from stable_audio.pretransforms.oobleck import residual_units

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -182,14 +181,12 @@ class DiffusionTraining(TimedTraining):
             return audio / getattr(pretransform, "scale", 1.0)
         if pretransform is None:
             return audio
-        sampled = "noise" in inspect.signature(pretransform.encode).parameters
-        options = {"noise": draws.encoder_noise} if sampled else {}
         # In full precision: spectra lose too much in half, and latents set what the model can reach.
         with (
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
         ):
-            return pretransform.encode(audio.float(), **options)
+            return pretransform.encode(audio.float(), noise=draws.encoder_noise)
 
     def _condition(
         self, metadata: list[Metadata], x0: Tensor, mask: Tensor | None, draws: Draws

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
@@ -104,6 +104,38 @@ def test_output_has_the_shape_of_x(name: str) -> None:
         out = backbone(x, t, conditioning(backbone))
         assert out.shape == x.shape
         assert out.isfinite().all()
+
+
+CALLED = {
+    **CASES,
+    "dit (conformer)": (
+        BACKBONES["dit"],
+        {**tiny.BACKBONES["dit"], "conformer": True, "use_abs_pos_emb": True, "prepend_cond_dim": 3},
+    ),
+    "adp_cfg_1d (time token)": (
+        BACKBONES["adp_cfg_1d"],
+        {**tiny.BACKBONES["adp_cfg_1d"], "use_xattn_time": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CALLED))
+def test_every_layer_is_called(name: str) -> None:
+    """A layer whose weight is read from outside would ignore whatever wraps it."""
+    cls, config = CALLED[name]
+    backbone = construct(cls, config).eval()
+    layers = {
+        n: m
+        for n, m in backbone.named_modules()
+        if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding))
+    }
+    called: set[str] = set()
+    for layer_name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, name=layer_name: called.add(name))
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    backbone(x, t, cond)
+    backbone(x, t, backbone.null(cond) or cond)
+    assert set(layers) - called == set()
 
 
 @ALL

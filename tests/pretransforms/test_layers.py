@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.pretransforms.activations import AntiAliased, Snake, SnakeBeta, make_activation
+from stable_audio.nn.snake import Snake, SnakeBeta
+from stable_audio.pretransforms.activations import AntiAliased, make_activation
 from stable_audio.pretransforms.conv import WNConv1d, WNConv2d, WNConvTranspose1d, fold_weight_norm
 
 LAYERS = {

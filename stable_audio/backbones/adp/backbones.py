@@ -13,6 +13,7 @@ from stable_audio.backbones.adp.context import KeysValues
 from stable_audio.backbones.adp.options import Options
 from stable_audio.backbones.adp.transformer import CrossAttention
 from stable_audio.backbones.adp.unet import time_embedding
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.types import Conditioning, Slot
 
 
@@ -115,6 +116,10 @@ class FixedEmbedding(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(max_length, features)
 
+    def forward(self, places: Tensor) -> Tensor:
+        """The tokens (l d) at these places (l)."""
+        return self.embedding(places)
+
 
 class ADPCfg1d(ADPBackbone):
     """U-Net with cross-attention to tokens and a learned null embedding, for `adp_cfg_1d`.
@@ -215,11 +220,6 @@ class ADPCfg1d(ADPBackbone):
         tokens = cond.cross_attn
         if tokens is None:
             return None
-        if tokens.shape[1] > self.max_length:
-            raise ValueError(
-                f"the null embedding covers {self.max_length} tokens, but the conditioning has "
-                f"{tokens.shape[1]}: raise context_embedding_max_length or shorten the conditioning"
-            )
         fixed = self._fixed(tokens)
         return cond.replace(cross_attn=fixed.expand_as(tokens))
 
@@ -232,13 +232,14 @@ class ADPCfg1d(ADPBackbone):
         if self.to_time_embedding is None:
             return None, prepared.keys_values
         token = self.to_time_embedding(t)[:, None].to(dtype)
-        last = self.fixed_embedding.embedding.weight[prepared.tokens].to(dtype)
+        place = torch.full((1,), prepared.tokens, device=token.device)
+        last = self.fixed_embedding(place).to(dtype)
         return torch.where(prepared.is_null[:, None, None], last, token), prepared.keys_values
 
     def _prepare(self, cond: Conditioning) -> Prepared:
         if cond.cross_attn is None:
             raise ValueError("adp_cfg_1d needs cross-attention conditioning, but there is none")
-        tokens = cond.cross_attn.to(self.fixed_embedding.embedding.weight.dtype)
+        tokens = cond.cross_attn.to(parameter_dtype(self.fixed_embedding))
         layers = [m for m in self.modules() if isinstance(m, CrossAttention)]
         keys_values = tuple(layer.keys_values(tokens, cond.cross_attn_mask) for layer in layers)
         # The time token has to follow: the published null embedding covers it as well.
@@ -246,4 +247,10 @@ class ADPCfg1d(ADPBackbone):
         return Prepared(keys_values, is_null, cond.cross_attn.shape[1])
 
     def _fixed(self, tokens: Tensor) -> Tensor:
-        return self.fixed_embedding.embedding.weight[None, : tokens.shape[1]].to(tokens.dtype)
+        if tokens.shape[1] > self.max_length:
+            raise ValueError(
+                f"the null embedding covers {self.max_length} tokens, but the conditioning has "
+                f"{tokens.shape[1]}: raise context_embedding_max_length or shorten the conditioning"
+            )
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.fixed_embedding(places)[None].to(tokens.dtype)

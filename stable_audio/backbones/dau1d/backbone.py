@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.dau1d.blocks import ConvBlock, FourierTime, SelfAttention, SkipConcat
+from stable_audio.backbones.dau1d.blocks import ConvBlock, SelfAttention, SkipConcat
 from stable_audio.backbones.dau1d.resample import downsample, upsample
 from stable_audio.backbones.init import scale_parameters
+from stable_audio.nn.embeddings import FourierFeatures
 from stable_audio.types import Conditioning, Slot
 
 _TIME_FEATURES = 16
@@ -38,7 +39,7 @@ class DAU1d(Backbone):
         kernel_size: of every convolution inside the blocks; odd.
         learned_resample: strided convolutions instead of fixed cubic filters.
         conv_bias: whether those convolutions have a bias.
-        use_snake: Snake instead of GELU.
+        use_snake: SnakeBeta instead of GELU.
 
     Raises:
         ValueError: too few channels or strides, even kernel, or values below 1.
@@ -75,7 +76,7 @@ class DAU1d(Backbone):
         self._conv = {"kernel": kernel_size, "bias": conv_bias, "snake": use_snake}
         self._learned = learned_resample
 
-        self.timestep_embed = FourierTime(_TIME_FEATURES)
+        self.timestep_embed = FourierFeatures(_TIME_FEATURES)
         width = io_channels + _TIME_FEATURES * (2 if cond_noise_aug else 1) + cond_dim
         if global_cond_dim:
             self.to_global_embed = nn.Linear(global_cond_dim, channels[0], bias=False)

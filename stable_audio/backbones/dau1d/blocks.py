@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
-from stable_audio.nn.snake import snake
-
-
-class FourierTime(nn.Module):
-    """Random Fourier features of a number: (b,) -> (b d), [cos, sin] of 2 pi t w."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(features // 2, 1))
-
-    def forward(self, t: Tensor) -> Tensor:
-        angle = 2 * math.pi * t.float()[:, None] @ self.weight.float().T
-        return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
-class Snake(nn.Module):
-    """x + sin^2(e^alpha x) / e^beta per channel; alpha and beta start at 0 (Ziyin et al., 2020)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return snake(x, alpha, (beta + 1e-9).reciprocal())
+from stable_audio.nn.snake import SnakeBeta
 
 
 class ConvBlock(Checkpointed):
@@ -52,7 +25,7 @@ class ConvBlock(Checkpointed):
             return nn.Conv1d(i, o, kernel, padding=kernel // 2, bias=bias)
 
         def activation(c: int) -> nn.Module:
-            return Snake(c) if snake else nn.GELU()
+            return SnakeBeta(c) if snake else nn.GELU()
 
         layers: list[nn.Module] = [conv(c_in, c_mid), nn.GroupNorm(1, c_mid), activation(c_mid)]
         layers.append(conv(c_mid, c_out))
