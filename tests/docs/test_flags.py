@@ -55,7 +55,7 @@ def test_flags_named_in_the_text_exist(name: str) -> None:
     of_others = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task", "--pty"}
     of_others |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--signal"}
     of_others |= {"--open-mode", "--from-pretrained"}
-    text = re.sub(r"python (benchmarks|examples)/.*", "", page(name))
+    text = re.sub(r"(benchmarks|examples)/[^`]*?(?=`|\n\n)", "", page(name))
     used = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert used <= known | of_others
 
