@@ -6,8 +6,9 @@ pay for torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stable_audio.public import names_from
 
 __version__ = "0.1.0"
 
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     from stable_audio.inference import generate
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'stable_audio' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = names_from(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stable_audio"
 
 ORDER = (
+    "public",
     "options",
     "types",
     "shipped",
     "network",
     "audio",
+    "stored",
     "data",
     "optim",
     "nn",
@@ -54,6 +56,12 @@ HEAVY = (
 
 HEAVY_ALLOWED = {"lightning": ("training",)}
 """Parts that may import a heavy library at module level."""
+
+SHELVES = ("reporting", "schemas", "sections", "rules", "reading", "load", "schema", "__init__")
+"""Of `config`: a module imports from its own shelf and from shelves to the left."""
+
+HELD_ELSEWHERE = ("stable_audio", "stable_audio.config")
+"""Packages some of whose public names are held by modules to their right, and imported on first use."""
 
 TORCH_FREE = ("cli", "__init__", "__main__")
 
@@ -110,6 +118,29 @@ def _edges_to_the_right(path: Path, part: str) -> Iterator[str]:
             continue
         if ORDER.index(steps[1]) > ORDER.index(part):
             yield f"{path.relative_to(ROOT)}:{line}: {part} -> {steps[1]} ({name}); only parts to its left"
+
+
+def test_config_imports_from_shelves_to_the_left() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((PACKAGE / "config").rglob("*.py"))
+        for line, name, _ in _imports(path)
+        if name.startswith("stable_audio.config.")
+        and SHELVES.index(name.split(".")[2]) > SHELVES.index(_shelf(path))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _shelf(path: Path) -> str:
+    return path.relative_to(PACKAGE / "config").parts[0].removesuffix(".py")
+
+
+def test_few_packages_have_public_names_that_others_hold() -> None:
+    users = {m for m, path in _modules().items() for _, n, _ in _imports(path) if n.startswith(PUBLIC)}
+    assert users == {*HELD_ELSEWHERE}
+
+
+PUBLIC = "stable_audio.public."
 
 
 def test_the_check_notices_an_edge_to_the_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

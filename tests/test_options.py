@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stable_audio.backbones import DiT, UncondDiT
-from stable_audio.config.leaf import arguments, leaf_model
+from stable_audio.config.schemas.leaf import arguments, leaf_model
 from stable_audio.nn.transformer import TransformerOptions
 from stable_audio.options import NO_DEFAULT, Flat, from_keywords, keywords_of, takes_keywords
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stable_audio.config import load_config
-from stable_audio.config.reading import read_json
+from stable_audio.config.reading.plain import read_json
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
 

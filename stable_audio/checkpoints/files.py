@@ -33,8 +33,8 @@ from stable_audio.checkpoints.keys import (
     starts,
     strip,
 )
-from stable_audio.config.foreign import why_foreign
-from stable_audio.config.stored import CONFIG_NAME, weights_in
+from stable_audio.stored.contents import why_not_weights
+from stable_audio.stored.models import CONFIG_NAME, weights_in
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _damage(path: Path, parts: list[str]) -> CheckpointError:
 
 
 def _refuse_foreign(path: Path) -> None:
-    if (reason := why_foreign(path)) is not None:
+    if (reason := why_not_weights(path)) is not None:
         raise CheckpointError(f"{path}: {reason}")
 
 

@@ -205,7 +205,7 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
     Raises:
         CheckpointError: a file that is not there any more, or that does not fit its own config.
     """
-    from stable_audio.config.stored import weights_file
+    from stable_audio.stored.models import weights_file
 
     reports = []
     for name, located in weights.items():

@@ -72,7 +72,7 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
 
     from stable_audio.checkpoints import load_model
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.dataset import as_dict
+    from stable_audio.config.sections.dataset import as_dict
     from stable_audio.data.world import ALONE
     from stable_audio.evaluation.bakeoff import Trained
     from stable_audio.training.callbacks.validation import Validate

@@ -11,14 +11,13 @@ from torch import nn
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.cli.deadline import Deadline
 from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
-from stable_audio.config.dataset import as_dict
-from stable_audio.config.packing import packing_problems
-from stable_audio.config.stored_latents import latents_problems
+from stable_audio.config.sections.dataset import as_dict
 from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected, create_dataset
 from stable_audio.data.foresight import refused
 from stable_audio.data.report import printable
 from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_model_from_config
+from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.training.activations import activation_bytes
@@ -100,8 +99,7 @@ def _check_dataset(
     deadline: Deadline,
 ) -> None:
     latents = config.training is not None and config.training.pre_encoded
-    for rule in (latents_problems, packing_problems):
-        report["errors"] += [f"{report['config']}: {p}" for p in rule(config, data)]
+    report["errors"] += [f"{report['config']}: {p}" for p in pairing_problems(config, data)]
     if dry and any(entry.get("s3_path") for entry in data.get("datasets", ())):
         report["warnings"].append(f"{name}: not looked into, since that would download it")
         report["errors"] += [f"{name}: {p}" for p in s3_problems(data)]

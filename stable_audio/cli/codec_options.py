@@ -94,7 +94,7 @@ def parts(args: argparse.Namespace, found: Any) -> Any:
 
 def _source_config(source: str) -> dict[str, Any]:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.dataset import as_dict
+    from stable_audio.config.sections.dataset import as_dict
     from stable_audio.shipped import file_or_shipped
 
     if os.path.isdir(source):

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.dataset import as_dict
+    from stable_audio.config.sections.dataset import as_dict
     from stable_audio.data import create_dataset
     from stable_audio.data.inspection import inspect_dataset
 

@@ -231,6 +231,6 @@ def _model_config(args: argparse.Namespace) -> Any:
 
 def _dataset(path: str, lenient: bool) -> dict[str, Any]:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.dataset import as_dict
+    from stable_audio.config.sections.dataset import as_dict
 
     return as_dict(load_dataset_config(path, lenient=lenient))

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Union
 from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from stable_audio.config.dataset import dataset_models
-from stable_audio.config.top import MODEL_TYPES
+from stable_audio.config.sections.dataset import dataset_models
+from stable_audio.config.sections.top import MODEL_TYPES
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

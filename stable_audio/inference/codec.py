@@ -12,8 +12,8 @@ from torch import nn
 from stable_audio.checkpoints import load_model, load_named, load_pretransform
 from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.config import ModelConfig, load_config
-from stable_audio.config.parts import build_autoencoder, build_pretransform
 from stable_audio.factory import create_model_from_config
+from stable_audio.factory.pretransforms import build_autoencoder, build_pretransform
 from stable_audio.inference.diffusion_codec import DiffusionCodec
 from stable_audio.nn.unfilled import Unfilled, with_stored_weights
 from stable_audio.pretransforms.autoencoder import AutoencoderPretransform

@@ -13,9 +13,9 @@ from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.config.problems import ConfigError, Loc, Problem, json_path
-from stable_audio.config.top import MAX_SAMPLE_SIZE
-from stable_audio.config.values import dataclass_from
+from stable_audio.config.reading.values import dataclass_from
+from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
+from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.inference.precision import DTYPES
 from stable_audio.inference.settings import Sampling
 

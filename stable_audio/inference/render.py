@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
-from stable_audio.config.top import MAX_SAMPLE_SIZE
+from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generate import generate
 from stable_audio.inference.jobs import Job

@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from stable_audio.config import ModelConfig
-from stable_audio.config.training import TrainingKeys
+from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss, Term
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.factory.components import create
 from stable_audio.model import DiffusionModel
 from stable_audio.training.autoencoder.build import build_autoencoder_training
 from stable_audio.training.autoencoder.diffusion import build_diffusion_autoencoder_training
@@ -79,7 +80,7 @@ def build_diffusion(config: ModelConfig, model: DiffusionModel, run: Mapping[str
 
 def build_losses(section: TrainingKeys) -> LossSum:
     """The main term first, labelled by its type; the others by their names."""
-    terms = {k: Term(k, v.create(LOSSES), v.weight) for k, v in section.loss_configs.items()}
+    terms = {k: Term(k, create(v, LOSSES), v.weight) for k, v in section.loss_configs.items()}
     named = section.loss_configs.get(MAIN)
     main = terms.pop(MAIN, None)
     first = (

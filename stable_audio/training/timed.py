@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stable_audio.config.autoencoder import DiffusionAutoencoderTraining
-from stable_audio.config.training import TrainingKeys
+from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection
+from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.data.base import Packed
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
@@ -112,7 +112,7 @@ def with_average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimizer_configs(
-    section: TrainingKeys | DiffusionAutoencoderTraining,
+    section: TrainingKeys | DiffusionAutoencoderTrainingSection,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """(optimizer, scheduler or None); `learning_rate` alone means Adam.
 

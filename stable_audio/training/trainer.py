@@ -17,11 +17,10 @@ import torch
 from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.config import ModelConfig
-from stable_audio.config.packing import packing_problems
-from stable_audio.config.stored_latents import latents_problems
 from stable_audio.data import create_loader
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.world import World, launched_world
+from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
@@ -347,8 +346,7 @@ def _refuse_sharded_average(module: TrainingModule, options: RunOptions) -> None
 def _refuse_datasets(
     config: ModelConfig, options: RunOptions, datasets: Sequence[Mapping[str, Any] | None]
 ) -> None:
-    rules = (latents_problems, packing_problems)
-    problems = [p for dataset in datasets for rule in rules for p in rule(config, dataset)]
+    problems = [p for dataset in datasets for p in pairing_problems(config, dataset)]
     if problems:
         raise TrainingError("; ".join(dict.fromkeys(map(str, problems))))
     if options.compile and any(d is not None and d.get("pack_length") for d in datasets):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
 from stable_audio.config import ConfigError, load_config
-from stable_audio.config.diffusion import SLOT_KEYS
+from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS

@@ -15,7 +15,7 @@ from stable_audio.backbones.unet.attention import TokenRMSNorm
 from stable_audio.backbones.unet.conditioning import FrameOptions, Merge, SlotOptions
 from stable_audio.backbones.unet.layers import ChannelRMSNorm
 from stable_audio.backbones.unet.vectors import Mechanism, Vectors
-from stable_audio.config.leaf import arguments, leaf_model
+from stable_audio.config.schemas.leaf import arguments, leaf_model
 from stable_audio.types import Conditioning, Slot
 from tests.golden.kinds.assembly import construct
 

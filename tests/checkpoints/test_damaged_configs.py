@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from stable_audio.audio.page import Clip, write_index, write_step_page
 from stable_audio.checkpoints import CheckpointError, load_model, read_checkpoint
 from stable_audio.conditioning.t5 import t5_size
-from stable_audio.config.stored import stored_config
+from stable_audio.stored.models import stored_config
 
 DAMAGED = ["{", "[1]", "[" * 50_000, '{"a":' * 2000 + "1" + "}" * 2000, "\ufeff\0", "9" * 9999]
 

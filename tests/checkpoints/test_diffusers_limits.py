@@ -26,8 +26,8 @@ from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.scalars import NumberConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.config import load_config
-from stable_audio.config.diffusion import ConditionerEntry, ConditioningSection, DiffusionSection
-from stable_audio.config.pretransform import (
+from stable_audio.config.sections.diffusion import ConditionerEntry, ConditioningSection, DiffusionSection
+from stable_audio.config.sections.pretransform import (
     AutoencoderModel,
     AutoencoderPretransformSection,
     DecoderPart,

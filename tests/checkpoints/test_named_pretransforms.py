@@ -19,11 +19,11 @@ from stable_audio.checkpoints import (
 )
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config
-from stable_audio.config import hub as hub_module
-from stable_audio.config import stored as stored_module
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.codec import load_codec
 from stable_audio.pretransforms.fingerprint import pretransform_hash
+from stable_audio.stored import hub as hub_module
+from stable_audio.stored import models as stored_module
 from stable_audio.training.errors import TrainingError
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE

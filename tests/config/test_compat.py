@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from stable_audio.config import ConfigError, compat, load_config
-from stable_audio.config.compat import FOREIGN_KEYS, Ignore, Refuse, Rename, foreign_key
+from stable_audio.config import ConfigError, load_config
+from stable_audio.config.reading import compat
+from stable_audio.config.reading.compat import FOREIGN_KEYS, Ignore, Refuse, Rename, foreign_key
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
 from tests.config import examples
@@ -82,7 +83,7 @@ def test_patterns_match_any_index() -> None:
 
 def test_no_entry_shadows_a_key_of_the_schema() -> None:
     """The table speaks of unknown keys only: an entry for a key that exists would never be read."""
-    from stable_audio.config.top import DiffusionCondConfig
+    from stable_audio.config.sections.top import DiffusionCondConfig
 
     for pattern, action in FOREIGN_KEYS.items():
         assert isinstance(action, (Ignore, Refuse, Rename))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stable_audio.config import ConfigError, load_dataset_config
-from stable_audio.config.dataset import as_dict, dataset_models
+from stable_audio.config.sections.dataset import as_dict, dataset_models
 from stable_audio.data import DATASETS, RUNTIME_KEYS
 
 ROOT = Path(__file__).parents[2]

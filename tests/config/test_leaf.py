@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
-from stable_audio.config.component import component
-from stable_audio.config.leaf import arguments, leaf_model
+from stable_audio.config.schemas.component import component
+from stable_audio.config.schemas.leaf import arguments, leaf_model
+from stable_audio.factory.components import create
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def test_components_are_built_from_their_registry() -> None:
     from pydantic import TypeAdapter
 
     adapter = TypeAdapter(component(registry, title="t", provided=("n", "size")))
-    assert adapter.validate_json('{"type": "other"}').create(registry, n=7).n == 7
-    assert adapter.validate_json('{"type": "other", "config": {"n": 2}}').create(registry, n=7).n == 2
-    built = adapter.validate_json('{"type": "thing", "config": {"kind": "b"}}').create(registry, size=9)
+    assert create(adapter.validate_json('{"type": "other"}'), registry, n=7).n == 7
+    assert create(adapter.validate_json('{"type": "other", "config": {"n": 2}}'), registry, n=7).n == 2
+    built = create(adapter.validate_json('{"type": "thing", "config": {"kind": "b"}}'), registry, size=9)
     assert (built.given["size"], built.given["kind"], built.given["factors"]) == (9, "b", (1, 2))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from stable_audio.config import ConfigError, load_config
-from stable_audio.config.problems import json_path, value_at
+from stable_audio.config.reporting.problems import json_path, value_at
 from tests.config import examples
 
 FILES = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stable_audio.config.problems import ConfigError, did_you_mean, json_path, shown
-from stable_audio.config.reading import parse_json, plain, read_json
+from stable_audio.config.reading.plain import parse_json, plain, read_json
+from stable_audio.config.reporting.problems import ConfigError, did_you_mean, json_path, shown
 
 
 def problems(text: str) -> list[str]:

@@ -14,18 +14,23 @@ from pydantic_core import PydanticUndefined
 
 from stable_audio import generate
 from stable_audio.conditioning import CONDITIONERS
-from stable_audio.config.autoencoder import (
+from stable_audio.config.sections.autoencoder import (
     AutoencoderDemoSection,
     AutoencoderLosses,
-    AutoencoderTraining,
+    AutoencoderTrainingSection,
     DiffusionAutoencoderDemoSection,
-    DiffusionAutoencoderTraining,
+    DiffusionAutoencoderTrainingSection,
     ValidationMetrics,
 )
-from stable_audio.config.diffusion import ConditioningSection, CondModel, DiffusionSection, UncondModelSection
-from stable_audio.config.sounds import SOUND_CONFIGS
-from stable_audio.config.top import ModelConfig
-from stable_audio.config.training import CondDemoSection, CondTraining, EmaSection, MaskSection
+from stable_audio.config.sections.diffusion import (
+    ConditioningSection,
+    CondModel,
+    DiffusionSection,
+    UncondModelSection,
+)
+from stable_audio.config.sections.sounds import SOUND_CONFIGS
+from stable_audio.config.sections.top import ModelConfig
+from stable_audio.config.sections.training import CondDemoSection, CondTraining, EmaSection, MaskSection
 from stable_audio.data import DATASETS, RUNTIME_KEYS
 from stable_audio.data.audio_dir import AudioDirEntry
 from stable_audio.data.pre_encoded import PreEncodedEntry
@@ -164,8 +169,8 @@ def test_defaults_of_averaging_and_masks_are_told() -> None:
 @pytest.mark.parametrize(
     ("training", "demo", "start"),
     [
-        (AutoencoderTraining, AutoencoderDemoSection, "Of autoencoders:"),
-        (DiffusionAutoencoderTraining, DiffusionAutoencoderDemoSection, "Of diffusion autoencoders:"),
+        (AutoencoderTrainingSection, AutoencoderDemoSection, "Of autoencoders:"),
+        (DiffusionAutoencoderTrainingSection, DiffusionAutoencoderDemoSection, "Of diffusion autoencoders:"),
     ],
 )
 def test_training_of_autoencoders_has_every_key(training: Any, demo: Any, start: str) -> None:
@@ -175,7 +180,7 @@ def test_training_of_autoencoders_has_every_key(training: Any, demo: Any, start:
     shared = {"batch_size", "max_steps", "gradient_clip_val"}
     assert set(training.model_fields) - shared - {"pre_encoded"} <= told
     assert set(demo.model_fields) <= told
-    if training is AutoencoderTraining:
+    if training is AutoencoderTrainingSection:
         assert {*AutoencoderLosses.model_fields, *ValidationMetrics.model_fields} <= told
 
 

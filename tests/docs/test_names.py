@@ -11,9 +11,9 @@ import pytest
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.conditioning import CONDITIONERS
 from stable_audio.config import load_config
-from stable_audio.config.diffusion import SLOT_KEYS
 from stable_audio.config.rules import HINTS, RULES
-from stable_audio.config.top import MODEL_TYPES
+from stable_audio.config.sections.diffusion import SLOT_KEYS
+from stable_audio.config.sections.top import MODEL_TYPES
 from stable_audio.data import DATASETS
 from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.objectives import OBJECTIVES

@@ -13,7 +13,7 @@ import torch
 from stable_audio.checkpoints import CheckpointError, load_model
 from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.config import load_config
-from stable_audio.config.problems import ConfigError
+from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.training.autoencoder.explosion import Explosion

@@ -14,11 +14,11 @@ from stable_audio.audio.io import read_audio
 from stable_audio.audio.transforms import fit_length
 from stable_audio.cli import main
 from stable_audio.config import load_config
-from stable_audio.config.parts import build_autoencoder
 from stable_audio.data import DataError
 from stable_audio.data.latent_sources import open_folder
 from stable_audio.data.latents import read_manifest
 from stable_audio.data.seeding import derive_seed
+from stable_audio.factory.pretransforms import build_autoencoder
 from stable_audio.training.errors import TrainingError
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE, make_folder

@@ -10,7 +10,7 @@ import torch
 
 from stable_audio.checkpoints import load_pretrained, save_inference_file
 from stable_audio.config import load_config
-from stable_audio.config.problems import ConfigError
+from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder

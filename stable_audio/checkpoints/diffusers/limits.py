@@ -12,7 +12,7 @@ from stable_audio.checkpoints.diffusers.tables import START, TEXT, TOTAL
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.conditioning.scalars import NumberConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
-from stable_audio.config.diffusion import ConditioningSection, DiffusionSection
+from stable_audio.config.sections.diffusion import ConditioningSection, DiffusionSection
 from stable_audio.pretransforms.bottlenecks.continuous import VAEBottleneck
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from stable_audio.checkpoints import load_pretrained
 from stable_audio.config import ModelConfig
-from stable_audio.config.autoencoder import AutoencoderLosses, PointwiseSection
-from stable_audio.config.autoencoder import AutoencoderTraining as Section
-from stable_audio.config.leaf import arguments
+from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.sections.autoencoder import AutoencoderLosses, PointwiseSection
+from stable_audio.config.sections.autoencoder import AutoencoderTrainingSection as Section
 from stable_audio.factory import create_model_from_config
+from stable_audio.factory.components import create
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
@@ -124,7 +125,7 @@ def build_adversary(section: Section, losses: AutoencoderLosses, model: Autoenco
     if chosen is None:
         return None
     return Adversary(
-        chosen.create(DISCRIMINATORS, in_channels=model.out_channels),
+        create(chosen, DISCRIMINATORS, in_channels=model.out_channels),
         adversarial=chosen.weights.adversarial,
         feature_matching=chosen.weights.feature_matching,
         warmup_mode=section.warmup_mode,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stable_audio.config import ModelConfig
-from stable_audio.config.autoencoder import DiffusionAutoencoderTraining as Section
+from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection as Section
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
 from stable_audio.diffusion.noise import SeededNoise

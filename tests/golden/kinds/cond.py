@@ -14,9 +14,9 @@ from torch import nn
 
 from stable_audio.conditioning import CONDITIONERS, Conditioner, MultiConditioner
 from stable_audio.conditioning.lut import LookUpConditioner
-from stable_audio.config.diffusion import AnyConditioner
-from stable_audio.config.parts import build_conditioner
-from stable_audio.config.sounds import SOUND_CONFIGS
+from stable_audio.config.sections.diffusion import AnyConditioner
+from stable_audio.config.sections.sounds import SOUND_CONFIGS
+from stable_audio.factory.conditioning import build_conditioner
 from tests.golden.harness import Case, load_strict
 
 

@@ -1,0 +1,92 @@
+"""Keys that stable-audio-tools' later versions and its forks add, and what becomes of them here.
+
+The table is consulted only for keys that the schema does not know: a key that a component has come to
+serve needs no entry any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from stable_audio.config.reporting.problems import Loc
+
+
+@dataclass(frozen=True)
+class Rename:
+    """The same thing under another name."""
+
+    to: str
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Changes nothing here; left out with a warning."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Asks for what is not built: an error, unless the value is one of `neutral`, which ask for nothing."""
+
+    reason: str
+    neutral: tuple[Any, ...] = (None,)
+
+
+Foreign = Rename | Ignore | Refuse
+
+_OFF: tuple[Any, ...] = (None, False, 0, 0.0, [], {}, "none", "")
+_BACKBONE = "model.diffusion.config"
+
+FOREIGN_KEYS: dict[str, Foreign] = {
+    "svd_bases_path": Ignore("it belongs to LoRA training, which this file does not start"),
+    "name": Ignore("run names are given by --name"),
+    "version": Ignore("the format has no versions"),
+    # backbone
+    f"{_BACKBONE}.diffusion_objective": Ignore("the objective is model.diffusion.diffusion_objective"),
+    "model.config.diffusion_objective": Ignore("the objective is model.diffusion_objective"),
+    f"{_BACKBONE}.use_checkpointing": Ignore("use training.gradient_checkpointing"),
+    f"{_BACKBONE}.local_add_cond_dim": Refuse("local additive conditioning is not built", _OFF),
+    f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse("no rotary positions in cross-attention", _OFF),
+    # wiring
+    "model.diffusion.local_add_cond_ids": Refuse("local additive conditioning is not built", _OFF),
+    "model.diffusion.modular_local_cond_configs": Refuse("local conditioning is not built", _OFF),
+    "model.diffusion.sampling_distribution_shift_options": Refuse("one shift serves both", _OFF),
+    "model.diffusion.mask_padding_attention": Refuse("attention takes no padding mask", _OFF),
+    "model.diffusion.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
+    # conditioners
+    "model.conditioning.configs.*.config.padding_mode": Refuse("padding is zeroed", (None, "zero")),
+    # training
+    "training.lora_config": Refuse("LoRA training is not built", _OFF),
+    "training.lora_ckpt_path": Refuse("LoRA training is not built", _OFF),
+    "training.base_precision": Refuse("it belongs to LoRA training", _OFF),
+    "training.arc": Refuse("adversarial post-training is not built", _OFF),
+    "training.mask_loss_weight": Refuse("padding is either in the loss or not: use mask_padding", _OFF),
+    "training.mask_padding_attention": Refuse("attention takes no padding mask", _OFF),
+    "training.silence_extension_scale_seconds": Refuse("padding is not extended at random", _OFF),
+    "training.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
+    "training.loss_normalization": Refuse("the loss is not normalised", _OFF),
+    "training.loss_norm_eps": Ignore("the loss is not normalised"),
+    "training.ot_coupling": Refuse("noise is not matched to the batch", _OFF),
+    "training.log_every_n_steps": Ignore("every step is logged"),
+    "training.metrics": Ignore("metrics are measured by commands, not during training"),
+    "training.clip_grad_norm": Rename("gradient_clip_val"),
+    "training.optimizer_configs.discriminator": Refuse("adversarial post-training is not built"),
+    "training.decoder_loss": Refuse("the decoder is trained by loss_configs", _OFF),
+    "training.num_synthetic_chirps": Refuse("no synthetic chirps join the batches", _OFF),
+    "training.stride_curriculum": Refuse("strides do not change during training", _OFF),
+    "training.tail_masking_max_patches": Refuse("the end of the latents is not masked at random", _OFF),
+    "training.trim_config": Refuse("it belongs to adversarial post-training", _OFF),
+    "training.demo.display_audio_cond": Ignore("audio conditioning is not shown in demos"),
+    "training.demo.cond_display_configs": Ignore("audio conditioning is not shown in demos"),
+    "training.demo.demo_cond_from_batch": Refuse("demos take demo_cond", _OFF),
+    "training.demo.inpaint_demos": Refuse("demos render whole clips", _OFF),
+}
+
+
+def foreign_key(loc: Loc) -> Foreign | None:
+    """What the table says about an unknown key; `*` in a pattern stands for any one step."""
+    path = ".".join(str(part) for part in loc)
+    return next((v for k, v in FOREIGN_KEYS.items() if fnmatchcase(path, k)), None)

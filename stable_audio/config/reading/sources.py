@@ -1,0 +1,51 @@
+"""What may be loaded: files, names of files that come with the package, and dicts -> plain data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Union
+
+from stable_audio.config.reading.plain import plain, read_json
+from stable_audio.config.reporting.problems import ConfigError, Problem, did_you_mean
+from stable_audio.shipped import file_or_shipped, shipped
+
+Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
+"""Path of a JSON file, name of one that comes with the package, or its content."""
+
+
+class SourceData(NamedTuple):
+    """data: a copy. name: what messages call it. folder: where its relative paths start."""
+
+    data: dict[str, Any]
+    name: str
+    folder: Path
+
+
+def read_source(source: Source, kind: str, *, name: str | None = None) -> SourceData:
+    """The content of a file or dict.
+
+    Args:
+        kind: of the files that come with the package: "model" or "dataset".
+        name: what messages call a dict.
+
+    Raises:
+        ConfigError: no such file, or not JSON.
+    """
+    if isinstance(source, Mapping):
+        name = name or "config"
+        return SourceData(plain(dict(source), source=name), name, Path())
+    path = _file(source, kind)
+    return SourceData(read_json(path), os.fspath(path), Path(path).parent)
+
+
+def _file(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
+    """The file called `source`, or the one of that name that comes with the package."""
+    found = file_or_shipped(source, kind)
+    if not os.path.exists(found) and not os.path.splitext(found)[1]:
+        hint = did_you_mean(os.fspath(source), shipped(kind))
+        listed = hint if hint.startswith("did") else "`stable-audio configs` lists those"
+        problem = Problem("$", f"neither a file nor a {kind} config that comes with the package; {listed}")
+        raise ConfigError([problem], os.fspath(source))
+    return found

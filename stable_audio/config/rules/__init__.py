@@ -1,0 +1,61 @@
+"""Rules between the keys of a model file, by name. They run on plain data, so also on half-wrong files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stable_audio.config.reporting.problems import Problem, json_path
+from stable_audio.config.rules import autoencoder, model, process, training
+from stable_audio.config.rules.context import Context, Rule
+
+RULES: dict[str, Rule] = {
+    "slot_ids": model.slot_ids_exist,
+    "conditioner_ids": model.conditioner_ids_differ,
+    "default_keys": model.default_keys_belong_to_conditioners,
+    "slots_served": model.slots_are_served,
+    "slots_filled": model.slots_are_filled,
+    "slot_widths": model.slot_widths_agree,
+    "mechanisms": model.mechanisms_name_the_ids,
+    "slot_layouts": model.slots_take_the_layout,
+    "channels": model.channels_agree,
+    "latent_axes": model.latents_have_the_right_axes,
+    "sample_size": model.sample_size_fits,
+    "process_steps": process.steps_are_those_of_the_backbone,
+    "demo_steps": process.demos_take_steps_that_exist,
+    "process_shift": process.steps_are_not_shifted,
+    "one_shot": process.pure_noise_says_something,
+    "optimizer": training.has_an_optimizer,
+    "optimizer_options": training.optimizers_fit,
+    "timestep_options": training.timestep_options_fit,
+    "main_loss": training.main_loss_is_elementwise,
+    "average": training.average_has_a_range,
+    "inpainting": training.inpainting_fits,
+    "teacher": training.teacher_has_weights,
+    "demos": training.demos_are_complete,
+    "encoder_channels": autoencoder.encoder_hears_the_audio,
+    "discriminator_channels": autoencoder.discriminator_hears_the_audio,
+    "bottleneck_terms": autoencoder.bottleneck_has_the_terms,
+    "losses": autoencoder.something_is_compared,
+    "pretransform_losses": autoencoder.pretransform_is_there,
+    "windows": autoencoder.windows_fit_the_clips,
+}
+"""Rule by name; a caller may skip some, such as `sample_size` when only weights matter."""
+
+HINTS: dict[str, Rule] = {
+    "unused_conditioners": model.conditioners_are_used,
+    "audio_channels": model.audio_channels_agree,
+    "one_learning_rate": training.one_learning_rate,
+    "schedules": training.schedules_last,
+    "warm_up": autoencoder.warm_up_has_an_end,
+}
+"""What is allowed but hardly meant: reported as warnings."""
+
+
+def check_rules(ctx: Context, rules: Mapping[str, Rule], *, skip: Sequence[str] = ()) -> list[Problem]:
+    """Everything that does not hold."""
+    return [
+        Problem(json_path(loc), message)
+        for name, rule in rules.items()
+        if name not in skip
+        for loc, message in rule(ctx)
+    ]

@@ -1,0 +1,126 @@
+"""Parts of an autoencoder that disagree -> the keys to change, and their values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stable_audio.backbones import BACKBONES
+from stable_audio.config.reporting.problems import Loc, Problem, json_path, shown
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
+from stable_audio.pretransforms.agreement import Disagreement, PartsDisagreeError
+
+RATES = ("strides", "ratios", "rates")
+"""Names of the list whose product is the downsampling of a coder."""
+
+KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "encoder downsampling": ("encoder", RATES),
+    "decoder upsampling": ("decoder", RATES),
+    "encoder input channels": ("encoder", ("in_channels", "channels")),
+    "decoder output channels": ("decoder", ("out_channels", "channels")),
+    "encoder output channels": ("encoder", ("latent_dim", "dimension")),
+    "decoder input channels": ("decoder", ("latent_dim", "dimension")),
+    "bottleneck channels": ("bottleneck", ("dim", "input_dim")),
+    "backbone channels": ("diffusion", ("io_channels", "in_channels")),
+    "input_concat channels of the backbone": ("diffusion", ("input_concat_dim", "cond_dim")),
+}
+"""Measure -> the section of `model`, and the names that its key may have there."""
+
+_CLASSES: dict[str, Mapping[str, Any]] = {
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "bottleneck": BOTTLENECKS,
+    "diffusion": BACKBONES,
+}
+
+
+def disagreement_problems(error: PartsDisagreeError, data: Any, loc: Loc) -> list[Problem]:
+    """What to change in the file, one problem per key.
+
+    Args:
+        data: the section that was built. loc: where it is in the file.
+    """
+    for place, model in _autoencoders(data, ()):
+        if all(_measures_of(model, d) for d in error.disagreements):
+            return list(dict.fromkeys(_problems(error, model, (*loc, *place))))
+    return [Problem(json_path(loc), str(error))]
+
+
+def _autoencoders(value: Any, loc: Loc) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    if not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        yield from _autoencoders(part, (*loc, key))
+    if {"latent_dim", "downsampling_ratio"} <= set(value):
+        yield loc, value
+
+
+def _measures_of(model: dict[str, Any], wrong: Disagreement) -> bool:
+    """Whether the section can be the one that the error speaks of, where several are in each other."""
+    part, names = KEYS.get(wrong.measure, ("", ()))
+    if names is RATES:
+        return bool(model["downsampling_ratio"] == wrong.expected)
+    section: Any = model.get(part)
+    given = [section["config"].get(n) for n in names] if _has_config(section) else []
+    return not any(isinstance(v, int) for v in given) or wrong.found in given
+
+
+def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Iterator[Problem]:
+    rates = [d for d in error.disagreements if KEYS.get(d.measure, ("", ()))[1] is RATES]
+    agreeing = {d.found for d in rates} if len(rates) > 1 or "decoder" not in model else set()
+    for wrong in error.disagreements:
+        if wrong.measure == "downsampling" or (wrong in rates and len(agreeing) == 1):
+            coders = "its parts work" if wrong.measure == "downsampling" else "encoder and decoder work"
+            message = (
+                f"found {wrong.expected}, but {coders} at {wrong.found} samples per latent frame; "
+                f"set it to {wrong.found}"
+            )
+            yield Problem(json_path((*loc, "downsampling_ratio")), message)
+        else:
+            yield _at_part(wrong, model, loc, error.inner_ratio)
+
+
+def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: int) -> Problem:
+    part, names = KEYS.get(wrong.measure, ("", ()))
+    section: Any = model.get(part)
+    key = _key(part, section, names, wrong.found)
+    if key is None:
+        message = f"{wrong.measure} are {wrong.found}, but the other parts need {wrong.expected}"
+        return Problem(json_path(loc), message)
+    place = json_path((*loc, part, "config", key))
+    given: Any = section["config"].get(key) if _has_config(section) else None
+    if names is not RATES:
+        as_counted = given is None or given == wrong.found or not wrong.found
+        value = wrong.expected if as_counted else given * wrong.expected // wrong.found
+        found = "left out" if given is None else f"found {shown(given)}"
+        needed = f"{found}, which makes {wrong.found} {wrong.measure}; the other parts need {wrong.expected}"
+        return Problem(place, f"{needed}: set it to {value}")
+    return Problem(place, _rates_message(wrong, given, inner_ratio))
+
+
+def _rates_message(wrong: Disagreement, given: Any, inner_ratio: int) -> str:
+    found = "left out" if given is None else f"found {shown(given)}"
+    inner = f" (its pretransform's {inner_ratio} included)" if inner_ratio > 1 else ""
+    message = f"{found}, which makes {wrong.found} samples per latent frame{inner}, but downsampling_ratio is"
+    message += f" {wrong.expected}; "
+    if wrong.expected % inner_ratio:
+        return message + f"set downsampling_ratio to {wrong.found}"
+    return message + f"give factors whose product is {wrong.expected // inner_ratio}"
+
+
+def _key(part: str, section: Any, names: tuple[str, ...], found: int) -> str | None:
+    """The one of the names that the component reads; the one that holds the number, if there are several."""
+    if not isinstance(section, dict):
+        return None
+    cls = _CLASSES.get(part, {}).get(section.get("type", ""))
+    if cls is None:
+        return None
+    config: Any = section.get("config") if _has_config(section) else {}
+    allowed = [n for n in names if n in inspect.signature(cls).parameters]
+    holding = [n for n in allowed if config.get(n) == found]
+    return next(iter([*holding, *allowed]), None)
+
+
+def _has_config(section: Any) -> bool:
+    return isinstance(section, dict) and isinstance(section.get("config"), dict)

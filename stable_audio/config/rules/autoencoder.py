@@ -1,0 +1,118 @@
+"""What must hold between the `training` section of an autoencoder and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stable_audio.config.reporting.problems import Loc, names
+from stable_audio.config.rules.context import Context, mapping
+from stable_audio.pretransforms import Autoencoder
+
+LOSSES: Loc = ("training", "loss_configs")
+COMPARING = ("spectral", "mrmel", "time", "pretransform", "hubert", "discriminator")
+"""Sections of `loss_configs` that compare audio with its reconstruction."""
+
+POINTWISE = ("time", "pretransform")
+"""Those whose weights are 0 unless given."""
+
+WINDOWS: dict[Loc, int] = {
+    (*LOSSES, "discriminator", "config", "n_ffts"): 1,
+    (*LOSSES, "discriminator", "config", "fft_sizes"): 2,
+    (*LOSSES, "spectral", "config", "fft_sizes"): 2,
+    (*LOSSES, "mrmel", "config", "window_lengths"): 2,
+    ("training", "eval_loss_configs", "stft", "fft_sizes"): 2,
+    ("training", "eval_loss_configs", "mel", "window_lengths"): 2,
+}
+"""Lists of window sizes; a clip must have more samples than size / divisor (as many, where that is 1)."""
+
+
+def _trained(ctx: Context) -> Autoencoder | None:
+    """The autoencoder, if the file trains one."""
+    trained = isinstance(ctx.data.get("training"), dict) and ctx.data.get("model_type") == "autoencoder"
+    return ctx.facts.autoencoder if trained and isinstance(ctx.facts.autoencoder, Autoencoder) else None
+
+
+def encoder_hears_the_audio(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The audio is compared with what is decoded; the encoder gets all of its channels, or their mean."""
+    model = _trained(ctx)
+    if model is None or model.in_channels == model.out_channels:
+        return
+    mono = ctx.get("training", "force_input_mono", default=False) is True
+    if not (mono and model.out_channels > 1):
+        found = f"found {model.in_channels}, but out_channels is {model.out_channels}"
+        hint = (
+            "; training.force_input_mono encodes the mean of the channels" if model.out_channels > 1 else ""
+        )
+        yield ("model", "in_channels"), f"{found}: the encoder must take what is decoded{hint}"
+
+
+def discriminator_hears_the_audio(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The discriminator takes what the autoencoder makes."""
+    model, loc = _trained(ctx), (*LOSSES, "discriminator", "config", "in_channels")
+    given = ctx.get(*loc)
+    if model is not None and isinstance(given, int) and given != model.out_channels:
+        message = f"found {given}, but the autoencoder makes {model.out_channels} channels"
+        yield loc, f"{message}; remove the key, which follows the model"
+
+
+def bottleneck_has_the_terms(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Weights of the bottleneck's terms name terms that it has."""
+    model, loc = _trained(ctx), (*LOSSES, "bottleneck", "weights")
+    if model is None:
+        return
+    terms = model.bottleneck.loss_weights if model.bottleneck is not None else {}
+    for name in mapping(ctx.get(*loc, default={})):
+        if name not in terms:
+            allowed = f"allowed: {names(list(terms))}" if terms else "it has no loss terms"
+            yield (*loc, name), f"unknown term of the bottleneck; {allowed}"
+
+
+def something_is_compared(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """At least one loss compares audio with its reconstruction."""
+    losses = ctx.get(*LOSSES)
+    if _trained(ctx) is None or not isinstance(losses, dict) or ctx.get("training", "teacher_model"):
+        return
+    if not any(_compares(name, losses[name]) for name in COMPARING if losses.get(name) is not None):
+        message = f"nothing compares audio with its reconstruction; give at least one of {names(COMPARING)}"
+        yield LOSSES, f"{message}, or remove loss_configs for the default losses"
+
+
+def _compares(name: str, section: Any) -> bool:
+    """Whether the section has a weight."""
+    weights = mapping(mapping(section).get("weights"))
+    return any(weights.values()) if weights and name != "discriminator" else name not in POINTWISE
+
+
+def pretransform_is_there(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Values of a pretransform are compared only where the autoencoder has one."""
+    model, loc = _trained(ctx), (*LOSSES, "pretransform")
+    if model is not None and ctx.get(*loc) is not None and model.pretransform is None:
+        message = "the autoencoder has no pretransform, whose values it would compare"
+        yield loc, f"{message}; use the section 'time', or give model.pretransform"
+
+
+def windows_fit_the_clips(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """No spectrogram has a window that the clips are too short for."""
+    size = ctx.data.get("sample_size")
+    if _trained(ctx) is None or not isinstance(size, int):
+        return
+    for loc, divisor in WINDOWS.items():
+        given = ctx.get(*loc, default=[])
+        sizes = [s for s in given if isinstance(s, int)] if isinstance(given, list) else []
+        long = [s for s in sizes if (s > size if divisor == 1 else s // divisor >= size)]
+        if long:
+            yield loc, f"found {long}, too long for clips of sample_size {size}; remove these resolutions"
+
+
+def warm_up_has_an_end(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of a warm-up after which nothing changes."""
+    losses = ctx.get(*LOSSES)
+    adversarial = losses is None or mapping(losses).get("discriminator") is not None
+    freezes = ctx.get("training", "encoder_freeze_on_warmup", default=False)
+    if _trained(ctx) is None or adversarial or freezes:
+        return
+    for key in ("warmup_steps", "warmup_mode"):
+        if ctx.get("training", key):
+            message = "changes nothing: loss_configs has no discriminator and no encoder is frozen"
+            yield ("training", key), message

@@ -1,0 +1,88 @@
+"""What a rule sees of a file, and how it reads plain data that may be wrong anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stable_audio.config.reporting.problems import Loc
+from stable_audio.config.rules.facts import Facts
+from stable_audio.config.sections.diffusion import SLOT_KEYS
+from stable_audio.types import Slot
+
+INPAINT_IDS = ("inpaint_mask", "inpaint_masked_input")
+"""Ids that inpainting itself fills: the mask (1 channel) and the masked latents."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule sees: the file, its parts, and the ids that the caller supplies as tensors."""
+
+    data: Mapping[str, Any]
+    facts: Facts
+    extra_ids: tuple[str, ...] = ()
+
+    def get(self, *loc: str | int, default: Any = None) -> Any:
+        """The value at `loc`, or `default` where the way to it is missing or wrong."""
+        value: Any = self.data
+        for part in loc:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return default
+        return default if value is None else value
+
+    @property
+    def is_inpaint(self) -> bool:
+        return self.data.get("model_type") == "diffusion_cond_inpaint"
+
+    @property
+    def diffusion_loc(self) -> Loc:
+        """Where the backbone, its objective and its process are described."""
+        return ("model", "diffusion") if isinstance(self.get("model", "diffusion"), dict) else ("model",)
+
+    @property
+    def conditioner_ids(self) -> list[str]:
+        """Ids with a conditioner, in order, repetitions included."""
+        entries = self.get("model", "conditioning", "configs", default=[])
+        return [e["id"] for e in dicts(entries) if isinstance(e.get("id"), str)]
+
+    @property
+    def pre_encoded_ids(self) -> list[str]:
+        return strings(self.get("model", "conditioning", "pre_encoded_keys", default=[]))
+
+    @property
+    def known_ids(self) -> list[str]:
+        """Every id that may be wired to a slot."""
+        inpaint = INPAINT_IDS if self.is_inpaint else ()
+        return [*dict.fromkeys([*self.conditioner_ids, *self.pre_encoded_ids, *inpaint, *self.extra_ids])]
+
+    def slot_ids(self, slot: Slot) -> list[str]:
+        """The ids wired to a slot."""
+        return strings(self.get("model", "diffusion", SLOT_KEYS[slot], default=[]))
+
+    def width(self, key: str) -> int | None:
+        """Features or channels of an id, None where only the metadata will tell."""
+        if key in self.pre_encoded_ids or key in self.extra_ids:
+            return None
+        if self.is_inpaint and key in INPAINT_IDS:
+            channels = self.get("model", "io_channels")
+            return 1 if key == INPAINT_IDS[0] else channels if isinstance(channels, int) else None
+        return self.facts.widths.get(key)
+
+
+Rule = Callable[[Context], Iterator[tuple[Loc, str]]]
+"""Yields the place and one sentence for everything that does not hold."""
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
+
+
+def strings(value: Any) -> list[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,85 @@
+"""What must hold between a model file and a dataset file: sound or latents, and clips that share rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stable_audio.backbones.base import Backbone
+from stable_audio.config.reporting.problems import Problem, json_path
+from stable_audio.config.sections.top import ModelConfig
+
+
+def latents_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> list[Problem]:
+    """Why `config` would take the latents of `dataset` for sound, or its sound for latents.
+
+    Args:
+        dataset: content of a valid dataset file.
+    """
+    if dataset is None:
+        return []
+    stored = dataset.get("dataset_type") == "pre_encoded" or bool(dataset.get("pre_encoded"))
+    if config.model_type in ("autoencoder", "diffusion_autoencoder"):
+        message = (
+            f"found '{config.model_type}', which learns from sound, but the dataset file describes latents"
+        )
+        return [Problem("$.model_type", message)] if stored else []
+    data = config.as_dict()
+    expected = bool((data.get("training") or {}).get("pre_encoded"))
+    where = json_path(("training", "pre_encoded"))
+    if stored and not expected and data["model"].get("pretransform") is not None:
+        return [Problem(where, "must be true, since the dataset file describes latents, not sound to encode")]
+    if expected and not stored:
+        message = "found true, but the dataset file describes sound; remove it, or name a folder of latents"
+        return [Problem(where, message)]
+    return []
+
+
+def packs(dataset: Mapping[str, Any] | None) -> bool:
+    """Whether the clips of a dataset file share rows."""
+    return dataset is not None and dataset.get("pack_length") is not None
+
+
+def packing_problems(
+    config: ModelConfig, dataset: Mapping[str, Any] | None, backbone: Backbone | None
+) -> list[Problem]:
+    """Why `config` cannot be trained on `dataset`; nothing where the dataset does not pack.
+
+    Args:
+        dataset: content of a valid dataset file.
+        backbone: the one of `config`, perhaps on the meta device; None: nothing is said of it.
+    """
+    if not packs(dataset):
+        return []
+    if not config.model_type.startswith("diffusion_") or config.model_type == "diffusion_autoencoder":
+        message = f"found '{config.model_type}', but only diffusion models train on rows of several clips"
+        return [Problem("$.model_type", f"{message}; {_REMEDY}")]
+    data = config.as_dict()
+    return [*_backbone_problems(data, backbone), *_training_problems(data.get("training") or {}, data)]
+
+
+_REMEDY = "remove pack_length from the dataset file, or use bucket_lengths there"
+
+
+def _backbone_problems(data: dict[str, Any], backbone: Backbone | None) -> Iterator[Problem]:
+    if backbone is not None and backbone.packing_obstacles:
+        loc = ("model", "diffusion", "config") if "diffusion" in data["model"] else ("model", "config")
+        found = ", ".join(backbone.packing_obstacles)
+        yield Problem(
+            json_path(loc),
+            f"clips cannot share a row with {found}; use the backbone 'dit' without it, {_REMEDY}",
+        )
+
+
+def _training_problems(training: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Problem]:
+    if data["model"].get("pretransform") is not None and not training.get("pre_encoded"):
+        yield Problem(
+            json_path(("training", "pre_encoded")),
+            "must be true, since rows of several clips are made of latents",
+        )
+    for name, term in (training.get("loss_configs") or {}).items():
+        if term.get("type") == "spectral":
+            yield Problem(
+                json_path(("training", "loss_configs", name)),
+                f"a spectral loss looks across the padding between clips; remove it, or {_REMEDY}",
+            )

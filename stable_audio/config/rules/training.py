@@ -1,0 +1,224 @@
+"""What must hold between the keys of `training`, and between them and the model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from stable_audio.config.reporting.findings import findings_of
+from stable_audio.config.reporting.problems import Loc, did_you_mean, names, shown
+from stable_audio.config.rules.context import Context, mapping
+from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
+from stable_audio.config.sections.training import EmaRule
+from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
+
+ELEMENTWISE = ("mse", "l1", "huber")
+ANY_STEPS = 1000
+"""The run's length is not known where a file is checked."""
+EMA_RANGE = {key: EmaRule.model_fields[key].default for key in ("min_value", "beta")}
+
+
+def has_an_optimizer(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A training section says how fast to learn."""
+    training = ctx.data.get("training")
+    if isinstance(training, dict) and not {"learning_rate", "optimizer_configs"} & set(training):
+        yield ("training", "learning_rate"), "missing; give learning_rate or optimizer_configs"
+
+
+def timestep_options_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """timestep_sampler_options are keywords of the chosen timestep sampler."""
+    name = ctx.get("training", "timestep_sampler", default="uniform")
+    options = ctx.get("training", "timestep_sampler_options", default={})
+    if not isinstance(name, str) or name not in TIMESTEP_SAMPLERS or not isinstance(options, dict):
+        return
+    cls = TIMESTEP_SAMPLERS[name]
+    yield from _keywords_fit(("training", "timestep_sampler_options"), cls, options)
+
+
+def _keywords_fit(loc: Loc, cls: type, options: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    model: type[Leaf] = leaf_model(cls)
+    try:
+        cls(**arguments(model.model_validate_json(json.dumps(options))))
+    except ValidationError as error:
+        for finding in findings_of(error, model, options):
+            yield (*loc, *finding.loc), finding.message
+    except ValueError as error:
+        yield loc, str(error)
+
+
+def main_loss_is_elementwise(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The main loss term compares number by number."""
+    kind = ctx.get("training", "loss_configs", "diffusion", "type")
+    if kind not in (None, *ELEMENTWISE):
+        loc = ("training", "loss_configs", "diffusion", "type")
+        yield loc, f"found {kind!r}; the main term must be one of {names(ELEMENTWISE)}"
+
+
+def inpainting_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Inpainting training needs an inpainting model, and mask probabilities sum to 1."""
+    section = ctx.get("training", "inpainting")
+    if section is not None and not ctx.is_inpaint:
+        yield ("training", "inpainting"), "only model_type 'diffusion_cond_inpaint' trains inpainting"
+    loc = ("training", "inpainting", "mask_kwargs", "mask_type_probabilities")
+    shares = ctx.get(*loc, default=[])
+    numbers = isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares)
+    if numbers and len(shares) == 3 and abs(sum(shares) - 1) > 1e-6:
+        yield loc, f"found {shares}, which sum to {sum(shares):g}; they must sum to 1"
+
+
+def average_has_a_range(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The least decay of the averaged weights is not above the greatest."""
+    least, greatest = (ctx.get("training", "ema", key, default=d) for key, d in EMA_RANGE.items())
+    if all(isinstance(v, (int, float)) for v in (least, greatest)) and least > greatest:
+        message = f"found {least:g}, above beta, the greatest decay, which is {greatest:g}"
+        yield ("training", "ema", "min_value"), f"{message}; lower it or raise beta"
+
+
+def demos_are_complete(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """As many demo_cond as num_demos, each with every key that the model needs."""
+    conds, count = ctx.get("training", "demo", "demo_cond"), ctx.get("training", "demo", "num_demos")
+    if not isinstance(conds, list):
+        conds = None
+    if isinstance(count, int) and count > 0 and len(conds or ()) != count and _needs_demo_cond(ctx, conds):
+        given = len(conds or ())
+        message = f"found {count}, but demo_cond has {given} entries; leave num_demos out to use them all"
+        yield ("training", "demo", "num_demos"), message
+    given_defaults = mapping(ctx.get("model", "conditioning", "default_keys", default={}))
+    defaults = {k: v for k, v in given_defaults.items() if isinstance(v, str)}
+    for index, cond in enumerate(conds or ()):
+        if not isinstance(cond, dict):
+            continue
+        needed = [
+            i for i in dict.fromkeys(ctx.conditioner_ids) if i not in cond and defaults.get(i) not in cond
+        ]
+        if needed:
+            loc = ("training", "demo", "demo_cond", index)
+            yield loc, f"lacks {names(needed)}, which the model's conditioners read"
+
+
+def _needs_demo_cond(ctx: Context, conds: list[Any] | None) -> bool:
+    # Inpainting demos may come from the training batch, and models without conditioners need nothing.
+    return conds is not None or (bool(ctx.conditioner_ids) and not ctx.is_inpaint)
+
+
+def optimizers_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Optimizers and LR schedulers exist and take their keywords."""
+    for name, section in mapping(ctx.get("training", "optimizer_configs", default={})).items():
+        loc = ("training", "optimizer_configs", name)
+        if isinstance(section, dict):
+            yield from _optimizer_fits((*loc, "optimizer"), section.get("optimizer"))
+            yield from _scheduler_fits((*loc, "scheduler"), section.get("scheduler"))
+
+
+def _optimizer_fits(loc: Loc, config: Any) -> Iterator[tuple[Loc, str]]:
+    def build() -> Any:
+        return build_optimizer(config, [torch.zeros(2, 2, requires_grad=True)])
+
+    yield from _class_fits(loc, config, OPTIMIZERS, build)
+
+
+def _scheduler_fits(loc: Loc, config: Any) -> Iterator[tuple[Loc, str]]:
+    def build() -> Any:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        return build_scheduler(config, optimizer, steps=ANY_STEPS)
+
+    yield from _class_fits(loc, config, LR_SCHEDULERS, build)
+
+
+def _class_fits(
+    loc: Loc, config: Any, known: Mapping[str, type], build: Callable[[], Any]
+) -> Iterator[tuple[Loc, str]]:
+    if not isinstance(config, dict) or not isinstance(config.get("type"), str):
+        return
+    kind = config["type"]
+    if kind not in known:
+        yield (*loc, "type"), f"found {shown(kind)}; {did_you_mean(kind, sorted(known))}"
+        return
+    allowed = list(inspect.signature(known[kind]).parameters)[1:]
+    unknown = [k for k in mapping(config.get("config")) if k not in allowed]
+    for key in unknown:
+        yield (*loc, "config", key), f"unknown option of {kind}; {did_you_mean(key, allowed)}"
+    wrong = dict(_wrong_options(known[kind], config.get("config", {})))
+    for key, message in wrong.items():
+        yield (*loc, "config", key), message
+    if unknown or wrong or not isinstance(config.get("config", {}), dict):
+        return
+    try:
+        build()
+    # torch raises whatever it likes on values that it does not.
+    except Exception as error:
+        yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
+
+
+def _wrong_options(cls: type, options: Any) -> Iterator[tuple[str, str]]:
+    """Options of another kind than the default, which torch computes with unseen, and those left out."""
+    if not isinstance(options, dict):
+        return
+    for name, parameter in list(inspect.signature(cls).parameters.items())[1:]:
+        if name not in options:
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                yield name, f"missing; {cls.__name__} needs it"
+            continue
+        value, expected = options[name], _expected(parameter.default)
+        if expected is not None and not expected[1](value):
+            yield name, f"found {shown(value)}; expected {expected[0]}"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _expected(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
+    """What has the kind of a default value, in words and as a test; None: that does not show."""
+    if isinstance(default, bool):
+        return "true or false", lambda v: isinstance(v, bool)
+    if _number(default):
+        return "a number", _number
+    if isinstance(default, str):
+        return "a string", lambda v: isinstance(v, str)
+    if isinstance(default, tuple) and all(map(_number, default)):
+        count = len(default)
+        return (
+            f"a list of {count} numbers",
+            lambda v: isinstance(v, (list, tuple)) and len(v) == count and all(map(_number, v)),
+        )
+    return None
+
+
+def schedules_last(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of an LR schedule that ends before the section's own max_steps."""
+    steps = ctx.get("training", "max_steps")
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        return
+    configs = mapping(ctx.get("training", "optimizer_configs", default={}))
+    if "discriminator" in mapping(ctx.get("training", "loss_configs", default={})):
+        steps = -(-steps // 2)  # the two networks take turns
+    for name, section in configs.items():
+        scheduler = mapping(section).get("scheduler")
+        try:
+            length = schedule_length(scheduler) if isinstance(scheduler, dict) else None
+        except (AttributeError, TypeError, ValueError):
+            continue  # another rule says what is wrong with it
+        if length is not None and length < steps:
+            loc = ("training", "optimizer_configs", name, "scheduler", "config", "total_steps")
+            yield loc, f"the schedule ends after {length} steps, but {steps} are to be taken; leave it out"
+
+
+def teacher_has_weights(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A teacher without weights teaches noise."""
+    training = mapping(ctx.get("training", default={}))
+    if training.get("teacher_model") is not None and not training.get("teacher_model_ckpt"):
+        yield ("training", "teacher_model_ckpt"), "missing; teacher_model needs its weights"
+
+
+def one_learning_rate(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of a learning rate that optimizer_configs overrides."""
+    if {"learning_rate", "optimizer_configs"} <= set(mapping(ctx.get("training", default={}))):
+        yield ("training", "learning_rate"), "not used, since optimizer_configs is given"

@@ -1,0 +1,1 @@
+"""The sections of model and dataset files, as pydantic models: which keys there are, and what they hold."""

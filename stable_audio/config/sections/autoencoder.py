@@ -1,0 +1,237 @@
+"""`training` sections of autoencoders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Ge, Le
+from pydantic import Field
+
+from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.leaf import Leaf, Section, joined_leaf, leaf_model
+from stable_audio.config.sections.pretransform import Positive
+from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
+from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from stable_audio.pretransforms.losses import (
+    HubertLoss,
+    MultiResolutionMelLoss,
+    MultiResolutionSTFTLoss,
+    STFTLoss,
+    SumAndDifferenceSTFTLoss,
+)
+
+Weight = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class AutoencoderOptimizers(Section):
+    """`optimizer_configs` of autoencoders."""
+
+    autoencoder: OptimizerSection
+    discriminator: OptimizerSection | None = Field(default=None, description="default: as the autoencoder's")
+
+
+class LossSection(Section):
+    """What the loss sections share. `type` names what the section already says, so it is not needed."""
+
+    type: str | None = None
+    decay: float = Field(default=1.0, gt=0, le=1, description="the weight shrinks by it at every use")
+
+
+class DiscriminatorWeights(Section):
+    """Weights of the adversarial terms."""
+
+    adversarial: Weight = 0.1
+    feature_matching: Weight = 5.0
+
+
+class DiscriminatorSection(Component):
+    """Adversarial training."""
+
+    weights: DiscriminatorWeights = DiscriminatorWeights()
+
+
+if TYPE_CHECKING:
+    AnyDiscriminator: TypeAlias = DiscriminatorSection
+else:
+    AnyDiscriminator = component(DISCRIMINATORS, base=DiscriminatorSection, title="discriminator")
+
+
+class SpectralWeights(Section):
+    """Weight of the multi-resolution STFT loss."""
+
+    mrstft: Weight = 1.0
+
+
+if TYPE_CHECKING:
+    STFTOptions: TypeAlias = Leaf
+    STFTDistanceOptions: TypeAlias = Leaf
+    MelOptions: TypeAlias = Leaf
+    HubertOptions: TypeAlias = Leaf
+else:
+    # The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
+    STFTOptions = joined_leaf(
+        "STFTOptions",
+        leaf_model(SumAndDifferenceSTFTLoss, hidden=("options",)),
+        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
+        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
+    )
+    STFTDistanceOptions = joined_leaf(
+        "STFTDistanceOptions",
+        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
+        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
+    )
+    MelOptions = leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))
+    HubertOptions = leaf_model(HubertLoss, hidden=("sample_rate",))
+
+
+class SpectralSection(LossSection):
+    """Multi-resolution STFT loss."""
+
+    config: STFTOptions = STFTOptions()
+    weights: SpectralWeights = SpectralWeights()
+
+
+class PointwiseWeights(Section):
+    """Weights of the value-by-value terms."""
+
+    l1: Weight = 0.0
+    l2: Weight = 0.0
+
+
+class PointwiseSection(LossSection):
+    """Value-by-value loss."""
+
+    config: dict[str, Any] = Field(default={}, description="not needed")
+    weights: PointwiseWeights = PointwiseWeights()
+
+
+class TimeSection(PointwiseSection):
+    """Sample-by-sample loss."""
+
+
+class PretransformLossSection(PointwiseSection):
+    """Loss between values of the autoencoder's own pretransform, such as a spectrogram."""
+
+
+class BottleneckLossSection(LossSection):
+    """Terms of the bottleneck, by the name it gives them: kl, mmd, quantizer_loss, ..."""
+
+    weights: dict[str, Weight] = Field(default={})
+
+
+class MelWeights(Section):
+    """Weight of the multi-resolution mel loss."""
+
+    mrmel: Weight = 1.0
+
+
+class MelSection(LossSection):
+    """Multi-resolution mel loss."""
+
+    config: MelOptions = MelOptions()
+    weights: MelWeights = MelWeights()
+
+
+class HubertWeights(Section):
+    """Weight of the distance in a speech network."""
+
+    hubert: Weight = 1.0
+
+
+class HubertSection(LossSection):
+    """Distance in the hidden layers of a pretrained speech network."""
+
+    config: HubertOptions = HubertOptions()
+    weights: HubertWeights = HubertWeights()
+
+
+class AutoencoderLosses(Section):
+    """`loss_configs` of autoencoders; a section that is absent adds nothing."""
+
+    discriminator: AnyDiscriminator | None = None
+    spectral: SpectralSection | None = None
+    time: TimeSection | None = None
+    pretransform: PretransformLossSection | None = None
+    bottleneck: BottleneckLossSection | None = None
+    mrmel: MelSection | None = None
+    hubert: HubertSection | None = None
+
+
+class SISDROptions(Section):
+    """Keywords of the signal-to-distortion ratio."""
+
+    zero_mean: bool = Field(default=True, description="take the mean off first")
+    eps: float = Field(default=1e-8, gt=0)
+
+
+class PESQOptions(Section):
+    """Keywords of the perceptual quality of speech."""
+
+    mode: Literal["wb", "nb"] = Field(default="wb", description="wide band at 16 kHz, narrow band at 8 kHz")
+
+
+class ValidationMetrics(Section):
+    """`eval_loss_configs`: what validation measures; sisdr and stft where nothing is named."""
+
+    stft: STFTDistanceOptions | None = None
+    sisdr: SISDROptions | None = None
+    mel: MelOptions | None = None
+    pesq: PESQOptions | None = Field(default=None, description="needs the extra [pesq]")
+
+
+class AutoencoderDemoSection(Section):
+    """Original beside reconstruction, during training."""
+
+    demo_every: Positive = Field(default=2000, description="steps between demos")
+    max_demos: Positive = Field(default=8, description="clips of a demo")
+
+
+class DiffusionAutoencoderDemoSection(AutoencoderDemoSection):
+    """Original beside reconstruction, during training."""
+
+    demo_steps: Positive = Field(default=50, description="sampling steps")
+
+
+class DiffusionAutoencoderTrainingSection(RunKeys):
+    """`training` of `diffusion_autoencoder`."""
+
+    learning_rate: float | None = Field(default=None, gt=0, description="of Adam")
+    optimizer_configs: DiffusionOptimizers | None = None
+    use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
+    ema: EmaRule = EmaRule()
+    use_reconstruction_loss: bool = Field(default=False, description="add an STFT loss of the denoised audio")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    pre_encoded: Literal[False] = False
+    demo: DiffusionAutoencoderDemoSection | None = None
+
+
+class AutoencoderTrainingSection(RunKeys):
+    """`training` of `autoencoder`."""
+
+    learning_rate: float | None = Field(default=None, gt=0, description="of AdamW, for both networks")
+    optimizer_configs: AutoencoderOptimizers | None = None
+    use_ema: bool = Field(default=False, description="average the weights")
+    ema: EmaRule = EmaRule()
+    warmup_steps: int = Field(default=0, ge=0, description="steps before adversarial training")
+    warmup_mode: Literal["adv", "full"] = Field(
+        default="adv",
+        description="what warm-up leaves out: the adversarial terms, or all of adversarial training",
+    )
+    encoder_freeze_on_warmup: bool = Field(
+        default=False, description="freeze encoder and bottleneck once warm-up is over"
+    )
+    loss_configs: AutoencoderLosses | None = None
+    eval_loss_configs: ValidationMetrics = Field(
+        default=ValidationMetrics(), description="metrics of validation and their keywords"
+    )
+    force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
+    latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
+    decoder_finetune: bool = Field(
+        default=False, description="train the decoder only; the bottleneck rests too"
+    )
+    teacher_model: dict[str, Any] | None = Field(default=None, description="model file of a teacher")
+    teacher_model_ckpt: str | None = Field(default=None, description="its weights")
+    pre_encoded: Literal[False] = False
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    demo: AutoencoderDemoSection | None = None

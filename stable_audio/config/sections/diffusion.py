@@ -1,0 +1,184 @@
+"""`model` sections of diffusion models: backbone, slots, conditioners, pretransform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.conditioning import CONDITIONERS
+from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
+from stable_audio.config.sections.pretransform import (
+    AnyDecoderPart,
+    BottleneckPart,
+    EncoderPart,
+    Positive,
+    Pretransform,
+)
+from stable_audio.config.sections.sounds import SOUND_CONFIGS
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.processes import PROCESSES
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.types import Slot
+
+SLOT_KEYS: dict[Slot, str] = {
+    Slot.CROSS_ATTN: "cross_attention_cond_ids",
+    Slot.GLOBAL: "global_cond_ids",
+    Slot.PREPEND: "prepend_cond_ids",
+    Slot.INPUT_CONCAT: "input_concat_ids",
+}
+"""Slot -> the key of `model.diffusion` that lists the ids wired to it."""
+
+if TYPE_CHECKING:
+    Objective: TypeAlias = str
+    Shift: TypeAlias = Leaf
+    AnyProcess: TypeAlias = Component
+else:
+    Objective = Literal[tuple(OBJECTIVES)]
+    Shift = leaf_model(DistributionShift)
+    AnyProcess = component(PROCESSES, title="process")
+
+
+class DiffusionKeys(Section):
+    """Keys that conditional and unconditional models share."""
+
+    diffusion_objective: Objective = Field(default="v", description="what the backbone predicts")
+    diffusion_process: AnyProcess | None = Field(
+        default=None, description="how much noise there is at which t; default: that of the objective"
+    )
+    distribution_shift_options: Shift | None = Field(
+        default=None, description="length-dependent shift of t in training and sampling"
+    )
+
+
+class DiffusionSection(Component, DiffusionKeys):
+    """The backbone, and which conditioner ids go to which of its slots."""
+
+    cross_attention_cond_ids: list[str] = Field(default=[], description="joined along the sequence")
+    global_cond_ids: list[str] = Field(default=[], description="joined along features")
+    prepend_cond_ids: list[str] = Field(default=[], description="joined along the sequence, before the audio")
+    input_concat_ids: list[str] = Field(default=[], description="joined along channels with the noisy input")
+
+
+class ConditionerEntry(Component):
+    """One conditioner; `id` is the metadata key that it reads."""
+
+    id: str = Field(min_length=1)
+
+
+if TYPE_CHECKING:
+    AnyBackbone: TypeAlias = DiffusionSection
+    AnyConditioner: TypeAlias = ConditionerEntry
+else:
+    AnyBackbone = component(BACKBONES, base=DiffusionSection, title="diffusion")
+    AnyConditioner = component(
+        CONDITIONERS,
+        base=ConditionerEntry,
+        title="conditioner",
+        provided=("output_dim",),
+        hidden=("g2p", "phonemes"),
+        special=SOUND_CONFIGS,
+    )
+
+
+class ConditioningSection(Section):
+    """Conditioners by id."""
+
+    cond_dim: Positive = Field(description="features that conditioners return unless they say otherwise")
+    configs: list[AnyConditioner] = Field(default=[])
+    default_keys: dict[str, str] = Field(
+        default={}, description="id -> metadata key read where the id is absent"
+    )
+    pre_encoded_keys: list[str] = Field(default=[], description="ids whose metadata already is the tensor")
+
+
+class CondModel(Section):
+    """`model` of `diffusion_cond` and `diffusion_cond_inpaint`."""
+
+    diffusion: AnyBackbone
+    io_channels: Positive = Field(description="channels in which diffusion runs")
+    conditioning: ConditioningSection | None = None
+    pretransform: Pretransform | None = None
+
+
+class UncondDiffusion(Component, DiffusionKeys):
+    """The backbone of an unconditional model."""
+
+
+class UncondKeys(Section):
+    """Keys that both layouts of `model` of `diffusion_uncond` have."""
+
+    io_channels: Positive | None = Field(
+        default=None, description="channels in which diffusion runs; default: those of the backbone"
+    )
+    pretransform: Pretransform | None = None
+
+
+class UncondFlatModel(UncondDiffusion, UncondKeys):
+    """`model` of `diffusion_uncond` that is the backbone itself."""
+
+    layout: ClassVar[str] = "flat"
+
+    @property
+    def diffusion(self) -> UncondDiffusion:
+        """The backbone, as in the other layout."""
+        return self
+
+
+class DecoderSection(Component):
+    """The backbone of a diffusion autoencoder; the latents enter its input_concat slot."""
+
+
+if TYPE_CHECKING:
+    AnyDiffusionDecoder: TypeAlias = DecoderSection
+else:
+    AnyDiffusionDecoder = component(BACKBONES, base=DecoderSection, title="diffusion_decoder")
+
+
+class DiffusionAutoencoderModel(Section):
+    """`model` of `diffusion_autoencoder`."""
+
+    diffusion: AnyDiffusionDecoder
+    latent_dim: Positive = Field(description="channels of the latents")
+    downsampling_ratio: Positive = Field(description="audio samples per latent frame")
+    io_channels: Positive = Field(description="audio channels")
+    encoder: EncoderPart | None = None
+    bottleneck: BottleneckPart | None = None
+    decoder: AnyDecoderPart | None = Field(
+        default=None, description="applied to the latents before the backbone"
+    )
+    pretransform: Pretransform | None = Field(default=None, description="diffusion runs in its space")
+
+
+if TYPE_CHECKING:
+    AnyUncondBackbone: TypeAlias = UncondDiffusion
+    AnyUncondFlatModel: TypeAlias = UncondFlatModel
+else:
+    AnyUncondBackbone = component(UNCOND_BACKBONES, base=UncondDiffusion, title="uncond_diffusion")
+    AnyUncondFlatModel = component(UNCOND_BACKBONES, base=UncondFlatModel, title="uncond")
+
+
+class UncondModelSection(UncondKeys):
+    """`model` of `diffusion_uncond` with the backbone in a section, as in conditional models."""
+
+    layout: ClassVar[str] = "section"
+
+    diffusion: AnyUncondBackbone
+
+
+def _layout(model: Any) -> str:
+    """Which of the two layouts a `model` of `diffusion_uncond` has."""
+    if isinstance(model, UncondKeys):
+        return "flat" if isinstance(model, UncondFlatModel) else "section"
+    return "section" if isinstance(model, dict) and "diffusion" in model else "flat"
+
+
+if TYPE_CHECKING:
+    UncondModel: TypeAlias = UncondFlatModel | UncondModelSection
+else:
+    UncondModel = Annotated[
+        Annotated[AnyUncondFlatModel, Tag("flat")] | Annotated[UncondModelSection, Tag("section")],
+        Discriminator(_layout),
+    ]

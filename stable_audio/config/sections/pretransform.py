@@ -1,0 +1,98 @@
+"""`pretransform` sections, and the autoencoders that may stand in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from annotated_types import Gt
+from pydantic import ConfigDict, Field
+
+from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.leaf import Section
+from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
+
+Positive = Annotated[int, Gt(0)]
+
+
+class Part(Component):
+    """Encoder or bottleneck of an autoencoder."""
+
+    requires_grad: bool = Field(default=True, description="train it; false freezes its parameters")
+
+
+class DecoderPart(Part):
+    """Decoder of an autoencoder."""
+
+    soft_clip: bool = Field(default=False, description="tanh on the decoded audio")
+
+
+def _config_or_path(schema: dict[str, Any]) -> None:
+    """Where `path` is given, the file that it names has the config."""
+    required = schema.get("required", [])
+    if "config" in required:
+        required.remove("config")
+        schema["anyOf"] = [{"required": ["config"]}, {"required": ["path"]}]
+
+
+class PretransformSection(Component):
+    """A transform between audio and the space of diffusion."""
+
+    model_config = ConfigDict(json_schema_extra=_config_or_path)
+
+    path: str | None = Field(
+        default=None,
+        description="file, folder or hub id (owner/name, owner/name@revision) with its weights and config",
+    )
+    hash: str | None = Field(default=None, description="of its weights; others are refused")
+    enable_grad: bool = Field(default=False, description="train it along; false freezes it")
+
+
+class AutoencoderPretransformSection(PretransformSection):
+    """An autoencoder as the pretransform of another model."""
+
+    scale: float = Field(
+        default=1.0, gt=0, description="latents are divided by it; default: its latent_scale, else 1"
+    )
+    model_half: bool = Field(default=False, description="run the autoencoder in float16")
+    iterate_batch: bool = Field(default=False, description="one item at a time, to save memory")
+    chunked: bool = Field(default=False, description="in pieces of 128 latent frames")
+
+
+if TYPE_CHECKING:
+    EncoderPart: TypeAlias = Part
+    BottleneckPart: TypeAlias = Part
+    AnyDecoderPart: TypeAlias = DecoderPart
+    Pretransform: TypeAlias = PretransformSection
+else:
+    EncoderPart = component(ENCODERS, base=Part, title="encoder")
+    BottleneckPart = component(BOTTLENECKS, base=Part, title="bottleneck")
+    AnyDecoderPart = component(DECODERS, base=DecoderPart, title="decoder")
+
+
+class AutoencoderModel(Section):
+    """`model` of an autoencoder: audio -> encoder -> bottleneck -> latents -> decoder -> audio."""
+
+    encoder: EncoderPart
+    decoder: AnyDecoderPart
+    bottleneck: BottleneckPart | None = None
+    latent_dim: Positive = Field(description="channels of the latents")
+    downsampling_ratio: Positive = Field(description="audio samples per latent frame")
+    io_channels: Positive = Field(description="audio channels")
+    in_channels: Positive | None = Field(default=None, description="audio channels in, if not io_channels")
+    out_channels: Positive | None = Field(default=None, description="audio channels out, if not io_channels")
+    pretransform: Pretransform | None = Field(default=None, description="applied before the encoder")
+    latent_scale: float | None = Field(
+        default=None, gt=0, description="standard deviation of the latents; training measures and stores it"
+    )
+
+
+if not TYPE_CHECKING:
+    Pretransform = component(
+        PRETRANSFORMS,
+        base=PretransformSection,
+        title="pretransform",
+        hidden=("enable_grad",),
+        special={"autoencoder": AutoencoderModel},
+        bases={"autoencoder": AutoencoderPretransformSection},
+    )
+    AutoencoderModel.model_rebuild(_types_namespace={**globals()})

@@ -1,0 +1,110 @@
+"""Whole model files, one class per `model_type`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from stable_audio.config.reporting.problems import Problem
+from stable_audio.config.schemas.leaf import Section
+from stable_audio.config.sections.autoencoder import (
+    AutoencoderTrainingSection,
+    DiffusionAutoencoderTrainingSection,
+)
+from stable_audio.config.sections.diffusion import CondModel, DiffusionAutoencoderModel, UncondModel
+from stable_audio.config.sections.pretransform import AutoencoderModel, Positive
+from stable_audio.config.sections.training import CondTraining, UncondTraining
+
+MAX_SAMPLE_SIZE = 1 << 34
+"""Samples of a clip at most, over a day at 192 kHz: what asks for more is a mistake."""
+
+
+class ModelConfig(Section):
+    """Keys of every model file."""
+
+    schema_: str | None = Field(default=None, alias="$schema", description="for editors; not read")
+    model_type: str
+    sample_size: Positive = Field(
+        le=MAX_SAMPLE_SIZE, description="length of a training clip in audio samples"
+    )
+    sample_rate: Positive = Field(le=1 << 24, description="Hz")
+    audio_channels: Positive = Field(default=2, le=4096, description="channels of the audio files as read")
+    model: Any
+    training: Any = None
+
+    _untrainable: tuple[Problem, ...] = PrivateAttr(default=())
+    _weights: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def untrainable(self) -> tuple[Problem, ...]:
+        """What `training` asks for and is not built: it was left out, and training must refuse."""
+        return self._untrainable
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Module, such as `pretransform` -> where the weights are that the file names for it.
+
+        An absolute path or a hub id. It is no part of `as_dict`, which has the config found there instead.
+        """
+        return MappingProxyType(self._weights)
+
+    def with_pretransform_hash(self, value: str) -> ModelConfig:
+        """The same, with `value` as the hash of the pretransform's weights."""
+        section = self.model.pretransform.model_copy(update={"hash": value})
+        return self.model_copy(update={"model": self.model.model_copy(update={"pretransform": section})})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: exactly the keys that were given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class DiffusionCondConfig(ModelConfig):
+    """Diffusion with conditioning."""
+
+    model_type: Literal["diffusion_cond"]
+    model: CondModel
+    training: CondTraining | None = None
+
+
+class DiffusionInpaintConfig(ModelConfig):
+    """Diffusion with conditioning that can also fill gaps."""
+
+    model_type: Literal["diffusion_cond_inpaint"]
+    model: CondModel
+    training: CondTraining | None = None
+
+
+class DiffusionUncondConfig(ModelConfig):
+    """Diffusion without conditioning."""
+
+    model_type: Literal["diffusion_uncond"]
+    model: UncondModel
+    training: UncondTraining | None = None
+
+
+class AutoencoderConfig(ModelConfig):
+    """An autoencoder, to be trained or to be used as it is."""
+
+    model_type: Literal["autoencoder"]
+    model: AutoencoderModel
+    training: AutoencoderTrainingSection | None = None
+
+
+class DiffusionAutoencoderConfig(ModelConfig):
+    """An autoencoder whose decoder is a diffusion model."""
+
+    model_type: Literal["diffusion_autoencoder"]
+    model: DiffusionAutoencoderModel
+    training: DiffusionAutoencoderTrainingSection | None = None
+
+
+MODEL_TYPES: dict[str, type[ModelConfig]] = {
+    "diffusion_cond": DiffusionCondConfig,
+    "diffusion_cond_inpaint": DiffusionInpaintConfig,
+    "diffusion_uncond": DiffusionUncondConfig,
+    "autoencoder": AutoencoderConfig,
+    "diffusion_autoencoder": DiffusionAutoencoderConfig,
+}

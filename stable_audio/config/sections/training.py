@@ -1,0 +1,174 @@
+"""`training` sections of diffusion models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Ge, Le
+from pydantic import Field
+
+from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.leaf import Section
+from stable_audio.config.sections.pretransform import Positive
+from stable_audio.diffusion.losses import LOSSES
+from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+
+Probability = Annotated[float, Ge(0), Le(1)]
+
+
+class TorchClass(Section):
+    """A class of torch.optim by name (or one of ours) and its keywords."""
+
+    type: str
+    config: dict[str, Any] = Field(default={})
+
+
+class OptimizerSection(Section):
+    """Optimizer and, optionally, LR scheduler, which steps after every optimizer step."""
+
+    optimizer: TorchClass
+    scheduler: TorchClass | None = None
+
+
+class DiffusionOptimizers(Section):
+    """`optimizer_configs` of diffusion models."""
+
+    diffusion: OptimizerSection
+
+
+class EmaRule(Section):
+    """Averaging of weights: decay(step) = 1 - (1 + (step - update_after_step - 1) / inv_gamma)^-power."""
+
+    beta: float = Field(default=0.9999, ge=0, lt=1, description="greatest decay")
+    power: float = Field(default=0.75, gt=0)
+    inv_gamma: float = Field(default=1.0, gt=0)
+    min_value: float = Field(default=0.0, ge=0, lt=1, description="least decay once averaging has begun")
+    update_after_step: int = Field(default=1, ge=0, description="until here the average is a copy")
+    update_every: Positive = 1
+
+
+class EmaSection(EmaRule):
+    """Averaging of weights of diffusion models."""
+
+    include_conditioner: bool = Field(
+        default=False, description="average the conditioners too, not only the backbone"
+    )
+
+
+class LossTerm(Component):
+    """One term of the loss."""
+
+    weight: float = Field(default=1.0, ge=0)
+
+
+class MaskSection(Section):
+    """Random masks of inpainting training."""
+
+    max_mask_segments: Positive = 10
+    mask_type_probabilities: tuple[Probability, Probability, Probability] = Field(
+        default=(0.1, 0.8, 0.1), description="of random segments, of everything masked, of a kept beginning"
+    )
+
+
+class InpaintingSection(Section):
+    """Training of inpainting models."""
+
+    mask_kwargs: MaskSection = MaskSection()
+
+
+if TYPE_CHECKING:
+    AnyLoss: TypeAlias = LossTerm
+    SamplerName: TypeAlias = str
+    TimestepSamplerName: TypeAlias = str
+else:
+    AnyLoss = component(LOSSES, base=LossTerm, title="loss")
+    SamplerName = Literal[tuple(SAMPLERS)]
+    TimestepSamplerName = Literal[tuple(TIMESTEP_SAMPLERS)]
+
+
+class DemoSection(Section):
+    """Sounds rendered during training."""
+
+    demo_every: Positive = Field(default=2000, description="steps between demos")
+    demo_steps: Positive = Field(default=250, description="sampling steps")
+    num_demos: Annotated[int, Ge(0)] | None = Field(
+        default=None, description="clips per CFG scale; default: one per entry of demo_cond, else 8"
+    )
+    demo_seed: int = Field(
+        default=0, ge=0, description="noise of demo i comes from demo_seed + i, at every step"
+    )
+    demo_sampler: SamplerName | None = Field(default=None, description="default: that of the objective")
+
+
+class CondDemoSection(DemoSection):
+    """Demos of conditional models: every entry of demo_cond at every CFG scale."""
+
+    demo_cond: list[dict[str, Any]] = Field(default=[], description="metadata of each demo")
+    demo_cfg_scales: list[float] = Field(default=[6.0], min_length=1)
+
+    @property
+    def count(self) -> int:
+        """Demos per CFG scale."""
+        return len(self.demo_cond) if self.num_demos is None else self.num_demos
+
+
+class UncondDemoSection(DemoSection):
+    """Demos of unconditional models."""
+
+    @property
+    def count(self) -> int:
+        """Demos."""
+        return 8 if self.num_demos is None else self.num_demos
+
+
+class RunKeys(Section):
+    """Settings of a run that a file may carry; the command line overrules them."""
+
+    batch_size: Positive | None = Field(
+        default=None, description="items per process; --batch-size overrules it"
+    )
+    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
+    gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
+        default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
+    )
+
+
+class TrainingKeys(RunKeys):
+    """Keys that conditional and unconditional diffusion training share."""
+
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Adam at this rate, unless optimizer_configs is given"
+    )
+    optimizer_configs: DiffusionOptimizers | None = None
+    use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
+    ema: EmaSection = EmaSection()
+    log_loss_info: bool = Field(default=False, description="log the loss by noise level")
+    loss_configs: dict[str, AnyLoss] = Field(
+        default={}, description="terms by name; 'diffusion' is the main one, mse at weight 1 if absent"
+    )
+    mask_padding: bool = Field(default=False, description="leave padding out of the loss")
+    mask_padding_dropout: Probability = Field(default=0.0, description="share of batches that keep it in")
+    pre_encoded: bool = Field(default=False, description="the dataset gives latents")
+    timestep_sampler: TimestepSamplerName = Field(default="uniform", description="distribution of t")
+    timestep_sampler_options: dict[str, Any] = Field(
+        default={}, description="keywords of the timestep sampler"
+    )
+    p_one_shot: Probability = Field(default=0.0, description="probability of t = 1")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+
+
+class CondTraining(TrainingKeys):
+    """`training` of `diffusion_cond` and `diffusion_cond_inpaint`."""
+
+    cfg_dropout_prob: Probability = Field(
+        default=0.1, description="share of items trained without conditioning"
+    )
+    inpainting: InpaintingSection | None = None
+    demo: CondDemoSection | None = None
+
+
+class UncondTraining(TrainingKeys):
+    """`training` of `diffusion_uncond`."""
+
+    demo: UncondDemoSection | None = None

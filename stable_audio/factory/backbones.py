@@ -1,0 +1,40 @@
+"""Sections -> backbones, and the objective and shift of t that a section asks for."""
+
+from __future__ import annotations
+
+from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.backbones.base import Backbone
+from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.sections.diffusion import DiffusionKeys, DiffusionSection, UncondDiffusion
+from stable_audio.diffusion.objectives import OBJECTIVES, Objective
+from stable_audio.diffusion.processes import PROCESSES
+from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.factory.components import create
+
+
+def build_backbone(section: DiffusionSection) -> Backbone:
+    """The backbone of a conditional model."""
+    return create(section, BACKBONES)
+
+
+def build_uncond_backbone(section: UncondDiffusion) -> Backbone:
+    """The backbone of an unconditional model."""
+    return create(section, UNCOND_BACKBONES)
+
+
+def build_objective(keys: DiffusionKeys) -> Objective:
+    """The objective that a section names, on its process.
+
+    Raises:
+        ValueError: the process cannot be built, or the objective is not defined on it.
+    """
+    process = keys.diffusion_process
+    return OBJECTIVES[keys.diffusion_objective](
+        process=None if process is None else create(process, PROCESSES)
+    )
+
+
+def build_shift(section: DiffusionKeys) -> DistributionShift | None:
+    """The distribution shift of a section, if it has one."""
+    options = section.distribution_shift_options
+    return None if options is None else DistributionShift(**arguments(options))

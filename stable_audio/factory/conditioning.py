@@ -1,0 +1,88 @@
+"""Sections -> conditioners, and which slots their tensors go to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_audio.backbones.base import Backbone
+from stable_audio.conditioning import CONDITIONERS, Conditioner, MultiConditioner, SlotWiring
+from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.sections.diffusion import (
+    SLOT_KEYS,
+    ConditionerEntry,
+    ConditioningSection,
+    DiffusionSection,
+)
+from stable_audio.config.sections.sounds import OF_THE_FACTORY, SoundLeaf
+from stable_audio.factory.components import create
+from stable_audio.factory.pretransforms import build_pretransform
+from stable_audio.pretransforms.base import Pretransform
+from stable_audio.types import Slot
+
+
+def build_conditioning(
+    section: ConditioningSection | None, *, pretransform: Pretransform | None = None
+) -> MultiConditioner | None:
+    """All conditioners of a model; None when its file has no `conditioning`.
+
+    Args:
+        pretransform: the model's, which conditioners may share.
+    """
+    if section is None:
+        return None
+    return MultiConditioner(
+        {
+            entry.id: build_conditioner(entry, cond_dim=section.cond_dim, pretransform=pretransform)
+            for entry in section.configs
+        },
+        default_keys=section.default_keys,
+        pre_encoded_keys=section.pre_encoded_keys,
+    )
+
+
+def build_conditioner(
+    entry: ConditionerEntry, *, cond_dim: int, pretransform: Pretransform | None = None
+) -> Conditioner:
+    """One conditioner.
+
+    Args:
+        cond_dim: its width unless its config names another. pretransform: the model's, which it may share.
+
+    Raises:
+        ValueError: it encodes sounds, and not exactly one pretransform is named.
+    """
+    if not isinstance(entry.config, SoundLeaf):
+        return create(entry, CONDITIONERS, output_dim=cond_dim)
+    given = {k: v for k, v in arguments(entry.config).items() if k not in OF_THE_FACTORY and v is not None}
+    encoder = _sound_encoder(entry.config, pretransform)
+    made: Any = CONDITIONERS[entry.type]
+    return made(**{"output_dim": cond_dim, **given}, pretransform=encoder)
+
+
+def _sound_encoder(config: SoundLeaf, of_model: Pretransform | None) -> Pretransform:
+    if config.use_model_pretransform == (config.pretransform_config is not None):
+        found = "both" if config.use_model_pretransform else "neither"
+        raise ValueError(f"give either use_model_pretransform true or a pretransform_config, found {found}")
+    if config.pretransform_config is not None:
+        return build_pretransform(config.pretransform_config)
+    if config.pretransform_ckpt_path is not None:
+        raise ValueError("pretransform_ckpt_path has the weights of a pretransform_config, but none is given")
+    if of_model is None:
+        raise ValueError("use_model_pretransform is true, but the model has no pretransform")
+    return of_model
+
+
+def build_wiring(
+    section: DiffusionSection, *, conditioner: MultiConditioner | None, backbone: Backbone
+) -> SlotWiring:
+    """Which ids go to which slot, checked against what the backbone takes."""
+    conditioners = {} if conditioner is None else dict(conditioner.conditioners.items())
+    ids = {slot: getattr(section, key) for slot, key in SLOT_KEYS.items()}
+    return SlotWiring(
+        cross_attn_ids=ids[Slot.CROSS_ATTN],
+        global_ids=ids[Slot.GLOBAL],
+        prepend_ids=ids[Slot.PREPEND],
+        input_concat_ids=ids[Slot.INPUT_CONCAT],
+        vector_ids=[key for key, made in conditioners.items() if made.layout == "vector"],
+        widths=backbone.slot_widths,
+    )

@@ -1,0 +1,118 @@
+"""Configurations -> models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from stable_audio.config.sections.top import ModelConfig
+from stable_audio.factory.backbones import (
+    build_backbone,
+    build_objective,
+    build_shift,
+    build_uncond_backbone,
+)
+from stable_audio.factory.conditioning import build_conditioning, build_wiring
+from stable_audio.factory.loading import load_config
+from stable_audio.factory.pretransforms import (
+    build_autoencoder,
+    build_diffusion_autoencoder,
+    build_pretransform,
+)
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.nn.unfilled import Unfilled
+from stable_audio.pretransforms import Autoencoder
+
+
+def create_model_from_config(
+    config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    extra_ids: Sequence[str] = (),
+    skip_rules: Sequence[str] = (),
+    device: torch.device | str | None = None,
+    unfilled: bool = False,
+) -> Any:
+    """Build the model that a configuration describes, with fresh weights.
+
+    Args:
+        config: a loaded configuration, its dict, or the path of its file.
+        extra_ids, skip_rules: see `load_config`; for a configuration that is not loaded yet.
+        device: where to build it; "meta" builds shapes only, without memory.
+        unfilled: backbone and pretransform stay without weights until these are loaded, which saves the
+            memory and the random numbers; see `stable_audio.nn.unfilled`.
+
+    Raises:
+        ConfigError: with every mistake of the configuration.
+    """
+    if not isinstance(config, ModelConfig):
+        config = load_config(config, extra_ids=extra_ids, skip_rules=skip_rules)
+    with torch.device(device if device is not None else torch.get_default_device()):
+        return BUILDERS[config.model_type](config, Unfilled() if unfilled else nullcontext())
+
+
+Networks = AbstractContextManager[Any]
+"""In which backbones and pretransforms are built."""
+
+
+def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
+    """`diffusion_cond` and `diffusion_cond_inpaint`."""
+    section = config.model
+    with networks:
+        pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+        backbone = build_backbone(section.diffusion)
+    conditioner = build_conditioning(section.conditioning, pretransform=pretransform)
+    return DiffusionModel(
+        backbone=backbone,
+        objective=build_objective(section.diffusion),
+        conditioner=conditioner,
+        wiring=build_wiring(section.diffusion, conditioner=conditioner, backbone=backbone),
+        pretransform=pretransform,
+        sample_rate=config.sample_rate,
+        sample_size=config.sample_size,
+        audio_channels=section.io_channels if pretransform is None else pretransform.io_channels,
+        dist_shift=build_shift(section.diffusion),
+    )
+
+
+def build_uncond(config: ModelConfig, networks: Networks) -> DiffusionModel:
+    """`diffusion_uncond`."""
+    section = config.model
+    with networks:
+        pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
+        backbone = build_uncond_backbone(section.diffusion)
+    return DiffusionModel(
+        backbone=backbone,
+        objective=build_objective(section.diffusion),
+        pretransform=pretransform,
+        sample_rate=config.sample_rate,
+        sample_size=config.sample_size,
+        audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
+        dist_shift=build_shift(section.diffusion),
+    )
+
+
+def build_autoencoder_model(config: ModelConfig, networks: Networks) -> Autoencoder:
+    """`autoencoder`."""
+    with networks:
+        return build_autoencoder(config.model, sample_rate=config.sample_rate)
+
+
+def build_diffusion_autoencoder_model(config: ModelConfig, networks: Networks) -> DiffusionAutoencoder:
+    """`diffusion_autoencoder`."""
+    with networks:
+        return build_diffusion_autoencoder(config.model, sample_rate=config.sample_rate)
+
+
+BUILDERS: dict[str, Callable[[Any, Networks], nn.Module]] = {
+    "diffusion_cond": build_cond,
+    "diffusion_cond_inpaint": build_cond,
+    "diffusion_uncond": build_uncond,
+    "autoencoder": build_autoencoder_model,
+    "diffusion_autoencoder": build_diffusion_autoencoder_model,
+}
+"""`model_type` -> builder."""
