@@ -14,11 +14,11 @@ from torch import Tensor
 
 from stable_audio.cli.check_report import report_on
 from stable_audio.config import load_config
+from stable_audio.config.rules.datasets import packing_problems
 from stable_audio.data.base import Batch, Packed
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import LogitNormal, Timesteps, Uniform
 from stable_audio.factory import create_model_from_config
-from stable_audio.factory.pairing import pairing_problems
 from stable_audio.training.build import build_training
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.draws import StepDraws
@@ -266,8 +266,8 @@ def test_models_that_cannot_pack_are_refused(tmp_path: Path, name: str) -> None:
     config, message = REFUSED[name]
     data = _latents(tmp_path / "latents")
     loaded = load_config(config)
-    assert pairing_problems(loaded, {**data, "pack_length": None}) == []
-    assert pairing_problems(loaded, None) == []
+    assert packing_problems(loaded, {**data, "pack_length": None}, None) == []
+    assert packing_problems(loaded, None, None) == []
     with pytest.raises(TrainingError, match=message):
         tiny_run(tmp_path, config, dataset=data)
     with pytest.raises(TrainingError, match=message):
