@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import describe_machine, new_parser, print_table, time_together
 from stable_audio.backbones import BACKBONES
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.unet.attention import AttentionOptions
+from stable_audio.backbones.unet.attention_options import AttentionOptions
 from stable_audio.inference.quantize import Method, quantized, weight_bytes
 from stable_audio.types import Conditioning, Slot
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.backbones.unet.layers import ACTIVATIONS, conv, merged, norm, over_positions
+from stable_audio.backbones.unet.options import BlockOptions
 from stable_audio.nn.checkpointing import Checkpointed
 
 
@@ -29,6 +30,18 @@ class Modulation(nn.Module):
         return scale, shift
 
 
+class BlockVector(NamedTuple):
+    """A vector that residual blocks read.
+
+    Attributes:
+        features: its width; 0 = there is none.
+        adaptive: it scales and shifts; otherwise it is added.
+    """
+
+    features: int = 0
+    adaptive: bool = False
+
+
 class ResBlock(Checkpointed):
     """Two convolutions around the injection of time and global features: (b c_in *n) -> (b c_out *n).
 
@@ -36,7 +49,9 @@ class ResBlock(Checkpointed):
     the two vectors is added between the convolutions, or scales and shifts the second norm (adaptive).
 
     Args:
-        time_features, global_features: widths of the two vectors; 0 = the block reads no such vector.
+        options: kernel, norm, activation, dropout, residual sum.
+        first: the vector of t.
+        second: the global vector, where the blocks read one of its own.
     """
 
     def __init__(
@@ -45,32 +60,21 @@ class ResBlock(Checkpointed):
         c_in: int,
         c_out: int,
         *,
-        kernel: int,
-        groups: int,
-        norm_kind: str,
-        norm_position: Literal["pre", "post"],
-        activation: str,
-        dropout: float,
-        time_features: int,
-        time_adaptive: bool,
-        global_features: int,
-        global_adaptive: bool,
-        normalized: bool,
+        options: BlockOptions,
+        first: BlockVector,
+        second: BlockVector,
     ) -> None:
         super().__init__()
-        self.pre, self.normalized = norm_position == "pre", normalized
+        norm_kind, groups, kernel = options.norm, options.group_count, options.kernel_size
+        self.pre, self.normalized = options.norm_position == "pre", options.normalized
         self.norm1 = norm(norm_kind, groups, c_in if self.pre else c_out)
         self.conv1 = conv(dims, c_in, c_out, kernel)
-        self.time = (
-            Modulation(dims, time_features, c_out, time_adaptive, activation) if time_features else None
-        )
-        self.globals = (
-            Modulation(dims, global_features, c_out, global_adaptive, activation) if global_features else None
-        )
+        self.time = _modulation(dims, c_out, first, options.activation)
+        self.globals = _modulation(dims, c_out, second, options.activation)
         self.norm2 = norm(norm_kind, groups, c_out)
         self.conv2 = conv(dims, c_out, c_out, kernel)
-        self.activation = ACTIVATIONS[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.activation = ACTIVATIONS[options.activation]()
+        self.dropout = nn.Dropout(options.dropout)
         self.skip = nn.Identity() if c_in == c_out else conv(dims, c_in, c_out, 1)
 
     def compute(self, x: Tensor, time: Tensor | None, globals_: Tensor | None) -> Tensor:
@@ -91,6 +95,12 @@ class ResBlock(Checkpointed):
         return merged(self.skip(x), h, self.normalized)
 
 
+def _modulation(dims: int, channels: int, vector: BlockVector, activation: str) -> Modulation | None:
+    if not vector.features:
+        return None
+    return Modulation(dims, vector.features, channels, vector.adaptive, activation)
+
+
 def _scaled(h: Tensor, modulations: list[Tensor | tuple[Tensor, Tensor]]) -> Tensor:
     for modulation in modulations:
         if not isinstance(modulation, Tensor):
@@ -101,12 +111,10 @@ def _scaled(h: Tensor, modulations: list[Tensor | tuple[Tensor, Tensor]]) -> Ten
 class NormOut(nn.Module):
     """Norm, activation, convolution: the end of most U-Nets."""
 
-    def __init__(
-        self, dims: int, c_in: int, c_out: int, *, groups: int, norm_kind: str, kernel: int, activation: str
-    ) -> None:
+    def __init__(self, dims: int, c_in: int, c_out: int, *, kernel: int, options: BlockOptions) -> None:
         super().__init__()
-        self.norm = norm(norm_kind, groups, c_in)
-        self.activation = ACTIVATIONS[activation]()
+        self.norm = norm(options.norm, options.group_count, c_in)
+        self.activation = ACTIVATIONS[options.activation]()
         self.conv = conv(dims, c_in, c_out, kernel)
 
     def forward(self, x: Tensor) -> Tensor:

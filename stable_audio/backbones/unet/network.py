@@ -2,119 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from stable_audio.backbones.unet.attention import (
-    AttentionBlock,
-    AttentionOptions,
-    CrossAttention,
-    SelfAttention,
-    Tokens,
-)
-from stable_audio.backbones.unet.blocks import NormOut, ResBlock
+from stable_audio.backbones.unet.attention import CrossAttention, SelfAttention
+from stable_audio.backbones.unet.blocks import NormOut
 from stable_audio.backbones.unet.layers import conv, downsample, merged, upsample
-
-SkipMerge = Literal["concat", "add", "normalized_add"]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What blocks read besides x: the two vectors of residual blocks (b e), where there are any, tokens."""
-
-    time: Tensor | None
-    globals_: Tensor | None
-    tokens: Tokens
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that the levels are built from.
-
-    Attributes:
-        base: width behind the first convolution. widths: per level. blocks: residual blocks per level.
-        factors: rate change between level i and i + 1.
-        attention, cross_attention: per level, whether it has self- and cross-attention.
-        resnet: (c_in, c_out) -> residual block.
-        skips, skip_merge, up_width, attention_every: explained in `backbone`.
-    """
-
-    dims: int
-    base: int
-    widths: Sequence[int]
-    blocks: Sequence[int]
-    factors: Sequence[int]
-    attention: Sequence[bool]
-    cross_attention: Sequence[bool]
-    attention_options: AttentionOptions
-    attention_every: str
-    cross_dim: int
-    prepend_dim: int
-    norm_kind: str
-    normalized: bool
-    skips: str
-    skip_merge: SkipMerge
-    up_width: str
-    downsample: str
-    downsample_kernel: int
-    upsample: str
-    upsample_kernel: int
-    resnet: Callable[[int, int], ResBlock]
-
-    @property
-    def last(self) -> int:
-        return len(self.widths) - 1
-
-    def below(self, level: int) -> int:
-        """Width of the next finer level."""
-        return self.widths[level - 1] if level else self.base
-
-    def attends(self, level: int, channels: int, *, here: bool = True) -> AttentionBlock | None:
-        """The attention block of a level at this width, if it has one."""
-        return self._attention(channels, self.attention[level], self.cross_attention[level]) if here else None
-
-    def attends_middle(self) -> AttentionBlock | None:
-        """The attention block at the lowest rate: of the kinds that any level has."""
-        return self._attention(self.widths[-1], any(self.attention), any(self.cross_attention))
-
-    def _attention(self, channels: int, own: bool, cross: bool) -> AttentionBlock | None:
-        if not (own or cross):
-            return None
-        return AttentionBlock(
-            self.dims,
-            channels,
-            self.attention_options,
-            self_attention=own,
-            cross_dim=self.cross_dim if cross else 0,
-            prepend_dim=self.prepend_dim,
-            norm_kind=self.norm_kind,
-            normalized=self.normalized,
-        )
-
-    def stages(self, level: int, ins: Sequence[int], outs: Sequence[int]) -> nn.ModuleList:
-        """Residual blocks of a level, with attention behind each or behind the last."""
-        every = self.attention_every == "block"
-        last = len(ins) - 1
-        return nn.ModuleList(
-            Stage(self.resnet(i, o), self.attends(level, o, here=every or n == last))
-            for n, (i, o) in enumerate(zip(ins, outs))
-        )
-
-
-class Stage(nn.Module):
-    """A residual block and, where the level has it, attention."""
-
-    def __init__(self, resnet: ResBlock, attention: AttentionBlock | None) -> None:
-        super().__init__()
-        self.resnet, self.attention = resnet, attention
-
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = self.resnet(x, context.time, context.globals_)
-        return x if self.attention is None else self.attention(x, context.tokens)
+from stable_audio.backbones.unet.options import Layout
+from stable_audio.backbones.unet.plan import Context, Plan
 
 
 class Down(nn.Module):
@@ -122,20 +17,21 @@ class Down(nn.Module):
 
     def __init__(self, plan: Plan, level: int) -> None:
         super().__init__()
-        width = plan.widths[level]
-        ins = [plan.below(level)] + [width] * (plan.blocks[level] - 1)
+        layout = plan.layout
+        width = layout.widths[level]
+        ins = [layout.below(level)] + [width] * (layout.counts[level] - 1)
         self.stages = plan.stages(level, ins, [width] * len(ins))
-        self.every = plan.skips == "block"
-        self.keeps_downsampled = self.every and plan.skip_merge == "concat"
+        self.every = layout.skips == "block"
+        self.keeps_downsampled = self.every and layout.skip_merge == "concat"
         self.downsample = None
-        if level < plan.last:
+        if level < layout.last:
             self.downsample = downsample(
-                plan.dims,
+                layout.dims,
                 width,
                 width,
-                how=plan.downsample,
-                kernel=plan.downsample_kernel,
-                factor=plan.factors[level],
+                how=layout.downsample,
+                kernel=layout.downsample_kernel,
+                factor=layout.rates[level],
             )
 
     def forward(self, x: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
@@ -163,12 +59,13 @@ class Up(nn.Module):
 
     def __init__(self, plan: Plan, level: int, width: int, stack: list[int]) -> None:
         super().__init__()
-        self.merge = plan.skip_merge
-        own = plan.widths[level] if plan.up_width == "own" else plan.below(level)
-        count = plan.blocks[level]
+        layout = plan.layout
+        self.merge = layout.skip_merge
+        own = layout.widths[level] if layout.up_width == "own" else layout.below(level)
+        count = layout.counts[level]
         self.taken = 1
-        if plan.skips == "block":
-            count += 1 if plan.skip_merge == "concat" else 0
+        if layout.skips == "block":
+            count += 1 if layout.skip_merge == "concat" else 0
             self.taken = count
         ins = []
         for n in range(count):
@@ -178,14 +75,14 @@ class Up(nn.Module):
         self.upsample = None
         self.width = own
         if level:
-            self.width = own if plan.skip_merge == "concat" else plan.below(level)
+            self.width = own if layout.skip_merge == "concat" else layout.below(level)
             self.upsample = upsample(
-                plan.dims,
+                layout.dims,
                 own,
                 self.width,
-                how=plan.upsample,
-                kernel=plan.upsample_kernel,
-                factor=plan.factors[level - 1],
+                how=layout.upsample,
+                kernel=layout.upsample_kernel,
+                factor=layout.rates[level - 1],
             )
 
     def _skip_width(self, stack: list[int], width: int) -> int:
@@ -205,63 +102,43 @@ class Up(nn.Module):
 
 
 class Network(nn.Module):
-    """x (b c_in *n) and its context -> (b c_out *n)."""
+    """x (b c_in *n) and its context -> (b c_out *n).
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        c_in: int,
-        c_added: int,
-        c_out: int,
-        first_kernel: int,
-        last_kernel: int,
-        middle: bool,
-        middle_attention: bool,
-        finest_up: bool,
-        final_block: str,
-        groups: int,
-        activation: str,
-    ) -> None:
+    Args:
+        c_in: channels of x.
+        c_added: channels of what joins the features behind the first convolution; 0 for none.
+        c_out: channels of the output.
+    """
+
+    def __init__(self, plan: Plan, *, c_in: int, c_added: int, c_out: int) -> None:
         super().__init__()
-        self.first = conv(plan.dims, c_in, plan.base, first_kernel)
-        self.add = conv(plan.dims, c_added, plan.base, 1) if c_added else None
-        self.keeps_first = plan.skips == "block" and plan.skip_merge == "concat"
-        levels = range(len(plan.widths))
+        layout, base = plan.layout, plan.layout.channels
+        self.first = conv(layout.dims, c_in, base, layout.first_kernel)
+        self.add = conv(layout.dims, c_added, base, 1) if c_added else None
+        self.keeps_first = layout.skips == "block" and layout.skip_merge == "concat"
+        levels = range(len(layout.multipliers))
         self.downs = nn.ModuleList(Down(plan, i) for i in levels)
-        width = plan.widths[-1]
-        self.middle = nn.ModuleList()
-        if middle:
-            attention = plan.attends_middle() if middle_attention else None
-            self.middle.append(Stage(plan.resnet(width, width), attention))
-            self.middle.append(Stage(plan.resnet(width, width), None))
-        stack = self._skip_widths(plan)
-        ups = []
-        for level in reversed(levels if finest_up else levels[1:]):
+        self.middle = plan.middle()
+        width, stack, ups = layout.widths[-1], self._skip_widths(layout), []
+        for level in reversed(levels if layout.finest_up else levels[1:]):
             ups.append(Up(plan, level, width, stack))
             width = ups[-1].width
         self.ups = nn.ModuleList(ups)
-        self.final = plan.resnet(width, plan.base) if final_block == "residual" else None
+        kernel = layout.last_kernel
+        self.final = plan.resnet(width, base) if layout.final_block == "residual" else None
         self.last = (
-            conv(plan.dims, plan.base, c_out, last_kernel)
-            if final_block == "residual"
-            else NormOut(
-                plan.dims,
-                width,
-                c_out,
-                groups=groups,
-                norm_kind=plan.norm_kind,
-                kernel=last_kernel,
-                activation=activation,
-            )
+            conv(layout.dims, base, c_out, kernel)
+            if self.final is not None
+            else NormOut(layout.dims, width, c_out, kernel=kernel, options=plan.block)
         )
         _number(self)
 
-    def _skip_widths(self, plan: Plan) -> list[int]:
-        widths = [plan.base] if self.keeps_first else []
-        for level, width in enumerate(plan.widths):
-            widths += [width] * (plan.blocks[level] if plan.skips == "block" else 1)
-            if self.keeps_first and level < plan.last:
+    def _skip_widths(self, layout: Layout) -> list[int]:
+        """Channels of the skips, in the order in which the way down leaves them."""
+        widths = [layout.channels] if self.keeps_first else []
+        for level, width in enumerate(layout.widths):
+            widths += [width] * (layout.counts[level] if layout.skips == "block" else 1)
+            if self.keeps_first and level < layout.last:
                 widths.append(width)
         return widths
 
