@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from stable_audio.inference.devices import best_device
+
 Work = Callable[[], object]
 
 
 def new_parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the arguments that all benchmarks take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=str(best_device()))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; the median is printed")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 keeps PyTorch's choice")

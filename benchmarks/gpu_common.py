@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.inference.devices import best_device
 from stable_audio.model import DiffusionModel
 from stable_audio.types import ConditionTensors, Metadata
 
@@ -24,7 +25,7 @@ PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the arguments that the GPU benchmarks share."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--device", default=str(best_device()))
     made.add_argument("--config", default=OPEN, help="model file, relative to the repository")
     made.add_argument("--rounds", type=int, default=5, help="timed rounds; the median is printed")
     return made

@@ -123,6 +123,7 @@ def load_model(
     use_ema: bool = True,
     partial: bool = False,
     lenient: bool = False,
+    pretransform: str | Path | None = None,
 ) -> tuple[nn.Module, Any]:
     """Build a model from a checkpoint and its config, with weights, in eval mode.
 
@@ -131,6 +132,7 @@ def load_model(
         config: path, dictionary or loaded config; default: the one inside the file or beside it.
         use_ema: the averaged weights where the file has both.
         partial: see `load_weights`. lenient: unknown keys of the config are warnings.
+        pretransform: a file with the weights of the pretransform; all others come from `path`.
 
     Returns:
         (model, config).
@@ -153,7 +155,10 @@ def load_model(
     )
 
     def load(model: nn.Module) -> LoadReport:
-        report = _fill(model, stored, partial=partial)
+        report = _fill(model, stored, partial=partial or pretransform is not None)
+        if pretransform is not None:
+            _require_the_rest(report, partial)
+            load_pretransform(model, pretransform)
         load_unsaved(model, loaded_config.weights, use_ema=use_ema)
         return report
 
@@ -252,6 +257,13 @@ def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadRepo
     report = load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
     adopt_model_scale(model, stored.config)
     return report
+
+
+def _require_the_rest(report: LoadReport, partial: bool) -> None:
+    """Raises CheckpointError where more than the weights of the pretransform is absent or does not fit."""
+    elsewhere = [key for key in report.missing if not key.startswith(PRETRANSFORM)]
+    if (elsewhere or report.mismatched or report.unused) and not partial:
+        raise CheckpointError(f"{report}. The file belongs to another config")
 
 
 def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:

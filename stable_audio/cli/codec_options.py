@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from stable_audio.cli.options import add_device, best_device
+from stable_audio.cli.options import add_device
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -54,9 +54,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def codec(args: argparse.Namespace, device: str | None = None) -> Any:
-    """The Codec that the arguments name."""
+def codec(args: argparse.Namespace, device: Any = None) -> Any:
+    """The Codec that the arguments name; `device` instead of theirs."""
     from stable_audio.inference.codec import load_codec
+    from stable_audio.inference.devices import best_device
 
     return load_codec(
         model_config=args.model_config,

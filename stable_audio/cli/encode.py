@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return _by_many(args)
     if world.size > 1:
         log.info("%s", world)
-    return _report(_encode(args, world.rank, world.size, _device(args, world.local_rank)))
+    return _report(_encode(args, world.rank, world.size, world.local_rank))
 
 
 def _by_many(args: argparse.Namespace) -> int:
@@ -85,27 +85,19 @@ def _one_of_many(rank: int, args: argparse.Namespace) -> None:
     from stable_audio.cli import guarded
 
     def share() -> int:
-        _encode(args, rank, args.devices, _device(args, rank))
+        _encode(args, rank, args.devices, rank)
         return 0
 
     if status := guarded(share, traceback=args.traceback):
         sys.exit(status)
 
 
-def _device(args: argparse.Namespace, rank: int) -> str:
-    import torch
-
-    from stable_audio.cli.options import best_device
-
-    device = best_device(args.device)
-    return f"cuda:{rank % torch.cuda.device_count()}" if device == "cuda" else device
-
-
-def _encode(args: argparse.Namespace, rank: int, world_size: int, device: str) -> dict[str, Any]:
+def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: int) -> dict[str, Any]:
     from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.inference.devices import best_device
     from stable_audio.inference.encode import EncodeOptions, encode_to_folder
 
-    found = codec(args, device)
+    found = codec(args, best_device(args.device, rank=local_rank))
     return encode_to_folder(
         found.pretransform,
         parts(args, found),

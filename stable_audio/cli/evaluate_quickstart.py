@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stable_audio.cli.options import add_device, add_out, best_device
+from stable_audio.cli.options import add_device, add_out
 
 HELP = "measure pitch and timbre of what a quickstart model plays, against its pretransform and no training"
 
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints import load_model
     from stable_audio.evaluation.quickstart import QuickstartEvaluator
     from stable_audio.factory import create_model_from_config
+    from stable_audio.inference.devices import best_device
 
     loaded, config = load_model(args.ckpt_path, device=best_device(args.device))
     model: Any = loaded

@@ -17,7 +17,7 @@ def add_out(parser: Any, *earlier: str, help: str, **options: Any) -> None:
 
 
 def add_device(parser: Any) -> None:
-    """`--device`: where a model runs; see `best_device`."""
+    """`--device`: where a model runs; see `stable_audio.inference.devices`."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best there is")
 
 
@@ -45,31 +45,3 @@ def add_matmul_precision(parser: Any) -> None:
         choices=["highest", "high", "medium"],
         help="of float32 products on a GPU (%(default)s: TF32)",
     )
-
-
-def best_device(asked: str) -> str:
-    """`auto` -> cuda, mps or cpu.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    import torch
-
-    if asked != "auto":
-        _refuse_absent(asked)
-        return asked
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _refuse_absent(asked: str) -> None:
-    import torch
-
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise ValueError(f"--device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', found '{asked}'") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= count or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"--device {asked}: there is no such device here; leave it out to use what there is")

@@ -11,23 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from stable_audio import __version__
 from stable_audio.audio.io import read_audio
 from stable_audio.checkpoints import (
     load_model,
-    load_pretrained,
-    load_pretransform,
-    load_unsaved,
-    read_checkpoint,
     resolve,
 )
 from stable_audio.cli.key_values import key_values
-from stable_audio.cli.options import best_device
-from stable_audio.config import ModelConfig, load_config
-from stable_audio.data.world import World, launched_world
-from stable_audio.factory import create_model_from_config
+from stable_audio.config import load_config
+from stable_audio.data.world import launched_world
+from stable_audio.inference.devices import best_device
 from stable_audio.inference.gallery import write_render_page
 from stable_audio.inference.jobs import (
     Job,
@@ -52,7 +46,6 @@ from stable_audio.inference.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.settings import Sampling
 from stable_audio.inference.sounds import files_of, with_files
 from stable_audio.model import DiffusionModel
-from stable_audio.nn.unfilled import with_stored_weights
 
 _TOLD_BY_JSON = (
     ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed", "steps", "cfg_scale")
@@ -84,7 +77,7 @@ def render_command(args: argparse.Namespace) -> int:
     chosen = _sampling(args) if earlier is None else sampling_from(earlier.sampling)
     chosen.check()
     asked = _asked(args)
-    device = _device(best_device(args.device), world)
+    device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
     loaded = _load(args, earlier, device)
     sampling = chosen.resolved(loaded.model.objective)
     steering, files = _steering(args, earlier)
@@ -166,10 +159,7 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device
     if earlier is not None:
         source = load_config(earlier.config, source_name=f"{args.from_json}, config")
     started = time.perf_counter()
-    if inner is None:
-        model, config = load_model(checkpoint, config=source, use_ema=use_ema)
-    else:
-        model, config = load_in_two_parts(checkpoint, inner, source, use_ema=use_ema)
+    model, config = load_model(checkpoint, config=source, use_ema=use_ema, pretransform=inner)
     if not isinstance(model, DiffusionModel):
         raise ValueError(
             f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
@@ -180,34 +170,6 @@ def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device
     _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
     inner_file = InputFile.of(inner) if inner is not None else None
     return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
-
-
-def load_in_two_parts(checkpoint: Path, inner: str, source: Any, *, use_ema: bool) -> tuple[Any, Any]:
-    """The pretransform from its own file; only its weights may be absent from the checkpoint."""
-    name = None
-    if source is None:
-        stored = read_checkpoint(checkpoint, use_ema=use_ema)
-        source, name = stored.config, f"{stored.path}, config"
-    if source is None:
-        raise ValueError(f"{checkpoint}: no config inside the file or beside it; give --model-config")
-    config = source if isinstance(source, ModelConfig) else load_config(source, source_name=name)
-
-    def load(model: nn.Module) -> None:
-        report = load_pretrained(model, checkpoint, use_ema=use_ema, partial=True)
-        elsewhere = [key for key in report.missing if not key.startswith("pretransform.")]
-        if elsewhere or report.mismatched or report.unused:
-            raise ValueError(f"{report}. The file belongs to another config")
-        load_pretransform(model, inner)
-        load_unsaved(model, config.weights, use_ema=use_ema)
-
-    model, _ = with_stored_weights(lambda unfilled: create_model_from_config(config, unfilled=unfilled), load)
-    return model, config
-
-
-def _device(device: str, world: World) -> torch.device:
-    if device == "cuda" and world.size > 1:
-        return torch.device(f"cuda:{world.local_rank % torch.cuda.device_count()}")
-    return torch.device(device)
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:

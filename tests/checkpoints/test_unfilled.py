@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.checkpoints import export
 from stable_audio.checkpoints.loading import load_model, load_weights
-from stable_audio.cli.rendering import load_in_two_parts
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.codec import load_codec
 from stable_audio.nn.unfilled import Unfilled, is_unfilled
@@ -159,7 +158,7 @@ def test_a_model_in_two_files_draws_nothing_for_networks(tmp_path: Path) -> None
     torch.save({"state_dict": {k: v for k, v in state.items() if not k.startswith("pretransform.")}}, rest)
     torch.save({"state_dict": {k: v for k, v in state.items() if k.startswith("pretransform.")}}, inner)
     with Draws() as draws:
-        loaded, _ = load_in_two_parts(rest, str(inner), MODEL, use_ema=True)
+        loaded, _ = load_model(rest, config=MODEL, pretransform=inner)
     assert draws.count <= sum(p.numel() for p in model.conditioner.parameters())
     for key, value in state.items():
         assert torch.equal(loaded.state_dict()[key], value), key

@@ -458,7 +458,7 @@ def test_clips_at_once_by_device() -> None:
         (["--prompt", "bell", "--steps", "0"], "steps must be at least 1"),
         (["--prompts", "absent.jsonl"], "absent.jsonl"),
         (["--prompt", "bell", "--device", "cuda:99"], "there is no such device here"),
-        (["--prompt", "bell", "--device", "gpu"], "--device: 'auto'"),
+        (["--prompt", "bell", "--device", "gpu"], "device: 'auto'"),
         (["--prompt", "bell", "--condition", "tempo"], "--condition needs KEY=VALUE"),
         (["--prompt", "bell", "--condition", "tempo=" + "[" * 9999], "--condition tempo: nests deeper"),
         (["--prompt", "bell", "--seed", "-2"], "or -1 for a random one"),
