@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def report_on(
     file = str(dataset) if dataset is not None else None
     report: Report = {"config": str(config), "dataset_file": file, "errors": [], "warnings": []}
     deadline = Deadline(DRY_SECONDS if dry else None)
+    importlib.import_module("torch._dynamo")  # optimizers do, and it must not be broken off half-way
     with _Warnings(report):
         loaded = _attempt(
             report,
@@ -107,7 +109,9 @@ def _check_dataset(
     try:
         _attempt(
             report,
-            lambda: deadline.run(lambda: _describe_dataset(report, model, data, pre_encoded=latents)),
+            lambda: deadline.run(
+                lambda: _describe_dataset(report, model, data, pre_encoded=latents), waits=True
+            ),
             source=f"{name}: ",
         )
     except TimeoutError:

@@ -17,37 +17,47 @@ class _TimeIsUp(BaseException):
 
 
 class Deadline:
-    """The moment by which actions have to be done.
+    """The time that several actions may take together.
 
-    The timer is a Unix signal of the main thread; elsewhere there is no limit.
+    Computing is measured in time of the processor, so that a busy machine does not make a file too large;
+    what waits for disks in time of the clock. The timer is a Unix signal of the main thread; elsewhere there
+    is no limit.
 
     Args:
-        seconds: from now; None: no limit.
+        seconds: for all actions; None: no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._spent = 0.0
 
-    def run(self, action: Callable[[], T]) -> T:
+    def run(self, action: Callable[[], T], *, waits: bool = False) -> T:
         """The result of `action`, or what it raises.
 
+        Args:
+            waits: the action reads from disks.
+
         Raises:
-            TimeoutError: the moment came first; the action was broken off.
+            TimeoutError: the time is over; the action was broken off.
         """
         main = threading.current_thread() is threading.main_thread()
-        if self._end is None or not main or not hasattr(signal, "setitimer"):
+        if self.seconds is None or not main or not hasattr(signal, "setitimer"):
             return action()
-        before = signal.signal(signal.SIGALRM, _break_off)
+        timer, number = (
+            (signal.ITIMER_REAL, signal.SIGALRM) if waits else (signal.ITIMER_PROF, signal.SIGPROF)
+        )
+        clock = time.monotonic if waits else time.process_time
+        before, start = signal.signal(number, _break_off), clock()
         # A timer of 0 would be none at all.
-        signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._end - time.monotonic()))
+        signal.setitimer(timer, max(1e-3, self.seconds - self._spent))
         try:
             return action()
         except _TimeIsUp:
             raise TimeoutError(f"not done within {self.seconds:g} seconds") from None
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.setitimer(timer, 0)
+            signal.signal(number, before)
+            self._spent += clock() - start
 
 
 def _break_off(number: int, frame: FrameType | None) -> None:

@@ -180,9 +180,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, stop: Any) -> int:
-    from stable_audio.training.loggers import logger_names
+    from stable_audio.training.loggers import check_loggers
 
-    logger_names(args.logger)  # before files are read and models built, which may take minutes
+    check_loggers(args.logger)  # before files are read and models built, which may take minutes
     from stable_audio.training.record import EarlyLog
 
     with EarlyLog() as early:

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -147,6 +148,18 @@ class TensorBoardLogger(RunLogger):
 class WandbLogger(RunLogger):
     """Weights & Biases; offline with WANDB_MODE=offline."""
 
+    @staticmethod
+    def check() -> None:
+        """Raise ValueError where a run could not log in and nobody is there to type a key."""
+        import wandb
+
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not sys.stdin.isatty() and not wandb.api.api_key:
+            raise ValueError(
+                "--logger wandb has no API key: run `wandb login`, set WANDB_API_KEY, or keep the run here "
+                "with WANDB_MODE=offline"
+            )
+
     def __init__(self, *, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
         try:
@@ -231,6 +244,16 @@ def logger_names(names: str) -> list[str]:
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'--logger {name} needs: pip install "stable-audio[{extra}]"')
     return wanted
+
+
+def check_loggers(names: str) -> None:
+    """Raise for what `create_logger` would refuse after minutes of reading files.
+
+    Raises:
+        ValueError: an unknown name, or Weights & Biases without a key. ImportError: an extra is missing.
+    """
+    if "wandb" in logger_names(names):
+        WandbLogger.check()
 
 
 def create_logger(names: str, **options: Any) -> RunLogger:

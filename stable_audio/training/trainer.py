@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.files import TRAINING_ENTRY
@@ -41,7 +42,8 @@ from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
-from stable_audio.training.loggers import RunLogger, create_logger
+from stable_audio.training.hardware import check_hardware
+from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to, record_run
 from stable_audio.training.recovery import load_training_file, newest_whole
@@ -55,7 +57,6 @@ from stable_audio.training.writer import BackgroundWriter
 log = logging.getLogger(__name__)
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
-SHARDING = ("deepspeed", "fsdp", "model_parallel")
 
 
 @dataclass
@@ -174,6 +175,8 @@ def assemble(
     """
     stop = stop if stop is not None else StopRequest()
     stop.save_ends = options.requeue
+    check_hardware(options, averages=config.training is not None and config.training.use_ema)
+    check_loggers(options.logger)
     world = world if world is not None else launched_world()
     placed = layout(options, world)
     if world.size > 1:
@@ -208,7 +211,6 @@ def assemble(
     )
     if resume is not None:
         match_training(module, resume, content)
-    _refuse_sharded_average(module, options)
     options = within_schedules(module, options)
     module.run_steps = options.max_steps
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
@@ -298,26 +300,35 @@ def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _trainer(options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool) -> pl.Trainer:
-    with _quiet_lightning():
-        return pl.Trainer(
-            accelerator=options.accelerator,
-            devices=placed.devices,
-            num_nodes=placed.nodes,
-            strategy=_strategy(options, placed),
-            precision=_precision(options),  # type: ignore[arg-type]
-            # Modules that optimise by hand accumulate by hand.
-            accumulate_grad_batches=options.accum_batches if accumulate else 1,
-            max_steps=options.max_steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            default_root_dir=options.folder,
-            plugins=[io, placed.environment],
-        )
+    try:
+        with _quiet_lightning():
+            return _new_trainer(options, placed, io, accumulate=accumulate)
+    except MisconfigurationException as error:
+        raise TrainingError(f"Lightning refuses these options: {' '.join(str(error).split())}") from error
+
+
+def _new_trainer(
+    options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
+) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=options.accelerator,
+        devices=placed.devices,
+        num_nodes=placed.nodes,
+        strategy=_strategy(options, placed),
+        precision=_precision(options),  # type: ignore[arg-type]
+        # Modules that optimise by hand accumulate by hand.
+        accumulate_grad_batches=options.accum_batches if accumulate else 1,
+        max_steps=options.max_steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=options.folder,
+        plugins=[io, placed.environment],
+    )
 
 
 def _strategy(options: RunOptions, placed: Layout) -> str:
@@ -333,14 +344,6 @@ def _precision(options: RunOptions) -> str:
     if not on_gpu(options):
         return "32-true"  # bfloat16 is slower than float32 on many CPUs
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def _refuse_sharded_average(module: TrainingModule, options: RunOptions) -> None:
-    if module.ema is not None and options.strategy.startswith(SHARDING):
-        raise TrainingError(
-            f"--strategy {options.strategy} splits the weights over devices, and their average cannot be "
-            "kept then; set use_ema to false in the config's training section, or use --strategy ddp"
-        )
 
 
 def _refuse_datasets(

@@ -317,3 +317,26 @@ def test_the_verdict_names_the_file_that_is_wrong(write: Any, capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines()[-1] == f"{model}: 1 errors"
     assert main(["check", write(examples.cond()), data, "--dry"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{model}, {data}: all is well"
+
+
+def test_waiting_for_a_busy_machine_is_not_building() -> None:
+    from stable_audio.cli.deadline import Deadline
+
+    deadline = Deadline(0.02)
+    deadline.run(lambda: time.sleep(0.06))
+    with pytest.raises(TimeoutError, match="not done within 0.02 seconds"):
+        deadline.run(lambda: time.sleep(0.06), waits=True)
+
+
+def test_actions_share_the_time_of_a_deadline() -> None:
+    from stable_audio.cli.deadline import Deadline
+
+    def compute() -> None:
+        begin = time.process_time()
+        while time.process_time() < begin + 0.03:
+            pass
+
+    deadline = Deadline(0.05)
+    deadline.run(compute)
+    with pytest.raises(TimeoutError):
+        deadline.run(compute)

@@ -337,11 +337,47 @@ def test_pretrained_weights_are_the_start(tmp_path: Path) -> None:
         ({"remove_pretransform_weight_norm": "later"}, "pre_load or post_load"),
         ({"remove_pretransform_weight_norm": "pre_load"}, "no pretransform with weight norms"),
         ({"strategy": "fsdp"}, "use_ema"),
+        ({"strategy": "dpp"}, "--strategy 'dpp' is unknown; usual ones are auto, ddp"),
+        ({"precision": "bf15"}, "--precision 'bf15' is unknown; allowed: auto, 32-true"),
+        ({"accelerator": "abacus"}, "--accelerator 'abacus' is unknown; allowed: auto, cpu"),
     ],
 )
 def test_wrong_options_are_refused_with_the_flag(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_run(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"accelerator": "gpu"}, "--accelerator gpu: torch .* finds none on this machine"),
+        ({"accelerator": "mps"}, "--accelerator mps: torch .* finds none on this machine"),
+        ({"accelerator": "auto", "devices": "0,1"}, "chooses GPUs by number, but there is no GPU"),
+        ({"strategy": "deepspeed"}, "--strategy deepspeed needs: pip install deepspeed"),
+        ({"logger": "wandb"}, "--logger wandb has no API key|pip install"),
+    ],
+)
+def test_what_this_machine_lacks_is_told_before_a_file_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("stable_audio.training.trainer.starting_model", pytest.fail)
+    with pytest.raises((ValueError, ImportError), match=message):
+        tiny_run(tmp_path, **wrong)
+
+
+def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stable_audio.training.hardware import check_hardware
+    from stable_audio.training.options import RunOptions
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    check_hardware(RunOptions(accelerator="gpu", devices="2"), averages=True)
+    for devices in ("3", "1,2"):
+        with pytest.raises(TrainingError, match=f"--devices {devices}, but torch sees 2 GPUs here"):
+            check_hardware(RunOptions(accelerator="gpu", devices=devices), averages=True)
 
 
 def _flags(*given: str) -> Any:

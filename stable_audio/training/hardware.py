@@ -1,0 +1,102 @@
+"""Whether this machine has what the options of a run ask for, before any file is looked through."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+
+from stable_audio.training.cluster import parse_devices
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+
+PRECISIONS = (
+    "auto",
+    "32-true",
+    "32",
+    "bf16-mixed",
+    "16-mixed",
+    "bf16-true",
+    "16-true",
+    "64-true",
+    "transformer-engine",
+)
+
+SHARDING = ("deepspeed", "fsdp", "model_parallel")
+"""Strategies, by how their names begin, that split the weights over devices."""
+
+
+def check_hardware(options: RunOptions, *, averages: bool) -> None:
+    """Raise for what cannot work here.
+
+    Args:
+        averages: the run keeps an average of the weights.
+
+    Raises:
+        TrainingError: an accelerator, device or strategy that is absent or unknown, a precision that it
+            lacks. ImportError: a package that a strategy needs is not installed.
+    """
+    _check_accelerator(options.accelerator)
+    _check_devices(options)
+    _check_strategy(options.strategy)
+    if averages and options.strategy.startswith(SHARDING):
+        raise TrainingError(
+            f"--strategy {options.strategy} splits the weights over devices, and their average cannot be "
+            "kept then; set use_ema to false in the config's training section, or use --strategy ddp"
+        )
+    if options.strategy.startswith(SHARDING) and not _uses_cuda(options.accelerator):
+        raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
+    if options.precision not in PRECISIONS:
+        raise TrainingError(f"--precision {options.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
+
+
+def _uses_cuda(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _check_accelerator(name: str) -> None:
+    if name in ("auto", "cpu"):
+        return
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name in AcceleratorRegistry.available_accelerators() and name not in there:
+        there[name] = AcceleratorRegistry.get(name).is_available()
+    if name not in there and name != "gpu":
+        raise TrainingError(f"--accelerator {name!r} is unknown; allowed: {', '.join(ACCELERATORS)}")
+    if not (any(there.values()) if name == "gpu" else there[name]):
+        usable = next((k for k, usable in there.items() if usable), "cpu")
+        raise TrainingError(
+            f"--accelerator {name}: torch {torch.__version__} finds none on this machine; leave the flag out "
+            f"or give --accelerator {usable}"
+        )
+
+
+def _check_devices(options: RunOptions) -> None:
+    asked = parse_devices(options.devices)
+    if not _uses_cuda(options.accelerator):
+        if isinstance(asked, list) and options.accelerator != "mps":
+            raise TrainingError(
+                f"--devices {options.devices} chooses GPUs by number, but there is no GPU that "
+                "torch can use; give a count of processes, or leave the flag out"
+            )
+        return
+    count = torch.cuda.device_count()
+    needed = max(asked) + 1 if isinstance(asked, list) else asked if isinstance(asked, int) else 1
+    if needed > count:
+        raise TrainingError(
+            f"--devices {options.devices}, but torch sees {count} GPUs here, with numbers 0 to {count - 1}"
+        )
+
+
+def _check_strategy(name: str) -> None:
+    if name in ("auto", ""):
+        return
+    if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise ImportError(f"--strategy {name} needs: pip install deepspeed")
+    known = StrategyRegistry.available_strategies()
+    if name not in known and name != "deepspeed":
+        short = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+        raise TrainingError(f"--strategy {name!r} is unknown; usual ones are {', '.join(short)}")
