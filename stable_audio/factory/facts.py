@@ -124,6 +124,8 @@ def _sentence(error: Exception, data: Any) -> str:
         return text
     log.debug("a part of the model cannot be built", exc_info=error)
     numbers = suspects(data)
+    if not numbers and "overflow" in text:
+        return f"is too large to be built; the largest numbers there: {largest(data)}"
     # What torch and Python say of such numbers speaks of their own insides.
     reason = f"look at {numbers}" if numbers else f"{type(error).__name__}: {shown(text, 200)}"
     return f"cannot be built with these values: {reason}"

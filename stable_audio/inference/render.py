@@ -21,7 +21,7 @@ from stable_audio.audio.io import save_audio
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generate import generate
-from stable_audio.inference.jobs import Job
+from stable_audio.inference.jobs import Job, listed
 from stable_audio.inference.recipe import Recipe, finished, write_recipe
 from stable_audio.inference.settings import Sampling
 from stable_audio.model import DiffusionModel
@@ -59,6 +59,20 @@ class Steering:
     inpaint_audio: Tensor | None = None
     inpaint_sample_rate: int | None = None
     inpaint_spans: Sequence[tuple[float, float]] = ()
+
+    def check(self, model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
+        """Raise ValueError, with every clip, where a span lies behind one."""
+        if self.inpaint_audio is None:
+            return
+        problems = [
+            f"{job.source}: the span {start:g} to {end:g} s lies behind the clip of "
+            f"{recipe.sample_size / model.sample_rate:g} s"
+            for job, recipe in zip(jobs, recipes)
+            for start, end in self.inpaint_spans
+            if math.floor(start * model.sample_rate) >= recipe.sample_size
+        ]
+        if problems:
+            raise ValueError(listed(list(dict.fromkeys(problems))))
 
     def arguments(self, model: DiffusionModel, sample_size: int) -> dict[str, Any]:
         """Keyword arguments of `generate`."""
@@ -127,6 +141,7 @@ def render(
         world: the processes that share the jobs; this one renders its part, under the same names.
         progress: called with (step, steps) of the batch that is being sampled.
     """
+    steering.check(model, jobs, recipes)
     remove_leftovers(output.folder)
     pending: list[_Pending] = []
     for index, (job, recipe) in world.share(list(zip(jobs, recipes))):

@@ -167,6 +167,18 @@ def test_what_disagrees_in_an_autoencoder_names_the_key_to_change_and_its_value(
     ]
 
 
+def test_a_key_that_is_left_out_is_named_where_its_default_does_not_fit() -> None:
+    data = examples.cond()
+    inner = data["model"]["pretransform"]["config"]
+    inner.update(io_channels=1)
+    del inner["encoder"]["config"]["in_channels"]
+    inner["decoder"]["config"]["out_channels"] = 1
+    assert [e for e in errors(data) if "encoder.config" in e] == [
+        "$.model.pretransform.config.encoder.config.in_channels: left out, which makes 2 encoder input "
+        "channels; the other parts need 1: set it to 1"
+    ]
+
+
 def test_values_that_torch_cannot_use_are_named_without_the_words_of_torch() -> None:
     data = examples.cond()
     data["model"]["pretransform"]["config"]["encoder"]["config"]["c_mults"] = [1, -3]

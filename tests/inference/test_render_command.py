@@ -244,6 +244,22 @@ def test_inpainting_from_the_command_line(tmp_path: Path) -> None:
     assert main([*command, "--inpaint", "0.3", "0.2"]) == 2
 
 
+def test_a_span_behind_any_of_the_clips_is_told_before_the_first_is_rendered(tmp_path: Path, capsys) -> None:
+    weights, model_file = tiny.save(tmp_path / "model", tiny.config(inpaint=True))
+    source, prompts = tmp_path / "a.wav", tmp_path / "prompts.jsonl"
+    save_audio(source, torch.zeros(1, 4000), 1000)
+    lines = [
+        {"conditioning": {"prompt": "bell", "seconds_total": 4}, "seconds": 4},
+        {"conditioning": {"prompt": "bell", "seconds_total": 1}, "seconds": 1},
+    ]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    command = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file), *QUICK]
+    command += ["--prompts", str(prompts), "--out", str(tmp_path / "out"), "--inpaint-audio", str(source)]
+    assert main([*command, "--inpaint", "2", "3"]) == 2
+    assert "prompts.jsonl, line 2: the span 2 to 3 s lies behind the clip of" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*.wav"))
+
+
 def test_unconditional_models_need_no_prompt(tmp_path: Path) -> None:
     weights, model_file = tiny.save(tmp_path / "model", tiny.uncond_config())
     command = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file)]

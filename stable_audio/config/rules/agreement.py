@@ -62,8 +62,8 @@ def _measures_of(model: dict[str, Any], wrong: Disagreement) -> bool:
     if names is RATES:
         return bool(model["downsampling_ratio"] == wrong.expected)
     section: Any = model.get(part)
-    given = [section["config"].get(n) for n in names] if _has_config(section) else []
-    return not any(isinstance(v, int) for v in given) or wrong.found in given
+    key = _key(part, section, names, wrong.found)
+    return key is None or not _has_config(section) or section["config"].get(key) in (None, wrong.found)
 
 
 def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Iterator[Problem]:
