@@ -17,7 +17,7 @@ from common import print_table
 from gpu_common import card, parser, published_model
 from torch import Tensor
 
-from stable_audio.inference.generate import generate
+from stable_audio.inference.generation.generate import generate
 from stable_audio.model import DiffusionModel
 
 PRECISIONS = {

@@ -205,6 +205,23 @@ def test_the_check_notices_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _circles(_module_graph(modules)) == [["stable_audio.network", "stable_audio.types"]]
 
 
+INFERENCE_SHELVES = ("generation", "codec", "rendering")
+"""Sub-packages of inference: the first two know neither each other nor the third, which uses `generation`."""
+
+
+def test_generation_knows_neither_codecs_nor_jobs_and_recipes() -> None:
+    allowed = {"generation": set(), "codec": set(), "rendering": {"generation"}}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for shelf in INFERENCE_SHELVES
+        for path in sorted((PACKAGE / "inference" / shelf).glob("*.py"))
+        for line, name, _ in _imports(path)
+        for other in {*INFERENCE_SHELVES} - {shelf} - allowed[shelf]
+        if name.startswith(f"stable_audio.inference.{other}.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name} at module level; import it inside the function"

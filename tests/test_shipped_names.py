@@ -13,7 +13,7 @@ import pytest
 
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config, load_dataset_config
-from stable_audio.inference.jobs import read_jobs
+from stable_audio.inference.rendering.jobs import read_jobs
 from stable_audio.shipped import KINDS, named, shipped
 
 ROOT = Path(__file__).parents[1]

@@ -56,7 +56,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def codec(args: argparse.Namespace, device: Any = None) -> Any:
     """The Codec that the arguments name; `device` instead of theirs."""
-    from stable_audio.inference.codec import load_codec
+    from stable_audio.inference.codec.load import load_codec
     from stable_audio.inference.devices import best_device
 
     return load_codec(

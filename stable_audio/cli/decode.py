@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.cli.codec_options import codec
-    from stable_audio.inference.decode import decode_folder
+    from stable_audio.inference.codec.decode import decode_folder
 
     found = codec(args)
     written = list(

@@ -94,8 +94,8 @@ def _one_of_many(rank: int, args: argparse.Namespace) -> None:
 
 def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: int) -> dict[str, Any]:
     from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.inference.codec.encode import EncodeOptions, encode_to_folder
     from stable_audio.inference.devices import best_device
-    from stable_audio.inference.encode import EncodeOptions, encode_to_folder
 
     found = codec(args, best_device(args.device, rank=local_rank))
     return encode_to_folder(

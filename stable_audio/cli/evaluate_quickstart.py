@@ -101,7 +101,7 @@ def _judge_pretransform(args: argparse.Namespace, model: Any, evaluator: Any) ->
     """What the pretransform alone makes of the clips that are asked for: how good its space is."""
     import torch
 
-    from stable_audio.inference.decoding import decode_each
+    from stable_audio.inference.generation.to_audio import decode_each
 
     with torch.inference_mode():
         originals = evaluator.originals(repeats=args.repeats).expand(-1, model.audio_channels, -1)

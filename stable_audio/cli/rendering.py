@@ -22,8 +22,11 @@ from stable_audio.cli.key_values import key_values
 from stable_audio.config import load_config
 from stable_audio.data.world import launched_world
 from stable_audio.inference.devices import best_device
-from stable_audio.inference.gallery import write_render_page
-from stable_audio.inference.jobs import (
+from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.precision import place
+from stable_audio.inference.rendering.gallery import write_render_page
+from stable_audio.inference.rendering.jobs import (
     Job,
     check_conditioning,
     check_values,
@@ -33,18 +36,15 @@ from stable_audio.inference.jobs import (
     repeated,
     unused_keys,
 )
-from stable_audio.inference.precision import place
-from stable_audio.inference.recipe import (
+from stable_audio.inference.rendering.recipe import (
     InputFile,
     Recipe,
     read_recipe,
     sampling_from,
     sampling_values,
 )
-from stable_audio.inference.render import Output, Rendered, Steering, render, sample_size_for
-from stable_audio.inference.seeds import RANDOM_SEED, random_seed
-from stable_audio.inference.settings import Sampling
-from stable_audio.inference.sounds import files_of, with_files
+from stable_audio.inference.rendering.render import Output, Rendered, Steering, render, sample_size_for
+from stable_audio.inference.rendering.sound_files import files_of, with_files
 from stable_audio.model import DiffusionModel
 
 _TOLD_BY_JSON = (

@@ -14,8 +14,8 @@ from torch import Tensor
 from stable_audio.audio.io import save_audio
 from stable_audio.data.base import ItemKey, Rejected
 from stable_audio.data.parts import DatasetParts, FileParts
-from stable_audio.inference.decode import decode_unscaled, sound_names
-from stable_audio.inference.encode import unscaled_latents
+from stable_audio.inference.codec.decode import decode_unscaled, sound_names
+from stable_audio.inference.codec.encode import unscaled_latents
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.losses import MultiResolutionMelLoss
 

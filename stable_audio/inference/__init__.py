@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stable_audio.inference.generate import generate
-from stable_audio.inference.settings import Sampling
+from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.generation.settings import Sampling
 
 __all__ = ["Sampling", "generate"]

@@ -14,7 +14,7 @@ from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.diffusers import export_diffusers, export_diffusers_backbone
 from stable_audio.checkpoints.diffusers.weights import oobleck_state
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.generate import generate
+from stable_audio.inference.generation.generate import generate
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.conv import fold_weight_norm
 from tests.checkpoints.tiny_pipeline import VARIANTS, config, disturb, save_text_encoder, variant

@@ -20,7 +20,7 @@ from stable_audio.checkpoints import (
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.codec import load_codec
+from stable_audio.inference.codec.load import load_codec
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.stored import hub as hub_module
 from stable_audio.stored import models as stored_module

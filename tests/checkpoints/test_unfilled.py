@@ -15,7 +15,7 @@ from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.checkpoints import export
 from stable_audio.checkpoints.loading import load_model, load_weights
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.codec import load_codec
+from stable_audio.inference.codec.load import load_codec
 from stable_audio.nn.unfilled import Unfilled, is_unfilled
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from tests import tiny

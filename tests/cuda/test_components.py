@@ -13,7 +13,7 @@ from stable_audio.conditioning import CONDITIONERS
 from stable_audio.config import load_config
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.generate import generate
+from stable_audio.inference.generation.generate import generate
 from tests import tiny
 from tests.backbones.test_contracts import CASES, build, conditioning, inputs
 from tests.training.building import tiny_config

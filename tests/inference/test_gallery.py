@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from stable_audio.audio.io import save_audio
-from stable_audio.inference.gallery import write_render_page
+from stable_audio.inference.rendering.gallery import write_render_page
 from tests.audio.sounds import chirp
 
 

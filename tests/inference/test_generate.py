@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
-from stable_audio.inference import Sampling, batch, generate
-from stable_audio.inference.audio_inputs import frame_mask, inpaint_tensors
-from stable_audio.inference.render import Steering
+from stable_audio.inference import Sampling, generate
+from stable_audio.inference.generation import batch
+from stable_audio.inference.generation.audio_inputs import frame_mask, inpaint_tensors
+from stable_audio.inference.rendering.render import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
 

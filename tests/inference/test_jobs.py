@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stable_audio.cli.key_values import key_values
-from stable_audio.inference.jobs import Job, read_jobs, repeated
-from stable_audio.inference.recipe import InputFile, Recipe, file_digest, read_recipe, write_recipe
-from stable_audio.inference.render import file_stem
+from stable_audio.inference.rendering.jobs import Job, read_jobs, repeated
+from stable_audio.inference.rendering.recipe import InputFile, Recipe, file_digest, read_recipe, write_recipe
+from stable_audio.inference.rendering.render import file_stem
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

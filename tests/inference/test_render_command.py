@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-import stable_audio.inference.render as render_module
+import stable_audio.inference.rendering.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
 from stable_audio.cli import generate as generate_command
 from stable_audio.cli import main, rendering

@@ -11,12 +11,18 @@ from torch import Tensor
 
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.sampling import Callback
-from stable_audio.inference.audio_inputs import EncoderNoise, encode_each, fit_audio, frame_mask, inpaints
-from stable_audio.inference.batch import Clips, sample_batch
-from stable_audio.inference.decoding import decode_each
-from stable_audio.inference.seeds import RANDOM_SEED, random_seed
-from stable_audio.inference.settings import Sampling
-from stable_audio.inference.sounds import fit_sounds
+from stable_audio.inference.generation.audio_inputs import (
+    EncoderNoise,
+    encode_each,
+    fit_audio,
+    frame_mask,
+    inpaints,
+)
+from stable_audio.inference.generation.batch import Clips, sample_batch
+from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.generation.sounds import fit_sounds
+from stable_audio.inference.generation.to_audio import decode_each
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
 from stable_audio.types import Metadata

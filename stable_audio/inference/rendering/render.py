@@ -20,10 +20,10 @@ from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
-from stable_audio.inference.generate import generate
-from stable_audio.inference.jobs import Job, listed
-from stable_audio.inference.recipe import Recipe, finished, write_recipe
-from stable_audio.inference.settings import Sampling
+from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.jobs import Job, listed
+from stable_audio.inference.rendering.recipe import Recipe, finished, write_recipe
 from stable_audio.model import DiffusionModel
 
 log = logging.getLogger(__name__)

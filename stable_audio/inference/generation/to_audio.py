@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stable_audio.inference.audio_inputs import pretransform_dtype
+from stable_audio.inference.generation.audio_inputs import pretransform_dtype
 from stable_audio.model import DiffusionModel
 
 

@@ -16,8 +16,8 @@ from stable_audio.audio.json_files import read_json_object
 from stable_audio.config.reading.values import dataclass_from
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
+from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import DTYPES
-from stable_audio.inference.settings import Sampling
 
 FORMAT = "stable-audio render"
 VERSION = 1

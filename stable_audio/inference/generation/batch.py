@@ -10,8 +10,8 @@ from torch import Tensor
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.noise import Noise, SeededNoise
 from stable_audio.diffusion.sampling import Callback, sample
-from stable_audio.inference.audio_inputs import for_batch, inpaint_tensors, inpaints
-from stable_audio.inference.settings import Sampling
+from stable_audio.inference.generation.audio_inputs import for_batch, inpaint_tensors, inpaints
+from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Conditioning, ConditionTensors, Metadata
 

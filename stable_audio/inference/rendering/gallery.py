@@ -15,7 +15,7 @@ from stable_audio.audio.io import read_audio
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.audio.page import Clip, write_page
 from stable_audio.audio.plots import save_mel_grid
-from stable_audio.inference.recipe import FORMAT
+from stable_audio.inference.rendering.recipe import FORMAT
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Conditioning -> noise -> sampler -> audio. Knows neither jobs nor recipes nor files of results."""
