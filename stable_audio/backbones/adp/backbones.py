@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from stable_audio.backbones.adp.options import Options
 from stable_audio.backbones.adp.transformer import CrossAttention
 from stable_audio.backbones.adp.unet import time_embedding
 from stable_audio.nn.precision import parameter_dtype
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
 
 
@@ -23,69 +23,14 @@ class ADP1d(ADPBackbone):
     All parameters start at half of torch's default. The null conditioning zeroes the global features.
 
     Args:
-        in_channels: channels of x.
-        channels: base width.
-        multipliers: width of the input and of every level, in `channels`.
-        factors: downsampling per level.
-        num_blocks: residual blocks per level.
-        attentions: transformer blocks per level; the last entry is the bottleneck's.
-        patch_size: neighbours folded into channels before the first level.
-        resnet_groups: groups of the residual blocks' norms.
-        use_context_time: whether the network is told t.
-        kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
-        use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
-        use_skip_scale: scale skips by 1 / sqrt(2).
-        use_stft: run on the short-time Fourier transform of x.
-        use_stft_context: transform the first level's input_concat as well.
-        stft_num_fft: size of the transform.
-        stft_hop_length: samples between its frames.
-        stft_window_length: its window; stft_num_fft by default.
-        stft_length: samples of the output; those of x by default.
-        stft_use_complex: real and imaginary parts instead of magnitude and phase.
-        out_channels: channels of the output; in_channels by default.
-        context_features: features of the global slot.
-        context_features_multiplier: width of the time and global features, in `channels`.
-        context_channels: channels of input_concat for the input and for each level; the slot holds their
-            sum, split in this order and resized (nearest) to each level.
-        attention_heads: heads, at any width.
-        attention_features: width of a head; gives the number of heads when that is not given.
-        attention_multiplier: width of the feed-forward layers, in the level's channels.
+        options: see `Options`, whose fields are keywords here, too.
 
     Raises:
         ValueError: lists whose lengths do not fit, widths that do not divide.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        channels: int,
-        multipliers: Sequence[int],
-        factors: Sequence[int],
-        num_blocks: Sequence[int],
-        attentions: Sequence[int],
-        patch_size: int = 1,
-        resnet_groups: int = 8,
-        use_context_time: bool = True,
-        kernel_multiplier_downsample: int = 2,
-        use_nearest_upsample: bool = False,
-        use_skip_scale: bool = True,
-        use_stft: bool = False,
-        use_stft_context: bool = False,
-        stft_num_fft: int = 1023,
-        stft_hop_length: int | None = 256,
-        stft_window_length: int | None = None,
-        stft_length: int | None = None,
-        stft_use_complex: bool = False,
-        out_channels: int | None = None,
-        context_features: int | None = None,
-        context_features_multiplier: int = 4,
-        context_channels: Sequence[int] | None = None,
-        attention_heads: int | None = None,
-        attention_features: int | None = None,
-        attention_multiplier: int = 2,
-    ) -> None:
-        options = Options.of(locals())
+    @takes_keywords
+    def __init__(self, *, options: Flat[Options]) -> None:
         super().__init__(options)
         self.finish()
 
@@ -132,33 +77,7 @@ class ADPCfg1d(ADPBackbone):
         context_embedding_features: features of the tokens.
         context_embedding_max_length: the most tokens that the null embedding covers.
         use_xattn_time: show t to cross-attention as one more token, after the others.
-        in_channels: channels of x.
-        channels: base width.
-        multipliers: width of the input and of every level, in `channels`.
-        factors: downsampling per level.
-        num_blocks: residual blocks per level.
-        attentions: transformer blocks per level; the last entry is the bottleneck's.
-        patch_size: neighbours folded into channels before the first level.
-        resnet_groups: groups of the residual blocks' norms.
-        use_context_time: whether the network is told t.
-        kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
-        use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
-        use_skip_scale: scale skips by 1 / sqrt(2).
-        use_stft: run on the short-time Fourier transform of x.
-        use_stft_context: transform the first level's input_concat as well.
-        stft_num_fft: size of the transform.
-        stft_hop_length: samples between its frames.
-        stft_window_length: its window; stft_num_fft by default.
-        stft_length: samples of the output; those of x by default.
-        stft_use_complex: real and imaginary parts instead of magnitude and phase.
-        out_channels: channels of the output; in_channels by default.
-        context_features: features of the global slot.
-        context_features_multiplier: width of the time and global features, in `channels`.
-        context_channels: channels of input_concat for the input and for each level; the slot holds their
-            sum, split in this order and resized (nearest) to each level.
-        attention_heads: heads, at any width.
-        attention_features: width of a head; gives the number of heads when that is not given.
-        attention_multiplier: width of the feed-forward layers, in the level's channels.
+        options: see `Options`, whose fields are keywords here, too.
 
     Raises:
         ValueError: lists whose lengths do not fit, widths that do not divide.
@@ -166,44 +85,19 @@ class ADPCfg1d(ADPBackbone):
 
     default_scale_phi = 0.4
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        in_channels: int,
-        channels: int,
-        multipliers: Sequence[int],
-        factors: Sequence[int],
-        num_blocks: Sequence[int],
-        attentions: Sequence[int],
         context_embedding_features: int,
         context_embedding_max_length: int,
         use_xattn_time: bool = False,
-        patch_size: int = 1,
-        resnet_groups: int = 8,
-        use_context_time: bool = True,
-        kernel_multiplier_downsample: int = 2,
-        use_nearest_upsample: bool = False,
-        use_skip_scale: bool = True,
-        use_stft: bool = False,
-        use_stft_context: bool = False,
-        stft_num_fft: int = 1023,
-        stft_hop_length: int | None = 256,
-        stft_window_length: int | None = None,
-        stft_length: int | None = None,
-        stft_use_complex: bool = False,
-        out_channels: int | None = None,
-        context_features: int | None = None,
-        context_features_multiplier: int = 4,
-        context_channels: Sequence[int] | None = None,
-        attention_heads: int | None = None,
-        attention_features: int | None = None,
-        attention_multiplier: int = 2,
+        options: Flat[Options],
     ) -> None:
-        options = Options.of(locals())
         super().__init__(options, token_features=context_embedding_features)
         self.max_length = context_embedding_max_length
         self.to_time_embedding = (
-            time_embedding(channels, context_embedding_features) if use_xattn_time else None
+            time_embedding(options.channels, context_embedding_features) if use_xattn_time else None
         )
         self.fixed_embedding = FixedEmbedding(
             context_embedding_max_length + int(use_xattn_time), context_embedding_features

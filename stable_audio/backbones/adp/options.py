@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from stable_audio.backbones.adp.stft import STFT
 from stable_audio.backbones.adp.unet import Layout
@@ -13,7 +12,37 @@ from stable_audio.backbones.adp.unet import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The constructor keywords of `ADP1d`; explained there."""
+    """What can be chosen about all of them.
+
+    Attributes:
+        in_channels: channels of x.
+        channels: base width.
+        multipliers: width of the input and of every level, in `channels`.
+        factors: downsampling per level.
+        num_blocks: residual blocks per level.
+        attentions: transformer blocks per level; the last entry is the bottleneck's.
+        patch_size: neighbours folded into channels before the first level.
+        resnet_groups: groups of the residual blocks' norms.
+        use_context_time: whether the network is told t.
+        kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
+        use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
+        use_skip_scale: scale skips by 1 / sqrt(2).
+        use_stft: run on the short-time Fourier transform of x.
+        use_stft_context: transform the first level's input_concat as well.
+        stft_num_fft: size of the transform.
+        stft_hop_length: samples between its frames.
+        stft_window_length: its window; stft_num_fft by default.
+        stft_length: samples of the output; those of x by default.
+        stft_use_complex: real and imaginary parts instead of magnitude and phase.
+        out_channels: channels of the output; in_channels by default.
+        context_features: features of the global slot.
+        context_features_multiplier: width of the time and global features, in `channels`.
+        context_channels: channels of input_concat for the input and for each level; the slot holds their
+            sum, split in this order and resized (nearest) to each level.
+        attention_heads: heads, at any width.
+        attention_features: width of a head; gives the number of heads when that is not given.
+        attention_multiplier: width of the feed-forward layers, in the level's channels.
+    """
 
     in_channels: int
     channels: int
@@ -42,11 +71,6 @@ class Options:
     attention_features: int | None = None
     attention_multiplier: int = 2
 
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Options:
-        """Pick the fields out of a constructor's arguments."""
-        return cls(**{f.name: arguments[f.name] for f in dataclasses.fields(cls)})
-
     @property
     def mapping_features(self) -> int | None:
         """Width of the time and global features, None where there are neither."""
@@ -74,11 +98,13 @@ class Options:
         concat = list(self.context_channels or ())
         if concat and self.use_stft_context:
             concat[0] *= scale
-        same = {f.name: getattr(self, f.name) for f in dataclasses.fields(Layout) if hasattr(self, f.name)}
+        names = {f.name for f in dataclasses.fields(Layout)}
+        same = {name: value for name, value in vars(self).items() if name in names}
         changed = {
             "in_channels": self.in_channels * scale,
             "out_channels": (self.out_channels or self.in_channels) * scale,
             "context_channels": concat,
+            "mapping_features": self.mapping_features,
             "token_features": token_features,
         }
         return Layout(**{**same, **changed})
