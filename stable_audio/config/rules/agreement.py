@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stable_audio.backbones import BACKBONES
 from stable_audio.config.reporting.problems import Loc, Problem, json_path, shown
+from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from stable_audio.pretransforms.agreement import Disagreement, PartsDisagreeError
 
@@ -117,7 +117,7 @@ def _key(part: str, section: Any, names: tuple[str, ...], found: int) -> str | N
     if cls is None:
         return None
     config: Any = section.get("config") if _has_config(section) else {}
-    allowed = [n for n in names if n in inspect.signature(cls).parameters]
+    allowed = [n for n in names if n in leaf_model(cls).model_fields]
     holding = [n for n in allowed if config.get(n) == found]
     return next(iter([*holding, *allowed]), None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from stable_audio.backbones import BACKBONES
 from stable_audio.conditioning.base import Layout
 from stable_audio.config.reporting.problems import Loc, did_you_mean, json_path, names
 from stable_audio.config.rules.context import Context, dicts, mapping
+from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.autoencoder import Autoencoder
@@ -72,7 +72,7 @@ def _not_served(ctx: Context, slot: Slot) -> str:
 def _slot_to_open(ctx: Context, slot: Slot) -> str:
     """The key that makes the backbone read a slot, with its value, as part of a sentence; '' without one."""
     cls = BACKBONES.get(str(ctx.get("model", "diffusion", "type")))
-    known = inspect.signature(cls).parameters if cls is not None else {}
+    known = leaf_model(cls).model_fields if cls is not None else {}
     key = next((k for k in WIDTH_KEYS[slot] if k[0] in known and k[-1] != 0), None)
     widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
     if key is None or not widths or None in widths:
