@@ -28,8 +28,14 @@ _PROBES = (0.11, 0.23, 0.34, 0.47, 0.58, 0.69, 0.83, 0.94)
 
 
 class _Header(NamedTuple):
-    """STREAMINFO at `info`. audio: offset of the first frame. total: samples per channel, 0 = unknown.
-    bits: of a sample. md5: of all samples, zeros = unknown."""
+    """STREAMINFO at `info`.
+
+    Attributes:
+        audio: byte offset of the first frame.
+        total: samples per channel; 0 means unknown.
+        bits: bits per sample.
+        md5: checksum of all samples; zeros mean unknown.
+    """
 
     info: int
     audio: int

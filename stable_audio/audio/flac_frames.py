@@ -10,7 +10,13 @@ _BLOCK_SIZES = {1: 192, **{n: 576 << n - 2 for n in range(2, 6)}, **{n: 256 << n
 
 
 class Frame(NamedTuple):
-    """offset: of its first byte. size: samples per channel. end: samples of the stream up to its end."""
+    """A frame of the stream.
+
+    Attributes:
+        offset: byte offset of the frame.
+        size: samples per channel in the frame.
+        end: samples of the stream up to the end of the frame.
+    """
 
     offset: int
     size: int
@@ -21,7 +27,8 @@ def frames_from_end(tail: bytes, channels: int, block_size: int, variable: bool)
     """Frame headers in `tail`, the last one first.
 
     Args:
-        block_size: samples of a frame, where they have all the same number. variable: they have not.
+        block_size: samples per frame, in streams whose frames all have the same number.
+        variable: whether the frames differ in size.
     """
     sync = b"\xff\xf9" if variable else b"\xff\xf8"
     at = tail.rfind(sync)

@@ -29,8 +29,12 @@ _OTHER_TAGS = (b"TAG", b"ID3", b"APE", b"LYR")
 
 
 class Frames(NamedTuple):
-    """`number` frames of one kind in a row. head: first bytes of the first one. tagged: it is one frame, and
-    holds the name of an Info, Xing or VBRI header."""
+    """`number` frames of one kind in a row.
+
+    Attributes:
+        head: first bytes of the first frame.
+        tagged: True for a single frame that holds the name of an Info, Xing or VBRI header.
+    """
 
     offset: int
     size: int
@@ -67,7 +71,11 @@ def _frame_sizes() -> dict[int, dict[int, int]]:
 
 
 def _size(version: int, layer: int, bits: int) -> int:
-    """bits: protection, bit rate (4), sample rate (2), padding, private. 0: there is no such frame."""
+    """Bytes of the frame with this header; 0 when there is no such frame.
+
+    Args:
+        bits: the header's protection bit, bit rate (4), sample rate (2), padding and private bit.
+    """
     rate_index, sample_index, padding = bits >> 4 & 15, bits >> 2 & 3, bits >> 1 & 1
     if rate_index in (0, 15) or sample_index == 3:
         return 0

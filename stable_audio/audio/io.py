@@ -48,7 +48,12 @@ _WRITTEN_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class SavedAudio:
-    """What was written. peak: largest |sample|; clipped: the format could not hold it."""
+    """What was written.
+
+    Attributes:
+        peak: largest absolute sample that was to be written.
+        clipped: whether samples were clipped, because the format could not hold them.
+    """
 
     path: Path
     peak: float

@@ -61,8 +61,10 @@ def parse_json_value(
     """The value of a JSON text. NaN and Infinity, which Python writes, are read.
 
     Args:
-        source: file, or whatever else people can find the text by.
-        object_pairs_hook, parse_constant, parse_int: as in `json.loads`.
+        source: name of the text for messages, such as its file.
+        object_pairs_hook: as for `json.loads`.
+        parse_constant: as for `json.loads`.
+        parse_int: as for `json.loads`.
 
     Raises:
         JsonError: not UTF-8, not JSON (with line and column), nested over `MAX_DEPTH` levels, or a whole

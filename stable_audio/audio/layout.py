@@ -15,7 +15,12 @@ Find = Callable[[BinaryIO, int, int], list[Stream]]
 
 
 class Layout(NamedTuple):
-    """streams: of one file, or of several that were joined. through_av: PyAV reads it, not libsndfile."""
+    """The streams of a file and the library that reads them.
+
+    Attributes:
+        streams: the streams of one file, or of several files that were joined.
+        through_av: True where PyAV reads the file instead of libsndfile.
+    """
 
     streams: list[Stream]
     through_av: bool = False

@@ -23,8 +23,14 @@ _LAME = 36
 
 
 class Info(NamedTuple):
-    """An Info or Xing frame at `offset`. frames, size: number of frames behind it, and of bytes with it; None
-    where it does not say. name: "Info" where the bit rate is constant. lame: what follows the numbers."""
+    """An Info or Xing frame at `offset`.
+
+    Attributes:
+        frames: number of frames that follow; None where the header does not say.
+        size: bytes of those frames and this one; None where the header does not say.
+        name: "Info" for a constant bit rate, "Xing" otherwise.
+        lame: what the encoder writes behind these numbers.
+    """
 
     offset: int
     frame_size: int
@@ -36,7 +42,12 @@ class Info(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Frames of one stream and the header before them. head: of its first frame; spans: where they lie."""
+    """Frames of one stream and the header before them.
+
+    Attributes:
+        head: first bytes of the first frame.
+        spans: byte ranges in which the frames lie.
+    """
 
     info: Info | None
     head: bytes
@@ -52,7 +63,8 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     """What a decoder can read to the sample: one stream for each file that was joined to it.
 
     Args:
-        start: where the frames begin at the earliest. size: bytes of the file.
+        start: the earliest byte offset at which frames may begin.
+        size: size of the file in bytes.
 
     Raises:
         ValueError: frames that the header promises are missing at the end.

@@ -22,8 +22,14 @@ REPAIR = "repair it, for example with `ffmpeg -i OLD -c copy NEW`"
 
 
 class Page(NamedTuple):
-    """flags: 2 on the first page of a stream, 4 on the last. granule: samples up to its end. lacing: sizes of
-    its segments; head: first bytes of them."""
+    """A page of an Ogg file.
+
+    Attributes:
+        flags: 2 on the first page of a stream, 4 on the last.
+        granule: samples of the stream up to the end of the page.
+        lacing: sizes of the page's segments.
+        head: first bytes of the segments.
+    """
 
     offset: int
     size: int
@@ -42,8 +48,12 @@ class Page(NamedTuple):
 
 @dataclass
 class _Link:
-    """A stream that is being read: one of a chain. longest: samples in its longest packet; sounding: pages
-    with sound have begun."""
+    """A stream that is being read: one of a chain.
+
+    Attributes:
+        longest: samples in the longest packet of the stream.
+        sounding: whether pages with sound have begun.
+    """
 
     begin: int
     serial: int

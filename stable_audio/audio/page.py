@@ -60,7 +60,8 @@ def write_page(
     """`index.html` that plays `clips`, files of `folder`.
 
     Args:
-        picture: file of `folder` shown below, mel spectrograms. more: further pictures.
+        picture: file of `folder` with mel spectrograms, shown below the clips.
+        more: further pictures of `folder`.
         top: HTML shown above.
     """
     columns = list(dict.fromkeys(c.column for c in clips))

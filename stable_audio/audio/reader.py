@@ -39,9 +39,13 @@ _VORBIS_PAGE = 255 * 1024
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds. frames: samples per channel at `sample_rate` Hz; format: WAV, FLAC, ...
+    """What a file holds.
 
-    path: for messages. part: where the sound lies when it is a part of a larger file.
+    Attributes:
+        frames: samples per channel at `sample_rate` Hz.
+        format: name of the format: WAV, FLAC, ...
+        path: the file, as messages name it.
+        part: where the sound lies, if it is a part of a larger file.
     """
 
     path: str
@@ -67,7 +71,12 @@ AudioSource = str | os.PathLike[str] | FileSlice
 
 
 class Decoder(Protocol):
-    """One stream. format, subtype: names of libsndfile, or of FFmpeg."""
+    """One stream.
+
+    Attributes:
+        format: container format, by libsndfile's or FFmpeg's name.
+        subtype: encoding of the samples, by libsndfile's or FFmpeg's name.
+    """
 
     sample_rate: int
     channels: int
@@ -81,7 +90,11 @@ class Decoder(Protocol):
 
 
 class Sound:
-    """An open sound file. info: what it holds. See open_sound."""
+    """An open sound file.
+
+    Attributes:
+        info: what the file holds.
+    """
 
     def __init__(self, info: AudioInfo, decoders: list[Decoder]) -> None:
         self.info = info

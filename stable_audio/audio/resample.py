@@ -38,7 +38,8 @@ def resample_sinc(
 
     Args:
         zeros: zero crossings of the sinc on each side; more is sharper and slower.
-        rolloff: cut-off as a fraction of the lower Nyquist frequency. beta: of the Kaiser window.
+        rolloff: cut-off as a fraction of the lower Nyquist frequency.
+        beta: shape parameter of the Kaiser window.
 
     Returns:
         (... resampled_length): the first output sample lies on the first input sample.

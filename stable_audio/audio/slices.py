@@ -9,7 +9,11 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class FileSlice:
-    """`size` bytes of `path` from `offset`. name: for messages and for its suffix."""
+    """`size` bytes of `path` from `offset`.
+
+    Attributes:
+        name: name for messages; its suffix tells the format.
+    """
 
     path: str
     offset: int

@@ -27,8 +27,10 @@ Piece = bytes | Span
 class Stream(NamedTuple):
     """One sound in a file, as a decoder must see it.
 
-    pieces: the bytes to read; None: the file as it is. frames: samples per channel where the decoder would
-    have to guess. claimed: size to tell the decoder, so that its guess is no lower.
+    Attributes:
+        pieces: the byte ranges and bytes to read; None reads the file as it is.
+        frames: samples per channel, where the decoder would have to guess.
+        claimed: size in bytes that the decoder is told, so that it does not guess too few samples.
     """
 
     pieces: tuple[Piece, ...] | None = None
@@ -39,7 +41,8 @@ class Stream(NamedTuple):
 class Spliced(io.RawIOBase):
     """The pieces one after another as one seekable file; `file` stays open when this is closed.
 
-    claimed: the size that it pretends to have, with zeros at the end.
+    Args:
+        claimed: size that the file pretends to have; zeros follow its true end.
     """
 
     def __init__(self, file: BinaryIO, pieces: Sequence[Piece], claimed: int | None = None) -> None:

@@ -15,7 +15,13 @@ _LARGEST = 1 << 32
 
 
 class _Data(NamedTuple):
-    """The data chunk. head: chunks before it. begin: of the sound. declared: its size by the header."""
+    """The data chunk.
+
+    Attributes:
+        head: the chunks before the data chunk.
+        begin: byte offset of the sound.
+        declared: size in bytes that the header gives.
+    """
 
     head: bytes
     begin: int

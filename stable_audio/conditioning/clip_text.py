@@ -22,7 +22,11 @@ class ClipTextConditioner(Conditioner):
     """Prompts -> token features or one pooled vector.
 
     Args:
-        width, layers, heads, max_length, vocab_size: size of the transformer; defaults are CLIP's.
+        width: width of the transformer.
+        layers: number of transformer layers.
+        heads: attention heads per layer.
+        max_length: tokens per prompt; longer prompts are cut.
+        vocab_size: rows of the token embedding.
         tokenizer: None for bytes (no download, any text), or a folder or hub id of a tokenizer whose
             ids fit `vocab_size` (extra `[text]`).
         pooled: return the feature at the end token, (b 1 d), as the global slot takes it, instead of all

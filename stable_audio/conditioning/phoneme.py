@@ -41,7 +41,8 @@ class PhonemeConditioner(Conditioner):
         max_length: phonemes per text; shorter ones are padded, longer ones cut, with one warning.
         legacy_padding: as stable-audio-tools does, for its checkpoints: pad to the longest text of the
             batch with a row of the embedding, take padding for valid, cut nothing.
-        g2p: text -> phonemes; None: g2p_en. phonemes: all that it may return, in the order of the rows.
+        g2p: function from text to phonemes; None uses g2p_en.
+        phonemes: every phoneme that `g2p` may return, in the order of the embedding's rows.
 
     Raises:
         ValueError: max_length below 1.

@@ -29,7 +29,8 @@ class IntConditioner(_VectorConditioner):
     """A learned embedding per integer.
 
     Args:
-        min_val, max_val: values are clamped to this range, both ends included.
+        min_val: smallest value; smaller ones are clamped to it.
+        max_val: largest value; larger ones are clamped to it.
         legacy_index: look rows up by the value itself rather than by `value - min_val`, as
             stable-audio-tools does; only for its checkpoints with `min_val` above 0. Values beyond the
             last row then share it.
@@ -65,7 +66,8 @@ class NumberConditioner(_VectorConditioner):
     """Fourier features of a number, then a linear layer.
 
     Args:
-        min_val, max_val: values are clamped to this range and scaled to [0, 1].
+        min_val: lower end of the range; values are clamped to it and scaled to [0, 1].
+        max_val: upper end of the range.
         fourier_features_type: `learned` frequencies (drawn once, trained), or `expo`: fixed frequencies,
             log-spaced from 0.5 to 10,000, without parameters.
     """

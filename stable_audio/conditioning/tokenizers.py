@@ -64,7 +64,8 @@ class PretrainedTokenizer:
     """A Hugging Face tokenizer with BOS and EOS, such as CLIP's.
 
     Args:
-        name: local folder or hub id. max_length: tokens per prompt, longer ones are cut.
+        name: local folder or hub id of the tokenizer.
+        max_length: tokens per prompt; longer ones are cut.
     """
 
     def __init__(self, *, name: str, max_length: int) -> None:
@@ -109,7 +110,8 @@ def load_tokenizer(name: str) -> Any:
     """A Hugging Face tokenizer from a local folder or hub id.
 
     Raises:
-        ImportError: transformers is missing; names the extra. OSError: nothing usable under `name`.
+        ImportError: transformers is missing; names the extra.
+        OSError: nothing usable under `name`.
     """
     transformers = import_transformers()
     try:

@@ -32,7 +32,11 @@ class ValueRule(Protocol):
 
 @dataclass(frozen=True)
 class AnyValue:
-    """Whatever is there. null: None also serves, since the conditioner has something for it."""
+    """Whatever is there.
+
+    Attributes:
+        null: accept None as well, since the conditioner has a value for it.
+    """
 
     null: bool = False
 
@@ -61,7 +65,11 @@ class SoundValue:
 
 @dataclass(frozen=True)
 class SourcesValue:
-    """A dict {source: sound or latents}. null: None serves as no source at all."""
+    """A dict {source: sound or latents}.
+
+    Attributes:
+        null: accept None, as no source at all.
+    """
 
     null: bool = False
 
@@ -77,7 +85,8 @@ class SourcesValue:
 class TextValue:
     """Text; a number is taken as the text of it, since a table may hold a title such as 1999.
 
-    boolean: true and false also serve.
+    Attributes:
+        boolean: accept true and false as well.
     """
 
     boolean: bool = False
@@ -92,7 +101,11 @@ class TextValue:
 
 @dataclass(frozen=True)
 class NumberValue:
-    """A finite number between low and high; whole: its decimals are cut off."""
+    """A finite number between low and high.
+
+    Attributes:
+        whole: drop the decimals of the number.
+    """
 
     low: float
     high: float
@@ -173,7 +186,9 @@ def number(value: Any) -> float:
 class ValueCheck:
     """Whether a clip's metadata has what the conditioners of a model need.
 
-    rules: conditioner id -> rule. default_keys: id -> metadata key that is read where `id` is missing.
+    Attributes:
+        rules: conditioner id -> rule for its value.
+        default_keys: conditioner id -> metadata key that is read where the id itself is missing.
     """
 
     rules: Mapping[str, ValueRule]

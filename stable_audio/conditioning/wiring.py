@@ -18,7 +18,10 @@ class SlotWiring:
     that every token is valid.
 
     Args:
-        cross_attn_ids, global_ids, prepend_ids, input_concat_ids: conditioner ids per slot, in order.
+        cross_attn_ids: conditioners of the cross-attention slot, in order.
+        global_ids: conditioners of the global slot, in order.
+        prepend_ids: conditioners of the prepend slot, in order.
+        input_concat_ids: conditioners of the input_concat slot, in order.
         vector_ids: ids that give one vector per item, (b 1 d) or (b d).
         widths: slot -> features (channels for input_concat) that the backbone takes; None: any.
     """

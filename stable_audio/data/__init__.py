@@ -102,8 +102,10 @@ def create_loader(
     """create_dataset, then a loader over it; `drop_last` comes from the dataset file, and where the same
     pass is repeated, as in validation, it takes all items.
 
-    check: refuses clips whose metadata the model cannot use. How many that will be is said before the
-    first batch, as far as it can be known without reading sound; DataError when it is all of them.
+    Args:
+        check: why a model cannot use a clip with given metadata, or None; such clips are left out. How many
+            they are is logged before the first batch, as far as that is known without reading sound, and
+            DataError is raised when they are all.
     """
     dataset = create_dataset(
         config,

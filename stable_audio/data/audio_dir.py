@@ -24,12 +24,17 @@ from stable_audio.types import Metadata
 class AudioDirEntry:
     """One folder of an `audio_dir` dataset.
 
-    id: name of the folder in metadata["dataset"]. path: scanned with its sub-folders. weight: relative
-    chance of each of its files. keywords: use only files whose name holds one of them. filelist_path:
-    text file with one path (relative to `path`) per line instead of a scan. custom_metadata_module: Python
-    file with get_custom_metadata(info, audio). manifest: CSV, TSV, JSONL or JSON with captions. captions:
-    read .txt and .json files beside the sound. caption_template: caption of files that have none, made of
-    their name, folder and tags; the first of several that can be filled.
+    Attributes:
+        id: name of the folder in metadata["dataset"].
+        path: folder to scan, with its sub-folders.
+        weight: relative chance of each file in the folder.
+        keywords: use only files whose name contains one of these words.
+        filelist_path: text file with one path (relative to `path`) per line instead of a scan.
+        custom_metadata_module: Python file with get_custom_metadata(info, audio).
+        manifest: CSV, TSV, JSONL or JSON file with captions.
+        captions: read .txt and .json files beside the sound files.
+        caption_template: caption for files that have none, made from their name, folder and tags; of several
+            templates, the first that can be filled.
     """
 
     id: str
@@ -47,7 +52,10 @@ class AudioDirDataset(ClipDataset):
     """Clips of sound files: cropped or padded, resampled, with the model's channels.
 
     Args:
-        sample_rate, sample_size, audio_channels, augment: see RUNTIME_KEYS.
+        sample_rate: sample rate of the clips in Hz.
+        sample_size: length of the clips in samples.
+        audio_channels: channels of the clips.
+        augment: False switches random crops and augmentations off.
         datasets: the folders.
         random_crop: a random part of longer files, otherwise their beginning.
         drop_last: leave out batches that are not full.

@@ -43,8 +43,10 @@ class Rejected(NamedTuple):
 class Packed(NamedTuple):
     """What is known of a batch whose clips share rows.
 
-    lengths: frames of each clip. first, total: clips of the global batch before this rank's, and all of
-    them; the number of clips differs between ranks and batches.
+    Attributes:
+        lengths: frames of each clip.
+        first: clips of the global batch that belong to the ranks before this one.
+        total: clips of the whole global batch; their number differs between batches.
     """
 
     lengths: Sequence[int]
@@ -55,8 +57,10 @@ class Packed(NamedTuple):
 class Batch(NamedTuple):
     """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item.
 
-    packed: given when the clips are to be trained on in shared rows; audio holds them padded all the same.
-    items: number of each clip in its dataset, whatever batch it is in; None where it is not known.
+    Attributes:
+        packed: how to lay the clips out in shared rows, where they are trained that way; `audio` is padded in
+            any case.
+        items: number of each clip in its dataset; None where it is not known.
     """
 
     audio: Tensor
@@ -68,7 +72,8 @@ class Batch(NamedTuple):
 class ItemFacts(NamedTuple):
     """What a dataset says about one item without cropping it.
 
-    metadata: what is said of it besides, as far as no sound has to be cropped for it.
+    Attributes:
+        metadata: the item's other metadata, as far as they are known without cropping the sound.
     """
 
     dataset: str
@@ -117,7 +122,8 @@ class ClipDataset(Dataset):
         epoch_batches: batches per epoch, then drawn with replacement; None: one pass is an epoch.
         weights: relative sampling weight per item, or None for one pass over all items per epoch.
         buckets: bucket number per item, or None; a batch holds items of one bucket only.
-        row_length, lengths: frames of a row that several clips share, and of each item; None: no sharing.
+        row_length: frames of a row that several clips share; None where clips do not share rows.
+        lengths: frames of each item, where clips share rows.
         problems: what the scan at construction already had to leave out.
         ignored: suffixes of files beside the usable ones that nothing reads, and how many each.
     """

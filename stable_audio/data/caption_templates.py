@@ -34,8 +34,8 @@ class CaptionTemplates:
         """The caption, or None where no template can be filled.
 
         Args:
-            path: relative to the dataset's folder, or with it. tags: reads those of the file; called when a
-                field is in nothing else.
+            path: path of the file; it may be relative to the dataset's folder.
+            tags: reads the tags of the file; called only when a field has no other source.
         """
         known = {
             k: str(v) for k, v in metadata.items() if isinstance(v, (str, int, float)) and str(v).strip()

@@ -29,7 +29,10 @@ Choose = Callable[[int, int], Crop]
 
 @dataclass(frozen=True)
 class ClipMaker:
-    """How clips are cut and treated; see AudioDirDataset for the fields. memory: of opened files.
+    """How clips are cut and treated; see AudioDirDataset for the fields.
+
+    Attributes:
+        memory: layouts of files that were opened before.
 
     Raises:
         DataError: a value is out of range.

@@ -17,7 +17,8 @@ from stable_audio.types import Metadata
 class Collated(NamedTuple):
     """What a worker sends back: a batch (None when every item was rejected) and what was left out.
 
-    places: of the clips of the batch, among those that were asked for.
+    Attributes:
+        places: for each clip of the batch, its place among the requested items.
     """
 
     batch: Batch | None

@@ -27,7 +27,10 @@ CROP_KEYS = ("timestamps", "seconds_start", "seconds_total", "padding_mask", "sa
 class Crop:
     """Where a clip lies in its file, in samples at the model's rate.
 
-    offset: first sample. length: samples of the clip, padding included. total: samples of the whole file.
+    Attributes:
+        offset: first sample of the clip.
+        length: samples of the clip, padding included.
+        total: samples of the whole file.
     """
 
     offset: int

@@ -28,11 +28,14 @@ def inspect_sound(
     *,
     thorough: bool,
 ) -> ItemFacts | Rejected:
-    """Facts of a sound from its header; `thorough`: all of it is decoded, which finds damage and silence.
+    """Facts of a sound from its header.
 
     Args:
-        name: for messages. dataset: the id of its entry. describe, custom: as in ClipMaker.make; a custom
-            module is given the clip at the beginning of the file.
+        thorough: decode the whole sound, which also finds damage and silence.
+        name: name of the sound for messages.
+        dataset: id of the dataset entry it belongs to.
+        describe: returns the metadata of the sound, as in ClipMaker.make.
+        custom: the user's metadata module, called with the clip at the beginning of the file.
     """
     generator = torch.Generator().manual_seed(0)
     choose = maker.chooser(generator)

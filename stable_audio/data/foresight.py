@@ -23,7 +23,9 @@ _REASONS_SHOWN = 5
 class Refused(NamedTuple):
     """Of `looked_at` items, those whose metadata the model cannot use.
 
-    reasons: how many for each; examples: the name of the first.
+    Attributes:
+        reasons: reason -> number of items.
+        examples: reason -> name of the first such item.
     """
 
     looked_at: int

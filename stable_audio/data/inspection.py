@@ -18,7 +18,11 @@ _EVERY_CLIP_HAS = frozenset({*RESERVED, *CROP_KEYS, "__key__"})
 
 
 class _Item(NamedTuple):
-    """Facts of one item without its metadata, of which only the keys stay; beyond: see inspect_dataset."""
+    """Facts of one item without its metadata, of which only the keys stay.
+
+    Attributes:
+        beyond: keys whose values lie outside the range that the model knows.
+    """
 
     facts: ItemFacts
     keys: tuple[str, ...]
@@ -38,8 +42,8 @@ def inspect_dataset(
 
     Args:
         thorough: decode everything, which finds damaged and silent files; otherwise headers only.
-        check: why a model cannot use an item with given metadata. beyond: the keys whose values lie outside
-            the range that the model knows.
+        check: why a model cannot use an item with given metadata, or None.
+        beyond: the metadata keys whose values lie outside the range that the model knows.
 
     Returns:
         files, usable, hours, seconds {shortest, mean, longest}, captions (share of usable items with a

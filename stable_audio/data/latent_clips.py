@@ -22,7 +22,9 @@ from stable_audio.types import Metadata
 class LatentClips:
     """How clips of latents are cut; see PreEncodedDataset for the fields.
 
-    ratio: audio samples per frame. longest: clips keep what they have of sound, up to so many frames.
+    Attributes:
+        ratio: audio samples per frame.
+        longest: clips without a fixed length are cut to this many frames.
     """
 
     sample_rate: int

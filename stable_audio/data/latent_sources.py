@@ -26,8 +26,9 @@ _LOG = logging.getLogger(__name__)
 class LatentSource(Protocol):
     """Clips of latents in one folder.
 
-    manifest: what made them, or None where nobody wrote it down. silence: (c 1) one frame of encoded
-    silence for padding, or None.
+    Attributes:
+        manifest: the settings that the latents were made with; None where they were not stored.
+        silence: one frame of encoded silence (c 1) for padding, or None.
     """
 
     manifest: dict[str, Any] | None

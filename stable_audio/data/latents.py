@@ -35,9 +35,13 @@ SHARDS = "shards"
 class LatentRecord:
     """One stored clip.
 
-    part: unique name. frames: latent frames that hold sound. offset, total: first sample of the clip and
-    length of its file, in audio samples. metadata: what JSON can hold of the clip's metadata. stored:
-    frames stored, padding included; 0: as `frames`.
+    Attributes:
+        part: unique name of the clip.
+        frames: latent frames that hold sound.
+        offset: first sample of the clip in its file.
+        total: samples of the whole file.
+        metadata: the clip's metadata, as far as JSON can hold them.
+        stored: frames stored, padding included; 0 means as many as `frames`.
     """
 
     part: str

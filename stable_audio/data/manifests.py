@@ -36,7 +36,8 @@ def read_manifest(
 
     Args:
         root: what paths in it are relative to; also tried: the manifest's own folder.
-        paths: the sound files that there are. required: the dataset file names this manifest.
+        paths: the sound files of the folder.
+        required: whether the dataset file names this manifest, so that it must match some file.
 
     Raises:
         DataError: it cannot be read; or it is required, and not one of its rows names a file.

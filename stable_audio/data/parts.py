@@ -19,8 +19,13 @@ from stable_audio.data.seeding import derive_seed
 
 
 class Part(NamedTuple):
-    """A piece of a dataset. name: unique and stable over runs; item: its number in the
-    dataset; offset and length in samples; total: samples of the file, 0 = not known in advance."""
+    """A piece of a dataset.
+
+    Attributes:
+        name: unique name, the same in every run.
+        item: number of the item in the dataset.
+        total: samples of the whole file; 0 where they are not known in advance.
+    """
 
     name: str
     item: int

@@ -19,10 +19,14 @@ from stable_audio.types import Metadata
 class PreEncodedEntry:
     """One folder of a `pre_encoded` dataset: of the encode command, or X.npy with X.json.
 
-    id: name of the folder in metadata["dataset"]. path: the folder. weight: relative chance of each of its
-    clips. keywords: use only clips whose name holds one of them. filelist_path: text file with one path
-    per line instead of a scan. latent_extension: overrides the one of the whole file.
-    custom_metadata_module: Python file with get_custom_metadata(info, latents).
+    Attributes:
+        id: name of the folder in metadata["dataset"].
+        path: folder that the encode command wrote, or a folder of X.npy with X.json.
+        weight: relative chance of each clip in the folder.
+        keywords: use only clips whose name contains one of these words.
+        filelist_path: text file with one path per line instead of a scan.
+        latent_extension: suffix of the latent files; overrides that of the dataset file.
+        custom_metadata_module: Python file with get_custom_metadata(info, latents).
     """
 
     id: str
@@ -38,10 +42,14 @@ class PreEncodedDataset(ClipDataset):
     """Latents, cropped or padded, with metadata that belongs to the crop.
 
     Args:
-        sample_rate, augment, downsampling_ratio, autoencoder_hash: see RUNTIME_KEYS.
+        sample_rate: sample rate in Hz of the audio that was encoded.
+        augment: False switches random crops off.
+        downsampling_ratio: audio samples per latent frame.
+        autoencoder_hash: hash of the model's pretransform; latents made by another one are refused.
         datasets: the folders.
         latent_crop_length: frames of a clip; None: clips keep their own length.
-        min_length_sec, max_length_sec: leave out clips whose file is shorter or longer.
+        min_length_sec: leave out clips whose file is shorter than this many seconds.
+        max_length_sec: leave out clips whose file is longer than this many seconds.
         random_crop: a random part of longer clips, otherwise their beginning.
         latent_extension: suffix of the files in folders without a manifest.
         drop_last: leave out batches that are not full.

@@ -51,8 +51,9 @@ class ResumableSampler:
             until it is, each time with another seed; without shuffling the short batch stays. Ranks share a
             short batch evenly, and where it does not divide, items repeat so that no rank is without work.
         epoch_batches: batches per epoch; items are then drawn with replacement.
-        lengths, row_length: frames of each item and of a row. Items share rows then, and batch_size counts
-            rows. Excludes buckets and epoch_batches.
+        lengths: frames of each item, where items share rows; batch_size then counts rows. Excludes buckets
+            and epoch_batches.
+        row_length: frames of a row.
 
     Raises:
         DataError: no items.

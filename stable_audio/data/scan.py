@@ -25,7 +25,12 @@ _KINDS = (
 
 @dataclass
 class Scan:
-    """What is in a folder. problems: what cannot be read. ignored: suffix -> files that nothing reads."""
+    """What is in a folder.
+
+    Attributes:
+        problems: what could not be read, and why.
+        ignored: suffix -> number of files that nothing reads.
+    """
 
     paths: list[str] = field(default_factory=list)
     problems: list[Rejected] = field(default_factory=list)

@@ -31,9 +31,13 @@ RELEASE = 0.04
 class Voice:
     """What is varied from clip to clip.
 
-    frequency: Hz of the fundamental (ignored by unpitched sounds). duration: seconds from onset to the end
-    of the release. loudness: gain in (0, 1]. brightness: -1 (dark) to 1 (bright). damping: -1 (rings long)
-    to 1 (dies soon). seed: noise.
+    Attributes:
+        frequency: fundamental in Hz; unpitched sounds ignore it.
+        duration: seconds from onset to the end of the release.
+        loudness: gain in (0, 1].
+        brightness: -1 (dark) to 1 (bright).
+        damping: -1 (rings long) to 1 (dies soon).
+        seed: seed of the noise.
     """
 
     frequency: float

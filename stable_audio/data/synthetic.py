@@ -54,7 +54,11 @@ _UNPITCHED_CAPTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """What a clip is. midi: note number, None for unpitched sounds."""
+    """What a clip is.
+
+    Attributes:
+        midi: MIDI note number; None for unpitched sounds.
+    """
 
     timbre: str
     midi: int | None
@@ -118,11 +122,14 @@ class SyntheticDataset(ClipDataset):
     """`dataset_type: synthetic`: notes of six timbres, drums and noise, with captions.
 
     Args:
-        sample_rate, sample_size, audio_channels: of the clips; channels are copies of one another.
+        sample_rate: sample rate of the clips in Hz.
+        sample_size: length of the clips in samples.
+        audio_channels: channels of the clips, which are copies of one another.
         split: "train" or "val"; they share no clip.
         num_clips: clips of this split; every 84 in a row (at 12 pitches) hold every class.
         seed: another collection of the same classes.
-        lowest_pitch: MIDI number. num_pitches: semitones upwards from it.
+        lowest_pitch: MIDI number of the lowest pitch.
+        num_pitches: number of pitches, in semitones upwards from the lowest.
         detune_cents: greatest deviation from the exact pitch.
         seconds: shortest and longest sound; silence follows. Longer than the clip means cut with a fade.
         cache_megabytes: rendered clips are kept up to this much memory.

@@ -18,7 +18,12 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 class Sample(NamedTuple):
-    """Members of one tar that share a key. key: "folder/name"; parts: suffix without dot -> bytes."""
+    """Members of one tar that share a key.
+
+    Attributes:
+        key: name that the members share: "folder/name".
+        parts: suffix without its dot -> bytes of the tar.
+    """
 
     tar: str
     key: str

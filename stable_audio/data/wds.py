@@ -43,10 +43,14 @@ AUDIO_PARTS = ("flac", "wav", "mp3", "m4a", "ogg", "opus")
 class WdsEntry:
     """Tars of a `wds` dataset: at `path` on this machine, or at `s3_path`.
 
-    id: name in metadata["dataset"]. path: a tar, or a folder of tars. s3_path: s3://bucket/prefix, copied
-    to `cache_dir` by the `aws` program. profile: of `aws`. weight: relative chance of each sample.
-    custom_metadata_module: Python file with get_custom_metadata(info, audio). caption_template: as in
-    `audio_dir`; the name is the sample's key.
+    Attributes:
+        id: name of the entry in metadata["dataset"].
+        path: a tar, or a folder of tars.
+        s3_path: s3://bucket/prefix, copied to `cache_dir` by the `aws` program.
+        profile: profile of the `aws` program.
+        weight: relative chance of each sample in the tars.
+        custom_metadata_module: Python file with get_custom_metadata(info, audio).
+        caption_template: as in `audio_dir`, with the sample's key as the name.
     """
 
     id: str
@@ -62,17 +66,29 @@ class WdsDataset(ClipDataset):
     """Samples (sound or latents with a .json) from tar files.
 
     Args:
-        sample_rate, sample_size, audio_channels, augment, downsampling_ratio: see RUNTIME_KEYS.
+        sample_rate: sample rate of the clips in Hz.
+        sample_size: length of the clips in samples.
+        audio_channels: channels of the clips.
+        augment: False switches random crops and augmentations off.
+        downsampling_ratio: audio samples per latent frame.
         datasets: where the tars are.
-        random_crop, drop_last, phase_flip, volume_norm, volume_norm_param, strip_silence,
-        silence_threshold_db: see AudioDirDataset.
-        min_length_sec, max_length_sec: reject shorter or longer samples.
+        random_crop: as in `audio_dir`.
+        drop_last: as in `audio_dir`.
+        phase_flip: as in `audio_dir`.
+        volume_norm: as in `audio_dir`.
+        volume_norm_param: as in `audio_dir`.
+        strip_silence: as in `audio_dir`.
+        silence_threshold_db: as in `audio_dir`.
+        min_length_sec: leave out samples shorter than this many seconds.
+        max_length_sec: leave out samples longer than this many seconds.
         epoch_steps: batches per epoch while `resampled_shards`.
         resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
-        pre_encoded: samples are latents (.npy). latent_crop_length: frames of a clip of latents.
+        pre_encoded: whether the samples are latents (.npy).
+        latent_crop_length: frames of a clip of latents.
         cache_dir: where tars from `s3_path` are kept; None: `stable_audio/tars` in the user's cache folder.
-        remove_silence, silence_threshold, max_silence_duration: only `remove_silence: false` is offered;
-            see strip_silence.
+        remove_silence: only false is offered; use `strip_silence` instead.
+        silence_threshold: belongs to `remove_silence` and has no effect.
+        max_silence_duration: belongs to `remove_silence` and has no effect.
 
     Raises:
         DataError: no tar or no sample is found, or a setting is not offered.

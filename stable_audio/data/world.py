@@ -23,11 +23,15 @@ class World:
     """This process's place among those that work together.
 
     Attributes:
-        rank, size: number of this process, from 0, and how many there are.
-        local_rank, local_size: the same on this machine alone.
-        node, nodes: number of this machine, from 0, and how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process on its machine, from 0.
+        local_size: number of processes on this machine.
+        node: number of this machine, from 0.
+        nodes: number of machines.
         launcher: who started them: "torchrun", "SLURM", "MPI", "the environment"; "" = nobody, one process.
-        address, port: where they meet, as far as the environment says.
+        address: host at which the processes meet, if the environment names it.
+        port: port at which the processes meet, if the environment names it.
         certain: False where SLURM allots several tasks but does not say that it started this process.
     """
 

@@ -31,8 +31,11 @@ class Prediction:
     """Everything that a sampler may use; x = alpha denoised + sigma noise. Computed when it is asked for.
 
     Args:
-        objective: what the output stands for. output: of the guided backbone, (b c n) in the dtype of x.
-        x: (b c n) in the space of the objective. alpha, sigma: its scales.
+        objective: what `output` stands for.
+        output: output of the guided backbone, (b c n) in the dtype of x.
+        x: state (b c n), in the space of the objective.
+        alpha: scale of the data in x.
+        sigma: scale of the noise in x.
     """
 
     def __init__(self, objective: Objective, output: Output, x: Tensor, alpha: float, sigma: float) -> None:

@@ -19,8 +19,11 @@ class LossInputs:
     """What a term may look at.
 
     Attributes:
-        output, target: what the backbone returned and what it should have (b c n).
-        x0: clean latents. x_t: noisy latents. t: (b,).
+        output: what the backbone returned (b c n).
+        target: what it should have returned (b c n).
+        x0: clean latents (b c n).
+        x_t: noisy latents (b c n).
+        t: diffusion time of each item (b,).
         objective: what `output` stands for.
         mask: (b 1 n) bool, True where the loss counts; None counts everything.
     """

@@ -31,10 +31,14 @@ class Objective:
 
     Attributes:
         name: its name in configs.
-        spaces: the spaces whose processes it fits; default_process: the one used when none is named.
+        spaces: spaces whose processes the objective fits.
+        default_process: process that is used when none is named.
         max_ratio: sampling begins at sigma / alpha = max_ratio at most; for continuous processes.
-        default_sampler, default_steps, default_cfg_scale: for generation when the caller names none.
-        demo_sampler, demo_schedule: for demos during training; a process of steps has its own schedule.
+        default_sampler: sampler for generation when the caller names none.
+        default_steps: sampling steps when the caller names none.
+        default_cfg_scale: guidance weight when the caller names none.
+        demo_sampler: sampler of demos during training.
+        demo_schedule: schedule of demos during training; a process of steps has its own.
     """
 
     name: str

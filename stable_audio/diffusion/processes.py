@@ -24,7 +24,8 @@ class Process:
     Attributes:
         space: the space of its levels.
         steps: number of discrete steps; None = continuous.
-        min_level, max_level: the lowest and the highest level that training sees.
+        min_level: lowest level that training sees.
+        max_level: highest level that training sees.
     """
 
     space: Space
@@ -86,7 +87,8 @@ class DDPMProcess(Process):
         beta_schedule: `linear`: from beta_start to beta_end (Ho et al. 2020); `scaled_linear`: the square
             roots are linear (Rombach et al. 2022); `cosine`: alpha_i^2 follows a squared cosine (Nichol &
             Dhariwal 2021, equation 17), without beta_start and beta_end.
-        beta_start, beta_end: variances of the first and the last step.
+        beta_start: variance that the first step adds.
+        beta_end: variance that the last step adds.
         zero_terminal_snr: shift and scale alpha so that the last step is pure noise and the first stays
             (Lin et al. 2023, algorithm 1). Needs an objective other than epsilon.
     """

@@ -90,11 +90,14 @@ def sample(
         start_noise: (b c n), unit variance.
         objective: what `predict` returns.
         noise: source of the draws that the sampler makes on its way.
-        sampler: key of SAMPLERS; None = that of the objective. steps: None = that of the objective.
+        sampler: key of SAMPLERS; None takes the objective's.
+        steps: number of steps; None takes the objective's.
         schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
             themselves, in the sampler's space, from noise to data.
-        sigma_min, sigma_max, rho: see `build_schedule`. Equal levels are walked once: where sigma_max is
-            sigma_min, a single step leads to the data.
+        sigma_min: last level above the data; see `build_schedule`.
+        sigma_max: first level; see `build_schedule`. Where it equals sigma_min, a single step leads to the
+            data.
+        rho: exponent of the schedule's ramp; see `build_schedule`.
         shift: distribution shift of the schedule; the length is that of start_noise.
         init: (b c n) start from this, noised to the first level, instead of from pure noise.
         callback: called with a StepInfo at every step.

@@ -138,7 +138,8 @@ def build_schedule(
         sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
             for the others, where anything above 1 means 1. Of N steps, those below t = sigma_max are
             used, and no more levels than there are.
-        shift, length: distribution shift for latents of `length` frames; bounded schedules only.
+        shift: distribution shift, on bounded schedules only.
+        length: latent frames, which decide how far the shift goes.
         objective: what the levels are for: the schedule stays within what the backbone has learned.
 
     Raises:

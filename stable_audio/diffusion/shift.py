@@ -15,8 +15,10 @@ class DistributionShift:
     max_shift at max_length. t = 0 and t = 1 stay. With use_sine, t' becomes sin(pi t' / 2).
 
     Args:
-        base_shift, max_shift: shift at the two ends.
-        max_length, min_length: latent frames at the two ends; lengths beyond are clamped.
+        base_shift: shift at min_length.
+        max_shift: shift at max_length.
+        max_length: latent frames at which the shift is largest; longer latents are clamped to it.
+        min_length: latent frames at which the shift is base_shift; shorter latents are clamped to it.
         use_sine: bend the result once more, towards noise.
     """
 

@@ -78,7 +78,8 @@ class LogSnr(TimestepSampler):
     """t = sigmoid(-l), the log signal-to-noise ratio l being normal; kept in [1e-4, 1 - 1e-4].
 
     Args:
-        mean_logsnr, std_logsnr: mean and deviation of l.
+        mean_logsnr: mean of l.
+        std_logsnr: standard deviation of l.
     """
 
     base = "normal"
@@ -116,7 +117,8 @@ class Timesteps:
         shift: distribution shift, applied when `length` is given to the call.
         p_one_shot: probability of t = 1, the pure noise from which one-step models start.
         seed: scrambles the sequence and seeds the other draws.
-        rank, world_size: this process, and how many there are.
+        rank: number of this process, from 0.
+        world_size: number of processes.
     """
 
     def __init__(

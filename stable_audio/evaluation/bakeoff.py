@@ -32,9 +32,11 @@ class Contender:
     """One backbone.
 
     Attributes:
-        name: of its file. backbone: its type. parameters: of the backbone.
-        forward_flops, step_flops: floating-point operations of the backbone for one item: one call; one
-            call and the gradient of all its parameters.
+        name: name of the model file.
+        backbone: type of the backbone.
+        parameters: parameters of the backbone.
+        forward_flops: floating-point operations of one backbone call on one item.
+        step_flops: floating-point operations of one call on one item and the gradient of all parameters.
     """
 
     name: str
@@ -60,7 +62,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Result:
-    """A line of the table. flops: spent on backbone calls and gradients; pitch, timbre: shares right."""
+    """A line of the table. flops: spent on backbone calls and gradients.
+
+    Attributes:
+        pitch: share of clips with the right pitch.
+        timbre: share of clips with the right timbre.
+    """
 
     name: str
     backbone: str
@@ -135,7 +142,8 @@ def compete(
     """Train and judge all contenders; best pitch and timbre first.
 
     Args:
-        budget: floating-point operations for each. repeats: clips per class of the collection.
+        budget: floating-point operations that each contender may spend.
+        repeats: clips to generate per class of the collection.
         sampling: keywords of `generate`, such as steps and cfg_scale.
         report: told a line after each contender.
 

@@ -38,7 +38,12 @@ CLICK_MARGIN = 1.5
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to generate. midi: None for unpitched sounds; seconds: length of the sound."""
+    """One clip to generate.
+
+    Attributes:
+        midi: MIDI note number; None for unpitched sounds.
+        seconds: length of the sound.
+    """
 
     timbre: str
     midi: int | None
@@ -54,8 +59,13 @@ class Request:
 class Scores:
     """Shares in [0, 1] and counts over all requests.
 
-    pitch: pitched requests within PITCH_TOLERANCE. timbre: all requests; pitched_timbre: pitched ones.
-    confusion: (asked, heard) -> count. defects: name -> count. peak: largest absolute sample.
+    Attributes:
+        pitch: share of pitched requests within PITCH_TOLERANCE.
+        timbre: share of all requests with the right timbre.
+        pitched_timbre: share of pitched requests with the right timbre.
+        confusion: (requested sound, recognised sound) -> count.
+        defects: name of the defect -> count.
+        peak: largest absolute sample.
     """
 
     clips: int

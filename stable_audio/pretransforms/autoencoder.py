@@ -26,14 +26,18 @@ class Autoencoder(nn.Module):
     """encoder -> bottleneck -> decoder, optionally inside another pretransform.
 
     Args:
-        encoder, decoder: built networks. bottleneck: None passes features on unchanged.
+        encoder: the network that turns audio into features.
+        decoder: the network that turns latents into audio.
+        bottleneck: what turns features into latents; None passes them on unchanged.
         latent_dim: channels of the latents, after the bottleneck.
         downsampling_ratio: audio samples per latent frame, the inner pretransform included.
-        io_channels: audio channels; `in_channels`, `out_channels` where they differ.
-        soft_clip: tanh at the very end of `decode`.
+        io_channels: audio channels of input and output.
+        in_channels: audio channels of the input, where they differ.
+        out_channels: audio channels of the output, where they differ.
+        soft_clip: apply tanh at the end of `decode`.
         pretransform: applied before the encoder and undone after the decoder.
-        sample_rate: Hz of the audio that it was made for, if known.
-        latent_scale: standard deviation of its latents, measured in training; None where it was not.
+        sample_rate: sample rate in Hz that it was made for, if known.
+        latent_scale: standard deviation of the latents, measured in training; None where it was not.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -246,7 +250,8 @@ class AutoencoderPretransform(Pretransform):
         scale: latents are divided by it, so that their std is near 1 for the diffusion model; None takes
             the autoencoder's `latent_scale`, or 1 where that is unknown.
         model_half: run the autoencoder in float16; inputs and outputs stay float32.
-        iterate_batch: one item at a time, which bounds memory. chunked: pieces of 128 frames.
+        iterate_batch: process one item at a time, which bounds memory.
+        chunked: encode and decode in pieces of 128 frames.
     """
 
     needs_weights = True

@@ -117,8 +117,11 @@ class KLEncoder(Encoder):
     """Image (b in_channels f n) -> mean and log-variance (b latent_dim f/r n/r), r = 2^(levels - 1).
 
     Args:
-        in_channels: image channels. latent_dim: channels out, twice the latents (8 for 4).
-        ch: width of the first level. ch_mult: width of each level over `ch`. num_res_blocks: per level.
+        in_channels: image channels.
+        latent_dim: output channels: twice those of the latents (8 for 4).
+        ch: width of the first level.
+        ch_mult: width of each level as a multiple of `ch`.
+        num_res_blocks: residual blocks per level.
     """
 
     def __init__(

@@ -100,7 +100,8 @@ class DACEncoder(Encoder):
     Args:
         in_channels: audio channels.
         latent_dim: output channels of a 1x1 convolution; None leaves `d_model * 2^len(strides)`.
-        d_model: width before the first stage; each stage doubles it. strides: of the stages.
+        d_model: width before the first stage; each stage doubles it.
+        strides: downsampling factor of each stage.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class DACDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(rates)), bounded to (-1, 1).
 
     Args:
-        channels: width before the first stage; each stage halves it. rates: upsampling of the stages.
+        channels: width before the first stage; each stage halves it.
+        rates: upsampling factor of each stage.
     """
 
     def __init__(

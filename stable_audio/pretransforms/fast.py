@@ -145,7 +145,11 @@ class _Kernel:
     def __init__(
         self, taps: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> None:
-        """taps: the weight (out k in / groups), in this order in memory."""
+        """
+
+        Args:
+            taps: the weight, in this order in memory: (out, kernel, in / groups).
+        """
         self.weight = taps.detach().contiguous().transpose(1, 2).unsqueeze(2)
         self.bias = None if bias is None else bias.detach()
         self.stride, self.dilation, self.groups = stride, dilation, groups

@@ -22,7 +22,8 @@ class MDCTPretransform(Pretransform):
     """(b c n) -> (b (c bands) n/bands). A length that is no multiple of `bands` is zero-padded at the end.
 
     Args:
-        channels: audio channels. bands: coefficients per block, even; also the samples per latent frame.
+        channels: audio channels.
+        bands: coefficients per block, even; also the samples per latent frame.
         power: latents are sign(x) |x|^power / scale of the coefficients x; 1 is the plain, orthonormal MDCT.
         scale: divisor that brings the latents near unit variance.
     """

@@ -97,10 +97,12 @@ class OobleckEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
 
     Args:
-        in_channels: audio channels. latent_dim: output channels.
+        in_channels: audio channels.
+        latent_dim: output channels.
         channels: width before the first stage; stage i ends with `channels * c_mults[i]`.
         strides: downsampling of each stage. Odd strides round lengths down unevenly.
-        use_snake: SnakeBeta instead of ELU. antialias_activation: for the last activation only.
+        use_snake: SnakeBeta instead of ELU.
+        antialias_activation: anti-alias the last activation only.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ class PatchedPretransform(Pretransform):
     """(b c (n p)) -> (b (c p) n). A length that is no multiple of `patch_size` is zero-padded at the end.
 
     Args:
-        channels: audio channels. patch_size: samples per patch.
+        channels: audio channels.
+        patch_size: samples per patch.
         oversampling: patches are taken at `oversampling` times the rate, so that each holds
             `patch_size * oversampling` values; the inverse is then only as exact as the resampling.
     """

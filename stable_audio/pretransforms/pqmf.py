@@ -90,7 +90,8 @@ class PQMFPretransform(Pretransform):
 
     Args:
         attenuation: of the stop band in dB; more gives longer filters and smaller errors.
-        num_bands: a power of two. channels: audio channels.
+        num_bands: number of sub-bands, a power of two.
+        channels: audio channels.
     """
 
     def __init__(

@@ -74,7 +74,8 @@ class SAMEStage(nn.Module):
     """Tokens in segments of `taken`, each followed by `given` learned tokens that become the output.
 
     Args:
-        channels_in, channels_out: before and after the mapping, a convolution.
+        channels_in: channels before the convolution that maps the width.
+        channels_out: channels after it.
         map_first: the mapping comes before the transformers, which are then `channels_out` wide;
             else after them, and they are `channels_in` wide.
         sinusoidal: n, which turns on sin(pi x) in the feed-forward layers of the last blocks: block i of
@@ -238,17 +239,25 @@ class SAMEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)); n is padded to a multiple.
 
     Args:
-        channels, c_mults: stage i has transformers `channels * c_mults[i]` wide.
-        strides, transformer_depths: of the stages.
+        channels: base width; stage i has transformers `channels * c_mults[i]` wide.
+        c_mults: width of each stage as a multiple of `channels`.
+        strides: stride of each stage.
+        transformer_depths: transformer blocks of each stage.
         sliding_window: [left, right] segments that attention sees; null = whole chunks.
         chunk_size: tokens of a chunk on the side of the audio: chunk_size / stride segments in a stage.
         chunk_midpoint_shift: the second half of the layers works on chunks shifted by half a chunk.
         checkpointing: recompute activations in training.
-        conformer, layer_scale, differential, feat_scale, ff_mult, dim_heads: of the transformers.
+        conformer: add conformer convolutions to the transformers.
+        layer_scale: learned scale on each branch of the transformers.
+        differential: differential attention in the transformers.
+        feat_scale: learned feature scale in the transformers' attention.
+        ff_mult: width of the feed-forward layers as a multiple of the transformers'.
+        dim_heads: width of an attention head.
         dyt: dynamic tanh instead of RMS norms.
         variable_stride: one learned token for all places of a segment, instead of one each.
         mask_noise: std of noise added to the learned tokens in training.
-        mapping_bias, conv_mapping: of the convolution that changes the width (kernel 1, or 3).
+        mapping_bias: bias in the convolution that changes the width.
+        conv_mapping: kernel 3 instead of 1 in the convolution that changes the width.
         freeze_backbone: the transformers are not trained.
         cross_attn: not published; must be false.
     """
@@ -322,9 +331,12 @@ class SAMEEncoder(Encoder):
 class SAMEDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
 
-    Options as for SAMEEncoder; sinusoidal_blocks: one number for each entry of `strides`, or [] for none: n
-    turns on sin(pi x) in the feed-forward layers of the last n - 1 blocks of that stage, 0 in none. (Block i
-    of d has it where d - i < n, as in published weights.)
+    Options as for SAMEEncoder.
+
+    Args:
+        sinusoidal_blocks: one number n for each entry of `strides`, or [] for none: n turns on sin(pi x) in
+            the feed-forward layers of the last n - 1 blocks of that stage; 0 in none. (Block i of d has it
+            where d - i < n, as in published weights.)
     """
 
     def __init__(

@@ -172,13 +172,23 @@ class SEANetEncoder(Encoder):
     """Audio (b channels n) -> (b dimension n / prod(ratios)).
 
     Args:
-        channels: audio channels. dimension: output channels. n_filters: width of the first stage, doubled
-            by each of `ratios`. n_residual_layers, residual_kernel_size, dilation_base, compress,
-            true_skip: of the residual blocks; layer j has dilation `dilation_base ** j`.
+        channels: audio channels.
+        dimension: output channels.
+        n_filters: width of the first stage, doubled by each of `ratios`.
+        n_residual_layers: residual blocks per stage; block j has dilation `dilation_base ** j`.
+        residual_kernel_size: kernel of the residual blocks.
+        dilation_base: base of the residual blocks' dilations.
+        compress: factor by which a residual block narrows inside.
+        true_skip: identity instead of a 1x1 convolution around the residual blocks.
         ratios: strides of the stages, first to last.
-        kernel_size, last_kernel_size: of the outer convolutions. lstm: LSTM layers at the end.
-        norm: none, weight_norm or time_group_norm. causal, pad_mode: of every convolution.
-        activation, activation_params: torch.nn name and its keyword arguments.
+        kernel_size: kernel of the first convolution.
+        last_kernel_size: kernel of the last convolution.
+        lstm: number of LSTM layers at the end.
+        norm: none, weight_norm or time_group_norm.
+        causal: whether the convolutions see the past only.
+        pad_mode: padding mode of every convolution.
+        activation: name of the activation in torch.nn.
+        activation_params: keyword arguments of the activation.
     """
 
     def __init__(

@@ -54,7 +54,11 @@ class _ShortTime(Pretransform):
         return latents if self.layout == "2d" else latents.unflatten(1, (self.planes, self.rows))
 
     def stft(self, audio: Tensor, hop: int | None = None) -> Tensor:
-        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop)). hop: None = that of the latents."""
+        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop)).
+
+        Args:
+            hop: samples per frame; None takes the hop of the latents.
+        """
         hop = hop or self.hop
         missing, side = -audio.shape[-1] % hop, (self.n_fft - hop) // 2
         frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, hop)
@@ -86,8 +90,9 @@ class SpectrogramPretransform(_ShortTime):
     1d: (b c n) -> (b 2*c*bins n/hop); 2d: (b 2*c bins n/hop), for 2-D backbones and autoencoder_kl.
 
     Args:
-        channels: audio channels. n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives
-            256 rows. hop_length: samples per frame.
+        channels: audio channels.
+        n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives 256 rows.
+        hop_length: samples per frame.
         power: magnitudes are raised to it, which lifts quiet partials; 1 leaves them.
         scale: multiplies the result.
     """
@@ -163,14 +168,21 @@ class MelSpectrogramPretransform(_ShortTime):
     1d: (b c n) -> (b c*n_mels n/hop); 2d: (b c n_mels n/hop).
 
     Args:
-        sample_rate: Hz. n_mels, f_min, f_max: filters from f_min to f_max Hz (None: half the rate).
+        sample_rate: sample rate in Hz.
+        n_mels: number of mel filters.
+        f_min: lower end of the filters in Hz.
+        f_max: upper end of the filters in Hz; None takes half the sample rate.
         break_hz: see `mel_filters`.
         floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
         power: values are magnitudes raised to it instead of decibels, whose errors grow without bound.
-        mean, std: of these values over the data; latents are (value - mean) / std.
+        mean: mean of these values over the data; latents are (value - mean) / std.
+        std: standard deviation of these values over the data.
         interpolation: decoding makes this many frames of each, so that windows overlap enough for steady
             tones to sound steady; a divisor of hop_length.
-        initial_phase: "random" suits noise, "peaks" tones. iterations, momentum, seed: of Griffin-Lim.
+        initial_phase: "random" suits noise, "peaks" tones.
+        iterations: iterations of Griffin-Lim.
+        momentum: momentum of Griffin-Lim.
+        seed: seed of Griffin-Lim's random phase.
     """
 
     filters: Tensor

@@ -127,13 +127,17 @@ class TAAEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
 
     Args:
-        channels, c_mults: stage i ends with `channels * c_mults[i]`.
-        strides, transformer_depths: of the stages.
+        channels: base width; stage i ends with `channels * c_mults[i]`.
+        c_mults: width of each stage as a multiple of `channels`.
+        strides: stride of each stage.
+        transformer_depths: transformer blocks of each stage.
         use_snake: SnakeBeta instead of no activation.
         use_dilated_conv: residual units before each convolution.
         sliding_window: [left, right] frames that attention sees, in every implementation of attention;
             null = all.
-        checkpointing: recompute activations in training. conformer, layer_scale: of the transformers.
+        checkpointing: recompute activations in training.
+        conformer: add conformer convolutions to the transformers.
+        layer_scale: learned scale on each branch of the transformers.
     """
 
     def __init__(

@@ -161,7 +161,9 @@ class WaveletPretransform(Pretransform):
     """(b c n) -> (b c*2^levels n/2^levels); n must be a multiple of 2^levels.
 
     Args:
-        channels: audio channels. levels: halvings of the length. wavelet: bior2.2 to bior6.8.
+        channels: audio channels.
+        levels: how often the length is halved.
+        wavelet: name of the wavelet, bior2.2 to bior6.8.
     """
 
     def __init__(

@@ -31,7 +31,8 @@ class StepInfo:
     """What a callback of `sample` is told, by every sampler alike.
 
     Attributes:
-        i, steps: index of the step and their number (an estimate for adaptive samplers).
+        i: index of the step.
+        steps: number of steps; an estimate for adaptive samplers.
         x: the state before the step, in the scale of the sampler's space. (b c n)
         level: noise level of x in the sampler's space.
         t: the level as diffusion time, 0 = data, 1 = noise.
@@ -55,8 +56,8 @@ class SamplerSpec:
     Attributes:
         fn: the sampler.
         space: the space of its levels.
-        schedule, step_schedule: its usual schedule on continuous processes (key of SCHEDULES) and on those
-            of steps (key of STEP_SCHEDULES).
+        schedule: its usual schedule on continuous processes, a key of SCHEDULES.
+        step_schedule: its usual schedule on processes of steps, a key of STEP_SCHEDULES.
         shifts: whether generation applies the model's distribution shift unless told otherwise.
         one_by_one: whether items of one batch influence each other (shared adaptive steps).
         evaluations: network evaluations per step, about.

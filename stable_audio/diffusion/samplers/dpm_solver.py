@@ -170,7 +170,8 @@ def dpm_adaptive(
 
     Args:
         order: 2 or 3, the higher of the two orders that are compared.
-        rtol, atol: error allowed per step, relative to x and absolute.
+        rtol: allowed error per step, relative to x.
+        atol: allowed absolute error per step.
         h_init: first step in lambda. The others: see StepControl.
     """
     if order not in (2, 3):

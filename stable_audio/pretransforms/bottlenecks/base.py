@@ -55,7 +55,8 @@ class DiscreteBottleneck(Bottleneck):
     """Base of the quantisers. `info["tokens"]` of encode is (b q n) int64.
 
     Attributes:
-        num_quantizers: tokens per latent frame. codebook_size: values that a token takes.
+        num_quantizers: tokens per latent frame.
+        codebook_size: number of values that a token can take.
     """
 
     num_quantizers: int

@@ -115,7 +115,9 @@ class WassersteinBottleneck(Bottleneck):
 
     Args:
         noise_augment_dim: channels of noise appended for the decoder.
-        bypass_mmd: skip the discrepancy. use_tanh, tanh_scale: bound the latents to (-scale, scale).
+        bypass_mmd: do not compute the discrepancy.
+        use_tanh: bound the latents to (-tanh_scale, tanh_scale).
+        tanh_scale: bound of the latents with `use_tanh`.
     """
 
     loss_weights = {"mmd": 100.0}  # noqa: RUF012
@@ -158,9 +160,11 @@ class SoftNormBottleneck(Bottleneck):
     """A learned scale and offset per channel, held near zero mean and unit variance by a soft loss.
 
     Args:
-        dim: latent channels. noise_augment_dim: channels of scaled noise appended for the decoder.
+        dim: latent channels.
+        noise_augment_dim: channels of scaled noise appended for the decoder.
         noise_regularize: add noise to the decoder's input: 5e-2 of the std in training, 1e-3 in use.
-        auto_scale: divide by a running std of the latents. freeze: no training of scale, offset and std.
+        auto_scale: divide by a running std of the latents.
+        freeze: do not train scale and offset, and do not update the running std.
     """
 
     loss_weights = {"softnorm": 1.0}  # noqa: RUF012

@@ -117,7 +117,10 @@ class DACRVQBottleneck(DiscreteBottleneck):
     Args:
         quantize_on_decode: latents stay unquantised until `decode`, so that diffusion sees numbers.
         noise_augment_dim: channels of noise appended for the decoder.
-        input_dim: latent channels. n_codebooks, codebook_size, codebook_dim: of the codebooks.
+        input_dim: latent channels.
+        n_codebooks: number of codebooks.
+        codebook_size: codes per codebook.
+        codebook_dim: width in which codes are compared.
         quantizer_dropout: share of a training batch that uses a random number of codebooks.
     """
 

@@ -136,7 +136,8 @@ class FSQBottleneck(_FSQBottleneck):
     """Finite scalar quantisation.
 
     Args:
-        levels: levels of each channel of a codebook. num_codebooks: groups of such channels.
+        levels: levels of each channel of a codebook.
+        num_codebooks: groups of such channels.
         dim: latent channels; projected to `len(levels) * num_codebooks` where they differ.
         keep_num_codebooks_dim: False is refused with one codebook only by other readers of the file;
             tokens are (b q n) here in every case.
@@ -171,7 +172,8 @@ class DitheredFSQBottleneck(_FSQBottleneck):
     with chance 1 - noise_dropout by tanh(x) plus uniform noise as wide as one step.
 
     Args:
-        dim: channels of each codebook. levels: of each of these channels, or one number for all.
+        dim: channels of each codebook.
+        levels: levels of each of these channels, or one number for all of them.
         num_codebooks: groups of `dim` channels, each with its own token.
         dither_inference: no effect on the result: inference rounds with either value, as existing
             checkpoints expect.

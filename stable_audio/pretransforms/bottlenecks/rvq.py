@@ -14,9 +14,13 @@ class RVQBottleneck(DiscreteBottleneck):
     """Residual vector quantisation.
 
     Args:
-        dim: latent channels. codebook_size, num_quantizers: size and number of the codebooks.
+        dim: latent channels.
+        codebook_size: codes per codebook.
+        num_quantizers: number of codebooks.
         codebook_dim: width in which codes are compared; None = dim.
-        decay: of the moving averages. kmeans_init, kmeans_iters: start from k-means of the first batch.
+        decay: decay of the moving averages.
+        kmeans_init: start the codes from k-means of the first batch.
+        kmeans_iters: iterations of that k-means.
         threshold_ema_dead_code: codes used less than this often per batch are replaced (0 = never).
         commitment_weight: weight of the commitment term inside `quantizer_loss`.
         quantize_dropout: train with a random number of codebooks, more than

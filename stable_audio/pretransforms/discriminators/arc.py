@@ -51,7 +51,8 @@ class ConvHead(_Head):
     """Four stride-2 convolutions (kernel 4) with group norm and SiLU, then one to a single channel.
 
     Args:
-        channels: features in, a multiple of 32. soft_clip_scale: scores are bounded to +-scale.
+        channels: channels of the features, a multiple of 32.
+        soft_clip_scale: scores are bounded to (-scale, scale).
     """
 
     def __init__(
@@ -113,7 +114,11 @@ class ConvNeXtHead(_Head):
     """ConvNeXt blocks and strided convolutions, then `latent_dim` score channels.
 
     Args:
-        in_channels: features in. channels, c_mults, strides, num_blocks: of the stages.
+        in_channels: channels of the features.
+        channels: base width of the stages.
+        c_mults: width of each stage as a multiple of `channels`.
+        strides: stride of each stage's convolution.
+        num_blocks: ConvNeXt blocks of each stage.
     """
 
     def __init__(

@@ -110,9 +110,12 @@ class DACDiscriminator(Discriminator):
     """Least-squares (or hinge) losses, summed over the networks; feature maps summed too.
 
     Args:
-        in_channels: audio channels. rates: divisors of the rate, none by default. periods: in samples.
-        fft_sizes: windows of the band discriminators. bands: shares of the spectrum.
-        use_hinge: hinge instead of least squares.
+        in_channels: audio channels.
+        rates: divisors of the sample rate, none by default.
+        periods: periods in samples.
+        fft_sizes: window lengths of the band discriminators.
+        bands: bands, as shares of the spectrum.
+        use_hinge: hinge losses instead of least squares.
     """
 
     def __init__(

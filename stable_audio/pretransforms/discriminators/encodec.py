@@ -99,9 +99,16 @@ class EncodecDiscriminator(Discriminator):
     """STFT discriminators at several resolutions; hinge or relativistic losses.
 
     Args:
-        in_channels: audio channels. filters, filters_scale, max_filters: width of the layers.
-        n_ffts, hop_lengths, win_lengths: of each resolution.
-        kernel_size, stride, dilations: of the inner convolutions, (time, frequency).
+        in_channels: audio channels.
+        filters: width of the first layer.
+        filters_scale: factor by which the width grows from layer to layer.
+        max_filters: largest width of a layer.
+        n_ffts: transform length of each resolution.
+        hop_lengths: hop of each resolution in samples.
+        win_lengths: window length of each resolution in samples.
+        kernel_size: kernel of the inner convolutions, (time, frequency).
+        stride: stride of the inner convolutions, (time, frequency).
+        dilations: dilation in time of each inner convolution.
         normalize_losses: divide the distance of each feature map by the mean magnitude of the reals' one.
         loss_type: hinge, or rpgan (relativistic pairing, Huang et al. 2024).
         spec_scale_pow: spectra are multiplied by their magnitude to this power.

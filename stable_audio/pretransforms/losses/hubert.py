@@ -33,12 +33,14 @@ class HubertLoss(nn.Module):
     gradients pass through it to the second sound.
 
     Args:
-        sample_rate: Hz of the sounds. model_name: HUBERT_LARGE, WAVLM_LARGE or WAV2VEC2_LARGE_LV60K; or a
-            folder saved by transformers, or a hub id, with a model of such a kind.
+        sample_rate: sample rate of the sounds in Hz.
+        model_name: HUBERT_LARGE, WAVLM_LARGE or WAV2VEC2_LARGE_LV60K, or a folder saved by transformers or a
+            hub id with a model of one of these kinds.
         feature_ids: transformer layers to compare, 0 is the first; None compares all of them.
 
     Raises:
-        ImportError: transformers is missing. OSError: nothing usable under `model_name`.
+        ImportError: transformers is missing.
+        OSError: nothing usable under `model_name`.
         ValueError: a layer that the network lacks, or sounds of less than a frame (25 ms).
     """
 

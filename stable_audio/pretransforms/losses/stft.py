@@ -51,9 +51,14 @@ class STFTLoss(nn.Module):
     autoencoder training passes the target first. Magnitudes are clamped at sqrt(eps).
 
     Args:
-        fft_size, hop_size, win_length, window: of the STFT (a torch window function).
-        sample_rate: Hz, for mel bins and A-weighting. scale: "mel" for `n_bins` mel bands.
-        perceptual_weighting: A-weight the audio first. scale_invariance: fit the gain of X to Y first.
+        fft_size: transform length of the STFT.
+        hop_size: hop of the STFT in samples.
+        win_length: window length of the STFT in samples.
+        window: torch window function of the STFT.
+        sample_rate: sample rate in Hz, needed for mel bins and A-weighting.
+        scale: "mel" compares `n_bins` mel bands.
+        perceptual_weighting: A-weight the audio first.
+        scale_invariance: fit the gain of X to Y first.
         mag_distance: L1 or L2 (mean squared) between magnitudes and between log magnitudes.
     """
 
@@ -209,8 +214,11 @@ class MultiResolutionMelLoss(nn.Module):
     """Distances of mel spectrograms at several resolutions, with hops of a quarter window.
 
     Args:
-        n_mels, window_lengths: per resolution. pow: mels are raised to it before the logarithm.
-        log_weight, mag_weight: of log10 and plain mean absolute differences.
+        n_mels: mel bands of each resolution.
+        window_lengths: window length of each resolution in samples.
+        pow: exponent that mel magnitudes are raised to before the logarithm.
+        log_weight: weight of the mean absolute difference of log10 magnitudes.
+        mag_weight: weight of the mean absolute difference of magnitudes.
     """
 
     def __init__(
