@@ -5,46 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stable_audio import __version__
-from stable_audio.audio.io import read_audio
-from stable_audio.checkpoints import (
-    load_model,
-    resolve,
-)
+from stable_audio.checkpoints import resolve
 from stable_audio.cli.key_values import key_values
 from stable_audio.config import load_config
 from stable_audio.data.world import launched_world
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.precision import place
 from stable_audio.inference.rendering.gallery import write_render_page
-from stable_audio.inference.rendering.jobs import (
-    Job,
-    check_conditioning,
-    check_values,
-    complete,
-    needed_ids,
-    read_jobs,
-    repeated,
-    unused_keys,
-)
-from stable_audio.inference.rendering.recipe import (
-    InputFile,
-    Recipe,
-    read_recipe,
-    sampling_from,
-    sampling_values,
-)
-from stable_audio.inference.rendering.render import Output, Rendered, Steering, render, sample_size_for
-from stable_audio.inference.rendering.sound_files import files_of, with_files
+from stable_audio.inference.rendering.jobs import Job, complete, needed_ids, read_jobs, repeated
+from stable_audio.inference.rendering.load import RenderModel, load_render_model
+from stable_audio.inference.rendering.plan import cautions, job_of, plan
+from stable_audio.inference.rendering.recipe import Recipe, read_recipe, sampling_from
+from stable_audio.inference.rendering.render import Output, Rendered, render
+from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
 _TOLD_BY_JSON = (
@@ -52,18 +33,6 @@ _TOLD_BY_JSON = (
     + ("sampler", "sampler_option", "schedule", "sigma_min", "sigma_max", "rho", "cfg_rescale")
     + ("cfg_interval", "dist_shift", "init_noise_level", "inpaint", "dtype", "model_config")
 )
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A model and where it came from."""
-
-    model: DiffusionModel
-    config: dict[str, Any]
-    checkpoint: InputFile
-    pretransform: InputFile | None
-    use_ema: bool
-    dtype: str
 
 
 def render_command(args: argparse.Namespace) -> int:
@@ -80,22 +49,18 @@ def render_command(args: argparse.Namespace) -> int:
     device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
     loaded = _load(args, earlier, device)
     sampling = chosen.resolved(loaded.model.objective)
-    steering, files = _steering(args, earlier)
-    jobs = (
-        _new_jobs(args, asked, loaded.model) if earlier is None else [_earlier_job(earlier, args.from_json)]
-    )
+    steering = _steering(args, earlier)
+    jobs = _new_jobs(args, asked, loaded.model) if earlier is None else [job_of(earlier, args.from_json)]
     chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
-    check_conditioning(jobs, loaded.model)
-    jobs = [with_files(loaded.model, job) for job in jobs]
-    check_values(jobs, loaded.model)
-    recipes = [_recipe(loaded, job, sampling, steering, files, chunked) for job in jobs]
+    todo = plan(loaded, jobs, sampling=sampling, steering=steering, chunked_decode=chunked)
     if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
         _say(f"warning: {loaded.checkpoint.path} is not the file that {args.from_json} was made with")
-    _warn(jobs, loaded.model, sampling)
+    for caution in cautions(todo.jobs, loaded.model, sampling):
+        _say(f"warning: {caution}")
     rendered = render(
         loaded.model,
-        jobs,
-        recipes,
+        todo.jobs,
+        todo.recipes,
         _output(args, loaded.model),
         sampling=sampling,
         steering=steering,
@@ -147,29 +112,41 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
 
 
-def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device) -> _Loaded:
-    given, inner = args.ckpt_path, args.pretransform_ckpt_path
+def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device) -> RenderModel:
+    checkpoint, pretransform = args.ckpt_path, args.pretransform_ckpt_path
     if earlier is not None:
-        given = given or earlier.checkpoint.path
-        inner = inner or (earlier.pretransform.path if earlier.pretransform is not None else None)
-    checkpoint = resolve(given)
-    use_ema = earlier.use_ema if earlier is not None else not args.no_ema
-    dtype = (earlier.dtype if earlier is not None else args.dtype) or "float32"
-    source: Any = args.model_config
+        checkpoint = checkpoint or earlier.checkpoint.path
+        pretransform = pretransform or (earlier.pretransform.path if earlier.pretransform else None)
+    config: Any = args.model_config
     if earlier is not None:
-        source = load_config(earlier.config, source_name=f"{args.from_json}, config")
+        config = load_config(earlier.config, source_name=f"{args.from_json}, config")
     started = time.perf_counter()
-    model, config = load_model(checkpoint, config=source, use_ema=use_ema, pretransform=inner)
-    if not isinstance(model, DiffusionModel):
-        raise ValueError(
-            f"{checkpoint}: holds a {config.model_type} model, which generates nothing by itself"
-        )
-    place(model, dtype=dtype, device=device)
-    if model.device.type == "cuda":
+    loaded = load_render_model(
+        checkpoint,
+        config=config,
+        pretransform=pretransform,
+        use_ema=earlier.use_ema if earlier is not None else not args.no_ema,
+        dtype=(earlier.dtype if earlier is not None else args.dtype) or "float32",
+        device=device,
+    )
+    device = loaded.model.device
+    if device.type == "cuda":
         torch.set_float32_matmul_precision(args.matmul_precision)
-    _say(f"{checkpoint} loaded in {time.perf_counter() - started:.1f} s, on {model.device} in {dtype}")
-    inner_file = InputFile.of(inner) if inner is not None else None
-    return _Loaded(model, config.as_dict(), InputFile.of(checkpoint), inner_file, use_ema, dtype)
+    took = time.perf_counter() - started
+    _say(f"{resolve(checkpoint)} loaded in {took:.1f} s, on {device} in {loaded.dtype}")
+    return loaded
+
+
+def _steering(args: argparse.Namespace, earlier: Recipe | None) -> Steering:
+    """Sound inputs from the arguments, or else from the earlier render."""
+    paths = {"init_audio": args.init_audio, "inpaint_audio": args.inpaint_audio}
+    level, spans = args.init_noise_level, args.inpaint or []
+    if earlier is not None:
+        level, spans = earlier.init_noise_level, earlier.inpaint_seconds or []
+        for key, path in paths.items():
+            stored = getattr(earlier, key)
+            paths[key] = path or (stored.path if stored is not None else None)
+    return Steering.from_files(**paths, init_noise_level=level, inpaint_spans=spans)
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -188,25 +165,6 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     }
     chosen = {key: value for key, value in given.items() if value is not None}
     return Sampling(**chosen)
-
-
-def _steering(args: argparse.Namespace, earlier: Recipe | None) -> tuple[Steering, dict[str, InputFile]]:
-    """Sound inputs and their files, from the arguments or else from the earlier render."""
-    paths = {"init_audio": args.init_audio, "inpaint_audio": args.inpaint_audio}
-    level, spans = args.init_noise_level, args.inpaint or []
-    if earlier is not None:
-        level, spans = earlier.init_noise_level, earlier.inpaint_seconds or []
-        for key, path in paths.items():
-            stored = getattr(earlier, key)
-            paths[key] = path or (stored.path if stored is not None else None)
-    found: dict[str, Any] = {}
-    if paths["init_audio"] is not None:
-        found["init_audio"], found["init_sample_rate"] = read_audio(paths["init_audio"])
-        found["init_noise_level"] = level if level is not None else 0.7
-    if paths["inpaint_audio"] is not None:
-        found["inpaint_audio"], found["inpaint_sample_rate"] = read_audio(paths["inpaint_audio"])
-        found["inpaint_spans"] = [(start, end) for start, end in spans]
-    return Steering(**found), {k: InputFile.of(p) for k, p in paths.items() if p is not None}
 
 
 def _asked(args: argparse.Namespace) -> list[Job]:
@@ -229,7 +187,9 @@ def _new_jobs(args: argparse.Namespace, asked: list[Job], model: DiffusionModel)
     flags = {"--prompt": args.prompt, "--negative-prompt": args.negative_prompt}
     given = [flag for flag, value in flags.items() if value]
     if given and "prompt" not in needed_ids(model):
-        raise ValueError(f"{given[0]}: the model reads no 'prompt'; it reads {_listed(needed_ids(model))}")
+        raise ValueError(
+            f"{given[0]}: the model reads no 'prompt'; it reads {', '.join(needed_ids(model)) or 'nothing'}"
+        )
     return complete(
         asked,
         model,
@@ -238,57 +198,6 @@ def _new_jobs(args: argparse.Namespace, asked: list[Job], model: DiffusionModel)
         defaults=key_values(args.condition, "--condition"),
         negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
     )
-
-
-def _earlier_job(earlier: Recipe, source: str) -> Job:
-    return Job(
-        conditioning=earlier.conditioning,
-        negative=earlier.negative_conditioning,
-        seed=earlier.seed,
-        seconds=earlier.seconds,
-        source=source,
-    )
-
-
-def _recipe(
-    loaded: _Loaded,
-    job: Job,
-    sampling: Sampling,
-    steering: Steering,
-    files: dict[str, InputFile],
-    chunked_decode: bool,
-) -> Recipe:
-    assert job.seed is not None
-    assert job.seconds is not None
-    return Recipe(
-        checkpoint=loaded.checkpoint,
-        use_ema=loaded.use_ema,
-        dtype=loaded.dtype,
-        config=loaded.config,
-        conditioning=job.conditioning,
-        negative_conditioning=job.negative,
-        seed=job.seed,
-        seconds=job.seconds,
-        sample_size=sample_size_for(loaded.model, job.seconds),
-        sampling=sampling_values(sampling),
-        pretransform=loaded.pretransform,
-        init_noise_level=steering.init_noise_level if "init_audio" in files else None,
-        inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
-        condition_audio=files_of(loaded.model, job) or None,
-        chunked_decode=chunked_decode,
-        **files,
-    )
-
-
-def _warn(jobs: list[Job], model: DiffusionModel, sampling: Sampling) -> None:
-    if sampling.cfg_scale == 1 and any(job.negative for job in jobs):
-        _say("warning: at --cfg-scale 1 there is no guidance, so negative prompts change nothing")
-    unused = unused_keys(jobs, model)
-    if unused:
-        _say(f"warning: the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}")
-    longest, trained = max(job.seconds or 0 for job in jobs), model.sample_size / model.sample_rate
-    if longest > trained + 1e-6:
-        _say(f"warning: {longest:g} s asked, but the model was trained on {trained:g} s: expect worse sound")
 
 
 def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:
@@ -319,10 +228,6 @@ def _line(item: Rendered, number: int, total: int) -> str:
 
 def _show_progress(step: int, steps: int) -> None:
     print(f"\rstep {step}/{steps} ", end="\n" if step >= steps else "", file=sys.stderr, flush=True)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "nothing"
 
 
 def _say(text: str) -> None:

@@ -10,7 +10,7 @@ from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
 from stable_audio.inference import Sampling, generate
 from stable_audio.inference.generation import batch
 from stable_audio.inference.generation.audio_inputs import frame_mask, inpaint_tensors
-from stable_audio.inference.rendering.render import Steering
+from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
 

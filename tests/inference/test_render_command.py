@@ -483,7 +483,7 @@ def test_clips_at_once_by_device() -> None:
 def test_mistakes_are_told_before_the_model_is_loaded(
     base: list[str], arguments: list[str], words: str, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(rendering, "load_model", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(rendering, "load_render_model", lambda *a, **k: pytest.fail("the model was loaded"))
     assert main([*base, *arguments]) == 2
     assert words in capsys.readouterr().err
 

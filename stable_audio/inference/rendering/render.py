@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
-from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.rendering.jobs import Job, listed
+from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.recipe import Recipe, finished, write_recipe
+from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 
 log = logging.getLogger(__name__)
@@ -50,53 +49,6 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Steering:
-    """Sound that takes part in every clip; see `generate`. Lengths in samples of the model's rate."""
-
-    init_audio: Tensor | None = None
-    init_sample_rate: int | None = None
-    init_noise_level: float = 1.0
-    inpaint_audio: Tensor | None = None
-    inpaint_sample_rate: int | None = None
-    inpaint_spans: Sequence[tuple[float, float]] = ()
-
-    def check(self, model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
-        """Raise ValueError, with every clip, where a span lies behind one."""
-        if self.inpaint_audio is None:
-            return
-        problems = [
-            f"{job.source}: the span {start:g} to {end:g} s lies behind the clip of "
-            f"{recipe.sample_size / model.sample_rate:g} s"
-            for job, recipe in zip(jobs, recipes)
-            for start, end in self.inpaint_spans
-            if math.floor(start * model.sample_rate) >= recipe.sample_size
-        ]
-        if problems:
-            raise ValueError(listed(list(dict.fromkeys(problems))))
-
-    def arguments(self, model: DiffusionModel, sample_size: int) -> dict[str, Any]:
-        """Keyword arguments of `generate`."""
-        found: dict[str, Any] = {}
-        if self.init_audio is not None:
-            found.update(
-                init_audio=self.init_audio,
-                init_sample_rate=self.init_sample_rate,
-                init_noise_level=self.init_noise_level,
-            )
-        if self.inpaint_audio is not None:
-            found.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
-            mask = torch.ones(sample_size)
-            for start, end in self.inpaint_spans:
-                first, behind = math.floor(start * model.sample_rate), math.ceil(end * model.sample_rate)
-                if first >= sample_size:
-                    seconds = sample_size / model.sample_rate
-                    raise ValueError(f"the span {start:g} to {end:g} s lies behind the clip of {seconds:g} s")
-                mask[first:behind] = 0
-            found["inpaint_mask"] = mask
-        return found
-
-
-@dataclass(frozen=True)
 class Output:
     """Where files go and of what kind. subtype: see `save_audio`; overwrite: render finished ones again."""
 
@@ -107,20 +59,6 @@ class Output:
     software: dict[str, Any] = field(default_factory=dict)
 
 
-def sample_size_for(model: DiffusionModel, seconds: float) -> int:
-    """Samples to generate for a clip of `seconds`: what the model was trained on, or more if need be.
-
-    Raises:
-        ValueError: more than any memory holds.
-    """
-    asked = round(seconds * model.sample_rate)
-    if asked > MAX_SAMPLE_SIZE:
-        raise ValueError(
-            f"{seconds:g} seconds are {asked} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
-        )
-    return max(model.sample_size, asked)
-
-
 def render(
     model: DiffusionModel,
     jobs: Sequence[Job],
@@ -128,7 +66,7 @@ def render(
     output: Output,
     *,
     sampling: Sampling,
-    steering: Steering = Steering(),
+    steering: Steering = NO_STEERING,
     batch_size: int | None = None,
     chunked_decode: bool = False,
     world: World = ALONE,

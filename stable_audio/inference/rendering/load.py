@@ -1,0 +1,52 @@
+"""A model to render with, and all that its recipes say of where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio.checkpoints import load_model, resolve
+from stable_audio.inference.precision import place
+from stable_audio.inference.rendering.recipe import InputFile
+from stable_audio.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class RenderModel:
+    """A model and where it came from; see `Recipe`."""
+
+    model: DiffusionModel
+    config: dict[str, Any]
+    checkpoint: InputFile
+    pretransform: InputFile | None
+    use_ema: bool
+    dtype: str
+
+
+def load_render_model(
+    checkpoint: str | Path,
+    *,
+    config: Any = None,
+    pretransform: str | Path | None = None,
+    use_ema: bool = True,
+    dtype: str = "float32",
+    device: torch.device | str = "cpu",
+) -> RenderModel:
+    """Load a diffusion model, ready to generate.
+
+    Args:
+        checkpoint, config, pretransform, use_ema: see `load_model`. dtype, device: see `place`.
+
+    Raises:
+        ValueError: a model that generates nothing by itself.
+    """
+    path = resolve(checkpoint)
+    model, loaded = load_model(path, config=config, use_ema=use_ema, pretransform=pretransform)
+    if not isinstance(model, DiffusionModel):
+        raise ValueError(f"{path}: holds a {loaded.model_type} model, which generates nothing by itself")
+    place(model, dtype=dtype, device=device)
+    inner = InputFile.of(pretransform) if pretransform is not None else None
+    return RenderModel(model, loaded.as_dict(), InputFile.of(path), inner, use_ema, dtype)

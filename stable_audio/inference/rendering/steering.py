@@ -1,0 +1,94 @@
+"""Sounds that steer every clip of a render: what it starts from, and what inpainting keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import read_audio
+from stable_audio.inference.rendering.jobs import Job, listed
+from stable_audio.inference.rendering.recipe import InputFile, Recipe
+from stable_audio.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Sound that takes part in every clip; see `generate`.
+
+    Attributes:
+        inpaint_spans: (start, end) in seconds of what is generated anew within inpaint_audio.
+        files: where the sounds come from, by the name of the attribute; for recipes.
+    """
+
+    init_audio: Tensor | None = None
+    init_sample_rate: int | None = None
+    init_noise_level: float = 1.0
+    inpaint_audio: Tensor | None = None
+    inpaint_sample_rate: int | None = None
+    inpaint_spans: Sequence[tuple[float, float]] = ()
+    files: Mapping[str, InputFile] = field(default_factory=dict)
+
+    @classmethod
+    def from_files(
+        cls,
+        *,
+        init_audio: str | Path | None = None,
+        init_noise_level: float | None = None,
+        inpaint_audio: str | Path | None = None,
+        inpaint_spans: Sequence[Sequence[float]] = (),
+    ) -> Steering:
+        """Read the sounds. init_noise_level: None = 0.7."""
+        values: dict[str, Any] = {}
+        if init_audio is not None:
+            values["init_audio"], values["init_sample_rate"] = read_audio(init_audio)
+            values["init_noise_level"] = 0.7 if init_noise_level is None else init_noise_level
+        if inpaint_audio is not None:
+            values["inpaint_audio"], values["inpaint_sample_rate"] = read_audio(inpaint_audio)
+            values["inpaint_spans"] = [(start, end) for start, end in inpaint_spans]
+        paths = {"init_audio": init_audio, "inpaint_audio": inpaint_audio}
+        return cls(**values, files={k: InputFile.of(p) for k, p in paths.items() if p is not None})
+
+    def check(self, model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
+        """Raise ValueError, with every clip, where a span lies behind one."""
+        if self.inpaint_audio is None:
+            return
+        problems = [
+            f"{job.source}: the span {start:g} to {end:g} s lies behind the clip of "
+            f"{recipe.sample_size / model.sample_rate:g} s"
+            for job, recipe in zip(jobs, recipes)
+            for start, end in self.inpaint_spans
+            if math.floor(start * model.sample_rate) >= recipe.sample_size
+        ]
+        if problems:
+            raise ValueError(listed(list(dict.fromkeys(problems))))
+
+    def arguments(self, model: DiffusionModel, sample_size: int) -> dict[str, Any]:
+        """Keyword arguments of `generate`."""
+        found: dict[str, Any] = {}
+        if self.init_audio is not None:
+            found.update(
+                init_audio=self.init_audio,
+                init_sample_rate=self.init_sample_rate,
+                init_noise_level=self.init_noise_level,
+            )
+        if self.inpaint_audio is not None:
+            found.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
+            mask = torch.ones(sample_size)
+            for start, end in self.inpaint_spans:
+                first, behind = math.floor(start * model.sample_rate), math.ceil(end * model.sample_rate)
+                if first >= sample_size:
+                    seconds = sample_size / model.sample_rate
+                    raise ValueError(f"the span {start:g} to {end:g} s lies behind the clip of {seconds:g} s")
+                mask[first:behind] = 0
+            found["inpaint_mask"] = mask
+        return found
+
+
+NO_STEERING = Steering()
+"""Clips that start from noise."""
