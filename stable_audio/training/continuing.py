@@ -5,12 +5,13 @@ from __future__ import annotations
 import fnmatch
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.config import ModelConfig, load_config
+from stable_audio.training.networks import TrainedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +93,22 @@ def check_changes(config: ModelConfig, stored: Mapping[str, Any] | None, path: P
         log.warning("changed from here on: %s", change)
 
 
-def apply_learning_rate(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+def apply_learning_rate(
+    config: Mapping[str, Any], networks: Sequence[TrainedNetwork], checkpoint: Mapping[str, Any]
+) -> None:
     """Let the optimizers of a training checkpoint go on with the config's `learning_rate`.
 
-    It has no schedule; `optimizer_configs`, which may have one, is left alone.
+    It has no schedule; `optimizer_configs`, which may have one, is left alone, and so is a network with an
+    optimizer of its own.
     """
     section = config.get("training") or {}
     rate = section.get("learning_rate")
     if rate is None or section.get("optimizer_configs") is not None:
         return
-    for state in checkpoint.get("optimizer_states", ()):
+    for network, state in zip(networks, checkpoint.get("optimizer_states", ())):
+        options = network.choice.optimizer.get("config") or {}
+        if network.choice.scheduler is not None or options.get("lr") != rate:
+            continue
         for group in state["param_groups"]:
             group["lr"] = rate
 

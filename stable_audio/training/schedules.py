@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -55,7 +56,8 @@ def _ending(module: TrainingModule, options: RunOptions) -> RunOptions:
     if not lengths:
         return options
     # Networks that take turns share the run's steps, so it may be longer than a schedule.
-    last = next(steps for steps in range(len(lengths) * max(lengths) + 1, 0, -1) if fits(steps))
+    longest = len(lengths) * max(lengths) + 1
+    last = bisect_left(range(1, longest + 1), True, key=lambda steps: not fits(steps))
     log.warning("--max-steps is not given: the run ends at step %d, with its LR schedule", last)
     return replace(options, max_steps=last)
 

@@ -25,6 +25,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms.conv import fold_as_stored
 from stable_audio.pretransforms.fingerprint import pretransform_hash
+from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 
@@ -116,7 +117,7 @@ def match_checkpoint(model: nn.Module, path: Path, state: Mapping[str, Tensor]) 
         )
 
 
-def match_training(module: nn.Module, path: Path, content: Mapping[str, Any]) -> None:
+def match_training(module: TrainingModule, path: Path, content: Mapping[str, Any]) -> None:
     """Refuse a training checkpoint whose discriminator or optimizers are not those of this run.
 
     Args:
@@ -138,8 +139,7 @@ def match_training(module: nn.Module, path: Path, content: Mapping[str, Any]) ->
             f"{path}: was trained with {had}, but this config has {has} "
             f"($.training.loss_configs.discriminator); {advice}"
         )
-    networks = [n for n in (getattr(module, "model", None), getattr(module, "discriminator", None)) if n]
-    trained = [sum(p.requires_grad for p in n.parameters()) for n in networks]
+    trained = [sum(p.requires_grad for p in n.module.parameters()) for n in module.networks()]
     known = [sum(len(g["params"]) for g in o["param_groups"]) for o in content.get("optimizer_states", [])]
     if known and known != trained:
         raise CheckpointError(

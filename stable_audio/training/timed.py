@@ -13,10 +13,11 @@ from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.data.base import Packed
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
-from stable_audio.training.base import Schedule, TrainingModule
+from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.networks import OptimizerChoice, TrainedNetwork
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -46,7 +47,7 @@ class TimedTraining(TrainingModule):
         super().__init__(
             model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
         )
-        self.optimizer_config, self.scheduler_config = optimizer, scheduler
+        self.choice = OptimizerChoice(optimizer, scheduler)
         self.timestep_sampler, self.p_one_shot = timestep_sampler, p_one_shot
         self.dist_shift = dist_shift
         self._timesteps: Timesteps | None = None
@@ -90,11 +91,8 @@ class TimedTraining(TrainingModule):
             items=items,
         )
 
-    def configure_optimizers(self) -> Any:
-        return self.optimizers_from(self.optimizer_config, self.scheduler_config)
-
-    def schedules(self, steps: int) -> list[Schedule]:
-        return [Schedule("diffusion", self.scheduler_config, steps)]
+    def networks(self) -> list[TrainedNetwork]:
+        return [TrainedNetwork("diffusion", self.model, self.choice)]
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "timesteps": self.timesteps.state_dict()}

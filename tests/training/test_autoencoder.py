@@ -16,11 +16,11 @@ from stable_audio.config import load_config
 from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
-from stable_audio.training.autoencoder.explosion import Explosion
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.explosion import Explosion
 from stable_audio.training.item_means import means
 from stable_audio.training.start import match_training
 from tests import tiny

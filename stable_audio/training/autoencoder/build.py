@@ -27,13 +27,10 @@ from stable_audio.pretransforms.losses import (
 )
 from stable_audio.pretransforms.losses.terms import OneChannel, Pair, l1, mse, value
 from stable_audio.training.autoencoder.metrics import PESQ, SISDR
-from stable_audio.training.autoencoder.module import (
-    Adversary,
-    AutoencoderTraining,
-    EncoderOptions,
-    OptimizerChoice,
-)
+from stable_audio.training.autoencoder.module import AutoencoderTraining
+from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.networks import OptimizerChoice
 
 _SCALES = [2048, 1024, 512, 256, 128, 64, 32]
 _HOPS = [512, 256, 128, 64, 32, 16, 8]

@@ -15,7 +15,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.losses import SISDRLoss, distance_for
-from stable_audio.training.autoencoder.module import hear
+from stable_audio.training.autoencoder.parts import hear
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 

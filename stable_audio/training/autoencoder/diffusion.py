@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from stable_audio.config import ModelConfig
 from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection as Section
@@ -21,7 +20,6 @@ from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
-from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -86,6 +84,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
     """
 
     model: DiffusionAutoencoder
+    watches_explosion = True
 
     def __init__(
         self,
@@ -115,7 +114,6 @@ class DiffusionAutoencoderTraining(TimedTraining):
         if use_reconstruction_loss:
             terms.append(Term("mrstft", ReconstructionLoss(model), RECONSTRUCTION_WEIGHT))
         self.losses = LossSum(terms)
-        self._explosion = Explosion()
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
             set_gradient_checkpointing(model)
@@ -134,21 +132,6 @@ class DiffusionAutoencoderTraining(TimedTraining):
         spreads = {"train/std_data": made.x0.std(), "train/latent_std": made.latents.detach().float().std()}
         self.record({"train/loss": loss, **{f"train/{k}": v for k, v in named.items()}, **spreads})
         return loss
-
-    def check_finite(self, norm: Tensor, optimizer: Optimizer | None = None) -> None:
-        """Also stops a run whose loss explodes, for which it reads the loss of every step at once."""
-        super().check_finite(norm)
-        loss = None if self._loss is None else float(self._loss)
-        if loss is not None and (limit := self._explosion.exceeded(loss)) is not None:
-            raise self.stopped(exploded(loss, limit))
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "explosion": self._explosion.state_dict()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        super().load_state(state)
-        if "explosion" in state:
-            self._explosion.load_state_dict(state["explosion"])
 
     def encode(self, audio: Tensor, draws: Draws) -> Encoded:
         """Audio (b c n) -> what diffusion runs on, cut to whole latent frames, and its latents."""

@@ -5,92 +5,36 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from stable_audio.data.base import Batch
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
-from stable_audio.optim import build_optimizer, build_scheduler
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
-from stable_audio.pretransforms.discriminators import Discriminator
 from stable_audio.pretransforms.losses import Terms
-from stable_audio.training.autoencoder.explosion import Explosion, exploded
 from stable_audio.training.autoencoder.metrics import default_metrics
-from stable_audio.training.base import Schedule, TrainingModule
+from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions, Reconstruction, hear, unchanged
+from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
-from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
+from stable_audio.training.networks import OptimizerChoice, Schedule, TrainedNetwork
 
 log = logging.getLogger(__name__)
+AUTOENCODER, DISCRIMINATOR = 0, 1
 MEASURED_BATCHES = 4
 """Latest batches on which the spread of the latents is measured."""
-
-
-@dataclass(frozen=True)
-class OptimizerChoice:
-    """Optimizer and LR scheduler, each `{"type", "config"}`."""
-
-    optimizer: Mapping[str, Any]
-    scheduler: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Adversary:
-    """A discriminator, its weights in the generator's loss, and what trains it.
-
-    Attributes:
-        warmup_mode: "adv": the discriminator trains during warm-up; "full": it waits as well.
-    """
-
-    discriminator: Discriminator
-    adversarial: float = 0.1
-    feature_matching: float = 5.0
-    warmup_mode: Literal["adv", "full"] = "adv"
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """What training does to the encoder and the latents.
-
-    Attributes:
-        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never. The
-            bottleneck then rests as well, so that the same audio keeps its latents.
-        force_input_mono: the encoder hears the mean of the channels.
-        latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
-    """
-
-    freeze_on_warmup: bool = False
-    decoder_finetune: bool = False
-    force_input_mono: bool = False
-    latent_mask_ratio: float = 0.0
-
-
-@dataclass
-class Reconstruction:
-    """What a forward pass gives: tensors for the loss terms, by name.
-
-    decoded: None where nothing hears it.
-    """
-
-    reals: Tensor
-    decoded: Tensor | None
-    latents: Tensor
-    values: dict[str, Tensor] = field(default_factory=dict)
 
 
 class AutoencoderTraining(TrainingModule):
     """Trains an autoencoder; with a discriminator, even steps are the generator's and odd ones its own.
 
-    A step is one optimizer step of either network. Generator and discriminator steps are optimised by
-    hand, with accumulation and clipping done here. In a discriminator step the autoencoder runs without
+    A step is one optimizer step of either network. In a discriminator step the autoencoder runs without
     a graph; in a generator step the discriminator is frozen.
 
     Args:
@@ -100,10 +44,12 @@ class AutoencoderTraining(TrainingModule):
         teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
         warmup_steps: steps (of both networks) before the generator sees the discriminator.
         metrics: of validation, by name. use_ema, ema_options: averaging of the weights.
-        accum_batches: batches per step.
     """
 
     model: Autoencoder
+    by_hand = True
+    watches_explosion = True
+    no_float16 = "autoencoders are not trained in float16: gradients of spectral losses overflow"
     ranked = MappingProxyType({"val/stft": 1, "val/mel": 1, "val/sisdr": -1, "val/pesq": -1})
 
     def __init__(
@@ -114,14 +60,13 @@ class AutoencoderTraining(TrainingModule):
         optimizer: OptimizerChoice,
         adversary: Adversary | None = None,
         discriminator_optimizer: OptimizerChoice | None = None,
-        encoder: EncoderOptions = EncoderOptions(),
+        encoder: EncoderOptions | None = None,
         teacher: Autoencoder | None = None,
         warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
         use_ema: bool = False,
         ema_options: Mapping[str, Any] | None = None,
         gradient_checkpointing: bool = False,
-        accum_batches: int = 1,
         seed: int = 0,
         batch_size: int = 1,
         gradient_clip_val: float = 0.0,
@@ -133,8 +78,8 @@ class AutoencoderTraining(TrainingModule):
             gradient_clip_val=gradient_clip_val,
             ema=EMA(model, **(ema_options or {})) if use_ema else None,
         )
-        self.automatic_optimization = False
-        self.terms, self.adversary, self.encoder = terms, adversary, encoder
+        self.terms, self.adversary = terms, adversary
+        self.encoder = encoder = encoder if encoder is not None else EncoderOptions()
         self.warmup_steps = warmup_steps
         # Their windows and filters follow the module to its device; none of them is stored.
         self.term_networks = nn.ModuleList(terms.networks())
@@ -145,13 +90,8 @@ class AutoencoderTraining(TrainingModule):
         self.optimizer_choice = optimizer
         self.discriminator_choice = discriminator_optimizer or optimizer
         self.metrics = nn.ModuleDict(metrics or default_metrics())
-        self.accum_batches = accum_batches
         # A list hides the teacher from state_dict and from the optimizers.
         self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
-        self._accumulated = 0
-        self._worst: Tensor | None = None
-        self._explosions = (Explosion(), Explosion())
-        self._generator_stepped = False
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if encoder.decoder_finetune:
             model.encoder.requires_grad_(False)
@@ -191,21 +131,33 @@ class AutoencoderTraining(TrainingModule):
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """One batch of the network whose turn it is."""
-        if self._precision() == "16-mixed":
-            raise TrainingError(
-                "autoencoders are not trained in float16: gradients of spectral losses overflow; "
-                "use --precision bf16-mixed or 32"
-            )
-        step = self.trainer.global_step
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        self._generator_stepped = False
-        if self.is_discriminator_step(step):
-            loss = self.discriminator_step(batch.audio, noise=self.noise())
-            self._optimise(loss, optimizers[1], 1)
+        step, turn = self.step_and_turn()
+        if turn == DISCRIMINATOR:
+            self.optimise(self.discriminator_step(batch.audio, noise=self.noise()))
         else:
-            loss = self.generator_step(batch.audio, step, noise=self.noise())
-            self._generator_stepped = self._optimise(loss, optimizers[0], 0)
+            self.optimise(self.generator_step(batch.audio, step, noise=self.noise()))
+
+    def networks(self) -> list[TrainedNetwork]:
+        """The autoencoder, and its discriminator if it has one."""
+        own = TrainedNetwork("autoencoder", self.model, self.optimizer_choice, rate_label="train/gen_lr")
+        if self.discriminator is None:
+            return [own]
+        theirs = TrainedNetwork(
+            "discriminator",
+            self.discriminator,
+            self.discriminator_choice,
+            "train/disc_grad_norm",
+            "train/disc_lr",
+        )
+        return [own, theirs]
+
+    def turn(self, step: int) -> int:
+        return DISCRIMINATOR if self.is_discriminator_step(step) else AUTOENCODER
+
+    def configure_networks(self) -> None:
+        """A discriminator that a generator step has frozen is trained all the same."""
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
 
     def is_discriminator_step(self, step: int) -> bool:
         """Odd steps, unless warm-up leaves the discriminator out."""
@@ -317,65 +269,6 @@ class AutoencoderTraining(TrainingModule):
         self.record({"train/discriminator_loss": loss})
         return loss
 
-    def _optimise(self, loss: Tensor, optimizer: Any, index: int) -> bool:
-        """Accumulate; every `accum_batches` batches clip and step. True when the weights moved."""
-        self.manual_backward(loss / self.accum_batches)
-        size = loss.detach().abs()
-        self._worst = size if self._worst is None else torch.maximum(self._worst, size)
-        self._accumulated += 1
-        if self._accumulated < self.accum_batches:
-            return False
-        self._accumulated = 0
-        self._check_loss(index)
-        self._clip(optimizer, ("train/grad_norm", "train/disc_grad_norm")[index])
-        names = ("train/gen_lr", "train/disc_lr")
-        self.record({names[index]: float(optimizer.param_groups[0]["lr"])})
-        optimizer.step()
-        optimizer.zero_grad()
-        if (scheduler := self._schedulers[index]) is not None:
-            scheduler.step()
-        return True
-
-    def _check_loss(self, index: int) -> None:
-        """Stop before the weights move if a batch's loss is not finite or exploded.
-
-        Raises:
-            TrainingError: with the files of the batches since the last step.
-        """
-        worst, self._worst = self._worst, None
-        if worst is None:
-            return
-        self._loss = worst
-        self.check_finite(worst)
-        if (limit := self._explosions[index].exceeded(float(worst))) is not None:
-            raise self.stopped(exploded(float(worst), limit))
-
-    def _clip(self, optimizer: Any, name: str) -> None:
-        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        limit = self.gradient_clip_val if self.gradient_clip_val > 0 else float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        self.record({name: norm})
-        self.check_finite(norm)
-
-    def configure_optimizers(self) -> Any:
-        """Two optimizers, or one without a discriminator; schedulers step with their own network."""
-        trained: list[tuple[nn.Module, OptimizerChoice]] = [(self.model, self.optimizer_choice)]
-        lengths = [s.steps for s in self.schedules(self.run_steps)]
-        if self.discriminator is not None:
-            trained.append((self.discriminator.requires_grad_(True), self.discriminator_choice))
-        optimizers: list[Optimizer] = []
-        self._schedulers: list[Any] = []
-        for (network, choice), steps in zip(trained, lengths):
-            parameters = [p for p in network.parameters() if p.requires_grad]
-            if not parameters:
-                raise TrainingError(f"no parameter of {type(network).__name__} is trainable")
-            made = build_optimizer(choice.optimizer, parameters)
-            optimizers.append(made)
-            self._schedulers.append(
-                build_scheduler(choice.scheduler, made, steps=steps) if choice.scheduler is not None else None
-            )
-        return optimizers
-
     def schedules(self, steps: int) -> list[Schedule]:
         """Of the autoencoder and its discriminator, which share the steps; -1 = no end, for both."""
         if self.adversary is None:
@@ -388,32 +281,12 @@ class AutoencoderTraining(TrainingModule):
             Schedule("discriminator", self.discriminator_choice.scheduler, theirs),
         ]
 
-    def end_batch(self, *, stepped: bool) -> None:
-        """The average follows the autoencoder alone."""
-        super().end_batch(stepped=False)
-        if stepped:
-            self._files = []
-        if self._generator_stepped and self.ema is not None:
-            self.ema.update()
-
     def state(self) -> dict[str, Any]:
-        schedulers = [s.state_dict() if s is not None else None for s in self._schedulers]
-        explosions = [e.state_dict() for e in self._explosions]
-        more = {"losses": self.terms.state_dict(), "schedulers": schedulers, "explosions": explosions}
-        return {**super().state(), **more}
+        return {**super().state(), "losses": self.terms.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.terms.load_state_dict(dict(state.get("losses") or {}))
-        for explosion, stored in zip(self._explosions, state.get("explosions") or []):
-            explosion.load_state_dict(stored)
-        self._pending_schedulers: Sequence[Any] = state.get("schedulers") or []
-
-    def on_train_start(self) -> None:
-        """Put the LR schedulers of a resumed run where they were."""
-        for scheduler, stored in zip(self._schedulers, getattr(self, "_pending_schedulers", [])):
-            if scheduler is not None and stored is not None:
-                scheduler.load_state_dict(stored)
 
     def noise(self) -> NoiseSource:
         """Standard normal noise of the current batch; depends on seed, position and item alone."""
@@ -441,27 +314,6 @@ class AutoencoderTraining(TrainingModule):
                 f"val/{name}": torch.stack([metric(*pair).reshape(()) for pair in pairs])
                 for name, metric in self.metrics.items()
             }
-
-
-def hear(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
-    """What the encoder is given of audio (b c n): with `mono` the mean of the channels in all of its own."""
-    if mono and audio.shape[1] > 1:
-        return audio.mean(dim=1, keepdim=True).expand(-1, model.in_channels, -1)
-    return audio
-
-
-@contextlib.contextmanager
-def unchanged(module: nn.Module | None) -> Iterator[None]:
-    """Puts back what a forward pass changes in place: codebooks and scales that follow averages."""
-    tensors = [] if module is None else [*module.buffers(), *module.parameters()]
-    kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.requires_grad]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, version, value in kept:
-                if tensor._version != version:
-                    tensor.copy_(value)
 
 
 def _full(value: Tensor) -> Tensor:

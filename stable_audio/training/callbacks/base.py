@@ -40,6 +40,7 @@ class Bookkeeping(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._seen = trainer.global_step
+        pl_module.begin_fit()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         pl_module.begin_batch(batch)

@@ -209,7 +209,7 @@ class Checkpoints(StepCallback):
             logged = state_of_rank(entry["logged"], trainer.global_rank, trainer.world_size)
             pl_module.window.load_state_dict(logged["window"])
             pl_module.buckets.load_state_dict(logged["buckets"])
-        apply_learning_rate(self.config, checkpoint)
+        apply_learning_rate(self.config, pl_module.networks(), checkpoint)
         _begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
         if entry["seed"] != pl_module.seed:
             log.warning(

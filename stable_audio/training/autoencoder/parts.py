@@ -1,0 +1,79 @@
+"""Parts of autoencoder training: the adversary, what is done to the encoder, what a forward pass gives."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.pretransforms import Autoencoder
+from stable_audio.pretransforms.discriminators import Discriminator
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A discriminator, its weights in the generator's loss, and what trains it.
+
+    Attributes:
+        warmup_mode: "adv": the discriminator trains during warm-up; "full": it waits as well.
+    """
+
+    discriminator: Discriminator
+    adversarial: float = 0.1
+    feature_matching: float = 5.0
+    warmup_mode: Literal["adv", "full"] = "adv"
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What training does to the encoder and the latents.
+
+    Attributes:
+        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never. The
+            bottleneck then rests as well, so that the same audio keeps its latents.
+        force_input_mono: the encoder hears the mean of the channels.
+        latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
+    """
+
+    freeze_on_warmup: bool = False
+    decoder_finetune: bool = False
+    force_input_mono: bool = False
+    latent_mask_ratio: float = 0.0
+
+
+@dataclass
+class Reconstruction:
+    """What a forward pass gives: tensors for the loss terms, by name.
+
+    decoded: None where nothing hears it.
+    """
+
+    reals: Tensor
+    decoded: Tensor | None
+    latents: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+
+def hear(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
+    """What the encoder is given of audio (b c n): with `mono` the mean of the channels in all of its own."""
+    if mono and audio.shape[1] > 1:
+        return audio.mean(dim=1, keepdim=True).expand(-1, model.in_channels, -1)
+    return audio
+
+
+@contextlib.contextmanager
+def unchanged(module: nn.Module | None) -> Iterator[None]:
+    """Puts back what a forward pass changes in place: codebooks and scales that follow averages."""
+    tensors = [] if module is None else [*module.buffers(), *module.parameters()]
+    kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.requires_grad]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, version, value in kept:
+                if tensor._version != version:
+                    tensor.copy_(value)

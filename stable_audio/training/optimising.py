@@ -1,0 +1,294 @@
+"""How every kind of training steps: turns of networks, accumulation, clipping, checks, LR schedules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from stable_audio.training.checks import CheckedModule
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.explosion import Explosion, exploded
+from stable_audio.training.networks import Schedule, TrainedNetwork
+
+OWNED = {
+    "configure_optimizers": "declare what is trained in `networks`",
+    "configure_gradient_clipping": "pass gradient_clip_val to the constructor",
+    "optimizers": "pass the loss of a batch to `optimise`",
+    "optimizer_step": "pass the loss of a batch to `optimise`",
+    "lr_scheduler_step": "give the network a scheduler in `networks`",
+    "automatic_optimization": "set `by_hand` in the class",
+    "optimise": "change the loss before it is passed to it",
+}
+"""Methods whose replacement would lose clipping, checks or schedules, and what to do instead."""
+
+
+class OptimisedModule(CheckedModule):
+    """Optimises the networks that a subclass declares, by Lightning or by hand, with the same checks.
+
+    A subclass declares `networks`. With one network Lightning steps on the loss that `training_step`
+    returns. Several take turns: the subclass sets `by_hand`, says in `turn` whose step it is, and passes
+    the loss of every batch to `optimise`. Either way the gradient norm is logged and clipped, a loss or
+    gradient that is not finite ends the run before the weights move, and LR schedules count the steps of
+    their own network. Subclasses cannot replace these methods (`OWNED`).
+
+    Attributes:
+        by_hand: whether `training_step` passes its loss to `optimise` instead of returning it.
+        watches_explosion: end the run when a loss explodes, too; the host then reads every loss at once.
+        no_float16: why 16-mixed is refused.
+        accum_batches: batches per step where steps are taken by hand; else Lightning's trainer counts them.
+        run_steps: steps that the run will take, -1 = no end; LR schedules without a length follow it.
+        moved: the network that stepped on the present batch, by its place in `networks`.
+
+    Args:
+        gradient_clip_val: greatest gradient norm, 0 = no clipping.
+    """
+
+    by_hand: ClassVar[bool] = False
+    watches_explosion: ClassVar[bool] = False
+    no_float16: ClassVar[str] = "networks that take turns are not trained in float16"
+    accum_batches: int = 1
+    run_steps: int = -1
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, instead in OWNED.items():
+            if name in vars(cls):
+                raise TrainingError(
+                    f"{cls.__name__} replaces `{name}`, by which a run would lose its gradient clipping, its "
+                    f"checks, its LR schedule or its average; {instead}"
+                )
+
+    def __init__(self, *, gradient_clip_val: float = 0.0) -> None:
+        super().__init__()
+        self.gradient_clip_val = gradient_clip_val
+        self.moved: int | None = None
+        self._accumulated = 0
+        self._worst: Tensor | None = None
+        self._received = False
+        self._explosions: dict[int, Explosion] = {}
+        self._schedulers: list[Any] = []
+        self._stored_schedulers: Sequence[Any] = ()
+
+    # What a subclass declares.
+
+    def networks(self) -> Sequence[TrainedNetwork]:
+        """What is trained; the weights of the first one are averaged."""
+        raise NotImplementedError
+
+    def turn(self, step: int) -> int:
+        """The network that step number `step` is of, by its place in `networks`."""
+        return 0
+
+    def configure_networks(self) -> None:
+        """Before optimizers are built, for what steps have left frozen."""
+
+    def schedules(self, steps: int) -> list[Schedule]:
+        """The LR schedules, with the steps that each takes in a run of `steps`; -1 = no end, for all."""
+        networks = self.networks()
+        shares = [steps] * len(networks)
+        if len(networks) > 1 and steps >= 0:
+            shares = [0] * len(networks)
+            for step in range(steps):
+                shares[self.turn(step)] += 1
+        return [Schedule(n.name, n.choice.scheduler, share) for n, share in zip(networks, shares)]
+
+    # How it is optimised.
+
+    @property
+    def automatic_optimization(self) -> bool:
+        """Whether Lightning takes the steps."""
+        return not self.by_hand
+
+    @automatic_optimization.setter
+    def automatic_optimization(self, value: bool) -> None:
+        if value is self.by_hand:
+            raise TrainingError(
+                f"{type(self).__name__} sets automatic_optimization, by which a run would lose its gradient "
+                "clipping, its checks, its LR schedule or its average; "
+                f"{OWNED['automatic_optimization']} and {OWNED['optimizers']}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer per network, and LR schedulers that step with their own network.
+
+        Raises:
+            TrainingError: nothing is trainable, or weights are no network's.
+        """
+        self.configure_networks()
+        networks = self.networks()
+        self._refuse_strays(networks)
+        lengths = [schedule.steps for schedule in self.schedules(self.run_steps)]
+        optimizers = [self._optimizer(network) for network in networks]
+        schedulers = [
+            None
+            if n.choice.scheduler is None
+            else build_scheduler(n.choice.scheduler, optimizer, steps=steps)
+            for n, optimizer, steps in zip(networks, optimizers, lengths)
+        ]
+        if self.by_hand:
+            self._schedulers = schedulers
+            return optimizers
+        if schedulers[0] is None:
+            return {"optimizer": optimizers[0]}
+        return {
+            "optimizer": optimizers[0],
+            "lr_scheduler": {"scheduler": schedulers[0], "interval": "step"},
+        }
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        """Refused: steps that are taken past `optimise` would be neither clipped, checked nor scheduled."""
+        raise TrainingError(
+            f"{type(self).__name__} asks for its optimizers; {OWNED['optimizers']}, which accumulates, "
+            "clips, checks and steps"
+        )
+
+    def optimise(self, loss: Tensor) -> None:
+        """Take in the loss () of a batch of the network whose turn it is; every `accum_batches` batches
+        check, clip and step.
+
+        Raises:
+            TrainingError: loss or gradient are not finite, or the loss exploded.
+        """
+        if not self.by_hand or self._received:
+            problem = "takes a second step on one batch" if self.by_hand else "is not `by_hand`"
+            raise TrainingError(f"{type(self).__name__} calls `optimise`, but {problem}")
+        _, turn = self.step_and_turn()
+        self._received = True
+        self.manual_backward(loss / self.accum_batches)
+        size = loss.detach().abs()
+        self._worst = size if self._worst is None else torch.maximum(self._worst, size)
+        self._accumulated += 1
+        if self._accumulated == self.accum_batches:
+            self._step(turn)
+
+    def step_and_turn(self) -> tuple[int, int]:
+        """The number of the present step, and the network that it is of, where steps are taken by hand.
+
+        Raises:
+            TrainingError: it would train in float16.
+        """
+        if self._precision() == "16-mixed":
+            raise TrainingError(f"{self.no_float16}; use --precision bf16-mixed or 32")
+        step = self.trainer.global_step
+        return step, self.turn(step)
+
+    def begin_step(self) -> None:
+        """Before a batch."""
+        self._received, self.moved = False, None
+
+    def end_step(self, *, stepped: bool) -> int | None:
+        """After a batch: the network that stepped on it, None where accumulation goes on.
+
+        Raises:
+            TrainingError: the loss of the batch was not passed to `optimise`.
+        """
+        if not self.by_hand:
+            self.moved = 0 if stepped else None
+        elif not self._received:
+            raise TrainingError(
+                f"{type(self).__name__} is `by_hand`, but no loss of this batch was passed to `optimise`"
+            )
+        return self.moved
+
+    def _step(self, index: int) -> None:
+        network, optimizers = self.networks()[index], super().optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        optimizer: Any = optimizers[index]
+        self._loss, self._worst, self._accumulated = self._worst, None, 0
+        self._check_and_clip(index, optimizer)
+        if network.rate_label is not None:
+            self.record({network.rate_label: float(optimizer.param_groups[0]["lr"])})
+        optimizer.step()
+        for each in optimizers:  # a loss may have reached the others, too
+            each.zero_grad()
+        if (scheduler := self._schedulers[index]) is not None:
+            scheduler.step()
+        self.moved = index
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Check the loss, measure and check the gradient norm, clip. Lightning calls this every step."""
+        self._check_and_clip(0, optimizer)
+
+    def _check_and_clip(self, index: int, optimizer: Any) -> None:
+        if self.watches_explosion and self._loss is not None:
+            self.check_finite(self._loss)
+            size = float(self._loss)
+            if (limit := self._explosion(index).exceeded(size)) is not None:
+                raise self.stopped(exploded(size, limit))
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self.gradient_clip_val > 0:
+            norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.record({self.networks()[index].norm_label: norm})
+        self.check_finite(
+            norm, None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)
+        )
+
+    def _optimizer(self, network: TrainedNetwork) -> Optimizer:
+        parameters = [p for p in network.module.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError(f"no parameter of {type(network.module).__name__} is trainable")
+        return build_optimizer(self._with_fused(network.choice.optimizer), parameters)
+
+    def _refuse_strays(self, networks: Sequence[TrainedNetwork]) -> None:
+        """Networks that Lightning cannot step, and trainable weights that nothing would train."""
+        if len(networks) > 1 and not self.by_hand:
+            raise TrainingError(
+                f"{type(self).__name__} declares {len(networks)} networks, which take turns; "
+                f"{OWNED['automatic_optimization']} and {OWNED['optimizers']}"
+            )
+        trained = {id(p) for network in networks for p in network.module.parameters()}
+        strays = [k for k, p in self.named_parameters() if p.requires_grad and id(p) not in trained]
+        if strays:
+            raise TrainingError(
+                f"{type(self).__name__} holds trainable weights that no network in `networks` has: "
+                f"{', '.join(strays[:3])}; declare the network that they belong to, or freeze them"
+            )
+
+    def _with_fused(self, optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With float16 the gradients are unscaled before clipping, which fused optimizers do themselves."""
+        cls = OPTIMIZERS.get(optimizer.get("type", ""))
+        if cls is None or self._precision() != "16-mixed" or "fused" not in inspect.signature(cls).parameters:
+            return optimizer
+        return {**optimizer, "config": {"fused": False, **(optimizer.get("config") or {})}}
+
+    # What checkpoints hold of it.
+
+    def optimising_state(self) -> dict[str, Any]:
+        """LR schedulers that Lightning does not know, and what losses are compared with."""
+        state: dict[str, Any] = {}
+        if self.by_hand:
+            state["schedulers"] = [s.state_dict() if s is not None else None for s in self._schedulers]
+        if self.watches_explosion:
+            explosions = [self._explosion(i).state_dict() for i in range(len(self.networks()))]
+            state.update({"explosions": explosions} if self.by_hand else {"explosion": explosions[0]})
+        return state
+
+    def load_optimising_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `optimising_state` says; schedulers as soon as they exist, in `begin_fit`."""
+        self._stored_schedulers = state.get("schedulers") or ()
+        alone = [state["explosion"]] if "explosion" in state else []
+        for index, stored in enumerate(state.get("explosions") or alone):
+            self._explosion(index).load_state_dict(stored)
+
+    def begin_fit(self) -> None:
+        """Before the first batch, when the optimizers exist: put the schedulers where they were."""
+        stored, self._stored_schedulers = self._stored_schedulers, ()
+        for scheduler, state in zip(self._schedulers, stored):
+            if scheduler is not None and state is not None:
+                scheduler.load_state_dict(state)
+
+    def _explosion(self, index: int) -> Explosion:
+        return self._explosions.setdefault(index, Explosion())
