@@ -91,7 +91,7 @@ def watch_comparisons(log: ToleranceLog) -> None:
         (np.testing, "assert_allclose", (1e-7, 0.0)),
         (torch.testing, "assert_close", None),
     ):
-        setattr(owner, name, _recording(getattr(owner, name), default, log))
+        setattr(owner, name, recording(getattr(owner, name), default, log))
     scalar: Any = type(pytest.approx(1.0))
     equal = scalar.__eq__
 
@@ -103,9 +103,15 @@ def watch_comparisons(log: ToleranceLog) -> None:
     scalar.__eq__ = approx
 
 
-def _recording(
+def recording(
     compare: Callable[..., Any], default: tuple[float, float] | None, log: ToleranceLog
 ) -> Callable[..., Any]:
+    """`compare`, with the ratio of each comparison written to `log`.
+
+    Args:
+        default: rtol and atol where none are given; None = those of torch.testing.assert_close.
+    """
+
     def recorded(actual: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
         asked = dict(zip(("rtol", "atol"), args)) | {k: v for k, v in kwargs.items() if k in ("rtol", "atol")}
         for a, b in _pairs(actual, expected):
