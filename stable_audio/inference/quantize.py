@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -108,7 +109,10 @@ class Int8Matrix(nn.Module):
         if self._packed is None:
             with _ONE_THREAD:
                 self._packed = _packed(self.weight_int8, self.scale, self.bias)
-        return torch.ops.quantized.linear_dynamic(x.float(), self._packed).to(x.dtype)
+        product = torch.ops.quantized.linear_dynamic(
+            x.float(), self._packed, reduce_range=_saturates(self.weight_int8.device)
+        )
+        return product.to(x.dtype)
 
     def dequantized(self) -> Tensor:
         """The weight (out in) in float32."""
@@ -172,6 +176,20 @@ def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, 
         return tuple(layer.padding), tuple(layer.padding)
     wide = [d * (k - 1) if layer.padding == "same" else 0 for d, k in zip(layer.dilation, layer.kernel_size)]
     return tuple(w // 2 for w in wide), tuple(w - w // 2 for w in wide)
+
+
+@cache
+def _saturates(device: torch.device) -> bool:
+    """Whether the kernel adds pairs of products in 16 bits, as CPUs without VNNI do.
+
+    Two products of 8 bits overflow them, so that the sum is cut off: inputs may have 7 bits then.
+    """
+    size = 64
+    weight = torch.full((size, size), 127, dtype=torch.int8, device=device)
+    with _ONE_THREAD:
+        packed = _packed(weight, torch.full((size,), 1 / 127, device=device), None)
+    product = torch.ops.quantized.linear_dynamic(torch.ones(size, size, device=device), packed)
+    return bool((product < 0.9 * size).any())
 
 
 def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
