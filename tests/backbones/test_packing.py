@@ -96,11 +96,15 @@ def test_gradients_are_those_of_the_clips(name: str, checkpointing: bool) -> Non
     found = {k: p.grad for k, p in dit.named_parameters()}
     dit.zero_grad(set_to_none=True)
     torch.stack([out.square().sum() for out in alone(dit, x, t, cond)]).sum().backward()
+    # Some gradients are zero but for rounding, so the largest of all is the scale.
+    scale = max(float(p.grad.abs().max()) for p in dit.parameters() if p.grad is not None)
     for key, parameter in dit.named_parameters():
         wanted, got = parameter.grad, found[key]
         assert (wanted is None) == (got is None), key
         if wanted is not None and got is not None:
-            torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9, msg=key)
+            # Features of the time are float32 in all models, and so are the terms of their gradients.
+            atol = scale * (1e-6 if key == "timestep_features.weight" else 1e-12)
+            torch.testing.assert_close(got, wanted, rtol=0, atol=atol, msg=key)
 
 
 def test_prepared_conditioning_serves_rows_too() -> None:
