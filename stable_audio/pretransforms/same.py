@@ -18,30 +18,60 @@ from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
 from stable_audio.nn.precision import full_precision, widened
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
 from stable_audio.pretransforms.conv import WNConv1d
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """What all stages share; see SAMEEncoder."""
+    """What all stages of a coder share.
 
-    dim_heads: int
-    sliding_window: list[int] | None
-    chunk_size: int
-    chunk_midpoint_shift: bool
-    checkpointing: bool
-    conformer: bool
-    layer_scale: bool
-    differential: bool
-    variable_stride: bool
-    feat_scale: bool
-    mask_noise: float
-    ff_mult: float
-    mapping_bias: bool
-    dyt: bool
-    conv_mapping: bool
-    freeze_backbone: bool
+    Attributes:
+        sliding_window: [left, right] segments that attention sees; null = whole chunks.
+        chunk_size: tokens of a chunk on the side of the audio: chunk_size / stride segments in a stage.
+        chunk_midpoint_shift: the second half of the layers works on chunks shifted by half a chunk.
+        checkpointing: recompute activations in training.
+        conformer: a convolution module in the transformers.
+        layer_scale: learned gains on the branches of the transformers.
+        differential: differential attention in the transformers.
+        feat_scale: gains on the mean over tokens and on the rest of what attention gives.
+        ff_mult: inner features of the feed-forward layers, per feature.
+        dim_heads: width of the heads.
+        dyt: dynamic tanh instead of RMS norms.
+        variable_stride: one learned token for all places of a segment, instead of one each.
+        mask_noise: std of noise added to the learned tokens in training.
+        mapping_bias: biases in the convolution that changes the width.
+        conv_mapping: that convolution has kernel 3 instead of 1.
+        freeze_backbone: the transformers are not trained.
+        cross_attn: not published; must be false.
+    """
+
+    sliding_window: list[int] | None = None
+    chunk_size: int = 128
+    chunk_midpoint_shift: bool = False
+    checkpointing: bool = False
+    conformer: bool = False
+    layer_scale: bool = False
+    differential: bool = True
+    variable_stride: bool = False
+    feat_scale: bool = False
+    mask_noise: float = 0.0
+    ff_mult: float = 3
+    mapping_bias: bool = True
+    cross_attn: Literal[False] = False
+    dyt: bool = True
+    conv_mapping: bool = False
+    freeze_backbone: bool = False
+    dim_heads: int = 128
+
+    def __post_init__(self) -> None:
+        if self.cross_attn:
+            raise ValueError(
+                "cross_attn of same is not supported: how it works is not published; set it to false"
+            )
+        if self.sliding_window is not None and len(self.sliding_window) != 2:
+            raise ValueError(f"sliding_window must be [left, right] or null, found {self.sliding_window}")
 
     def segments_per_chunk(self, stride: int) -> int:
         """Segments of a chunk; chunk_size counts tokens on the side of the audio, `stride` a segment."""
@@ -191,50 +221,6 @@ def _check_chunks(options: StageOptions, strides: list[int]) -> None:
         )
 
 
-def _stage_options(
-    strides: list[int],
-    *,
-    dim_heads: int,
-    sliding_window: list[int] | None,
-    chunk_size: int,
-    chunk_midpoint_shift: bool,
-    checkpointing: bool,
-    conformer: bool,
-    layer_scale: bool,
-    differential: bool,
-    variable_stride: bool,
-    feat_scale: bool,
-    mask_noise: float,
-    ff_mult: float,
-    mapping_bias: bool,
-    dyt: bool,
-    conv_mapping: bool,
-    freeze_backbone: bool,
-) -> StageOptions:
-    if sliding_window is not None and len(sliding_window) != 2:
-        raise ValueError(f"sliding_window must be [left, right] or null, found {sliding_window}")
-    options = StageOptions(
-        dim_heads=dim_heads,
-        sliding_window=sliding_window,
-        chunk_size=chunk_size,
-        chunk_midpoint_shift=chunk_midpoint_shift,
-        checkpointing=checkpointing,
-        conformer=conformer,
-        layer_scale=layer_scale,
-        differential=differential,
-        variable_stride=variable_stride,
-        feat_scale=feat_scale,
-        mask_noise=mask_noise,
-        ff_mult=ff_mult,
-        mapping_bias=mapping_bias,
-        dyt=dyt,
-        conv_mapping=conv_mapping,
-        freeze_backbone=freeze_backbone,
-    )
-    _check_chunks(options, strides)
-    return options
-
-
 class SAMEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)); n is padded to a multiple.
 
@@ -243,25 +229,10 @@ class SAMEEncoder(Encoder):
         c_mults: width of each stage as a multiple of `channels`.
         strides: stride of each stage.
         transformer_depths: transformer blocks of each stage.
-        sliding_window: [left, right] segments that attention sees; null = whole chunks.
-        chunk_size: tokens of a chunk on the side of the audio: chunk_size / stride segments in a stage.
-        chunk_midpoint_shift: the second half of the layers works on chunks shifted by half a chunk.
-        checkpointing: recompute activations in training.
-        conformer: add conformer convolutions to the transformers.
-        layer_scale: learned scale on each branch of the transformers.
-        differential: differential attention in the transformers.
-        feat_scale: learned feature scale in the transformers' attention.
-        ff_mult: width of the feed-forward layers as a multiple of the transformers'.
-        dim_heads: width of an attention head.
-        dyt: dynamic tanh instead of RMS norms.
-        variable_stride: one learned token for all places of a segment, instead of one each.
-        mask_noise: std of noise added to the learned tokens in training.
-        mapping_bias: bias in the convolution that changes the width.
-        conv_mapping: kernel 3 instead of 1 in the convolution that changes the width.
-        freeze_backbone: the transformers are not trained.
-        cross_attn: not published; must be false.
+        options: what all stages share, see `StageOptions`; its fields are keywords here, too.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
@@ -271,49 +242,14 @@ class SAMEEncoder(Encoder):
         c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
         strides: list[int] = [2, 4, 8, 8],  # noqa: B006
         transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
-        sliding_window: list[int] | None = None,
-        chunk_size: int = 128,
-        chunk_midpoint_shift: bool = False,
-        checkpointing: bool = False,
-        conformer: bool = False,
-        layer_scale: bool = False,
-        differential: bool = True,
-        variable_stride: bool = False,
-        feat_scale: bool = False,
-        mask_noise: float = 0.0,
-        ff_mult: float = 3,
-        mapping_bias: bool = True,
-        cross_attn: Literal[False] = False,
-        dyt: bool = True,
-        conv_mapping: bool = False,
-        freeze_backbone: bool = False,
-        dim_heads: int = 128,
+        options: Flat[StageOptions] = StageOptions(),
     ) -> None:
         super().__init__()
-        _refuse_cross_attn(cross_attn)
         self.in_channels, self.latent_dim = in_channels, latent_dim
         self.downsampling_ratio = check_stages(
             strides, c_mults=c_mults, transformer_depths=transformer_depths
         )
-        options = _stage_options(
-            strides,
-            dim_heads=dim_heads,
-            sliding_window=sliding_window,
-            chunk_size=chunk_size,
-            chunk_midpoint_shift=chunk_midpoint_shift,
-            checkpointing=checkpointing,
-            conformer=conformer,
-            layer_scale=layer_scale,
-            differential=differential,
-            variable_stride=variable_stride,
-            feat_scale=feat_scale,
-            mask_noise=mask_noise,
-            ff_mult=ff_mult,
-            mapping_bias=mapping_bias,
-            dyt=dyt,
-            conv_mapping=conv_mapping,
-            freeze_backbone=freeze_backbone,
-        )
+        _check_chunks(options, strides)
         widths = [in_channels, *(channels * m for m in c_mults)]
         stages = [
             SAMEStage(a, b, map_first=True, taken=s, given=1, depth=d, sinusoidal=0, options=options)
@@ -331,14 +267,18 @@ class SAMEEncoder(Encoder):
 class SAMEDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
 
-    Options as for SAMEEncoder.
-
     Args:
+        channels: base width; stage i has transformers `channels * c_mults[i]` wide.
+        c_mults: width of each stage as a multiple of `channels`.
+        strides: stride of each stage.
+        transformer_depths: transformer blocks of each stage.
         sinusoidal_blocks: one number n for each entry of `strides`, or [] for none: n turns on sin(pi x) in
             the feed-forward layers of the last n - 1 blocks of that stage; 0 in none. (Block i of d has it
             where d - i < n, as in published weights.)
+        options: what all stages share, see `StageOptions`; its fields are keywords here, too.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
@@ -348,27 +288,10 @@ class SAMEDecoder(Decoder):
         c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
         strides: list[int] = [2, 4, 8, 8],  # noqa: B006
         transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
-        sliding_window: list[int] | None = None,
-        chunk_size: int = 128,
-        chunk_midpoint_shift: bool = False,
-        checkpointing: bool = False,
-        conformer: bool = False,
-        layer_scale: bool = False,
-        differential: bool = True,
-        variable_stride: bool = False,
-        feat_scale: bool = False,
         sinusoidal_blocks: list[int] = [],  # noqa: B006
-        mask_noise: float = 0.0,
-        ff_mult: float = 3,
-        mapping_bias: bool = True,
-        cross_attn: Literal[False] = False,
-        dyt: bool = True,
-        conv_mapping: bool = False,
-        freeze_backbone: bool = False,
-        dim_heads: int = 128,
+        options: Flat[StageOptions] = StageOptions(),
     ) -> None:
         super().__init__()
-        _refuse_cross_attn(cross_attn)
         self.latent_dim, self.out_channels = latent_dim, out_channels
         self.downsampling_ratio = check_stages(
             strides, c_mults=c_mults, transformer_depths=transformer_depths
@@ -379,25 +302,7 @@ class SAMEDecoder(Decoder):
                 f"sinusoidal_blocks must be [] or one number of blocks, 0 or more, for each of the "
                 f"{len(strides)} strides, found {sinusoidal_blocks}"
             )
-        options = _stage_options(
-            strides,
-            dim_heads=dim_heads,
-            sliding_window=sliding_window,
-            chunk_size=chunk_size,
-            chunk_midpoint_shift=chunk_midpoint_shift,
-            checkpointing=checkpointing,
-            conformer=conformer,
-            layer_scale=layer_scale,
-            differential=differential,
-            variable_stride=variable_stride,
-            feat_scale=feat_scale,
-            mask_noise=mask_noise,
-            ff_mult=ff_mult,
-            mapping_bias=mapping_bias,
-            dyt=dyt,
-            conv_mapping=conv_mapping,
-            freeze_backbone=freeze_backbone,
-        )
+        _check_chunks(options, strides)
         widths = [out_channels, *(channels * m for m in c_mults)][::-1]
         stages = [
             SAMEStage(
@@ -421,10 +326,3 @@ class SAMEDecoder(Decoder):
         for stage in self.layers[3:]:
             x = stage(x)
         return x
-
-
-def _refuse_cross_attn(cross_attn: bool) -> None:
-    if cross_attn:
-        raise ValueError(
-            "cross_attn of same is not supported: how it works is not published; set it to false"
-        )
