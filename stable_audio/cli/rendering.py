@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator
@@ -28,10 +29,14 @@ from stable_audio.inference.rendering.render import Output, Rendered, render
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
+_NAMES = {"scale_phi": "cfg_rescale", "options": "sampler_option"}
+_SAMPLING = {field.name: _NAMES.get(field.name, field.name) for field in dataclasses.fields(Sampling)}
+"""Setting of sampling -> argument."""
+
 _TOLD_BY_JSON = (
-    ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed", "steps", "cfg_scale")
-    + ("sampler", "sampler_option", "schedule", "sigma_min", "sigma_max", "rho", "cfg_rescale")
-    + ("cfg_interval", "dist_shift", "init_noise_level", "inpaint", "dtype", "model_config")
+    ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed")
+    + tuple(_SAMPLING.values())
+    + ("init_noise_level", "inpaint", "dtype", "model_config")
 )
 
 
@@ -150,21 +155,11 @@ def _steering(args: argparse.Namespace, earlier: Recipe | None) -> Steering:
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
-    given = {
-        "steps": args.steps,
-        "cfg_scale": args.cfg_scale,
-        "sampler": args.sampler,
-        "schedule": args.schedule,
-        "sigma_min": args.sigma_min,
-        "sigma_max": args.sigma_max,
-        "rho": args.rho,
-        "dist_shift": args.dist_shift,
-        "scale_phi": args.cfg_rescale,
-        "cfg_interval": tuple(args.cfg_interval) if args.cfg_interval else None,
-        "options": key_values(args.sampler_option, "--sampler-option") or None,
-    }
-    chosen = {key: value for key, value in given.items() if value is not None}
-    return Sampling(**chosen)
+    values = {name: getattr(args, argument) for name, argument in _SAMPLING.items()}
+    if args.cfg_interval is not None:
+        values["cfg_interval"] = tuple(args.cfg_interval)
+    values["options"] = key_values(args.sampler_option, "--sampler-option") or None
+    return Sampling(**{name: value for name, value in values.items() if value is not None})
 
 
 def _asked(args: argparse.Namespace) -> list[Job]:

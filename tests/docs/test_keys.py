@@ -40,6 +40,7 @@ from stable_audio.diffusion.processes import PROCESSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import SPACES
+from stable_audio.inference import Sampling
 from tests.docs.tables import code, names, section, table
 
 Defaults = dict[str, Any]
@@ -206,7 +207,9 @@ def test_options_of_conditioners_are_told_with_their_defaults(name: str) -> None
 
 def test_arguments_of_generate_are_told() -> None:
     told = names(table("inference", "Inference", "argument"))
-    assert sorted([*told, "model"]) == sorted(inspect.signature(generate).parameters)
+    own = set(inspect.signature(generate).parameters) - {"model", "settings"}
+    settings = {f.name for f in fields(Sampling)} - {"options"} | {"sampler_options"}
+    assert sorted(told) == sorted(own | settings)
 
 
 def test_init_noise_level_is_told_as_it_is() -> None:

@@ -238,6 +238,20 @@ def test_settings_follow_the_objective(model: DiffusionModel, v_model: Diffusion
     assert v.options["eta"] == 1.0
 
 
+def test_settings_in_one_object_or_as_keywords(model: DiffusionModel) -> None:
+    settings: dict[str, Any] = {"steps": 3, "cfg_scale": 2.0, "scale_phi": 0.5, "sampler": "k-heun"}
+    expected = generate(model, [BELL], **settings)
+    assert torch.equal(generate(model, [BELL], sampling=Sampling(**settings)), expected)
+    other = Sampling(**{**settings, "steps": 5})
+    assert torch.equal(generate(model, [BELL], sampling=other, steps=3), expected)
+    assert Sampling().with_keywords(sampler_options={"eta": 0.5}) == Sampling(options={"eta": 0.5})
+
+
+def test_an_unknown_keyword_is_refused_with_the_nearest_name(model: DiffusionModel) -> None:
+    with pytest.raises(TypeError, match=r"'stepz' is no setting of sampling.*did you mean 'steps'\?"):
+        generate(model, [BELL], stepz=3)
+
+
 def test_a_prompt_alone_is_enough() -> None:
     model = tiny.build(tiny.config())
     whole = {"prompt": "bell", "seconds_total": tiny.SIZE / tiny.RATE}

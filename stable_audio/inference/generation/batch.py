@@ -56,16 +56,9 @@ def sample_batch(
         start.to(device),
         objective=model.objective,
         noise=noise or own_noise,
-        sampler=settings.sampler,
-        steps=settings.steps,
-        schedule=settings.schedule,
-        sigma_min=min(settings.sigma_min, settings.sigma_max),
-        sigma_max=settings.sigma_max,
-        rho=settings.rho,
-        shift=model.dist_shift if settings.dist_shift else None,
         init=init,
         callback=callback,
-        options=settings.options,
+        **settings.solver(model.dist_shift),
     )
     return latents.cpu()
 
@@ -87,10 +80,8 @@ def guidance(model: DiffusionModel, clips: Clips, chosen: Tensor, settings: Samp
         model.objective,
         conditioning_of(model, [clips.items[i] for i in rows], extra),
         negative=negative,
-        cfg_scale=settings.cfg_scale if settings.cfg_scale is not None else 1.0,
-        scale_phi=settings.scale_phi,
-        cfg_interval=settings.cfg_interval,
         dtype=model.dtype,
+        **settings.guidance(),
     )
 
 

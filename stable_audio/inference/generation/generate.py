@@ -35,19 +35,9 @@ def generate(
     model: DiffusionModel,
     conditioning: str | Sequence[Metadata | str] | None = None,
     *,
+    sampling: Sampling | None = None,
     negative_conditioning: Metadata | Sequence[Metadata] | None = None,
     seeds: int | Sequence[int] = 0,
-    steps: int | None = None,
-    cfg_scale: float | None = None,
-    sampler: str | None = None,
-    schedule: str | None = None,
-    sigma_min: float = 0.01,
-    sigma_max: float = 100.0,
-    rho: float = 1.0,
-    dist_shift: bool | None = None,
-    scale_phi: float | None = None,
-    cfg_interval: tuple[float, float] = (0.0, 1.0),
-    sampler_options: Mapping[str, Any] | None = None,
     sample_size: int | None = None,
     batch_size: int | None = None,
     init_audio: Tensor | None = None,
@@ -62,6 +52,7 @@ def generate(
     start_noise: Tensor | None = None,
     noise: Noise | None = None,
     encoder_noise: EncoderNoise | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Render one clip per conditioning dict. Each depends on its own seed alone, not on its neighbours.
 
@@ -72,10 +63,10 @@ def generate(
             prompts; None or empty dicts for an unconditional model. Prompts get the times of the whole
             clip where the model reads those. Sounds (tensors or paths of files) are cut or padded to the
             clip.
+        sampling: how to sample; None: as the model's objective says.
         negative_conditioning: what to steer away from, for all clips or one per clip; keys that it lacks
             are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
-        steps ... sampler_options: see `Sampling`.
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
         init_audio: (c n) or (b c n) at init_sample_rate (None: the model's): start from this, noised to
@@ -87,6 +78,8 @@ def generate(
         callback: told about every step (see StepInfo).
         start_noise, noise, encoder_noise: sources of randomness for exact repetition of other programs;
             the noise to start from (b c n), the draws of samplers, and those of VAE encoders.
+        settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
+            `sampling`. `sampler_options` stands for its `options`.
 
     Returns:
         audio (b c n) or latents (b c n), float32 on the CPU.
@@ -94,19 +87,9 @@ def generate(
     Raises:
         ValueError: missing conditioning, with what the model needs; or a setting out of range.
     """
-    settings = Sampling(
-        steps=steps,
-        cfg_scale=cfg_scale,
-        sampler=sampler,
-        schedule=schedule,
-        sigma_min=sigma_min,
-        sigma_max=sigma_max if init_audio is None else init_noise_level,
-        rho=rho,
-        dist_shift=dist_shift,
-        scale_phi=scale_phi,
-        cfg_interval=cfg_interval,
-        options=dict(sampler_options or {}),
-    ).resolved(model.objective)
+    if init_audio is not None:
+        settings["sigma_max"] = init_noise_level
+    how = (sampling or Sampling()).with_keywords(**settings).resolved(model.objective)
     if init_audio is not None and init_noise_level <= 0:
         raise ValueError(f"init_noise_level must be above 0, found {init_noise_level}")
     wanted = model.sample_size if sample_size is None else sample_size
@@ -130,7 +113,7 @@ def generate(
     )
     if (inpaint_audio is not None or inpaint_mask is not None) and not inpaints(model):
         raise ValueError("inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not")
-    if negatives is not None and settings.cfg_scale == 1:
+    if negatives is not None and how.cfg_scale == 1:
         log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
     with eval_mode(model):
         if init_audio is not None:
@@ -140,9 +123,9 @@ def generate(
         if inpaint_audio is not None:
             fitted = fit_audio(inpaint_audio, inpaint_sample_rate, model, length)
             clips.inpaint_latents = encode_each(model, fitted, encoder_noise)
-        batch = 1 if settings.spec(model.objective).one_by_one else batch_size or len(items)
+        batch = 1 if how.spec(model.objective).one_by_one else batch_size or len(items)
         latents = [
-            sample_batch(model, clips, chosen, settings, noise, callback)
+            sample_batch(model, clips, chosen, how, noise, callback)
             for chosen in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from stable_audio.config.reporting.problems import did_you_mean
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SamplerSpec
 from stable_audio.diffusion.sampling import default_schedule, resolve_sampler
 from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
+from stable_audio.diffusion.shift import DistributionShift
 
 MAX_STEPS = 1_000_000
 """What asks for more steps is a mistake."""
@@ -42,6 +44,34 @@ class Sampling:
     scale_phi: float | None = None
     cfg_interval: tuple[float, float] = (0.0, 1.0)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_keywords(self, **keywords: Any) -> Sampling:
+        """A copy with these attributes; `sampler_options` is another name of `options`.
+
+        Raises:
+            TypeError: a keyword that is no attribute.
+        """
+        if "sampler_options" in keywords:
+            keywords["options"] = dict(keywords.pop("sampler_options") or {})
+        names = [f.name for f in fields(self)]
+        for name in keywords:
+            if name not in names:
+                raise TypeError(f"'{name}' is no setting of sampling; {did_you_mean(name, names)}")
+        return replace(self, **keywords)
+
+    def guidance(self) -> dict[str, Any]:
+        """Keywords of `Guidance`."""
+        cfg_scale = self.cfg_scale if self.cfg_scale is not None else 1.0
+        return {"cfg_scale": cfg_scale, "scale_phi": self.scale_phi, "cfg_interval": self.cfg_interval}
+
+    def solver(self, shift: DistributionShift | None) -> dict[str, Any]:
+        """Keywords of `diffusion.sampling.sample`. shift: the model's."""
+        names = ("sampler", "steps", "schedule", "sigma_max", "rho", "options")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "sigma_min": min(self.sigma_min, self.sigma_max),
+            "shift": shift if self.dist_shift else None,
+        }
 
     def check(self) -> None:
         """Everything that can be known without a model.
