@@ -60,7 +60,7 @@ HEAVY_ALLOWED = {"lightning": ("training",)}
 SHELVES = ("reporting", "schemas", "sections", "rules", "reading", "load", "schema", "__init__")
 """Of `config`: a module imports from its own shelf and from shelves to the left."""
 
-HELD_ELSEWHERE = ("stable_audio", "stable_audio.config")
+HELD_ELSEWHERE = ("stable_audio", "stable_audio.config", "stable_audio.data")
 """Packages some of whose public names are held by modules to their right, and imported on first use."""
 
 TORCH_FREE = ("cli", "__init__", "__main__")

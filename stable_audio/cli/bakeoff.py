@@ -72,7 +72,6 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
 
     from stable_audio.checkpoints import load_model
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.sections.dataset import as_dict
     from stable_audio.data.world import ALONE
     from stable_audio.evaluation.bakeoff import Trained
     from stable_audio.training.callbacks.validation import Validate
@@ -97,8 +96,8 @@ def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
         demos=False,
         log_every=max(1, steps // 20),
     )
-    data = as_dict(load_dataset_config({"dataset_type": "synthetic"}))
-    validation = as_dict(load_dataset_config({"dataset_type": "synthetic", **VALIDATION}))
+    data = load_dataset_config({"dataset_type": "synthetic"})
+    validation = load_dataset_config({"dataset_type": "synthetic", **VALIDATION})
     started = time.perf_counter()
     run = assemble(entry.config, data, options, val_dataset=validation, world=ALONE)
     status = run.start()

@@ -11,13 +11,12 @@ from torch import nn
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.cli.deadline import Deadline
-from stable_audio.config import ConfigError, ModelConfig, load_config, load_dataset_config
-from stable_audio.config.sections.dataset import as_dict
-from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected, create_dataset
+from stable_audio.config import ConfigError, DatasetConfig, ModelConfig, load_config, load_dataset_config
+from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected
 from stable_audio.data.foresight import refused
 from stable_audio.data.report import printable
 from stable_audio.data.s3 import s3_problems
-from stable_audio.factory import create_model_from_config
+from stable_audio.factory import create_dataset, create_model_from_config
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
@@ -65,9 +64,9 @@ def report_on(
             report["errors"] += [f"{config}: {p}" for p in loaded.untrainable]
             model = _model(report, loaded, batch_size, deadline)
             if model is not None and data is not None:
-                _check_dataset(report, model, loaded, as_dict(data), str(dataset), dry, deadline)
+                _check_dataset(report, model, loaded, data, str(dataset), dry, deadline)
             if not dry and not report["errors"]:
-                _rehearse(report, loaded, model, as_dict(data) if data is not None else None)
+                _rehearse(report, loaded, model, data)
     return report
 
 
@@ -95,16 +94,16 @@ def _check_dataset(
     report: Report,
     model: Any,
     config: ModelConfig,
-    data: dict[str, Any],
+    data: DatasetConfig,
     name: str,
     dry: bool,
     deadline: Deadline,
 ) -> None:
     latents = config.training is not None and config.training.pre_encoded
     report["errors"] += [f"{report['config']}: {p}" for p in pairing_problems(config, data)]
-    if dry and any(entry.get("s3_path") for entry in data.get("datasets", ())):
+    if dry and any(getattr(entry, "s3_path", None) for entry in getattr(data, "datasets", ())):
         report["warnings"].append(f"{name}: not looked into, since that would download it")
-        report["errors"] += [f"{name}: {p}" for p in s3_problems(data)]
+        report["errors"] += [f"{name}: {p}" for p in s3_problems(data.as_dict())]
         return
     try:
         _attempt(
@@ -256,11 +255,11 @@ def _stored(model: nn.Module) -> int:
     return sum(v.numel() * v.element_size() for v in model.state_dict().values())
 
 
-def _describe_dataset(report: Report, model: nn.Module, config: dict[str, Any], *, pre_encoded: bool) -> None:
+def _describe_dataset(report: Report, model: nn.Module, config: DatasetConfig, *, pre_encoded: bool) -> None:
     shape = report["shape"]
     runtime = {k: shape[k] for k in ("sample_rate", "sample_size", "audio_channels", "downsampling_ratio")}
     dataset = create_dataset(config, **runtime)
-    report["dataset"] = {"type": config["dataset_type"], "items": len(dataset)}
+    report["dataset"] = {"type": config.dataset_type, "items": len(dataset)}
     if dataset.ignored:
         report["dataset"]["ignored"] = dict(dataset.ignored)
     conditioner = getattr(model, "conditioner", None)
@@ -326,7 +325,7 @@ def missing_keys(model: nn.Module, metadata: dict[str, Any]) -> list[str]:
     return conditioner.missing(metadata) if conditioner is not None else []
 
 
-def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: dict[str, Any] | None) -> None:
+def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: DatasetConfig | None) -> None:
     from stable_audio.training.rehearsal import rehearse
 
     if config.training is None:
@@ -337,15 +336,15 @@ def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: di
         report["warnings"].append("no dataset was given: the training step was not tried")
         return
     found = _attempt(report, lambda: rehearse(config, dataset))
-    report["rehearsal"] = {"dataset": dataset["dataset_type"], **(found or {})}
+    report["rehearsal"] = {"dataset": dataset.dataset_type, **(found or {})}
 
 
-def _stand_in(config: ModelConfig, model: nn.Module) -> dict[str, Any] | None:
+def _stand_in(config: ModelConfig, model: nn.Module) -> DatasetConfig | None:
     """The synthetic dataset, for a model that can train on it."""
     known = dict.fromkeys(("prompt", "seconds_start", "seconds_total"), 0)
     if config.training.pre_encoded or missing_keys(model, known):
         return None
-    return {"dataset_type": "synthetic"}
+    return load_dataset_config({"dataset_type": "synthetic"})
 
 
 def _attempt(report: Report, action: Any, *, source: str = "", late: str = "") -> Any:

@@ -73,10 +73,10 @@ def parts(args: argparse.Namespace, found: Any) -> Any:
     Raises:
         ValueError: it holds no sound, or none that can be cut.
     """
-    from stable_audio.data import create_dataset
     from stable_audio.data.audio_dir import AudioDirDataset
     from stable_audio.data.parts import DatasetParts, FileParts
     from stable_audio.data.wds import WdsDataset
+    from stable_audio.factory import create_dataset
 
     config = _source_config(args.source)
     ratio = found.pretransform.downsampling_ratio
@@ -93,18 +93,19 @@ def parts(args: argparse.Namespace, found: Any) -> Any:
     return DatasetParts(dataset)
 
 
-def _source_config(source: str) -> dict[str, Any]:
+def _source_config(source: str) -> Any:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.sections.dataset import as_dict
     from stable_audio.shipped import file_or_shipped
 
     if os.path.isdir(source):
-        return {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
+        return load_dataset_config(
+            {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
+        )
     source = os.fspath(file_or_shipped(source, "dataset"))
     if not os.path.isfile(source) or not source.endswith(".json"):
         found = "is neither" if os.path.exists(source) else "does not exist"
         raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")
-    config = as_dict(load_dataset_config(source))
-    if config["dataset_type"] == "pre_encoded" or config.get("pre_encoded"):
+    config = load_dataset_config(source)
+    if config.dataset_type == "pre_encoded" or getattr(config, "pre_encoded", False):
         raise ValueError(f"{source}: describes latents, but sound is needed")
     return config

@@ -26,11 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.sections.dataset import as_dict
-    from stable_audio.data import create_dataset
     from stable_audio.data.inspection import inspect_dataset
+    from stable_audio.factory import create_dataset
 
-    config = as_dict(load_dataset_config(args.dataset))
+    config = load_dataset_config(args.dataset)
     shape, check = _of_model(args.model_config) if args.model_config else ({}, None)
     given = {
         "sample_rate": args.sample_rate,
@@ -70,15 +69,15 @@ def _of_model(path: str) -> tuple[dict[str, int], Any]:
     return shape, conditioner.value_check() if conditioner is not None else None
 
 
-def _of_latents(config: dict[str, Any]) -> dict[str, int]:
+def _of_latents(config: Any) -> dict[str, int]:
     """Rate and frame length of the first folder of latents that says what made it."""
     import os
 
     from stable_audio.data.latents import MANIFEST, read_manifest
 
-    if config["dataset_type"] != "pre_encoded":
+    if config.dataset_type != "pre_encoded":
         return {}
-    paths = [entry["path"] for entry in config["datasets"]]
+    paths = [entry.path for entry in config.datasets]
     path = next((p for p in paths if os.path.isfile(os.path.join(p, MANIFEST))), None)
     if path is None:
         return {}

@@ -229,8 +229,7 @@ def _model_config(args: argparse.Namespace) -> Any:
     return load_config(config, lenient=args.lenient, source_name=f"{path}, config")
 
 
-def _dataset(path: str, lenient: bool) -> dict[str, Any]:
+def _dataset(path: str, lenient: bool) -> Any:
     from stable_audio.config import load_dataset_config
-    from stable_audio.config.sections.dataset import as_dict
 
-    return as_dict(load_dataset_config(path, lenient=lenient))
+    return load_dataset_config(path, lenient=lenient)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from stable_audio.config.load import load_dataset_config
 from stable_audio.config.reporting.problems import ConfigError, Problem
+from stable_audio.config.sections.dataset import DatasetConfig
 from stable_audio.config.sections.top import MODEL_TYPES, ModelConfig
 from stable_audio.public import names_from
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MODEL_TYPES",
     "ConfigError",
+    "DatasetConfig",
     "ModelConfig",
     "Problem",
     "load_config",

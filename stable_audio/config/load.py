@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from stable_audio.config.reading.sources import Source, read_source
 from stable_audio.config.reading.validation import check_structure, result
-from stable_audio.config.schemas.leaf import Leaf
-from stable_audio.config.sections.dataset import dataset_models
+from stable_audio.config.sections.dataset import DatasetConfig, dataset_models
 
 
-def load_dataset_config(source: Source, *, lenient: bool = False) -> Leaf:
-    """Load a dataset file; `sections.dataset.as_dict(config)` gives back its JSON form.
+def load_dataset_config(source: Source, *, lenient: bool = False) -> DatasetConfig:
+    """Load a dataset file; `config.as_dict()` gives back its JSON form.
 
     Raises:
         ConfigError: with every mistake of the file.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from stable_audio.config.reporting.problems import Problem
 from stable_audio.config.rules.datasets import latents_problems, packing_problems, packs
+from stable_audio.config.sections.dataset import DatasetConfig
 from stable_audio.config.sections.top import ModelConfig
 from stable_audio.factory.facts import gather
 
 
-def pairing_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> list[Problem]:
+def pairing_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list[Problem]:
     """Why `config` cannot be trained on `dataset`.
 
     Args:
-        dataset: content of a valid dataset file; None: there is none, and nothing to say.
+        dataset: None: there is none, and nothing to say.
     """
     backbone = gather(config.as_dict()).backbone if packs(dataset) else None
     return [*latents_problems(config, dataset), *packing_problems(config, dataset, backbone)]

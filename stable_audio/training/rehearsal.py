@@ -6,14 +6,14 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stable_audio.checkpoints import load_model
-from stable_audio.config import ModelConfig
+from stable_audio.config import DatasetConfig, ModelConfig
+from stable_audio.config.reading.sources import Source
 from stable_audio.data.world import ALONE
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
 from stable_audio.training.autoencoder.module import AutoencoderTraining
@@ -31,7 +31,7 @@ AUTOENCODER_STEPS = 2
 
 def rehearse(
     config: ModelConfig,
-    dataset: Mapping[str, Any],
+    dataset: DatasetConfig | Source,
     *,
     batch_size: int = 1,
     accelerator: str = "auto",

@@ -17,10 +17,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.files import TRAINING_ENTRY
-from stable_audio.config import ModelConfig
-from stable_audio.data import create_loader
+from stable_audio.config import DatasetConfig, ModelConfig
+from stable_audio.config.reading.sources import Source
+from stable_audio.config.rules.datasets import packs
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.world import World, launched_world
+from stable_audio.factory.datasets import create_loader, dataset_config
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -136,10 +138,10 @@ class Run:
 
 def train(
     config: ModelConfig,
-    dataset: Mapping[str, Any],
+    dataset: DatasetConfig | Source,
     options: RunOptions,
     *,
-    val_dataset: Mapping[str, Any] | None = None,
+    val_dataset: DatasetConfig | Source | None = None,
     stop: StopRequest | None = None,
     early: EarlyLog | None = None,
 ) -> int:
@@ -161,10 +163,10 @@ def train(
 
 def assemble(
     config: ModelConfig,
-    dataset: Mapping[str, Any],
+    dataset: DatasetConfig | Source,
     options: RunOptions,
     *,
-    val_dataset: Mapping[str, Any] | None = None,
+    val_dataset: DatasetConfig | Source | None = None,
     stop: StopRequest | None = None,
     world: World | None = None,
 ) -> Run:
@@ -177,6 +179,8 @@ def assemble(
     stop.save_ends = options.requeue
     check_hardware(options, averages=config.training is not None and config.training.use_ema)
     check_loggers(options.logger)
+    dataset = dataset_config(dataset)
+    val_dataset = dataset_config(val_dataset) if val_dataset is not None else None
     world = world if world is not None else launched_world()
     placed = layout(options, world)
     if world.size > 1:
@@ -270,7 +274,11 @@ def assemble(
         record=partial(
             record_run,
             options,
-            {"model": config.as_dict(), "dataset": dataset, "val_dataset": val_dataset},
+            {
+                "model": config.as_dict(),
+                "dataset": dataset.as_dict(),
+                "val_dataset": val_dataset.as_dict() if val_dataset is not None else None,
+            },
             processes=trainer.world_size,
             resumed_from=resume,
         ),
@@ -347,12 +355,12 @@ def _precision(options: RunOptions) -> str:
 
 
 def _refuse_datasets(
-    config: ModelConfig, options: RunOptions, datasets: Sequence[Mapping[str, Any] | None]
+    config: ModelConfig, options: RunOptions, datasets: Sequence[DatasetConfig | None]
 ) -> None:
     problems = [p for dataset in datasets for p in pairing_problems(config, dataset)]
     if problems:
         raise TrainingError("; ".join(dict.fromkeys(map(str, problems))))
-    if options.compile and any(d is not None and d.get("pack_length") for d in datasets):
+    if options.compile and any(map(packs, datasets)):
         raise TrainingError(
             "--compile does not work with pack_length: rows are made anew in every step, and each would be "
             "compiled; leave one of them out"
@@ -362,7 +370,7 @@ def _refuse_datasets(
 def _loader(
     config: ModelConfig,
     module: TrainingModule,
-    dataset: Mapping[str, Any],
+    dataset: DatasetConfig,
     options: RunOptions,
     *,
     training: bool,
@@ -419,7 +427,7 @@ def _logger(config: ModelConfig, options: RunOptions, trainer: pl.Trainer, resum
 def _batch_seconds(
     config: ModelConfig,
     module: TrainingModule,
-    dataset: Mapping[str, Any],
+    dataset: DatasetConfig,
     trainer: pl.Trainer,
     options: RunOptions,
 ) -> float:
@@ -427,9 +435,9 @@ def _batch_seconds(
     return clips * _row_samples(config, module, dataset) / config.sample_rate
 
 
-def _row_samples(config: ModelConfig, module: TrainingModule, dataset: Mapping[str, Any]) -> int:
+def _row_samples(config: ModelConfig, module: TrainingModule, dataset: DatasetConfig) -> int:
     """Samples per item of a batch."""
-    row = dataset.get("pack_length")
+    row = getattr(dataset, "pack_length", None)
     return row * getattr(module.model, "downsampling_ratio", 1) if row else config.sample_size
 
 
@@ -446,7 +454,7 @@ def _demos(config: ModelConfig, options: RunOptions, logger: RunLogger) -> Rende
 def _validation(
     config: ModelConfig,
     module: TrainingModule,
-    dataset: Mapping[str, Any] | None,
+    dataset: DatasetConfig | None,
     options: RunOptions,
     logger: RunLogger,
     writer: BackgroundWriter,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from stable_audio.config import ConfigError
 from stable_audio.data import ClipDataset, DataError, ItemKey, Rejected, create_dataset, make_loader
 from stable_audio.data.latents import LatentRecord, read_shard, write_manifest, write_shard
 
@@ -185,7 +186,7 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
 )
 def test_mistakes_in_the_file(tmp_path: Path, keys: dict, message: str) -> None:
     make_npy(tmp_path, "a", 6, 6)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, ConfigError), match=message):
         dataset(tmp_path, **keys)
 
 

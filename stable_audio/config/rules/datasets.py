@@ -7,18 +7,15 @@ from typing import Any
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.config.reporting.problems import Problem, json_path
+from stable_audio.config.sections.dataset import DatasetConfig
 from stable_audio.config.sections.top import ModelConfig
 
 
-def latents_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> list[Problem]:
-    """Why `config` would take the latents of `dataset` for sound, or its sound for latents.
-
-    Args:
-        dataset: content of a valid dataset file.
-    """
+def latents_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list[Problem]:
+    """Why `config` would take the latents of `dataset` for sound, or its sound for latents."""
     if dataset is None:
         return []
-    stored = dataset.get("dataset_type") == "pre_encoded" or bool(dataset.get("pre_encoded"))
+    stored = dataset.dataset_type == "pre_encoded" or bool(getattr(dataset, "pre_encoded", False))
     if config.model_type in ("autoencoder", "diffusion_autoencoder"):
         message = (
             f"found '{config.model_type}', which learns from sound, but the dataset file describes latents"
@@ -35,18 +32,17 @@ def latents_problems(config: ModelConfig, dataset: Mapping[str, Any] | None) -> 
     return []
 
 
-def packs(dataset: Mapping[str, Any] | None) -> bool:
+def packs(dataset: DatasetConfig | None) -> bool:
     """Whether the clips of a dataset file share rows."""
-    return dataset is not None and dataset.get("pack_length") is not None
+    return getattr(dataset, "pack_length", None) is not None
 
 
 def packing_problems(
-    config: ModelConfig, dataset: Mapping[str, Any] | None, backbone: Backbone | None
+    config: ModelConfig, dataset: DatasetConfig | None, backbone: Backbone | None
 ) -> list[Problem]:
     """Why `config` cannot be trained on `dataset`; nothing where the dataset does not pack.
 
     Args:
-        dataset: content of a valid dataset file.
         backbone: the one of `config`, perhaps on the meta device; None: nothing is said of it.
     """
     if not packs(dataset):
