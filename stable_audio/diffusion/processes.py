@@ -104,8 +104,8 @@ class DDPMProcess(Process):
         beta_end: float = 0.02,
         zero_terminal_snr: bool = False,
     ) -> None:
-        if steps < 2:
-            raise ValueError(f"steps must be at least 2, found {steps}")
+        if not 2 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps must be at least 2 and at most {MOST_STEPS}, found {steps}")
         if beta_schedule not in BETAS:
             raise ValueError(f"beta_schedule must be one of {', '.join(BETAS)}, found '{beta_schedule}'")
         if not 0 < beta_start <= beta_end < 1:
@@ -156,6 +156,10 @@ class DDPMProcess(Process):
         if key not in self._angles_on:
             self._angles_on[key] = self._angles.to(*key)
         return self._angles_on[key]
+
+
+MOST_STEPS = 1_000_000
+"""A thousand times the published number; each has a place in the tables of a process."""
 
 
 def linear_betas(steps: int, start: float, end: float) -> Tensor:

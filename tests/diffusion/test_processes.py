@@ -258,3 +258,8 @@ def test_a_process_that_ends_in_noise_is_sampled_from_noise_by_every_sampler() -
         )
         assert round(seen[0] * 999) == 999, name
         assert torch.allclose(x, exact(noise, VP, 1.0, 0.0), atol=0.05), name
+
+
+def test_numbers_of_steps_that_fill_the_memory_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 1000000, found 1000000000"):
+        DDPMProcess(steps=10**9)
