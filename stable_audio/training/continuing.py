@@ -23,6 +23,7 @@ FIXED = (
     "$.model.diffusion.type",
     "$.model.diffusion.diffusion_process*",
     "$.model.*_ids*",
+    "$.training.method",
     "$.training.optimizer_configs*",
     "$.training.ema.include_conditioner",
     "$.training.loss_configs.discriminator",

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from stable_audio.config import ModelConfig
 from stable_audio.inference import generate
 from stable_audio.model import DiffusionModel
-from stable_audio.training.autoencoder.demos import build_autoencoder_demos
-from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 
 
-class DiffusionDemos:
+class DiffusionDemos(DemoRenderer):
     """Every prompt at every CFG scale, through the same `generate` as inference.
 
     Prompt i starts from the noise of seed + i whatever the step, so that demos can be compared over time.
@@ -61,6 +58,9 @@ class DiffusionDemos:
             for i, audio in enumerate(clips):
                 yield Demo(f"demo_{i:03d}_cfg_{scale:g}", self._title(i), f"CFG {scale:g}", audio)
 
+    def shorten(self, steps: int) -> None:
+        self.steps = steps
+
     def _sampling(self, model: DiffusionModel) -> dict[str, Any]:
         if self.sampler is not None:
             return {"sampler": self.sampler}
@@ -79,46 +79,3 @@ class DiffusionDemos:
         if "prompt" in prompt:
             return str(prompt["prompt"])
         return json.dumps(prompt, ensure_ascii=False, default=str) if prompt else f"seed {self.seed + index}"
-
-
-def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """Of `diffusion_cond`, `diffusion_cond_inpaint` and `diffusion_uncond`."""
-    section = config.training.demo
-    if section is None or section.count == 0:
-        return None
-    prompts = list(getattr(section, "demo_cond", [])) or [{} for _ in range(section.count)]
-    renderer = DiffusionDemos(
-        prompts,
-        sample_rate=config.sample_rate,
-        cfg_scales=getattr(section, "demo_cfg_scales", [1.0]),
-        steps=section.demo_steps,
-        sampler=section.demo_sampler,
-        seed=section.demo_seed,
-    )
-    return renderer, section.demo_every
-
-
-def _build_diffusion_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    section = config.training.demo
-    if section is None:
-        return None
-    demos = DiffusionAutoencoderDemos(
-        sample_rate=config.sample_rate, count=section.max_demos, steps=section.demo_steps
-    )
-    return demos, section.demo_every
-
-
-BUILDERS: dict[str, Callable[[ModelConfig], tuple[DemoRenderer, int] | None]] = {
-    "diffusion_cond": build_diffusion_demos,
-    "diffusion_cond_inpaint": build_diffusion_demos,
-    "diffusion_uncond": build_diffusion_demos,
-    "autoencoder": build_autoencoder_demos,
-    "diffusion_autoencoder": _build_diffusion_autoencoder_demos,
-}
-"""Model type -> its demos."""
-
-
-def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """(renderer, steps between demos) as the config's `training.demo` says; None when it asks for none."""
-    build = BUILDERS.get(config.model_type)
-    return build(config) if build is not None and config.training is not None else None

@@ -15,9 +15,7 @@ from stable_audio.checkpoints import load_model
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.data.world import ALONE
-from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderDemos
 from stable_audio.training.autoencoder.module import AutoencoderTraining
-from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import Interrupted
@@ -101,8 +99,7 @@ def _prepare_demo(run: Run) -> None:
     if run.demos is None:
         return
     run.demos.every = run.options.max_steps
-    if isinstance(run.demos.renderer, (DiffusionDemos, DiffusionAutoencoderDemos)):
-        run.demos.renderer.steps = DEMO_STEPS
+    run.demos.renderer.shorten(DEMO_STEPS)
 
 
 def _reload(run: Run) -> None:

@@ -27,7 +27,7 @@ from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.build import build_training
+from stable_audio.training.build import build_demos, build_training
 from stable_audio.training.callbacks.base import Bookkeeping
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
@@ -40,7 +40,6 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import Layout, keep_signals, layout, meet, on_gpu
 from stable_audio.training.compiling import compile_networks
 from stable_audio.training.continuing import check_changes
-from stable_audio.training.demos import build_demos
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim

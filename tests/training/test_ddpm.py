@@ -14,7 +14,7 @@ from stable_audio.diffusion.objectives import EpsilonObjective
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
 from stable_audio.training.build import build_training
-from stable_audio.training.demos import build_diffusion_demos
+from stable_audio.training.methods.diffusion import build_diffusion_demos
 from tests.config import examples
 
 

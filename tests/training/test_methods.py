@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.methods import METHODS
+from stable_audio.training.methods.base import Method, no_demos
+from stable_audio.training.methods.diffusion import build_diffusion
 from stable_audio.training.networks import OptimizerChoice, TrainedNetwork
 from tests.training.building import tiny_config, tiny_run
 
@@ -48,8 +52,10 @@ class Turns(DiffusionTraining):
 
 def turns_run(folder: Path, monkeypatch: pytest.MonkeyPatch, cls: type = Turns, **options: Any) -> Any:
     """A run of `cls` in place of the diffusion training."""
-    monkeypatch.setattr("stable_audio.training.build.DiffusionTraining", cls)
-    return tiny_run(folder, tiny_config(), log_every=1, **options)
+    monkeypatch.setitem(
+        METHODS, ("diffusion_cond", "turns"), Method(partial(build_diffusion, cls=cls), no_demos)
+    )
+    return tiny_run(folder, tiny_config(method="turns"), log_every=1, **options)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -182,3 +188,9 @@ def test_steps_are_shared_as_turns_say() -> None:
     module = Turns(create_model_from_config(config), optimizer=SGD, scheduler=HALVED)
     assert [(s.name, s.steps) for s in module.schedules(7)] == [("diffusion", 4), ("critic", 3)]
     assert [s.steps for s in module.schedules(-1)] == [-1, -1]
+
+
+def test_a_method_that_the_model_type_lacks_is_refused(tmp_path: Path) -> None:
+    message = r"\$\.training\.method: found 'turns', but diffusion_cond is trained by diffusion"
+    with pytest.raises(TrainingError, match=message):
+        tiny_run(tmp_path, tiny_config(method="turns"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stable_audio.checkpoints import export, load_model
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.training.autoencoder.build import build_autoencoder_training
+from stable_audio.training.methods.autoencoder import build_autoencoder_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.start import starting_model
 from tests import tiny

@@ -125,6 +125,10 @@ class UncondDemoSection(DemoSection):
 class RunKeys(Section):
     """Settings of a run that a file may carry; the command line overrules them."""
 
+    method: str | None = Field(
+        default=None,
+        description="how it is trained, of the methods of the model type; default: the first one",
+    )
     batch_size: Positive | None = Field(
         default=None, description="items per process; --batch-size overrules it"
     )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.plots import save_latents
-from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.losses import SISDRLoss, distance_for
@@ -22,7 +21,7 @@ from stable_audio.training.errors import TrainingError
 log = logging.getLogger(__name__)
 
 
-class AutoencoderDemos:
+class AutoencoderDemos(DemoRenderer):
     """The first clips of the run, at every demo step again, with the distances of their reconstructions
     and a picture of their latents.
 
@@ -81,16 +80,3 @@ def describe(real: Tensor, decoded: Tensor, latents: Tensor) -> str:
         f"SI-SDR {ratio.item():.1f} dB, STFT distance {distance.item():.2f}, latent std per channel "
         f"{spread.min().item():.2f} to {spread.max().item():.2f}"
     )
-
-
-def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """Of `autoencoder`."""
-    section = config.training.demo
-    if section is None:
-        return None
-    demos = AutoencoderDemos(
-        sample_rate=config.sample_rate,
-        count=section.max_demos,
-        force_input_mono=config.training.force_input_mono,
-    )
-    return demos, section.demo_every

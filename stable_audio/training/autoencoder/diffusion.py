@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stable_audio.config import ModelConfig
-from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection as Section
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
 from stable_audio.diffusion.noise import SeededNoise
@@ -23,7 +21,7 @@ from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, optimizer_configs, with_average
+from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, with_average
 from stable_audio.types import Conditioning
 
 RECONSTRUCTION_WEIGHT = 0.1
@@ -193,6 +191,9 @@ class DiffusionAutoencoderDemos(AutoencoderDemos):
         super().__init__(sample_rate=sample_rate, count=count)
         self.steps, self.seed = steps, seed
 
+    def shorten(self, steps: int) -> None:
+        self.steps = steps
+
     def _check(self, model: nn.Module) -> None:
         if not isinstance(model, DiffusionAutoencoder):
             raise TrainingError(
@@ -201,25 +202,3 @@ class DiffusionAutoencoderDemos(AutoencoderDemos):
 
     def _decode(self, model: Any, latents: Tensor, index: int) -> Tensor:
         return model.decode(latents, noise=SeededNoise([self.seed + index]), steps=self.steps)
-
-
-def build_diffusion_autoencoder_training(
-    config: ModelConfig, model: DiffusionAutoencoder, run: Mapping[str, Any]
-) -> DiffusionAutoencoderTraining:
-    """`diffusion_autoencoder`.
-
-    Raises:
-        TrainingError: neither learning_rate nor optimizer_configs is given.
-    """
-    section: Section = config.training
-    optimizer, scheduler = optimizer_configs(section)
-    return DiffusionAutoencoderTraining(
-        model,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        use_reconstruction_loss=section.use_reconstruction_loss,
-        use_ema=section.use_ema,
-        ema_options=section.ema.model_dump(),
-        gradient_checkpointing=section.gradient_checkpointing,
-        **run,
-    )

@@ -68,9 +68,7 @@ class RenderDemos(StepCallback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Some demos are of clips that training sees."""
-        see = getattr(self.renderer, "see", None)
-        if see is not None:
-            see(batch)
+        self.renderer.see(batch)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
@@ -126,11 +124,8 @@ class RenderDemos(StepCallback):
 
     def _more(self, folder: Path, step: int) -> list[str]:
         """Pictures that this kind of demo adds."""
-        draw = getattr(self.renderer, "draw", None)
-        if draw is None:
-            return []
         try:
-            names: list[str] = draw(folder)
+            names = self.renderer.draw(folder)
         except ImportError as error:
             log.warning("no further pictures: %s", error)
             return []

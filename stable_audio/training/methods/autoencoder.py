@@ -1,4 +1,4 @@
-"""`training` section of an autoencoder config -> its Lightning module."""
+"""`reconstruction`: the training and the demos of autoencoders, from the `training` section."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from stable_audio.pretransforms.losses import (
     Terms,
 )
 from stable_audio.pretransforms.losses.terms import OneChannel, Pair, l1, mse, value
+from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.autoencoder.metrics import PESQ, SISDR
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions
+from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.networks import OptimizerChoice
 
@@ -236,3 +238,16 @@ def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | 
         rate = {} if name == "sisdr" else {"sample_rate": sample_rate}
         made[name] = METRICS[name](**{**rate, **options})
     return {name: made[name] for name in METRICS if name in made} or None
+
+
+def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """Of `autoencoder`."""
+    section = config.training.demo
+    if section is None:
+        return None
+    demos = AutoencoderDemos(
+        sample_rate=config.sample_rate,
+        count=section.max_demos,
+        force_input_mono=config.training.force_input_mono,
+    )
+    return demos, section.demo_every

@@ -1,0 +1,28 @@
+"""A method of training: what builds its module and its demos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stable_audio.config import ModelConfig
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.demo import DemoRenderer
+
+
+@dataclass(frozen=True)
+class Method:
+    """Builders of one kind of training.
+
+    Attributes:
+        training: (config, model, keywords of `TrainingModule`) -> the module that trains the model.
+        demos: config -> (renderer, steps between demos), None where the config asks for none.
+    """
+
+    training: Callable[[ModelConfig, Any, Mapping[str, Any]], TrainingModule]
+    demos: Callable[[ModelConfig], tuple[DemoRenderer, int] | None]
+
+
+def no_demos(config: ModelConfig) -> None:
+    """Of a method that renders nothing."""

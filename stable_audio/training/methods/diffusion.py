@@ -1,0 +1,93 @@
+"""`diffusion`: the training and the demos of diffusion models, from the `training` section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stable_audio.config import ModelConfig
+from stable_audio.config.sections.training import TrainingKeys
+from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss, Term
+from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.factory.components import create
+from stable_audio.model import DiffusionModel
+from stable_audio.training.demo import DemoRenderer
+from stable_audio.training.demos import DiffusionDemos
+from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.timed import optimizer_configs
+
+INPAINT_IDS = ("inpaint_mask", "inpaint_masked_input")
+
+
+def build_diffusion(
+    config: ModelConfig,
+    model: DiffusionModel,
+    run: Mapping[str, Any],
+    *,
+    cls: type[DiffusionTraining] = DiffusionTraining,
+) -> DiffusionTraining:
+    """`diffusion_cond`, `diffusion_cond_inpaint` and `diffusion_uncond`.
+
+    Args:
+        cls: the class of the module, for methods that extend this one.
+    """
+    section: TrainingKeys = config.training
+    optimizer, scheduler = optimizer_configs(section)
+    ema = section.ema.model_dump()
+    return cls(
+        model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        losses=build_losses(section),
+        timestep_sampler=TIMESTEP_SAMPLERS[section.timestep_sampler](**section.timestep_sampler_options),
+        p_one_shot=section.p_one_shot,
+        cfg_dropout_prob=getattr(section, "cfg_dropout_prob", 0.0),
+        mask_padding=section.mask_padding,
+        mask_padding_dropout=section.mask_padding_dropout,
+        pre_encoded=section.pre_encoded,
+        inpainting=build_inpainting(section, model),
+        use_ema=section.use_ema,
+        ema_conditioner=ema.pop("include_conditioner"),
+        ema_options=ema,
+        log_loss_info=section.log_loss_info,
+        gradient_checkpointing=section.gradient_checkpointing,
+        **run,
+    )
+
+
+def build_losses(section: TrainingKeys) -> LossSum:
+    """The main term first, labelled by its type; the others by their names."""
+    terms = {k: Term(k, create(v, LOSSES), v.weight) for k, v in section.loss_configs.items()}
+    named = section.loss_configs.get(MAIN)
+    main = terms.pop(MAIN, None)
+    first = (
+        Term("mse", MSELoss()) if main is None or named is None else Term(named.type, main.loss, main.weight)
+    )
+    return LossSum([first, *terms.values()])
+
+
+def build_inpainting(section: TrainingKeys, model: DiffusionModel) -> InpaintingMasks | None:
+    """Masks for a model wired to them, with the defaults when the section says nothing."""
+    wired = any(i in INPAINT_IDS for ids in model.wiring.ids.values() for i in ids)
+    given = getattr(section, "inpainting", None)
+    if not wired:
+        return None
+    return InpaintingMasks(**(given.mask_kwargs.model_dump() if given is not None else {}))
+
+
+def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
+    """Of `diffusion_cond`, `diffusion_cond_inpaint` and `diffusion_uncond`."""
+    section = config.training.demo
+    if section is None or section.count == 0:
+        return None
+    prompts = list(getattr(section, "demo_cond", [])) or [{} for _ in range(section.count)]
+    renderer = DiffusionDemos(
+        prompts,
+        sample_rate=config.sample_rate,
+        cfg_scales=getattr(section, "demo_cfg_scales", [1.0]),
+        steps=section.demo_steps,
+        sampler=section.demo_sampler,
+        seed=section.demo_seed,
+    )
+    return renderer, section.demo_every
