@@ -64,7 +64,7 @@ def test_compiled_backbones(name: str) -> None:
 def test_conditioners(name: str) -> None:
     torch.manual_seed(0)
     here = CONDITIONERS[name](output_dim=4, **tiny.CONDITIONERS[name])
-    there = copy.deepcopy(here)
+    there = copy.deepcopy(here).to("cuda")
     values = tiny.CONDITIONER_VALUES[name]
     for found, expected in zip(there(values, "cuda"), here(values, "cpu")):
         assert found.device.type == "cuda"
