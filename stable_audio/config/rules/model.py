@@ -72,7 +72,7 @@ def _not_served(ctx: Context, slot: Slot) -> str:
 def _slot_to_open(ctx: Context, slot: Slot) -> str:
     """The key that makes the backbone read a slot, with its value, as part of a sentence; '' without one."""
     cls = BACKBONES.get(str(ctx.get("model", "diffusion", "type")))
-    known = leaf_model(cls).model_fields if cls is not None else {}
+    known = leaf_model(cls).model_fields if cls is not None else {}  # type: ignore[arg-type]
     key = next((k for k in WIDTH_KEYS[slot] if k[0] in known and k[-1] != 0), None)
     widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
     if key is None or not widths or None in widths:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Le
 from pydantic import Field
 
 from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, joined_leaf, leaf_model
 from stable_audio.config.sections.pretransform import Positive
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
@@ -51,10 +52,10 @@ class DiscriminatorSection(Component):
     weights: DiscriminatorWeights = DiscriminatorWeights()
 
 
-if TYPE_CHECKING:
-    AnyDiscriminator: TypeAlias = DiscriminatorSection
-else:
-    AnyDiscriminator = component(DISCRIMINATORS, base=DiscriminatorSection, title="discriminator")
+AnyDiscriminator: TypeAlias = Derived[
+    DiscriminatorSection,
+    component(DISCRIMINATORS, base=DiscriminatorSection, title="discriminator"),
+]
 
 
 class SpectralWeights(Section):
@@ -63,26 +64,26 @@ class SpectralWeights(Section):
     mrstft: Weight = 1.0
 
 
-if TYPE_CHECKING:
-    STFTOptions: TypeAlias = Leaf
-    STFTDistanceOptions: TypeAlias = Leaf
-    MelOptions: TypeAlias = Leaf
-    HubertOptions: TypeAlias = Leaf
-else:
-    # The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
-    STFTOptions = joined_leaf(
+# The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
+STFTOptions: TypeAlias = Derived[
+    Leaf,
+    joined_leaf(
         "STFTOptions",
         leaf_model(SumAndDifferenceSTFTLoss, hidden=("options",)),
         leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
         leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
-    )
-    STFTDistanceOptions = joined_leaf(
+    ),
+]
+STFTDistanceOptions: TypeAlias = Derived[
+    Leaf,
+    joined_leaf(
         "STFTDistanceOptions",
         leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
         leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
-    )
-    MelOptions = leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))
-    HubertOptions = leaf_model(HubertLoss, hidden=("sample_rate",))
+    ),
+]
+MelOptions: TypeAlias = Derived[Leaf, leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))]
+HubertOptions: TypeAlias = Derived[Leaf, leaf_model(HubertLoss, hidden=("sample_rate",))]
 
 
 class SpectralSection(LossSection):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.conditioning import CONDITIONERS
 from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
 from stable_audio.config.sections.pretransform import (
     AnyDecoderPart,
@@ -31,14 +32,9 @@ SLOT_KEYS: dict[Slot, str] = {
 }
 """Slot -> the key of `model.diffusion` that lists the ids wired to it."""
 
-if TYPE_CHECKING:
-    Objective: TypeAlias = str
-    Shift: TypeAlias = Leaf
-    AnyProcess: TypeAlias = Component
-else:
-    Objective = Literal[tuple(OBJECTIVES)]
-    Shift = leaf_model(DistributionShift)
-    AnyProcess = component(PROCESSES, title="process")
+Objective: TypeAlias = Derived[str, Literal[tuple(OBJECTIVES)]]
+Shift: TypeAlias = Derived[Leaf, leaf_model(DistributionShift)]
+AnyProcess: TypeAlias = Derived[Component, component(PROCESSES, title="process")]
 
 
 class DiffusionKeys(Section):
@@ -68,19 +64,21 @@ class ConditionerEntry(Component):
     id: str = Field(min_length=1)
 
 
-if TYPE_CHECKING:
-    AnyBackbone: TypeAlias = DiffusionSection
-    AnyConditioner: TypeAlias = ConditionerEntry
-else:
-    AnyBackbone = component(BACKBONES, base=DiffusionSection, title="diffusion")
-    AnyConditioner = component(
+AnyBackbone: TypeAlias = Derived[
+    DiffusionSection,
+    component(BACKBONES, base=DiffusionSection, title="diffusion"),
+]
+AnyConditioner: TypeAlias = Derived[
+    ConditionerEntry,
+    component(
         CONDITIONERS,
         base=ConditionerEntry,
         title="conditioner",
         provided=("output_dim",),
         hidden=("g2p", "phonemes"),
         special=SOUND_CONFIGS,
-    )
+    ),
+]
 
 
 class ConditioningSection(Section):
@@ -131,10 +129,10 @@ class DecoderSection(Component):
     """The backbone of a diffusion autoencoder; the latents enter its input_concat slot."""
 
 
-if TYPE_CHECKING:
-    AnyDiffusionDecoder: TypeAlias = DecoderSection
-else:
-    AnyDiffusionDecoder = component(BACKBONES, base=DecoderSection, title="diffusion_decoder")
+AnyDiffusionDecoder: TypeAlias = Derived[
+    DecoderSection,
+    component(BACKBONES, base=DecoderSection, title="diffusion_decoder"),
+]
 
 
 class DiffusionAutoencoderModel(Section):
@@ -152,12 +150,14 @@ class DiffusionAutoencoderModel(Section):
     pretransform: Pretransform | None = Field(default=None, description="diffusion runs in its space")
 
 
-if TYPE_CHECKING:
-    AnyUncondBackbone: TypeAlias = UncondDiffusion
-    AnyUncondFlatModel: TypeAlias = UncondFlatModel
-else:
-    AnyUncondBackbone = component(UNCOND_BACKBONES, base=UncondDiffusion, title="uncond_diffusion")
-    AnyUncondFlatModel = component(UNCOND_BACKBONES, base=UncondFlatModel, title="uncond")
+AnyUncondBackbone: TypeAlias = Derived[
+    UncondDiffusion,
+    component(UNCOND_BACKBONES, base=UncondDiffusion, title="uncond_diffusion"),
+]
+AnyUncondFlatModel: TypeAlias = Derived[
+    UncondFlatModel,
+    component(UNCOND_BACKBONES, base=UncondFlatModel, title="uncond"),
+]
 
 
 class UncondModelSection(UncondKeys):
@@ -175,10 +175,10 @@ def _layout(model: Any) -> str:
     return "section" if isinstance(model, dict) and "diffusion" in model else "flat"
 
 
-if TYPE_CHECKING:
-    UncondModel: TypeAlias = UncondFlatModel | UncondModelSection
-else:
-    UncondModel = Annotated[
+UncondModel: TypeAlias = Derived[
+    UncondFlatModel | UncondModelSection,
+    Annotated[
         Annotated[AnyUncondFlatModel, Tag("flat")] | Annotated[UncondModelSection, Tag("section")],
         Discriminator(_layout),
-    ]
+    ],
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Gt
 from pydantic import ConfigDict, Field
 
 from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Section
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 
@@ -58,15 +59,9 @@ class AutoencoderPretransformSection(PretransformSection):
     chunked: bool = Field(default=False, description="in pieces of 128 latent frames")
 
 
-if TYPE_CHECKING:
-    EncoderPart: TypeAlias = Part
-    BottleneckPart: TypeAlias = Part
-    AnyDecoderPart: TypeAlias = DecoderPart
-    Pretransform: TypeAlias = PretransformSection
-else:
-    EncoderPart = component(ENCODERS, base=Part, title="encoder")
-    BottleneckPart = component(BOTTLENECKS, base=Part, title="bottleneck")
-    AnyDecoderPart = component(DECODERS, base=DecoderPart, title="decoder")
+EncoderPart: TypeAlias = Derived[Part, component(ENCODERS, base=Part, title="encoder")]
+BottleneckPart: TypeAlias = Derived[Part, component(BOTTLENECKS, base=Part, title="bottleneck")]
+AnyDecoderPart: TypeAlias = Derived[DecoderPart, component(DECODERS, base=DecoderPart, title="decoder")]
 
 
 class AutoencoderModel(Section):
@@ -86,13 +81,16 @@ class AutoencoderModel(Section):
     )
 
 
-if not TYPE_CHECKING:
-    Pretransform = component(
+Pretransform: TypeAlias = Derived[
+    PretransformSection,
+    component(
         PRETRANSFORMS,
         base=PretransformSection,
         title="pretransform",
         hidden=("enable_grad",),
         special={"autoencoder": AutoencoderModel},
         bases={"autoencoder": AutoencoderPretransformSection},
-    )
-    AutoencoderModel.model_rebuild(_types_namespace={**globals()})
+    ),
+]
+# Autoencoders may have pretransforms, which may be autoencoders.
+AutoencoderModel.model_rebuild(_types_namespace={**globals()})

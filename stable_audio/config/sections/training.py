@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Le
 from pydantic import Field
 
 from stable_audio.config.schemas.component import Component, component
+from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Section
 from stable_audio.config.sections.pretransform import Positive
 from stable_audio.diffusion.losses import LOSSES
@@ -77,14 +78,9 @@ class InpaintingSection(Section):
     mask_kwargs: MaskSection = MaskSection()
 
 
-if TYPE_CHECKING:
-    AnyLoss: TypeAlias = LossTerm
-    SamplerName: TypeAlias = str
-    TimestepSamplerName: TypeAlias = str
-else:
-    AnyLoss = component(LOSSES, base=LossTerm, title="loss")
-    SamplerName = Literal[tuple(SAMPLERS)]
-    TimestepSamplerName = Literal[tuple(TIMESTEP_SAMPLERS)]
+AnyLoss: TypeAlias = Derived[LossTerm, component(LOSSES, base=LossTerm, title="loss")]
+SamplerName: TypeAlias = Derived[str, Literal[tuple(SAMPLERS)]]
+TimestepSamplerName: TypeAlias = Derived[str, Literal[tuple(TIMESTEP_SAMPLERS)]]
 
 
 class DemoSection(Section):
