@@ -17,7 +17,7 @@ from stable_audio.diffusion.objectives import Objective, VObjective
 from stable_audio.diffusion.sampling import sample
 from stable_audio.pretransforms.agreement import check_parts
 from stable_audio.pretransforms.base import Pretransform
-from stable_audio.types import Conditioning, Metadata, Slot
+from stable_audio.types import Conditioning, ConditionTensors, Metadata, Slot
 
 if TYPE_CHECKING:
     from stable_audio.diffusion.noise import Noise
@@ -97,11 +97,23 @@ class DiffusionModel(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.backbone.parameters()).dtype
 
-    def condition(self, metadata: list[Metadata], device: torch.device | str | None = None) -> Conditioning:
-        """b metadata dicts -> conditioning in its slots; empty for an unconditional model."""
-        if self.conditioner is None:
-            return Conditioning()
-        return self.wiring(self.conditioner(metadata, device if device is not None else self.device))
+    def condition(
+        self,
+        metadata: Sequence[Metadata],
+        extra: ConditionTensors | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> Conditioning:
+        """b metadata dicts -> conditioning in its slots; empty for an unconditional model.
+
+        Args:
+            extra: tensors of ids that no conditioner makes, such as `inpainting_tensors`.
+            device: where to; None = the model's.
+        """
+        tensors: ConditionTensors = {}
+        if self.conditioner is not None:
+            tensors = self.conditioner(metadata, device if device is not None else self.device)
+        return self.wiring({**tensors, **(extra or {})})
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b c n), t (b,) -> what the objective predicts (b c n)."""

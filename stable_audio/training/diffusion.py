@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
+from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, SpectralLoss, Term
@@ -24,7 +25,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.packed import frame_mask, masked_std, whole_steps
 from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, with_average
-from stable_audio.types import Conditioning, ConditionTensors, Metadata
+from stable_audio.types import Conditioning, Metadata
 
 
 @dataclass(frozen=True)
@@ -191,12 +192,10 @@ class DiffusionTraining(TimedTraining):
     def _condition(
         self, metadata: list[Metadata], x0: Tensor, mask: Tensor | None, draws: Draws
     ) -> Conditioning:
-        tensors: ConditionTensors = {}
-        if self.model.conditioner is not None:
-            tensors = self.model.conditioner(metadata, x0.device)
+        extra = None
         if self.inpainting is not None:
-            tensors.update(inpainting_tensors(x0, self._inpaint_masks(x0, mask, draws)))
-        return self.model.wiring(tensors)
+            extra = inpainting_tensors(x0, self._inpaint_masks(x0, mask, draws))
+        return self.model.condition(metadata, extra, device=x0.device)
 
     def _inpaint_masks(self, x0: Tensor, mask: Tensor | None, draws: Draws) -> Tensor:
         assert self.inpainting is not None
@@ -244,17 +243,10 @@ class DiffusionTraining(TimedTraining):
         return with_average(found)
 
     def _validation_conditioning(self, metadata: list[Metadata], x0: Tensor) -> Conditioning:
-        tensors: ConditionTensors = {}
-        if self.model.conditioner is not None:
-            tensors = self.model.conditioner(metadata, x0.device)
+        extra = None
         if self.inpainting is not None:
-            tensors.update(inpainting_tensors(x0, torch.zeros_like(x0[:, :1])))
-        return self.model.wiring(tensors)
-
-
-def inpainting_tensors(x0: Tensor, mask: Tensor) -> ConditionTensors:
-    """What an inpainting model is given: the mask (b 1 n), 1 = keep, and the kept part of the latents."""
-    return {"inpaint_mask": (mask, None), "inpaint_masked_input": (x0 * mask, None)}
+            extra = inpainting_tensors(x0, torch.zeros_like(x0[:, :1]))
+        return self.model.condition(metadata, extra, device=x0.device)
 
 
 def _std(step: Prepared) -> Tensor:

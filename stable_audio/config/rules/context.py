@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.facts import Facts
 from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.types import Slot
 
-INPAINT_IDS = ("inpaint_mask", "inpaint_masked_input")
 """Ids that inpainting itself fills: the mask (1 channel) and the masked latents."""
 
 

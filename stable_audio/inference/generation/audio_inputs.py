@@ -10,13 +10,11 @@ from torch import Tensor
 
 from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
+from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import ConditionTensors, Slot
-
-INPAINT_MASK = "inpaint_mask"
-INPAINT_INPUT = "inpaint_masked_input"
 
 EncoderNoise = Callable[[Tensor], Tensor]
 
@@ -104,7 +102,7 @@ def inpaint_tensors(
     kept = torch.zeros(count, 1, shape[-1], device=device)
     if mask is not None:
         kept = for_batch(mask[:, None].to(device), count, "inpaint_mask")
-    masked = torch.zeros(count, *shape, device=device)
+    known = torch.zeros(count, *shape, device=device)
     if latents is not None:
-        masked = for_batch(latents, count, "inpaint_audio").to(device) * kept
-    return {INPAINT_MASK: (kept, None), INPAINT_INPUT: (masked, None)}
+        known = for_batch(latents, count, "inpaint_audio").to(device)
+    return inpainting_tensors(known, kept)

@@ -13,7 +13,7 @@ from stable_audio.diffusion.sampling import Callback, sample
 from stable_audio.inference.generation.audio_inputs import for_batch, inpaint_tensors, inpaints
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
-from stable_audio.types import Conditioning, ConditionTensors, Metadata
+from stable_audio.types import ConditionTensors, Metadata
 
 
 @dataclass
@@ -74,18 +74,12 @@ def guidance(model: DiffusionModel, clips: Clips, chosen: Tensor, settings: Samp
         extra = {key: (value[chosen.to(value.device)], None) for key, (value, _) in shared.items()}
     negative = None
     if clips.negatives is not None and settings.cfg_scale != 1.0:
-        negative = conditioning_of(model, [clips.negatives[i] for i in rows], extra)
+        negative = model.condition([clips.negatives[i] for i in rows], extra).to(dtype=model.dtype)
     return Guidance(
         model.backbone,
         model.objective,
-        conditioning_of(model, [clips.items[i] for i in rows], extra),
+        model.condition([clips.items[i] for i in rows], extra).to(dtype=model.dtype),
         negative=negative,
         dtype=model.dtype,
         **settings.guidance(),
     )
-
-
-def conditioning_of(model: DiffusionModel, items: list[Metadata], extra: ConditionTensors) -> Conditioning:
-    """Conditioning of a batch in the backbone's dtype; `extra` adds tensors that no conditioner makes."""
-    tensors = {} if model.conditioner is None else model.conditioner(items, model.device)
-    return model.wiring({**tensors, **extra}).to(dtype=model.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config import ModelConfig
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss, Term
@@ -16,8 +17,6 @@ from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.timed import optimizer_configs
-
-INPAINT_IDS = ("inpaint_mask", "inpaint_masked_input")
 
 
 def build_diffusion(
