@@ -98,7 +98,7 @@ def network_step(path: str, batch: int, device: str, *, channels_last: bool) -> 
     if (width := network.slot_widths.get(Slot.CROSS_ATTN)) is not None:
         cond = Conditioning(cross_attn=torch.randn(batch, 77, width, device=device))
     if (width := network.slot_widths.get(Slot.GLOBAL)) is not None:
-        cond = cond.replace(global_=torch.randn(batch, width, device=device))
+        cond = cond.replace(global_cond=torch.randn(batch, width, device=device))
     t = torch.rand(batch, device=device)
 
     def step() -> None:

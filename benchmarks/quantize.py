@@ -41,13 +41,13 @@ def examples() -> dict[str, Backbone]:
 def conditioning(backbone: Backbone, batch: int, frames: int) -> Conditioning:
     """Random conditioning in every slot."""
     shapes = {
-        Slot.CROSS_ATTN: ("cross_attn", lambda w: (batch, 16, w)),
-        Slot.PREPEND: ("prepend", lambda w: (batch, 4, w)),
-        Slot.GLOBAL: ("global_", lambda w: (batch, w)),
-        Slot.INPUT_CONCAT: ("input_concat", lambda w: (batch, w, frames)),
+        Slot.CROSS_ATTN: lambda w: (batch, 16, w),
+        Slot.PREPEND: lambda w: (batch, 4, w),
+        Slot.GLOBAL: lambda w: (batch, w),
+        Slot.INPUT_CONCAT: lambda w: (batch, w, frames),
     }
     widths = {slot: width or 1 for slot, width in backbone.slot_widths.items()}
-    return Conditioning(**{shapes[s][0]: torch.randn(shapes[s][1](w)) for s, w in widths.items()})
+    return Conditioning(**{s.field: torch.randn(shapes[s](w)) for s, w in widths.items()})
 
 
 @torch.no_grad()

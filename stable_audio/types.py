@@ -34,29 +34,29 @@ class Slot(str, Enum):
     PREPEND = "prepend"
     INPUT_CONCAT = "input_concat"
 
+    @property
+    def field(self) -> str:
+        """The attribute of `Conditioning`; `global` is a word of Python's own."""
+        return "global_cond" if self is Slot.GLOBAL else self.value
 
-_FIELD_OF_SLOT = {
-    Slot.CROSS_ATTN: "cross_attn",
-    Slot.GLOBAL: "global_",
-    Slot.PREPEND: "prepend",
-    Slot.INPUT_CONCAT: "input_concat",
-}
-_TENSOR_FIELDS = ("cross_attn", "cross_attn_mask", "global_", "prepend", "prepend_mask", "input_concat")
-_TOKEN_FIELDS = (("cross_attn", "cross_attn_mask"), ("prepend", "prepend_mask"))
+    @property
+    def mask_field(self) -> str | None:
+        """The attribute with the mask of the slot's tokens; None for slots without tokens."""
+        return f"{self.value}_mask" if self in (Slot.CROSS_ATTN, Slot.PREPEND) else None
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """Conditioning of a batch, one tensor per slot; a slot that is not used is None.
 
-    cross_attn (b l d) with cross_attn_mask (b l) bool; global_ (b d); prepend (b l d) with prepend_mask;
+    cross_attn (b l d) with cross_attn_mask (b l) bool; global_cond (b d); prepend (b l d) with prepend_mask;
     input_concat (b c n). `prepared` belongs to the backbone: what its `prepare` computed once for a
     whole generation. Every method that changes a tensor drops it.
     """
 
     cross_attn: Tensor | None = None
     cross_attn_mask: Tensor | None = None
-    global_: Tensor | None = None
+    global_cond: Tensor | None = None
     prepend: Tensor | None = None
     prepend_mask: Tensor | None = None
     input_concat: Tensor | None = None
@@ -64,7 +64,7 @@ class Conditioning:
 
     def slot(self, slot: Slot) -> Tensor | None:
         """The tensor in `slot`, or None."""
-        return getattr(self, _FIELD_OF_SLOT[slot])
+        return getattr(self, slot.field)
 
     def present(self) -> frozenset[Slot]:
         """The slots that hold a tensor."""
@@ -76,7 +76,8 @@ class Conditioning:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor, masks included."""
-        changed = {n: fn(v) for n in _TENSOR_FIELDS if (v := getattr(self, n)) is not None}
+        names = [f.name for f in dataclasses.fields(self) if f.name != "prepared"]
+        changed = {n: fn(v) for n in names if (v := getattr(self, n)) is not None}
         return self.replace(**changed)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
@@ -102,19 +103,17 @@ class Conditioning:
             found = [sorted(s.value for s in p.present()) for p in parts]
             raise ValueError(f"conditioning of different slots cannot be joined: {found}")
         fields: dict[str, Tensor] = {}
-        for tokens, mask in _TOKEN_FIELDS:
-            fields.update(_cat_tokens(parts, tokens, mask))
-        for name in ("global_", "input_concat"):
-            if getattr(parts[0], name) is not None:
-                fields[name] = torch.cat([getattr(p, name) for p in parts])
+        for slot in parts[0].present():
+            if slot.mask_field is not None:
+                fields.update(_cat_tokens(parts, slot.field, slot.mask_field))
+            else:
+                fields[slot.field] = torch.cat([getattr(p, slot.field) for p in parts])
         return Conditioning(**fields)
 
 
 def _cat_tokens(parts: Sequence[Conditioning], tokens: str, mask: str) -> dict[str, Tensor]:
     values = [getattr(p, tokens) for p in parts]
     masks = [getattr(p, mask) for p in parts]
-    if values[0] is None:
-        return {}
     length = max(v.shape[1] for v in values)
     joined = {tokens: torch.cat([F.pad(v, (0, 0, 0, length - v.shape[1])) for v in values])}
     padded = any(v.shape[1] != length for v in values)

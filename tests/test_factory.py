@@ -33,8 +33,8 @@ def test_a_conditional_model_runs_from_metadata_to_audio() -> None:
     conditioning = model.condition(METADATA)
     assert conditioning.cross_attn is not None
     assert conditioning.cross_attn.shape == (2, 9, 8)
-    assert conditioning.global_ is not None
-    assert conditioning.global_.shape == (2, 16)
+    assert conditioning.global_cond is not None
+    assert conditioning.global_cond.shape == (2, 16)
     with torch.no_grad():
         latents = model.encode(torch.zeros(2, 2, 1024))
         out = model(latents, torch.rand(2), conditioning)

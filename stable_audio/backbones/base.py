@@ -88,8 +88,7 @@ class Backbone(nn.Module):
             value, other = cond.slot(slot), null.slot(slot)
             if value is None or other is None:
                 continue
-            name = "global_" if slot is Slot.GLOBAL else slot.value
-            changes[name] = value.where(kept.view(-1, *([1] * (value.ndim - 1))), other)
+            changes[slot.field] = value.where(kept.view(-1, *([1] * (value.ndim - 1))), other)
         return cond.replace(**changes)
 
     @property

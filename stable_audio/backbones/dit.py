@@ -171,7 +171,7 @@ class DiT(Backbone):
             context=self._through(self.to_cond_embed, cond.cross_attn),
             context_mask=cond.cross_attn_mask if self.masks_attention else None,
             prepend=self._through(self.to_prepend_embed, cond.prepend),
-            global_=self._through(self.to_global_embed, cond.global_),
+            global_cond=self._through(self.to_global_embed, cond.global_cond),
         )
 
     def _through(self, layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
@@ -196,14 +196,14 @@ class DiT(Backbone):
 
     def _with_time(self, inputs: TransformerInputs, t_embed: Tensor) -> TransformerInputs:
         """`inputs` with t in the global vector, which becomes a token unless it modulates the blocks."""
-        global_, prepend = inputs.global_, inputs.prepend
+        global_cond, prepend = inputs.global_cond, inputs.prepend
         if not self.options.timestep.as_channels:
-            global_ = t_embed if global_ is None else global_ + t_embed
-        if not self.options.modulated and global_ is not None:
-            token = global_.unsqueeze(1)
+            global_cond = t_embed if global_cond is None else global_cond + t_embed
+        if not self.options.modulated and global_cond is not None:
+            token = global_cond.unsqueeze(1)
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
-            global_ = None
-        return TransformerInputs(inputs.context, inputs.kvs, inputs.context_mask, prepend, global_)
+            global_cond = None
+        return TransformerInputs(inputs.context, inputs.kvs, inputs.context_mask, prepend, global_cond)
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
         if missing := [s.value for s in self.required_slots - cond.present()]:

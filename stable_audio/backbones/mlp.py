@@ -116,9 +116,9 @@ class ConditionalMLP(Backbone):
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros for the global slot; input_concat stays, as it says what to work on."""
-        if self.to_global is None or cond.global_ is None:
+        if self.to_global is None or cond.global_cond is None:
             return None
-        return cond.replace(global_=torch.zeros_like(cond.global_))
+        return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
 
     @property
     def droppable(self) -> tuple[Slot, ...]:

@@ -80,7 +80,7 @@ class XTransformer(Checkpointed):
 
     def forward(self, x: Tensor, inputs: TransformerInputs) -> Tensor:
         """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer, but without prepared keys and values."""
-        settings: dict[str, Tensor | None] = {"condition": inputs.global_} if self.modulated else {}
+        settings: dict[str, Tensor | None] = {"condition": inputs.global_cond} if self.modulated else {}
         if (mask := inputs.context_mask) is not None:
             settings["context_mask"] = mask | ~mask.any(dim=-1, keepdim=True)
         prepend = inputs.prepend

@@ -56,7 +56,7 @@ class SlotWiring:
         cond = Conditioning(
             cross_attn=cross_attn,
             cross_attn_mask=cross_attn_mask,
-            global_=self._vectors(tensors),
+            global_cond=self._vectors(tensors),
             prepend=prepend,
             prepend_mask=prepend_mask,
             input_concat=self._channels(tensors),

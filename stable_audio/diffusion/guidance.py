@@ -24,13 +24,6 @@ logger = logging.getLogger(__name__)
 Bernoulli = Callable[[int, float], Tensor]
 """(n, probability) -> (n,) of bool or 0 and 1; 1 = drop."""
 
-_FIELDS = {
-    Slot.CROSS_ATTN: ("cross_attn", "cross_attn_mask"),
-    Slot.PREPEND: ("prepend", "prepend_mask"),
-    Slot.GLOBAL: ("global_", None),
-    Slot.INPUT_CONCAT: ("input_concat", None),
-}
-
 
 class GuidedBackbone(Protocol):
     """The part of a backbone that guidance uses."""
@@ -154,7 +147,7 @@ def unconditional(
         logger.warning("negative conditioning has no effect: the backbone cannot take it in %s", wanted)
         return null
     for slot in negative_slots:
-        name, mask_name = _FIELDS[slot]
+        name, mask_name = slot.field, slot.mask_field
         value, fallback = negative.slot(slot), null.slot(slot)
         if name not in changes or value is None:
             continue
@@ -173,7 +166,7 @@ def _replacement(
     Args:
         own_mask: tokens bring their mask; without it they do so only where their number differs.
     """
-    name, mask_name = _FIELDS[slot]
+    name, mask_name = slot.field, slot.mask_field
     old, new = cond.slot(slot), negative.slot(slot)
     if old is None or new is None:
         return {}

@@ -28,14 +28,14 @@ class TransformerInputs:
         kvs: keys and values of each block's cross-attention, from `prepare_context`, instead of `context`.
         context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
         prepend: tokens (b l dim) that go before x.
-        global_: (b dim), for a modulated transformer.
+        global_cond: (b dim), for a modulated transformer.
     """
 
     context: Tensor | None = None
     kvs: tuple[KeyValues | None, ...] | None = None
     context_mask: Tensor | None = None
     prepend: Tensor | None = None
-    global_: Tensor | None = None
+    global_cond: Tensor | None = None
 
 
 _NOTHING = TransformerInputs()
@@ -152,7 +152,7 @@ class ContinuousTransformer(nn.Module):
             context=inputs.context,
             context_mask=inputs.context_mask,
             rotary=None if rope is None else rotary_tables(rope, length, packing),
-            modulation=None if embedder is None else embedder(inputs.global_),
+            modulation=None if embedder is None else embedder(inputs.global_cond),
             packing=packing,
         )
 

@@ -39,8 +39,7 @@ def blank_conditioning(model: DiffusionModel) -> Conditioning:
     for slot, width in model.backbone.slot_widths.items():
         ids = model.wiring.ids[slot]
         if ids:
-            name = "global_" if slot is Slot.GLOBAL else slot.value
-            fields[name] = torch.empty(1, *_shape(model, slot, ids, width), device="meta")
+            fields[slot.field] = torch.empty(1, *_shape(model, slot, ids, width), device="meta")
     return Conditioning(**fields)
 
 

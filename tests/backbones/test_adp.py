@@ -123,7 +123,7 @@ def test_null_is_the_learned_embedding_and_covers_the_time_token() -> None:
     backbone = ADPCfg1d(
         **TINY, **TOKENS, use_xattn_time=True, use_context_time=False, context_features=3
     ).eval()
-    x, cond = torch.randn(2, 2, 16), tokens(3).replace(global_=torch.randn(2, 3))
+    x, cond = torch.randn(2, 2, 16), tokens(3).replace(global_cond=torch.randn(2, 3))
     null = backbone.null(cond)
     assert null is not None
     assert null.cross_attn is not None

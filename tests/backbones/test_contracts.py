@@ -73,7 +73,7 @@ def conditioning(backbone: Backbone, *, seed: int = 2) -> Conditioning:
     return Conditioning(
         cross_attn=draw(Slot.CROSS_ATTN, 4),
         cross_attn_mask=torch.ones(BATCH, 4, dtype=torch.bool) if Slot.CROSS_ATTN in backbone.slots else None,
-        global_=draw(Slot.GLOBAL),
+        global_cond=draw(Slot.GLOBAL),
         prepend=draw(Slot.PREPEND, 3),
         prepend_mask=torch.ones(BATCH, 3, dtype=torch.bool) if Slot.PREPEND in backbone.slots else None,
         input_concat=draw(Slot.INPUT_CONCAT, after=(n,)),
@@ -204,7 +204,7 @@ def test_every_declared_slot_changes_the_output(name: str) -> None:
     (x, t), cond, other = inputs(backbone), conditioning(backbone), conditioning(backbone, seed=3)
     out = backbone(x, t, cond)
     for slot in backbone.slots:
-        field = "global_" if slot is Slot.GLOBAL else slot.value
+        field = slot.field
         changed = backbone(x, t, cond.replace(**{field: other.slot(slot)}))
         assert not torch.allclose(out, changed, atol=1e-5), f"{slot.value} has no effect"
 

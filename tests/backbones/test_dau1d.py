@@ -72,7 +72,7 @@ def test_global_and_concat_slots_change_the_output_and_null_is_zeros() -> None:
     torch.manual_seed(0)
     backbone = DAU1d(**TINY, cond_dim=3, global_cond_dim=5).eval()
     assert backbone.slot_widths == {Slot.GLOBAL: 5, Slot.INPUT_CONCAT: 3}
-    cond = Conditioning(global_=torch.randn(2, 5), input_concat=torch.randn(2, 3, 8))
+    cond = Conditioning(global_cond=torch.randn(2, 5), input_concat=torch.randn(2, 3, 8))
     x, t = torch.randn(2, 2, 16), torch.rand(2)
     base = backbone(x, t, cond)
     null = backbone.null(cond)

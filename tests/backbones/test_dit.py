@@ -40,7 +40,7 @@ def full_conditioning(n: int = 8) -> Conditioning:
     generator = torch.Generator().manual_seed(2)
     return Conditioning(
         cross_attn=torch.randn(2, 5, 6, generator=generator),
-        global_=torch.randn(2, 4, generator=generator),
+        global_cond=torch.randn(2, 4, generator=generator),
         prepend=torch.randn(2, 3, 5, generator=generator),
         input_concat=torch.randn(2, 2, n, generator=generator),
     )
@@ -108,9 +108,9 @@ def test_null_zeroes_tokens_and_keeps_the_rest() -> None:
     assert null.prepend is not None
     assert not null.cross_attn.any()
     assert not null.prepend.any()
-    assert null.global_ is cond.global_
+    assert null.global_cond is cond.global_cond
     assert null.input_concat is cond.input_concat
-    assert dit.null(Conditioning(global_=cond.global_)) is None
+    assert dit.null(Conditioning(global_cond=cond.global_cond)) is None
 
 
 def test_slots_may_be_empty_unless_required() -> None:

@@ -49,7 +49,7 @@ def conditioning(dit: DiT) -> Conditioning:
     cond = Conditioning(
         cross_attn=tensor(5, 6),
         cross_attn_mask=torch.arange(5) <= torch.arange(b)[:, None],
-        global_=tensor(4),
+        global_cond=tensor(4),
         prepend=tensor(3, 5),
         input_concat=tensor(2, max(LENGTHS)),
     )

@@ -178,7 +178,7 @@ def conditioning() -> Conditioning:
         cross_attn_mask=torch.tensor([[True, True, True, False], [True] * 4]),
         prepend=torch.randn(2, 3, 3, generator=generator),
         prepend_mask=torch.tensor([[True, False, False], [True] * 3]),
-        global_=torch.randn(2, 4, generator=generator),
+        global_cond=torch.randn(2, 4, generator=generator),
         input_concat=torch.randn(2, 2, 4, generator=generator),
     )
 
@@ -189,7 +189,7 @@ def test_every_slot_acts_and_prepared_tokens_change_nothing(mechanism: str) -> N
     x, t, cond = torch.randn(2, 2, 16), torch.rand(2), conditioning()
     base = backbone(x, t, cond)
     assert torch.equal(base, backbone(x, t, backbone.prepare(cond)))
-    for name in ("cross_attn", "prepend", "global_", "input_concat"):
+    for name in ("cross_attn", "prepend", "global_cond", "input_concat"):
         changed = cond.replace(**{name: getattr(cond, name) + 1})
         assert not torch.allclose(base, backbone(x, t, changed), atol=1e-6), name
 

@@ -72,7 +72,7 @@ def test_mechanisms_by_id_are_the_simple_keys_where_those_can_say_it(name: str) 
     weights = {k.replace("to_time.", f"vectors.projections.{_kind(by_id)}.0."): v for k, v in _state(other)}
     one.load_state_dict(weights)
     assert one.slot_widths == other.slot_widths
-    x, t, cond = draw(2, 2, 8), torch.rand(2).double(), Conditioning(global_=draw(2, 4))
+    x, t, cond = draw(2, 2, 8), torch.rand(2).double(), Conditioning(global_cond=draw(2, 4))
     torch.testing.assert_close(one(x, t, cond), other(x, t, cond), rtol=1e-12, atol=1e-12)
 
 
@@ -96,7 +96,7 @@ def test_a_vector_in_cross_attention_is_one_more_token(served: bool) -> None:
     other.load_state_dict({k: v for k, v in _state(one) if not k.startswith("vectors.")})
     x, t, vector, tokens = draw(2, 2, 8), torch.rand(2).double(), draw(2, 16), draw(2, 3, 16)
     mask = torch.tensor([[True, False, False], [False, False, False]])
-    cond = Conditioning(global_=vector)
+    cond = Conditioning(global_cond=vector)
     every = Conditioning(cross_attn=vector[:, None])
     if served:
         cond = cond.replace(cross_attn=tokens, cross_attn_mask=mask)
@@ -120,13 +120,13 @@ def test_time_and_two_conditioners_act_by_every_mechanism(mechanism: str, merge:
         }
     )
     x, t = draw(2, 2, 8), torch.tensor([0.2, 0.7]).double()
-    cond = Conditioning(global_=draw(2, 5))
+    cond = Conditioning(global_cond=draw(2, 5))
     base = backbone(x, t, cond)
     assert not torch.allclose(base, backbone(x, t + 0.1, cond))
     for feature in (0, 4):
-        changed = cond.global_.clone()
+        changed = cond.global_cond.clone()
         changed[:, feature] += 1
-        assert not torch.allclose(base, backbone(x, t, Conditioning(global_=changed)))
+        assert not torch.allclose(base, backbone(x, t, Conditioning(global_cond=changed)))
     base.square().sum().backward()
     assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
 
@@ -288,4 +288,4 @@ def test_mlp_joins_conditioning_to_its_features(join: str) -> None:
         first, last = block.layers[0], block.layers[-1]
         h = h + last(F.silu(first(norm)))
     expected = mlp.last(h).transpose(1, 2)
-    torch.testing.assert_close(mlp(x, t, Conditioning(global_=given)), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mlp(x, t, Conditioning(global_cond=given)), expected, rtol=1e-12, atol=1e-12)

@@ -154,9 +154,9 @@ def test_the_backbone(model: DiffusionModel, folder: Path) -> None:
 
     theirs = diffusers.StableAudioDiTModel.from_pretrained(folder / "transformer").eval()
     x, t = torch.randn(2, 4, 16), torch.tensor([0.2, 0.9])
-    cond = Conditioning(cross_attn=torch.randn(2, 5, 64), global_=torch.randn(2, 128))
+    cond = Conditioning(cross_attn=torch.randn(2, 5, 64), global_cond=torch.randn(2, 128))
     rotary = get_1d_rotary_pos_embed(32, 17, use_real=True, repeat_interleave_real=False)
-    expected = theirs(x, t, cond.cross_attn, cond.global_.unsqueeze(1), rotary_embedding=rotary).sample
+    expected = theirs(x, t, cond.cross_attn, cond.global_cond.unsqueeze(1), rotary_embedding=rotary).sample
     torch.testing.assert_close(model.backbone(x, t, cond), expected, atol=1e-4, rtol=1e-4)
 
 

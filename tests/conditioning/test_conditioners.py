@@ -265,7 +265,7 @@ def test_wiring_fills_every_slot() -> None:
     assert cond.present() == frozenset(Slot)
     torch.testing.assert_close(cond.cross_attn, torch.cat([b, a], dim=1))
     assert cond.cross_attn_mask[1].tolist() == [True, True, False, False, True]
-    torch.testing.assert_close(cond.global_, torch.cat([a[:, 0], a[:, 0]], dim=-1))
+    torch.testing.assert_close(cond.global_cond, torch.cat([a[:, 0], a[:, 0]], dim=-1))
     torch.testing.assert_close(cond.input_concat[:, :2], short.repeat_interleave(2, dim=-1))
     with pytest.raises(KeyError, match="needs conditioning"):
         SlotWiring(prepend_ids=["c"])({"a": (a, None)})

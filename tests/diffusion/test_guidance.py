@@ -30,7 +30,7 @@ class FakeBackbone:
         self.batches.append(len(x))
         self.dtypes.append(x.dtype)
         y = x + cond.cross_attn.mean(1).unsqueeze(-1)
-        return y if cond.global_ is None else y + cond.global_.unsqueeze(-1)
+        return y if cond.global_cond is None else y + cond.global_cond.unsqueeze(-1)
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         if self.null_value is None:
@@ -47,12 +47,12 @@ class FakeBackbone:
 
 
 X, T = normal(2, 3, 5), torch.tensor([0.4, 0.4])
-COND = Conditioning(cross_attn=normal(2, 4, 3, seed=1), global_=normal(2, 3, seed=2))
+COND = Conditioning(cross_attn=normal(2, 4, 3, seed=1), global_cond=normal(2, 3, seed=2))
 V = OBJECTIVES["v"]()
 
 
 def _c(tokens: Tensor) -> Tensor:
-    return X + tokens.mean(1).unsqueeze(-1) + COND.global_.unsqueeze(-1)
+    return X + tokens.mean(1).unsqueeze(-1) + COND.global_cond.unsqueeze(-1)
 
 
 def test_guided_output_is_the_formula_in_one_doubled_batch() -> None:
@@ -92,7 +92,7 @@ def test_interval_is_in_sigma_of_the_objective() -> None:
 def test_negative_conditioning_replaces_the_tokens_but_not_the_global_vector() -> None:
     tokens = normal(2, 4, 3, seed=5)
     mask = torch.tensor([[True, True, False, False]] * 2)
-    negative = Conditioning(cross_attn=tokens, cross_attn_mask=mask, global_=normal(2, 3, seed=6))
+    negative = Conditioning(cross_attn=tokens, cross_attn_mask=mask, global_cond=normal(2, 3, seed=6))
     found = Guidance(FakeBackbone(null_value=0.25), V, COND, cfg_scale=2.0, negative=negative)(X, T)
     filled = tokens.clone()
     filled[:, 2:] = 0.25
@@ -128,7 +128,7 @@ def test_a_negative_prompt_brings_its_own_mask(tokens: int) -> None:
 
 
 def test_negative_slots_can_be_widened() -> None:
-    negative = COND.replace(global_=torch.zeros(2, 3))
+    negative = COND.replace(global_cond=torch.zeros(2, 3))
     guide = Guidance(
         FakeBackbone(),
         V,

@@ -36,9 +36,9 @@ class ADP1d(ADPBackbone):
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros for the global features; input_concat stays, as it says what to work on."""
-        if Slot.GLOBAL not in self.slots or cond.global_ is None:
+        if Slot.GLOBAL not in self.slots or cond.global_cond is None:
             return None
-        return cond.replace(global_=torch.zeros_like(cond.global_))
+        return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
 
     @property
     def droppable(self) -> tuple[Slot, ...]:

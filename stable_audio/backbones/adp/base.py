@@ -79,9 +79,9 @@ class ADPBackbone(Backbone):
             return None
         total: Tensor | None = None if self.to_time is None else self.to_time(t)
         if self.to_features is not None:
-            if cond.global_ is None:
+            if cond.global_cond is None:
                 raise ValueError("context_features is set, but there is no global conditioning")
-            features = self.to_features(cond.global_.to(dtype))
+            features = self.to_features(cond.global_cond.to(dtype))
             total = features if total is None else total + features
         return self.to_mapping(total)
 

@@ -97,17 +97,17 @@ class DAU1d(Backbone):
             if self.cond_noise_aug:
                 concat, level = self._augmented(concat, cond)
                 planes.append(self._over_length(self.timestep_embed(level), x))
-        if Slot.GLOBAL in self.slots and cond.global_ is not None:
-            planes.append(self._over_length(self.to_global_embed(cond.global_), x))
+        if Slot.GLOBAL in self.slots and cond.global_cond is not None:
+            planes.append(self._over_length(self.to_global_embed(cond.global_cond), x))
         if concat is not None and self.cond_dim:
             planes.append(concat.to(x.dtype))
         return self.net(torch.cat(planes, dim=1))
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros for the global slot; input_concat stays, as it says what to work on."""
-        if Slot.GLOBAL not in self.slots or cond.global_ is None:
+        if Slot.GLOBAL not in self.slots or cond.global_cond is None:
             return None
-        return cond.replace(global_=torch.zeros_like(cond.global_))
+        return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
 
     @property
     def droppable(self) -> tuple[Slot, ...]:

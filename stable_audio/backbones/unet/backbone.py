@@ -143,11 +143,10 @@ class UNet(Backbone):
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros in every slot but input_concat, which says what to work on; masks stay."""
-        names = {Slot.CROSS_ATTN: "cross_attn", Slot.PREPEND: "prepend", Slot.GLOBAL: "global_"}
         zeros = {
-            name: torch.zeros_like(value)
-            for slot, name in names.items()
-            if slot in self.slots and (value := cond.slot(slot)) is not None
+            slot.field: torch.zeros_like(value)
+            for slot in self.droppable
+            if (value := cond.slot(slot)) is not None
         }
         return cond.replace(**zeros) if zeros else None
 

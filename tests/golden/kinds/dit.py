@@ -15,7 +15,7 @@ from tests.golden.kinds.assembly import bernoulli_replay, build_model, given_ten
 SLOTS = {
     "ci.cross_attn_cond": "cross_attn",
     "ci.cross_attn_mask": "cross_attn_mask",
-    "ci.global_cond": "global_",
+    "ci.global_cond": "global_cond",
     "ci.input_concat_cond": "input_concat",
     "ci.prepend_cond": "prepend",
     "ci.prepend_cond_mask": "prepend_mask",
