@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from stable_audio.data.world import World, WorldError, refuse_other
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+
+log = logging.getLogger(__name__)
 
 LONELY_SECONDS = 120.0
 """How long a process waits for others of which nobody says that they were started."""
@@ -131,6 +134,19 @@ def layout(options: RunOptions, world: World) -> Layout:
             f"{visible} GPUs are visible here; start as many processes as there are GPUs"
         )
     return Layout([index], 1, world.size, environment)
+
+
+def tell_of_world(world: World) -> None:
+    """Log which processes train together, where there are several."""
+    if world.size == 1:
+        return
+    log.info("%s; they meet at %s:%s", world, world.address, world.port)
+    if not world.certain:
+        log.warning(
+            "SLURM allots %d tasks, but does not say that it started this one; in a batch script put "
+            "`srun` before the command, or ask for one task: this process waits for the others",
+            world.size,
+        )
 
 
 def meet(world: World, *, seconds: float | None = None) -> torch.distributed.TCPStore | None:

@@ -1,0 +1,108 @@
+"""The callbacks of a run, from its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+
+from stable_audio.config import DatasetConfig, ModelConfig
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.build import build_demos
+from stable_audio.training.callbacks.base import Bookkeeping
+from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.callbacks.demos import RenderDemos
+from stable_audio.training.callbacks.estimate import EstimateTime
+from stable_audio.training.callbacks.progress import ProgressLine
+from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
+from stable_audio.training.callbacks.stop import StopOnSignal
+from stable_audio.training.callbacks.validation import Validate
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.feed import RunData
+from stable_audio.training.loaders import Datasets, batch_seconds, loader_maker, row_samples
+from stable_audio.training.loggers import RunLogger
+from stable_audio.training.options import RunOptions
+from stable_audio.training.stopping import StopRequest
+from stable_audio.training.summary import Summary
+from stable_audio.training.writer import BackgroundWriter
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """The callbacks that others ask, and all of them in the order in which they act."""
+
+    scalars: LogScalars
+    checkpoints: Checkpoints
+    demos: RenderDemos | None
+    all: tuple[pl.Callback, ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        module: TrainingModule,
+        files: Datasets,
+        options: RunOptions,
+        trainer: pl.Trainer,
+        *,
+        data: RunData,
+        io: AtomicCheckpointIO,
+        logger: RunLogger,
+        stop: StopRequest,
+    ) -> RunCallbacks:
+        """Build them."""
+        seconds = batch_seconds(config, module, files.training, trainer, options)
+        scalars = LogScalars(logger, data, every=options.log_every, batch_seconds=seconds)
+        checkpoints = Checkpoints(
+            options.folder,
+            config.as_dict(),
+            data,
+            io,
+            every=options.checkpoint_every,
+            keep=options.keep,
+            minutes=options.checkpoint_minutes,
+        )
+        demos = build_demo_callback(config, options, logger)
+        members: list[pl.Callback | None] = [
+            Bookkeeping(),
+            scalars,
+            build_validation(config, module, files.validation, options, logger, io.writer),
+            demos,
+            checkpoints,
+            StopOnSignal(stop, checkpoints),
+            Summary(config, options, data, row=row_samples(config, module, files.training)),
+            EstimateTime(max_steps=options.max_steps) if options.max_steps > 0 else None,
+            ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,
+            ResumeClock(scalars),
+        ]
+        return cls(scalars, checkpoints, demos, tuple(m for m in members if m is not None))
+
+
+def build_demo_callback(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
+    """Renders demos; None where the config or the options ask for none."""
+    built = build_demos(config) if options.demos else None
+    if built is None:
+        return None
+    renderer, every = built
+    return RenderDemos(
+        renderer, logger, options.folder, every=every, first_minutes=options.first_demo_minutes
+    )
+
+
+def build_validation(
+    config: ModelConfig,
+    module: TrainingModule,
+    dataset: DatasetConfig | None,
+    options: RunOptions,
+    logger: RunLogger,
+    writer: BackgroundWriter,
+) -> Validate | None:
+    """Measures the validation dataset; None where there is none."""
+    if dataset is None:
+        return None
+    make = loader_maker(config, module, dataset, options, training=False)
+    every = options.val_every if options.val_every > 0 else options.checkpoint_every
+    if every < 1:
+        raise TrainingError("--val-every must be at least 1 when --checkpoint-every is 0")
+    return Validate(make, logger, options.folder, config.as_dict(), writer, every=every)

@@ -1,0 +1,90 @@
+"""The Lightning trainer of a run: devices, strategy, precision, no logging of its own."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.cluster import Layout, on_gpu
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+
+STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
+
+
+def build_trainer(
+    options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
+) -> pl.Trainer:
+    """The trainer.
+
+    Args:
+        placed: its devices. io: writes checkpoints. accumulate: it counts the batches of a step.
+
+    Raises:
+        TrainingError: Lightning refuses the options.
+    """
+    try:
+        with quiet_lightning():
+            return _new_trainer(options, placed, io, accumulate=accumulate)
+    except MisconfigurationException as error:
+        raise TrainingError(f"Lightning refuses these options: {' '.join(str(error).split())}") from error
+
+
+def _new_trainer(
+    options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
+) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=options.accelerator,
+        devices=placed.devices,
+        num_nodes=placed.nodes,
+        strategy=_strategy(options, placed),
+        precision=_precision(options),  # type: ignore[arg-type]
+        # Modules that optimise by hand accumulate by hand.
+        accumulate_grad_batches=options.accum_batches if accumulate else 1,
+        max_steps=options.max_steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=options.folder,
+        plugins=[io, placed.environment],
+    )
+
+
+def _strategy(options: RunOptions, placed: Layout) -> str:
+    if options.strategy not in ("auto", ""):
+        return STRATEGIES.get(options.strategy, options.strategy)
+    # Parts of a model may be idle in a step (dropped conditioning), which plain DDP does not forgive.
+    return "ddp_find_unused_parameters_true" if placed.processes > 1 else "auto"
+
+
+def _precision(options: RunOptions) -> str:
+    if options.precision != "auto":
+        return options.precision
+    if not on_gpu(options):
+        return "32-true"  # bfloat16 is slower than float32 on many CPUs
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without hints that do not apply: batches are endless, logging and checkpoints are ours."""
+    talker = logging.getLogger("lightning.pytorch")
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        talker.setLevel(level)

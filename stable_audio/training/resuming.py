@@ -1,0 +1,62 @@
+"""The checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stable_audio.checkpoints import resolve
+from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.config import ModelConfig
+from stable_audio.training.continuing import check_changes
+from stable_audio.training.options import RunOptions
+from stable_audio.training.recovery import load_training_file, newest_whole
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The training checkpoint that a run goes on from, and its content."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps that it is of."""
+        return int(self.content[TRAINING_ENTRY]["step"])
+
+
+def resumed_checkpoint(options: RunOptions, config: ModelConfig) -> Resumed | None:
+    """The checkpoint to go on from, None for a run from the beginning.
+
+    Raises:
+        CheckpointError: it cannot be read, or its run cannot go on with this config.
+    """
+    path, content = _newest(options)
+    if path is None:
+        return None
+    check_changes(config, content.get("model_config"), path)
+    return Resumed(path, content)
+
+
+def continues(options: RunOptions, resumed: Resumed | None) -> bool:
+    """Whether the run goes on in the folder where it began."""
+    inside = resumed is not None and resumed.path.resolve().is_relative_to(options.folder.resolve())
+    return options.recover or options.requeue or inside
+
+
+def _newest(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
+    """The training checkpoint to continue, and its content."""
+    if options.ckpt_path:
+        given = Path(options.ckpt_path).expanduser()
+        newest = newest_whole(given) if given.is_dir() else None
+        return newest if newest is not None else _named(given)
+    newest = newest_whole(options.folder) if options.recover or options.requeue else None
+    return newest if newest is not None else (None, {})
+
+
+def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:
+    path = resolve(given)
+    return path, load_training_file(path)

@@ -1,0 +1,105 @@
+"""A training that is put together and can start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stable_audio.config import ModelConfig
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.callbacks.demos import RenderDemos
+from stable_audio.training.callbacks.scalars import LogScalars
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.feed import RunData
+from stable_audio.training.lightning_trainer import quiet_lightning
+from stable_audio.training.loggers import RunLogger
+from stable_audio.training.options import RunOptions
+from stable_audio.training.record import EarlyLog, logged_to
+from stable_audio.training.requeue import requeue
+from stable_audio.training.stopping import SAVE, StopRequest
+from stable_audio.training.summary import end_lines
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """The parts of one training, put together; `start` runs it."""
+
+    config: ModelConfig
+    options: RunOptions
+    module: TrainingModule
+    data: RunData
+    trainer: pl.Trainer
+    scalars: LogScalars
+    checkpoints: Checkpoints
+    demos: RenderDemos | None
+    logger: RunLogger
+    io: AtomicCheckpointIO
+    stop: StopRequest
+    resume: Path | None
+    record: Callable[[], None] | None = None
+    meet: Callable[[], object] | None = None
+    early: EarlyLog | None = None
+
+    def start(self) -> int:
+        """Train until the last step or until asked to stop; returns the exit status.
+
+        Raises:
+            TrainingError: the run could not go on, or its last checkpoint could not be written.
+        """
+        with logged_to(self.options.folder, self.trainer.global_rank, self.early):
+            return self._start()
+
+    def _start(self) -> int:
+        self.stop.install()
+        if self.trainer.is_global_zero and self.record is not None:
+            self.record()
+        if self.trainer.strategy.root_device.type == "cuda":
+            torch.set_float32_matmul_precision(self.options.matmul_precision)
+        try:
+            place = self.meet() if self.meet is not None else None  # noqa: F841  # open while they meet
+            with quiet_lightning():
+                self.trainer.fit(
+                    self.module,
+                    datamodule=self.data,
+                    ckpt_path=str(self.resume) if self.resume is not None else None,
+                )
+        except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+            raise TrainingError(
+                f"the {self.trainer.world_size} processes of this run did not meet, or lost each other "
+                f"({str(error).splitlines()[0]}); start each of them with one launcher (torchrun; srun in a "
+                "batch script), with the same MASTER_ADDR and a free MASTER_PORT"
+            ) from error
+        finally:
+            try:
+                self.io.writer.wait()
+            finally:
+                self.logger.close()
+                self.stop.restore()
+        if self.trainer.is_global_zero:
+            for line in self._end_lines():
+                log.info("%s", line)
+        if self.io.failure is not None:
+            raise TrainingError(self.io.failure)
+        if self.stop.signal == SAVE and self.trainer.is_global_zero:
+            requeue()
+        return self.stop.exit_status
+
+    def _end_lines(self) -> Iterator[str]:
+        conditioner: Any = getattr(self.module.model, "conditioner", None)
+        return end_lines(
+            self.options.folder,
+            self.trainer.global_step,
+            model_type=self.config.model_type,
+            stopped=self.stop.signal is not None,
+            prompts=conditioner is not None and "prompt" in conditioner.ids(),
+        )
