@@ -16,6 +16,7 @@ PACKAGE = ROOT / "stable_audio"
 
 ORDER = (
     "public",
+    "wording",
     "options",
     "types",
     "shipped",

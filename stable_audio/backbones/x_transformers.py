@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from stable_audio.backbones.dit_options import DiTOptions
 from stable_audio.nn.checkpointing import Checkpointed, recomputed
 from stable_audio.nn.transformer import TransformerInputs, TransformerOptions
+from stable_audio.wording import did_you_mean
 
 _DERIVED_LAYERS = {
     "dim": "embed_dim",
@@ -192,9 +192,8 @@ def _check_keys(key: str, given: dict[str, Any], known: set[str], derived: dict[
         if name in derived:
             raise ValueError(f"{key}.{name} follows from '{derived[name]}'; set that instead")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; allowed are {sorted(known)}"
-            raise ValueError(f"{key}.{name} is unknown to the installed x-transformers{hint}")
+            advice = did_you_mean(name, sorted(known))
+            raise ValueError(f"{key}.{name} is unknown to the installed x-transformers; {advice}")
 
 
 def _check_options(options: TransformerOptions, final_cross_attn_ix: int) -> None:

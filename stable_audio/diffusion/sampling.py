@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from stable_audio.diffusion.samplers import SAMPLERS, SamplerSpec, StepCallback,
 from stable_audio.diffusion.schedules import build_schedule, distinct
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import VP
+from stable_audio.wording import hint
 
 Callback = Callable[[StepInfo], None]
 
@@ -28,9 +28,8 @@ def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
         ValueError: unknown sampler or option, with what is allowed.
     """
     if name not in SAMPLERS:
-        close = difflib.get_close_matches(name, SAMPLERS, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
-        raise ValueError(f"unknown sampler '{name}'{hint} Known samplers: {', '.join(SAMPLERS)}")
+        near = hint(name, SAMPLERS) or "."
+        raise ValueError(f"unknown sampler '{name}'{near} Known samplers: {', '.join(SAMPLERS)}")
     spec = SAMPLERS[name]
     unknown = [o for o in options if o not in spec.options]
     if unknown:

@@ -9,7 +9,7 @@ from typing import Any
 from stable_audio.conditioning import Conditioner
 from stable_audio.config.reading.validation import valid_section
 from stable_audio.config.reporting.numbers import largest, suspects
-from stable_audio.config.reporting.problems import Loc, Problem, json_path, shown
+from stable_audio.config.reporting.problems import Loc, Problem, json_path
 from stable_audio.config.rules.agreement import disagreement_problems
 from stable_audio.config.rules.facts import Facts
 from stable_audio.config.sections.diffusion import (
@@ -30,6 +30,7 @@ from stable_audio.factory.pretransforms import (
     build_pretransform,
 )
 from stable_audio.pretransforms.agreement import PartsDisagreeError
+from stable_audio.wording import shown
 
 log = logging.getLogger(__name__)
 

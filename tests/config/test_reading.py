@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stable_audio.config.reading.plain import parse_json, plain, read_json
-from stable_audio.config.reporting.problems import ConfigError, did_you_mean, json_path, shown
+from stable_audio.config.reporting.problems import ConfigError, json_path
+from stable_audio.wording import did_you_mean, shown
 
 
 def problems(text: str) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 
 from stable_audio.config.reading.plain import plain, read_json
-from stable_audio.config.reporting.problems import ConfigError, Problem, did_you_mean
+from stable_audio.config.reporting.problems import ConfigError, Problem
 from stable_audio.shipped import file_or_shipped, shipped
+from stable_audio.wording import did_you_mean
 
 Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
 """Path of a JSON file, name of one that comes with the package, or its content."""

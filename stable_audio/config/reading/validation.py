@@ -13,15 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from stable_audio.config.reading.compat import Ignore, Refuse, Rename, foreign_key
 from stable_audio.config.reporting.findings import INTEGER, UNKNOWN, Finding, findings_of
-from stable_audio.config.reporting.problems import (
-    ConfigError,
-    Problem,
-    did_you_mean,
-    json_path,
-    names,
-    shown,
-    value_at,
-)
+from stable_audio.config.reporting.problems import ConfigError, Problem, json_path, value_at
+from stable_audio.wording import did_you_mean, names, shown
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)

@@ -10,15 +10,8 @@ from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ValidationError
 
-from stable_audio.config.reporting.problems import (
-    Loc,
-    Problem,
-    did_you_mean,
-    json_path,
-    names,
-    shown,
-    value_at,
-)
+from stable_audio.config.reporting.problems import Loc, Problem, json_path, value_at
+from stable_audio.wording import did_you_mean, names, shown
 
 UNKNOWN = "unknown"
 INTEGER = "integer"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stable_audio.config.reporting.problems import Loc, json_path, shown
+from stable_audio.config.reporting.problems import Loc, json_path
+from stable_audio.wording import shown
 
 UNUSUAL = 1_000_000
 """A whole number above this is hardly the size of a layer."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,28 +47,6 @@ def _step(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
     return f".{part}" if re.fullmatch(r"[\w$-]+", part) else f"[{part!r}]"
-
-
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as it stands in the file, cut to `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def names(values: Iterable[Any], limit: int = 24) -> str:
-    """'a', 'b', 'c', ... for messages that list what is allowed."""
-    quoted = [repr(v) for v in values]
-    more = [f"... ({len(quoted) - limit} more)"] if len(quoted) > limit else []
-    return ", ".join(quoted[:limit] + more)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as the second half of a sentence, or else the list of known names."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"allowed: {names(known)}" if known else "no key is allowed here"
 
 
 def value_at(data: Any, loc: Loc) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stable_audio.backbones import BACKBONES
-from stable_audio.config.reporting.problems import Loc, Problem, json_path, shown
+from stable_audio.config.reporting.problems import Loc, Problem, json_path
 from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from stable_audio.pretransforms.agreement import Disagreement, PartsDisagreeError
+from stable_audio.wording import shown
 
 RATES = ("strides", "ratios", "rates")
 """Names of the list whose product is the downsampling of a coder."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stable_audio.config.reporting.problems import Loc, names
+from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.pretransforms import Autoencoder
+from stable_audio.wording import names
 
 LOSSES: Loc = ("training", "loss_configs")
 COMPARING = ("spectral", "mrmel", "time", "pretransform", "hubert", "discriminator")

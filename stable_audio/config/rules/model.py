@@ -7,13 +7,14 @@ from typing import Any
 
 from stable_audio.backbones import BACKBONES
 from stable_audio.conditioning.base import Layout
-from stable_audio.config.reporting.problems import Loc, did_you_mean, json_path, names
+from stable_audio.config.reporting.problems import Loc, json_path
 from stable_audio.config.rules.context import Context, dicts, mapping
 from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.types import Slot
+from stable_audio.wording import did_you_mean, names
 
 
 def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:

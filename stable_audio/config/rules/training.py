@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,12 +10,14 @@ import torch
 from pydantic import ValidationError
 
 from stable_audio.config.reporting.findings import findings_of
-from stable_audio.config.reporting.problems import Loc, did_you_mean, names, shown
+from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
 from stable_audio.config.sections.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
+from stable_audio.optim.checks import option_mistakes
+from stable_audio.wording import did_you_mean, names, shown
 
 ELEMENTWISE = ("mse", "l1", "huber")
 ANY_STEPS = 1000
@@ -141,55 +141,17 @@ def _class_fits(
     if kind not in known:
         yield (*loc, "type"), f"found {shown(kind)}; {did_you_mean(kind, sorted(known))}"
         return
-    allowed = list(inspect.signature(known[kind]).parameters)[1:]
-    unknown = [k for k in mapping(config.get("config")) if k not in allowed]
-    for key in unknown:
-        yield (*loc, "config", key), f"unknown option of {kind}; {did_you_mean(key, allowed)}"
-    wrong = dict(_wrong_options(known[kind], config.get("config", {})))
-    for key, message in wrong.items():
+    options = config.get("config", {})
+    mistakes = option_mistakes(known[kind], options) if isinstance(options, dict) else {}
+    for key, message in mistakes.items():
         yield (*loc, "config", key), message
-    if unknown or wrong or not isinstance(config.get("config", {}), dict):
+    if mistakes or not isinstance(options, dict):
         return
     try:
         build()
     # torch raises whatever it likes on values that it does not.
     except Exception as error:
         yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
-
-
-def _wrong_options(cls: type, options: Any) -> Iterator[tuple[str, str]]:
-    """Options of another kind than the default, which torch computes with unseen, and those left out."""
-    if not isinstance(options, dict):
-        return
-    for name, parameter in list(inspect.signature(cls).parameters.items())[1:]:
-        if name not in options:
-            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-                yield name, f"missing; {cls.__name__} needs it"
-            continue
-        value, expected = options[name], _expected(parameter.default)
-        if expected is not None and not expected[1](value):
-            yield name, f"found {shown(value)}; expected {expected[0]}"
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _expected(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
-    """What has the kind of a default value, in words and as a test; None: that does not show."""
-    if isinstance(default, bool):
-        return "true or false", lambda v: isinstance(v, bool)
-    if _number(default):
-        return "a number", _number
-    if isinstance(default, str):
-        return "a string", lambda v: isinstance(v, str)
-    if isinstance(default, tuple) and all(map(_number, default)):
-        count = len(default)
-        return (
-            f"a list of {count} numbers",
-            lambda v: isinstance(v, (list, tuple)) and len(v) == count and all(map(_number, v)),
-        )
-    return None
 
 
 def schedules_last(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from stable_audio.config.reporting.problems import did_you_mean
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SamplerSpec
 from stable_audio.diffusion.sampling import default_schedule, resolve_sampler
 from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
 from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.wording import did_you_mean
 
 MAX_STEPS = 1_000_000
 """What asks for more steps is a mistake."""

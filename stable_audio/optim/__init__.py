@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from stable_audio.optim.checks import option_mistakes
+from stable_audio.wording import hint
 
 T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[nn.Parameter] | Iterable[dict[str, Any]]
@@ -175,16 +177,10 @@ def resolve(
     """The class that `config["type"]` names and a copy of `config["config"]`, both checked."""
     name = config.get("type")
     if not isinstance(name, str) or name not in known:
-        raise ValueError(
-            f"unknown {kind} {name!r}{_hint(str(name), known)}; known: {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(sorted(known))}")
     cls, options = known[name], dict(config.get("config") or {})
-    # The first parameter is what is optimized or scheduled.
-    allowed = list(inspect.signature(cls).parameters)[1:]
-    for option in options:
-        if option not in allowed:
-            hint = _hint(option, allowed)
-            raise ValueError(f"{kind} '{name}' has no option '{option}'{hint}; allowed: {', '.join(allowed)}")
+    for option, message in option_mistakes(cls, options).items():
+        raise ValueError(f"{kind} '{name}', option '{option}': {message}")
     _tuples(options, ("betas", "etas", "step_sizes"))
     return cls, options
 
@@ -194,11 +190,6 @@ def _tuples(options: dict[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if isinstance(options.get(name), list):
             options[name] = tuple(options[name])
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _can_fuse(groups: list[Any], options: Mapping[str, Any]) -> bool:
