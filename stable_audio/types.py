@@ -77,8 +77,8 @@ class Conditioning:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor, masks included."""
         names = [f.name for f in dataclasses.fields(self) if f.name != "prepared"]
-        changed = {n: fn(v) for n in names if (v := getattr(self, n)) is not None}
-        return self.replace(**changed)
+        tensors = {n: fn(v) for n in names if (v := getattr(self, n)) is not None}
+        return self.replace(**tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Move to `device`; floating tensors are cast to `dtype`, masks keep theirs."""
@@ -93,27 +93,27 @@ class Conditioning:
         return self.map(lambda v: v[items])
 
     @staticmethod
-    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+    def cat(batches: Sequence[Conditioning]) -> Conditioning:
         """Join along the batch. Token sequences of different length are padded with zeros, masked out.
 
         Raises:
-            ValueError: a slot is filled in some parts and empty in others.
+            ValueError: a slot is filled in some batches and empty in others.
         """
-        if len({p.present() for p in parts}) > 1:
-            found = [sorted(s.value for s in p.present()) for p in parts]
-            raise ValueError(f"conditioning of different slots cannot be joined: {found}")
+        if len({p.present() for p in batches}) > 1:
+            slots = [sorted(s.value for s in p.present()) for p in batches]
+            raise ValueError(f"conditioning of different slots cannot be joined: {slots}")
         fields: dict[str, Tensor] = {}
-        for slot in parts[0].present():
+        for slot in batches[0].present():
             if slot.mask_field is not None:
-                fields.update(_cat_tokens(parts, slot.field, slot.mask_field))
+                fields.update(_cat_tokens(batches, slot.field, slot.mask_field))
             else:
-                fields[slot.field] = torch.cat([getattr(p, slot.field) for p in parts])
+                fields[slot.field] = torch.cat([getattr(p, slot.field) for p in batches])
         return Conditioning(**fields)
 
 
-def _cat_tokens(parts: Sequence[Conditioning], tokens: str, mask: str) -> dict[str, Tensor]:
-    values = [getattr(p, tokens) for p in parts]
-    masks = [getattr(p, mask) for p in parts]
+def _cat_tokens(batches: Sequence[Conditioning], tokens: str, mask: str) -> dict[str, Tensor]:
+    values = [getattr(p, tokens) for p in batches]
+    masks = [getattr(p, mask) for p in batches]
     length = max(v.shape[1] for v in values)
     joined = {tokens: torch.cat([F.pad(v, (0, 0, 0, length - v.shape[1])) for v in values])}
     padded = any(v.shape[1] != length for v in values)

@@ -117,8 +117,8 @@ class AvDecoder:
             offset = (passed if self._coarse else self._position(frame)) - start
             if offset >= count:
                 break
-            parts = [f.to_ndarray().reshape(-1, self.channels) for f in resampler.resample(frame)]
-            block = np.concatenate(parts).T
+            arrays = [f.to_ndarray().reshape(-1, self.channels) for f in resampler.resample(frame)]
+            block = np.concatenate(arrays).T
             passed += block.shape[1]
             lo, hi = max(offset, 0), min(offset + block.shape[1], count)
             if hi > lo:

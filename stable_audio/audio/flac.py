@@ -62,8 +62,8 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     if last is not None and last.end == header.total and _rises(file, header, variable, stop):
         return [Stream()]
     begins = [start, *_joined(file, header.audio, stop), size]
-    parts = [_stream(file, *part) for part in itertools.pairwise(begins)]
-    return [part for part in parts if part is not None]
+    joined = [_stream(file, *bounds) for bounds in itertools.pairwise(begins)]
+    return [stream for stream in joined if stream is not None]
 
 
 def _stream(file: BinaryIO, start: int, size: int) -> Stream | None:
@@ -165,9 +165,9 @@ def _is_variable(file: BinaryIO, header: _Header) -> bool:
 
 def _total(file: BinaryIO, header: _Header, start: int, stop: int) -> int:
     variable = _is_variable(file, header)
-    last, found = _last_frame(file, header, variable, stop)
+    last, any_frame = _last_frame(file, header, variable, stop)
     if last is None:
-        if not found:
+        if not any_frame:
             raise ValueError("damaged: it has no frames")
         promise = f"its header promises {header.total} samples, and " if header.total else ""
         raise ValueError(f"cut off: {promise}its last frame is not whole")
@@ -190,8 +190,8 @@ def _last_frame(file: BinaryIO, header: _Header, variable: bool, stop: int) -> t
         number = -1
         frames = frames_from_end(tail, header.channels, header.block_size, variable)
         for number, frame in enumerate(frames):
-            whole = number < _TRIED and crc16(tail[frame.offset :]) == 0
-            if frame.end == header.total or whole:
+            intact = number < _TRIED and crc16(tail[frame.offset :]) == 0
+            if frame.end == header.total or intact:
                 return frame, True
         if number >= 0 or start == header.audio or reach >= _LONGEST_TAIL:
             return None, number >= 0

@@ -114,14 +114,14 @@ def walk(file: BinaryIO, start: int, size: int) -> Iterator[Frames]:
     while position + 4 <= size:
         file.seek(position)
         data = file.read(_BLOCK)
-        found = size
+        end = size
         for frames in _in_block(data, at_end=position + len(data) >= size):
             yield frames._replace(offset=position + frames.offset)
-            found = frames.offset + frames.size
-        if not data or found == size:
+            end = frames.offset + frames.size
+        if not data or end == size:
             return
         sure = len(data) - _LOOK
-        position = position + found if found >= sure else _next_frame(file, position + found, size)
+        position = position + end if end >= sure else _next_frame(file, position + end, size)
 
 
 def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:

@@ -101,8 +101,8 @@ def nests_too_deep(value: Any) -> bool:
     """Whether lists, tuples and objects are in each other over `MAX_DEPTH` levels, a loop included."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        parts = (part for holder in level for part in _parts(holder))
-        level = list({id(part): part for part in parts}.values())
+        members = (member for holder in level for member in _members(holder))
+        level = list({id(member): member for member in members}.values())
         if not level:
             return False
     return True
@@ -111,7 +111,7 @@ def nests_too_deep(value: Any) -> bool:
 _TOO_DEEP = f"nests deeper than {MAX_DEPTH} levels, which no file of this kind does"
 
 
-def _parts(value: Any) -> list[Any]:
+def _members(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [v for v in value.values() if isinstance(v, (dict, list, tuple))]
     if isinstance(value, (list, tuple)):

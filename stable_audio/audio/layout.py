@@ -40,8 +40,8 @@ class LayoutMemory:
         """`read_layout` of the file that lies in `path` at `offset`."""
         state = os.stat(path)
         stamp, key = (state.st_size, state.st_mtime_ns), (path, offset)
-        known = self._layouts.pop(key, None)
-        layout = known[1] if known is not None and known[0] == stamp else read_layout(file, name)
+        entry = self._layouts.pop(key, None)
+        layout = entry[1] if entry is not None and entry[0] == stamp else read_layout(file, name)
         self._layouts[key] = stamp, layout
         if len(self._layouts) > self._size:
             del self._layouts[next(iter(self._layouts))]
@@ -113,8 +113,8 @@ def _zeros(file: BinaryIO, start: int) -> int:
     file.seek(start)
     count = 0
     while block := file.read(1 << 16):
-        rest = len(block.lstrip(b"\0"))
-        count += len(block) - rest
-        if rest:
+        sounding = len(block.lstrip(b"\0"))
+        count += len(block) - sounding
+        if sounding:
             break
     return count

@@ -69,17 +69,17 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     Raises:
         ValueError: frames that the header promises are missing at the end.
     """
-    if (whole := _whole(file, start, size)) is not None:
-        return [whole]
+    if (single := _declared_stream(file, start, size)) is not None:
+        return [single]
     runs = [part for run in _runs(file, start, size) for part in _split(run)]
     # Some encoders write an empty frame before their header; decoders refuse to read one alone.
     runs = [run for run in runs if run.frames > 1] or runs
     for number, run in enumerate(runs):
-        _check_whole(run, size if number == len(runs) - 1 else run.end)
+        _check_complete(run, size if number == len(runs) - 1 else run.end)
     return [_stream(run) for run in runs]
 
 
-def _whole(file: BinaryIO, start: int, size: int) -> Stream | None:
+def _declared_stream(file: BinaryIO, start: int, size: int) -> Stream | None:
     """A file of constant bit rate whose size bears out its header; None when its frames must be counted."""
     file.seek(start)
     head = file.read(192)
@@ -103,8 +103,8 @@ def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
     info: Info | None = None
     begins = True
     for frames in walk(file, start, size):
-        if frames.tagged and (found := _read_info(frames)) is not None:
-            info, begins = found, True
+        if frames.tagged and (header := _read_info(frames)) is not None:
+            info, begins = header, True
         elif frames.tagged and frames.head[36:40] == b"VBRI":
             info, begins = None, True
         elif begins or kind_of(frames.head) != kind_of(runs[-1].head):
@@ -165,7 +165,7 @@ def _split(run: Run) -> list[Run]:
     ]
 
 
-def _check_whole(run: Run, end: int) -> None:
+def _check_complete(run: Run, end: int) -> None:
     """Raises ValueError when frames are missing. Encoders that count the header's own frame promise one too
     many; and where all promised bytes are there, it was the number of frames that was wrong."""
     info = run.info

@@ -95,7 +95,7 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     return [Stream((Span(link.begin, link.end - link.begin),)) for link in links]
 
 
-def holds_flac(file: BinaryIO, start: int, found: list[Stream]) -> bool:
+def holds_flac(file: BinaryIO, start: int, chain: list[Stream]) -> bool:
     """Whether the sound is FLAC, which PyAV reads.
 
     Raises:
@@ -105,8 +105,8 @@ def holds_flac(file: BinaryIO, start: int, found: list[Stream]) -> bool:
     page = _page(file.read(_LOOK), start)
     if page is None or page.head[:5] != b"\x7fFLAC":
         return False
-    if len(found) > 1:
-        raise ValueError(f"{len(found)} FLAC streams were joined to one Ogg file; split it")
+    if len(chain) > 1:
+        raise ValueError(f"{len(chain)} FLAC streams were joined to one Ogg file; split it")
     return True
 
 

@@ -41,9 +41,9 @@ def split_single_page(path: Path) -> None:
 
 def _page(page: Page, granule: int, flags: int, number: int, lacing: bytes, content: bytes) -> bytes:
     head = struct.pack("<4sBBqIIIB", b"OggS", 0, flags, granule, page.serial, number, 0, len(lacing))
-    whole = bytearray(head + lacing + content)
-    whole[_CHECKSUM] = checksum(whole).to_bytes(4, "little")
-    return bytes(whole)
+    data = bytearray(head + lacing + content)
+    data[_CHECKSUM] = checksum(data).to_bytes(4, "little")
+    return bytes(data)
 
 
 def checksum(page: bytes | bytearray) -> int:

@@ -41,8 +41,8 @@ def write_step_page(
     folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None, more: Sequence[str] = ()
 ) -> None:
     """`index.html` of one step of training, and what `write_index` needs to know of it."""
-    title, back = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
-    write_page(folder, title, clips, picture=picture, more=more, top=back)
+    title, link = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
+    write_page(folder, title, clips, picture=picture, more=more, top=link)
     with atomic_write(folder / _SUMMARY) as temporary:
         summary = {"step": step, "clips": [asdict(c) for c in clips]}
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -80,8 +80,8 @@ def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
 
 def write_index(folder: Path) -> None:
     """`index.html` over all steps: one row per sound, its versions from early to late side by side."""
-    found = [_summary(path) for path in folder.glob(f"step_*/{_SUMMARY}")]
-    steps = sorted((s for s in found if s is not None), key=lambda s: s["step"])
+    summaries = [_summary(path) for path in folder.glob(f"step_*/{_SUMMARY}")]
+    steps = sorted((s for s in summaries if s is not None), key=lambda s: s["step"])
     names = list(dict.fromkeys((c["row"], c["column"], c["file"]) for s in steps for c in s["clips"]))
     links = "".join(f'<th><a href="{_folder(s["step"])}/index.html">step {s["step"]}</a></th>' for s in steps)
     body = ""

@@ -90,8 +90,8 @@ def principal_components(points: Tensor) -> tuple[Tensor, list[float]]:
     centred = points - points.mean(0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     plane = points.new_zeros(len(points), 2)
-    found = centred @ axes[:2].T
-    plane[:, : found.shape[1]] = found
+    scores = centred @ axes[:2].T
+    plane[:, : scores.shape[1]] = scores
     total = float(values.square().sum()) or 1.0
     shares = [float(v) ** 2 / total for v in values[:2]]
     return plane, [*shares, 0.0, 0.0][:2]

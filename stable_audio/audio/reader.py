@@ -116,22 +116,22 @@ class Sound:
         with naming(info.path):
             samples = self._samples(start, count)
         if samples.shape[1] < count:
-            found = start + samples.shape[1]
+            length = start + samples.shape[1]
             raise AudioError(
-                info.path, f"cut off: the header promises {info.frames} samples, {found} are there"
+                info.path, f"cut off: the header promises {info.frames} samples, {length} are there"
             )
         if not np.isfinite(samples).all():
             raise AudioError(info.path, "holds values that are not numbers")
         return torch.from_numpy(samples)
 
     def _samples(self, start: int, count: int) -> np.ndarray:
-        parts: list[np.ndarray] = []
+        blocks: list[np.ndarray] = []
         for decoder in self._decoders:
             inside = min(count, max(0, decoder.frames - start))
-            if inside or not parts:
-                parts.append(decoder.read(min(start, decoder.frames), inside))
+            if inside or not blocks:
+                blocks.append(decoder.read(min(start, decoder.frames), inside))
             start, count = max(0, start - decoder.frames), count - inside
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
 
 @contextmanager

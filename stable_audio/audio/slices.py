@@ -63,9 +63,9 @@ class _Region(io.RawIOBase):
         if count == 0:
             return 0
         self._file.seek(self._offset + self._at)
-        found = self._file.readinto(memoryview(buffer)[:count]) or 0
-        self._at += found
-        return found
+        count_read = self._file.readinto(memoryview(buffer)[:count]) or 0
+        self._at += count_read
+        return count_read
 
     def close(self) -> None:
         if not self.closed:

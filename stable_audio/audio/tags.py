@@ -17,13 +17,13 @@ def read_tags(source: AudioSource) -> dict[str, str]:
     try:
         if isinstance(source, FileSlice):
             with source.open() as part, soundfile.SoundFile(part) as file:
-                found = file.copy_metadata()
+                tags = file.copy_metadata()
         else:
             with soundfile.SoundFile(source) as file:
-                found = file.copy_metadata()
+                tags = file.copy_metadata()
     except (soundfile.LibsndfileError, RuntimeError, OSError):
-        found = _container_tags(source)
-    return {name.lower(): " ".join(text.split()) for name, text in found.items() if text and text.strip()}
+        tags = _container_tags(source)
+    return {name.lower(): " ".join(text.split()) for name, text in tags.items() if text and text.strip()}
 
 
 def _container_tags(source: AudioSource) -> dict[str, str]:

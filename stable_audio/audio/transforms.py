@@ -22,16 +22,16 @@ def to_channels(audio: Tensor, channels: int) -> Tensor:
     Raises:
         ValueError: more than one channel, and fewer than asked.
     """
-    found = audio.shape[-2]
-    if found == channels:
+    count = audio.shape[-2]
+    if count == channels:
         return audio
     if channels == 1:
         return audio.mean(dim=-2, keepdim=True)
-    if found == 1:
+    if count == 1:
         return audio.expand(*audio.shape[:-2], channels, audio.shape[-1]).contiguous()
-    if found > channels:
+    if count > channels:
         return audio[..., :channels, :].contiguous()
-    raise ValueError(f"has {found} channels, the model needs {channels}")
+    raise ValueError(f"has {count} channels, the model needs {channels}")
 
 
 def peak_db(audio: Tensor) -> float:

@@ -50,8 +50,8 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     return [Stream((_header(data.head, length), Span(data.begin, length)))]
 
 
-def _bounded(found: list[Stream], start: int, size: int) -> list[Stream]:
-    return [Stream((Span(start, size - start),)) if stream.pieces is None else stream for stream in found]
+def _bounded(joined: list[Stream], start: int, size: int) -> list[Stream]:
+    return [Stream((Span(start, size - start),)) if stream.pieces is None else stream for stream in joined]
 
 
 def _joined(file: BinaryIO, data: _Data, size: int) -> int | None:
@@ -96,12 +96,12 @@ def _length(file: BinaryIO, data: _Data, size: int) -> int:
         if is_placeholder(data.declared):
             return there
         raise ValueError(f"cut off: its header promises {data.declared} bytes of sound, {there} are there")
-    rest = there - data.declared
-    if rest >= _LARGEST - 1 and rest % _LARGEST <= 1:
+    surplus = there - data.declared
+    if surplus >= _LARGEST - 1 and surplus % _LARGEST <= 1:
         return there  # the size had no room for more than 32 bits
-    if rest > _JUNK and not _are_chunks(file, data.begin + data.declared + data.declared % 2, size):
+    if surplus > _JUNK and not _are_chunks(file, data.begin + data.declared + data.declared % 2, size):
         raise ValueError(
-            f"damaged: its header tells of {data.declared} bytes of sound, and {rest} follow; "
+            f"damaged: its header tells of {data.declared} bytes of sound, and {surplus} follow; "
             "repair it, for example with `ffmpeg -ignore_length 1 -i OLD NEW`"
         )
     return data.declared
@@ -121,6 +121,6 @@ def _header(head: bytes, length: int) -> bytes:
     if length + len(head) + 20 < _LARGEST - _NEAR:
         riff = struct.pack("<4sI4s", b"RIFF", 4 + len(head) + 8 + length, b"WAVE")
         return riff + head + struct.pack("<4sI", b"data", length)
-    whole = 4 + 36 + len(head) + 8 + length
-    wide = struct.pack("<4sI4s4sIQQQI", b"RF64", _LARGEST - 1, b"WAVE", b"ds64", 28, whole, length, 0, 0)
+    riff_size = 4 + 36 + len(head) + 8 + length
+    wide = struct.pack("<4sI4s4sIQQQI", b"RF64", _LARGEST - 1, b"WAVE", b"ds64", 28, riff_size, length, 0, 0)
     return wide + head + struct.pack("<4sI", b"data", _LARGEST - 1)

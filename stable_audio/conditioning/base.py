@@ -71,5 +71,5 @@ class Conditioner(nn.Module):
 
 
 def _moved(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
-    changed = fn(tensor)
-    return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+    result = fn(tensor)
+    return result if result.dtype == tensor.dtype else tensor.to(result.device)

@@ -91,15 +91,15 @@ class PhonemeConditioner(Conditioner):
             return self.g2p(text)
 
     def _ids(self, text: str) -> list[int]:
-        found = [self.rows.get(phoneme, OTHER) for phoneme in self._phonemes(text)]
-        if self.legacy_padding or len(found) <= self.max_length:
-            return found
+        rows = [self.rows.get(phoneme, OTHER) for phoneme in self._phonemes(text)]
+        if self.legacy_padding or len(rows) <= self.max_length:
+            return rows
         if not self._warned:
             self._warned = True
             logger.warning(
-                "text of %d phonemes cut to %d (raise 'max_length'): %.60s", len(found), self.max_length, text
+                "text of %d phonemes cut to %d (raise 'max_length'): %.60s", len(rows), self.max_length, text
             )
-        return found[: self.max_length]
+        return rows[: self.max_length]
 
 
 def load_g2p() -> Phonemizer:

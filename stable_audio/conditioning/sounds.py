@@ -69,8 +69,8 @@ class PretransformConditioner(Conditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b sounds -> (b c n), mask (b n), all valid."""
         latents = self.encode([self.sound(v) for v in values], device)
-        made = self.proj_out(latents.movedim(1, -1)).movedim(-1, 1)
-        return made, _all_valid(made)
+        features = self.proj_out(latents.movedim(1, -1)).movedim(-1, 1)
+        return features, _all_valid(features)
 
     def sound(self, value: Any) -> Tensor:
         """One value -> (c n) float32 at `sample_rate`, with the channels that the pretransform takes.
@@ -166,15 +166,15 @@ class SourceMixConditioner(PretransformConditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b dicts {source: sound} -> (b c n), mask (b n), all valid."""
-        chosen = [self._sources(value) for value in values]
-        flat = [sound for item in chosen for sound in item.values()]
+        items = [self._sources(value) for value in values]
+        flat = [sound for item in items for sound in item.values()]
         latents = iter(self._latents(flat, device) if flat else ())
-        made: list[Tensor | None] = []
-        for item in chosen:
-            parts = [self.source_heads[head](next(latents)[None])[0] for head in item]
-            made.append(torch.stack(parts).sum(dim=0) if parts else None)
-        length = max((m.shape[-1] for m in made if m is not None), default=self.source_length or 1)
-        mixed = torch.stack([m if m is not None else self._null(length) for m in made])
+        features: list[Tensor | None] = []
+        for item in items:
+            projected = [self.source_heads[head](next(latents)[None])[0] for head in item]
+            features.append(torch.stack(projected).sum(dim=0) if projected else None)
+        length = max((m.shape[-1] for m in features if m is not None), default=self.source_length or 1)
+        mixed = torch.stack([m if m is not None else self._null(length) for m in features])
         return mixed, _all_valid(mixed)
 
     def fitted(self, value: Any, samples: int) -> Any:
@@ -189,13 +189,15 @@ class SourceMixConditioner(PretransformConditioner):
         value = {} if value is None and self.null_source is not None else value
         if not isinstance(value, Mapping):
             raise ValueError(f"a dict {{source: sound}} is needed, found {type(value).__name__}")
-        found = {head: value[key] for head, key in enumerate(self.source_keys) if value.get(key) is not None}
-        if not found and (value or self.null_source is None):
+        sources = {
+            head: value[key] for head, key in enumerate(self.source_keys) if value.get(key) is not None
+        }
+        if not sources and (value or self.null_source is None):
             raise ValueError(
                 f"found the sources {sorted(value)}, but at least one of {self.source_keys} is needed"
                 + ("" if self.null_source is None else ", or an empty dict")
             )
-        return found
+        return sources
 
     def _latents(self, values: list[Any], device: torch.device | str) -> Tensor:
         if not self.pre_encoded:
@@ -215,5 +217,5 @@ class SourceMixConditioner(PretransformConditioner):
         return self.null_source.expand(-1, length)
 
 
-def _all_valid(made: Tensor) -> Tensor:
-    return torch.ones(made.shape[0], made.shape[-1], dtype=torch.bool, device=made.device)
+def _all_valid(features: Tensor) -> Tensor:
+    return torch.ones(features.shape[0], features.shape[-1], dtype=torch.bool, device=features.device)

@@ -127,8 +127,8 @@ class NumberValue:
         Raises:
             ValueError: it is none.
         """
-        found = min(max(number(value), self.low), self.high)
-        return int(found) if self.whole else found
+        clamped = min(max(number(value), self.low), self.high)
+        return int(clamped) if self.whole else clamped
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def vector(value: Any, size: int) -> Tensor:
         ValueError: it is something else.
     """
     try:
-        found = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
+        values = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"must be a list of {size} numbers, found {shown(value)}") from None
-    if len(found) != size:
-        raise ValueError(f"must be a list of {size} numbers, found {len(found)}")
-    if not found.isfinite().all():
+    if len(values) != size:
+        raise ValueError(f"must be a list of {size} numbers, found {len(values)}")
+    if not values.isfinite().all():
         raise ValueError(f"must be finite numbers, found {value!r:.80}")
-    return found
+    return values
 
 
 def number(value: Any) -> float:
@@ -174,12 +174,12 @@ def number(value: Any) -> float:
     if isinstance(value, int):
         return value
     try:
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"must be a number, found {shown(value)}") from None
-    if not math.isfinite(found):
+    if not math.isfinite(result):
         raise ValueError(f"must be a finite number, found {shown(value)}")
-    return found
+    return result
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,11 @@ class ValueCheck:
     def refusal(self, item: Metadata) -> str | None:
         """Why the item cannot be used, naming every key that is at fault, or None."""
         missing = self.missing(item)
-        told = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
+        faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
         for key, rule in self.rules.items():
             if key not in missing and (reason := rule.refusal(self.value(item, key))):
-                told.append(f"'{key}' {reason}")
-        return ("; ".join(told) + ", which the model's conditioning needs") if told else None
+                faults.append(f"'{key}' {reason}")
+        return ("; ".join(faults) + ", which the model's conditioning needs") if faults else None
 
     def beyond(self, item: Metadata) -> list[str]:
         """The ids whose value is clamped; for an item that `refusal` lets pass."""

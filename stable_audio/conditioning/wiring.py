@@ -86,25 +86,25 @@ class SlotWiring:
         return [tensors[i] for i in self.ids[slot]]
 
     def _tokens(self, slot: Slot, tensors: ConditionTensors) -> tuple[Tensor | None, Tensor | None]:
-        picked = [_as_sequence(value, mask) for value, mask in self._pick(slot, tensors)]
-        if not picked:
+        inputs = [_as_sequence(value, mask) for value, mask in self._pick(slot, tensors)]
+        if not inputs:
             return None, None
-        return torch.cat([v for v, _ in picked], dim=1), torch.cat([m for _, m in picked], dim=1)
+        return torch.cat([v for v, _ in inputs], dim=1), torch.cat([m for _, m in inputs], dim=1)
 
     def _vectors(self, tensors: ConditionTensors) -> Tensor | None:
-        picked = [value for value, _ in self._pick(Slot.GLOBAL, tensors)]
-        if not picked:
+        inputs = [value for value, _ in self._pick(Slot.GLOBAL, tensors)]
+        if not inputs:
             return None
-        long = [i for i, v in zip(self.ids[Slot.GLOBAL], picked) if v.ndim == 3 and v.shape[1] != 1]
+        long = [i for i, v in zip(self.ids[Slot.GLOBAL], inputs) if v.ndim == 3 and v.shape[1] != 1]
         if long:
             raise ValueError(f"global conditioning takes one vector per item, but {long} returned sequences")
-        return torch.cat([v.squeeze(1) if v.ndim == 3 else v for v in picked], dim=-1)
+        return torch.cat([v.squeeze(1) if v.ndim == 3 else v for v in inputs], dim=-1)
 
     def _channels(self, tensors: ConditionTensors) -> Tensor | None:
-        picked = self._pick(Slot.INPUT_CONCAT, tensors)
-        if not picked:
+        inputs = self._pick(Slot.INPUT_CONCAT, tensors)
+        if not inputs:
             return None
-        frames = [self._as_frames(i, value) for i, (value, _) in zip(self.ids[Slot.INPUT_CONCAT], picked)]
+        frames = [self._as_frames(i, value) for i, (value, _) in zip(self.ids[Slot.INPUT_CONCAT], inputs)]
         positions = max((v.shape[2:] for v in frames), key=lambda shape: (len(shape), shape[-1]))
         return torch.cat([_resized(v, positions) for v in frames], dim=1)
 

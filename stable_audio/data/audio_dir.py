@@ -166,11 +166,11 @@ class AudioDirDataset(ClipDataset):
 
     def _describe(self, path: str, number: int, crop: Metadata) -> Metadata:
         entry = self.entries[number]
-        own = {"path": path, "relpath": os.path.relpath(path, entry.path), "dataset": entry.id, **crop}
-        described = {**own, **self.captions[number](path)}
+        basics = {"path": path, "relpath": os.path.relpath(path, entry.path), "dataset": entry.id, **crop}
+        described = {**basics, **self.captions[number](path)}
         template = self.templates[number]
         if template is not None and not has_caption(described):
-            within = os.path.join(os.path.basename(os.path.abspath(entry.path)), own["relpath"])
+            within = os.path.join(os.path.basename(os.path.abspath(entry.path)), basics["relpath"])
             caption = template(within, described, lambda: read_tags(path))
             described |= {} if caption is None else {"prompt": caption}
         return described

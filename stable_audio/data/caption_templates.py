@@ -37,16 +37,16 @@ class CaptionTemplates:
             path: path of the file; it may be relative to the dataset's folder.
             tags: reads the tags of the file; called only when a field has no other source.
         """
-        known = {
+        fields_of_file = {
             k: str(v) for k, v in metadata.items() if isinstance(v, (str, int, float)) and str(v).strip()
         }
-        known["name"] = words(os.path.splitext(os.path.basename(path))[0])
-        known["folder"] = words(os.path.basename(os.path.dirname(path)))
-        read: dict[str, str] | None = None
+        fields_of_file["name"] = words(os.path.splitext(os.path.basename(path))[0])
+        fields_of_file["folder"] = words(os.path.basename(os.path.dirname(path)))
+        tag_values: dict[str, str] | None = None
         for template, fields in zip(self.templates, self.fields, strict=True):
-            if read is None and not all(field in known for field in fields):
-                read = tags()
-            values = {**(read or {}), **known}
+            if tag_values is None and not all(field in fields_of_file for field in fields):
+                tag_values = tags()
+            values = {**(tag_values or {}), **fields_of_file}
             if all(values.get(field) for field in fields):
                 return template.format(**{field: values[field] for field in fields})
         return None

@@ -68,11 +68,13 @@ class Captions:
             base = os.path.splitext(path)[0]
             text = _read_text(base + ".txt")
             sources += [{} if text is None else {"prompt": text.strip()}, _read_json(base + ".json")]
-        found: Metadata = {}
+        merged: Metadata = {}
         for source in sources:
-            said = with_prompt(source).items()
-            found.update((k, v) for k, v in said if k not in RESERVED and (k not in found or not _blank(v)))
-        return found
+            entries = with_prompt(source).items()
+            merged.update(
+                (k, v) for k, v in entries if k not in RESERVED and (k not in merged or not _blank(v))
+            )
+        return merged
 
 
 def with_prompt(metadata: Metadata) -> Metadata:
@@ -84,8 +86,8 @@ def with_prompt(metadata: Metadata) -> Metadata:
     prompt = _unwrapped(metadata.get("prompt"))
     if _blank(prompt):
         prompt = next((v for v in values if isinstance(v, str) and not _blank(v)), None)
-    rest = {k: v for k, v in metadata.items() if k != "prompt"}
-    return rest if prompt is None else {"prompt": prompt, **rest}
+    others = {k: v for k, v in metadata.items() if k != "prompt"}
+    return others if prompt is None else {"prompt": prompt, **others}
 
 
 def _blank(value: Any) -> bool:

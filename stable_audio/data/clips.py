@@ -54,8 +54,8 @@ class ClipMaker:
         if not 0 <= self.phase_flip <= 1:
             raise DataError(f"$.phase_flip: a probability between 0 and 1, found {self.phase_flip}")
         if len(self.volume_norm_param) != 2 or self.volume_norm_param[1] < 0:
-            found = list(self.volume_norm_param)
-            raise DataError(f"$.volume_norm_param: [mean, deviation >= 0] in LUFS, found {found}")
+            values = list(self.volume_norm_param)
+            raise DataError(f"$.volume_norm_param: [mean, deviation >= 0] in LUFS, found {values}")
 
     def chooser(self, generator: torch.Generator) -> Choose:
         """Random crops, or the beginning of each file."""
@@ -93,8 +93,8 @@ class ClipMaker:
             metadata["load_time"] = time.perf_counter() - started
             if custom is None:
                 return audio, metadata
-            found = custom(metadata, audio, generator.initial_seed())
-            return self._customise(audio, metadata, crop, found, name)
+            result = custom(metadata, audio, generator.initial_seed())
+            return self._customise(audio, metadata, crop, result, name)
         except AudioError as error:
             return Rejected(name, error.reason)
         except MemoryError:
@@ -123,17 +123,17 @@ class ClipMaker:
         return audio * 10 ** ((target - loudness) / 20)
 
     def _customise(
-        self, audio: Tensor, metadata: Metadata, crop: Crop, found: Metadata, name: str
+        self, audio: Tensor, metadata: Metadata, crop: Crop, result: Metadata, name: str
     ) -> Clip | Rejected:
-        if found.get("__reject__"):
+        if result.get("__reject__"):
             return Rejected(name, "rejected by get_custom_metadata")
-        versions = found.get("__audio__") or {}
+        versions = result.get("__audio__") or {}
         if not isinstance(versions, dict):
             kind = type(versions).__name__
             raise ValueError(f"__audio__ of get_custom_metadata must be a dict {{key: tensor}}, found {kind}")
         extra = {k: self._same_part(_as_audio(k, v), crop) for k, v in versions.items()}
-        rest = {k: v for k, v in found.items() if k not in ("__reject__", "__audio__")}
-        return audio, {**metadata, **rest, **extra}
+        others = {k: v for k, v in result.items() if k not in ("__reject__", "__audio__")}
+        return audio, {**metadata, **others, **extra}
 
     def _same_part(self, audio: Tensor, crop: Crop) -> Tensor:
         """The crop of the main audio applied to another version of the whole file, at the model's rate."""

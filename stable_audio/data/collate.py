@@ -45,11 +45,11 @@ def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) ->
 def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
     """As `collate`, with the length of each clip; the place in the global batch is left at 0 of 0."""
     items = _checked(items, check)
-    found = collate(items)
-    if found.batch is None:
-        return found
+    collated = collate(items)
+    if collated.batch is None:
+        return collated
     lengths = [item[0].shape[-1] for item in items if not isinstance(item, Rejected)]
-    return found._replace(batch=found.batch._replace(packed=Packed(lengths, 0, 0)))
+    return collated._replace(batch=collated.batch._replace(packed=Packed(lengths, 0, 0)))
 
 
 def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Sequence[Clip | Rejected]:
@@ -64,8 +64,8 @@ def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Seque
 
 def name_of(metadata: Metadata) -> str:
     """What people know a clip by."""
-    known = ("path", "latent_filename", "relpath", "__key__")
-    return str(next((metadata[k] for k in known if k in metadata), "a clip without a name"))
+    keys = ("path", "latent_filename", "relpath", "__key__")
+    return str(next((metadata[k] for k in keys if k in metadata), "a clip without a name"))
 
 
 def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:

@@ -74,8 +74,8 @@ def choose_crop(
     total = resampled_length(frames, source_rate, sample_rate)
     step = sample_rate // math.gcd(source_rate, sample_rate)
     choices = max(0, total - length) // step + 1
-    chosen = 0 if generator is None else int(torch.randint(choices, (), generator=generator))
-    return Crop(chosen * step, length, total, sample_rate)
+    step_number = 0 if generator is None else int(torch.randint(choices, (), generator=generator))
+    return Crop(step_number * step, length, total, sample_rate)
 
 
 def read_crop(source: AudioInfo | Sound, crop: Crop) -> Tensor:

@@ -60,7 +60,7 @@ class CustomMetadata:
             else:
                 sys.modules[name] = before
             raise DataError(
-                f"custom_metadata_module: {self.path} does not load: {self._told(error)}"
+                f"custom_metadata_module: {self.path} does not load: {self._user_error(error)}"
             ) from error
         return module
 
@@ -79,12 +79,12 @@ class CustomMetadata:
             with seeded_globally(seed), _mask_as_tensor(info):
                 result = function(info, audio)
         except (Exception, SystemExit) as error:
-            raise ValueError(self._told(error)) from error
+            raise ValueError(self._user_error(error)) from error
         if not isinstance(result, dict):
             raise ValueError(f"{FUNCTION} must return a dict, it returned {type(result).__name__}")
         return {key: sendable(value, f"{FUNCTION} returned '{key}'") for key, value in result.items()}
 
-    def _told(self, error: BaseException) -> str:
+    def _user_error(self, error: BaseException) -> str:
         """The user's mistake with the line of the user's file where it shows."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path]
         number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
@@ -104,9 +104,9 @@ def _mask_as_tensor(info: Metadata) -> Iterator[None]:
     if not isinstance(mask, PaddingMask):
         yield
         return
-    info["padding_mask"] = shown = mask.tensor()
+    info["padding_mask"] = as_tensor = mask.tensor()
     try:
         yield
     finally:
-        if info.get("padding_mask") is shown:
+        if info.get("padding_mask") is as_tensor:
             info["padding_mask"] = mask

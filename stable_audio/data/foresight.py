@@ -40,12 +40,12 @@ class Refused(NamedTuple):
     def summary(self) -> str:
         """One sentence."""
         listed = list(self.reasons.items())
-        shown = "; ".join(
+        reasons = "; ".join(
             f"{count} as {printable(self.examples[reason])}: {reason}"
             for reason, count in listed[:_REASONS_SHOWN]
         )
         more = f"; and {len(listed) - _REASONS_SHOWN} other reasons" if len(listed) > _REASONS_SHOWN else ""
-        return f"{self.total} of {self.looked_at} items looked at cannot be trained on: {shown}{more}"
+        return f"{self.total} of {self.looked_at} items looked at cannot be trained on: {reasons}{more}"
 
 
 def refused(dataset: ClipDataset, check: ItemCheck, *, most: int = LOOKED_AT) -> Refused:
@@ -65,17 +65,17 @@ def refused(dataset: ClipDataset, check: ItemCheck, *, most: int = LOOKED_AT) ->
     return Refused(looked_at, len(dataset), dict(reasons.most_common()), examples)
 
 
-def tell_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
+def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
     """Log how many items will be left out for their metadata, if any.
 
     Raises:
         DataError: every item that there is.
     """
-    found = refused(dataset, check)
-    if found.total and found.total == found.items:
+    refusals = refused(dataset, check)
+    if refusals.total and refusals.total == refusals.items:
         raise DataError(
-            f"not one usable item: {found.summary()}. Add what is missing by side-car files, a manifest, "
+            f"not one usable item: {refusals.summary()}. Add what is missing by side-car files, a manifest, "
             "custom metadata or a conditioner's 'default_keys'"
         )
-    if found.total:
-        _LOG.warning("%s; they are left out (data-report --model-config names them)", found.summary())
+    if refusals.total:
+        _LOG.warning("%s; they are left out (data-report --model-config names them)", refusals.summary())

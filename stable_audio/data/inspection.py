@@ -54,12 +54,12 @@ def inspect_dataset(
     report = DataReport(max_logged=0)
     report.add(0, dataset.problems)
     items: list[_Item] = []
-    for found in _look(dataset, thorough, num_threads, check, beyond):
-        if isinstance(found, Rejected):
-            report.add(0, [found])
+    for result in _look(dataset, thorough, num_threads, check, beyond):
+        if isinstance(result, Rejected):
+            report.add(0, [result])
         else:
             report.add(1)
-            items.append(found)
+            items.append(result)
     facts = [item.facts for item in items]
     return {
         "files": len(dataset),
@@ -92,16 +92,16 @@ def _look(
     beyond: Callable[[Metadata], list[str]] | None,
 ) -> Iterator[_Item | Rejected]:
     def look(index: int) -> _Item | Rejected:
-        found = dataset.inspect(index, thorough=thorough)
-        if isinstance(found, Rejected):
-            return found
-        metadata = found.metadata
+        facts = dataset.inspect(index, thorough=thorough)
+        if isinstance(facts, Rejected):
+            return facts
+        metadata = facts.metadata
         if check is not None and (reason := check(metadata)):
             return Rejected(name_of(metadata), reason)
         keys = tuple(k for k, v in metadata.items() if v is not None and k not in _EVERY_CLIP_HAS)
         null = tuple(k for k, v in metadata.items() if v is None)
         outside = tuple(beyond(metadata)) if beyond is not None else ()
-        return _Item(found._replace(metadata={}), keys, null, outside)
+        return _Item(facts._replace(metadata={}), keys, null, outside)
 
     with ThreadPoolExecutor(max_workers=max(1, num_threads)) as pool:
         yield from pool.map(look, range(len(dataset)))

@@ -104,19 +104,19 @@ class LatentClips:
         return described
 
 
-def _customise(latents: Tensor, info: Metadata, found: Metadata) -> Clip | Rejected:
-    if found.get("__reject__"):
+def _customise(latents: Tensor, info: Metadata, result: Metadata) -> Clip | Rejected:
+    if result.get("__reject__"):
         return Rejected(info["latent_filename"], "rejected by get_custom_metadata")
-    replaced = found.get("__replace__")
-    if replaced is not None:
+    new_latents = result.get("__replace__")
+    if new_latents is not None:
         try:
-            latents = torch.as_tensor(replaced, dtype=torch.float32)
+            latents = torch.as_tensor(new_latents, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"__replace__ of get_custom_metadata must be latents, found {type(replaced).__name__}"
+                f"__replace__ of get_custom_metadata must be latents, found {type(new_latents).__name__}"
             ) from error
-    rest = {k: v for k, v in found.items() if k not in ("__reject__", "__replace__")}
-    return latents, {**info, **rest}
+    others = {k: v for k, v in result.items() if k not in ("__reject__", "__replace__")}
+    return latents, {**info, **others}
 
 
 def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:

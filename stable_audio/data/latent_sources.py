@@ -75,8 +75,8 @@ class ShardFolder:
             (shard, number) for shard in shards(folder) for number in range(len(shard.records))
         ]
         if keywords:
-            kept = set(filter_keywords([r.records[n].part for r, n in self.items], keywords))
-            self.items = [(s, n) for s, n in self.items if s.records[n].part in kept]
+            parts = set(filter_keywords([r.records[n].part for r, n in self.items], keywords))
+            self.items = [(s, n) for s, n in self.items if s.records[n].part in parts]
         if not self.items:
             raise DataError(f"{folder}: holds no latents (keywords {list(keywords or ())})")
 
@@ -176,11 +176,11 @@ def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
     valid = mask.nonzero()
     if valid.numel() == 0:
         raise ValueError("its padding mask is zero everywhere")
-    kept = {k: v for k, v in with_prompt(metadata).items() if k != "padding_mask"}
-    kept["start_seconds"] = seconds_in(metadata, "seconds_start", 0.0)
-    if "timestamps" in kept:
-        kept["timestamps"] = _timestamps(kept["timestamps"])
-    return stored, min(stored, int(valid[-1]) + 1), kept
+    described = {k: v for k, v in with_prompt(metadata).items() if k != "padding_mask"}
+    described["start_seconds"] = seconds_in(metadata, "seconds_start", 0.0)
+    if "timestamps" in described:
+        described["timestamps"] = _timestamps(described["timestamps"])
+    return stored, min(stored, int(valid[-1]) + 1), described
 
 
 def seconds_in(metadata: Metadata, key: str, default: float) -> float:

@@ -73,13 +73,13 @@ class ResumableLoader:
             self.sampler.epoch = self.sampler.batch = 0
         planned: deque[_Planned] = deque()
         epoch, of_epoch = self.sampler.epoch, DataReport(max_logged=0)
-        whole = self.sampler.batch == 0
+        from_the_start = self.sampler.batch == 0
         for batch, rejected, places in self._workers(planned):
             plan = planned.popleft()
             self.sampler.load_state_dict(plan.after)
-            used = len(batch.metadata) if batch is not None else 0
-            self.report.add(used, rejected)
-            of_epoch.add(used, rejected)
+            accepted = len(batch.metadata) if batch is not None else 0
+            self.report.add(accepted, rejected)
+            of_epoch.add(accepted, rejected)
             if batch is not None:
                 self.handed_out += 1
                 self._remember(self.sampler.state_dict())
@@ -87,11 +87,11 @@ class ResumableLoader:
             if self.sampler.epoch != epoch:
                 # One pass of one process of many may be empty: the others have something.
                 alone = self.sampler.world_size == 1 or self.endless
-                if whole and not of_epoch.accepted and alone:
+                if from_the_start and not of_epoch.accepted and alone:
                     raise DataError(
                         f"not one usable item in a whole pass over the dataset: {of_epoch.summary()}"
                     )
-                epoch, of_epoch, whole = self.sampler.epoch, DataReport(max_logged=0), True
+                epoch, of_epoch, from_the_start = self.sampler.epoch, DataReport(max_logged=0), True
 
     def _workers(self, planned: deque[_Planned]) -> DataLoader:
         packed = self.sampler.row_length is not None

@@ -42,7 +42,7 @@ def read_manifest(
     Raises:
         DataError: it cannot be read; or it is required, and not one of its rows names a file.
     """
-    found: dict[str, Metadata] = {}
+    by_path: dict[str, Metadata] = {}
     problems: list[Rejected] = []
     rows = _rows(source, root)
     files = _Files(source, root, paths)
@@ -65,21 +65,21 @@ def read_manifest(
         if not os.path.isfile(path):
             problems.append(Rejected(path, f"named in {source} but not there"))
             continue
-        found[path] = {k: v for k, v in row.items() if k != column}
-    if rows and not found:
-        told = f"none of its {len(rows)} rows names a file in {root}; the first: {problems[0].reason}"
+        by_path[path] = {k: v for k, v in row.items() if k != column}
+    if rows and not by_path:
+        summary = f"none of its {len(rows)} rows names a file in {root}; the first: {problems[0].reason}"
         if required:
-            raise DataError(f"{source}: {told} ({problems[0].path})")
-        problems = [Rejected(source, told)]
-    if found and not any(row.get(c) for row in found.values() for c in CAPTION_COLUMNS):
-        columns = sorted({name for row in found.values() for name in row})
+            raise DataError(f"{source}: {summary} ({problems[0].path})")
+        problems = [Rejected(source, summary)]
+    if by_path and not any(row.get(c) for row in by_path.values() for c in CAPTION_COLUMNS):
+        columns = sorted({name for row in by_path.values() for name in row})
         _LOG.warning(
             "%s: gives no captions, no column is named %s; it has %s",
             source,
             " or ".join(CAPTION_COLUMNS),
             columns[:12],
         )
-    return found, problems
+    return by_path, problems
 
 
 class _Files:
@@ -101,8 +101,8 @@ class _Files:
                 path = os.path.normpath(os.path.join(folder, spelled))
                 if path in self.known:
                     return path
-                if found := self.stems.get(path):
-                    return found
+                if by_stem := self.stems.get(path):
+                    return by_stem
         return first
 
 
@@ -127,13 +127,15 @@ def _objects(text: str, source: str) -> list[Metadata]:
     except JsonError:
         lines = [line for line in text.splitlines() if line.strip()]
         value = [parse_json_value(line, source=f"line {n}") for n, line in enumerate(lines, start=1)]
-    if isinstance(value, dict) and not any(_known(k) in (*PATH_COLUMNS, *CAPTION_COLUMNS) for k in value):
-        named = [{"path": k, **(v if isinstance(v, dict) else {"prompt": v})} for k, v in value.items()]
-        value = named if all(isinstance(v, (dict, str)) for v in value.values()) else [value]
+    if isinstance(value, dict) and not any(
+        _column_name(k) in (*PATH_COLUMNS, *CAPTION_COLUMNS) for k in value
+    ):
+        entries = [{"path": k, **(v if isinstance(v, dict) else {"prompt": v})} for k, v in value.items()]
+        value = entries if all(isinstance(v, (dict, str)) for v in value.values()) else [value]
     rows = [value] if isinstance(value, dict) else value
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{source}: a manifest holds one JSON object per line, or a list of objects")
-    return [{_known(name): v for name, v in row.items()} for row in rows]
+    return [{_column_name(name): v for name, v in row.items()} for row in rows]
 
 
 def _table(text: str, source: str, root: str) -> list[Metadata]:
@@ -164,11 +166,11 @@ def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
     table = _cells("\n".join(line.strip() for line in lines), " ")
     # A heading such as "path of the sound, caption" is none of these.
     plain = not any(delimiter in lines[0].strip() for delimiter in _DELIMITERS)
-    headed = plain and any(_known(cell) in PATH_COLUMNS for cell in table[0])
+    headed = plain and any(_column_name(cell) in PATH_COLUMNS for cell in table[0])
     columns = len(table[0]) if headed else 2
     rows = [_rest_joined(row, columns) for row in table]
-    named = headed or (len(rows[0]) == 2 and _known(table[0][0]) not in PATH_COLUMNS)
-    return _matched(rows, root) if named else None
+    has_names = headed or (len(rows[0]) == 2 and _column_name(table[0][0]) not in PATH_COLUMNS)
+    return _matched(rows, root) if has_names else None
 
 
 def _rest_joined(row: list[str], columns: int) -> list[str]:
@@ -178,7 +180,7 @@ def _rest_joined(row: list[str], columns: int) -> list[str]:
 
 def _matched(table: list[list[str]], root: str) -> list[Metadata] | None:
     """Rows by the names of their columns; None when the first row is no header and needs one."""
-    header = [_known(cell) for cell in table[0]]
+    header = [_column_name(cell) for cell in table[0]]
     if any(name in PATH_COLUMNS for name in header):
         return [_typed(_row(header, cells)) for cells in table[1:]]
     if len(header) == 2 and os.path.isfile(os.path.join(root, table[0][0].replace("\\", "/"))):
@@ -188,11 +190,11 @@ def _matched(table: list[list[str]], root: str) -> list[Metadata] | None:
 
 def _row(names: list[str], cells: list[str]) -> dict[str, Any]:
     surplus = sum(1 for cell in cells[len(names) :] if cell)
-    named = {name: cell for name, cell in zip(names, cells, strict=False) if name}
-    return named | ({_SURPLUS: surplus} if surplus else {})
+    values = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+    return values | ({_SURPLUS: surplus} if surplus else {})
 
 
-def _known(name: str) -> str:
+def _column_name(name: str) -> str:
     """The name of a column, in our spelling where it is one of ours."""
     plain = re.sub(r"[\s-]+", "_", name.strip().lower())
     return plain if plain in (*PATH_COLUMNS, *CAPTION_COLUMNS) else name.strip()

@@ -29,8 +29,8 @@ def pack_rows(lengths: Sequence[int], row_length: int, *, open_rows: int = OPEN_
     closed: list[list[int]] = []
     for place, length in enumerate(lengths):
         length = min(int(length), row_length)
-        found = bisect.bisect_left(rooms, (length, -1))
-        room, row = rooms.pop(found) if found < len(rooms) else (row_length, place)
+        tightest = bisect.bisect_left(rooms, (length, -1))
+        room, row = rooms.pop(tightest) if tightest < len(rooms) else (row_length, place)
         rows.setdefault(row, []).append(place)
         bisect.insort(rooms, (room - length, row))
         # A full row is the fullest of all, and nothing fits into it.

@@ -85,8 +85,8 @@ class FileParts(ClipDataset):
             with open_sound(source) as sound:
                 info, frames = sound.info, self.dataset.maker.frames(sound)
         except AudioError as error:
-            shown = source.name if isinstance(source, FileSlice) else str(source)
-            self.problems.append(Rejected(shown, error.reason))
+            name = source.name if isinstance(source, FileSlice) else str(source)
+            self.problems.append(Rejected(name, error.reason))
             return
         total = resampled_length(frames, info.sample_rate, rate)
         if crop is None:
@@ -109,10 +109,10 @@ class FileParts(ClipDataset):
 
         # Nothing is augmented, but a custom module may draw.
         generator = torch.Generator().manual_seed(derive_seed(part.name))
-        found = self.dataset.clip(part.item, choose, generator)
-        if isinstance(found, Rejected):
-            return Rejected(f"{found.path} ({part.name})", found.reason)
-        audio, metadata = found
+        clip = self.dataset.clip(part.item, choose, generator)
+        if isinstance(clip, Rejected):
+            return Rejected(f"{clip.path} ({part.name})", clip.reason)
+        audio, metadata = clip
         real = int(metadata["padding_mask"].sum())
         total = metadata["total_samples"]
         return audio, {**metadata, "part": part.name, "offset": part.offset, "real": real, "total": total}
@@ -130,10 +130,10 @@ class DatasetParts(ClipDataset):
         return len(self.parts)
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
-        found = self.dataset[ItemKey(key.index, key.index)]
-        if isinstance(found, Rejected):
-            return found
-        audio, metadata = found
+        clip = self.dataset[ItemKey(key.index, key.index)]
+        if isinstance(clip, Rejected):
+            return clip
+        audio, metadata = clip
         mask = metadata.get("padding_mask")
         real = audio.shape[-1] if mask is None else int(mask.sum())
         added = {"part": self.parts[key.index].name, "offset": 0, "real": real, "total": real}

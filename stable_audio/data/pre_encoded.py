@@ -117,15 +117,15 @@ class PreEncodedDataset(ClipDataset):
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number, _ in self.items]
 
-    def _check_origin(self, path: str, manifest: dict[str, Any] | None, wanted: str | None) -> None:
+    def _check_origin(self, path: str, manifest: dict[str, Any] | None, expected: str | None) -> None:
         """Latents of another autoencoder train a model that ends in noise."""
         if manifest is None:
             return
-        found = manifest.get("autoencoder_hash")
-        if wanted is not None and found is not None and wanted != found:
+        origin = manifest.get("autoencoder_hash")
+        if expected is not None and origin is not None and expected != origin:
             raise DataError(
-                f"{path}: these latents were made by another autoencoder ({found}, "
-                f"{manifest.get('autoencoder', 'unknown')}) than the model's ({wanted}); encode again, or "
+                f"{path}: these latents were made by another autoencoder ({origin}, "
+                f"{manifest.get('autoencoder', 'unknown')}) than the model's ({expected}); encode again, or "
                 f"load the weights that made them"
             )
         for name, value in (
@@ -137,24 +137,26 @@ class PreEncodedDataset(ClipDataset):
 
     def _select(self) -> None:
         """Apply the length filters and note buckets and lengths; this reads the metadata of every clip."""
-        kept, buckets, lengths = [], [], []
+        items, buckets, lengths = [], [], []
         for number, index in self.items:
             try:
                 _, valid, metadata = self.sources[number].describe(index)
-                known = next((k for k in ("file_seconds", "seconds_total") if k in metadata), None)
-                seconds = seconds_in(metadata, known, 0.0) if known is not None else self.clips.seconds(valid)
+                time_key = next((k for k in ("file_seconds", "seconds_total") if k in metadata), None)
+                seconds = (
+                    seconds_in(metadata, time_key, 0.0) if time_key is not None else self.clips.seconds(valid)
+                )
             except ValueError as error:
                 self.problems.append(Rejected(self.sources[number].name(index), str(error)))
                 continue
             if self.shortest <= seconds <= self.longest:
-                kept.append((number, index))
+                items.append((number, index))
                 buckets.append(self.clips.bucket(valid))
                 lengths.append(valid)
-        if not kept:
+        if not items:
             raise DataError(
                 f"no clip of {len(self.items)} lasts between {self.shortest} and {self.longest} seconds"
             )
-        self.items = kept
+        self.items = items
         self.buckets = buckets if self.clips.bucket_lengths else None
         self.lengths = lengths if self.row_length else None
 

@@ -44,10 +44,10 @@ class DataReport:
                 self._log(item)
 
     def _log(self, item: Rejected) -> None:
-        known = len(self.reasons)
-        if known <= self._max_logged:
+        kinds = len(self.reasons)
+        if kinds <= self._max_logged:
             _LOG.warning("left out: %s: %s", printable(item.path), printable(item.reason))
-        elif self._max_logged and known == self._max_logged + 1:
+        elif self._max_logged and kinds == self._max_logged + 1:
             _LOG.warning("more files are left out; the data report names them all")
 
     def by_reason(self) -> dict[str, list[str]]:
@@ -65,7 +65,7 @@ class DataReport:
         """A few lines for people."""
         lines = [f"{self.accepted} items used, {self.rejected} left out"]
         for reason, paths in self.by_reason().items():
-            shown = ", ".join(printable(path) for path in paths[:names_per_reason])
+            names = ", ".join(printable(path) for path in paths[:names_per_reason])
             more = f" and {len(paths) - names_per_reason} more" if len(paths) > names_per_reason else ""
-            lines.append(f"  {printable(reason)}: {shown}{more}")
+            lines.append(f"  {printable(reason)}: {names}{more}")
         return "\n".join(lines)

@@ -94,17 +94,17 @@ _MISSING = "s3_path needs the `aws` command-line program, which is not installed
 
 
 def _escapes(key: str) -> bool:
-    parts = key.replace("\\", "/").split("/")
-    return any(part in ("", ".", "..") for part in parts) or "\0" in key
+    components = key.replace("\\", "/").split("/")
+    return any(component in ("", ".", "..") for component in components) or "\0" in key
 
 
 def _aws(arguments: list[str], profile: str | None) -> str:
     command = ["aws", *arguments, *(["--profile", profile] if profile else [])]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise DataError(_MISSING) from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if process.returncode != 0:
+        reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(f"`{' '.join(command)}` failed: {reason}")
-    return done.stdout
+    return process.stdout

@@ -93,7 +93,7 @@ class ResumableSampler:
         self._cached: dict[int, _Plan] = {}
         self.epoch = 0
         self.batch = 0
-        self._tell_of_small_parts()
+        self._log_leftovers()
 
     @property
     def global_batch_size(self) -> int:
@@ -103,16 +103,16 @@ class ResumableSampler:
         """Batches in `epoch` (default: the current one); it varies only with weights, buckets and rows."""
         return len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
 
-    def _tell_of_small_parts(self) -> None:
+    def _log_leftovers(self) -> None:
         """What the first epoch repeats or leaves out because it does not fill a batch, once per run."""
-        used = np.unique(self._plan(0).order)
+        drawn = np.unique(self._plan(0).order)
         if not self.drop_last or self.rank != 0 or not self.shuffle:
             return
         batch = f"a batch of {self.global_batch_size} ({self.batch_size} x {self.world_size} processes)"
         if len(self._plan(0).order) > self.num_items and self._draws is None and self._probabilities is None:
             rows = "" if self.row_length is None else f" in rows of {self.row_length} frames"
-            told = "%d items%s do not fill %s: they are passed over again until they do"
-            _LOG.warning(told, len(used), rows, batch)
+            message = "%d items%s do not fill %s: they are passed over again until they do"
+            _LOG.warning(message, len(drawn), rows, batch)
         if self._buckets is not None and self._draws is None and self._probabilities is None:
             sizes = np.bincount(self._buckets)
             small = int(sizes[sizes < self.global_batch_size].sum())

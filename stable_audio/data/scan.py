@@ -63,8 +63,8 @@ def _walk(folder: str, extensions: Collection[str], scan: Scan, seen: set[str]) 
         if entry.name.startswith("."):
             continue
         if not _is_utf8(entry.name):
-            shown = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
-            scan.problems.append(Rejected(shown, "its name is not UTF-8; rename it"))
+            readable_path = os.fsencode(entry.path).decode("utf-8", "backslashreplace")
+            scan.problems.append(Rejected(readable_path, "its name is not UTF-8; rename it"))
             continue
         if _is_folder(entry):
             real = os.path.realpath(entry.path)
@@ -137,7 +137,7 @@ def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str
             paths.append(there)
         elif line.strip() and not line.lstrip().startswith("#"):
             path = os.path.join(root, line.strip())
-            problems.append(Rejected(path, f"named in {filelist}, but {_told(path)}"))
+            problems.append(Rejected(path, f"named in {filelist}, but {_absence_reason(path)}"))
     return paths, problems
 
 
@@ -145,7 +145,7 @@ def _is_file(root: str, name: str) -> bool:
     return "\0" not in name and os.path.isfile(os.path.join(root, name))
 
 
-def _told(path: str) -> str:
+def _absence_reason(path: str) -> str:
     reason = "is not there" if "\0" in path else why_no_file(path)
     return "not there" if reason == "is not there" else str(reason)
 
@@ -178,19 +178,19 @@ def find_files(
         if filelist_path is not None
         else scan_folder(root, extensions)
     )
-    chosen = filter_keywords(scan.paths, keywords)
-    if not chosen:
+    matching = filter_keywords(scan.paths, keywords)
+    if not matching:
         raise DataError(f"{root}: no usable file found{_why_none(scan, extensions, keywords)}")
-    scan.paths = chosen
+    scan.paths = matching
     return scan
 
 
 def _why_none(scan: Scan, extensions: Collection[str], keywords: Sequence[str] | None) -> str:
-    told = f" (looked for {', '.join(sorted(extensions))})"
+    cause = f" (looked for {', '.join(sorted(extensions))})"
     if scan.paths:
-        return f"{told}; none of {len(scan.paths)} matches keywords {list(keywords or ())}"
+        return f"{cause}; none of {len(scan.paths)} matches keywords {list(keywords or ())}"
     if scan.problems:
-        told += f"; {scan.problems[0].path!r} {scan.problems[0].reason}"
+        cause += f"; {scan.problems[0].path!r} {scan.problems[0].reason}"
     if scan.ignored:
-        told += "; found instead: " + ", ".join(f"{n} {suffix}" for suffix, n in scan.ignored.most_common(5))
-    return told
+        cause += "; found instead: " + ", ".join(f"{n} {suffix}" for suffix, n in scan.ignored.most_common(5))
+    return cause

@@ -96,20 +96,20 @@ def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
 
 def _members(path: str, problems: list[Rejected]) -> Iterator[tarfile.TarInfo]:
     """Every member whose header is whole; the places where none can be read are added to `problems`."""
-    expected, found = 0, False
+    expected, any_member = 0, False
     try:
         with open(path, "rb") as file, tarfile.open(path, "r:", ignore_zeros=True) as archive:
             size = os.path.getsize(path)
             while (member := _next(archive, size)) is not None:
                 _note_gap(path, file, expected, member.offset, problems)
-                found, expected = True, member.offset_data + -(-_stored(member) // _BLOCK) * _BLOCK
+                any_member, expected = True, member.offset_data + -(-_stored(member) // _BLOCK) * _BLOCK
                 yield member
-            if found:
+            if any_member:
                 _note_gap(path, file, expected, size, problems)
     except (tarfile.TarError, OSError) as error:
         problems.append(Rejected(path, f"not a tar that can be read in place ({error})"))
         return
-    if not found:
+    if not any_member:
         problems.append(Rejected(path, "not a tar that can be read in place (no header is whole)"))
 
 

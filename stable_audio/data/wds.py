@@ -160,14 +160,14 @@ class WdsDataset(ClipDataset):
             self.weights = [datasets[number].weight for number in self.entry_of]
 
     def _add(self, number: int, entry: WdsEntry, cache_dir: str | None) -> None:
-        wanted = ("npy",) if self.pre_encoded else AUDIO_PARTS
+        suffixes = ("npy",) if self.pre_encoded else AUDIO_PARTS
         before = len(self.samples)
         for tar in self._tars(number, entry, cache_dir):
             samples, problems = index_tar(tar)
             self.problems += problems
             for sample in samples:
-                if sample.first(wanted) is None or "json" not in sample.parts:
-                    reason = f"needs a .json and one of {', '.join('.' + w for w in wanted)}"
+                if sample.first(suffixes) is None or "json" not in sample.parts:
+                    reason = f"needs a .json and one of {', '.join('.' + w for w in suffixes)}"
                     self.problems.append(Rejected(sample.name, f"{reason}; has {sorted(sample.parts)}"))
                 else:
                     self.samples.append(sample)
@@ -262,31 +262,31 @@ class WdsDataset(ClipDataset):
         part = sample.first(AUDIO_PARTS)
         assert part is not None
         try:
-            known = self._described(sample, number, {})
+            described = self._described(sample, number, {})
         except ValueError as error:
             return Rejected(sample.name, str(error))
 
         def describe(crop: Crop) -> Metadata:
             self._check_seconds(crop.total / crop.sample_rate)
-            return {**known, **crop.metadata()}
+            return {**described, **crop.metadata()}
 
         return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
 
     def _described(self, sample: Sample, number: int, crop: Metadata) -> Metadata:
         """Raises ValueError when the .json cannot be read."""
-        said = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
+        described = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
         part = sample.first(("npy",) if self.pre_encoded else AUDIO_PARTS)
-        own = {
+        basics = {
             "__key__": sample.key,
             "dataset": self.entries[number].id,
             "path": part.name if part is not None else sample.name,
             "relpath": sample.key,
         }
         template = self.templates[number]
-        if template is not None and part is not None and not has_caption(said):
-            caption = template(sample.key, said, lambda: {} if self.pre_encoded else read_tags(part))
-            said |= {} if caption is None else {"prompt": caption}
-        return {**said, **own, **crop}
+        if template is not None and part is not None and not has_caption(described):
+            caption = template(sample.key, described, lambda: {} if self.pre_encoded else read_tags(part))
+            described |= {} if caption is None else {"prompt": caption}
+        return {**described, **basics, **crop}
 
     def _check_seconds(self, seconds: float) -> None:
         if self.shortest is not None and seconds < self.shortest:

@@ -93,8 +93,8 @@ def launched_world(environment: Mapping[str, str] | None = None) -> World:
         WorldError: the variables contradict each other, or one of them is missing.
     """
     env = os.environ if environment is None else environment
-    for read in (_torchrun, _mpi, _slurm):
-        if (world := read(env)) is not None:
+    for detect in (_torchrun, _mpi, _slurm):
+        if (world := detect(env)) is not None:
             return world
     return ALONE
 
@@ -108,14 +108,14 @@ def refuse_other(world: World, *, devices: int | None, nodes: int | None = None)
     Raises:
         WorldError: with both numbers.
     """
-    for flag, asked, started, unit in (
+    for flag, requested, actual, unit in (
         ("--devices", devices, world.local_size, "processes on this machine"),
         ("--num-nodes", nodes, world.nodes, "machines"),
     ):
-        if asked is not None and asked != started:
+        if requested is not None and requested != actual:
             raise WorldError(
-                f"{flag} {asked}, but {world.launcher} started {world.size} processes, with {started} as the "
-                f"number of {unit}; leave {flag} out, or start as many as it says"
+                f"{flag} {requested}, but {world.launcher} started {world.size} processes, with {actual} as "
+                f"the number of {unit}; leave {flag} out, or start as many as it says"
             )
 
 

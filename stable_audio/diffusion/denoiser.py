@@ -86,9 +86,9 @@ class Denoiser:
     def __call__(self, x: Tensor, level: float) -> Prediction:
         native = self._objective.space
         if native is not self._space:
-            own_level = self._space.convert(level, native)
-            x = x * (native.scale(own_level) / self._space.scale(level))
-            level = own_level
+            native_level = self._space.convert(level, native)
+            x = x * (native.scale(native_level) / self._space.scale(level))
+            level = native_level
         time = self._objective.process.time(level)
         t = torch.full((x.shape[0],), time, dtype=torch.float32, device=x.device)
         result = self._predict(x, t)

@@ -140,11 +140,11 @@ def unconditional(
     if negative is None:
         return backbone.null(cond)
     for slot in negative_slots:
-        changes.update(_replacement(cond, negative, slot, own_mask=backbone.masks_attention))
+        changes.update(_replacement(cond, negative, slot, uses_mask=backbone.masks_attention))
     null = backbone.null(cond.replace(**changes))
     if null is None or not changes:
-        wanted = [s.value for s in negative_slots]
-        logger.warning("negative conditioning has no effect: the backbone cannot take it in %s", wanted)
+        slots = [s.value for s in negative_slots]
+        logger.warning("negative conditioning has no effect: the backbone cannot take it in %s", slots)
         return null
     for slot in negative_slots:
         name, mask_name = slot.field, slot.mask_field
@@ -159,18 +159,19 @@ def unconditional(
 
 
 def _replacement(
-    cond: Conditioning, negative: Conditioning, slot: Slot, *, own_mask: bool
+    cond: Conditioning, negative: Conditioning, slot: Slot, *, uses_mask: bool
 ) -> dict[str, Tensor | None]:
     """The fields of `cond` that `negative` takes over in `slot`.
 
     Args:
-        own_mask: tokens bring their mask; without it they do so only where their number differs.
+        uses_mask: the backbone masks attention, so the tokens bring their mask; otherwise they bring it
+            only where their number differs.
     """
     name, mask_name = slot.field, slot.mask_field
     old, new = cond.slot(slot), negative.slot(slot)
     if old is None or new is None:
         return {}
-    if mask_name is None or (old.shape[1] == new.shape[1] and not own_mask):
+    if mask_name is None or (old.shape[1] == new.shape[1] and not uses_mask):
         return {name: new}
     return {name: new, mask_name: getattr(negative, mask_name)}
 

@@ -70,7 +70,7 @@ class ElementwiseLoss:
             raise ValueError(f"space must be 'output' or 'denoised', found '{space}'")
         self.space = space
 
-    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
+    def compare(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """Loss per element, in the shape of both."""
         raise NotImplementedError
 
@@ -88,15 +88,15 @@ class ElementwiseLoss:
 class MSELoss(ElementwiseLoss):
     """Squared error."""
 
-    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return (found - wanted).square()
+    def compare(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        return (estimate - reference).square()
 
 
 class L1Loss(ElementwiseLoss):
     """Absolute error."""
 
-    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return (found - wanted).abs()
+    def compare(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        return (estimate - reference).abs()
 
 
 class HuberLoss(ElementwiseLoss):
@@ -112,8 +112,8 @@ class HuberLoss(ElementwiseLoss):
             raise ValueError(f"delta must be above 0, found {delta}")
         self.delta = delta
 
-    def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return F.huber_loss(found, wanted, reduction="none", delta=self.delta)
+    def compare(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        return F.huber_loss(estimate, reference, reduction="none", delta=self.delta)
 
 
 class SpectralLoss:
@@ -132,9 +132,9 @@ class SpectralLoss:
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         mask = 1.0 if inputs.mask is None else inputs.mask
-        found, wanted = (inputs.denoised * mask).float(), (inputs.x0 * mask).float()
-        usable = [n for n in self.n_ffts if n <= found.shape[-1]] or [found.shape[-1]]
-        distances = [(_magnitudes(found, n) - _magnitudes(wanted, n)).abs().mean() for n in usable]
+        estimate, reference = (inputs.denoised * mask).float(), (inputs.x0 * mask).float()
+        usable = [n for n in self.n_ffts if n <= estimate.shape[-1]] or [estimate.shape[-1]]
+        distances = [(_magnitudes(estimate, n) - _magnitudes(reference, n)).abs().mean() for n in usable]
         return torch.stack(distances).mean()
 
 

@@ -152,23 +152,23 @@ def build_schedule(
             raise ValueError(f"schedule '{name}' counts steps, which have no distribution shift")
         return _steps_of(objective.process, STEP_SCHEDULES[name], steps, sigma_max, space)
     spec = SCHEDULES[name]
-    own = spec.space or (space if math.isfinite(space.max_level) else VP)
-    _check(steps, own, sigma_min, sigma_max, rho)
+    native = spec.space or (space if math.isfinite(space.max_level) else VP)
+    _check(steps, native, sigma_min, sigma_max, rho)
     if objective is not None:
-        sigma_min, sigma_max = _within(objective.ratios, own, sigma_min, sigma_max)
+        sigma_min, sigma_max = _within(objective.ratios, native, sigma_min, sigma_max)
     levels = spec.fn(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
     if shift is not None:
-        levels = _shifted(levels, shift, length, name, own)
-    return levels if own is space else _converted(levels, own, space, name)
+        levels = _shifted(levels, shift, length, name, native)
+    return levels if native is space else _converted(levels, native, space, name)
 
 
 def distinct(levels: Tensor) -> Tensor:
     """Levels without those that are not below all before them: noise only falls, and equal levels are one."""
-    kept = levels[:1].tolist()
+    values = levels[:1].tolist()
     for level in levels[1:].tolist():
-        if level < kept[-1] * (1 - SAME):
-            kept.append(level)
-    return torch.tensor(kept, dtype=levels.dtype)
+        if level < values[-1] * (1 - SAME):
+            values.append(level)
+    return torch.tensor(values, dtype=levels.dtype)
 
 
 def check_schedule_name(name: str) -> None:
@@ -201,11 +201,11 @@ def _steps_of(process: Process, spec: StepScheduleSpec, steps: int, sigma_max: f
     levels = [process.level(t) for t in times.tolist()]
     # The first step may be the lowest level that there is.
     levels.append(process.min_level if spec.to_first and levels[-1] > process.min_level else 0.0)
-    found = [process.space.convert(level, space) for level in levels]
-    if math.isinf(found[0]):
+    levels_in_space = [process.space.convert(level, space) for level in levels]
+    if math.isinf(levels_in_space[0]):
         before = process.level((process.steps - 2) / (process.steps - 1))
-        found[0] = max(NOISE_SIGMA, 4 * process.space.convert(before, space))
-    return torch.tensor(found, dtype=torch.float64)
+        levels_in_space[0] = max(NOISE_SIGMA, 4 * process.space.convert(before, space))
+    return torch.tensor(levels_in_space, dtype=torch.float64)
 
 
 def _within(
@@ -238,8 +238,8 @@ def _shifted(levels: Tensor, shift: DistributionShift, length: int | None, name:
     return shift(levels, length)
 
 
-def _converted(levels: Tensor, own: Space, space: Space, name: str) -> Tensor:
-    converted = [own.convert(level, space) for level in levels.tolist()]
+def _converted(levels: Tensor, native: Space, space: Space, name: str) -> Tensor:
+    converted = [native.convert(level, space) for level in levels.tolist()]
     if not math.isfinite(converted[0]):
         raise ValueError(
             f"schedule '{name}' starts at pure noise, which the sampler counts as infinity; "

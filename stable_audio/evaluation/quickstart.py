@@ -79,8 +79,8 @@ class Scores:
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         rows: dict[str, dict[str, int]] = {}
-        for (asked, heard), count in self.confusion.items():
-            rows.setdefault(asked, {})[heard] = count
+        for (requested, recognised), count in self.confusion.items():
+            rows.setdefault(requested, {})[recognised] = count
         return {**dataclasses.asdict(self), "confusion": rows}
 
     def summary(self) -> str:
@@ -93,13 +93,13 @@ class Scores:
 
     def table(self) -> str:
         """The confusion table: a row per requested sound, a column per sound heard."""
-        names = list(dict.fromkeys(asked for asked, _ in self.confusion))
-        names += sorted({heard for _, heard in self.confusion} - set(names))
+        names = list(dict.fromkeys(requested for requested, _ in self.confusion))
+        names += sorted({recognised for _, recognised in self.confusion} - set(names))
         width = max(len(n) for n in names)
         lines = [" " * width + "  " + " ".join(f"{n[:7]:>7}" for n in names) + "   (heard)"]
-        for asked in dict.fromkeys(a for a, _ in self.confusion):
-            cells = " ".join(f"{self.confusion[asked, heard] or '.':>7}" for heard in names)
-            lines.append(f"{asked:<{width}}  {cells}")
+        for requested in dict.fromkeys(a for a, _ in self.confusion):
+            cells = " ".join(f"{self.confusion[requested, recognised] or '.':>7}" for recognised in names)
+            lines.append(f"{requested:<{width}}  {cells}")
         return "\n".join(lines)
 
 
@@ -159,24 +159,24 @@ class QuickstartEvaluator:
         if len(clips) != len(requests):
             raise ValueError(f"{len(clips)} clips for {len(requests)} requests")
         mono = [np.asarray(clip.detach().double().mean(dim=0).cpu()) for clip in clips]
-        heard = [self.classifier.classify(samples, self.sample_rate) for samples in mono]
-        same = [h == r.timbre for h, r in zip(heard, requests)]
+        timbres = [self.classifier.classify(samples, self.sample_rate) for samples in mono]
+        same = [h == r.timbre for h, r in zip(timbres, requests)]
         pitched = [i for i, r in enumerate(requests) if r.midi is not None]
         return Scores(
             clips=len(mono),
             pitch=_share([self._right_pitch(mono[i], requests[i]) for i in pitched]),
             timbre=_share(same),
             pitched_timbre=_share([same[i] for i in pitched]),
-            confusion=Counter((r.timbre, h) for r, h in zip(requests, heard)),
+            confusion=Counter((r.timbre, h) for r, h in zip(requests, timbres)),
             defects=self._defects(mono, requests),
             peak=max(float(np.abs(samples).max()) for samples in mono),
         )
 
     def _right_pitch(self, samples: Array, request: Request) -> bool:
-        found = detect_pitch(samples, self.sample_rate)
-        if found is None or request.midi is None:
+        frequency = detect_pitch(samples, self.sample_rate)
+        if frequency is None or request.midi is None:
             return False
-        return abs(semitones_between(found, note_frequency(request.midi))) <= PITCH_TOLERANCE
+        return abs(semitones_between(frequency, note_frequency(request.midi))) <= PITCH_TOLERANCE
 
     def _defects(self, mono: Sequence[Array], requests: Sequence[Request]) -> dict[str, int]:
         pairs = list(zip(mono, requests))

@@ -39,10 +39,10 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> float:
         return -math.inf
     target = (x @ s) / power * s
     distortion = float((x - target).square().sum())
-    kept = float(target.square().sum())
-    if kept == 0:
+    signal = float(target.square().sum())
+    if signal == 0:
         return -math.inf
-    return math.inf if distortion == 0 else 10 * math.log10(kept / distortion)
+    return math.inf if distortion == 0 else 10 * math.log10(signal / distortion)
 
 
 def stft_distance(estimate: Tensor, reference: Tensor, resolutions: Sequence[int] = RESOLUTIONS) -> float:
@@ -101,11 +101,11 @@ def reconstruct(
         yield {"part": problem.path, "rejected": problem.reason}
     names = sound_names([part.name for part in source.parts])
     for index, part in enumerate(source.parts):
-        found = source[ItemKey(index, 0)]
-        if isinstance(found, Rejected):
-            yield {"part": part.name, "rejected": found.reason}
+        clip = source[ItemKey(index, 0)]
+        if isinstance(clip, Rejected):
+            yield {"part": part.name, "rejected": clip.reason}
             continue
-        audio, metadata = found
+        audio, metadata = clip
         if quantizers is None:
             again = _round_trip(pretransform, audio, index, chunk_above, sampled)
         else:

@@ -6,7 +6,7 @@ from stable_audio.config.load import load_dataset_config
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.sections.dataset import DatasetConfig
 from stable_audio.data.base import ClipDataset, ItemCheck
-from stable_audio.data.foresight import tell_of_refused
+from stable_audio.data.foresight import warn_of_refused
 from stable_audio.data.loader import ResumableLoader, make_loader
 from stable_audio.options import keywords_of
 
@@ -87,7 +87,7 @@ def create_loader(
         autoencoder_hash=autoencoder_hash,
     )
     if check is not None and rank == 0:
-        tell_of_refused(dataset, check)
+        warn_of_refused(dataset, check)
     return make_loader(
         dataset,
         batch_size=batch_size,

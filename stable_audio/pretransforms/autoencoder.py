@@ -203,14 +203,14 @@ class Autoencoder(nn.Module):
 
     def _quantizer(self) -> DiscreteBottleneck:
         if not isinstance(self.bottleneck, DiscreteBottleneck):
-            found = "no bottleneck" if self.bottleneck is None else type(self.bottleneck).__name__
-            raise TypeError(f"tokens need a discrete bottleneck (rvq, dac_rvq, fsq, ...); this has {found}")
+            actual = "no bottleneck" if self.bottleneck is None else type(self.bottleneck).__name__
+            raise TypeError(f"tokens need a discrete bottleneck (rvq, dac_rvq, fsq, ...); this has {actual}")
         return self.bottleneck
 
     def _check_agreement(self) -> None:
         inner, bottleneck = self.pretransform, self.bottleneck or Bottleneck()
         inner_ratio = 1 if inner is None else inner.downsampling_ratio
-        wanted = {
+        measures = {
             "encoder downsampling": (
                 self.encoder.downsampling_ratio * inner_ratio,
                 self.downsampling_ratio,
@@ -237,7 +237,7 @@ class Autoencoder(nn.Module):
         check_parts(
             f"autoencoder do not fit latent_dim={self.latent_dim}, "
             f"downsampling_ratio={self.downsampling_ratio}, io_channels={self.io_channels}",
-            wanted,
+            measures,
             inner_ratio=inner_ratio,
         )
 

@@ -65,8 +65,8 @@ def in_chunks(
             old = current[..., low - current_start : high - current_start]
             out[..., low:high] = _blend(old, piece[..., low - offset : high - offset])
         current, current_start = piece[..., high - offset :], high
-    rest = current_start + current.shape[-1] - length  # of an input that ends within a frame
-    out = torch.nn.functional.pad(out, (0, rest)) if rest else out
+    shortage = current_start + current.shape[-1] - length  # of an input that ends within a frame
+    out = torch.nn.functional.pad(out, (0, shortage)) if shortage else out
     out[..., current_start:] = current
     return out
 

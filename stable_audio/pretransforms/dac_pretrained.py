@@ -107,14 +107,14 @@ class DACPretrainedPretransform(Pretransform):
 
     def tokenize(self, audio: Tensor) -> Tensor:
         """Audio -> tokens (b q n)."""
-        return self.model.quantizer(self.model.encoder(self._whole_frames(audio)))[1]
+        return self.model.quantizer(self.model.encoder(self._padded_to_frames(audio)))[1]
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
         """Tokens (b q n) -> audio; fewer codebooks than trained will do."""
         return self._finish(self.model.decoder(self.model.quantizer.from_codes(tokens)[0]), tokens.shape[-1])
 
     def _encode(self, audio: Tensor) -> Tensor:
-        features = self.model.encoder(self._whole_frames(audio))
+        features = self.model.encoder(self._padded_to_frames(audio))
         return (features if self.quantize_on_decode else self.model.quantizer(features)[0]) / self.scale
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -122,12 +122,12 @@ class DACPretrainedPretransform(Pretransform):
         features = self.model.quantizer(features)[0] if self.quantize_on_decode else features
         return self._finish(self.model.decoder(features), latents.shape[-1])
 
-    def _whole_frames(self, audio: Tensor) -> Tensor:
+    def _padded_to_frames(self, audio: Tensor) -> Tensor:
         if audio.shape[1] != 1:
             raise ValueError(f"dac_pretrained takes mono audio (b 1 n), found {audio.shape[1]} channels")
         return F.pad(audio, (0, -audio.shape[-1] % self.downsampling_ratio))
 
     def _finish(self, audio: Tensor, frames: int) -> Tensor:
         """Odd strides lose samples at the end: give exactly `frames` frames."""
-        wanted = frames * self.downsampling_ratio
-        return F.pad(audio.view(audio.shape[0], 1, -1), (0, max(0, wanted - audio.shape[-1])))[..., :wanted]
+        length = frames * self.downsampling_ratio
+        return F.pad(audio.view(audio.shape[0], 1, -1), (0, max(0, length - audio.shape[-1])))[..., :length]

@@ -51,15 +51,15 @@ def fast_inference(module: nn.Module) -> Iterator[None]:
     bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is
     rearranged when it is first called, which costs about as much as normalising it.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         # Before anything is looked at: a module in use by another thread has lost its parameters, too.
-        held.enter_context(_ONE_THREAD)
+        stack.enter_context(_ONE_THREAD)
         if _helps(module):
             replaced: Replaced = []
-            held.callback(_put_back, replaced)
+            stack.callback(_put_back, replaced)
             _replace_below(module, replaced)
         else:
-            held.close()
+            stack.close()
         yield
 
 
@@ -159,10 +159,10 @@ class _Kernel:
     def __call__(self, frames: Tensor) -> Tensor:
         picture = frames.transpose(1, 2).unsqueeze(2)
         # conv2d would not take oneDNN for 1x1 kernels on a single thread.
-        made = torch.mkldnn_convolution(
+        frames_out = torch.mkldnn_convolution(
             picture, self.weight, self.bias, (0, 0), (1, self.stride), (1, self.dilation), self.groups
         )
-        return made.squeeze(2).transpose(1, 2)
+        return frames_out.squeeze(2).transpose(1, 2)
 
     def tile(self, batch: int) -> int:
         """Output frames at once."""
@@ -219,8 +219,8 @@ class _FastUpsampler(nn.Module):
         self.kernel = cache(lambda: _upsampling_kernel_of(layer))
 
     def forward(self, x: Tensor) -> Tensor:
-        made = _convolve(x.transpose(1, 2), self.kernel(), 1, self.activate)
-        longer = made.reshape(made.shape[0], made.shape[1] * self.stride, -1)
+        phases = _convolve(x.transpose(1, 2), self.kernel(), 1, self.activate)
+        longer = phases.reshape(phases.shape[0], phases.shape[1] * self.stride, -1)
         return longer[:, self.crop : longer.shape[1] - self.crop].transpose(1, 2)
 
 
@@ -228,17 +228,17 @@ def _convolve(frames: Tensor, kernel: _Kernel, padding: int, activate: Activatio
     batch, length, _ = frames.shape
     count = (length + 2 * padding - kernel.reach) // kernel.stride + 1
 
-    def made(start: int, stop: int) -> Tensor:
+    def output(start: int, stop: int) -> Tensor:
         first = start * kernel.stride - padding
         piece = _window(frames, first, (stop - 1) * kernel.stride - padding + kernel.reach)
         return kernel(activate(piece))
 
     tile = kernel.tile(batch)
     if count <= tile:
-        return made(0, count)
+        return output(0, count)
     out = frames.new_empty(batch, count, kernel.weight.shape[0])
     for start in range(0, count, tile):
-        out[:, start : start + tile] = made(start, min(start + tile, count))
+        out[:, start : start + tile] = output(start, min(start + tile, count))
     return out
 
 

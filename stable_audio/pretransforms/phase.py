@@ -23,11 +23,11 @@ def peak_phases(magnitude: Tensor, *, n_fft: int, hop: int) -> Tensor:
     owners, frequencies = _nearest_peak(magnitude.mT), _peak_frequencies(magnitude.mT, n_fft)
     phases, centre = [], None
     for owner, frequency in zip(owners.unbind(-2), frequencies.unbind(-2)):
-        own = frequency.gather(-1, owner)
+        peak_frequency = frequency.gather(-1, owner)
         if centre is None:
-            centre = own * (hop / 2) - math.pi / 2
+            centre = peak_frequency * (hop / 2) - math.pi / 2
         else:
-            centre = centre.gather(-1, owner) + own * hop
+            centre = centre.gather(-1, owner) + peak_frequency * hop
         phases.append(centre - math.pi * bins)
     return torch.stack(phases, dim=-1)
 

@@ -101,7 +101,7 @@ class StageOptions:
 
 
 class SAMEStage(nn.Module):
-    """Tokens in segments of `taken`, each followed by `given` learned tokens that become the output.
+    """Tokens in segments of `tokens_in`, each followed by `tokens_out` learned tokens that become the output.
 
     Args:
         channels_in: channels before the convolution that maps the width.
@@ -118,8 +118,8 @@ class SAMEStage(nn.Module):
         channels_out: int,
         *,
         map_first: bool,
-        taken: int,
-        given: int,
+        tokens_in: int,
+        tokens_out: int,
         depth: int,
         sinusoidal: int,
         options: StageOptions,
@@ -134,15 +134,15 @@ class SAMEStage(nn.Module):
             channels_in, channels_out, kernel, padding=kernel // 2, bias=options.mapping_bias
         )
         self.map_first = map_first
-        self.taken, self.given, self.options = taken, given, options
-        self.chunk = options.segments_per_chunk(max(taken, given))
-        tokens = 1 if options.variable_stride else given
+        self.tokens_in, self.tokens_out, self.options = tokens_in, tokens_out, options
+        self.chunk = options.segments_per_chunk(max(tokens_in, tokens_out))
+        tokens = 1 if options.variable_stride else tokens_out
         self.new_tokens = nn.Parameter(torch.randn(1, tokens, dim) * 1e-5)
         self.transformers = nn.ModuleList(
             TransformerBlock(
                 dim,
                 dim_heads=heads,
-                options=options.transformer(taken + given, sinusoidal=depth - i < sinusoidal),
+                options=options.transformer(tokens_in + tokens_out, sinusoidal=depth - i < sinusoidal),
             )
             for i in range(depth)
         )
@@ -150,19 +150,19 @@ class SAMEStage(nn.Module):
         set_gradient_checkpointing(self.transformers, options.checkpointing)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b channels_in n) -> (b channels_out n/taken*given)."""
+        """(b channels_in n) -> (b channels_out n/tokens_in*tokens_out)."""
         x = self.mapping(x) if self.map_first else widened(x)
-        missing = -x.shape[-1] % self.taken
+        missing = -x.shape[-1] % self.tokens_in
         x = nn.functional.pad(x, (0, missing)) if missing else x
-        segments = x.mT.unflatten(1, (-1, self.taken))
+        segments = x.mT.unflatten(1, (-1, self.tokens_in))
         new = self._new_tokens(segments)
         mixed = self._mix(torch.cat([segments, new], dim=2))
-        x = mixed[:, :, self.taken :].flatten(1, 2).mT
+        x = mixed[:, :, self.tokens_in :].flatten(1, 2).mT
         return x if self.map_first else full_precision([self.mapping], x)
 
     def _new_tokens(self, segments: Tensor) -> Tensor:
         b, count, _, dim = segments.shape
-        new = self.new_tokens.to(segments.dtype).expand(1, self.given, dim)
+        new = self.new_tokens.to(segments.dtype).expand(1, self.tokens_out, dim)
         new = new.expand(b, count, -1, -1)
         if self.training and self.options.mask_noise:
             new = new + self.options.mask_noise * torch.randn_like(new)
@@ -184,14 +184,14 @@ class SAMEStage(nn.Module):
 
     def _in_chunks(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
         b, count, chunk = segments.shape[0], segments.shape[1], self.chunk
-        whole = count // chunk * chunk
-        parts = []
-        if whole:
-            folded = segments[:, :whole].unflatten(1, (-1, chunk)).flatten(0, 1)
-            parts.append(self._run(blocks, folded).unflatten(0, (b, -1)).flatten(1, 2))
-        if whole < count:
-            parts.append(self._run(blocks, segments[:, whole:]))
-        return torch.cat(parts, dim=1)
+        in_full_chunks = count // chunk * chunk
+        outputs = []
+        if in_full_chunks:
+            folded = segments[:, :in_full_chunks].unflatten(1, (-1, chunk)).flatten(0, 1)
+            outputs.append(self._run(blocks, folded).unflatten(0, (b, -1)).flatten(1, 2))
+        if in_full_chunks < count:
+            outputs.append(self._run(blocks, segments[:, in_full_chunks:]))
+        return torch.cat(outputs, dim=1)
 
     def _run(self, blocks: list[nn.Module], segments: Tensor) -> Tensor:
         x = segments.flatten(1, 2)
@@ -252,7 +252,7 @@ class SAMEEncoder(Encoder):
         _check_chunks(options, strides)
         widths = [in_channels, *(channels * m for m in c_mults)]
         stages = [
-            SAMEStage(a, b, map_first=True, taken=s, given=1, depth=d, sinusoidal=0, options=options)
+            SAMEStage(a, b, map_first=True, tokens_in=s, tokens_out=1, depth=d, sinusoidal=0, options=options)
             for a, b, s, d in zip(widths, widths[1:], strides, transformer_depths)
         ]
         self.layers = nn.ModuleList([*stages, _Frames(), nn.Linear(widths[-1], latent_dim), _Frames()])
@@ -309,8 +309,8 @@ class SAMEDecoder(Decoder):
                 a,
                 b,
                 map_first=False,
-                taken=1,
-                given=s,
+                tokens_in=1,
+                tokens_out=s,
                 depth=d,
                 sinusoidal=n,
                 options=options,

@@ -121,18 +121,18 @@ class SpectrogramPretransform(_ShortTime):
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         spectrum = self.stft(audio)
-        parts = torch.stack([spectrum.real, spectrum.imag], dim=2).flatten(1, 2)
-        return self._fold(self.gain * self._compress(parts, self.power))
+        planes = torch.stack([spectrum.real, spectrum.imag], dim=2).flatten(1, 2)
+        return self._fold(self.gain * self._compress(planes, self.power))
 
     def decode(self, latents: Tensor) -> Tensor:
-        parts = self._compress(self._unfold(latents) / self.gain, 1 / self.power)
-        real, imag = parts.unflatten(1, (-1, 2)).unbind(2)
+        planes = self._compress(self._unfold(latents) / self.gain, 1 / self.power)
+        real, imag = planes.unflatten(1, (-1, 2)).unbind(2)
         return self.istft(torch.complex(real.contiguous(), imag.contiguous()))
 
     @staticmethod
-    def _compress(parts: Tensor, power: float) -> Tensor:
+    def _compress(planes: Tensor, power: float) -> Tensor:
         """Raise the magnitude of (real, imaginary) pairs of channels to `power`; the phase stays."""
-        pairs = parts.unflatten(1, (-1, 2))
+        pairs = planes.unflatten(1, (-1, 2))
         magnitude = pairs.square().sum(2, keepdim=True).clamp(min=1e-24).sqrt()
         return (pairs * magnitude ** (power - 1)).flatten(1, 2)
 
@@ -271,10 +271,10 @@ class MelSpectrogramPretransform(_ShortTime):
     def _magnitude(self, mels: Tensor, steps: int = 50) -> Tensor:
         """Non-negative (b c bins n) whose mels come closest in least squares."""
         filters = self.filters.float()
-        wanted = filters.T @ mels
-        magnitude = wanted
+        target = filters.T @ mels
+        magnitude = target
         for _ in range(steps):
-            magnitude = magnitude * wanted / (filters.T @ (filters @ magnitude)).clamp(min=1e-12)
+            magnitude = magnitude * target / (filters.T @ (filters @ magnitude)).clamp(min=1e-12)
         return magnitude
 
     def _first_phase(self, magnitude: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ class TAAEDecoderBlock(nn.Module):
 
     def audible(self, x: Tensor) -> Tensor:
         """The block before the audio: sums of its transformers and all that follows them in float32."""
-        first, *rest = self.layers
-        return full_precision(rest, first(widened(x)))
+        first, *others = self.layers
+        return full_precision(others, first(widened(x)))
 
 
 class TAAEEncoder(Encoder):

@@ -268,7 +268,7 @@ def test_each_item_is_rounded_and_then_dithered_by_two_independent_draws() -> No
 def test_dac_rvq_dropout_uses_fewer_codebooks_for_a_share_of_the_batch() -> None:
     torch.manual_seed(0)
     bottleneck = build("dac_rvq", quantizer_dropout=0.5).train()
-    kept = torch.stack([bottleneck.quantizer._draw_kept(torch.zeros(8, 4, 2)) for _ in range(50)])
+    kept = torch.stack([bottleneck.quantizer._draw_counts(torch.zeros(8, 4, 2)) for _ in range(50)])
     assert set(kept[:, :4].flatten().tolist()) == {1, 2, 3}
     assert (kept[:, 4:] == 3).all()
 

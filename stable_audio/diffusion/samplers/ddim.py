@@ -28,8 +28,8 @@ def ddim(
             callback(i, x, level, prediction.denoised)
         alpha, sigma = VP.path(next_level)
         fresh = eta * _ancestral_sigma(level, next_level)
-        kept = math.sqrt(max(sigma**2 - fresh**2, 0.0))
-        x = alpha * prediction.denoised + kept * prediction.noise
+        remainder = math.sqrt(max(sigma**2 - fresh**2, 0.0))
+        x = alpha * prediction.denoised + remainder * prediction.noise
         if fresh > 0:
             x = x + fresh * noise(x, level, next_level)
     return x

@@ -80,8 +80,8 @@ def lms(
         if callback is not None:
             callback(i, x, sigma, prediction.denoised)
         slopes.append(prediction.noise)
-        used = levels[i + 1 - len(slopes) : i + 1]
-        weights = stable_weights(used, sigma, sigma_next)
+        nodes = levels[i + 1 - len(slopes) : i + 1]
+        weights = stable_weights(nodes, sigma, sigma_next)
         for weight, slope in zip(weights, list(slopes)[-len(weights) :]):
             x = x + weight * slope
     return x

@@ -75,16 +75,16 @@ class FactorisedRVQ(nn.Module):
 
     def forward(self, x: Tensor) -> Info:
         """x (b c n) -> z (b c n), codes (b q n), latents (b q*d n) and two losses, summed over codebooks."""
-        keep = self._draw_kept(x)
+        keep = self._draw_counts(x)
         residual, z = x, torch.zeros_like(x)
         codes, latents = [], []
         commitment = codebook = x.new_zeros(())
         for k, quantizer in enumerate(self.quantizers):
             quantised, index, projected, commit, book = quantizer(residual)
-            kept = (k < keep).to(x.dtype)
-            z = z + quantised * kept[:, None, None]
+            in_use = (k < keep).to(x.dtype)
+            z = z + quantised * in_use[:, None, None]
             residual = residual - quantised
-            commitment, codebook = commitment + (commit * kept).mean(), codebook + (book * kept).mean()
+            commitment, codebook = commitment + (commit * in_use).mean(), codebook + (book * in_use).mean()
             codes.append(index)
             latents.append(projected)
         return {
@@ -95,7 +95,7 @@ class FactorisedRVQ(nn.Module):
             "vq/codebook_loss": codebook,
         }
 
-    def _draw_kept(self, x: Tensor) -> Tensor:
+    def _draw_counts(self, x: Tensor) -> Tensor:
         """Codebooks that each item uses (b,); in training a share `quantizer_dropout` uses fewer."""
         count, b = len(self.quantizers), x.shape[0]
         keep = torch.full((b,), count, device=x.device)
@@ -107,8 +107,8 @@ class FactorisedRVQ(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (b q n) -> quantised (b c n)."""
         quantizers = cast(Iterable[FactorisedVQ], self.quantizers)
-        parts = [q.decode(index) for q, index in zip(quantizers, codes.unbind(1))]
-        return torch.stack(parts).sum(0)
+        summands = [q.decode(index) for q, index in zip(quantizers, codes.unbind(1))]
+        return torch.stack(summands).sum(0)
 
 
 class DACRVQBottleneck(DiscreteBottleneck):

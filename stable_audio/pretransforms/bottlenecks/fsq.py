@@ -106,9 +106,9 @@ class DitheredFSQ(_ScalarQuantizer):
     def _dither(self, bounded: Tensor, rounded: Tensor, step: Tensor) -> Tensor:
         """Per item two independent draws: whether it is rounded, then whether dither takes its place."""
         draws = torch.rand(2, bounded.shape[0], 1, 1, 1, device=bounded.device)
-        kept = torch.where(draws[0] < self.noise_dropout, bounded, rounded)
+        values = torch.where(draws[0] < self.noise_dropout, bounded, rounded)
         noisy = bounded + (torch.rand_like(bounded) - 0.5) * step
-        return torch.where(draws[1] < self.noise_dropout, kept, noisy)
+        return torch.where(draws[1] < self.noise_dropout, values, noisy)
 
     def values(self, integers: Tensor) -> Tensor:
         return integers / ((self.levels - 1) / 2) - 1

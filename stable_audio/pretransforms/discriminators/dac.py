@@ -130,12 +130,12 @@ class DACDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         self.use_hinge = use_hinge
-        parts: list[nn.Module] = [PeriodDiscriminator(period=p, in_channels=in_channels) for p in periods]
-        parts += [RateDiscriminator(rate=r) for r in rates]
-        parts += [BandDiscriminator(window_length=f, bands=bands) for f in fft_sizes]
-        if not parts:
+        networks: list[nn.Module] = [PeriodDiscriminator(period=p, in_channels=in_channels) for p in periods]
+        networks += [RateDiscriminator(rate=r) for r in rates]
+        networks += [BandDiscriminator(window_length=f, bands=bands) for f in fft_sizes]
+        if not networks:
             raise ValueError("the dac discriminator needs at least one of rates, periods, fft_sizes")
-        self.discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(parts)})
+        self.discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(networks)})
 
     def judge(self, audio: Tensor) -> list[Judgement]:
         audio = audio - audio.mean(dim=-1, keepdim=True)

@@ -140,7 +140,7 @@ class EncodecDiscriminator(Discriminator):
         if loss_type not in ("hinge", "rpgan"):
             raise ValueError(f'loss_type must be "hinge" or "rpgan", found {loss_type!r}')
         self.normalize_losses, self.relativistic = normalize_losses, loss_type == "rpgan"
-        parts = nn.ModuleList(
+        networks = nn.ModuleList(
             STFTDiscriminator(
                 in_channels=in_channels,
                 filters=filters,
@@ -156,7 +156,7 @@ class EncodecDiscriminator(Discriminator):
             )
             for n, h, w in zip(n_ffts, hop_lengths, win_lengths)
         )
-        self.discriminators = nn.ModuleDict({"discriminators": parts})
+        self.discriminators = nn.ModuleDict({"discriminators": networks})
 
     def judge(self, audio: Tensor) -> list[Judgement]:
         return [part(audio) for part in cast(nn.ModuleList, self.discriminators["discriminators"])]

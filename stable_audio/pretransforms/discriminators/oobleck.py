@@ -124,20 +124,20 @@ class OobleckDiscriminator(Discriminator):
         super().__init__()
         self._assemble(MultiScale(in_channels=in_channels), MultiPeriod(in_channels=in_channels))
 
-    def _assemble(self, *parts: nn.Module) -> None:
-        self.multi_discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(parts)})
+    def _assemble(self, *networks: nn.Module) -> None:
+        self.multi_discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(networks)})
 
     @classmethod
-    def of(cls, *parts: nn.Module) -> OobleckDiscriminator:
+    def of(cls, *networks: nn.Module) -> OobleckDiscriminator:
         """A discriminator of the given networks, each of which returns a list of judgements."""
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        made._assemble(*parts)
-        return made
+        discriminator = cls.__new__(cls)
+        nn.Module.__init__(discriminator)
+        discriminator._assemble(*networks)
+        return discriminator
 
     def judge(self, audio: Tensor) -> list[Judgement]:
-        parts = cast(nn.ModuleList, self.multi_discriminator["discriminators"])
-        return [judgement for part in parts for judgement in part(audio)]
+        networks = cast(nn.ModuleList, self.multi_discriminator["discriminators"])
+        return [judgement for network in networks for judgement in network(audio)]
 
     def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
         return self.real_and_fake(self._score(self.judge(reals)), self._score(self.judge(fakes)))

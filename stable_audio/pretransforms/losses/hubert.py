@@ -59,22 +59,22 @@ class HubertLoss(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Sounds x, y (b c n) -> scalar. No gradient reaches x."""
         with torch.no_grad():
-            wanted = self.layers(x)
-        found = self.layers(y)
-        return torch.stack([F.l1_loss(a, b) for a, b in zip(found, wanted)]).mean()
+            layers_x = self.layers(x)
+        layers_y = self.layers(y)
+        return torch.stack([F.l1_loss(a, b) for a, b in zip(layers_y, layers_x)]).mean()
 
     def layers(self, audio: Tensor) -> list[Tensor]:
         """Audio (b c n) -> the chosen layers, each (b*c frames d)."""
         network: Any = self.network(audio.device)
-        heard = resample_sinc(audio.flatten(0, 1), self.sample_rate, SAMPLE_RATE)
+        converted = resample_sinc(audio.flatten(0, 1), self.sample_rate, SAMPLE_RATE)
         least = _receptive_field(network.config)
-        if heard.shape[-1] < least:
+        if converted.shape[-1] < least:
             raise ValueError(
                 f"the hubert loss needs at least {least} samples at {SAMPLE_RATE} Hz, found "
-                f"{heard.shape[-1]}; raise sample_size or remove the section"
+                f"{converted.shape[-1]}; raise sample_size or remove the section"
             )
         # Of the tuple, the first is what enters the first layer.
-        hidden = network(_standardised(heard), output_hidden_states=True).hidden_states[1:]
+        hidden = network(_standardised(converted), output_hidden_states=True).hidden_states[1:]
         return (
             list(hidden) if self.feature_ids is None else [self._layer(hidden, i) for i in self.feature_ids]
         )

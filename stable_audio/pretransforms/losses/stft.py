@@ -272,6 +272,6 @@ class SISDRLoss(nn.Module):
         if self.zero_mean:
             x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
         gain = (x * y).sum(-1, keepdim=True) / (y.square().sum(-1, keepdim=True) + self.eps)
-        wanted = gain * y
-        ratio = wanted.square().sum(-1) / ((x - wanted).square().sum(-1) + self.eps)
+        projection = gain * y
+        ratio = projection.square().sum(-1) / ((x - projection).square().sum(-1) + self.eps)
         return -10 * torch.log10(ratio + self.eps).mean()

@@ -103,8 +103,8 @@ def masked(loss: Callable[..., Tensor], x: Tensor, y: Tensor, mask: Tensor | Non
     """Mean of an elementwise loss over the samples where `mask` (b n) is true, in every channel."""
     if mask is None:
         return loss(x, y)
-    kept = mask.bool()[:, None].expand_as(x)
-    return loss(x[kept], y[kept])
+    valid = mask.bool()[:, None].expand_as(x)
+    return loss(x[valid], y[valid])
 
 
 def l1(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
