@@ -27,7 +27,7 @@ ConditionTensors = dict[str, tuple[Tensor, "Tensor | None"]]
 
 
 class Slot(str, Enum):
-    """Where a backbone takes conditioning in."""
+    """The ways in which a backbone takes conditioning."""
 
     CROSS_ATTN = "cross_attn"
     GLOBAL = "global"

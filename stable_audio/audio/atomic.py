@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent."""
+"""Write files and folders atomically: a reader sees the complete new version or the old one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def remove_leftovers(folder: str | os.PathLike[str], *, seconds: float = 900.0) 
     """Remove temporary files and folders that killed programs left directly in `folder`; returns how many.
 
     Args:
-        seconds: younger ones stay, since somebody may be writing them.
+        seconds: age below which files are kept, because another process may still be writing them.
     """
     removed = 0
     for path in Path(folder).glob(".*.*.partial*"):
@@ -81,7 +81,7 @@ def atomic_entries(folder: str | os.PathLike[str], *, last: str) -> Iterator[Pat
 
 
 def _settle(path: Path, mode: int) -> None:
-    """What a writer left, with usual permissions and on the disk."""
+    """Give a written file the usual permissions and flush it to disk."""
     # Some writers make files for their owner only; another account may train on what this one wrote.
     os.chmod(path, mode)
     with open(path, "rb+") as file:
@@ -96,7 +96,7 @@ def _remove(path: Path) -> None:
 
 
 def _usual_mode(path: Path) -> int:
-    """Permissions of a new file at `path`, which is removed again."""
+    """Permissions that a new file at `path` gets; the file made to learn them is removed."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         return os.fstat(handle).st_mode & 0o777

@@ -77,7 +77,7 @@ class AvDecoder:
             self.frames = self._count()
 
     def _count(self) -> int:
-        """Samples per channel: what is declared, as far as packets reach."""
+        """Samples per channel: the declared number, limited to what the packets hold."""
         rate, stream = self.sample_rate, self._stream
         if self._coarse or stream.duration is None:
             return self._decoded_length()

@@ -1,6 +1,7 @@
-"""How long a FLAC stream is: its last frame says, whatever the header promises (RFC 9639).
+"""Measure the length of FLAC streams by their last frame instead of their header (RFC 9639).
 
-A FLAC written to a pipe has 0 there, which means unknown. Of joined ones, decoders read the first alone.
+The header of a FLAC that was written to a pipe says 0, which means unknown. Of several streams that were
+joined into one file, decoders read only the first.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _rises(file: BinaryIO, header: _Header, variable: bool, stop: int) -> bool:
 
 
 def _joined(file: BinaryIO, position: int, stop: int) -> list[int]:
-    """Where further files begin behind `position`."""
+    """Byte offsets at which further files begin behind `position`."""
     begins: list[int] = []
     overlap = 8
     while position + overlap <= stop:
@@ -152,7 +153,7 @@ def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
 
 
 def _tags_at_end(file: BinaryIO, size: int) -> int:
-    """Bytes of an ID3v1 tag, which some programs append."""
+    """Size in bytes of the ID3v1 tag at the end, which some programs append; 0 if there is none."""
     file.seek(max(0, size - 128))
     return 128 if size > 128 and file.read(3) == b"TAG" else 0
 

@@ -52,7 +52,7 @@ def id3_size(head: bytes) -> int:
 
 
 def kind_of(head: bytes) -> int:
-    """What all frames of a stream have in common."""
+    """The bits of a frame header that are equal in all frames of a stream."""
     return (head[1] << 8 | head[2]) & _KIND
 
 
@@ -125,7 +125,7 @@ def walk(file: BinaryIO, start: int, size: int) -> Iterator[Frames]:
 
 
 def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
-    """Frames in a row from the beginning of `data`, up to what is none, or near to its end."""
+    """Consecutive frames from the start of `data` up to the first bytes that are none, or near the end."""
     end = len(data) - 3 if at_end else max(1, len(data) - _LOOK)
     size = len(data) if at_end else len(data) + _BLOCK
     sizes = _frame_sizes().get(kind_of(data), {})
@@ -142,7 +142,7 @@ def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
 
 
 def _hop(data: bytes, at: int, end: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
-    """From the frame at `at` on to the first that begins behind `end`, has a tag, or is none.
+    """Skip from the frame at `at` to the first one that begins behind `end`, has a tag, or is no frame.
 
     Returns:
         its place, and the number of frames passed.

@@ -1,7 +1,7 @@
 """The only reader and writer of sound files.
 
 soundfile reads wav, flac, mp3, ogg, opus and aiff; PyAV (extra `[av]`) reads m4a and what else it can.
-Only the asked part of a file is decoded. Samples are float32 in [-1, 1] by convention; nothing is
+Only the requested part of a file is decoded. Samples are float32 in [-1, 1] by convention; nothing is
 normalised, neither on reading nor on writing.
 """
 
@@ -61,7 +61,7 @@ class SavedAudio:
 
 
 def read_info(path: AudioSource) -> AudioInfo:
-    """What a file holds, by its frames where its header does not tell the truth.
+    """Length, rate, channels and format of a file; frames are counted where the header is wrong.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, cut off, or not sound.
@@ -76,7 +76,8 @@ def read_audio(
     """Read `frames` samples from `start`, both at the file's own rate, by seeking.
 
     Args:
-        info: of the file to read, instead of `path`. Several parts are read faster through `open_sound`.
+        info: properties of the file from `read_info`, which then name it instead of `path`. To read several
+            parts of a file, `open_sound` is faster.
 
     Returns:
         audio (c n) float32 and the sample rate in Hz; n is less than `frames` only at the end of the file.
@@ -155,7 +156,7 @@ def _write(
 
 
 def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:
-    """To the nearest step for 16 bits; libsndfile would cut off, and scale by 32767 instead of 32768."""
+    """Round to the nearest 16-bit step; libsndfile would truncate, and scale by 32767 instead of 32768."""
     if subtype != "PCM_16":
         return samples
     return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)

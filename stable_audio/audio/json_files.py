@@ -1,4 +1,4 @@
-"""JSON from anywhere, as plain data or as one sentence: the only place that parses it.
+"""Parse JSON from files and strings, and report any fault as one sentence.
 
 Files that people edit, download and write by program nest a hundred thousand levels deep, hold numbers of
 thousands of digits, or hold something else altogether. All that is a `JsonError`, a ValueError.
@@ -98,7 +98,7 @@ def parse_json_object(text: str | bytes, *, source: str) -> dict[str, Any]:
 
 
 def nests_too_deep(value: Any) -> bool:
-    """Whether lists, tuples and objects are in each other over `MAX_DEPTH` levels, a loop included."""
+    """Whether lists, tuples and objects nest deeper than `MAX_DEPTH` levels; a reference cycle counts too."""
     level = [value]
     for _ in range(MAX_DEPTH):
         members = (member for holder in level for member in _members(holder))

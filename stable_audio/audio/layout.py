@@ -1,4 +1,4 @@
-"""What kind of file it is, by its first bytes, and which streams lie in it."""
+"""Recognise the kind of a sound file by its first bytes, and find the streams in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 class LayoutMemory:
-    """The layouts of files that are opened again and again, for as long as they do not change.
+    """A cache of file layouts, each valid for as long as its file does not change.
 
     Counting the frames of an mp3 takes longer than decoding a clip of it. At most `size` layouts are kept.
     """
@@ -60,7 +60,7 @@ _ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
 
 
 def read_layout(file: BinaryIO, name: str) -> Layout:
-    """Look at an open file; `name` tells what it should be where its first bytes do not.
+    """The layout of an open file; the suffix of `name` decides where the first bytes are not conclusive.
 
     Raises:
         ValueError: it is empty, cut off or damaged.
@@ -97,7 +97,7 @@ def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> l
 
 
 def _behind_tags(file: BinaryIO, size: int) -> int:
-    """Where the file begins behind ID3v2 tags and the zeros that pad them."""
+    """Offset at which the sound begins, behind ID3v2 tags and the zeros that pad them."""
     start = 0
     while True:
         file.seek(start)
@@ -109,7 +109,7 @@ def _behind_tags(file: BinaryIO, size: int) -> int:
 
 
 def _zeros(file: BinaryIO, start: int) -> int:
-    """Zero bytes from `start` on."""
+    """Number of zero bytes from `start` on."""
     file.seek(start)
     count = 0
     while block := file.read(1 << 16):

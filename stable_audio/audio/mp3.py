@@ -1,4 +1,4 @@
-"""Which bytes of an mp3 file a decoder reads to the sample. Its header is not believed.
+"""Find the byte ranges of an mp3 file that decode to the exact number of samples, whatever its header says.
 
 An Info (Xing) header is a frame without sound that says how many frames follow. Recorders and SoX write none;
 streams have one that says 0; joined files have several. So the frames are counted, which takes some
@@ -60,7 +60,7 @@ class Run(NamedTuple):
 
 
 def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
-    """What a decoder can read to the sample: one stream for each file that was joined to it.
+    """The streams of an mp3 file, one for each file that was joined to it, with exact lengths.
 
     Args:
         start: the earliest byte offset at which frames may begin.
@@ -80,7 +80,7 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
 
 
 def _declared_stream(file: BinaryIO, start: int, size: int) -> Stream | None:
-    """A file of constant bit rate whose size bears out its header; None when its frames must be counted."""
+    """The stream of a constant-bit-rate file whose size fits its header; None: frames must be counted."""
     file.seek(start)
     head = file.read(192)
     frame = frame_size(head)
@@ -144,7 +144,7 @@ def _read_info(frame: Frames) -> Info | None:
 
 
 def _side_end(head: bytes) -> int:
-    """Bytes of a frame's header and side information, behind which the tag lies."""
+    """Size in bytes of a frame's header and side information; the tag follows them."""
     mono, first = head[3] >> 6 == 3, head[1] & 8 != 0
     return 4 + ((17 if mono else 32) if first else (9 if mono else 17))
 
@@ -191,7 +191,7 @@ def _stream(run: Run) -> Stream:
 
 
 def _header(head: bytes, frames: int, total: int, lame: bytes) -> bytes:
-    """An Info frame with the true numbers. No table of positions, so that decoders count."""
+    """An Info frame with the true numbers, and without a seek table, so that decoders count frames."""
     # The highest bit rate: a frame of a low one has no room for the numbers. No checksum.
     head = bytes((head[0], head[1] | 1, head[2] & 0x0C | 0xE0, head[3]))
     size = frame_size(head)

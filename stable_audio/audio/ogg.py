@@ -1,4 +1,4 @@
-"""The pages of an Ogg file (RFC 3533): where each of the joined streams lies, and whether they are whole.
+"""Read the pages of an Ogg file (RFC 3533) to find its joined streams and to check that they are complete.
 
 Decoders read the first stream of a chain and stop, and take a file without its end for a shorter one.
 """
@@ -111,7 +111,7 @@ def holds_flac(file: BinaryIO, start: int, chain: list[Stream]) -> bool:
 
 
 def pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
-    """All whole pages; what lies between them is passed over."""
+    """All complete pages; bytes between them are skipped."""
     position = start
     while position + _HEADER.size <= size:
         file.seek(position)
@@ -133,7 +133,7 @@ def _page(head: bytes, position: int) -> Page | None:
 
 
 def _next_magic(file: BinaryIO, position: int, size: int) -> int:
-    """Where a page may begin; `size` when none does."""
+    """Offset at which the next page may begin; `size` if there is none."""
     while position < size:
         file.seek(position)
         data = file.read(_BLOCK)

@@ -1,4 +1,4 @@
-"""Opening files, and one rule for everything that can go wrong with them."""
+"""Open sound files, and turn every error on the way into an AudioError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stable_audio.audio.slices import FileSlice
 
 
 def open_file(name: str, part: FileSlice | None) -> BinaryIO:
-    """An unbuffered regular file: a pipe or a device would be waited for without end."""
+    """Open a regular file unbuffered; pipes and devices are refused, since reading could wait for ever."""
     if part is not None:
         return part.open_unbuffered()
     descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -33,7 +33,7 @@ def open_file(name: str, part: FileSlice | None) -> BinaryIO:
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Whatever goes wrong inside is an AudioError that names the file: one bad file never ends a command."""
+    """Turn errors inside the block into an AudioError that names the file, so that commands can skip it."""
     try:
         yield
     except AudioError:

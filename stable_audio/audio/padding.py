@@ -1,4 +1,4 @@
-"""Where a clip has sound and where padding, as two numbers."""
+"""Padding masks stored as two numbers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class PaddingMask:
         return self.real
 
     def at(self, positions: Tensor) -> Tensor:
-        """Bool: whether there is sound at each of the positions."""
+        """Whether there is sound at each of `positions` (bool)."""
         return positions < self.real
 
     def lengthened(self, more: int) -> PaddingMask:
-        """With `more` samples of padding at the end."""
+        """The same mask with `more` samples of padding at the end."""
         return PaddingMask(self.real, self.length + more)

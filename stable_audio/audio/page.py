@@ -40,7 +40,7 @@ class Clip:
 def write_step_page(
     folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None, more: Sequence[str] = ()
 ) -> None:
-    """`index.html` of one step of training, and what `write_index` needs to know of it."""
+    """Write `index.html` of one step of training, and the summary of it that `write_index` reads."""
     title, link = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
     write_page(folder, title, clips, picture=picture, more=more, top=link)
     with atomic_write(folder / _SUMMARY) as temporary:
@@ -57,7 +57,7 @@ def write_page(
     more: Sequence[str] = (),
     top: str = "",
 ) -> None:
-    """`index.html` that plays `clips`, files of `folder`.
+    """Write an `index.html` that plays `clips`, which are files of `folder`.
 
     Args:
         picture: file of `folder` with mel spectrograms, shown below the clips.
@@ -79,7 +79,7 @@ def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
 
 
 def write_index(folder: Path) -> None:
-    """`index.html` over all steps: one row per sound, its versions from early to late side by side."""
+    """Write the `index.html` of all steps: one row per sound, its versions from early to late."""
     summaries = [_summary(path) for path in folder.glob(f"step_*/{_SUMMARY}")]
     steps = sorted((s for s in summaries if s is not None), key=lambda s: s["step"])
     names = list(dict.fromkeys((c["row"], c["column"], c["file"]) for s in steps for c in s["clips"]))
@@ -97,7 +97,7 @@ def write_index(folder: Path) -> None:
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
-    """What `write_step_page` left, or None with a word where that is damaged: the other steps are shown."""
+    """The summary that `write_step_page` wrote; a damaged one is logged and gives None."""
     try:
         summary = read_json_object(path)
         clips = [asdict(Clip(**clip)) for clip in summary["clips"]]

@@ -1,4 +1,4 @@
-"""Opening a sound file once, learning what it holds, and reading parts of it."""
+"""Open a sound file once, read its properties, and read parts of it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def open_sound(source: AudioSource, *, memory: LayoutMemory | None = None) -> It
     """Open a sound file for several reads.
 
     Args:
-        memory: of what was found out about files at their last opening.
+        memory: cache of file layouts, for files that are opened again and again.
 
     Raises:
         AudioError: the file is missing, unreadable, empty, cut off, or not sound.
@@ -201,13 +201,13 @@ class _SoundfileDecoder:
         return np.ascontiguousarray(np.concatenate(blocks, axis=1))
 
     def _block(self, start: int, count: int) -> np.ndarray:
-        """Samples (n c) by one call: soundfile seeks after each, and decoders forget what came before."""
+        """Samples (n c) by one call: soundfile seeks after each call, which resets the decoder's state."""
         begin = self._exact_position(start)
         self._file.seek(begin)
         return self._file.read(start - begin + count, dtype="float32", always_2d=True)[start - begin :]
 
     def _exact_position(self, start: int) -> int:
-        """Where to begin decoding so that the sample at `start` comes out as in the whole file."""
+        """Where decoding must begin so that the sample at `start` is as when decoding the whole file."""
         if self.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
             return max(0, min(start, self.frames - _VORBIS_PAGE))
         return max(0, start - mp3.PREROLL) if self.format == "MP3" else start

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
-    """Samples after conversion: every started one counts."""
+    """Number of samples after conversion, rounded up."""
     return -(-length * target_rate // source_rate)
 
 
@@ -57,7 +57,7 @@ def resample_sinc(
 
 
 def _kernel(down: int, up: int, zeros: int, rolloff: float, beta: float) -> tuple[Tensor, int]:
-    """Filters (up, 1, taps), one per output phase, and how far they reach to the left."""
+    """Filters (up, 1, taps), one per output phase, and the number of samples they reach to the left."""
     cutoff = rolloff * min(1.0, up / down)
     width = math.ceil(zeros / cutoff)
     taps = torch.arange(-width, width + down, dtype=torch.float64)

@@ -13,7 +13,7 @@ _BLOCK_SECONDS = 30
 def sound_end(
     source: AudioInfo | Sound, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1
 ) -> int:
-    """Samples up to the last one above `threshold_db`; all of them when less than `shortest_seconds` follow.
+    """Samples up to the last one above `threshold_db`; all of them if the silence is too short to cut.
 
     Reads backwards in blocks of a second. A file that is silent throughout keeps its length.
 
@@ -37,7 +37,7 @@ def sound_end(
 
 
 def file_peak_db(source: AudioInfo | Sound) -> float:
-    """Peak of the whole file in dB, which decodes all of it.
+    """Peak of the file in dB; decodes the whole file.
 
     Raises:
         AudioError: some part of the file cannot be read.

@@ -1,7 +1,7 @@
-"""A file made of ranges of another one and of new bytes, without a copy on disk.
+"""Virtual files made of byte ranges of another file and of new bytes, without a copy on disk.
 
-Decoders believe what a header says. Where it is wrong they are given such a view: a corrected header, then
-the sound as it lies in the file.
+Decoders trust the header of a file. Where it is wrong, they read such a virtual file instead: a corrected
+header, followed by the sound as it lies in the file.
 """
 
 from __future__ import annotations

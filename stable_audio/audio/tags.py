@@ -1,4 +1,4 @@
-"""What a sound file says of itself: title, artist, genre, ... from ID3, Vorbis comments and their like."""
+"""Read the tags of sound files: title, artist, genre, ... from ID3, Vorbis comments and the like."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stable_audio.audio.slices import FileSlice
 
 
 def read_tags(source: AudioSource) -> dict[str, str]:
-    """Tags with small letters as names, blank ones left out; empty when there are none or none is readable.
+    """Tags by lower-case name, without blank ones; empty if the file has none or they cannot be read.
 
     soundfile reads those of wav, flac, mp3, ogg, opus and aiff (title, artist, album, genre, date, comment,
     tracknumber, copyright, software, license); PyAV, where it is installed, those of m4a.

@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def fit_length(audio: Tensor, length: int, *, offset: int = 0) -> Tensor:
-    """`length` samples from `offset`; zeros after the end."""
+    """Cut `length` samples from `offset`, padded with zeros after the end."""
     part = audio[..., offset : offset + length]
     return F.pad(part, (0, length - part.shape[-1]))
 
 
 def to_channels(audio: Tensor, channels: int) -> Tensor:
-    """Mono is copied; to mono is the mean; of more channels the first ones are kept.
+    """Change the number of channels: copy mono to all, average to mono, else keep the first channels.
 
     Channels are in the order of channel_order, so that stereo from surround is front left and front right.
 
     Raises:
-        ValueError: more than one channel, and fewer than asked.
+        ValueError: the audio has more than one channel, but fewer than `channels`.
     """
     count = audio.shape[-2]
     if count == channels:

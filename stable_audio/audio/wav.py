@@ -1,4 +1,4 @@
-"""How much sound a wav file holds, whatever its header promises: pipes leave a placeholder there."""
+"""Measure how much sound a wav file holds; after writing to a pipe, its header holds only a placeholder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Data(NamedTuple):
 
 
 def is_placeholder(size: int) -> bool:
-    """Whether a size in a header of 32 bits means that it was not known."""
+    """Whether a 32-bit size in a header is a placeholder for an unknown size."""
     return size == 0 or abs(size - (1 << 31)) <= _NEAR or size >= _LARGEST - _NEAR
 
 
@@ -55,7 +55,7 @@ def _bounded(joined: list[Stream], start: int, size: int) -> list[Stream]:
 
 
 def _joined(file: BinaryIO, data: _Data, size: int) -> int | None:
-    """Where another wav begins, among the chunks behind the sound."""
+    """Offset at which another wav begins among the chunks behind the sound; None if there is none."""
     position = data.begin + data.declared + data.declared % 2
     while data.declared > 0 and position + 12 <= size:
         file.seek(position)
@@ -88,7 +88,7 @@ def _find_data(file: BinaryIO, start: int, size: int) -> _Data | None:
 
 
 def _length(file: BinaryIO, data: _Data, size: int) -> int:
-    """Bytes of sound that are there."""
+    """Bytes of sound that the file really holds."""
     there = size - data.begin
     if data.declared == 0 and _are_chunks(file, data.begin, size):
         return 0
@@ -108,7 +108,7 @@ def _length(file: BinaryIO, data: _Data, size: int) -> int:
 
 
 def _are_chunks(file: BinaryIO, position: int, size: int) -> bool:
-    """Whether a chunk begins at `position`, or nothing is left."""
+    """Whether a chunk begins at `position`, or the file ends there."""
     if position >= size:
         return True
     file.seek(position)

@@ -1,4 +1,4 @@
-"""What every conditioner offers: metadata values of one key -> a tensor and its mask."""
+"""The interface of conditioners: metadata values of one key -> a tensor and its mask."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Conditioner(nn.Module):
 
     @property
     def layout(self) -> Layout:
-        """What `forward` gives; by default a sequence, which is a vector where it has one place only."""
+        """Layout of what `forward` returns; by default a sequence, or a vector if it has one token."""
         return "vector" if getattr(self, "max_length", None) == 1 else "tokens"
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
@@ -48,11 +48,11 @@ class Conditioner(nn.Module):
         raise NotImplementedError
 
     def followers(self) -> Sequence[nn.Module]:
-        """Networks that are no submodules, so that checkpoints lack them, but move with this module."""
+        """Networks that move with this module but are no submodules, so that checkpoints do not hold them."""
         return ()
 
     def device_or(self, default: torch.device | str) -> torch.device:
-        """Where the weights are; `default` where there are none, or none yet."""
+        """Device of the weights; `default` if there are none, or none are loaded yet."""
         for module in (self, *self.followers()):
             for tensor in chain(module.parameters(), module.buffers()):
                 return tensor.device
@@ -66,7 +66,7 @@ class Conditioner(nn.Module):
         return self
 
     def value_rule(self) -> ValueRule:
-        """What a value must be; `forward` is only given values that it lets pass."""
+        """The rule that values must satisfy; `forward` receives only values that do."""
         return AnyValue()
 
 

@@ -59,7 +59,7 @@ class MultiConditioner(nn.Module):
         return tensors
 
     def ids(self) -> tuple[str, ...]:
-        """Every id that the metadata must give."""
+        """Every id that the metadata must hold."""
         return (*self.conditioners, *(k for k in self.pre_encoded_keys if k not in self.conditioners))
 
     def missing(self, item: Metadata) -> list[str]:
@@ -67,7 +67,7 @@ class MultiConditioner(nn.Module):
         return self.value_check().missing(item)
 
     def value_check(self) -> ValueCheck:
-        """What an item's metadata must hold, without any weights: for the processes that load data."""
+        """A check of an item's metadata that holds no weights, for the processes that load data."""
         rules: dict[str, ValueRule] = {
             i: AnyValue() if i in self.pre_encoded_keys else self.conditioners[i].value_rule()  # type: ignore[operator]
             for i in self.ids()

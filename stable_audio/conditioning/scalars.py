@@ -132,10 +132,10 @@ class ListConditioner(_VectorConditioner):
 
 
 class _Range:
-    """Clamps numbers to a range, says so once, and counts how often.
+    """Clamps numbers to a range, warns once, and counts the clamped ones.
 
     Attributes:
-        beyond: values that lay outside so far.
+        beyond: number of values outside the range so far.
     """
 
     def __init__(self, low: float, high: float, *, whole: bool) -> None:
@@ -157,7 +157,7 @@ class _Range:
 
 
 def _label(value: Any) -> str:
-    """The text of an option: a table or JSON may hold a label such as 1990 or true as what it looks like."""
+    """An option as text: tables and JSON may hold labels such as 1990 or true as numbers or booleans."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

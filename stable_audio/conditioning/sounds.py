@@ -29,8 +29,8 @@ class PretransformConditioner(Conditioner):
     mode it is the same for every sound and every call, so that a sound always gives the same conditioning.
 
     Args:
-        pretransform: encodes; may be the model's own.
-        sample_rate: Hz, of what the pretransform is given; sounds at other rates are converted.
+        pretransform: encodes the sounds; may be the one of the model.
+        sample_rate: sample rate in Hz of the pretransform's input; sounds at other rates are converted.
         save_pretransform: make the pretransform part of this module, and so of its checkpoints.
 
     Raises:
@@ -76,7 +76,7 @@ class PretransformConditioner(Conditioner):
         """One value -> (c n) float32 at `sample_rate`, with the channels that the pretransform takes.
 
         Raises:
-            ValueError: what is neither a file, nor audio, nor (rate, audio).
+            ValueError: the value is neither a file, nor audio, nor (rate, audio).
         """
         rate = self.sample_rate
         if isinstance(value, (str, os.PathLike)):
@@ -110,7 +110,7 @@ class PretransformConditioner(Conditioner):
             return torch.cat(pieces).float()
 
     def _dtype(self) -> torch.dtype:
-        """What the pretransform wants to be given: the type of its weights, unless it converts by itself."""
+        """Dtype of the pretransform's input: that of its weights, unless it converts by itself."""
         parameter = next(self.pretransform.parameters(), None)
         if parameter is None or getattr(self.pretransform, "model_half", False):
             return torch.float32
@@ -126,8 +126,8 @@ class SourceMixConditioner(PretransformConditioner):
         source_keys: names of the sources, in the order of their convolutions.
         pre_encoded: values hold latents (c n) instead of sounds.
         allow_null_source: an item may have no source at all; a learned vector stands in for it.
-        source_length: latent frames of that vector when no other item of the batch tells. None: 1 frame,
-            which the backbone repeats.
+        source_length: latent frames of that vector when no other item of the batch sets the length. None: 1
+            frame, which the backbone repeats.
 
     Raises:
         ValueError: no source_keys, or the same twice.
@@ -185,7 +185,7 @@ class SourceMixConditioner(PretransformConditioner):
         return {self.source_keys[head]: fit_length(self.sound(v), samples) for head, v in heads.items()}
 
     def _sources(self, value: Any) -> dict[int, Any]:
-        """Number of the convolution -> sound, for the sources that the item has."""
+        """Index of the convolution -> sound, for the sources that the item has."""
         value = {} if value is None and self.null_source is not None else value
         if not isinstance(value, Mapping):
             raise ValueError(f"a dict {{source: sound}} is needed, found {type(value).__name__}")

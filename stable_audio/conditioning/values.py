@@ -1,6 +1,6 @@
-"""What a metadata value must be for its conditioner: rules that say so before a batch is made.
+"""Rules for metadata values, checked before a batch is made.
 
-Rules are small frozen objects without weights, so that worker processes can be given them.
+Rules are small frozen objects without weights, so that they can be sent to worker processes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from stable_audio.types import Metadata
 
 
 class ValueRule(Protocol):
-    """One conditioner's demands on its value."""
+    """The rule of one conditioner for its value."""
 
     def refusal(self, value: Any) -> str | None:
         """Why the value cannot be used ("must be ..., found ..."), or None."""
         ...
 
     def beyond(self, value: Any) -> bool:
-        """Whether the value, usable as it is, lies outside the conditioner's range and is clamped to it."""
+        """Whether the value is usable but outside the conditioner's range, so that it is clamped."""
         ...
 
 
 @dataclass(frozen=True)
 class AnyValue:
-    """Whatever is there.
+    """Any value.
 
     Attributes:
         null: accept None as well, since the conditioner has a value for it.
@@ -83,7 +83,7 @@ class SourcesValue:
 
 @dataclass(frozen=True)
 class TextValue:
-    """Text; a number is taken as the text of it, since a table may hold a title such as 1999.
+    """Text; a number is converted to text, since a table may hold a title such as 1999.
 
     Attributes:
         boolean: accept true and false as well.
@@ -122,10 +122,10 @@ class NumberValue:
         return not self.low <= number(value) <= self.high
 
     def clamped(self, value: Any) -> float:
-        """The number, within the range.
+        """The number, clamped to the range.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the value is no number.
         """
         clamped = min(max(number(value), self.low), self.high)
         return int(clamped) if self.whole else clamped
@@ -184,7 +184,7 @@ def number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class ValueCheck:
-    """Whether a clip's metadata has what the conditioners of a model need.
+    """Checks that a clip's metadata hold what the conditioners of a model need.
 
     Attributes:
         rules: conditioner id -> rule for its value.
@@ -195,7 +195,7 @@ class ValueCheck:
     default_keys: Mapping[str, str] = field(default_factory=dict)
 
     def value(self, item: Metadata, key: str) -> Any:
-        """What the conditioner `key` reads; None where there is nothing. Lists of one are unwrapped."""
+        """The value that the conditioner `key` reads, or None. Lists of one are unwrapped."""
         value = item.get(key)
         if value is None and key in self.default_keys:
             value = item.get(self.default_keys[key])
@@ -213,7 +213,7 @@ class ValueCheck:
         return not there or rule.refusal(None) is not None
 
     def refusal(self, item: Metadata) -> str | None:
-        """Why the item cannot be used, naming every key that is at fault, or None."""
+        """Why the item cannot be used, naming every faulty key, or None."""
         missing = self.missing(item)
         faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
         for key, rule in self.rules.items():
@@ -222,12 +222,12 @@ class ValueCheck:
         return ("; ".join(faults) + ", which the model's conditioning needs") if faults else None
 
     def beyond(self, item: Metadata) -> list[str]:
-        """The ids whose value is clamped; for an item that `refusal` lets pass."""
+        """The ids whose value is clamped, for an item that `refusal` accepts."""
         return [i for i, rule in self.rules.items() if rule.beyond(self.value(item, i))]
 
 
 def shown(value: Any, longest: int = 40) -> str:
-    """A value for messages, in few characters."""
+    """A value for messages, shortened."""
     if value is None:
         return "null"
     if isinstance(value, (list, tuple, dict)):

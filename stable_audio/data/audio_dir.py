@@ -135,7 +135,7 @@ class AudioDirDataset(ClipDataset):
         return self.clip(key.index, self.maker.chooser(generator), generator)
 
     def sound(self, index: int) -> tuple[str, str]:
-        """(unique name, path) of file `index`."""
+        """Unique name and path of the sound file with this index."""
         entry, path = self.entries[self.entry_of[index]], self.paths[index]
         return f"{entry.id}/{os.path.relpath(path, entry.path)}", path
 

@@ -19,11 +19,11 @@ from stable_audio.types import Metadata
 
 
 class DataError(ValueError):
-    """The data cannot be used at all: nothing found, nothing readable, settings that contradict it."""
+    """The data cannot be used at all: no files, none that can be read, or settings that contradict them."""
 
 
 class ItemKey(NamedTuple):
-    """Which clip (`index`) and which draw of it (`seed`, non-negative 63-bit integer)."""
+    """A clip (`index`) and the seed of its random draws (non-negative 63-bit integer)."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a key
     seed: int
@@ -34,14 +34,14 @@ class ItemKey(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A clip that is left out, and why. It is counted and named in the DataReport, never replaced."""
+    """A clip that is left out, with the reason. The DataReport counts and names it; nothing replaces it."""
 
     path: str
     reason: str
 
 
 class Packed(NamedTuple):
-    """What is known of a batch whose clips share rows.
+    """How the clips of a batch share rows.
 
     Attributes:
         lengths: frames of each clip.
@@ -144,7 +144,7 @@ class ClipDataset(Dataset):
         raise NotImplementedError
 
     def known(self, index: int) -> Metadata | None:
-        """Metadata of one item as far as they are known without reading sound; None: they are not.
+        """Metadata of one item, if they are known without reading sound; None otherwise.
 
         Raises:
             ValueError: they cannot be read.
@@ -164,13 +164,13 @@ class ClipDataset(Dataset):
 
 
 def has_caption(metadata: Metadata) -> bool:
-    """Whether there is a prompt that says something: neither null nor blank."""
+    """Whether the metadata hold a prompt that is neither null nor blank."""
     prompt = metadata.get("prompt")
     return bool(prompt.strip()) if isinstance(prompt, str) else prompt is not None
 
 
 class Entry(Protocol):
-    """What every entry of `datasets` has."""
+    """The fields that every entry of `datasets` has."""
 
     @property
     def id(self) -> str: ...
@@ -180,7 +180,7 @@ class Entry(Protocol):
 
 
 def check_entries(entries: Sequence[Entry]) -> None:
-    """Raises DataError when a dataset file names no folder, two by one id, or by a weight that is none."""
+    """Raise DataError if a dataset file lists no folder, two with the same id, or an invalid weight."""
     if not entries:
         raise DataError("$.datasets: empty; name at least one folder")
     ids = [entry.id for entry in entries]

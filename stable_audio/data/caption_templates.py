@@ -1,4 +1,4 @@
-"""Captions from what a file is called, where it lies, and what its tags say."""
+"""Make captions from a file's name, folder and tags."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stable_audio.types import Metadata
 
 
 class CaptionTemplates:
-    """The first of several templates that can be filled makes the caption, such as "{title} by {artist}".
+    """Fill caption templates such as "{title} by {artist}"; the first that can be filled is used.
 
     Fields: `name` and `folder`, the file's name without suffix and the last folder, as words; every key of
     the metadata; every tag of the file.
 
     Args:
-        templates: one, or several in the order of preference.
+        templates: one template, or several in order of preference.
 
     Raises:
         DataError: a template is not one, or has no field.
@@ -53,7 +53,7 @@ class CaptionTemplates:
 
 
 def words(name: str) -> str:
-    """A file name as words: "Kick_01-short" -> "Kick 01 short"."""
+    """Split a file name into words: "Kick_01-short" -> "Kick 01 short"."""
     return " ".join(re.sub(r"[_\-]+", " ", name).split())
 
 

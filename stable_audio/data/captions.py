@@ -1,4 +1,4 @@
-"""Captions and other metadata that lie beside the sound: `.txt`, `.json`, and a CSV or JSONL manifest."""
+"""Read captions and other metadata stored beside the sound: `.txt`, `.json`, and a CSV or JSONL manifest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CaptionError(ValueError):
 class Captions:
     """Metadata of the files of one folder, later sources winning: manifest row, `x.txt`, `x.json`.
 
-    What is null or blank wins over nothing.
+    Null and blank values do not replace values from earlier sources.
 
     Args:
         root: folder that manifest paths are relative to.
@@ -35,7 +35,7 @@ class Captions:
         sidecars: whether `.txt` and `.json` files beside the sound are read.
 
     Attributes:
-        problems: what is wrong with the manifest: rows for which there is no file, say.
+        problems: faults of the manifest, such as rows without a file.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -78,7 +78,7 @@ class Captions:
 
 
 def with_prompt(metadata: Metadata) -> Metadata:
-    """`text` and `caption` also serve as `prompt`, where that is absent, null or blank.
+    """Use `text` or `caption` as the `prompt`, where that is absent, null or blank.
 
     A prompt that is null or blank is none, and left out; lists of one text are unwrapped.
     """

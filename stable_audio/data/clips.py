@@ -29,7 +29,7 @@ Choose = Callable[[int, int], Crop]
 
 @dataclass(frozen=True)
 class ClipMaker:
-    """How clips are cut and treated; see AudioDirDataset for the fields.
+    """Cuts and processes clips; see AudioDirDataset for the fields.
 
     Attributes:
         memory: layouts of files that were opened before.
@@ -58,7 +58,7 @@ class ClipMaker:
             raise DataError(f"$.volume_norm_param: [mean, deviation >= 0] in LUFS, found {values}")
 
     def chooser(self, generator: torch.Generator) -> Choose:
-        """Random crops, or the beginning of each file."""
+        """The function that chooses crops: at random, or from the beginning of each file."""
 
         def choose(frames: int, source_rate: int) -> Crop:
             return choose_crop(
@@ -80,7 +80,7 @@ class ClipMaker:
         describe: Callable[[Crop], Metadata],
         custom: CustomMetadata | None,
     ) -> Clip | Rejected:
-        """Read the chosen part, process it, and attach what `describe` and `custom` say of it."""
+        """Read the chosen part, process it, and attach the metadata that `describe` and `custom` return."""
         started = time.perf_counter()
         try:
             with open_sound(source, memory=self.memory) as sound:
@@ -103,7 +103,7 @@ class ClipMaker:
             return Rejected(name, str(error))
 
     def frames(self, sound: Sound) -> int:
-        """Samples of the file that count, at its own rate."""
+        """Number of samples of the file that are used, at the file's rate."""
         return sound_end(sound) if self.strip_silence else sound.info.frames
 
     def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
@@ -141,7 +141,7 @@ class ClipMaker:
 
 
 def _as_audio(key: str, value: Any) -> Tensor:
-    """(c n) float32 from what a custom module gave as another version of the sound."""
+    """Audio (c n) float32 from another version of the sound that a custom module returned."""
     try:
         audio = torch.as_tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Items of one batch -> tensors; runs in the worker processes."""
+"""Join the items of a batch into tensors; runs in the worker processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stable_audio.types import Metadata
 
 
 class Collated(NamedTuple):
-    """What a worker sends back: a batch (None when every item was rejected) and what was left out.
+    """Result of a worker: a batch (None if every item was rejected) and the rejected items.
 
     Attributes:
         places: for each clip of the batch, its place among the requested items.
@@ -43,7 +43,7 @@ def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) ->
 
 
 def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
-    """As `collate`, with the length of each clip; the place in the global batch is left at 0 of 0."""
+    """As `collate`, with the length of each clip; the loader fills in the place in the global batch."""
     items = _checked(items, check)
     collated = collate(items)
     if collated.batch is None:
@@ -63,7 +63,7 @@ def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Seque
 
 
 def name_of(metadata: Metadata) -> str:
-    """What people know a clip by."""
+    """The name by which messages call a clip: its path, or a key of its metadata."""
     keys = ("path", "latent_filename", "relpath", "__key__")
     return str(next((metadata[k] for k in keys if k in metadata), "a clip without a name"))
 

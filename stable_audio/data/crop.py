@@ -1,4 +1,4 @@
-"""A crop of a file at the model's rate, as if the whole file had been converted and then cut."""
+"""Crop files at the model's rate, with the same result as converting the whole file and then cutting it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Crop:
 
     @property
     def real(self) -> int:
-        """Samples that are sound, not padding."""
+        """Number of samples that are sound, not padding."""
         return min(self.length, self.total - self.offset)
 
     def metadata(self) -> Metadata:

@@ -65,14 +65,14 @@ class CustomMetadata:
         return module
 
     def __call__(self, info: Metadata, audio: Tensor, seed: int = 0) -> Metadata:
-        """What the function returns; it receives copies of nothing and may read `info` and `audio`.
+        """Call the function and return its result. It receives `info` and `audio` themselves, not copies.
 
         Args:
-            seed: of Python's, numpy's and torch's generators during the call; they go on afterwards as if
-                nothing had happened.
+            seed: of Python's, numpy's and torch's generators during the call; their states are restored
+                afterwards.
 
         Raises:
-            ValueError: it raised something, returned no dict, or something that worker processes cannot send.
+            ValueError: it raised an error, or returned no dict or values that worker processes cannot send.
         """
         function = self._function or self._load()
         try:
@@ -85,7 +85,7 @@ class CustomMetadata:
         return {key: sendable(value, f"{FUNCTION} returned '{key}'") for key, value in result.items()}
 
     def _user_error(self, error: BaseException) -> str:
-        """The user's mistake with the line of the user's file where it shows."""
+        """Describe an error in the user's file, with its line."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path]
         number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
         place = f"{os.path.basename(self.path)}, line {number}" if number else os.path.basename(self.path)
@@ -99,7 +99,7 @@ class CustomMetadata:
 
 @contextmanager
 def _mask_as_tensor(info: Metadata) -> Iterator[None]:
-    """Modules find the padding mask as the tensor that stable-audio-tools hands them."""
+    """Show the padding mask to the user's module as a tensor, as stable-audio-tools does."""
     mask = info.get("padding_mask")
     if not isinstance(mask, PaddingMask):
         yield

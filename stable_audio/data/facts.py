@@ -1,4 +1,4 @@
-"""What a data report says of one sound, whether it is a file or lies in a tar."""
+"""The facts of one sound for the data report, whether it is a file or lies in a tar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inspect_sound(
     *,
     thorough: bool,
 ) -> ItemFacts | Rejected:
-    """Facts of a sound from its header.
+    """Facts of a sound, from its header alone unless `thorough`.
 
     Args:
         thorough: decode the whole sound, which also finds damage and silence.

@@ -1,4 +1,4 @@
-"""What will be left out for its metadata, before anything is trained."""
+"""Predict, before training starts, which items will be left out because of their metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REASONS_SHOWN = 5
 
 
 class Refused(NamedTuple):
-    """Of `looked_at` items, those whose metadata the model cannot use.
+    """Counts of the items, among `looked_at`, whose metadata the model cannot use.
 
     Attributes:
         reasons: reason -> number of items.
@@ -38,7 +38,7 @@ class Refused(NamedTuple):
         return sum(self.reasons.values())
 
     def summary(self) -> str:
-        """One sentence."""
+        """One sentence for messages."""
         listed = list(self.reasons.items())
         reasons = "; ".join(
             f"{count} as {printable(self.examples[reason])}: {reason}"
@@ -49,7 +49,7 @@ class Refused(NamedTuple):
 
 
 def refused(dataset: ClipDataset, check: ItemCheck, *, most: int = LOOKED_AT) -> Refused:
-    """Check the metadata of up to `most` items, as far as they are known without reading sound."""
+    """Check the metadata of up to `most` items that are known without reading sound."""
     looked_at, reasons, examples = 0, Counter[str](), dict[str, str]()
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)):
         try:
@@ -66,10 +66,10 @@ def refused(dataset: ClipDataset, check: ItemCheck, *, most: int = LOOKED_AT) ->
 
 
 def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
-    """Log how many items will be left out for their metadata, if any.
+    """Warn how many items will be left out because of their metadata, if any.
 
     Raises:
-        DataError: every item that there is.
+        DataError: all items will be left out.
     """
     refusals = refused(dataset, check)
     if refusals.total and refusals.total == refusals.items:

@@ -1,4 +1,4 @@
-"""What a dataset holds: counts, hours, rates, captions, and what cannot be used."""
+"""Summarise a dataset: counts, hours, rates, captions, and what cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVERY_CLIP_HAS = frozenset({*RESERVED, *CROP_KEYS, "__key__"})
 
 
 class _Item(NamedTuple):
-    """Facts of one item without its metadata, of which only the keys stay.
+    """Facts of one item; of its metadata only the keys are stored.
 
     Attributes:
         beyond: keys whose values lie outside the range that the model knows.
@@ -38,7 +38,7 @@ def inspect_dataset(
     check: ItemCheck | None = None,
     beyond: Callable[[Metadata], list[str]] | None = None,
 ) -> dict[str, Any]:
-    """Look at every item.
+    """Summarise all items of a dataset.
 
     Args:
         thorough: decode everything, which finds damaged and silent files; otherwise headers only.

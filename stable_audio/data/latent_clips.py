@@ -1,4 +1,4 @@
-"""From stored latents to a clip of the wanted length, with metadata that belongs to the crop."""
+"""Cut stored latents to clips of a given length, with metadata that fit the crop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stable_audio.types import Metadata
 
 @dataclass(frozen=True)
 class LatentClips:
-    """How clips of latents are cut; see PreEncodedDataset for the fields.
+    """Cuts clips of latents; see PreEncodedDataset for the fields.
 
     Attributes:
         ratio: audio samples per frame.

@@ -1,4 +1,4 @@
-"""Folders of latents, old and new, behind one interface."""
+"""One interface to folders of latents: those of the encode command and those of stable-audio-tools."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LatentSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """For messages and file-name filters."""
+        """Name of the clip for messages and file-name filters."""
         ...
 
     def describe(self, index: int) -> tuple[int, int, Metadata]:
@@ -59,7 +59,7 @@ class LatentSource(Protocol):
 
 
 class ShardFolder:
-    """What the encode command wrote."""
+    """A folder that the encode command wrote."""
 
     def __init__(self, folder: str, *, keywords: Sequence[str] | None = None) -> None:
         self.manifest: dict[str, Any] | None = read_manifest(folder)
@@ -184,7 +184,7 @@ def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
 
 
 def seconds_in(metadata: Metadata, key: str, default: float) -> float:
-    """A time in metadata that somebody else wrote. Raises ValueError, naming the key, when it is none."""
+    """Read a time from foreign metadata. Raises ValueError, naming the key, if it is no number."""
     value = metadata.get(key, default)
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
@@ -212,10 +212,10 @@ def open_folder(
     filelist_path: str | None = None,
     keywords: Sequence[str] | None = None,
 ) -> LatentSource:
-    """The folder's own format is recognised by its manifest.
+    """Open a folder of latents; a manifest marks the format of the encode command.
 
     Raises:
-        DataError: nothing usable is there.
+        DataError: the folder holds nothing usable.
     """
     if os.path.isfile(os.path.join(folder, MANIFEST)):
         return ShardFolder(folder, keywords=keywords)

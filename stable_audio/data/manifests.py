@@ -1,4 +1,4 @@
-"""Tables of captions, as spreadsheets and programs write them: CSV in its dialects, JSON lines, JSON."""
+"""Read tables of captions: CSV in its dialects, JSON lines and JSON."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_manifest(
 
 
 class _Files:
-    """Names in a table -> paths."""
+    """Finds the sound files that the names in a table mean."""
 
     def __init__(self, source: str, root: str, paths: Sequence[str]) -> None:
         self.root, self.beside = root, os.path.dirname(os.path.abspath(source))
@@ -94,7 +94,7 @@ class _Files:
             self.stems[stem] = None if stem in self.stems else path  # two files of one stem: neither
 
     def find(self, name: str) -> str:
-        """The path that a row means: as it stands, with backslashes as slashes, or without its suffix."""
+        """The path that a row names: literally, with backslashes as slashes, or without its suffix."""
         first = os.path.normpath(os.path.join(self.root, name))
         for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
             for folder in (self.root, self.beside):
@@ -162,7 +162,7 @@ def _cells(text: str, delimiter: str) -> list[list[str]]:
 
 
 def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
-    """Columns between spaces; the last one takes the rest of its line."""
+    """Read a table whose columns are separated by spaces; the last column takes the rest of its line."""
     table = _cells("\n".join(line.strip() for line in lines), " ")
     # A heading such as "path of the sound, caption" is none of these.
     plain = not any(delimiter in lines[0].strip() for delimiter in _DELIMITERS)
@@ -174,7 +174,7 @@ def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
 
 
 def _rest_joined(row: list[str], columns: int) -> list[str]:
-    """Where spaces separate columns, those of the last one are its own."""
+    """Join the cells beyond the last column back into it, where spaces separate columns."""
     return [*row[: columns - 1], *filter(None, [" ".join(row[columns - 1 :])])]
 
 
@@ -195,15 +195,15 @@ def _row(names: list[str], cells: list[str]) -> dict[str, Any]:
 
 
 def _column_name(name: str) -> str:
-    """The name of a column, in our spelling where it is one of ours."""
+    """The name of a column, in the standard spelling if it is a known one."""
     plain = re.sub(r"[\s-]+", "_", name.strip().lower())
     return plain if plain in (*PATH_COLUMNS, *CAPTION_COLUMNS) else name.strip()
 
 
 def _typed(row: dict[str, Any]) -> Metadata:
-    """CSV knows text only: numbers are read as numbers, except in columns that name files or captions.
+    """Convert the text of CSV cells to numbers, except in columns that name files or captions.
 
-    What is written as no program writes a number, 007 for example, stays text.
+    Text that is no usual spelling of a number, such as 007, stays text.
     """
     return {
         name: value if name in (*PATH_COLUMNS, *CAPTION_COLUMNS, _SURPLUS) else _number(value)

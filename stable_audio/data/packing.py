@@ -1,4 +1,4 @@
-"""Which clips share a row: rows of at most a given number of frames, filled from a running order."""
+"""Distribute clips over rows of at most a given number of frames."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def pack_rows(lengths: Sequence[int], row_length: int, *, open_rows: int = OPEN_
 
 
 def joined(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """(places of all rows one after another, where each row starts; one more entry: the end)."""
+    """The places of all rows in one array, and the index at which each row starts, followed by the end."""
     places = np.fromiter((p for row in rows for p in row), dtype=np.int64)
     return places, np.cumsum([0, *(len(row) for row in rows)])

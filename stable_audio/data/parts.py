@@ -1,4 +1,4 @@
-"""Every part of every file once, in order: what is encoded to latents. No augmentation, no chance."""
+"""Every part of every file once and in order, without augmentation, for encoding to latents."""
 
 from __future__ import annotations
 

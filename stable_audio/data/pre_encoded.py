@@ -118,7 +118,7 @@ class PreEncodedDataset(ClipDataset):
             self.weights = [datasets[number].weight for number, _ in self.items]
 
     def _check_origin(self, path: str, manifest: dict[str, Any] | None, expected: str | None) -> None:
-        """Latents of another autoencoder train a model that ends in noise."""
+        """Refuse latents of another autoencoder: a model trained on them would generate noise."""
         if manifest is None:
             return
         origin = manifest.get("autoencoder_hash")

@@ -1,4 +1,4 @@
-"""What was left out of training and why, by name."""
+"""Report which items were left out of training, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_audio.data.base import Rejected
 
 
 def printable(text: str) -> str:
-    """A name on one line: line breaks and control characters, which file names may hold, become escapes."""
+    """Escape line breaks and control characters in a file name, so that it prints on one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -58,11 +58,11 @@ class DataReport:
         return dict(sorted(groups.items()))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON files and loggers."""
+        """The report as plain values, for JSON files and loggers."""
         return {"accepted": self.accepted, "rejected": self.rejected, "by_reason": self.by_reason()}
 
     def summary(self, names_per_reason: int = 3) -> str:
-        """A few lines for people."""
+        """A summary of a few lines."""
         lines = [f"{self.accepted} items used, {self.rejected} left out"]
         for reason, paths in self.by_reason().items():
             names = ", ".join(printable(path) for path in paths[:names_per_reason])

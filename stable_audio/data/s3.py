@@ -14,7 +14,7 @@ from stable_audio.data.base import DataError, Rejected
 
 
 def default_cache() -> str:
-    """Where tars are kept when a dataset file does not say: below the user's cache folder."""
+    """Default folder for copied tars, inside the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "stable_audio", "tars")
 
@@ -69,7 +69,7 @@ def bucket_of(s3_path: str) -> str:
 
 
 def s3_problems(config: Mapping[str, Any]) -> list[str]:
-    """What training would refuse of a dataset file with S3 paths, as far as the network need not be asked."""
+    """Faults of a dataset file with S3 paths that can be seen without the network."""
     problems, paths = [], []
     for number, entry in enumerate(config.get("datasets", ())):
         if (entry.get("path") is None) == (entry.get("s3_path") is None):

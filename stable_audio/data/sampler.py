@@ -1,4 +1,4 @@
-"""Which items make up which batch: a pure function of (seed, epoch, batch), so that it can be resumed.
+"""Choose the items of each batch as a pure function of (seed, epoch, batch), so that it can be resumed.
 
 The order is made of global batches (batch_size x world_size items). Rank r takes the r-th part of each,
 so two processes with batches of 2 see together what one process with batches of 4 sees. Where several
@@ -104,7 +104,7 @@ class ResumableSampler:
         return len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
 
     def _log_leftovers(self) -> None:
-        """What the first epoch repeats or leaves out because it does not fill a batch, once per run."""
+        """Log, once per run, how many items the first epoch repeats or leaves out for not filling a batch."""
         drawn = np.unique(self._plan(0).order)
         if not self.drop_last or self.rank != 0 or not self.shuffle:
             return

@@ -1,4 +1,4 @@
-"""Finding sound files in folders."""
+"""Find sound files in folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = (
 
 @dataclass
 class Scan:
-    """What is in a folder.
+    """The sound files of a folder.
 
     Attributes:
         problems: what could not be read, and why.
@@ -90,7 +90,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def why_no_file(path: str) -> str | None:
-    """Why there is no plain file at `path`, or None. Opening a pipe or a device could wait for ever."""
+    """Why `path` is no regular file, or None. Opening a pipe or a device could wait for ever."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _absence_reason(path: str) -> str:
 
 
 def filter_keywords(paths: Sequence[str], keywords: Sequence[str] | None) -> list[str]:
-    """Keep files whose name holds at least one of the words, whatever the case."""
+    """Keep files whose name contains at least one of the words, ignoring case."""
     if not keywords:
         return list(paths)
     words = [w.lower() for w in keywords]

@@ -23,9 +23,9 @@ def derive_seed(*parts: int | str) -> int:
 
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's (CPU) global generators start from `seed`, and are as before afterwards.
+    """Seed Python's, numpy's and torch's (CPU) global generators, and restore their states afterwards.
 
-    For code that is not ours and draws from them.
+    For foreign code that draws from them.
     """
     with _GLOBAL:
         python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Values that a worker process can send: what cannot be pickled would make it wait for ever."""
+"""Check that worker processes can send a value; one that cannot be pickled would make them hang."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def sendable(value: Any, what: str) -> Any:
-    """The value as another process can have it: tensors on the CPU and without their history.
+    """Prepare a value for another process: tensors are moved to the CPU and detached.
 
     Args:
-        what: for the error.
+        what: name of the value in error messages.
 
     Raises:
         ValueError: it cannot be sent, or not be read again.

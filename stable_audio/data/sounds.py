@@ -29,7 +29,7 @@ RELEASE = 0.04
 
 @dataclass(frozen=True)
 class Voice:
-    """What is varied from clip to clip.
+    """The parameters that vary from clip to clip.
 
     Attributes:
         frequency: fundamental in Hz; unpitched sounds ignore it.

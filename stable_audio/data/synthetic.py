@@ -54,7 +54,7 @@ _UNPITCHED_CAPTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """What a clip is.
+    """Description of a clip.
 
     Attributes:
         midi: MIDI note number; None for unpitched sounds.
@@ -167,7 +167,7 @@ class SyntheticDataset(ClipDataset):
         return self.num_clips
 
     def clip(self, index: int) -> Clip:
-        """What the clip at `index` is."""
+        """Description of the clip at `index`."""
         if not 0 <= index < self.num_clips:
             raise IndexError(f"clip {index} of {self.num_clips}")
         return describe(

@@ -34,7 +34,7 @@ class Sample(NamedTuple):
         return f"{self.tar}/{self.key}"
 
     def first(self, suffixes: Sequence[str]) -> FileSlice | None:
-        """The part with the first of the suffixes that is there."""
+        """The part with the first of the suffixes that the sample has; None if it has none."""
         return next((self.parts[s] for s in suffixes if s in self.parts), None)
 
     def metadata(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def find_tars(path: str) -> tuple[list[str], list[Rejected]]:
 
 
 def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
-    """The samples of a tar in their order, and what is damaged, cut off or not a tar at all.
+    """The samples of a tar in order, and the faults of the tar: damaged or cut off parts.
 
     Behind a damaged header the search goes on at the next one that is whole; a tar may also be several tars
     one after another. A name that comes again begins another sample, called `name#2`.

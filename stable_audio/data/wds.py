@@ -242,7 +242,7 @@ class WdsDataset(ClipDataset):
         return self.latent_clips.make(source, 0, more, generator, self.custom[number])
 
     def _latent_seconds(self, source: _TarLatents, metadata: Metadata) -> float:
-        """What the .json says of the whole file, or else what the latents hold."""
+        """Length in seconds of the file by its .json, or else of the latents."""
         if metadata.get("seconds_total") is None:
             return self.latent_clips.seconds(source.describe(0)[1])
         return seconds_in(metadata, "seconds_total", 0.0)
@@ -273,7 +273,7 @@ class WdsDataset(ClipDataset):
         return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
 
     def _described(self, sample: Sample, number: int, crop: Metadata) -> Metadata:
-        """Raises ValueError when the .json cannot be read."""
+        """Metadata of a sample. Raises ValueError if its .json cannot be read."""
         described = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
         part = sample.first(("npy",) if self.pre_encoded else AUDIO_PARTS)
         basics = {
@@ -296,7 +296,7 @@ class WdsDataset(ClipDataset):
 
 
 class _TarLatents:
-    """One sample's latents as a source of clips."""
+    """The latents of one sample as a source of clips."""
 
     manifest: dict[str, Any] | None = None
     silence: Tensor | None = None

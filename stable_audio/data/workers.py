@@ -1,4 +1,4 @@
-"""How processes that read data take signals: their parent decides when they end."""
+"""Signal handling in data processes: their parent decides when they end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answer_signals(worker: int = 0) -> None:
 
 
 def in_worker(number: int, frame: FrameType | None = None) -> None:
-    """Ctrl-C and SIGUSR1 are the parent's business; SIGTERM ends a worker, if its parent does not."""
+    """Ignore Ctrl-C and SIGUSR1, which the parent handles; SIGTERM ends a worker if its parent does not."""
     if number != signal.SIGTERM:
         return
     if hasattr(signal, "setitimer"):

@@ -1,4 +1,4 @@
-"""The processes that share one piece of work, as whoever started them says in the environment."""
+"""The processes that work together, as their launcher describes them in the environment."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class World:
         )
 
     def share(self, items: Sequence[T]) -> Iterator[tuple[int, T]]:
-        """(number, item) of what this process has to do: every `size`-th, from its rank on."""
+        """This process's share of the items, each with its number: every `size`-th, starting at its rank."""
         return ((i, item) for i, item in enumerate(items) if i % self.size == self.rank)
 
     def __str__(self) -> str:
@@ -100,10 +100,10 @@ def launched_world(environment: Mapping[str, str] | None = None) -> World:
 
 
 def refuse_other(world: World, *, devices: int | None, nodes: int | None = None) -> None:
-    """Refuse numbers that a person gave where a launcher has already decided otherwise.
+    """Refuse numbers on the command line that contradict those of the launcher.
 
     Args:
-        devices: processes per machine. None: not given.
+        devices: processes per machine; None if the user named no number.
 
     Raises:
         WorldError: with both numbers.
@@ -216,7 +216,7 @@ def _slurm(env: Mapping[str, str]) -> World | None:
 
 
 def _is_shell(env: Mapping[str, str]) -> bool:
-    """Whether task 0 is a person's shell, whose other tasks run nothing of ours.
+    """Whether task 0 is an interactive shell, so that the other tasks run no part of this program.
 
     `srun --pty bash` says so by SLURM_PTY_PORT; but tasks that are started from that shell inherit it, and
     the job's name: they have no terminal.
@@ -235,7 +235,7 @@ def _has_terminal() -> bool:
 
 
 def _tasks_here(env: Mapping[str, str], node: int) -> int:
-    """Tasks on machine `node` from lists such as `2(x3),1`; 0 = not said."""
+    """Tasks on machine `node` from lists such as `2(x3),1`; 0 where the list does not say."""
     for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
         # What the job may start says nothing of a step, where the step speaks for itself.
         if name != "SLURM_STEP_TASKS_PER_NODE" and _count(env, "SLURM_STEP_NUM_TASKS", 0) not in (

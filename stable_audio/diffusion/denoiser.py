@@ -1,4 +1,4 @@
-"""From a backbone to the function that samplers call, whatever objective and space the two sides use."""
+"""Adapt a backbone to the function that samplers call, for any objective and any space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Output:
 
 
 class Prediction:
-    """Everything that a sampler may use; x = alpha denoised + sigma noise. Computed when it is asked for.
+    """Everything that a sampler may use, computed on demand; x = alpha denoised + sigma noise.
 
     Args:
         objective: what `output` stands for.
@@ -74,7 +74,7 @@ class Denoiser:
 
     Estimates of x0 and of the noise are the same in every space; only x has to be scaled, and the level
     to be matched by its ratio of noise to signal. x stays as it is when the spaces coincide. The backbone
-    is told the t of its process, the estimates follow from the level itself, so that a sampler may stand
+    receives the t of its process, while the estimates use the level itself, so that a sampler may evaluate
     between two steps or beyond the last one.
     """
 

@@ -1,7 +1,7 @@
-"""Classifier-free guidance, written once for every backbone (Ho & Salimans 2022).
+"""Classifier-free guidance for every backbone (Ho & Salimans 2022).
 
-Backbones say what their unconditional branch is (`null`), nothing else; mixing, rescaling, intervals,
-negative conditioning and dropout are here.
+Backbones only define their unconditional branch (`null`); mixing, rescaling, intervals, negative
+conditioning and dropout are here.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def unconditional(
 def _replacement(
     cond: Conditioning, negative: Conditioning, slot: Slot, *, uses_mask: bool
 ) -> dict[str, Tensor | None]:
-    """The fields of `cond` that `negative` takes over in `slot`.
+    """The fields of `cond` that `negative` replaces in `slot`.
 
     Args:
         uses_mask: the backbone masks attention, so the tokens bring their mask; otherwise they bring it

@@ -1,4 +1,4 @@
-"""What training minimises: terms that compare the output of the backbone with its target, and their sum."""
+"""Training losses: terms that compare the output of the backbone with its target, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stable_audio.diffusion.objectives import Objective
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a term may look at.
+    """The inputs of a loss term.
 
     Attributes:
         output: what the backbone returned (b c n).
@@ -59,7 +59,7 @@ Space = Literal["output", "denoised"]
 
 
 class ElementwiseLoss:
-    """Base of the terms that compare number by number.
+    """Base of the terms that compare element by element.
 
     Args:
         space: compare the output with its target, or the denoised estimate with the clean latents.
@@ -146,7 +146,7 @@ MAIN = "diffusion"
 
 @dataclass(frozen=True)
 class Term:
-    """One weighted term; `label` is what it is logged as."""
+    """One weighted term; it is logged as `label`."""
 
     label: str
     loss: Callable[[LossInputs], Tensor]
@@ -170,7 +170,7 @@ class LossSum:
         return torch.as_tensor(total), {k: v.detach() for k, v in values.items()}
 
     def alone(self, inputs: LossInputs) -> Tensor:
-        """The loss (b,) that each item has in a batch of its own; for what is compared between batches."""
+        """The loss (b,) of each item as if it were a batch by itself, for comparisons between batches."""
         return torch.stack([self(inputs.item(i))[0] for i in range(inputs.t.shape[0])])
 
     def per_item(self, inputs: LossInputs) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the backbone predicts, of x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1], 0 = data, 1 = noise."""
+"""What the backbone predicts from x_t = alpha(t) x0 + sigma(t) noise; t in [0, 1], 0 = data, 1 = noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Objective:
     """Base of the objectives. t is (b,) or a scalar tensor; x0, noise, x_t and output are (b c n).
 
     Args:
-        process: how much noise there is at which t; None = `default_process`.
+        process: the process that sets the noise at each t; None uses `default_process`.
 
     Attributes:
         name: its name in configs.
@@ -66,12 +66,12 @@ class Objective:
 
     @property
     def usual_steps(self) -> int:
-        """`default_steps`, or all steps of a process that has fewer."""
+        """`default_steps`, or the number of steps of a process that has fewer."""
         return min(self.default_steps, self.process.steps or self.default_steps)
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """Lowest and highest sigma / alpha at which the backbone may be asked."""
+        """Lowest and highest sigma / alpha at which the backbone may be evaluated."""
         low, high = (_ratio(self.space, v) for v in (self.process.min_level, self.process.max_level))
         return low, high if self.process.steps is not None else min(high, self.max_ratio)
 
@@ -97,7 +97,7 @@ class Objective:
         return self.noise_at(output, x_t, *self._scales(x_t, t))
 
     def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        """As `denoised`, for scales instead of a time: samplers may stand between two steps."""
+        """As `denoised`, for scales instead of a time, since samplers may evaluate between two steps."""
         raise NotImplementedError
 
     def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:

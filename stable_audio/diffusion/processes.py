@@ -1,4 +1,4 @@
-"""Diffusion processes: how much noise there is at time t. x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1].
+"""Diffusion processes, which set the noise at time t: x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1].
 
 `cosine` and `flow` are continuous. `ddpm` has N steps, counted 0 .. N - 1 as in Ho et al. 2020; step i is
 t = i / (N - 1). Each process lives in one of the spaces (see spaces.py), which gives alpha and sigma for a
@@ -43,7 +43,7 @@ class Process:
         raise NotImplementedError
 
     def grid(self, t: Tensor) -> Tensor:
-        """Times in [0, 1] -> the times that exist: a uniform t gives every step the same share."""
+        """Round times in [0, 1] to those of the process; uniform t gives every step the same probability."""
         return t
 
     def time(self, level: float) -> float:

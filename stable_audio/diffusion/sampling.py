@@ -39,7 +39,7 @@ def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
 
 
 def default_schedule(spec: SamplerSpec, objective: Objective) -> str:
-    """The schedule of a sampler when none is named.
+    """The schedule that a sampler uses when none is named.
 
     Processes of steps have schedules that count them; one that ends in pure noise must start there.
     """
@@ -87,8 +87,8 @@ def sample(
     Args:
         predict: (x (b c n), t (b,)) -> output of the backbone, guided or not.
         start_noise: (b c n), unit variance.
-        objective: what `predict` returns.
-        noise: source of the draws that the sampler makes on its way.
+        objective: objective that defines what `predict` returns.
+        noise: source of the noise that the sampler adds between steps.
         sampler: key of SAMPLERS; None takes the objective's.
         steps: number of steps; None takes the objective's.
         schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
@@ -99,7 +99,7 @@ def sample(
         rho: exponent of the schedule's ramp; see `build_schedule`.
         shift: distribution shift of the schedule; the length is that of start_noise.
         init: (b c n) start from this, noised to the first level, instead of from pure noise.
-        callback: called with a StepInfo at every step.
+        callback: function that is called with a StepInfo at every step.
         options: options of the sampler, such as eta.
 
     Returns:

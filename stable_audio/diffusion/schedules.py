@@ -163,7 +163,7 @@ def build_schedule(
 
 
 def distinct(levels: Tensor) -> Tensor:
-    """Levels without those that are not below all before them: noise only falls, and equal levels are one."""
+    """Drop levels that are not below all earlier ones, so that the noise strictly falls."""
     values = levels[:1].tolist()
     for level in levels[1:].tolist():
         if level < values[-1] * (1 - SAME):
@@ -211,7 +211,7 @@ def _steps_of(process: Process, spec: StepScheduleSpec, steps: int, sigma_max: f
 def _within(
     ratios: tuple[float, float], space: Space, sigma_min: float, sigma_max: float
 ) -> tuple[float, float]:
-    """The ends of a schedule, moved to what lies between the two ratios of noise to signal."""
+    """The ends of a schedule, limited to the range between two ratios of noise to signal."""
     low, high = ratios
     if space is not VE:
         return sigma_min, sigma_max if math.isinf(high) else min(sigma_max, space.level(1.0, high))

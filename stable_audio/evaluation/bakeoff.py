@@ -1,8 +1,8 @@
-"""Which backbone learns most from the same amount of arithmetic?
+"""Compare how much backbones learn from the same amount of arithmetic.
 
 Every contender trains on the synthetic collection until it has spent the same number of floating-point
-operations, counted on its own training step; then it is judged by its validation loss and by whether it
-plays what it is asked for.
+operations, counted on its own training step; then it is judged by its validation loss and by whether its
+clips match the requests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves: the model with the weights to judge, its last validation loss, its time."""
+    """The result of a training: the model to judge, its last validation loss and the time it took."""
 
     model: DiffusionModel
     val_loss: float
@@ -145,10 +145,10 @@ def compete(
         budget: floating-point operations that each contender may spend.
         repeats: clips to generate per class of the collection.
         sampling: keywords of `generate`, such as steps and cfg_scale.
-        report: told a line after each contender.
+        report: function that receives one line of text after each contender.
 
     Raises:
-        ValueError: contenders of different sample rate, length or latents, whose losses say nothing.
+        ValueError: contenders differ in sample rate, length or latents, so that losses cannot be compared.
     """
     _check_comparable(contenders)
     first = contenders[0].config
@@ -184,7 +184,7 @@ def judge(
     batch_size: int,
     sampling: dict[str, Any] | None = None,
 ) -> Scores:
-    """Ask for every class of the collection and measure what comes."""
+    """Generate every class of the collection and measure the clips."""
     requests = evaluator.requests(repeats=repeats)
     metadata = [request.metadata() for request in requests]
     seeds = list(range(len(requests)))
@@ -193,7 +193,7 @@ def judge(
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results for people."""
+    """The results as a table of text."""
     header = (
         "name",
         "type",

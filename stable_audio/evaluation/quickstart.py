@@ -1,4 +1,4 @@
-"""Does a model trained on the synthetic collection play what it is asked for? Measured without the model.
+"""Measure how well a model trained on the synthetic collection follows requests, without another model.
 
 Every pitch of every timbre and every unpitched sound is requested; the pitch is read from the spectrum,
 the timbre by nearest class mean, and the waveform is searched for defects.
@@ -51,7 +51,7 @@ class Request:
     seconds: float
 
     def metadata(self) -> Metadata:
-        """What the model is conditioned on."""
+        """The metadata that condition the model."""
         return {"prompt": self.prompt, "seconds_start": 0.0, "seconds_total": self.seconds}
 
 
@@ -92,7 +92,7 @@ class Scores:
         )
 
     def table(self) -> str:
-        """The confusion table: a row per requested sound, a column per sound heard."""
+        """The confusion table: a row per requested sound, a column per recognised sound."""
         names = list(dict.fromkeys(requested for requested, _ in self.confusion))
         names += sorted({recognised for _, recognised in self.confusion} - set(names))
         width = max(len(n) for n in names)
@@ -146,7 +146,7 @@ class QuickstartEvaluator:
         return [Request(c.timbre, c.midi, c.prompt, min(c.voice.duration, longest)) for c in clips]
 
     def originals(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> Tensor:
-        """The clips (k c n) that `requests` with the same arguments ask for, as they are rendered."""
+        """The collection's clips (k c n) for the `requests` with the same arguments."""
         collection = self._collection(seed, "val")
         return torch.stack([collection[i][0] for i in range(repeats * len(collection.classes))])
 

@@ -1,4 +1,4 @@
-"""How well a pretransform gives back what went in."""
+"""Measure how well a pretransform reconstructs audio."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _round_trip(
 
 @torch.inference_mode()
 def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int, chunk_above: int | None) -> Tensor:
-    """What the first `quantizers` tokens of every frame decode to.
+    """Decode the first `quantizers` tokens of every frame.
 
     Raises:
         ValueError: there are no tokens, or not as many.

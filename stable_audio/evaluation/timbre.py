@@ -1,4 +1,4 @@
-"""Which sound of the synthetic collection a clip is: closed-form spectral features, nearest class mean.
+"""Classify clips as sounds of the synthetic collection: spectral features, nearest class mean.
 
 The class means come from freshly rendered clips, so the classifier knows the renderer and no model.
 Features are levels in dB with a floor, so what lies far below the sound cannot decide.

@@ -59,7 +59,7 @@ class InverseLR(LRScheduler):
 
 
 class OneCycleLR(lr_scheduler.OneCycleLR):
-    """torch's OneCycleLR, whose length is what its options say, also when a run is continued.
+    """torch's OneCycleLR, whose length follows its options even when a run is continued.
 
     torch stores the length with the position, and a run that is continued for longer would end with it.
     """
@@ -135,7 +135,7 @@ def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, *, steps: i
     """`{"type": "InverseLR", "config": {"inv_gamma": 1e6, "power": 0.5}}` -> scheduler, stepped every step.
 
     Args:
-        steps: how many will be taken, -1 = no end; OneCycleLR follows it where its options give no length.
+        steps: number of steps of the run, -1 = no end; OneCycleLR uses it where its options give no length.
 
     Raises:
         ValueError: unknown type or option, a length that is missing, or ReduceLROnPlateau, which needs a
@@ -159,8 +159,10 @@ def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, *, steps: i
 
 
 def schedule_length(config: Mapping[str, Any] | None) -> int | None:
-    """The steps after which an LR schedule ends and must not be stepped again; None: it goes on, or follows
-    the length of the run."""
+    """Number of steps after which an LR schedule ends and must not be stepped again.
+
+    None: it never ends, or it ends with the run.
+    """
     options = (config or {}).get("config") or {}
     if config is None or config.get("type") != "OneCycleLR":
         return None

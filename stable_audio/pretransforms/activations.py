@@ -1,4 +1,4 @@
-"""Activations of coders, and their anti-aliased form."""
+"""Activations of encoders and decoders, and their anti-aliased form."""
 
 from __future__ import annotations
 

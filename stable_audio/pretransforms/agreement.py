@@ -1,4 +1,4 @@
-"""How the parts of an autoencoder disagree: numbers that a caller can turn into advice."""
+"""Check that the parts of an autoencoder fit together, and report the numbers that do not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Disagreement(NamedTuple):
-    """One measure of a part that differs from what the rest needs."""
+    """One measure of a part that differs from what the other parts need."""
 
     measure: str
     found: int
@@ -34,7 +34,7 @@ def check_parts(whole: str, measures: Mapping[str, tuple[int, int]], *, inner_ra
     """Raise PartsDisagreeError unless every measure is what it should be.
 
     Args:
-        whole: what the parts are parts of, with what they do not fit.
+        whole: name of the model that the parts belong to, and what they do not fit.
         measures: name -> (found, expected).
     """
     wrong = [Disagreement(name, *pair) for name, pair in measures.items() if pair[0] != pair[1]]

@@ -73,12 +73,12 @@ class Autoencoder(nn.Module):
 
     @property
     def is_discrete(self) -> bool:
-        """Whether latents have tokens."""
+        """Whether the bottleneck is discrete, so that latents have tokens."""
         return isinstance(self.bottleneck, DiscreteBottleneck)
 
     @property
     def audio_channels(self) -> int:
-        """Channels of the audio that it makes."""
+        """Channels of decoded audio."""
         return self.out_channels
 
     @property
@@ -96,11 +96,11 @@ class Autoencoder(nn.Module):
         return self.encode_transformed(self.transform(audio), noise=noise)
 
     def encode_features(self, audio: Tensor) -> Tensor:
-        """Audio -> what the encoder makes of it, before the bottleneck (b encoder.latent_dim n)."""
+        """Audio -> output of the encoder, before the bottleneck (b encoder.latent_dim n)."""
         return self._features_of(self.transform(audio))
 
     def encode_transformed(self, values: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
-        """As `encode_with_info`, from what `transform` returned."""
+        """As `encode_with_info`, from the output of `transform`."""
         return self.compress(self._features_of(values), noise=noise)
 
     def _features_of(self, values: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Autoencoder(nn.Module):
         return self.encoder(values).contiguous()
 
     def transform(self, audio: Tensor) -> Tensor:
-        """Audio -> what the encoder takes in: values of the pretransform around it, or the audio itself."""
+        """Audio -> input of the encoder: the inner pretransform's output, or the audio if there is none."""
         return audio if self.pretransform is None else self.pretransform.encode(audio)
 
     def compress(self, features: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
@@ -124,15 +124,15 @@ class Autoencoder(nn.Module):
         return self.decode_features(self.expand(latents, noise=noise))
 
     def expand(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        """Latents -> what the decoder takes in."""
+        """Latents -> input of the decoder."""
         return latents if self.bottleneck is None else self.bottleneck.decode(latents, noise=noise)
 
     def decode_features(self, features: Tensor) -> Tensor:
-        """What the decoder takes in -> audio."""
+        """Input of the decoder -> audio."""
         return self.undo_transform(self.decoder(features).contiguous())
 
     def undo_transform(self, values: Tensor) -> Tensor:
-        """What the decoder makes -> audio; the inverse of `transform`."""
+        """Output of the decoder -> audio; the inverse of `transform`."""
         audio = values if self.pretransform is None else self.pretransform.decode(values)
         return torch.tanh(audio) if self.soft_clip else audio
 
@@ -287,12 +287,12 @@ class AutoencoderPretransform(Pretransform):
 
     @property
     def scale_is_given(self) -> bool:
-        """Whether the scale was given, so that a measured one does not count."""
+        """Whether the constructor set the scale, which then takes precedence over a measured one."""
         return self._scale is not None
 
     @property
     def scale(self) -> float:
-        """What latents are divided by."""
+        """The number that latents are divided by."""
         return self._scale or self.model.latent_scale or 1.0
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:

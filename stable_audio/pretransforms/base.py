@@ -1,4 +1,4 @@
-"""What every pretransform offers: audio <-> the space in which diffusion runs."""
+"""The interface of pretransforms: audio <-> the space in which diffusion runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pretransform(nn.Module):
         latent_height: rows of 2-D latents (b c rows n); None for latents (b c n).
         enable_grad: whether training reaches the parameters; False freezes them and keeps eval mode.
         needs_weights: True when the transform is learned, so that untrained weights mean noise.
-        settings: what the latents depend on besides weights and geometry; it counts in the hash.
+        settings: settings other than weights and geometry that change the latents; they are part of the hash.
         folded_from: hash of the weights before their norms were folded; None where they were not.
     """
 
@@ -39,15 +39,15 @@ class Pretransform(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; the CPU for transforms without any."""
+        """Device of the parameters; the CPU for transforms without any."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Audio (b c n) -> latents (b encoded_channels n // downsampling_ratio).
 
         Args:
-            noise: source of the standard normal noise of a VAE, called with a tensor of the wanted
-                shape; None draws from torch's generator. Transforms without chance ignore it.
+            noise: source of the standard normal noise of a VAE, called with a tensor of the shape to
+                draw; None draws from torch's generator. Deterministic transforms ignore it.
         """
         raise NotImplementedError
 
@@ -90,11 +90,11 @@ class Pretransform(nn.Module):
         )
 
     def encode_piece(self, audio: Tensor, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """What `encode_chunked` does with each chunk; differs from `encode` where that one is chunked."""
+        """Encode one chunk for `encode_chunked`; differs from `encode` where that is itself chunked."""
         return self.encode(audio, noise=noise)
 
     def decode_piece(self, latents: Tensor) -> Tensor:
-        """What `decode_chunked` does with each chunk."""
+        """Decode one chunk for `decode_chunked`."""
         return self.decode(latents)
 
     def train(self, mode: bool = True) -> Pretransform:

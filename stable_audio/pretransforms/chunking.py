@@ -1,4 +1,4 @@
-"""Long inputs in pieces: overlapping chunks, cross-faded at the seams, so that memory stays flat."""
+"""Process long inputs in overlapping chunks, cross-faded at the seams, so that memory stays constant."""
 
 from __future__ import annotations
 

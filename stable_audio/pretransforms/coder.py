@@ -1,4 +1,4 @@
-"""What encoders and decoders of an autoencoder declare, so that a mismatch is found when they are joined."""
+"""The measures that encoders and decoders declare, so that a mismatch is found when they are joined."""
 
 from __future__ import annotations
 

@@ -128,6 +128,6 @@ class DACPretrainedPretransform(Pretransform):
         return F.pad(audio, (0, -audio.shape[-1] % self.downsampling_ratio))
 
     def _finish(self, audio: Tensor, frames: int) -> Tensor:
-        """Odd strides lose samples at the end: give exactly `frames` frames."""
+        """Pad or cut to exactly `frames` frames, since odd strides lose samples at the end."""
         length = frames * self.downsampling_ratio
         return F.pad(audio.view(audio.shape[0], 1, -1), (0, max(0, length - audio.shape[-1])))[..., :length]

@@ -1,4 +1,4 @@
-"""A name for a pretransform's weights, so that latents are not used with another one."""
+"""A hash of a pretransform, so that its latents are not used with another one."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Each block of `bands` samples becomes `bands` coefficients (Princen, Johnson & Bradley 1987), computed as a
 fold across the block borders followed by a DCT-IV. The two ends of the clip are not folded, so n samples
-give exactly n values. Compression by a power below one lets a loss hear weak partials; on the way back it
-squares small errors away, so silence stays silent.
+give exactly n values. Compression by a power below one gives weak partials more weight in a loss;
+decoding shrinks small errors, so silence stays silent.
 """
 
 from __future__ import annotations

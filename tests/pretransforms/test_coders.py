@@ -236,7 +236,7 @@ def test_same_counts_sinusoidal_blocks_from_the_end_of_each_stage(
 def test_same_gives_sinusoidal_blocks_in_the_order_of_the_strides() -> None:
     decoder = build("decoder", "same", transformer_depths=[2, 1], sinusoidal_blocks=[2, 0])
     first, last = decoder.layers[3:]
-    assert (first.given, last.given) == (4, 2)
+    assert (first.tokens_out, last.tokens_out) == (4, 2)
     found = [[isinstance(b.ff.ff[0].activation, Sine) for b in s.transformers] for s in (first, last)]
     assert found == [[False], [False, True]]
 

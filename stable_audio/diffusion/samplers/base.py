@@ -28,7 +28,7 @@ _NOT_OPTIONS = frozenset({"denoise", "x", "schedule", "noise", "callback"})
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What a callback of `sample` is told, by every sampler alike.
+    """What every sampler passes to the callback of `sample`.
 
     Attributes:
         i: index of the step.
@@ -58,10 +58,10 @@ class SamplerSpec:
         space: the space of its levels.
         schedule: its usual schedule on continuous processes, a key of SCHEDULES.
         step_schedule: its usual schedule on processes of steps, a key of STEP_SCHEDULES.
-        shifts: whether generation applies the model's distribution shift unless told otherwise.
+        shifts: whether generation applies the model's distribution shift by default.
         one_by_one: whether items of one batch influence each other (shared adaptive steps).
-        evaluations: network evaluations per step, about.
-        about: one line for people who choose.
+        evaluations: approximate network evaluations per step.
+        about: one line of advice on when to choose it.
     """
 
     fn: Callable[..., Tensor]

@@ -1,4 +1,4 @@
-"""Bottlenecks: what stands between the encoder and the decoder of an autoencoder."""
+"""Bottlenecks, between the encoder and the decoder of an autoencoder."""
 
 from stable_audio.pretransforms.bottlenecks.base import Bottleneck, DiscreteBottleneck
 from stable_audio.pretransforms.bottlenecks.continuous import (

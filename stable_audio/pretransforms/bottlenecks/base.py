@@ -1,4 +1,4 @@
-"""What every bottleneck offers: encoder features <-> latents, with what training needs on the side."""
+"""The interface of bottlenecks: encoder features <-> latents, and the loss terms of training."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Bottleneck(nn.Module):
         input_multiple: encoder channels per latent channel (2 where mean and scale come in).
         decoder_channels_added: channels that `decode` appends for the decoder.
         loss_weights: {name in info: weight} of the terms that training adds, unless a config says else.
-        settings: what the latents depend on besides weights and their shapes.
-        channels: latent channels that it takes; None where any number will do.
+        settings: settings other than weights and their shapes that change the latents.
+        channels: number of latent channels that it needs; None for any number.
     """
 
     input_multiple: int = 1
@@ -47,7 +47,7 @@ class Bottleneck(nn.Module):
 
     @property
     def is_discrete(self) -> bool:
-        """Whether latents have tokens."""
+        """Whether the bottleneck is discrete, so that latents have tokens."""
         return isinstance(self, DiscreteBottleneck)
 
 

@@ -132,7 +132,7 @@ class _Layer(nn.Module):
 
 
 class ResidualVQ(nn.Module):
-    """Each codebook quantises what the ones before it left over."""
+    """Each codebook quantises the residual of the ones before it."""
 
     def __init__(
         self,

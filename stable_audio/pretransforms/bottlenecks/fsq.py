@@ -104,7 +104,7 @@ class DitheredFSQ(_ScalarQuantizer):
         return (self._dither(bounded, rounded, 1 / half) if self.training else rounded), integers
 
     def _dither(self, bounded: Tensor, rounded: Tensor, step: Tensor) -> Tensor:
-        """Per item two independent draws: whether it is rounded, then whether dither takes its place."""
+        """Two independent draws per item: whether it is rounded, then whether dither replaces it."""
         draws = torch.rand(2, bounded.shape[0], 1, 1, 1, device=bounded.device)
         values = torch.where(draws[0] < self.noise_dropout, bounded, rounded)
         noisy = bounded + (torch.rand_like(bounded) - 0.5) * step

@@ -1,4 +1,4 @@
-"""What a discriminator offers to autoencoder training: its own loss, and two losses for the generator."""
+"""The interface of discriminators: a loss for themselves, and two losses for the generator."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
     def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
-        """Low where reals score high and fakes score low. `fakes` should be detached."""
+        """Loss of the discriminator, low if reals score high and fakes low. `fakes` should be detached."""
         real, fake = self.judge(reals), self.judge(fakes)
         return self.combine([self.real_and_fake(r[-1], f[-1]) for r, f in zip(real, fake)])
 
     def generator_losses(self, reals: Tensor, fakes: Tensor) -> GeneratorLosses:
-        """What the generator is to minimise."""
+        """The losses that the generator minimises."""
         real, fake = self.judge(reals), self.judge(fakes)
         adversarial = self.combine([self.as_real(r[-1], f[-1]) for r, f in zip(real, fake)])
         return GeneratorLosses(adversarial, self.feature_distance(real, fake))

@@ -26,9 +26,9 @@ KINDS = ("hubert", "wavlm", "wav2vec2")
 
 
 class HubertLoss(nn.Module):
-    """Mean absolute difference of hidden layers, averaged over the chosen ones.
+    """Mean absolute difference of hidden layers, averaged over the layers of `feature_ids`.
 
-    Every channel is heard by itself, at 16 kHz (converted in the graph), with mean 0 and variance 1. The
+    Every channel is compared by itself, at 16 kHz (converted in the graph), with mean 0 and variance 1. The
     network is loaded at first use, is frozen, and belongs neither to the state_dict nor to an optimizer;
     gradients pass through it to the second sound.
 
