@@ -16,7 +16,8 @@ def inpainting_tensors(latents: Tensor, mask: Tensor) -> ConditionTensors:
     """The mask, and the latents where they are kept.
 
     Args:
-        latents: (b c n), or (b c h n) where they are pictures. mask: (b 1 n), 1 = keep.
+        latents: (b c n), or (b c h n) where they are pictures.
+        mask: (b 1 n), 1 = keep.
     """
     rows = [1] * (latents.ndim - mask.ndim)
     kept = latents * mask.reshape(*mask.shape[:-1], *rows, mask.shape[-1])
