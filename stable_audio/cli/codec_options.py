@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -68,44 +67,7 @@ def codec(args: argparse.Namespace, device: Any = None) -> Any:
 
 
 def parts(args: argparse.Namespace, found: Any) -> Any:
-    """The pieces of SOURCE, at the codec's rate and channels, without augmentation.
+    """The pieces of SOURCE for the codec."""
+    from stable_audio.inference.codec.sources import sound_parts
 
-    Raises:
-        ValueError: it holds no sound, or none that can be cut.
-    """
-    from stable_audio.data.audio_dir import AudioDirDataset
-    from stable_audio.data.parts import DatasetParts, FileParts
-    from stable_audio.data.wds import WdsDataset
-    from stable_audio.factory import create_dataset
-
-    config = _source_config(args.source)
-    ratio = found.pretransform.downsampling_ratio
-    dataset = create_dataset(
-        config,
-        sample_rate=found.sample_rate,
-        sample_size=args.sample_size or found.sample_size,
-        audio_channels=found.pretransform.io_channels,
-        augment=False,
-        downsampling_ratio=ratio,
-    )
-    if isinstance(dataset, (AudioDirDataset, WdsDataset)):
-        return FileParts(dataset, crop=args.sample_size, multiple=ratio)
-    return DatasetParts(dataset)
-
-
-def _source_config(source: str) -> Any:
-    from stable_audio.config import load_dataset_config
-    from stable_audio.shipped import file_or_shipped
-
-    if os.path.isdir(source):
-        return load_dataset_config(
-            {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
-        )
-    source = os.fspath(file_or_shipped(source, "dataset"))
-    if not os.path.isfile(source) or not source.endswith(".json"):
-        found = "is neither" if os.path.exists(source) else "does not exist"
-        raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")
-    config = load_dataset_config(source)
-    if config.dataset_type == "pre_encoded" or getattr(config, "pre_encoded", False):
-        raise ValueError(f"{source}: describes latents, but sound is needed")
-    return config
+    return sound_parts(args.source, found, crop=args.sample_size)

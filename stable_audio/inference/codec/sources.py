@@ -1,0 +1,55 @@
+"""Sound for a codec: a folder of files, or a dataset file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from stable_audio.config import load_dataset_config
+from stable_audio.data.audio_dir import AudioDirDataset
+from stable_audio.data.parts import DatasetParts, FileParts
+from stable_audio.data.wds import WdsDataset
+from stable_audio.factory import create_dataset
+from stable_audio.inference.codec.load import Codec
+from stable_audio.shipped import file_or_shipped
+
+
+def sound_parts(source: str, codec: Codec, *, crop: int | None = None) -> FileParts | DatasetParts:
+    """The pieces of a folder of sound files or a dataset file, at the codec's rate and channels.
+
+    Without augmentation.
+
+    Args:
+        crop: samples to cut files into; None: each file whole.
+
+    Raises:
+        ValueError: it holds no sound, or none that can be cut.
+    """
+    config = _source_config(source)
+    ratio = codec.pretransform.downsampling_ratio
+    dataset = create_dataset(
+        config,
+        sample_rate=codec.sample_rate,
+        sample_size=crop or codec.sample_size,
+        audio_channels=codec.pretransform.io_channels,
+        augment=False,
+        downsampling_ratio=ratio,
+    )
+    if isinstance(dataset, (AudioDirDataset, WdsDataset)):
+        return FileParts(dataset, crop=crop, multiple=ratio)
+    return DatasetParts(dataset)
+
+
+def _source_config(source: str) -> Any:
+    if os.path.isdir(source):
+        return load_dataset_config(
+            {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
+        )
+    source = os.fspath(file_or_shipped(source, "dataset"))
+    if not os.path.isfile(source) or not source.endswith(".json"):
+        found = "is neither" if os.path.exists(source) else "does not exist"
+        raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")
+    config = load_dataset_config(source)
+    if config.dataset_type == "pre_encoded" or getattr(config, "pre_encoded", False):
+        raise ValueError(f"{source}: describes latents, but sound is needed")
+    return config
