@@ -11,10 +11,6 @@ from stable_audio.cli.options import add_out
 HELP = "train several model files on the synthetic collection with equal arithmetic and compare them"
 
 
-VALIDATION = {"split": "val", "num_clips": 312}
-"""Every class of the collection twice."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configs", metavar="CONFIG", nargs="+", help="model files of the same task")
     parser.add_argument(
@@ -38,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.evaluation.bakeoff import compete, contender, table
+    from stable_audio.training.bakeoff import BackboneTraining
 
     if args.budget <= 0:
         raise ValueError(f"--budget must be above 0, found {args.budget}")
@@ -53,7 +50,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     results = compete(
         contenders,
-        lambda entry, steps: _train(args, entry, steps),
+        BackboneTraining(
+            args.out,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            precision=args.precision,
+            accelerator=args.accelerator,
+        ),
         budget=budget,
         batch_size=args.batch_size,
         repeats=args.repeats,
@@ -64,53 +67,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _write(args.json, [r.as_dict() for r in results])
     return 0
-
-
-def _train(args: argparse.Namespace, entry: Any, steps: int) -> Any:
-    """Train one contender and load what validation saved: averaged weights, where its config has them."""
-    import time
-
-    from stable_audio.checkpoints import load_model
-    from stable_audio.config import load_dataset_config
-    from stable_audio.data.world import ALONE
-    from stable_audio.evaluation.bakeoff import Trained
-    from stable_audio.training.callbacks.validation import Validate
-    from stable_audio.training.options import RunOptions
-    from stable_audio.training.stopping import Interrupted
-    from stable_audio.training.trainer import assemble
-
-    options = RunOptions(
-        name=entry.name,
-        save_dir=args.out,
-        overwrite=True,
-        batch_size=args.batch_size,
-        num_workers=0,
-        seed=args.seed,
-        max_steps=steps,
-        precision=args.precision,
-        checkpoint_every=0,
-        val_every=steps,
-        accelerator=args.accelerator,
-        devices="1",
-        gradient_clip_val=entry.config.training.gradient_clip_val or 0.0,
-        demos=False,
-        log_every=max(1, steps // 20),
-    )
-    data = load_dataset_config({"dataset_type": "synthetic"})
-    validation = load_dataset_config({"dataset_type": "synthetic", **VALIDATION})
-    started = time.perf_counter()
-    run = assemble(entry.config, data, options, val_dataset=validation, world=ALONE)
-    status = run.start()
-    if status:
-        raise Interrupted(status - 128)
-    seconds = time.perf_counter() - started
-    (validate,) = [c for c in run.trainer.callbacks if isinstance(c, Validate)]  # type: ignore[attr-defined]
-    # The only validation is the one at the end, so its file holds the final weights.
-    best = options.folder / "best.safetensors"
-    if not best.is_file():
-        raise ValueError(f"{entry.name}: the validation loss is not a number, so there is nothing to judge")
-    model: Any = load_model(best, device=run.module.device)[0]
-    return Trained(model=model, val_loss=validate.latest["val/avg_loss"], seconds=seconds)
 
 
 def _write(path: str, results: list[dict[str, Any]]) -> None:
