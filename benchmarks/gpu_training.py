@@ -22,10 +22,10 @@ from common import Bound, matmul_rate, print_table
 from gpu_common import card, parser, peak_of_card, published_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from stable_audio.cli.check_report import describe
 from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
+from stable_audio.training.check.footprint import describe
 from stable_audio.training.diffusion import DiffusionTraining
 
 Step = Callable[[], Any]

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stable_audio.cli.check_report import describe, describe_autoencoder
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
 from stable_audio.shipped import shipped
+from stable_audio.training.check.footprint import describe, describe_autoencoder
 
 PAGE = Path(__file__).parents[1] / "docs" / "planning.md"
 BEGIN, END = "<!-- begin table -->", "<!-- end table -->"

@@ -254,6 +254,16 @@ def test_components_do_not_know_pydantic() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_nothing_outside_the_command_line_knows_its_arguments() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path, part in _files()
+        for line, name, _ in _imports(path)
+        if name.split(".")[0] == "argparse" and part not in ("cli", "__main__")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_nothing_is_printed_outside_the_command_line() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}: print; use logging"

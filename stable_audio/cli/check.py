@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.check_report import report_on
+    from stable_audio.training.check.report import report_on
 
     report = report_on(
         args.config, args.dataset, dry=args.dry, lenient=args.lenient, batch_size=args.batch_size

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.cli import check_report, main
-from stable_audio.cli.check_report import report_on
-from stable_audio.cli.deadline import Deadline
+from stable_audio.cli import main
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.activations import activation_bytes
+from stable_audio.training.check import report as check_report
+from stable_audio.training.check.deadline import Deadline
+from stable_audio.training.check.report import report_on
 from tests.config import examples
 from tests.golden.harness import MANIFESTS
 
@@ -320,7 +321,7 @@ def test_the_verdict_names_the_file_that_is_wrong(write: Any, capsys: pytest.Cap
 
 
 def test_waiting_for_a_busy_machine_is_not_building() -> None:
-    from stable_audio.cli.deadline import Deadline
+    from stable_audio.training.check.deadline import Deadline
 
     deadline = Deadline(0.02)
     deadline.run(lambda: time.sleep(0.06))
@@ -329,7 +330,7 @@ def test_waiting_for_a_busy_machine_is_not_building() -> None:
 
 
 def test_actions_share_the_time_of_a_deadline() -> None:
-    from stable_audio.cli.deadline import Deadline
+    from stable_audio.training.check.deadline import Deadline
 
     def compute() -> None:
         begin = time.process_time()

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError, export, load_model, load_pretrained
-from stable_audio.cli.check_report import report_on
 from stable_audio.config import ConfigError, load_config
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.noise import SeededNoise
@@ -21,6 +20,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTraining
 from stable_audio.training.build import build_training
+from stable_audio.training.check.report import report_on
 from stable_audio.training.errors import TrainingError
 from tests import tiny
 from tests.training.building import DATASET, tiny_run

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from stable_audio.cli.check_report import report_on
 from stable_audio.config import load_config
 from stable_audio.config.rules.datasets import packing_problems
 from stable_audio.data.base import Batch, Packed
@@ -20,6 +19,7 @@ from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import LogitNormal, Timesteps, Uniform
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
+from stable_audio.training.check.report import report_on
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.errors import TrainingError

@@ -1,0 +1,1 @@
+"""What can be known of a model file and a dataset file before they are trained on."""

@@ -1,0 +1,153 @@
+"""What a model amounts to, counted on shapes: parameters, slots, memory in training, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from stable_audio.config import ModelConfig
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
+from stable_audio.pretransforms import Autoencoder
+from stable_audio.training.activations import activation_bytes
+
+log = logging.getLogger(__name__)
+
+Report = dict[str, Any]
+
+
+def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> Report:
+    """What a model on the meta device amounts to."""
+    return {
+        "model_type": config.model_type,
+        "parameters": count_parameters(model),
+        "shape": {
+            "latents": list(model.latent_shape),
+            "audio_channels": model.audio_channels,
+            "sample_size": model.sample_size,
+            "sample_rate": model.sample_rate,
+            "seconds": model.sample_size / model.sample_rate,
+            "downsampling_ratio": model.downsampling_ratio,
+            "length_multiple": model.length_multiple,
+        },
+        "slots": _slots(model),
+        "memory": _memory(model, config, batch_size),
+        "checkpoint": _checkpoint(model, config),
+    }
+
+
+def describe_autoencoder(
+    model: Autoencoder | DiffusionAutoencoder, config: ModelConfig, *, batch_size: int
+) -> Report:
+    """What an autoencoder on the meta device amounts to; its discriminator is not part of the file."""
+    names = ("encoder", "bottleneck", "decoder", "pretransform", "diffusion")
+    parts = {name: _count(getattr(model, name)) for name in names if hasattr(model, name)}
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(parts.values())
+    memory = {
+        "weights": 4 * total,
+        "gradients": 4 * trainable,
+        "optimizer": 8 * trainable,
+        "ema": 4 * total if config.training is not None and config.training.use_ema else 0,
+    }
+    stored = _stored(model)
+    return {
+        "model_type": config.model_type,
+        "parameters": {**parts, "total": total, "trainable": trainable},
+        "shape": {
+            "latents": _autoencoder_latents(model, config.sample_size),
+            "audio_channels": model.io_channels,
+            "sample_size": config.sample_size,
+            "sample_rate": config.sample_rate,
+            "seconds": config.sample_size / config.sample_rate,
+            "downsampling_ratio": model.downsampling_ratio,
+            "length_multiple": model.downsampling_ratio,
+        },
+        "memory": {
+            "total": sum(memory.values()),
+            "batch_size": batch_size,
+            "parts": memory,
+            "assumptions": ["float32, without activations and discriminator"],
+        },
+        "checkpoint": {"training": stored + memory["optimizer"] + memory["ema"], "inference": stored},
+    }
+
+
+def _autoencoder_latents(model: Autoencoder | DiffusionAutoencoder, sample_size: int) -> list[int]:
+    rows = getattr(model, "latent_height", None)
+    return [model.latent_dim, *([] if rows is None else [rows]), sample_size // model.downsampling_ratio]
+
+
+def count_parameters(model: DiffusionModel) -> dict[str, int]:
+    """Parameters per part. `text_encoder`: frozen encoders that are no part of checkpoints or of `total`."""
+    parts = {
+        "backbone": _count(model.backbone),
+        "conditioner": _count(model.conditioner),
+        "pretransform": _count(model.pretransform),
+    }
+    return {
+        **parts,
+        "total": sum(parts.values()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "text_encoder": _frozen_encoders(model),
+    }
+
+
+def _count(module: nn.Module | None) -> int:
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+
+def _frozen_encoders(model: DiffusionModel) -> int:
+    parts: list[Any] = list(model.conditioner.conditioners.values()) if model.conditioner is not None else []
+    return sum(c.frozen_parameters() for c in parts if hasattr(c, "frozen_parameters"))
+
+
+def _slots(model: DiffusionModel) -> dict[str, Any]:
+    conditioners: dict[str, Any] = (
+        dict(model.conditioner.conditioners) if model.conditioner is not None else {}
+    )
+    widths = {key: conditioner.output_dim for key, conditioner in conditioners.items()}
+    return {
+        slot.value: {"width": width, "ids": {i: widths.get(i) for i in model.wiring.ids[slot]}}
+        for slot, width in model.backbone.slot_widths.items()
+    }
+
+
+def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict[str, Any]:
+    counts = count_parameters(model)
+    training = config.training
+    if training is not None and training.gradient_checkpointing:
+        model.backbone.enable_gradient_checkpointing(True)
+    assumptions = ["weights, gradients and Adam's two averages in float32, frozen text encoders in float16"]
+    parts = {
+        "weights": 4 * counts["total"] + 2 * counts["text_encoder"],
+        "gradients": 4 * counts["trainable"],
+        "optimizer": 8 * counts["trainable"],
+        "ema": 4 * counts["backbone"] if training is None or training.use_ema else 0,
+    }
+    try:
+        parts["activations"] = batch_size * activation_bytes(model)
+        assumptions.append("activations of the backbone in float32; about half with --precision 16-mixed")
+    # Counting runs the network on shapes alone, which may fail in any way; the rest is true without it.
+    except Exception as error:
+        log.debug("activations were not counted", exc_info=error)
+        assumptions.append("without activations, which could not be counted")
+    return {
+        "total": sum(parts.values()),
+        "batch_size": batch_size,
+        "parts": parts,
+        "assumptions": assumptions,
+    }
+
+
+def _checkpoint(model: DiffusionModel, config: ModelConfig) -> dict[str, int]:
+    counts = count_parameters(model)
+    stored = _stored(model)
+    ema = config.training is None or config.training.use_ema
+    resume = stored + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
+    return {"training": resume, "inference": stored}
+
+
+def _stored(model: nn.Module) -> int:
+    return sum(v.numel() * v.element_size() for v in model.state_dict().values())
