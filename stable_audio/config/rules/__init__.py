@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stable_audio.config.reporting.problems import Problem, json_path
-from stable_audio.config.rules import autoencoder, model, process, training
+from stable_audio.config.rules import autoencoder, model, process, slots, training
 from stable_audio.config.rules.context import Context, Rule
 
 RULES: dict[str, Rule] = {
-    "slot_ids": model.slot_ids_exist,
-    "conditioner_ids": model.conditioner_ids_differ,
-    "default_keys": model.default_keys_belong_to_conditioners,
-    "slots_served": model.slots_are_served,
-    "slots_filled": model.slots_are_filled,
-    "slot_widths": model.slot_widths_agree,
-    "mechanisms": model.mechanisms_name_the_ids,
-    "slot_layouts": model.slots_take_the_layout,
+    "slot_ids": slots.slot_ids_exist,
+    "conditioner_ids": slots.conditioner_ids_differ,
+    "default_keys": slots.default_keys_belong_to_conditioners,
+    "slots_served": slots.slots_are_served,
+    "slots_filled": slots.slots_are_filled,
+    "slot_widths": slots.slot_widths_agree,
+    "mechanisms": slots.mechanisms_name_the_ids,
+    "slot_layouts": slots.slots_take_the_layout,
     "channels": model.channels_agree,
     "latent_axes": model.latents_have_the_right_axes,
     "sample_size": model.sample_size_fits,
@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
 """Rule by name; a caller may skip some, such as `sample_size` when only weights matter."""
 
 HINTS: dict[str, Rule] = {
-    "unused_conditioners": model.conditioners_are_used,
+    "unused_conditioners": slots.conditioners_are_used,
     "audio_channels": model.audio_channels_agree,
     "one_learning_rate": training.one_learning_rate,
     "schedules": training.schedules_last,

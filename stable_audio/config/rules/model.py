@@ -1,195 +1,13 @@
-"""What must hold between the keys of `model`: ids, slots, widths, channels, lengths."""
+"""What must hold between the keys of `model`: channels, axes of latents, lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from stable_audio.backbones import BACKBONES
-from stable_audio.conditioning.base import Layout
 from stable_audio.config.reporting.problems import Loc, json_path
-from stable_audio.config.rules.context import Context, dicts, mapping
-from stable_audio.config.schemas.leaf import leaf_model
-from stable_audio.config.sections.diffusion import SLOT_KEYS
+from stable_audio.config.rules.context import Context
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms.autoencoder import Autoencoder
-from stable_audio.types import Slot
-from stable_audio.wording import did_you_mean, names
-
-
-def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Every id in a slot has a conditioner, is pre-encoded, or comes from inpainting."""
-    for slot, key in SLOT_KEYS.items():
-        for index, name in enumerate(ctx.slot_ids(slot)):
-            if name not in ctx.known_ids:
-                hint = did_you_mean(name, ctx.known_ids)
-                message = f"'{name}' has no conditioner in model.conditioning.configs; {hint}"
-                yield ("model", "diffusion", key, index), message
-
-
-def conditioner_ids_differ(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """No two conditioners share an id."""
-    seen: set[str] = set()
-    for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
-        name = entry.get("id")
-        if isinstance(name, str) and name in seen:
-            yield (
-                ("model", "conditioning", "configs", index, "id"),
-                f"'{name}' is used twice; ids must differ",
-            )
-        if isinstance(name, str):
-            seen.add(name)
-            if "." in name:
-                message = f"found '{name}'; an id may not contain a dot, since it names a module"
-                yield ("model", "conditioning", "configs", index, "id"), message
-
-
-def default_keys_belong_to_conditioners(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """default_keys are given for ids that exist."""
-    ids = [*ctx.conditioner_ids, *ctx.pre_encoded_ids]
-    for name in mapping(ctx.get("model", "conditioning", "default_keys", default={})):
-        if name not in ids:
-            loc = ("model", "conditioning", "default_keys", name)
-            yield loc, f"'{name}' is no conditioner id; {did_you_mean(name, ids)}"
-
-
-def slots_are_served(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """The backbone reads every slot that ids are wired to."""
-    backbone = ctx.facts.backbone
-    for slot, key in SLOT_KEYS.items() if backbone is not None else ():
-        if ctx.slot_ids(slot) and slot not in backbone.slots:  # type: ignore[union-attr]
-            yield ("model", "diffusion", key), _not_served(ctx, slot)
-
-
-def _not_served(ctx: Context, slot: Slot) -> str:
-    kind, backbone = ctx.get("model", "diffusion", "type"), ctx.facts.backbone
-    served = names(sorted(s.value for s in backbone.slots)) if backbone is not None else ""
-    return (
-        f"backbone '{kind}' as configured does not read the slot '{slot.value}' (it reads: "
-        f"{served or 'none'}); {_slot_to_open(ctx, slot)}empty this list"
-    )
-
-
-def _slot_to_open(ctx: Context, slot: Slot) -> str:
-    """The key that makes the backbone read a slot, with its value, as part of a sentence; '' without one."""
-    cls = BACKBONES.get(str(ctx.get("model", "diffusion", "type")))
-    known = leaf_model(cls).model_fields if cls is not None else {}  # type: ignore[arg-type]
-    key = next((k for k in WIDTH_KEYS[slot] if k[0] in known and k[-1] != 0), None)
-    widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
-    if key is None or not widths or None in widths:
-        return ""
-    joined = slot in (Slot.GLOBAL, Slot.INPUT_CONCAT)
-    width = sum(w or 0 for w in widths) if joined else widths[0]
-    return f"set {json_path(('model', 'diffusion', 'config', *key))}: {width}, or "
-
-
-def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Slots without which the backbone cannot run have ids."""
-    backbone = ctx.facts.backbone
-    if backbone is None:
-        return
-    if ctx.data.get("model_type") == "diffusion_uncond":
-        if backbone.required_slots:
-            slots = names(sorted(s.value for s in backbone.required_slots))
-            message = f"the backbone needs {slots}, which an unconditional model does not have; leave the "
-            yield (*ctx.diffusion_loc, "config"), message + "widths of these slots out, or use diffusion_cond"
-        return
-    for slot in sorted(backbone.required_slots, key=lambda s: s.value):
-        if not ctx.slot_ids(slot):
-            message = f"the backbone needs the slot '{slot.value}': list at least one id"
-            yield ("model", "diffusion", SLOT_KEYS[slot]), message
-
-
-def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Conditioners are as wide as their slot: each one in a sequence, summed where they are joined."""
-    backbone = ctx.facts.backbone
-    for slot, wanted in backbone.slot_widths.items() if backbone is not None else ():
-        widths = {name: ctx.width(name) for name in ctx.slot_ids(slot)}
-        loc = ("model", "diffusion", SLOT_KEYS[slot])
-        if wanted is None or not widths:
-            continue
-        if slot in (Slot.CROSS_ATTN, Slot.PREPEND):
-            wrong = {n: w for n, w in widths.items() if w is not None and w != wanted}
-            if wrong:
-                yield (
-                    loc,
-                    f"the backbone takes tokens {wanted} wide in '{slot.value}', but found {_sizes(wrong)}"
-                    f"{_width_to_set(ctx, slot, wanted, {w for w in widths.values() if w is not None})}",
-                )
-        elif None not in widths.values():
-            total = sum(ctx.width(n) or 0 for n in ctx.slot_ids(slot))
-            if total != wanted:
-                message = (
-                    f"{_sizes(widths)} sum to {total}, but the backbone takes {wanted} in '{slot.value}'"
-                )
-                yield loc, message + _width_to_set(ctx, slot, wanted, {total})
-
-
-WIDTH_KEYS: dict[Slot, tuple[Loc, ...]] = {
-    Slot.CROSS_ATTN: (("cond_token_dim",), ("context_embedding_features",), ("cross_attn", "dim")),
-    Slot.GLOBAL: (("global_cond_dim",), ("context_features",), ("global_cond", "dim")),
-    Slot.PREPEND: (("prepend_cond_dim",), ("prepend", "dim")),
-    Slot.INPUT_CONCAT: (
-        ("input_concat_dim",),
-        ("cond_dim",),
-        ("context_channels", 0),
-        ("input_concat", "dim"),
-    ),
-}
-"""Places in a backbone's config that hold the width of a slot, where one number does."""
-
-
-def _width_to_set(ctx: Context, slot: Slot, wanted: int, found: set[int]) -> str:
-    """The change that makes the widths agree, as the second half of a sentence."""
-    config = (*ctx.diffusion_loc, "config")
-    key = next((k for k in WIDTH_KEYS[slot] if ctx.get(*config, *k) == wanted), None)
-    if len(found) != 1:
-        return f"; give those conditioners output_dim {wanted}"
-    if key is None:
-        return ""
-    return f"; set {json_path((*config, *key))}: {found.pop()}, or make the conditioners {wanted} wide"
-
-
-def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A backbone that tells global conditioners apart by id gets those, in that order, as wide as it says."""
-    widths = ctx.facts.backbone.global_widths if ctx.facts.backbone is not None else {}
-    ids, loc = ctx.slot_ids(Slot.GLOBAL), ("model", "diffusion", "config", "mechanisms")
-    if not widths or not ids:
-        return
-    if list(widths) != ids:
-        message = (
-            f"found the ids {names(widths)}, but global_cond_ids is {names(ids)}: give the same, in order"
-        )
-        yield loc, message
-        return
-    for name, dim in widths.items():
-        if ctx.width(name) not in (None, dim):
-            message = f"found {dim}, but the conditioner '{name}' gives {ctx.width(name)} features"
-            yield (*loc, name, "dim"), message
-
-
-def slots_take_the_layout(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A slot gets what it can read: sequences, one vector, or channels over time."""
-    for slot, key in SLOT_KEYS.items():
-        for index, name in enumerate(ctx.slot_ids(slot)):
-            conditioner = ctx.facts.conditioners.get(name)
-            if conditioner is not None and conditioner.layout not in _LAYOUTS[slot]:
-                advice = _ADVICE[conditioner.layout]
-                yield ("model", "diffusion", key, index), f"'{name}' {advice.format(slot=slot.value)}"
-
-
-_LAYOUTS: dict[Slot, tuple[Layout, ...]] = {
-    Slot.CROSS_ATTN: ("tokens", "vector"),
-    Slot.PREPEND: ("tokens", "vector"),
-    Slot.GLOBAL: ("vector",),
-    Slot.INPUT_CONCAT: ("frames", "vector"),
-}
-_ADVICE: dict[Layout, str] = {
-    "frames": "gives frames for the slot 'input_concat': list it there",
-    "tokens": "gives a sequence of tokens, which the slot '{slot}' cannot read: list it in "
-    "cross_attention_cond_ids or prepend_cond_ids, or use a conditioner that gives one vector ('clip_text' "
-    'with "pooled": true)',
-}
 
 
 def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -282,14 +100,6 @@ def _whole_latents(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -
         yield ("sample_size",), f"{message}; use {max(size // multiple, 1) * multiple}"
 
 
-def conditioners_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Warns of conditioners that no slot lists."""
-    wired = {name for slot in SLOT_KEYS for name in ctx.slot_ids(slot)}
-    for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
-        if isinstance(entry.get("id"), str) and entry["id"] not in wired:
-            yield ("model", "conditioning", "configs", index), f"'{entry['id']}' is wired to no slot"
-
-
 def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of audio_channels that the model does not have."""
     given, facts = ctx.data.get("audio_channels"), ctx.facts
@@ -303,7 +113,3 @@ def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
     if isinstance(given, int) and channels is not None and channels != given:
         message = f"found {given}, but the model makes {channels}: that is what is used"
         yield ("audio_channels",), message
-
-
-def _sizes(widths: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {width}" for name, width in widths.items())
