@@ -32,9 +32,11 @@ class DiffusionModel(nn.Module):
     Args:
         backbone: the network called at every step.
         objective: what it predicts.
-        conditioner, wiring: None and empty for unconditional models.
+        conditioner: the conditioners; None for unconditional models.
+        wiring: assignment of conditioners to slots; empty for unconditional models.
         pretransform: None when diffusion runs on the waveform itself.
-        sample_rate: Hz. sample_size: length of a training clip in audio samples.
+        sample_rate: sample rate in Hz.
+        sample_size: length of a training clip in audio samples.
         audio_channels: channels of the audio that goes in and comes out.
         dist_shift: length-dependent shift of t, or None.
     """
@@ -124,7 +126,11 @@ class DiffusionModel(nn.Module):
         return self.backbone.forward_packed(x, t, cond, lengths)
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Audio (b c n) -> latents; the identity without a pretransform. `noise`: see Pretransform.encode."""
+        """Audio (b c n) -> latents; the identity without a pretransform.
+
+        Args:
+            noise: as for Pretransform.encode.
+        """
         return audio if self.pretransform is None else self.pretransform.encode(audio, noise=noise)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -139,8 +145,13 @@ class DiffusionAutoencoder(nn.Module):
 
     Args:
         backbone: predicts v; its input_concat slot takes the latents, or what `decoder` makes of them.
-        latent_dim, downsampling_ratio, io_channels: of the whole.
-        encoder, bottleneck, decoder: None passes on unchanged. pretransform: diffusion runs in its space.
+        latent_dim: channels of the latents.
+        downsampling_ratio: audio samples per latent frame.
+        io_channels: audio channels.
+        encoder: network from audio to features; None passes values on unchanged.
+        bottleneck: what turns features into latents; None passes them on unchanged.
+        decoder: network that prepares latents for the backbone; None passes them on unchanged.
+        pretransform: pretransform in whose space diffusion runs.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -198,7 +209,11 @@ class DiffusionAutoencoder(nn.Module):
         return self.compress(self.to_space(audio, noise=noise), noise=noise)[0]
 
     def to_space(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        """Audio -> the space in which diffusion runs. `noise`: see Pretransform.encode."""
+        """Audio -> the space in which diffusion runs.
+
+        Args:
+            noise: as for Pretransform.encode.
+        """
         return audio if self.pretransform is None else self.pretransform.encode(audio, noise=noise)
 
     def from_space(self, x: Tensor) -> Tensor:

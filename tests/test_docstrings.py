@@ -13,13 +13,25 @@ PACKAGE = Path(__file__).parents[1] / "stable_audio"
 
 CHECKED = (
     "audio",
+    "backbones",
+    "checkpoints",
     "conditioning",
+    "config",
     "data",
     "diffusion",
     "evaluation",
+    "factory",
+    "model.py",
+    "network.py",
+    "nn",
     "optim",
+    "options.py",
     "pretransforms",
+    "public.py",
+    "shipped.py",
+    "stored",
     "types.py",
+    "wording.py",
 )
 """Folders and files of the package that keep the form."""
 

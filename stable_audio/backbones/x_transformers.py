@@ -55,8 +55,9 @@ class XTransformer(Checkpointed):
     Args:
         wrapper: the package's ContinuousTransformerWrapper.
         modulated: whether its norms read a global vector.
-        num_memory_tokens, dim: learned tokens before all others. They are kept here, because the wrapper
-            cannot take its own together with prepended ones.
+        num_memory_tokens: learned tokens before all others. They are held here, because the wrapper cannot
+            combine its own with prepended ones.
+        dim: features of the tokens.
     """
 
     def __init__(self, wrapper: Any, *, modulated: bool, num_memory_tokens: int, dim: int) -> None:

@@ -117,7 +117,8 @@ def _write_checksum(
     """Enter a member's checksum where the format has it; returns where the directory's next entry begins.
 
     Args:
-        directory: begin of the member's entry in the central directory. data_end: of its bytes.
+        directory: offset of the member's entry in the central directory.
+        data_end: offset at which the member's bytes end.
     """
     value = struct.pack("<I", checksum)
     if member.flag_bits & 8:  # it follows the bytes, after a signature that may be left out

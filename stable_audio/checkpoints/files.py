@@ -49,7 +49,8 @@ class StoredWeights:
     """What a file holds.
 
     Attributes:
-        path: the file. kind: in words, for messages.
+        path: the file that holds the weights.
+        kind: description of the file's kind, for messages.
         tensors: weights by the file's own names, training wrapper removed.
         weights: "ema" or "online": which of the two `tensors` holds.
         config: the embedded model config, or None.

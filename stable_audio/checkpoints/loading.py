@@ -35,8 +35,10 @@ class LoadReport:
     """What a load did with every key.
 
     Attributes:
-        source: the file and its kind. weights: "ema" or "online".
-        loaded: keys that were copied. missing: keys of the model that the file lacks.
+        source: the file and its kind.
+        weights: which weights were loaded, "ema" or "online".
+        loaded: keys that were copied.
+        missing: keys of the model that the file lacks.
         mismatched: (key, shape in the file, shape in the model).
         unused: keys of the file that the model lacks.
     """
@@ -131,7 +133,8 @@ def load_model(
         path: a file of any layout, or the folder of a run or of a published model.
         config: path, dictionary or loaded config; default: the one inside the file or beside it.
         use_ema: the averaged weights where the file has both.
-        partial: see `load_weights`. lenient: unknown keys of the config are warnings.
+        partial: as for `load_weights`.
+        lenient: treat unknown keys of the config as warnings.
         pretransform: a file with the weights of the pretransform; all others come from `path`.
 
     Returns:

@@ -31,7 +31,8 @@ def save_inference_file(
     """Write a safetensors file that needs nothing else: weights, config and format version.
 
     Args:
-        tensors: weights in our layout. weights: "ema" or "online", kept in the metadata.
+        tensors: weights by their key in this package.
+        weights: "ema" or "online"; recorded in the metadata.
         info: further facts for the metadata, such as the step.
     """
     metadata = {

@@ -46,7 +46,8 @@ def build_conditioner(
     """One conditioner.
 
     Args:
-        cond_dim: its width unless its config names another. pretransform: the model's, which it may share.
+        cond_dim: width of the output, unless the conditioner's config names another.
+        pretransform: the model's pretransform, which the conditioner may share.
 
     Raises:
         ValueError: it encodes sounds, and not exactly one pretransform is named.

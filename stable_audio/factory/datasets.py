@@ -25,10 +25,11 @@ def create_dataset(
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        sample_rate: and the others: what the constructors take from the model; see `RUNTIME_KEYS`.
+        sample_rate: this and the following arguments come from the model; see `RUNTIME_KEYS`.
 
     Raises:
-        ConfigError: with every mistake of the configuration. DataError: there is nothing to read.
+        ConfigError: with every mistake of the configuration.
+        DataError: there is nothing to read.
     """
     validated = dataset_config(config)
     runtime = {

@@ -41,7 +41,8 @@ def create_model_from_config(
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        extra_ids, skip_rules: see `load_config`; for a configuration that is not loaded yet.
+        extra_ids: as for `load_config`; only for a configuration that is not loaded yet.
+        skip_rules: as for `load_config`; only for a configuration that is not loaded yet.
         device: where to build it; "meta" builds shapes only, without memory.
         unfilled: backbone and pretransform stay without weights until these are loaded, which saves the
             memory and the random numbers; see `stable_audio.nn.unfilled`.

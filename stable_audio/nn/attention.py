@@ -144,9 +144,11 @@ class Attention(nn.Module):
     queries' heads.
 
     Args:
-        dim: features in and out. dim_heads: features of a head.
+        dim: features of input and output.
+        dim_heads: features of each head.
         dim_context: features of the context; None for self-attention.
-        causal, zero_init_output: used when the options leave them open.
+        causal: whether attention is causal, if the options leave it open.
+        zero_init_output: whether the output layer starts at zero, if the options leave it open.
         sliding_window: (left, right) tokens seen by self-attention; -1 is unlimited. It is honoured
             whatever the backend.
     """
@@ -207,9 +209,11 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`.
 
-        context_mask (b m) bool: tokens of the context that are seen; all without it, and for items in
-        which it has no True. packing: x is one row (1 l d) of several clips; each attends to its own tokens
-        or to its own item of the context.
+        Args:
+            context_mask: (b m) bool, tokens of the context that are seen; all without it, and for items in
+                which it has no True.
+            packing: layout of x as one row (1 l d) of several clips; each attends to its own tokens or to its
+                own item of the context.
         """
         if kv is None and context is not None:
             kv = self.project_context(context)

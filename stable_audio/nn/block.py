@@ -91,7 +91,8 @@ class TransformerBlock(Checkpointed):
     """Self-attention, cross-attention, convolution and feed-forward, each pre-norm with a residual.
 
     Args:
-        dim: features. dim_heads: features of a head.
+        dim: features of the tokens.
+        dim_heads: features of each attention head.
         dim_context: features of the cross-attention context; None for no cross-attention.
         modulated: adaptive layer norm: self-attention and feed-forward are scaled, shifted and gated by
             a per-item vector (Peebles & Xie, 2023, with the gate sigmoid(1 - g)).

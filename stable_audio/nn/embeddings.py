@@ -12,7 +12,8 @@ class LearnedPositions(nn.Module):
     """A learned vector per position, scaled by dim^-0.5.
 
     Args:
-        max_length: positions. memory: memory tokens before them, which have rows of their own.
+        max_length: number of positions.
+        memory: number of memory tokens before them, which have rows of their own.
     """
 
     def __init__(self, dim: int, *, max_length: int, memory: int = 0) -> None:

@@ -17,7 +17,8 @@ class Packing:
 
     Attributes:
         lengths: tokens of each clip; they sum to l.
-        clip: (l,) number of the clip of each token. position: (l,) its place within that clip.
+        clip: (l,) number of the clip that each token belongs to.
+        position: (l,) position of each token within its clip.
     """
 
     lengths: tuple[int, ...]

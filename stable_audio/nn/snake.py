@@ -47,7 +47,9 @@ def snake(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
     """x + inverse_amplitude * sin^2(frequency * x), three passes over memory.
 
     Args:
-        x: (b c n). frequency, inverse_amplitude: (c 1) or (1 c 1).
+        x: input (b c n).
+        frequency: frequency of each channel, (c 1) or (1 c 1).
+        inverse_amplitude: inverse amplitude of each channel, in the same shape.
     """
     if torch.is_grad_enabled() and any(v.requires_grad for v in (x, frequency, inverse_amplitude)):
         return _Snake.apply(x, frequency, inverse_amplitude)

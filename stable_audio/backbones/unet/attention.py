@@ -22,7 +22,8 @@ class Tokens:
     """Conditioning of attention layers, computed once per generation.
 
     Attributes:
-        cross: keys and values per cross-attention layer. cross_mask: (b 1 1 l) bool or None.
+        cross: keys and values per cross-attention layer.
+        cross_mask: (b 1 1 l) bool or None.
         prepend: keys and values per self-attention layer that reads prepend tokens, with prepend_mask.
         vectors: (b l d), further tokens of cross-attention, which every layer projects at each call since
             they may depend on t.

@@ -42,7 +42,9 @@ class Acting:
     """What the mechanisms get.
 
     Attributes:
-        first, second: (b e), the two vectors that residual blocks read. planes: (b c), input channels.
+        first: first vector (b e) that residual blocks read.
+        second: second vector (b e) that residual blocks read.
+        planes: vector (b c) that becomes input channels, the same at every position.
         tokens: (b l d), tokens beside those of the cross_attn slot.
     """
 

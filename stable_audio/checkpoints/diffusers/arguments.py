@@ -77,7 +77,8 @@ class Nested:
     """An object with arguments of its own.
 
     Attributes:
-        target: the class that it describes. table: how its arguments are treated.
+        target: class that the nested object describes.
+        table: translation of its arguments.
     """
 
     target: Any

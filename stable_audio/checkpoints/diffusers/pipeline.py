@@ -78,7 +78,8 @@ def export_diffusers_backbone(
     """Write the backbone alone, as `StableAudioDiTModel.from_pretrained(folder)` reads it.
 
     Args:
-        config: the model config as a dictionary. dtype: type of the weights; None: as they are.
+        config: the model config as a dictionary.
+        dtype: dtype of the exported weights; None leaves them as they are.
 
     Raises:
         CheckpointError: the layout cannot hold it, with all reasons.
@@ -97,7 +98,8 @@ def export_diffusers_autoencoder(
     Latents of a model are divided by its `scale`; those of the autoencoder alone are not.
 
     Args:
-        config: the model config as a dictionary. dtype: type of the weights; None: as they are.
+        config: the model config as a dictionary.
+        dtype: dtype of the exported weights; None leaves them as they are.
 
     Raises:
         CheckpointError: the layout cannot hold it, with all reasons.

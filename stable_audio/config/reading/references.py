@@ -22,7 +22,8 @@ class Expanded:
 
     Attributes:
         weights: module of the model, such as `pretransform` -> absolute path or hub id of its weights.
-        problems: paths that lead nowhere. warnings: files made for something else.
+        problems: references to paths that do not exist.
+        warnings: references to files that were made for something else.
         unknown: sections that could not be filled.
     """
 

@@ -17,7 +17,13 @@ Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
 
 
 class SourceData(NamedTuple):
-    """data: a copy. name: what messages call it. folder: where its relative paths start."""
+    """A parsed configuration and where it comes from.
+
+    Attributes:
+        data: a copy of the parsed data.
+        name: name for messages.
+        folder: folder that relative paths start from.
+    """
 
     data: dict[str, Any]
     name: str

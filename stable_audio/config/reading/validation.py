@@ -25,8 +25,10 @@ class Checked(Generic[M]):
     """What a validation found.
 
     Attributes:
-        data: the file's data after repairs. config: None when there are problems.
-        problems: mistakes. untrainable: requests that only training has to refuse.
+        data: the file's data after repairs.
+        config: the validated config; None when there are problems.
+        problems: the mistakes in the file.
+        untrainable: settings that only training has to refuse.
         warnings: keys that were renamed or left out.
     """
 

@@ -18,7 +18,8 @@ def dataclass_from(values: Any, kind: type[T], *, source: str, at: Loc = ()) -> 
     """The dataclass `kind` with the values of a JSON object, types checked and not converted.
 
     Args:
-        source: the file. at: where in it the object is.
+        source: name of the file for messages.
+        at: JSON path of the object in the file.
 
     Raises:
         ConfigError: every value of the wrong type, every missing and every unknown key.

@@ -40,7 +40,8 @@ def disagreement_problems(error: PartsDisagreeError, data: Any, loc: Loc) -> lis
     """What to change in the file, one problem per key.
 
     Args:
-        data: the section that was built. loc: where it is in the file.
+        data: the section that was built.
+        loc: location of the section in the file.
     """
     for place, model in _autoencoders(data, ()):
         if all(_measures_of(model, d) for d in error.disagreements):

@@ -31,8 +31,10 @@ def component(
 
     Args:
         title: first part of the models' names in the JSON schema.
-        base: the model with the keys that stand beside `type` and `config`; `bases`: other ones, by name.
-        provided, hidden: constructor arguments that the factory supplies; see `leaf_model`.
+        base: the model with the keys that stand beside `type` and `config`.
+        bases: other base models, by type name.
+        provided: constructor arguments that the factory supplies unless the file does; see `leaf_model`.
+        hidden: constructor arguments that only the factory supplies; see `leaf_model`.
         special: registry name -> hand-written model of `config`, for constructors that take parts.
     """
     members = []
