@@ -104,8 +104,10 @@ class DDPMProcess(Process):
         beta_end: float = 0.02,
         zero_terminal_snr: bool = False,
     ) -> None:
-        if not 2 <= steps <= MOST_STEPS:
-            raise ValueError(f"steps must be at least 2 and at most {MOST_STEPS}, found {steps}")
+        if steps < 2:
+            raise ValueError(f"steps must be at least 2, found {steps}")
+        if steps > MOST_STEPS:
+            raise ValueError(f"steps must be at most {MOST_STEPS}, found {steps}")
         if beta_schedule not in BETAS:
             raise ValueError(f"beta_schedule must be one of {', '.join(BETAS)}, found '{beta_schedule}'")
         if not 0 < beta_start <= beta_end < 1:
