@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from stable_audio.data.seeding import derive_seed
 from stable_audio.nn.transfer import to_device
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.window import SigmaBuckets
 
@@ -54,6 +56,7 @@ class TrainingModule(OptimisedModule):
         self.seed, self.batch_size = seed, batch_size
         self.position = 0
         self.buckets = SigmaBuckets()
+        self._stored_average: Mapping[str, Any] | None = None
 
     def begin_batch(self, batch: Batch) -> None:
         """Before `training_step`: remember the files, and seed what draws from the global generators.
@@ -87,12 +90,17 @@ class TrainingModule(OptimisedModule):
         """Continue from `state`; an average that the checkpoint lacks starts from its weights."""
         self.position = int(state["position"])
         self.load_optimising_state(state)
+        self._stored_average = state.get("ema")
+
+    def begin_fit(self) -> None:
+        """Before the first batch, when all weights are in place: make or continue their average."""
+        super().begin_fit()
+        stored, self._stored_average = self._stored_average, None
         if self.ema is None:
             return
-        if state.get("ema") is None:
-            self.ema.reset()
-        else:
-            self.ema.load_state_dict(state["ema"])
+        self.ema.start()
+        if stored is not None:
+            self.ema.load_state_dict(stored)
 
     def before_save(self) -> None:
         """Called before a checkpoint is written, on every process; subclasses call it too.
@@ -103,11 +111,23 @@ class TrainingModule(OptimisedModule):
         self.settle_checks()
 
     def inference_tensors(self) -> dict[str, Tensor]:
-        """Weights for generation in our layout, averaged ones where there are any."""
+        """Weights for generation in our layout, whole, averaged ones where there are any.
+
+        Where weights are split over processes, every process must call it; one writes what it returns.
+        """
         tensors = dict(self.model.state_dict())
         if self.ema is not None:
             tensors.update({k: v.to(tensors[k].dtype) for k, v in self.ema.average.items()})
-        return tensors
+        return whole(tensors)
+
+    @property
+    def weights_label(self) -> str:
+        """What the `inference_tensors` are: "ema" or "online"."""
+        return "ema" if self.ema is not None else "online"
+
+    def averaged(self) -> AbstractContextManager[object]:
+        """The model with averaged weights where there are any, for as long as the context is open."""
+        return self.ema.swapped() if self.ema is not None else nullcontext()
 
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
         """What validation measures: one value (b,) per item and name, which depends on the item alone.

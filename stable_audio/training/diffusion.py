@@ -92,7 +92,7 @@ class DiffusionTraining(TimedTraining):
         gradient_clip_val: float = 0.0,
     ) -> None:
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
-        ema = EMA(model, parts=parts, **(ema_options or {})) if use_ema else None
+        ema = EMA(model, parts=parts, deferred=True, **(ema_options or {})) if use_ema else None
         super().__init__(
             model,
             optimizer=optimizer,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from stable_audio.training.gathering import copy_whole, is_split, whole
 
 
 class EMA:
@@ -18,6 +20,9 @@ class EMA:
     warm-up of Crowson's k-diffusion, with stable-audio-tools' settings as defaults. The average starts from a
     copy at the first update past the wait, whatever the decay.
 
+    Frozen parts of the module are no part of it: their average would be what they are. It is laid out as
+    the weights are, whole or split over processes.
+
     Weights of less than 32 bits are averaged in float32: at a decay of 0.9999 a bfloat16 average would
     never move. The update is fused over all tensors of a type.
 
@@ -26,6 +31,8 @@ class EMA:
         parts: names of submodules to average (prefixes of keys); None averages everything.
         beta, power, inv_gamma, min_value, update_after_step: the rule above.
         update_every: average at every such update only.
+        deferred: make the average at `start` or first use; before a run has its weights in place, on their
+            device and split as they will be, it would be made in the wrong place.
 
     Raises:
         ValueError: a setting out of its range.
@@ -42,6 +49,7 @@ class EMA:
         min_value: float = 0.0,
         update_every: int = 1,
         update_after_step: int = 1,
+        deferred: bool = False,
     ) -> None:
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), found {beta}")
@@ -53,12 +61,30 @@ class EMA:
         self.update_every, self.update_after_step = update_every, update_after_step
         self._module = module
         self._parts = None if parts is None else tuple(f"{p}." for p in parts)
-        # What checkpoints keep: no scratch buffers, no frozen encoders that stay out of them.
-        stored = frozenset(k for k in module.state_dict(keep_vars=True) if self._is_averaged(k))
-        self._places = _places(module, stored)
         self.step = 0
         self.initialised = False
-        self.average: dict[str, Tensor] = {k: _shadow(v) for k, v in self._tracked().items()}
+        self._places: list[_Place] = []
+        self._frozen: list[_Place] = []
+        self._average: dict[str, Tensor] | None = None
+        if not deferred:
+            self.start()
+
+    def start(self) -> None:
+        """Make the average, a copy of the module's present weights."""
+        # What checkpoints keep: no scratch buffers, no frozen encoders that stay out of them.
+        stored = frozenset(k for k in self._module.state_dict(keep_vars=True) if self._is_averaged(k))
+        places = _places(self._module, stored)
+        self._places = [place for place in places if not _rests(place)]
+        self._frozen = [place for place in places if _rests(place)]
+        self._average = {key: _shadow(tensor) for key, tensor in self._tracked().items()}
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averaged weights by key."""
+        if self._average is None:
+            self.start()
+        assert self._average is not None
+        return self._average
 
     def decay(self) -> float:
         """Weight of the old average at the current step."""
@@ -83,10 +109,11 @@ class EMA:
     def _blend(self, weight: float) -> None:
         """average += weight * (current - average), one fused operation per dtype."""
         groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        averaged = self.average
         for key, current in self._tracked().items():
-            average = self.average[key]
+            average = averaged[key]
             if average.device != current.device:
-                average = self.average[key] = average.to(current.device)
+                average = averaged[key] = average.to(current.device)
             if not average.is_floating_point() or weight == 1.0:
                 average.copy_(current)
                 continue
@@ -102,42 +129,49 @@ class EMA:
 
         Parameters trade places with their average, so that no second set of weights is made (but for
         parameters of less than 32 bits). Buffers are copied in and back, since a forward pass may write
-        to them.
+        to them, and so are split parameters, whose storage belongs to what gathers them.
         """
         own: list[tuple[Tensor, Tensor]] = []
+        averaged = self.average
         try:
             for key, owner, name in self._places:
                 tensor = owner[name]
-                own.append((tensor, _exchange(tensor, self.average[key])))
+                own.append((tensor, _exchange(tensor, averaged[key])))
             yield self._module
         finally:
             for tensor, value in own:
                 _exchange(tensor, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Average and counters; only tensors and plain values."""
-        return {"step": self.step, "initialised": self.initialised, "average": dict(self.average)}
+        """Average and counters; only whole tensors and plain values. Every process of a run must call it.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+        Frozen weights, whose average is what they are, stand beside the others.
+        """
+        averaged, frozen = self.average, {k: owner[name].detach() for k, owner, name in self._frozen}
+        frozen = {k: _shadow(v) if _is_low(v) else v for k, v in frozen.items()}
+        return {"step": self.step, "initialised": self.initialised, "average": whole({**frozen, **averaged})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take `state` over.
 
         Raises:
             ValueError: it belongs to other weights.
         """
-        differing = set(state["average"]) ^ set(self.average)
+        averaged = self.average
+        differing = set(state["average"]) ^ {*averaged, *(place.key for place in self._frozen)}
         if differing:
             raise ValueError(
                 f"the stored average has other weights: {sorted(differing)[:5]} are on one side only"
             )
         self.step, self.initialised = state["step"], state["initialised"]
         with torch.no_grad():
-            for key, value in state["average"].items():
-                self.average[key].copy_(value)
+            for key, average in averaged.items():
+                copy_whole(average, state["average"][key])
 
     def reset(self) -> None:
         """Start again from the module's present weights."""
         self.step, self.initialised = 0, False
-        self.average = {k: _shadow(v) for k, v in self._tracked().items()}
+        self.start()
 
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key. They are looked up anew, since moving a module replaces buffers."""
@@ -168,10 +202,17 @@ def _places(module: nn.Module, keys: Collection[str]) -> list[_Place]:
     return list(places.values())
 
 
+def _rests(place: _Place) -> bool:
+    """Whether it is a parameter of a layer that is frozen as a whole. A layer that trains may move frozen
+    parameters by itself, such as running scales."""
+    own = [p for p in place.owner.values() if isinstance(p, nn.Parameter)]
+    return bool(own) and not any(p.requires_grad for p in own)
+
+
 @torch.no_grad()
 def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
     """Give `tensor` another value and return the one it had."""
-    if isinstance(tensor, nn.Parameter):
+    if isinstance(tensor, nn.Parameter) and not is_split(tensor):
         own, tensor.data = tensor.data, value.to(tensor)
         return own
     own = tensor.clone()
@@ -180,5 +221,8 @@ def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def _shadow(tensor: Tensor) -> Tensor:
-    low = tensor.is_floating_point() and tensor.element_size() < 4
-    return tensor.detach().to(torch.float32 if low else tensor.dtype, copy=True)
+    return tensor.detach().to(torch.float32 if _is_low(tensor) else tensor.dtype, copy=True)
+
+
+def _is_low(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() < 4

@@ -106,7 +106,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
             seed=seed,
             batch_size=batch_size,
             gradient_clip_val=gradient_clip_val,
-            ema=EMA(model, **(ema_options or {})) if use_ema else None,
+            ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
         )
         terms = [Term("mse", MSELoss())]
         if use_reconstruction_loss:

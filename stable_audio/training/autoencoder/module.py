@@ -76,7 +76,7 @@ class AutoencoderTraining(TrainingModule):
             seed=seed,
             batch_size=batch_size,
             gradient_clip_val=gradient_clip_val,
-            ema=EMA(model, **(ema_options or {})) if use_ema else None,
+            ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
         )
         self.terms, self.adversary = terms, adversary
         self.encoder = encoder = encoder if encoder is not None else EncoderOptions()
@@ -112,9 +112,8 @@ class AutoencoderTraining(TrainingModule):
         super().before_save()
         if not self._recent:
             return
-        averaged = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
         try:
-            with averaged, evaluating(self), torch.no_grad():
+            with self.averaged(), evaluating(self), torch.no_grad():
                 self.model.latent_scale = self._spread() or self.model.latent_scale
         except RuntimeError as error:  # out of memory must not cost the checkpoint
             log.warning("the scale of the latents was not measured: %s", error)

@@ -138,12 +138,13 @@ class Checkpoints(StepCallback):
             else:
                 trainer.save_checkpoint(target, weights_only=False)
             self._saved_at, self._clock = step, time.monotonic()
+            tensors = module.inference_tensors()  # of all processes, which may have a part each
             if not trainer.is_global_zero and not self._alone:
                 return
-            weights = "ema" if module.ema is not None else "online"
+            weights = module.weights_label
             config = with_scale(self.config, module.model)
             publish = partial(self._publish, target, step, config=config, weights=weights, began=began)
-            self.io.writer.write(module.inference_tensors(), publish)
+            self.io.writer.write(tensors, publish)
 
     def _publish(
         self,

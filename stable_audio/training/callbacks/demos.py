@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -79,9 +78,8 @@ class RenderDemos(StepCallback):
     def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         """Render and write the demos of `step`; an error is logged with its reason."""
         began, self.failure = time.monotonic(), None
-        averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
         try:
-            with averaged, evaluating(module), torch.no_grad():
+            with module.averaged(), evaluating(module), torch.no_grad():
                 self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"

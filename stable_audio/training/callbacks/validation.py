@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -72,25 +71,29 @@ class Validate(StepCallback):
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
         # In the order of the items, so that the sums are the same whatever the batches.
         self.latest = values = means(rows[item] for item in sorted(rows))
-        if not trainer.is_global_zero:
-            return
-        if not values:
+        if trainer.is_global_zero and values:
+            self.logger.scalars(values, step)
+        if not values and trainer.is_global_zero:
             log.error("validation at step %d found no usable item; training goes on", step)
-            return
-        self.logger.scalars(values, step)
         name = next((n for n in module.ranked if n in values), None)
-        if name is not None and (found := module.ranked[name] * values[name]) < self.best:
-            self.best = found
-            weights = "ema" if module.ema is not None else "online"
+        if name is None or (measure := module.ranked[name] * values[name]) >= self.best:
+            return
+        self.best = measure
+        tensors = module.inference_tensors()  # of all processes, which have the same values
+        if trainer.is_global_zero:
             facts = {"step": step, name.replace("/", "_"): values[name]}
-            self.writer.write(module.inference_tensors(), partial(self._keep_best, weights, facts))
+            self.writer.write(tensors, partial(self._keep_best, module.weights_label, facts))
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """What this process measured of its items; none where all of its share was rejected."""
         assert self._loader is not None
         measured, device = ItemValues(), module.device
-        averaged = module.ema.swapped() if module.ema is not None else contextlib.nullcontext()
-        with averaged, evaluating(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
+        with (
+            module.averaged(),
+            evaluating(module),
+            torch.no_grad(),
+            trainer.precision_plugin.val_step_context(),
+        ):
             try:
                 for index, batch in enumerate(self._loader):
                     items = batch.items if batch.items is not None else _numbered(index, batch)

@@ -1,0 +1,38 @@
+"""Weights that are split over processes, made whole to be written, and split again when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor in one piece. Where some are split, every process of the run must call it.
+
+    Args:
+        tensors: by key; those that are not split are handed on as they are.
+    """
+    return {key: tensor.full_tensor() if is_split(tensor) else tensor for key, tensor in tensors.items()}
+
+
+def copy_whole(target: Tensor, value: Tensor) -> None:
+    """Give `target`, split or not, the values of a tensor in one piece. Where it is split, every process
+    must call it."""
+    if not is_split(target):
+        target.copy_(value)
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = target.device_mesh
+    target.copy_(distribute_tensor(value.to(mesh.device_type, target.dtype), mesh, target.placements))
+
+
+def is_split(tensor: Tensor) -> bool:
+    """Whether this process has a part of it only."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
