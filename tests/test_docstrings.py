@@ -21,6 +21,7 @@ CHECKED = (
     "diffusion",
     "evaluation",
     "factory",
+    "inference",
     "model.py",
     "network.py",
     "nn",

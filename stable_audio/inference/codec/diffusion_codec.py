@@ -16,7 +16,9 @@ class DiffusionCodec(Pretransform):
     """Encodes as the model does and decodes by sampling, always from the noise of the same seed.
 
     Args:
-        model: trained. steps: of the sampler. seed: of the noise, the same for every item.
+        model: the trained diffusion autoencoder.
+        steps: steps of the sampler.
+        seed: seed of the noise, the same for every item.
     """
 
     needs_weights = True

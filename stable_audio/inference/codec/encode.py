@@ -51,12 +51,17 @@ _LONGEST_UNSAVED_SECONDS = 120.0
 class EncodeOptions:
     """How latents are made.
 
-    batch_size: clips of equal length encoded together. num_workers: processes that read audio.
-    items_per_shard: clips in a file; smaller files are written when two minutes have passed, so that a
-    killed run loses no more than that. chunk_above: longer
-    clips (latent frames) are encoded in overlapping chunks; None: never. half: store float16.
-    seed: of the noise of variational autoencoders; each item's noise depends on it and on its name.
-    rank, world_size: this process's share.
+    Attributes:
+        batch_size: clips of equal length that are encoded together.
+        num_workers: processes that read audio.
+        items_per_shard: clips per file; a smaller file is written after two minutes, so that a killed run
+            loses no more than that.
+        chunk_above: clips longer than this many latent frames are encoded in overlapping chunks; None: never.
+        half: store float16 instead of float32.
+        seed: seed of the noise of variational autoencoders; each item's noise depends on it and on the item's
+            name.
+        rank: number of this process, which decides its share of the items.
+        world_size: number of processes.
 
     Raises:
         ValueError: a number is out of range.
@@ -294,7 +299,11 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class _Unsaved:
-    """What goes into the next file. target: its path, once writing has begun."""
+    """What goes into the next file.
+
+    Attributes:
+        target: path of the file, once writing has begun.
+    """
 
     items: list[tuple[LatentRecord, Tensor]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)

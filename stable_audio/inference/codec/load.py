@@ -26,7 +26,12 @@ _UNTRAINED = (
 
 
 class Codec(NamedTuple):
-    """pretransform in eval mode; sample_rate in Hz; sample_size: the model's clip; source: in words."""
+    """pretransform in eval mode; sample_rate in Hz.
+
+    Attributes:
+        sample_size: length in samples of the clips that the model was trained on.
+        source: description of where the weights come from.
+    """
 
     pretransform: Pretransform
     sample_rate: int

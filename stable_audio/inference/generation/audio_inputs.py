@@ -69,8 +69,9 @@ def frame_mask(mask: Tensor, *, samples: int, ratio: int, frames: int) -> Tensor
 
     Args:
         mask: (n,) or (b n), 1 = keep, 0 = generate: n equal parts of a clip of `samples` audio samples.
-        ratio: audio samples per frame. frames: of the latents, which may be longer than the clip; what is
-            behind the end of the clip goes with its last part.
+        ratio: audio samples per frame.
+        frames: number of latent frames, which may exceed the clip; frames behind its end follow its last
+            part.
 
     Returns:
         (b frames) float.

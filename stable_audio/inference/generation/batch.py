@@ -21,8 +21,11 @@ class Clips:
     """Inputs of all clips of a call; tensors have one row per clip, or one for all.
 
     Attributes:
-        shape: of one clip's latents. init: latents to start from.
-        inpaint_latents, inpaint_mask: see `inpaint_tensors`. start_noise: None = drawn from the seeds.
+        shape: shape of one clip's latents.
+        init: latents to start from.
+        inpaint_latents: latents to keep parts of; see `inpaint_tensors`.
+        inpaint_mask: mask of the parts to keep; see `inpaint_tensors`.
+        start_noise: noise to start from; None draws it from the seeds.
     """
 
     items: list[Metadata]

@@ -71,13 +71,16 @@ def generate(
         batch_size: clips rendered at once; None = all.
         init_audio: (c n) or (b c n) at init_sample_rate (None: the model's): start from this, noised to
             init_noise_level, which takes the place of sigma_max.
-        inpaint_audio, inpaint_mask: for inpainting models: audio, and (n,) or (b n) with 1 = keep,
-            0 = generate, in equal parts of the clip. Every latent frame that a part to generate touches
-            is generated, so that the result may differ up to a frame beyond it.
-        return_latents: stop before decoding. chunked_decode: decode in overlapping pieces, in flat memory.
+        inpaint_audio: audio for inpainting models, of which parts are generated anew.
+        inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, in equal parts of the clip. Every latent
+            frame that a part to generate touches is generated, so that the result may differ up to a frame
+            beyond it.
+        return_latents: return latents instead of decoding them.
+        chunked_decode: decode in overlapping pieces, in constant memory.
         callback: told about every step (see StepInfo).
-        start_noise, noise, encoder_noise: sources of randomness for exact repetition of other programs;
-            the noise to start from (b c n), the draws of samplers, and those of VAE encoders.
+        start_noise: noise to start from (b c n), for exact repetition of other programs.
+        noise: source of the samplers' draws, for exact repetition of other programs.
+        encoder_noise: source of the draws of VAE encoders, for exact repetition of other programs.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
             `sampling`. `sampler_options` stands for its `options`.
 

@@ -23,9 +23,13 @@ class Sampling:
     """Sampler settings; plain values, so that they can be stored beside the audio.
 
     Attributes:
-        steps, cfg_scale, sampler: None = the default of the model's objective.
+        steps: number of steps; None takes the default of the model's objective.
+        cfg_scale: guidance weight; None takes the default of the model's objective.
+        sampler: name of the sampler; None takes the default of the model's objective.
         schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's own.
-        sigma_min, sigma_max, rho: see `build_schedule`.
+        sigma_min: last level above the data; see `build_schedule`.
+        sigma_max: first level; see `build_schedule`.
+        rho: exponent of the schedule's ramp; see `build_schedule`.
         dist_shift: whether the model's distribution shift bends the schedule; None = as stable-audio-tools
             does, for rk4 only. True fits every schedule that counts t ("linear", "logsnr").
         scale_phi: CFG rescale; None = the backbone's default.
@@ -65,7 +69,11 @@ class Sampling:
         return {"cfg_scale": cfg_scale, "scale_phi": self.scale_phi, "cfg_interval": self.cfg_interval}
 
     def solver(self, shift: DistributionShift | None) -> dict[str, Any]:
-        """Keywords of `diffusion.sampling.sample`. shift: the model's."""
+        """Keywords of `diffusion.sampling.sample`.
+
+        Args:
+            shift: distribution shift of the model.
+        """
         names = ("sampler", "steps", "schedule", "sigma_max", "rho", "options")
         return {
             **{name: getattr(self, name) for name in names},

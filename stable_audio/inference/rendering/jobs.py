@@ -22,10 +22,12 @@ class Job:
     """One clip.
 
     Attributes:
-        conditioning: what the conditioners read. negative: what to steer away from.
+        conditioning: metadata that the conditioners read.
+        negative: metadata to steer away from.
         seed: None = counted up from the first seed of the run.
         seconds: length of the file; None = what the conditioning or the model says.
-        name: for the file name; source: for messages.
+        name: name for the output file.
+        source: where the job comes from, for messages.
     """
 
     conditioning: Metadata

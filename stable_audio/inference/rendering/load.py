@@ -38,7 +38,12 @@ def load_render_model(
     """Load a diffusion model, ready to generate.
 
     Args:
-        checkpoint, config, pretransform, use_ema: see `load_model`. dtype, device: see `place`.
+        checkpoint: as for `load_model`.
+        config: as for `load_model`.
+        pretransform: as for `load_model`.
+        use_ema: as for `load_model`.
+        dtype: as for `place`.
+        device: as for `place`.
 
     Raises:
         ValueError: a model that generates nothing by itself.

@@ -78,7 +78,11 @@ def _recipe(
 
 
 def job_of(recipe: Recipe, source: str) -> Job:
-    """The job that renders what `recipe` tells again. source: its file, for messages."""
+    """The job that renders the sound of `recipe` again.
+
+    Args:
+        source: file that the job comes from, for messages.
+    """
     return Job(
         conditioning=recipe.conditioning,
         negative=recipe.negative_conditioning,

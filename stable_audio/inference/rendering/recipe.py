@@ -44,8 +44,11 @@ class Recipe:
     """Everything that determines the sound of one file; plain values.
 
     Attributes:
-        checkpoint, pretransform: the weights; the second one where the autoencoder has its own file.
-        use_ema, dtype: how they were loaded. config: the model's configuration.
+        checkpoint: the file with the weights.
+        pretransform: the file with the autoencoder's weights, if it has its own.
+        use_ema: whether the averaged weights were loaded.
+        dtype: dtype that the model ran in.
+        config: the model's configuration.
         sample_size: samples that were generated, before the cut to `seconds`.
         condition_audio: files that the conditioning names, by id.
         inpaint_seconds: spans (start, end) that were generated anew within inpaint_audio.

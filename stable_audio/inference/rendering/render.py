@@ -32,9 +32,11 @@ _Pending = tuple[int, Job, Recipe]
 
 @dataclass(frozen=True)
 class Rendered:
-    """One finished file. clipped: the sound exceeds full scale and the format could not hold it.
+    """One finished file.
 
-    real_time_factor: seconds of sound per second of computation, of its whole batch; None when skipped.
+    Attributes:
+        clipped: whether the sound was clipped because the format could not hold it.
+        real_time_factor: seconds of sound per second of computation, for the whole batch; None when skipped.
     """
 
     path: Path
@@ -50,7 +52,12 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Output:
-    """Where files go and of what kind. subtype: see `save_audio`; overwrite: render finished ones again."""
+    """Where files go and of what kind.
+
+    Attributes:
+        subtype: as for `save_audio`.
+        overwrite: render files again that are already there.
+    """
 
     folder: Path
     format: str = "wav"

@@ -43,7 +43,11 @@ class Steering:
         inpaint_audio: str | Path | None = None,
         inpaint_spans: Sequence[Sequence[float]] = (),
     ) -> Steering:
-        """Read the sounds. init_noise_level: None = 0.7."""
+        """Read the sounds.
+
+        Args:
+            init_noise_level: noise level that the initial audio is raised to; None = 0.7.
+        """
         values: dict[str, Any] = {}
         if init_audio is not None:
             values["init_audio"], values["init_sample_rate"] = read_audio(init_audio)
