@@ -18,9 +18,9 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
 from stable_audio.training.summary import _size, planned_activations
-from tests import tiny
 from tests.data.folders import make_folder
 from tests.training.building import DATASET, tiny_config, tiny_run, write_files
+from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -217,5 +217,6 @@ def test_what_is_said_before_the_start_is_in_the_log(tmp_path: Path) -> None:
     assert not any("unheard" in line for line in rest)
 
 
-def test_autoencoders_have_no_planned_activations() -> None:
-    assert planned_activations(load_config(tiny.AUTOENCODER)) is None
+def test_activations_are_planned_for_backbones_and_not_for_autoencoders() -> None:
+    assert (planned_activations(load_config(tiny_config())) or 0) > 0
+    assert planned_activations(load_config(autoencoder_config())) is None
