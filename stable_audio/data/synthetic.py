@@ -214,11 +214,17 @@ class SyntheticDataset(ClipDataset):
         }
 
 
+MOST_CLIPS = 100_000_000
+"""The order of an epoch is a list of all of them."""
+
+
 def _check(split: str, num_clips: int, lowest_pitch: int, num_pitches: int, seconds: Sequence[float]) -> None:
     if split not in SPLITS:
         raise ValueError(f"split: found {split!r}, allowed are {list(SPLITS)}")
     if num_clips < 1:
         raise ValueError(f"num_clips: found {num_clips}, it must be at least 1")
+    if num_clips > MOST_CLIPS:
+        raise ValueError(f"num_clips: found {num_clips}, it must be at most {MOST_CLIPS}")
     if not (num_pitches >= 1 and lowest_pitch >= 12 and lowest_pitch + num_pitches <= 120):
         raise ValueError(
             f"lowest_pitch, num_pitches: found {lowest_pitch}, {num_pitches}; notes must lie in MIDI 12..119"

@@ -147,6 +147,7 @@ def test_a_sound_longer_than_the_clip_fades_at_its_end() -> None:
     [
         ({"split": "test"}, "split"),
         ({"num_clips": 0}, "num_clips"),
+        ({"num_clips": 10**18}, "num_clips: found 1000000000000000000, it must be at most"),
         ({"lowest_pitch": 119, "num_pitches": 12}, "lowest_pitch"),
         ({"seconds": (0.9, 0.5)}, "seconds"),
     ],

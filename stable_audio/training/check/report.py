@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
 
-DRY_SECONDS = 6
+DRY_SECONDS = 5
 """What a dry check takes at most, once the program is loaded."""
 
 
