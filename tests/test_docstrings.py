@@ -15,6 +15,7 @@ CHECKED = (
     "audio",
     "backbones",
     "checkpoints",
+    "cli",
     "conditioning",
     "config",
     "data",
@@ -31,6 +32,7 @@ CHECKED = (
     "public.py",
     "shipped.py",
     "stored",
+    "training",
     "types.py",
     "wording.py",
 )

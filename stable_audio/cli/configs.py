@@ -47,7 +47,8 @@ def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
     """Write a shipped file to a file or into a folder, and return its path.
 
     Raises:
-        ValueError: no such name, or several. FileExistsError: there is a file already.
+        ValueError: no such name, or several.
+        FileExistsError: there is a file already.
     """
     from stable_audio.audio.atomic import atomic_write
     from stable_audio.shipped import KINDS, named

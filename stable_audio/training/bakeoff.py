@@ -23,7 +23,9 @@ class BackboneTraining:
     """Trains one contender after the other on the synthetic collection, each with the same options.
 
     Args:
-        folder: where each gets a folder of its own. precision, accelerator: see `RunOptions`.
+        folder: where each gets a folder of its own.
+        precision: see `RunOptions`.
+        accelerator: see `RunOptions`.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class BackboneTraining:
         """Train and load what validation saved: averaged weights, where the contender's config has them.
 
         Raises:
-            Interrupted: a signal ended the training. ValueError: the validation loss is not a number.
+            Interrupted: a signal ended the training.
+            ValueError: the validation loss is not a number.
         """
         options = RunOptions(
             name=entry.name,

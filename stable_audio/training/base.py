@@ -34,7 +34,8 @@ class TrainingModule(OptimisedModule):
             -1: more is.
 
     Args:
-        seed: of all draws. batch_size: items per batch and process.
+        seed: seed of all random draws.
+        batch_size: items per batch and process.
         gradient_clip_val: greatest gradient norm, 0 = no clipping.
     """
 
@@ -73,8 +74,11 @@ class TrainingModule(OptimisedModule):
         return batch._replace(audio=to_device(batch.audio, device))
 
     def end_batch(self, *, stepped: bool) -> None:
-        """After `training_step`; `stepped`: an optimizer moved weights. The average follows those of the
-        first network alone."""
+        """After `training_step`.
+
+        Args:
+            stepped: whether an optimizer moved weights. The average follows those of the first network alone.
+        """
         self.position += 1
         if stepped:
             self._files = []

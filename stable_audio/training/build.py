@@ -23,7 +23,8 @@ def build_training(
     """The module that trains `model` as its config says.
 
     Args:
-        batch_size: items per process. gradient_clip_val: 0 = no clipping.
+        batch_size: items per batch and process.
+        gradient_clip_val: largest gradient norm; 0 = no clipping.
 
     Raises:
         TrainingError: the config has no `training` section, or its model type cannot be trained so.

@@ -69,7 +69,8 @@ class CheckedModule(pl.LightningModule):
         """What ends a run: `what` is wrong, the files to look at, what helps.
 
         Args:
-            step, files: of the step that is to blame; None and empty: the present one.
+            step: the faulty step; None means the present one.
+            files: files of the faulty step; empty for the present one.
         """
         names = files or self._files
         return TrainingError(

@@ -81,8 +81,9 @@ class Layout:
     """What Lightning's Trainer is told.
 
     Attributes:
-        devices: "auto", a count or a list of GPU indices. count: processes here, as Lightning
-            sees them. nodes: as Lightning sees them.
+        devices: "auto", a count or a list of GPU indices.
+        count: processes on this machine, as Lightning counts them.
+        nodes: machines, as Lightning counts them.
     """
 
     devices: Any

@@ -21,8 +21,10 @@ class DiffusionDemos(DemoRenderer):
     Latents of a CFG scale are sampled together and decoded one by one, which bounds memory.
 
     Args:
-        prompts: conditioning dicts. cfg_scales: one column each.
-        steps: of the sampler. sampler: None = that of the objective's demos.
+        prompts: conditioning of each clip, as metadata.
+        cfg_scales: guidance weights, one column each.
+        steps: steps of the sampler.
+        sampler: name of the sampler; None takes the objective's for demos.
         batch_size: clips sampled at once; None = all prompts.
     """
 

@@ -32,7 +32,9 @@ from stable_audio.types import Conditioning, Metadata
 class Prepared:
     """Inputs of the backbone and what its output is compared with.
 
-    mask: (b 1 n) bool or None. lengths: frames of each clip where the clips share rows, else None.
+    Attributes:
+        mask: (b 1 n) bool or None.
+        lengths: frames of each clip where clips share rows, else None.
     """
 
     x0: Tensor
@@ -54,14 +56,19 @@ class DiffusionTraining(TimedTraining):
     length of each clip, and padding is out of the loss whatever mask_padding and its dropout say.
 
     Args:
-        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
+        optimizer: `{"type", "config"}` of an optimizer.
+        scheduler: `{"type", "config"}` of an LR schedule.
         losses: terms to minimise; default: mean squared error.
-        timestep_sampler, p_one_shot: distribution of t in training.
+        timestep_sampler: distribution of t in training.
+        p_one_shot: probability of training at t = 1, pure noise.
         cfg_dropout_prob: share of items whose conditioning is dropped, per slot.
-        mask_padding: leave padding out of the loss; mask_padding_dropout: share of batches that keep it in.
+        mask_padding: leave padding out of the loss.
+        mask_padding_dropout: share of batches whose loss includes the padding.
         pre_encoded: batches hold latents, unscaled, as the encode command stores them.
         inpainting: masks for models with the ids `inpaint_mask` and `inpaint_masked_input`.
-        use_ema, ema_options, ema_conditioner: averaging of the backbone, and of the conditioners too.
+        use_ema: average the weights of the backbone.
+        ema_options: options of the average.
+        ema_conditioner: average the weights of the conditioners, too.
         log_loss_info: also log the loss by noise level.
         gradient_checkpointing: recompute activations in the backward pass.
     """

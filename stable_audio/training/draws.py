@@ -49,8 +49,11 @@ class StepDraws:
 
     Args:
         timesteps: the run's stream of t; it advances with every batch.
-        seed, position: of the run; batches consumed before this one.
-        rank, world_size, batch_size: this process's place in the global batch.
+        seed: seed of the run.
+        position: batches consumed before this one.
+        rank: number of this process.
+        world_size: number of processes.
+        batch_size: items per batch and process.
         packed: of a batch whose clips share rows; its place comes from there.
         items: numbers of the clips in their dataset, whose noise then follows them through all batches.
     """

@@ -29,7 +29,11 @@ class EMA:
     Args:
         module: whose weights are averaged. Its submodules stay the ones that it has now.
         parts: names of submodules to average (prefixes of keys); None averages everything.
-        beta, power, inv_gamma, min_value, update_after_step: the rule above.
+        beta: largest decay; see the rule above.
+        power: exponent of the rule above.
+        inv_gamma: time constant of the rule above, in steps.
+        min_value: smallest decay.
+        update_after_step: steps during which the average copies the weights.
         update_every: average at every such update only.
         deferred: make the average at `start` or first use; before a run has its weights in place, on their
             device and split as they will be, it would be made in the wrong place.

@@ -22,7 +22,11 @@ class _Check:
 
 @dataclass(frozen=True)
 class NotFinite:
-    """A step whose gradient was not finite. `what`: "loss" or "gradient", whichever failed first."""
+    """A step whose gradient was not finite.
+
+    Attributes:
+        what: what failed first, "loss" or "gradient".
+    """
 
     step: int
     files: tuple[str, ...]
@@ -47,8 +51,10 @@ class FiniteGuard:
 
         Args:
             optimizer: that is about to step.
-            norm: () of the gradients. loss: any shape, or None.
-            step, files: what a bad step is reported as.
+            norm: norm of the gradients, a scalar tensor.
+            loss: loss in any shape, or None.
+            step: step that a fault is reported for.
+            files: files that a fault is reported for.
 
         Returns:
             The step that was not finite: this one where the optimizer cannot skip it by itself, else the

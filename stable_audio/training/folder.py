@@ -37,7 +37,8 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
     """Refuse to mix two runs in one folder.
 
     Args:
-        overwrite: the files of the earlier run are to go. continues: this run goes on with the earlier one.
+        overwrite: remove the files of the earlier run.
+        continues: whether this run continues the earlier one.
 
     Returns:
         what removes the earlier run, if that is asked for; one process calls it.

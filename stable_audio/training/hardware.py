@@ -38,7 +38,8 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
 
     Raises:
         TrainingError: an accelerator, device or strategy that is absent or unknown, a precision that it
-            lacks. ImportError: a package that a strategy needs is not installed.
+            lacks.
+        ImportError: a package that a strategy needs is not installed.
     """
     _check_accelerator(options.accelerator)
     _check_devices(options)

@@ -25,7 +25,9 @@ def build_trainer(
     """The trainer.
 
     Args:
-        placed: its devices. io: writes checkpoints. accumulate: it counts the batches of a step.
+        placed: devices of the run.
+        io: object that writes checkpoints.
+        accumulate: counts the batches of a step.
 
     Raises:
         TrainingError: Lightning refuses the options.

@@ -233,7 +233,8 @@ def logger_names(names: str) -> list[str]:
     """`csv,tensorboard` -> its parts; nothing is `none`.
 
     Raises:
-        ValueError: an unknown name. ImportError: an extra is missing; the message names it.
+        ValueError: an unknown name.
+        ImportError: an extra is missing; the message names it.
     """
     wanted = [n.strip() for n in names.split(",") if n.strip()] or ["none"]
     unknown = [n for n in wanted if n not in LOGGERS]
@@ -250,7 +251,8 @@ def check_loggers(names: str) -> None:
     """Raise for what `create_logger` would refuse after minutes of reading files.
 
     Raises:
-        ValueError: an unknown name, or Weights & Biases without a key. ImportError: an extra is missing.
+        ValueError: an unknown name, or Weights & Biases without a key.
+        ImportError: an extra is missing.
     """
     if "wandb" in logger_names(names):
         WandbLogger.check()
@@ -260,7 +262,8 @@ def create_logger(names: str, **options: Any) -> RunLogger:
     """One logger, or several by names with commas between: `csv,tensorboard`.
 
     Raises:
-        ValueError: an unknown name. ImportError: an extra is missing; the message names it.
+        ValueError: an unknown name.
+        ImportError: an extra is missing; the message names it.
     """
     wanted = logger_names(names)
     os.makedirs(options["folder"], exist_ok=True)

@@ -18,20 +18,27 @@ class RunOptions:
 
     Attributes:
         project: at Weights & Biases, "" = the name of the run.
-        batch_size: items per process. max_steps: optimizer steps, -1 = until stopped.
+        batch_size: items per batch and process.
+        max_steps: optimizer steps; -1 = until stopped.
         precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
-        checkpoint_every: steps; 0 = at the end only. keep: step checkpoints that stay, -1 = all.
+        checkpoint_every: steps between checkpoints; 0 = at the end only.
+        keep: number of step checkpoints that stay; -1 = all.
         background_checkpoints: write them from a copy in host memory, while training goes on.
         checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
         first_demo_minutes: of training, after which a run without demos renders some; 0 = by steps alone.
-        ckpt_path: a training checkpoint to continue. recover: continue this run's own `last.ckpt`, if any.
+        ckpt_path: training checkpoint to continue.
+        recover: continue this run's own `last.ckpt`, if any.
         overwrite: remove an earlier run of this name; without it or recover, its folder is refused.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
-        pretrained_ckpt_path: weights to start from. pretransform_ckpt_path: weights of the pretransform.
+        pretrained_ckpt_path: file with weights to start from.
+        pretransform_ckpt_path: file with the weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
-        devices, num_nodes: "auto" and None: what the launcher started; without one, all GPUs of this machine.
-        partial: load what fits of pretrained weights. use_ema_weights: start from the averaged ones.
+        devices: processes per machine; "auto" and None take what the launcher started, or all GPUs of this
+            machine.
+        num_nodes: number of machines; None takes what the launcher started, or one.
+        partial: load those pretrained weights that fit.
+        use_ema_weights: start from the averaged weights.
     """
 
     name: str = "run"

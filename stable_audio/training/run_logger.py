@@ -13,7 +13,9 @@ class RunLogger:
     """Base of the loggers: logs nothing.
 
     Args:
-        folder: of the run. name: of the run. project: that it belongs to, "" = one of its own name.
+        folder: folder of the run.
+        name: name of the run.
+        project: project of the run; "" makes one of its own name.
         config: the model config.
         resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
     """

@@ -26,8 +26,11 @@ class TimedTraining(TrainingModule):
     """A training module with one optimizer and a stream of t that resumes where it was.
 
     Args:
-        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
-        timestep_sampler, p_one_shot, dist_shift: distribution of t in training.
+        optimizer: `{"type", "config"}` of an optimizer.
+        scheduler: `{"type", "config"}` of an LR schedule.
+        timestep_sampler: distribution of t in training.
+        p_one_shot: probability of training at t = 1, pure noise.
+        dist_shift: shift of t for long latents.
     """
 
     def __init__(
@@ -78,7 +81,8 @@ class TimedTraining(TrainingModule):
         """The draws of the batch at `position`, default the current one; that of all validation is -1.
 
         Args:
-            packed: of a batch whose clips share rows. items: numbers of the clips in their dataset.
+            packed: layout of a batch whose clips share rows.
+            items: numbers of the clips in their dataset.
         """
         return StepDraws(
             timesteps=self.timesteps,

@@ -26,7 +26,9 @@ class AutoencoderDemos(DemoRenderer):
     and a picture of their latents.
 
     Args:
-        sample_rate: Hz. count: clips. force_input_mono: the encoder hears the mean of the channels.
+        sample_rate: sample rate in Hz.
+        count: number of clips.
+        force_input_mono: average the channels and repeat the mean over the encoder's input channels.
     """
 
     def __init__(self, *, sample_rate: int, count: int = 8, force_input_mono: bool = False) -> None:

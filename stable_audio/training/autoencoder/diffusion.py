@@ -75,9 +75,11 @@ class DiffusionAutoencoderTraining(TimedTraining):
     names. The average is of the whole model.
 
     Args:
-        optimizer, scheduler: `{"type", "config"}` of torch.optim or ours.
+        optimizer: `{"type", "config"}` of an optimizer.
+        scheduler: `{"type", "config"}` of an LR schedule.
         use_reconstruction_loss: add an STFT distance of the estimate of the audio, times 0.1.
-        use_ema, ema_options: averaging of the weights.
+        use_ema: average the weights.
+        ema_options: options of the average.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
@@ -184,7 +186,8 @@ class DiffusionAutoencoderDemos(AutoencoderDemos):
     """Originals beside what is decoded from their latents.
 
     Args:
-        steps: of the sampler. seed: clip i is decoded from the noise of seed + i, whatever the step.
+        steps: steps of the sampler.
+        seed: clip i is decoded from the noise of seed + i at every step of training.
     """
 
     def __init__(self, *, sample_rate: int, count: int = 8, steps: int = 50, seed: int = 0) -> None:

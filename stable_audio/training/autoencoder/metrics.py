@@ -18,7 +18,8 @@ class SISDR(nn.Module):
     """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better.
 
     Args:
-        zero_mean: take the mean off first. eps: keeps silence finite.
+        zero_mean: subtract the mean first.
+        eps: small constant that keeps the ratio of silence finite.
     """
 
     def __init__(self, *, zero_mean: bool = True, eps: float = 1e-8) -> None:
@@ -44,7 +45,8 @@ class PESQ(nn.Module):
     Clips in which it finds no speech do not count; without any other the result is not a number.
 
     Args:
-        sample_rate: Hz of the audio; it is converted. mode: "wb" at 16 kHz (P.862.2), "nb" at 8 kHz.
+        sample_rate: sample rate of the audio in Hz; the audio is converted.
+        mode: "wb" at 16 kHz (P.862.2), "nb" at 8 kHz.
 
     Raises:
         ImportError: the package pesq is missing.

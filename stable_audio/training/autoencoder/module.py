@@ -40,10 +40,13 @@ class AutoencoderTraining(TrainingModule):
     Args:
         terms: losses of `reals`, `decoded`, `latents`, `transformed_reals` and `transformed` (the same in the
             space of the autoencoder's own pretransform) and what the bottleneck computed.
-        optimizer, discriminator_optimizer: of the two networks.
+        optimizer: `{"type", "config"}` of the autoencoder's optimizer.
+        discriminator_optimizer: `{"type", "config"}` of the discriminator's optimizer.
         teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
         warmup_steps: steps (of both networks) before the generator sees the discriminator.
-        metrics: of validation, by name. use_ema, ema_options: averaging of the weights.
+        metrics: metrics of validation, by name.
+        use_ema: average the weights.
+        ema_options: options of the average.
     """
 
     model: Autoencoder

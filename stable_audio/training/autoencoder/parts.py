@@ -33,8 +33,9 @@ class EncoderOptions:
     """What training does to the encoder and the latents.
 
     Attributes:
-        freeze_on_warmup: the encoder is not trained once warm-up is over. decoder_finetune: never. The
-            bottleneck then rests as well, so that the same audio keeps its latents.
+        freeze_on_warmup: freeze the encoder once warm-up is over.
+        decoder_finetune: never train the encoder. The bottleneck is frozen, too, so that the same audio keeps
+            its latents.
         force_input_mono: the encoder hears the mean of the channels.
         latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
     """
@@ -49,7 +50,8 @@ class EncoderOptions:
 class Reconstruction:
     """What a forward pass gives: tensors for the loss terms, by name.
 
-    decoded: None where nothing hears it.
+    Attributes:
+        decoded: decoded audio; None where no loss needs it.
     """
 
     reals: Tensor

@@ -46,7 +46,9 @@ class Checkpoints(StepCallback):
         seconds: how long it took until the last one was on disk.
 
     Args:
-        folder: of the run. config: the model config. every: steps; 0 = only at the end.
+        folder: folder of the run.
+        config: the model config.
+        every: steps between checkpoints; 0 = only at the end.
         keep: number of step checkpoints that stay, -1 = all.
         minutes: greatest time without a new `last`, which is renewed alone then; 0 = by steps alone.
     """

@@ -34,7 +34,8 @@ class RenderDemos(StepCallback):
         failure: why the last demo failed, or None. seconds: how long it took.
 
     Args:
-        folder: of the run. every: steps.
+        folder: folder of the run.
+        every: steps between demos.
         first_minutes: of training, after which a run that has no demos yet renders some; 0 = by steps alone.
     """
 

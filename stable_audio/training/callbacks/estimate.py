@@ -22,7 +22,8 @@ class EstimateTime(StepCallback):
     The first step is left out: it sets up threads, kernels and data.
 
     Args:
-        max_steps: of the run. measured_seconds: how long steps are timed before the estimate.
+        max_steps: steps of the run.
+        measured_seconds: seconds during which steps are timed before the estimate.
     """
 
     def __init__(self, *, max_steps: int, measured_seconds: float = MEASURED_SECONDS) -> None:

@@ -17,7 +17,8 @@ class ProgressLine(StepCallback):
     """Redraws one line on a terminal; elsewhere writes a new line every half minute.
 
     Args:
-        scalars: whose latest values are shown. max_steps: -1 = no end is known.
+        scalars: scalars whose latest values are shown.
+        max_steps: steps of the run; -1 = no end is known.
     """
 
     def __init__(self, scalars: LogScalars, *, max_steps: int, stream: TextIO | None = None) -> None:

@@ -21,7 +21,12 @@ from stable_audio.training.window import SigmaBuckets
 
 @dataclass(frozen=True)
 class _Line:
-    """A log line whose device values are on their way. names: of `means`; sigma: sums and counts or None."""
+    """A log line whose device values are on their way.
+
+    Attributes:
+        names: names of `means`.
+        sigma: sums and counts by noise level, or None.
+    """
 
     step: int
     names: tuple[str, ...]

@@ -32,7 +32,8 @@ class Validate(StepCallback):
     `module.ranked` says: `best.safetensors`.
 
     Args:
-        make_loader: (rank, world_size) -> a loader that repeats one pass. writer: of the run's large files.
+        make_loader: (rank, world_size) -> a loader that repeats one pass.
+        writer: writer of the run's large files.
         every: steps.
     """
 
