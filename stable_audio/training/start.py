@@ -28,6 +28,7 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.transforms import fold_pretransform
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 def starting_model(config: ModelConfig, options: RunOptions) -> nn.Module:
     """Build the model and load what its config and the options name; the options have the last word.
 
+    Norms are folded here where that comes before loading; what follows loading, `transforms_for` lists.
     A model whose weights are all stored is built without any. What no file holds starts as it would in a
     run from scratch with the same seed.
 
@@ -62,10 +64,6 @@ def starting_model(config: ModelConfig, options: RunOptions) -> nn.Module:
     _refuse_untrained_sounds(model, reports, options)
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
-    if folding == "post_load":
-        before = _hash_of_pretransform(model)
-        _fold(model)
-        model.pretransform.folded_from = before  # type: ignore[union-attr, assignment]
     return model
 
 
@@ -164,7 +162,7 @@ def _seeded(config: ModelConfig, options: RunOptions, *, unfilled: bool, folded:
     torch.manual_seed(options.seed)
     model = create_model_from_config(config, unfilled=unfilled)
     if folded:
-        _fold(model)
+        fold_pretransform(model)
     return model
 
 
@@ -180,21 +178,6 @@ def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[Lo
         if path:
             reports.append(load(model, path, use_ema=options.use_ema_weights, partial=options.partial))
     return reports
-
-
-def _fold(model: nn.Module) -> None:
-    pretransform: Any = getattr(model, "pretransform", None)
-    fold = getattr(pretransform, "remove_weight_norm", None)
-    if fold is None:
-        raise TrainingError(
-            "--remove-pretransform-weight-norm: the model has no pretransform with weight norms"
-        )
-    fold()
-
-
-def _hash_of_pretransform(model: nn.Module) -> str | None:
-    pretransform: Any = getattr(model, "pretransform", None)
-    return None if pretransform is None else pretransform_hash(pretransform)
 
 
 def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], options: RunOptions) -> None:

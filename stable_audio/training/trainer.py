@@ -15,7 +15,6 @@ from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import keep_signals, layout, meet, tell_of_world
-from stable_audio.training.compiling import compile_networks
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware
@@ -30,6 +29,7 @@ from stable_audio.training.run import Run
 from stable_audio.training.schedules import within_schedules
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
+from stable_audio.training.transforms import transform, transforms_for
 from stable_audio.training.writer import BackgroundWriter
 
 
@@ -88,11 +88,10 @@ def assemble(
     clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
     if resumed is None:
         model = starting_model(config, options)
-        config = with_hash(config, model)
     else:
         model = continuing_model(config, options, resumed.path, resumed.content["state_dict"])
-    if options.compile:
-        compile_networks(model)
+    transforms = transform(model, transforms_for(options, resumed=resumed is not None))
+    config = with_hash(config, model) if resumed is None else config
     module, options = _module(config, model, options, resumed)
 
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
@@ -121,7 +120,14 @@ def assemble(
         io=io,
         stop=stop,
         resume=resume,
-        record=partial(record_run, options, configs, processes=trainer.world_size, resumed_from=resume),
+        record=partial(
+            record_run,
+            options,
+            configs,
+            processes=trainer.world_size,
+            resumed_from=resume,
+            transforms=transforms,
+        ),
         meet=partial(meet, world),
     )
 
