@@ -51,7 +51,7 @@ def main() -> None:
         own = [lengths[i] for i in items]
         x, cond = clip_inputs[items, :, :n], Conditioning(cross_attn=context[items])
         out = dit.forward_packed(x, t[items], cond, own) if packed else dit(x, t[items], cond)
-        return (out.square() * frame_mask(own, n, out.device)).sum() / (real * args.channels)
+        return (out.square() * frame_mask(own, n).to(out.device)).sum() / (real * args.channels)
 
     def step(batches: Sequence[tuple[Sequence[int], int]], *, packed: bool = False) -> None:
         for items, n in batches:

@@ -33,7 +33,7 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
         (
             "loading",
             ["--depth", "1", "--dim", "32", "--heads", "1", "--threads", "1"],
-            ["without weights", "over random weights"],
+            ["model, without weights", "run, over random weights"],
         ),
         (
             "backbones",

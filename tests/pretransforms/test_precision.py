@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS
 from stable_audio.pretransforms.bottlenecks.codebook import ResidualVQ, nearest
 from stable_audio.pretransforms.bottlenecks.dac_rvq import FactorisedVQ
-from stable_audio.pretransforms.coder import set_gradient_checkpointing
 from tests import tiny
 
 MIXED = {"device_type": "cpu", "dtype": torch.bfloat16}

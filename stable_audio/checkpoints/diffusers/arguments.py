@@ -6,11 +6,12 @@ the layout, fits at some values only, or changes nothing that the networks compu
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from stable_audio.options import NO_DEFAULT, keywords_of
 
 Options = Mapping[str, Any]
 Check = Callable[[Any, Options], str]
@@ -104,8 +105,8 @@ def misfits(table: Table, given: Options, path: str, *, defaults: Options) -> It
 
 def defaults_of(target: Any) -> dict[str, Any]:
     """Default values of the arguments of a class."""
-    parameters = inspect.signature(target).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    keywords = keywords_of(target).items()
+    return {name: keyword.default for name, keyword in keywords if keyword.default is not NO_DEFAULT}
 
 
 def only(*values: Any) -> Only:
