@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,7 +33,7 @@ def copy_whole(target: Tensor, value: Tensor) -> None:
     target.copy_(distribute_tensor(value.to(mesh.device_type, target.dtype), mesh, target.placements))
 
 
-def is_split(tensor: Tensor) -> bool:
+def is_split(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether this process has a part of it only."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return False
