@@ -22,7 +22,8 @@ class Transform:
     """A change of a model in place.
 
     Attributes:
-        name: as `run.json` records it. apply: makes the change.
+        name: as `run.json` records it.
+        apply: makes the change.
     """
 
     name: str
