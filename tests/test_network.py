@@ -1,8 +1,9 @@
-"""A hub that does not answer is asked once, for seconds, and what was downloaded before is used."""
+"""A hub that does not answer is question_over once, for seconds, and what was downloaded before is used."""
 
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +42,18 @@ def test_a_closed_port_and_a_silent_one_are_not(monkeypatch: pytest.MonkeyPatch)
         bound.bind(("127.0.0.1", 0))
         closed = bound.getsockname()[1]
     assert not network.takes_connections(f"http://127.0.0.1:{closed}")
-    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(30))
+    question_over = threading.Event()
+
+    def silent(*_: object, **__: object) -> None:
+        # The thread outlives its question, so it must not fail in the middle of another test.
+        question_over.wait(30)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", silent)
     started = time.monotonic()
     assert not network.takes_connections("https://example.org", seconds=0.05)
     assert time.monotonic() - started < 10
+    question_over.set()
 
 
 def test_the_proxy_is_what_has_to_answer(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +64,13 @@ def test_the_proxy_is_what_has_to_answer(listening: int, monkeypatch: pytest.Mon
 
 def test_offline_by_request_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(network, "takes_connections", lambda url: pytest.fail("it was asked"))
+    monkeypatch.setattr(network, "takes_connections", lambda url: pytest.fail("it was question_over"))
     assert not network.hub_in_reach()
 
 
 def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(network, "takes_connections", lambda url: bool(asked.append(url)))
+    question_over: list[str] = []
+    monkeypatch.setattr(network, "takes_connections", lambda url: bool(question_over.append(url)))
 
     class Transformers:
         class AutoTokenizer:
@@ -74,4 +83,4 @@ def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         with pytest.raises(OSError, match="no tokenizer at 'owner/name'"):
             tokenizers.load_tokenizer("owner/name")
-    assert len(asked) == 1
+    assert len(question_over) == 1
