@@ -1,4 +1,4 @@
-"""A hub that does not answer is question_over once, for seconds, and what was downloaded before is used."""
+"""A hub that does not answer is asked once, for seconds, and what was downloaded before is used."""
 
 from __future__ import annotations
 
