@@ -64,13 +64,13 @@ def test_the_proxy_is_what_has_to_answer(listening: int, monkeypatch: pytest.Mon
 
 def test_offline_by_request_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(network, "takes_connections", lambda url: pytest.fail("it was question_over"))
+    monkeypatch.setattr(network, "takes_connections", lambda url: pytest.fail("it was asked"))
     assert not network.hub_in_reach()
 
 
 def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    question_over: list[str] = []
-    monkeypatch.setattr(network, "takes_connections", lambda url: bool(question_over.append(url)))
+    asked: list[str] = []
+    monkeypatch.setattr(network, "takes_connections", lambda url: bool(asked.append(url)))
 
     class Transformers:
         class AutoTokenizer:
@@ -83,4 +83,4 @@ def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         with pytest.raises(OSError, match="no tokenizer at 'owner/name'"):
             tokenizers.load_tokenizer("owner/name")
-    assert len(question_over) == 1
+    assert len(asked) == 1
