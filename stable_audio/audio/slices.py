@@ -37,10 +37,16 @@ class FileSlice:
         return content
 
 
-class _Region(io.RawIOBase):
-    def __init__(self, part: FileSlice) -> None:
-        self._file = open(part.path, "rb", buffering=0)  # noqa: SIM115  closed in close()
-        self._offset, self._size, self._at = part.offset, part.size, 0
+class SeekableBytes(io.RawIOBase):
+    """Bytes that are read from a position: subclasses write `readinto`, and set where they are and end.
+
+    Attributes:
+        _at: the position.
+        _end: the position behind the last byte.
+    """
+
+    _at: int
+    _end: int
 
     def readable(self) -> bool:
         return True
@@ -52,14 +58,20 @@ class _Region(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
         if base + offset < 0:
             raise ValueError(f"position {base + offset} lies before the beginning")
         self._at = base + offset
         return self._at
 
+
+class _Region(SeekableBytes):
+    def __init__(self, part: FileSlice) -> None:
+        self._file = open(part.path, "rb", buffering=0)  # noqa: SIM115  closed in close()
+        self._offset, self._end, self._at = part.offset, part.size, 0
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self._size - self._at))
+        count = max(0, min(len(buffer), self._end - self._at))
         if count == 0:
             return 0
         self._file.seek(self._offset + self._at)

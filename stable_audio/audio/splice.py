@@ -12,6 +12,8 @@ import itertools
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
+from stable_audio.audio.slices import SeekableBytes
+
 
 class Span(NamedTuple):
     """`size` bytes of a file from `offset`."""
@@ -38,7 +40,7 @@ class Stream(NamedTuple):
     claimed: int | None = None
 
 
-class Spliced(io.RawIOBase):
+class Spliced(SeekableBytes):
     """The pieces one after another as one seekable file; `file` stays open when this is closed.
 
     Args:
@@ -50,22 +52,6 @@ class Spliced(io.RawIOBase):
         sizes = [piece.size if isinstance(piece, Span) else len(piece) for piece in pieces]
         self._starts = [0, *itertools.accumulate(sizes)]
         self._end = self._starts[-1] if claimed is None else claimed
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
-        if base + offset < 0:
-            raise ValueError(f"position {base + offset} lies before the beginning")
-        self._at = base + offset
-        return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if self._at >= self._starts[-1] or not len(buffer):
