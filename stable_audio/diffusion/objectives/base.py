@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from stable_audio.diffusion.processes import CosineProcess, FlowProcess, Process
-from stable_audio.diffusion.spaces import FLOW, VP, Space
+from stable_audio.diffusion.processes import Process
+from stable_audio.diffusion.spaces import Space
 
 DemoSchedule = Literal["linear", "logsnr"]
 Scale = float | Tensor
@@ -109,139 +108,11 @@ class Objective:
         return alpha, sigma
 
 
-class VObjective(Objective):
-    """v = alpha noise - sigma x0, where alpha^2 + sigma^2 = 1.
-
-    Salimans & Ho 2022, "Progressive distillation for fast sampling of diffusion models".
-    """
-
-    name = "v"
-    spaces = (VP,)
-    default_process = CosineProcess
-    default_sampler = "dpmpp-2m-sde"
-    default_steps = 100
-    default_cfg_scale = 6.0
-    demo_sampler = "v-ddim"
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self._scales(x0, t)
-        return alpha * noise - sigma * x0
-
-    def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return alpha * x_t - sigma * output
-
-    def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return sigma * x_t + alpha * output
-
-
-class EpsilonObjective(Objective):
-    """The noise itself (Ho et al. 2020, equation 14), on any process.
-
-    In pure noise it says nothing of the data, so that sampling on a continuous process begins at
-    sigma / alpha = 100, and a process of steps must end before pure noise.
-    """
-
-    name = "epsilon"
-    spaces = (VP, FLOW)
-    default_process = CosineProcess
-    max_ratio = 100.0
-    default_sampler = "ddim"
-    default_steps = 50
-    default_cfg_scale = 6.0
-    demo_sampler = "ddim"
-
-    def __init__(self, *, process: Process | None = None) -> None:
-        super().__init__(process=process)
-        if self.process.steps is not None and self.process.ends_in_noise:
-            raise ValueError(
-                "zero_terminal_snr ends in pure noise, of which 'epsilon' says nothing; use 'v' or 'x0'"
-            )
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return noise
-
-    def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return (x_t - sigma * output) / _positive(alpha)
-
-    def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return output
-
-
-class X0Objective(Objective):
-    """The data itself, on any process (Salimans & Ho 2022, section 4).
-
-    Where there is no noise, the estimate of the noise is 0: it tends to -sigma times the score of the data.
-    """
-
-    name = "x0"
-    spaces = (VP, FLOW)
-    default_process = CosineProcess
-    default_sampler = "ddim"
-    default_steps = 50
-    default_cfg_scale = 6.0
-    demo_sampler = "ddim"
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return x0
-
-    def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return output
-
-    def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        residual = (x_t - alpha * output) / _positive(sigma)
-        if isinstance(sigma, Tensor):
-            return torch.where(sigma > 0, residual, 0.0)
-        return residual if sigma > 0 else torch.zeros_like(residual)
-
-
-class RectifiedFlowObjective(Objective):
-    """Straight paths: alpha = 1 - t, sigma = t, velocity = noise - x0.
-
-    Liu et al. 2022, "Flow straight and fast"; Lipman et al. 2022, "Flow matching".
-    """
-
-    name = "rectified_flow"
-    spaces = (FLOW,)
-    default_process = FlowProcess
-    default_sampler = "euler"
-    default_steps = 50
-    default_cfg_scale = 6.0
-    demo_sampler = "euler"
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return noise - x0
-
-    def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return x_t - sigma * output
-
-    def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        return x_t + alpha * output
-
-
-class RFDenoiserObjective(RectifiedFlowObjective):
-    """A rectified flow meant for few steps of denoising and renoising; trained exactly like one."""
-
-    name = "rf_denoiser"
-    default_sampler = "pingpong"
-    default_steps = 8
-    default_cfg_scale = 1.0
-    demo_sampler = "pingpong"
-    demo_schedule = "logsnr"
-
-
 def _ratio(space: Space, level: float) -> float:
     alpha, sigma = space.path(level)
     return sigma / alpha if alpha > 1e-12 * sigma else math.inf
 
 
-def _positive(scale: Scale) -> Scale:
+def positive(scale: Scale) -> Scale:
+    """A scale that divides: at least a tiny number."""
     return scale.clamp(min=_TINY) if isinstance(scale, Tensor) else max(scale, _TINY)
-
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "v": VObjective,
-    "epsilon": EpsilonObjective,
-    "x0": X0Objective,
-    "rectified_flow": RectifiedFlowObjective,
-    "rf_denoiser": RFDenoiserObjective,
-}
