@@ -1,4 +1,4 @@
-"""Options that a constructor takes whole, or as keywords of its own.
+"""Options that a constructor or function takes whole, or as keywords of its own.
 
     @dataclass(frozen=True, kw_only=True)
     class Layers:
@@ -51,7 +51,7 @@ class Keyword:
 
 
 def keywords_of(cls: Any) -> dict[str, Keyword]:
-    """The keywords of a class, with the fields of flattened dataclasses in their places.
+    """The keywords of a class or function, with the fields of flattened dataclasses in their places.
 
     Raises:
         TypeError: two of them have one name, or a flattened dataclass has no decorated constructor.
@@ -75,15 +75,15 @@ def keywords_of(cls: Any) -> dict[str, Keyword]:
     return keywords
 
 
-def takes_keywords(constructor: Callable[..., None]) -> Callable[..., None]:
-    """Let a constructor with `Flat` arguments take the fields of their dataclasses as keywords.
+def takes_keywords(function: Callable[..., T]) -> Callable[..., T]:
+    """Let a constructor or function with `Flat` arguments take the fields of their dataclasses as keywords.
 
     Options given whole and single keywords go together: the keywords win.
     """
 
-    @functools.wraps(constructor)
-    def flattened(self: Any, **keywords: Any) -> None:
-        constructor(self, **_gathered(constructor, keywords))
+    @functools.wraps(function)
+    def flattened(*args: Any, **keywords: Any) -> T:
+        return function(*args, **_gathered(function, keywords))
 
     return flattened
 
@@ -121,11 +121,23 @@ def _names(options: Any) -> set[str]:
 
 @functools.cache
 def _parameters(cls: Any) -> tuple[tuple[str, inspect.Parameter, Any], ...]:
-    """(name, parameter, annotation) of a class, dataclass or constructor, without `self`."""
+    """(name, parameter, annotation) of a class, dataclass, constructor or function, without `self`."""
     constructor = cls.__init__ if inspect.isclass(cls) else cls
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else constructor, include_extras=True)
-    signature = inspect.signature(constructor).parameters
-    return tuple((n, p, hints.get(n)) for n, p in list(signature.items())[1:])
+    factories = _factories(cls)
+    return tuple(
+        (n, p.replace(default=factories[n]()) if n in factories else p, hints.get(n))
+        for n, p in inspect.signature(constructor).parameters.items()
+        if n != "self"
+    )
+
+
+def _factories(cls: Any) -> dict[str, Callable[[], Any]]:
+    """Field -> what makes its default, in whose place a dataclass's signature has a mark."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+    return {name: factory for name, factory in factories.items() if factory is not dataclasses.MISSING}
 
 
 def _flattened(annotation: Any) -> Any:
@@ -156,5 +168,6 @@ def _fields(options: Any) -> dict[str, Any]:
 
 
 def _check_decorated(cls: Any, name: str) -> None:
-    if not dataclasses.is_dataclass(cls) and inspect.unwrap(cls.__init__) is cls.__init__:
-        raise TypeError(f"{cls.__name__}({name}: Flat[...]): decorate its constructor with takes_keywords")
+    function = cls.__init__ if inspect.isclass(cls) else cls
+    if not dataclasses.is_dataclass(cls) and inspect.unwrap(function) is function:
+        raise TypeError(f"{cls.__name__}({name}: Flat[...]): decorate it with takes_keywords")

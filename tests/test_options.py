@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
@@ -63,6 +63,28 @@ def test_keywords_and_whole_options_are_the_same() -> None:
     )
     assert (by_keyword.outer, by_keyword.needed) == (whole.outer, whole.needed)
     assert by_keyword.outer == Outer(depth=3, inner=Inner(gain=0.5, causal=True))
+
+
+def test_functions_take_keywords_too() -> None:
+    @takes_keywords
+    def build(channels: int, *, outer: Flat[Outer] = Outer(depth=5), **others: Any) -> tuple[Any, ...]:
+        return channels, outer, others
+
+    assert build(3, gain=0.5, extra=1) == (
+        3,
+        Outer(depth=5, inner=Inner(gain=0.5, causal=True)),
+        {"extra": 1},
+    )
+    assert list(keywords_of(build)) == ["channels", "depth", "gain", "causal", "others"]
+
+
+def test_defaults_from_factories_are_those_that_they_make() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Listed:
+        strides: list[int] = field(default_factory=lambda: [2, 4])
+
+    assert keywords_of(Listed)["strides"].default == [2, 4]
+    assert leaf_model(Listed)().strides == [2, 4]  # type: ignore[attr-defined]
 
 
 def test_what_is_left_out_keeps_the_default_of_the_constructor() -> None:

@@ -65,7 +65,7 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, level: float) -> Prediction: ...
 
 
-Predict = Callable[[Tensor, Tensor], "Output | Tensor"]
+Predict = Callable[[Tensor, Tensor], Output | Tensor]
 """(x (b c n), t (b,)) -> output of the backbone."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from stable_audio.diffusion.denoiser import Output
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.nn.transfer import to_device
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,23 @@ class GuidedBackbone(Protocol):
     def prepare(self, cond: Conditioning) -> Conditioning: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidanceOptions:
+    """How strongly conditioning guides, and where.
+
+    Attributes:
+        cfg_scale: guidance weight, 1 = off; None takes the default of the model's objective.
+        scale_phi: share of the output that is rescaled to the deviation of the conditioned one over
+            channels (Lin et al. 2023, section 3.4); None = the backbone's default.
+        cfg_interval: guide only where low <= sigma(t) <= high, sigma being that of the objective
+            (Kynkaanniemi et al. 2024).
+    """
+
+    cfg_scale: float | None = None
+    scale_phi: float | None = None
+    cfg_interval: tuple[float, float] = (0.0, 1.0)
+
+
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
 
@@ -48,37 +67,33 @@ class Guidance:
 
     Args:
         cond: conditioning of the batch.
-        cfg_scale: guidance weight, 1 = off.
-        scale_phi: share of the output that is rescaled to the deviation of c over channels (Lin et al.
-            2023, section 3.4); None = the backbone's default.
-        cfg_interval: guide only where low <= sigma(t) <= high, sigma being that of the objective
-            (Kynkaanniemi et al. 2024).
+        options: weight, rescaling and interval; its fields are keywords here, too. No weight is 1.
         negative: what to steer away from: it takes the place of the null conditioning in
             `negative_slots`; its masked-out tokens stay null.
         dtype: what the backbone computes in; None = that of x.
     """
 
+    @takes_keywords
     def __init__(
         self,
         backbone: GuidedBackbone,
         objective: Objective,
         cond: Conditioning,
         *,
-        cfg_scale: float = 1.0,
-        scale_phi: float | None = None,
-        cfg_interval: tuple[float, float] = (0.0, 1.0),
+        options: Flat[GuidanceOptions] = GuidanceOptions(),
         negative: Conditioning | None = None,
         negative_slots: Sequence[Slot] = (Slot.CROSS_ATTN,),
         dtype: torch.dtype | None = None,
     ) -> None:
-        low, high = cfg_interval
+        low, high = options.cfg_interval
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {tuple(cfg_interval)}")
+            raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {(low, high)}")
         self._backbone = backbone
         self._objective = objective
         self._cond = cond
-        self._cfg_scale = float(cfg_scale)
-        self._scale_phi = backbone.default_scale_phi if scale_phi is None else float(scale_phi)
+        self._cfg_scale = 1.0 if options.cfg_scale is None else float(options.cfg_scale)
+        phi = options.scale_phi
+        self._scale_phi = backbone.default_scale_phi if phi is None else float(phi)
         self._interval = (low, high)
         self._dtype = dtype
         self._uncond: Conditioning | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,12 +14,31 @@ from stable_audio.diffusion.denoiser import Denoiser, Predict
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerSpec, StepCallback, StepInfo
-from stable_audio.diffusion.schedules import build_schedule, distinct
+from stable_audio.diffusion.schedules import Ramp, build_schedule, distinct
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import VP
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.wording import hint
 
 Callback = Callable[[StepInfo], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(Ramp):
+    """Which sampler walks which levels.
+
+    Attributes:
+        sampler: key of SAMPLERS; None takes the default of the model's objective.
+        steps: number of steps; None takes the default of the model's objective.
+        schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
+            themselves, in the sampler's space, from noise to data.
+        options: options of the sampler, such as {"eta": 0.5}.
+    """
+
+    sampler: str | None = None
+    steps: int | None = None
+    schedule: str | Tensor | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
@@ -65,22 +85,17 @@ def starting_point(
     return noise * sigma if math.isinf(spec.space.max_level) else noise
 
 
+@takes_keywords
 def sample(
     predict: Predict,
     start_noise: Tensor,
     *,
     objective: Objective,
     noise: Noise,
-    sampler: str | None = None,
-    steps: int | None = None,
-    schedule: str | Tensor | None = None,
-    sigma_min: float = 0.01,
-    sigma_max: float = 100.0,
-    rho: float = 1.0,
+    solver: Flat[Solver] = Solver(),
     shift: DistributionShift | None = None,
     init: Tensor | None = None,
     callback: Callback | None = None,
-    options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Generate x0 from noise. Runs in float32, whatever `predict` computes in.
 
@@ -89,34 +104,24 @@ def sample(
         start_noise: (b c n), unit variance.
         objective: objective that defines what `predict` returns.
         noise: source of the noise that the sampler adds between steps.
-        sampler: key of SAMPLERS; None takes the objective's.
-        steps: number of steps; None takes the objective's.
-        schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
-            themselves, in the sampler's space, from noise to data.
-        sigma_min: last level above the data; see `build_schedule`.
-        sigma_max: first level; see `build_schedule`. Where it equals sigma_min, a single step leads to the
-            data.
-        rho: exponent of the schedule's ramp; see `build_schedule`.
+        solver: sampler, steps and schedule; its fields are keywords here, too.
         shift: distribution shift of the schedule; the length is that of start_noise.
         init: (b c n) start from this, noised to the first level, instead of from pure noise.
         callback: function that is called with a StepInfo at every step.
-        options: options of the sampler, such as eta.
 
     Returns:
         (b c n) float32.
     """
-    options = dict(options or {})
-    spec = resolve_sampler(sampler or objective.default_sampler, options)
-    if isinstance(schedule, Tensor):
-        levels = schedule.detach().to(device="cpu", dtype=torch.float64)
+    options = dict(solver.options or {})
+    spec = resolve_sampler(solver.sampler or objective.default_sampler, options)
+    if isinstance(solver.schedule, Tensor):
+        levels = solver.schedule.detach().to(device="cpu", dtype=torch.float64)
     else:
         levels = build_schedule(
-            schedule or default_schedule(spec, objective),
-            steps or objective.usual_steps,
+            solver.schedule or default_schedule(spec, objective),
+            solver.steps or objective.usual_steps,
             space=spec.space,
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            rho=rho,
+            ramp=solver,
             shift=shift,
             length=start_noise.shape[-1],
             objective=objective,
@@ -125,7 +130,8 @@ def sample(
     start = None if init is None else init.float()
     x = starting_point(start_noise.float(), start, spec, float(levels[0]), objective)
     denoise = Denoiser(predict, objective, spec.space)
-    return spec.fn(denoise, x, levels, noise=noise, callback=_reporter(callback, spec, levels), **options)
+    report = _reporter(callback, spec, levels)
+    return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
 
 
 def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> StepCallback | None:

@@ -17,6 +17,7 @@ from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.processes import Process
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import FLOW, VE, VP, Space
+from stable_audio.options import Flat, takes_keywords
 
 NOISE_SIGMA = 4096.0
 """What samplers that count sigma take for a last step of pure noise, at least: alpha^2 = 2^-24."""
@@ -119,14 +120,31 @@ SCHEDULES: dict[str, ScheduleSpec] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """Between which levels a schedule runs, and how it bends.
+
+    Attributes:
+        sigma_min: last level above the data.
+        sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
+            for the others, where anything above 1 means 1. Of N steps, those below t = sigma_max are
+            used, and no more levels than there are. Where it equals sigma_min, a single step leads to the
+            data.
+        rho: exponent of the ramp of polyexponential and karras.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 100.0
+    rho: float = 1.0
+
+
+@takes_keywords
 def build_schedule(
     name: str,
     steps: int,
     *,
     space: Space,
-    sigma_min: float = 0.01,
-    sigma_max: float = 100.0,
-    rho: float = 1.0,
+    ramp: Flat[Ramp] = Ramp(),
     shift: DistributionShift | None = None,
     length: int | None = None,
     objective: Objective | None = None,
@@ -135,9 +153,7 @@ def build_schedule(
 
     Args:
         name: key of SCHEDULES or, for a process of steps, of STEP_SCHEDULES.
-        sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
-            for the others, where anything above 1 means 1. Of N steps, those below t = sigma_max are
-            used, and no more levels than there are.
+        ramp: ends and bend of the schedule; its fields are keywords here, too.
         shift: distribution shift, on bounded schedules only.
         length: latent frames, which decide how far the shift goes.
         objective: what the levels are for: the schedule stays within what the backbone has learned.
@@ -150,13 +166,14 @@ def build_schedule(
         assert objective is not None
         if shift is not None:
             raise ValueError(f"schedule '{name}' counts steps, which have no distribution shift")
-        return _steps_of(objective.process, STEP_SCHEDULES[name], steps, sigma_max, space)
+        return _steps_of(objective.process, STEP_SCHEDULES[name], steps, ramp.sigma_max, space)
     spec = SCHEDULES[name]
     native = spec.space or (space if math.isfinite(space.max_level) else VP)
-    _check(steps, native, sigma_min, sigma_max, rho)
+    _check(steps, native, ramp)
+    low, high = ramp.sigma_min, ramp.sigma_max
     if objective is not None:
-        sigma_min, sigma_max = _within(objective.ratios, native, sigma_min, sigma_max)
-    levels = spec.fn(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+        low, high = _within(objective.ratios, native, low, high)
+    levels = spec.fn(steps, sigma_min=low, sigma_max=high, rho=ramp.rho)
     if shift is not None:
         levels = _shifted(levels, shift, length, name, native)
     return levels if native is space else _converted(levels, native, space, name)
@@ -219,15 +236,14 @@ def _within(
     return min(max(sigma_min, low), sigma_max), sigma_max
 
 
-def _check(steps: int, space: Space, sigma_min: float, sigma_max: float, rho: float) -> None:
+def _check(steps: int, space: Space, ramp: Ramp) -> None:
+    low, high, rho = ramp.sigma_min, ramp.sigma_max, ramp.rho
     if steps < 1:
         raise ValueError(f"steps must be at least 1, found {steps}")
-    if sigma_max <= 0 or rho <= 0:
-        raise ValueError(f"sigma_max and rho must be above 0, found sigma_max {sigma_max}, rho {rho}")
-    if space is VE and not 0 < sigma_min <= sigma_max:
-        raise ValueError(
-            f"0 < sigma_min <= sigma_max is needed, found sigma_min {sigma_min}, sigma_max {sigma_max}"
-        )
+    if high <= 0 or rho <= 0:
+        raise ValueError(f"sigma_max and rho must be above 0, found sigma_max {high}, rho {rho}")
+    if space is VE and not 0 < low <= high:
+        raise ValueError(f"0 < sigma_min <= sigma_max is needed, found sigma_min {low}, sigma_max {high}")
 
 
 def _shifted(levels: Tensor, shift: DistributionShift, length: int | None, name: str, space: Space) -> Tensor:

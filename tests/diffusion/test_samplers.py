@@ -10,7 +10,7 @@ from torch import Tensor
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
-from stable_audio.diffusion.samplers.dpm_solver import StepControl, evaluation_plan
+from stable_audio.diffusion.samplers.dpm_solver import StepControl, StepControlOptions, evaluation_plan
 from stable_audio.diffusion.samplers.karras import multistep_weights, stable_weights
 from stable_audio.diffusion.sampling import resolve_sampler, sample
 from tests.diffusion.gaussian import MEAN, STD, exact, ideal, ideal_denoiser, normal
@@ -285,7 +285,7 @@ def test_fast_plan_spends_what_it_may(count: int) -> None:
 
 
 def test_step_control_shrinks_after_large_errors_and_grows_after_small_ones() -> None:
-    control = StepControl(0.1, order=3)
+    control = StepControl(StepControlOptions(h_init=0.1), order=3)
     assert not control.propose(50.0)
     assert control.h < 0.1
     before = control.h

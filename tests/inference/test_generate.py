@@ -9,7 +9,8 @@ import torch
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
 from stable_audio.inference import Sampling, generate
 from stable_audio.inference.generation import batch
-from stable_audio.inference.generation.audio_inputs import frame_mask, inpaint_tensors
+from stable_audio.inference.generation.audio_inputs import AudioInputs, frame_mask, inpaint_tensors
+from stable_audio.inference.generation.batch import Draws
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
@@ -245,6 +246,15 @@ def test_settings_in_one_object_or_as_keywords(model: DiffusionModel) -> None:
     other = Sampling(**{**settings, "steps": 5})
     assert torch.equal(generate(model, [BELL], sampling=other, steps=3), expected)
     assert Sampling().with_keywords(sampler_options={"eta": 0.5}) == Sampling(options={"eta": 0.5})
+
+
+def test_sounds_and_draws_in_one_object_or_as_keywords(model: DiffusionModel) -> None:
+    sounds: dict[str, Any] = {"init_audio": torch.ones(1, 1, tiny.SIZE), "init_noise_level": 0.5}
+    start = torch.ones(1, tiny.PATCH, tiny.SIZE // tiny.PATCH)
+    expected = generate(model, [BELL], start_noise=start, **sounds, **FEW)
+    whole = generate(model, [BELL], audio_inputs=AudioInputs(**sounds), draws=Draws(start_noise=start), **FEW)
+    assert torch.equal(whole, expected)
+    assert not torch.equal(generate(model, [BELL], start_noise=start, **FEW), expected)
 
 
 def test_an_unknown_keyword_is_refused_with_the_nearest_name(model: DiffusionModel) -> None:

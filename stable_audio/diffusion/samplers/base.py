@@ -9,7 +9,6 @@ Levels are plain numbers in double precision; only x and what is computed from i
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.diffusion.spaces import Space
+from stable_audio.options import keywords_of
 
 StepCallback = Callable[[int, Tensor, float, Tensor], None]
 """(step, x before the step, its level, denoised estimate there)."""
@@ -76,8 +76,7 @@ class SamplerSpec:
     @property
     def options(self) -> dict[str, Any]:
         """Option -> default."""
-        parameters = inspect.signature(self.fn).parameters.values()
-        return {p.name: p.default for p in parameters if p.name not in _NOT_OPTIONS}
+        return {name: k.default for name, k in keywords_of(self.fn).items() if name not in _NOT_OPTIONS}
 
 
 def intervals(schedule: Tensor) -> Iterator[tuple[int, float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from stable_audio.diffusion.denoiser import Denoise, Prediction
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.samplers.base import StepCallback, ancestral_split, log_ratio
+from stable_audio.options import Flat, takes_keywords
 
 
 class _Step:
@@ -116,36 +117,55 @@ def _solver_step(
     return x + s_noise * up * noise(x, sigma, sigma_next) if up > 0 else x
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class StepControlOptions:
+    """How an adaptive sampler chooses its steps.
+
+    Attributes:
+        h_init: first step in lambda.
+        pcoeff: proportional coefficient.
+        icoeff: integral coefficient.
+        dcoeff: derivative coefficient.
+        accept_safety: a step whose factor falls below it is tried again with a smaller one.
+    """
+
+    h_init: float = 0.05
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
+    accept_safety: float = 0.81
+
+
 class StepControl:
     """PID control of the step size (Soderlind 2003) from the error of an embedded pair.
 
     h is multiplied by a smoothly limited product of powers of the last three inverse errors. A step whose
     factor falls below accept_safety is rejected and tried again with the smaller h.
+
+    Args:
+        order: order of the error.
     """
 
-    h: float
-    order: float
-    pcoeff: float = 0.0
-    icoeff: float = 1.0
-    dcoeff: float = 0.0
-    accept_safety: float = 0.81
-    _inverse_errors: list[float] = field(default_factory=list)
+    def __init__(self, options: StepControlOptions, *, order: float) -> None:
+        self.options, self.order, self.h = options, order, options.h_init
+        self._inverse_errors: list[float] = []
 
     def propose(self, error: float) -> bool:
         """Update h; whether the step that had this error (1 = as large as allowed) is accepted."""
         inverse = 1 / (error + 1e-8)
         past = self._inverse_errors or [inverse, inverse]
-        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        o = self.options
+        p, i, d = o.pcoeff, o.icoeff, o.dcoeff
         exponents = (p + i + d, -(p + 2 * d), d)
         factor = math.prod(e ** (c / self.order) for e, c in zip([inverse, *past], exponents))
         limited = 1 + math.atan(factor - 1)
-        accepted = limited >= self.accept_safety
+        accepted = limited >= o.accept_safety
         self._inverse_errors = [inverse, past[0]] if accepted else past
         self.h *= limited
         return accepted
 
 
+@takes_keywords
 def dpm_adaptive(
     denoise: Denoise,
     x: Tensor,
@@ -156,11 +176,7 @@ def dpm_adaptive(
     order: int = 3,
     rtol: float = 0.01,
     atol: float = 0.01,
-    h_init: float = 0.05,
-    pcoeff: float = 0.0,
-    icoeff: float = 1.0,
-    dcoeff: float = 0.0,
-    accept_safety: float = 0.81,
+    control: Flat[StepControlOptions] = StepControlOptions(),
     eta: float = 0.0,
     s_noise: float = 1.0,
 ) -> Tensor:
@@ -172,18 +188,18 @@ def dpm_adaptive(
         order: 2 or 3, the higher of the two orders that are compared.
         rtol: allowed error per step, relative to x.
         atol: allowed absolute error per step.
-        h_init: first step in lambda. The others: see StepControl.
+        control: how the steps are chosen; its fields are options here, too.
     """
     if order not in (2, 3):
         raise ValueError(f"order must be 2 or 3, found {order}")
     if (only := _only_level(schedule)) is not None:
         return _denoised(denoise, x, only, callback)
     lam, end = _ends(schedule)
-    control = StepControl(h_init, 1.5 if eta else order, pcoeff, icoeff, dcoeff, accept_safety)
+    steps = StepControl(control, order=1.5 if eta else order)
     x_previous, accepted_steps = x, 0
     prediction: Prediction | None = None
     while lam < end - 1e-5:
-        lam_next = min(end, lam + control.h)
+        lam_next = min(end, lam + steps.h)
         sigma, sigma_next = math.exp(-lam), math.exp(-lam_next)
         down, up = (sigma_next, 0.0) if eta == 0 else ancestral_split(sigma, sigma_next, eta)
         if prediction is None:  # a rejected step starts again from the same point
@@ -193,12 +209,12 @@ def dpm_adaptive(
         low, high = _pair(_Step(denoise, x, lam, prediction), min(log_ratio(down), end) - lam, order)
         tolerance = torch.clamp(rtol * torch.maximum(low.abs(), x_previous.abs()), min=atol)
         error = float(((low - high) / tolerance).square().mean().sqrt())
-        if not math.isfinite(error) or control.h < 1e-9:
+        if not math.isfinite(error) or steps.h < 1e-9:
             raise FloatingPointError(
                 f"the error of k-dpm-adaptive is {error} at sigma {sigma:.3g}, with steps down to "
-                f"{control.h:.1e}: the model returns no finite numbers, or rtol and atol are too small"
+                f"{steps.h:.1e}: the model returns no finite numbers, or rtol and atol are too small"
             )
-        if control.propose(error):
+        if steps.propose(error):
             x_previous, x = low, high
             if up > 0:
                 x = x + s_noise * up * noise(x, sigma, sigma_next)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,60 @@ from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import ConditionTensors, Slot
 
 EncoderNoise = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioInputs:
+    """Audio that clips start from, or of which inpainting keeps parts.
+
+    Attributes:
+        init_audio: (c n) or (b c n): start from this, noised to init_noise_level.
+        init_sample_rate: sample rate of init_audio in Hz; None: the model's.
+        init_noise_level: noise level at which sampling starts from init_audio, in place of sigma_max.
+        inpaint_audio: (c n) or (b c n) for inpainting models, of which parts are generated anew.
+        inpaint_sample_rate: sample rate of inpaint_audio in Hz; None: the model's.
+        inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, in equal parts of the clip. Every latent
+            frame that a part to generate touches is generated, so that the result may differ up to a frame
+            beyond it.
+    """
+
+    init_audio: Tensor | None = None
+    init_sample_rate: int | None = None
+    init_noise_level: float = 1.0
+    inpaint_audio: Tensor | None = None
+    inpaint_sample_rate: int | None = None
+    inpaint_mask: Tensor | None = None
+
+    def check(self, model: DiffusionModel) -> None:
+        """Raise ValueError for what the model cannot use."""
+        if self.init_audio is not None and self.init_noise_level <= 0:
+            raise ValueError(f"init_noise_level must be above 0, found {self.init_noise_level}")
+        if (self.inpaint_audio is not None or self.inpaint_mask is not None) and not inpaints(model):
+            raise ValueError(
+                "inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not"
+            )
+
+    def kept_frames(self, model: DiffusionModel, samples: int, length: int) -> Tensor | None:
+        """(b frames) with 1 = keep of clips of `samples` audio samples, padded to `length`."""
+        if self.inpaint_mask is None:
+            return None
+        ratio = model.downsampling_ratio
+        return frame_mask(self.inpaint_mask, samples=samples, ratio=ratio, frames=length // ratio)
+
+    def latents(
+        self, model: DiffusionModel, length: int, noise: EncoderNoise | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Latents (b c n) of init_audio and of inpaint_audio, cut or padded to `length` audio samples."""
+
+        def encoded(audio: Tensor | None, sample_rate: int | None) -> Tensor | None:
+            if audio is None:
+                return None
+            return encode_each(model, fit_audio(audio, sample_rate, model, length), noise)
+
+        return (
+            encoded(self.init_audio, self.init_sample_rate),
+            encoded(self.inpaint_audio, self.inpaint_sample_rate),
+        )
 
 
 def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:

@@ -10,10 +10,30 @@ from torch import Tensor
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.noise import Noise, SeededNoise
 from stable_audio.diffusion.sampling import Callback, sample
-from stable_audio.inference.generation.audio_inputs import for_batch, inpaint_tensors, inpaints
+from stable_audio.inference.generation.audio_inputs import (
+    EncoderNoise,
+    for_batch,
+    inpaint_tensors,
+    inpaints,
+)
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
 from stable_audio.types import ConditionTensors, Metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random draws that take the place of those from the seeds.
+
+    Attributes:
+        start_noise: noise to start from (b c n).
+        noise: source of the samplers' draws.
+        encoder_noise: source of the draws of VAE encoders.
+    """
+
+    start_noise: Tensor | None = None
+    noise: Noise | None = None
+    encoder_noise: EncoderNoise | None = None
 
 
 @dataclass
@@ -61,7 +81,8 @@ def sample_batch(
         noise=noise or own_noise,
         init=init,
         callback=callback,
-        **settings.solver(model.dist_shift),
+        solver=settings.solver(),
+        shift=model.dist_shift if settings.dist_shift else None,
     )
     return latents.cpu()
 
@@ -84,5 +105,5 @@ def guidance(model: DiffusionModel, clips: Clips, chosen: Tensor, settings: Samp
         model.condition([clips.items[i] for i in rows], extra).to(dtype=model.dtype),
         negative=negative,
         dtype=model.dtype,
-        **settings.guidance(),
+        options=settings,
     )

@@ -9,28 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.sampling import Callback
-from stable_audio.inference.generation.audio_inputs import (
-    EncoderNoise,
-    encode_each,
-    fit_audio,
-    frame_mask,
-    inpaints,
-)
-from stable_audio.inference.generation.batch import Clips, sample_batch
+from stable_audio.inference.generation.audio_inputs import AudioInputs
+from stable_audio.inference.generation.batch import Clips, Draws, sample_batch
 from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.generation.sounds import fit_sounds
 from stable_audio.inference.generation.to_audio import decode_each
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
+@takes_keywords
 def generate(
     model: DiffusionModel,
     conditioning: str | Sequence[Metadata | str] | None = None,
@@ -40,18 +35,11 @@ def generate(
     seeds: int | Sequence[int] = 0,
     sample_size: int | None = None,
     batch_size: int | None = None,
-    init_audio: Tensor | None = None,
-    init_sample_rate: int | None = None,
-    init_noise_level: float = 1.0,
-    inpaint_audio: Tensor | None = None,
-    inpaint_sample_rate: int | None = None,
-    inpaint_mask: Tensor | None = None,
+    audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
+    draws: Flat[Draws] = Draws(),  # noqa: B008 (frozen)
     return_latents: bool = False,
     chunked_decode: bool = False,
     callback: Callback | None = None,
-    start_noise: Tensor | None = None,
-    noise: Noise | None = None,
-    encoder_noise: EncoderNoise | None = None,
     **settings: Any,
 ) -> Tensor:
     """Render one clip per conditioning dict. Each depends on its own seed alone, not on its neighbours.
@@ -69,18 +57,13 @@ def generate(
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
-        init_audio: (c n) or (b c n) at init_sample_rate (None: the model's): start from this, noised to
-            init_noise_level, which takes the place of sigma_max.
-        inpaint_audio: audio for inpainting models, of which parts are generated anew.
-        inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, in equal parts of the clip. Every latent
-            frame that a part to generate touches is generated, so that the result may differ up to a frame
-            beyond it.
+        audio_inputs: audio that the clips start from or keep parts of; its fields are keywords here, too, such
+            as init_audio.
+        draws: random draws that take the place of the seeds', for exact repetition of other programs; its
+            fields are keywords here, too.
         return_latents: return latents instead of decoding them.
         chunked_decode: decode in overlapping pieces, in constant memory.
         callback: told about every step (see StepInfo).
-        start_noise: noise to start from (b c n), for exact repetition of other programs.
-        noise: source of the samplers' draws, for exact repetition of other programs.
-        encoder_noise: source of the draws of VAE encoders, for exact repetition of other programs.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
             `sampling`. `sampler_options` stands for its `options`.
 
@@ -90,49 +73,33 @@ def generate(
     Raises:
         ValueError: missing conditioning, with what the model needs; or a setting out of range.
     """
-    if init_audio is not None:
-        settings["sigma_max"] = init_noise_level
+    if audio_inputs.init_audio is not None:
+        settings["sigma_max"] = audio_inputs.init_noise_level
     how = (sampling or Sampling()).with_keywords(**settings).resolved(model.objective)
-    if init_audio is not None and init_noise_level <= 0:
-        raise ValueError(f"init_noise_level must be above 0, found {init_noise_level}")
-    wanted = model.sample_size if sample_size is None else sample_size
-    items = _items(_described(conditioning, model, wanted), seeds, start_noise)
-    length = _rounded(wanted, model.length_multiple)
+    audio_inputs.check(model)
+    samples = model.sample_size if sample_size is None else sample_size
+    items = _items(_described(conditioning, model, samples), seeds, draws.start_noise)
+    length = _rounded(samples, model.length_multiple)
     negatives = _negatives(negative_conditioning, items)
+    if negatives is not None and how.cfg_scale == 1:
+        log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
     clips = Clips(
         items=fit_sounds(model, items, length),
         seeds=_seeds(seeds, len(items)),
         shape=model.latent_shape_of(length),
         negatives=None if negatives is None else fit_sounds(model, negatives, length),
-        inpaint_mask=None
-        if inpaint_mask is None
-        else frame_mask(
-            inpaint_mask,
-            samples=wanted,
-            ratio=model.downsampling_ratio,
-            frames=length // model.downsampling_ratio,
-        ),
-        start_noise=start_noise,
+        inpaint_mask=audio_inputs.kept_frames(model, samples, length),
+        start_noise=draws.start_noise,
     )
-    if (inpaint_audio is not None or inpaint_mask is not None) and not inpaints(model):
-        raise ValueError("inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not")
-    if negatives is not None and how.cfg_scale == 1:
-        log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
     with eval_mode(model):
-        if init_audio is not None:
-            clips.init = encode_each(
-                model, fit_audio(init_audio, init_sample_rate, model, length), encoder_noise
-            )
-        if inpaint_audio is not None:
-            fitted = fit_audio(inpaint_audio, inpaint_sample_rate, model, length)
-            clips.inpaint_latents = encode_each(model, fitted, encoder_noise)
+        clips.init, clips.inpaint_latents = audio_inputs.latents(model, length, draws.encoder_noise)
         batch = 1 if how.spec(model.objective).one_by_one else batch_size or len(items)
         latents = [
-            sample_batch(model, clips, chosen, how, noise, callback)
-            for chosen in torch.arange(len(items)).split(batch)
+            sample_batch(model, clips, rows, how, draws.noise, callback)
+            for rows in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)
-        return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :wanted]
+        return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :samples]
 
 
 def _described(
