@@ -41,14 +41,14 @@ from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import SPACES
 from stable_audio.inference import Sampling
+from stable_audio.options import keywords_of
 from tests.docs.tables import code, names, section, table
 
 Defaults = dict[str, Any]
 
 
 def of_call(function: Callable[..., Any], *left_out: str) -> Defaults:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in (*left_out, "self")}
+    return {name: k.default for name, k in keywords_of(function).items() if name not in left_out}
 
 
 def of_entry(entry: Any) -> Defaults:
@@ -207,14 +207,14 @@ def test_options_of_conditioners_are_told_with_their_defaults(name: str) -> None
 
 def test_arguments_of_generate_are_told() -> None:
     told = names(table("inference", "Inference", "argument"))
-    own = set(inspect.signature(generate).parameters) - {"model", "settings"}
+    own = {*keywords_of(generate), *inspect.signature(generate).parameters} - {"model", "settings"}
     settings = {f.name for f in fields(Sampling)} - {"options"} | {"sampler_options"}
     assert sorted(told) == sorted(own | settings)
 
 
 def test_init_noise_level_is_told_as_it_is() -> None:
     (row,) = [r for r in table("inference", "Inference") if "`init_audio`" in r[0]]
-    assert f"({inspect.signature(generate).parameters['init_noise_level'].default};" in row[1]
+    assert f"({keywords_of(generate)['init_noise_level'].default};" in row[1]
 
 
 def test_samplers_are_told_with_path_and_evaluations() -> None:

@@ -57,8 +57,8 @@ def generate(
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
-        audio_inputs: audio that the clips start from or keep parts of; its fields are keywords here, too, such
-            as init_audio.
+        audio_inputs: audio that the clips start from or keep parts of; its fields, such as
+            init_audio, are keywords here, too.
         draws: random draws that take the place of the seeds', for exact repetition of other programs; its
             fields are keywords here, too.
         return_latents: return latents instead of decoding them.
