@@ -12,11 +12,12 @@ from stable_audio.audio.tags import read_tags
 from stable_audio.data.base import Clip, ClipDataset, ItemFacts, ItemKey, Rejected, check_entries, has_caption
 from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import Captions
-from stable_audio.data.clips import Choose, ClipMaker
+from stable_audio.data.clips import Choose, ClipMaker, ClipOptions
 from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.facts import inspect_sound
 from stable_audio.data.scan import find_files
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 
@@ -52,54 +53,21 @@ class AudioDirDataset(ClipDataset):
     """Clips of sound files: cropped or padded, resampled, with the model's channels.
 
     Args:
-        sample_rate: sample rate of the clips in Hz.
-        sample_size: length of the clips in samples.
-        audio_channels: channels of the clips.
-        augment: False switches random crops and augmentations off.
+        clips: how files become clips; its fields are keywords here, too.
         datasets: the folders.
-        random_crop: a random part of longer files, otherwise their beginning.
         drop_last: leave out batches that are not full.
-        phase_flip: probability of inverting the polarity.
-        volume_norm: bring each clip to a random loudness of mean and standard deviation
-            `volume_norm_param` (LUFS); without augmentation to the mean.
-        strip_silence: cut trailing silence of 0.1 s or more off before cropping.
-        silence_threshold_db: clips whose peak is lower are rejected; None keeps them.
 
     Raises:
         DataError: a folder does not exist or holds no sound file; a setting is out of range.
     """
 
+    @takes_keywords
     def __init__(
-        self,
-        *,
-        sample_rate: int,
-        sample_size: int,
-        audio_channels: int = 2,
-        augment: bool = True,
-        datasets: list[AudioDirEntry],
-        random_crop: bool = True,
-        drop_last: bool = True,
-        phase_flip: float = 0.5,
-        volume_norm: bool = False,
-        volume_norm_param: tuple[float, float] = (-16.0, 2.0),
-        strip_silence: bool = False,
-        silence_threshold_db: float | None = -60.0,
+        self, *, clips: Flat[ClipOptions], datasets: list[AudioDirEntry], drop_last: bool = True
     ) -> None:
         check_entries(datasets)
         self.drop_last = drop_last
-        self.sample_rate = sample_rate
-        self.maker = ClipMaker(
-            sample_rate=sample_rate,
-            sample_size=sample_size,
-            audio_channels=audio_channels,
-            augment=augment,
-            random_crop=random_crop,
-            phase_flip=phase_flip,
-            volume_norm=volume_norm,
-            volume_norm_param=volume_norm_param,
-            strip_silence=strip_silence,
-            silence_threshold_db=silence_threshold_db,
-        )
+        self.maker = ClipMaker(clips)
         self.entries = datasets
         self.paths: list[str] = []
         self.entry_of: list[int] = []

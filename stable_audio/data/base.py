@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -93,21 +94,39 @@ ItemCheck = Callable[[Metadata], "str | None"]
 """Why a clip with this metadata cannot be trained on, or None: what the model needs of it."""
 
 
-RUNTIME_KEYS = (
-    "sample_rate",
-    "sample_size",
-    "audio_channels",
-    "augment",
-    "downsampling_ratio",
-    "autoencoder_hash",
-)
-"""Constructor arguments of datasets that come from the model and the run, never from the dataset file.
+@dataclass(frozen=True, kw_only=True)
+class ClipFormat:
+    """What a model asks of clips.
 
-sample_rate: Hz. sample_size: clip length in audio samples. audio_channels: 1, 2, ... augment: False
-switches random crops and augmentations off (validation, encoding). downsampling_ratio: audio samples per
-latent frame. autoencoder_hash: of the model's pretransform; latents made by another one are refused. A
-dataset declares those that it needs; every other argument is a key of the dataset file.
-"""
+    Attributes:
+        sample_rate: sample rate of the clips in Hz.
+        sample_size: length of the clips in audio samples.
+        audio_channels: channels of the clips.
+        augment: False switches random crops and augmentations off (validation, encoding).
+    """
+
+    sample_rate: int
+    sample_size: int
+    audio_channels: int = 2
+    augment: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(ClipFormat):
+    """What datasets are told by the model and the run, never by the dataset file.
+
+    Attributes:
+        downsampling_ratio: audio samples per latent frame.
+        autoencoder_hash: hash of the model's pretransform; latents made by another one are refused.
+    """
+
+    downsampling_ratio: int = 1
+    autoencoder_hash: str | None = None
+
+
+RUNTIME_KEYS = tuple(field.name for field in fields(Runtime))
+"""Constructor arguments of datasets that no dataset file holds. A dataset declares those that it needs; every
+other argument is a key of the dataset file."""
 
 
 class ClipDataset(Dataset):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from stable_audio.audio.layout import LayoutMemory
 from stable_audio.audio.loudness import integrated_loudness
 from stable_audio.audio.silence import sound_end
 from stable_audio.audio.transforms import fit_length, peak_db, to_channels
-from stable_audio.data.base import Clip, DataError, Rejected
+from stable_audio.data.base import Clip, ClipFormat, DataError, Rejected
 from stable_audio.data.crop import Crop, choose_crop, read_crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.types import Metadata
@@ -27,28 +27,28 @@ Choose = Callable[[int, int], Crop]
 """(frames, source rate) -> which part of the file to read."""
 
 
-@dataclass(frozen=True)
-class ClipMaker:
-    """Cuts and processes clips; see AudioDirDataset for the fields.
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions(ClipFormat):
+    """How sound files become clips.
 
     Attributes:
-        memory: layouts of files that were opened before.
+        random_crop: a random part of longer files, otherwise their beginning.
+        phase_flip: probability of inverting the polarity.
+        volume_norm: bring each clip to a random loudness; without augmentation to the mean.
+        volume_norm_param: mean and standard deviation of that loudness in LUFS.
+        strip_silence: cut trailing silence of 0.1 s or more off before cropping.
+        silence_threshold_db: clips whose peak is lower are rejected; None keeps them.
 
     Raises:
         DataError: a value is out of range.
     """
 
-    sample_rate: int
-    sample_size: int
-    audio_channels: int
-    augment: bool
-    random_crop: bool
-    phase_flip: float
-    volume_norm: bool
-    volume_norm_param: Sequence[float]
-    strip_silence: bool
-    silence_threshold_db: float | None
-    memory: LayoutMemory = field(default_factory=LayoutMemory, compare=False)
+    random_crop: bool = True
+    phase_flip: float = 0.5
+    volume_norm: bool = False
+    volume_norm_param: tuple[float, float] = (-16.0, 2.0)
+    strip_silence: bool = False
+    silence_threshold_db: float | None = -60.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.phase_flip <= 1:
@@ -57,6 +57,18 @@ class ClipMaker:
             values = list(self.volume_norm_param)
             raise DataError(f"$.volume_norm_param: [mean, deviation >= 0] in LUFS, found {values}")
 
+
+@dataclass(frozen=True)
+class ClipMaker:
+    """Cuts and processes clips.
+
+    Attributes:
+        memory: layouts of files that were opened before.
+    """
+
+    options: ClipOptions
+    memory: LayoutMemory = field(default_factory=LayoutMemory, compare=False)
+
     def chooser(self, generator: torch.Generator) -> Choose:
         """The function that chooses crops: at random, or from the beginning of each file."""
 
@@ -64,9 +76,9 @@ class ClipMaker:
             return choose_crop(
                 frames,
                 source_rate,
-                sample_rate=self.sample_rate,
-                length=self.sample_size,
-                generator=generator if self.random_crop and self.augment else None,
+                sample_rate=self.options.sample_rate,
+                length=self.options.sample_size,
+                generator=generator if self.options.random_crop and self.options.augment else None,
             )
 
         return choose
@@ -81,13 +93,13 @@ class ClipMaker:
         custom: CustomMetadata | None,
     ) -> Clip | Rejected:
         """Read the chosen part, process it, and attach the metadata that `describe` and `custom` return."""
-        started = time.perf_counter()
+        started, threshold = time.perf_counter(), self.options.silence_threshold_db
         try:
             with open_sound(source, memory=self.memory) as sound:
                 crop = choose(self.frames(sound), sound.info.sample_rate)
                 audio = read_crop(sound, crop)
-            if self.silence_threshold_db is not None and peak_db(audio) < self.silence_threshold_db:
-                return Rejected(name, f"silent: the clip's peak is below {self.silence_threshold_db:g} dB")
+            if threshold is not None and peak_db(audio) < threshold:
+                return Rejected(name, f"silent: the clip's peak is below {threshold:g} dB")
             audio = self._process(audio, generator)
             metadata = describe(crop)
             metadata["load_time"] = time.perf_counter() - started
@@ -104,20 +116,20 @@ class ClipMaker:
 
     def frames(self, sound: Sound) -> int:
         """Number of samples of the file that are used, at the file's rate."""
-        return sound_end(sound) if self.strip_silence else sound.info.frames
+        return sound_end(sound) if self.options.strip_silence else sound.info.frames
 
     def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        if self.volume_norm:
+        if self.options.volume_norm:
             audio = self._normalise(audio, generator)
-        flip = float(torch.rand((), generator=generator)) < self.phase_flip
-        if flip and self.augment:
+        flip = float(torch.rand((), generator=generator)) < self.options.phase_flip
+        if flip and self.options.augment:
             audio = -audio
-        return to_channels(audio.clamp(-1, 1), self.audio_channels)
+        return to_channels(audio.clamp(-1, 1), self.options.audio_channels)
 
     def _normalise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        mean, deviation = self.volume_norm_param
-        target = mean + deviation * float(torch.randn((), generator=generator)) * self.augment
-        loudness = integrated_loudness(audio, self.sample_rate)
+        mean, deviation = self.options.volume_norm_param
+        target = mean + deviation * float(torch.randn((), generator=generator)) * self.options.augment
+        loudness = integrated_loudness(audio, self.options.sample_rate)
         if loudness < _QUIETEST_NORMALISED:
             return audio
         return audio * 10 ** ((target - loudness) / 20)
@@ -137,7 +149,7 @@ class ClipMaker:
 
     def _same_part(self, audio: Tensor, crop: Crop) -> Tensor:
         """The crop of the main audio applied to another version of the whole file, at the model's rate."""
-        return to_channels(fit_length(audio, crop.length, offset=crop.offset), self.audio_channels)
+        return to_channels(fit_length(audio, crop.length, offset=crop.offset), self.options.audio_channels)
 
 
 def _as_audio(key: str, value: Any) -> Tensor:

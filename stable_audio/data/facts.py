@@ -41,7 +41,7 @@ def inspect_sound(
     choose = maker.chooser(generator)
     try:
         with open_sound(source) as sound:
-            info, threshold = sound.info, maker.silence_threshold_db
+            info, threshold = sound.info, maker.options.silence_threshold_db
             peak = file_peak_db(sound) if thorough else math.inf  # decodes all of it, damage included
             frames = maker.frames(sound) if thorough else info.frames
         if threshold is not None and peak < threshold:
@@ -52,7 +52,8 @@ def inspect_sound(
     except ValueError as error:
         return Rejected(name, str(error))
     if custom is not None:  # a silent beginning says nothing of the rest of the file
-        audible = dataclasses.replace(maker, silence_threshold_db=None)
+        options = dataclasses.replace(maker.options, silence_threshold_db=None)
+        audible = dataclasses.replace(maker, options=options)
         clip = audible.make(source, name, choose, generator, describe, custom)
         if isinstance(clip, Rejected):
             return clip

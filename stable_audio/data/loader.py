@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from stable_audio.data.collate import collate, collate_packed
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler, Share
 from stable_audio.data.workers import answer_signals
+from stable_audio.options import Flat, takes_keywords
 
 _REMEMBERED_STATES = 1024
 
@@ -155,42 +157,67 @@ def _placed(batch: Batch, plan: _Planned, places: Sequence[int]) -> Batch:
     return batch._replace(packed=batch.packed._replace(first=first, total=total))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How batches are drawn from a dataset.
+
+    Attributes:
+        batch_size: items of a batch on each rank.
+        num_workers: processes that read ahead; 0 reads in this one.
+        seed: seed of the order and of all crops.
+        rank: number of this process among those that share the dataset.
+        world_size: how many processes share it.
+        shuffle: draw in random order, by the dataset's weights.
+        pin_memory: put batches where a GPU copies them from while it computes.
+        endless: see ResumableLoader.
+        repeat: see ResumableLoader.
+    """
+
+    batch_size: int
+    num_workers: int = 0
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    pin_memory: bool = False
+    endless: bool = True
+    repeat: bool = False
+
+
+@takes_keywords
 def make_loader(
     dataset: ClipDataset,
     *,
-    batch_size: int,
-    num_workers: int = 0,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    shuffle: bool = True,
+    loading: Flat[Loading],
     drop_last: bool = True,
-    pin_memory: bool = False,
-    endless: bool = True,
-    repeat: bool = False,
     check: ItemCheck | None = None,
 ) -> ResumableLoader:
-    """A loader for this rank; weights, buckets and rows are taken from the dataset. See ResumableLoader."""
+    """A loader for this rank; weights, buckets and rows are taken from the dataset. See ResumableLoader.
+
+    Args:
+        loading: how batches are drawn; its fields are keywords here, too.
+        drop_last: leave out batches that are not full.
+    """
     sampler = ResumableSampler(
         len(dataset),
-        batch_size=batch_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        shuffle=shuffle,
+        batch_size=loading.batch_size,
+        seed=loading.seed,
+        rank=loading.rank,
+        world_size=loading.world_size,
+        shuffle=loading.shuffle,
         drop_last=drop_last,
-        weights=dataset.weights if shuffle else None,
+        weights=dataset.weights if loading.shuffle else None,
         buckets=dataset.buckets,
-        epoch_batches=dataset.epoch_batches if shuffle else None,
+        epoch_batches=dataset.epoch_batches if loading.shuffle else None,
         lengths=dataset.lengths,
         row_length=dataset.row_length,
     )
     return ResumableLoader(
         dataset,
         sampler,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        endless=endless,
-        repeat=repeat,
+        num_workers=loading.num_workers,
+        pin_memory=loading.pin_memory,
+        endless=loading.endless,
+        repeat=loading.repeat,
         check=check,
     )

@@ -80,7 +80,7 @@ class FileParts(ClipDataset):
 
     def _add(self, index: int, crop: int | None, multiple: int) -> None:
         name, source = self.dataset.sound(index)
-        rate = self.dataset.maker.sample_rate
+        rate = self.dataset.maker.options.sample_rate
         try:
             with open_sound(source) as sound:
                 info, frames = sound.info, self.dataset.maker.frames(sound)
@@ -104,7 +104,7 @@ class FileParts(ClipDataset):
         part = self.parts[key.index]
 
         def choose(frames: int, source_rate: int) -> Crop:
-            rate = self.dataset.maker.sample_rate
+            rate = self.dataset.maker.options.sample_rate
             return Crop(part.offset, part.length, resampled_length(frames, source_rate, rate), rate)
 
         # Nothing is augmented, but a custom module may draw.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.latent_clips import LatentClips
 from stable_audio.data.latent_sources import LatentSource, open_folder, seconds_in
+from stable_audio.data.length_limits import LengthLimits
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 
@@ -48,8 +49,7 @@ class PreEncodedDataset(ClipDataset):
         autoencoder_hash: hash of the model's pretransform; latents made by another one are refused.
         datasets: the folders.
         latent_crop_length: frames of a clip; None: clips keep their own length.
-        min_length_sec: leave out clips whose file is shorter than this many seconds.
-        max_length_sec: leave out clips whose file is longer than this many seconds.
+        limits: how long the files of clips may be; its fields are keywords here, too.
         random_crop: a random part of longer clips, otherwise their beginning.
         latent_extension: suffix of the files in folders without a manifest.
         drop_last: leave out batches that are not full.
@@ -64,6 +64,7 @@ class PreEncodedDataset(ClipDataset):
         DataError: nothing to read, or latents of another autoencoder than the model's.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
@@ -73,8 +74,7 @@ class PreEncodedDataset(ClipDataset):
         autoencoder_hash: str | None = None,
         datasets: list[PreEncodedEntry],
         latent_crop_length: int | None = None,
-        min_length_sec: float | None = None,
-        max_length_sec: float | None = None,
+        limits: Flat[LengthLimits] = LengthLimits(),  # noqa: B008 (frozen)
         random_crop: bool = False,
         latent_extension: str = "npy",
         drop_last: bool = True,
@@ -91,7 +91,7 @@ class PreEncodedDataset(ClipDataset):
             longest=pack_length,
         )
         self.row_length = pack_length
-        self.shortest, self.longest = min_length_sec or 0.0, max_length_sec or math.inf
+        self.limits = limits
         self.drop_last = drop_last
         self.entries = datasets
         self.sources: list[LatentSource] = []
@@ -112,7 +112,7 @@ class PreEncodedDataset(ClipDataset):
                 CustomMetadata(entry.custom_metadata_module) if entry.custom_metadata_module else None
             )
             self.items += [(number, i) for i in range(len(source))]
-        if min_length_sec is not None or max_length_sec is not None or bucket_lengths or pack_length:
+        if limits or bucket_lengths or pack_length:
             self._select()
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number, _ in self.items]
@@ -138,6 +138,7 @@ class PreEncodedDataset(ClipDataset):
     def _select(self) -> None:
         """Apply the length filters and note buckets and lengths; this reads the metadata of every clip."""
         items, buckets, lengths = [], [], []
+        low, high = self.limits.bounds
         for number, index in self.items:
             try:
                 _, valid, metadata = self.sources[number].describe(index)
@@ -148,14 +149,12 @@ class PreEncodedDataset(ClipDataset):
             except ValueError as error:
                 self.problems.append(Rejected(self.sources[number].name(index), str(error)))
                 continue
-            if self.shortest <= seconds <= self.longest:
+            if low <= seconds <= high:
                 items.append((number, index))
                 buckets.append(self.clips.bucket(valid))
                 lengths.append(valid)
         if not items:
-            raise DataError(
-                f"no clip of {len(self.items)} lasts between {self.shortest} and {self.longest} seconds"
-            )
+            raise DataError(f"no clip of {len(self.items)} lasts between {low} and {high} seconds")
         self.items = items
         self.buckets = buckets if self.clips.bucket_lengths else None
         self.lengths = lengths if self.row_length else None

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from stable_audio.audio.slices import FileSlice
 from stable_audio.audio.tags import read_tags
@@ -26,14 +21,17 @@ from stable_audio.data.base import (
 )
 from stable_audio.data.caption_templates import CaptionTemplates
 from stable_audio.data.captions import RESERVED, with_prompt
-from stable_audio.data.clips import Choose, ClipMaker
+from stable_audio.data.clips import Choose, ClipMaker, ClipOptions
 from stable_audio.data.crop import CROP_KEYS, Crop
 from stable_audio.data.custom_metadata import CustomMetadata
 from stable_audio.data.facts import inspect_sound
 from stable_audio.data.latent_clips import LatentClips
-from stable_audio.data.latent_sources import describe_json, seconds_in
+from stable_audio.data.latent_sources import seconds_in
+from stable_audio.data.length_limits import LengthLimits
 from stable_audio.data.s3 import default_cache, fetch_tars
+from stable_audio.data.tar_latents import TarLatents
 from stable_audio.data.tars import Sample, find_tars, index_tar
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 AUDIO_PARTS = ("flac", "wav", "mp3", "m4a", "ogg", "opus")
@@ -62,91 +60,77 @@ class WdsEntry:
     caption_template: list[str] | str | None = None
 
 
-class WdsDataset(ClipDataset):
-    """Samples (sound or latents with a .json) from tar files.
+@dataclass(frozen=True, kw_only=True)
+class SilenceRemoval:
+    """Keys of stable-audio-tools for silence in the middle of sounds, which is never cut out here.
 
-    Args:
-        sample_rate: sample rate of the clips in Hz.
-        sample_size: length of the clips in samples.
-        audio_channels: channels of the clips.
-        augment: False switches random crops and augmentations off.
-        downsampling_ratio: audio samples per latent frame.
-        datasets: where the tars are.
-        random_crop: as in `audio_dir`.
-        drop_last: as in `audio_dir`.
-        phase_flip: as in `audio_dir`.
-        volume_norm: as in `audio_dir`.
-        volume_norm_param: as in `audio_dir`.
-        strip_silence: as in `audio_dir`.
-        silence_threshold_db: as in `audio_dir`.
-        min_length_sec: leave out samples shorter than this many seconds.
-        max_length_sec: leave out samples longer than this many seconds.
-        epoch_steps: batches per epoch while `resampled_shards`.
-        resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
-        pre_encoded: whether the samples are latents (.npy).
-        latent_crop_length: frames of a clip of latents.
-        cache_dir: where tars from `s3_path` are kept; None: `stable_audio/tars` in the user's cache folder.
+    Attributes:
         remove_silence: only false is offered; use `strip_silence` instead.
         silence_threshold: belongs to `remove_silence` and has no effect.
         max_silence_duration: belongs to `remove_silence` and has no effect.
 
     Raises:
+        DataError: `remove_silence` is true.
+    """
+
+    remove_silence: bool = False
+    silence_threshold: tuple[float, float] = (0.01, 0.5)
+    max_silence_duration: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.remove_silence:
+            raise DataError(
+                f"$.remove_silence: cutting silence out of the middle (threshold {self.silence_threshold}, "
+                f"longest {self.max_silence_duration} s) is not offered; use strip_silence for the end"
+            )
+
+
+class WdsDataset(ClipDataset):
+    """Samples (sound or latents with a .json) from tar files.
+
+    Args:
+        clips: how sounds become clips; its fields are keywords here, too.
+        downsampling_ratio: audio samples per latent frame.
+        datasets: where the tars are.
+        drop_last: leave out batches that are not full.
+        limits: how long samples may be; its fields are keywords here, too.
+        epoch_steps: batches per epoch while `resampled_shards`.
+        resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
+        pre_encoded: whether the samples are latents (.npy).
+        latent_crop_length: frames of a clip of latents.
+        cache_dir: where tars from `s3_path` are kept; None: `stable_audio/tars` in the user's cache folder.
+        removal: for silence in the middle, of which nothing is offered; its fields are keywords here, too.
+
+    Raises:
         DataError: no tar or no sample is found, or a setting is not offered.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        sample_rate: int,
-        sample_size: int,
-        audio_channels: int = 2,
-        augment: bool = True,
+        clips: Flat[ClipOptions],
         downsampling_ratio: int = 1,
         datasets: list[WdsEntry],
-        random_crop: bool = True,
         drop_last: bool = True,
-        phase_flip: float = 0.5,
-        volume_norm: bool = False,
-        volume_norm_param: tuple[float, float] = (-16.0, 2.0),
-        strip_silence: bool = False,
-        silence_threshold_db: float | None = -60.0,
-        min_length_sec: float | None = None,
-        max_length_sec: float | None = None,
+        limits: Flat[LengthLimits] = LengthLimits(),  # noqa: B008 (frozen)
         epoch_steps: int = 2000,
         resampled_shards: bool = True,
         pre_encoded: bool = False,
         latent_crop_length: int | None = None,
         cache_dir: str | None = None,
-        remove_silence: bool = False,
-        silence_threshold: tuple[float, float] = (0.01, 0.5),
-        max_silence_duration: float = 0.25,
+        removal: Flat[SilenceRemoval] = SilenceRemoval(),
     ) -> None:
         check_entries(datasets)
-        if remove_silence:
-            raise DataError(
-                f"$.remove_silence: cutting silence out of the middle (threshold {silence_threshold}, "
-                f"longest {max_silence_duration} s) is not offered; use strip_silence for the end"
-            )
-        self.maker = ClipMaker(
-            sample_rate=sample_rate,
-            sample_size=sample_size,
-            audio_channels=audio_channels,
-            augment=augment,
-            random_crop=random_crop,
-            phase_flip=phase_flip,
-            volume_norm=volume_norm,
-            volume_norm_param=volume_norm_param,
-            strip_silence=strip_silence,
-            silence_threshold_db=silence_threshold_db,
-        )
+        self.maker = ClipMaker(clips)
         self.latent_clips = LatentClips(
-            sample_rate=sample_rate,
+            sample_rate=clips.sample_rate,
             ratio=downsampling_ratio,
             crop_length=latent_crop_length,
-            random_crop=random_crop and augment,
+            random_crop=clips.random_crop and clips.augment,
         )
         self.drop_last, self.pre_encoded = drop_last, pre_encoded
-        self.shortest, self.longest = min_length_sec, max_length_sec
+        self.limits = limits
         self.epoch_batches = epoch_steps if resampled_shards else None
         self.entries = datasets
         self.samples: list[Sample] = []
@@ -216,7 +200,7 @@ class WdsDataset(ClipDataset):
         assert part is not None
 
         def describe(crop: Crop) -> Metadata:
-            self._check_seconds(crop.total / crop.sample_rate)
+            self.limits.check(crop.total / crop.sample_rate)
             return self._described(sample, number, crop.metadata())
 
         return inspect_sound(
@@ -233,15 +217,15 @@ class WdsDataset(ClipDataset):
         sample, number = self.samples[index], self.entry_of[index]
         try:
             metadata = with_prompt(sample.metadata())
-            source = _TarLatents(sample)
-            self._check_seconds(self._latent_seconds(source, metadata))
+            source = TarLatents(sample)
+            self.limits.check(self._latent_seconds(source, metadata))
         except ValueError as error:
             return Rejected(sample.name, str(error))
         more: Metadata = {"__key__": sample.key, "dataset": self.entries[number].id}
         more |= {"prompt": metadata["prompt"]} if "prompt" in metadata else {}
         return self.latent_clips.make(source, 0, more, generator, self.custom[number])
 
-    def _latent_seconds(self, source: _TarLatents, metadata: Metadata) -> float:
+    def _latent_seconds(self, source: TarLatents, metadata: Metadata) -> float:
         """Length in seconds of the file by its .json, or else of the latents."""
         if metadata.get("seconds_total") is None:
             return self.latent_clips.seconds(source.describe(0)[1])
@@ -267,7 +251,7 @@ class WdsDataset(ClipDataset):
             return Rejected(sample.name, str(error))
 
         def describe(crop: Crop) -> Metadata:
-            self._check_seconds(crop.total / crop.sample_rate)
+            self.limits.check(crop.total / crop.sample_rate)
             return {**described, **crop.metadata()}
 
         return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
@@ -287,46 +271,3 @@ class WdsDataset(ClipDataset):
             caption = template(sample.key, described, lambda: {} if self.pre_encoded else read_tags(part))
             described |= {} if caption is None else {"prompt": caption}
         return {**described, **basics, **crop}
-
-    def _check_seconds(self, seconds: float) -> None:
-        if self.shortest is not None and seconds < self.shortest:
-            raise ValueError(f"lasts {seconds:.2f} s, shorter than min_length_sec {self.shortest:g}")
-        if self.longest is not None and seconds > self.longest:
-            raise ValueError(f"lasts {seconds:.2f} s, longer than max_length_sec {self.longest:g}")
-
-
-class _TarLatents:
-    """The latents of one sample as a source of clips."""
-
-    manifest: dict[str, Any] | None = None
-    silence: Tensor | None = None
-    problems: Sequence[Rejected] = ()
-
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-        self._array = self._load()
-
-    def _load(self) -> np.ndarray:
-        part = self.sample.parts["npy"]
-        try:
-            array = np.load(io.BytesIO(part.read()), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{part.name} is not an array that can be read ({error})") from error
-        if array.ndim < 2:
-            raise ValueError(f"latents have shape (channels, frames), found {array.shape}")
-        return array
-
-    def __len__(self) -> int:
-        return 1
-
-    def name(self, index: int) -> str:
-        return self.sample.name
-
-    def describe(self, index: int) -> tuple[int, int, Metadata]:
-        return describe_json(self.sample.metadata(), self._array.shape[-1])
-
-    def samples(self, index: int) -> int | None:
-        return None
-
-    def read(self, index: int, start: int, stop: int) -> Tensor:
-        return torch.from_numpy(np.array(self._array[..., start:stop], dtype=np.float32))

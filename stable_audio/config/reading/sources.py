@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from stable_audio.config.reading.plain import plain, read_json
 from stable_audio.config.reporting.problems import ConfigError, Problem
 from stable_audio.shipped import file_or_shipped, shipped
 from stable_audio.wording import did_you_mean
 
-Source = Union[str, "os.PathLike[str]", Mapping[str, Any]]
+Source = str | os.PathLike[str] | Mapping[str, Any]
 """Path of a JSON file, name of one that comes with the package, or its content."""
 
 
