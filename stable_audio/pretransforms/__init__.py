@@ -9,12 +9,13 @@ from stable_audio.pretransforms.conv import fold_weight_norm
 from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
 from stable_audio.pretransforms.dac_pretrained import DACPretrainedPretransform
 from stable_audio.pretransforms.mdct import MDCTPretransform
+from stable_audio.pretransforms.mel_spectrogram import MelSpectrogramPretransform
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
 from stable_audio.pretransforms.patched import PatchedPretransform
 from stable_audio.pretransforms.pqmf import PQMFPretransform
 from stable_audio.pretransforms.same import SAMEDecoder, SAMEEncoder
 from stable_audio.pretransforms.seanet import SEANetDecoder, SEANetEncoder
-from stable_audio.pretransforms.spectrogram import MelSpectrogramPretransform, SpectrogramPretransform
+from stable_audio.pretransforms.spectrogram import SpectrogramPretransform
 from stable_audio.pretransforms.taae import TAAEDecoder, TAAEEncoder
 from stable_audio.pretransforms.wavelet import WaveletPretransform
 

@@ -9,7 +9,7 @@ import torch
 
 from stable_audio.pretransforms import PRETRANSFORMS
 from stable_audio.pretransforms.mdct import MDCTPretransform
-from stable_audio.pretransforms.spectrogram import MelSpectrogramPretransform
+from stable_audio.pretransforms.mel_spectrogram import MelSpectrogramPretransform
 
 
 @pytest.mark.parametrize("channels", [1, 2])

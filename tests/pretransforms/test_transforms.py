@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stable_audio.pretransforms import PRETRANSFORMS, Pretransform
 from stable_audio.pretransforms import pqmf as pqmf_module
-from stable_audio.pretransforms.spectrogram import MelSpectrogramPretransform, mel_filters
+from stable_audio.pretransforms.mel_spectrogram import MelSpectrogramPretransform, mel_filters
 from stable_audio.pretransforms.wavelet import filter_bank
 from tests import tiny
 from tests.pretransforms.building import build_pretransform

@@ -1,0 +1,104 @@
+"""The short-time Fourier transform with one frame per hop, which pretransforms of spectrograms share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.pretransforms.base import Pretransform
+
+Layout = Literal["1d", "2d"]
+
+
+class ShortTimeTransform(Pretransform):
+    """STFT with one frame per hop, and its least-squares inverse (Griffin and Lim 1984).
+
+    The audio is padded with zeros by (n_fft - hop) / 2 on both sides, so n samples give n / hop frames
+    and every sample lies under the window. Values are divided by the window's energy: white noise of
+    unit variance has unit variance in every bin.
+    """
+
+    window: Tensor
+
+    def __init__(self, *, n_fft: int, hop_length: int, channels: int, layout: Layout, enable_grad: bool):
+        super().__init__(enable_grad=enable_grad)
+        if n_fft % 2 or hop_length < 1 or (n_fft - hop_length) % 2 or 2 * hop_length > n_fft:
+            raise ValueError(
+                f"a spectrogram needs an even n_fft of at least twice hop_length, and n_fft - hop_length "
+                f"even, found n_fft={n_fft}, hop_length={hop_length}"
+            )
+        if layout not in ("1d", "2d"):
+            raise ValueError(f'layout must be "1d" or "2d", found {layout!r}')
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, found {channels}")
+        self.n_fft, self.hop, self.layout = n_fft, hop_length, layout
+        self.io_channels, self.downsampling_ratio = channels, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def declare(self, planes: int, rows: int) -> None:
+        """`planes` images of `rows` rows: channels of a 2-D latent, or rows folded into channels."""
+        self.planes, self.rows = planes, rows
+        self.encoded_channels = planes if self.layout == "2d" else planes * rows
+        self.latent_height = rows if self.layout == "2d" else None
+
+    def fold(self, images: Tensor) -> Tensor:
+        """(b planes rows n) -> latents in the layout."""
+        return images if self.layout == "2d" else images.flatten(1, 2)
+
+    def unfold(self, latents: Tensor) -> Tensor:
+        """Latents in the layout -> (b planes rows n)."""
+        return latents if self.layout == "2d" else latents.unflatten(1, (self.planes, self.rows))
+
+    def stft(self, audio: Tensor, hop: int | None = None) -> Tensor:
+        """Audio (b c n) -> complex (b c n_fft/2+1 ceil(n/hop)).
+
+        Args:
+            hop: samples per frame; None takes the hop of the latents.
+        """
+        hop = hop or self.hop
+        missing, side = -audio.shape[-1] % hop, (self.n_fft - hop) // 2
+        frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, hop)
+        window = self.window.to(audio.dtype)
+        return torch.fft.rfft(frames * (window / window.square().sum().sqrt())).mT
+
+    def istft(self, spectrum: Tensor, hop: int | None = None) -> Tensor:
+        """Complex (b c n_fft/2+1 frames) -> audio (b c frames*hop)."""
+        hop = hop or self.hop
+        b, c, _, frames = spectrum.shape
+        window = self.window.to(spectrum.real.dtype)
+        pieces = torch.fft.irfft(spectrum.mT, n=self.n_fft) * window.square().sum().sqrt() * window
+        total = self._overlap_add(pieces.flatten(0, 1), hop)
+        weight = self._overlap_add(window.square().expand(1, frames, -1), hop)
+        side = (self.n_fft - hop) // 2
+        audio = (total / weight.clamp(min=1e-11))[..., side : side + frames * hop]
+        return audio.view(b, c, -1)
+
+    def griffin_lim(
+        self, magnitude: Tensor, angle: Tensor, *, iterations: int, momentum: float, hop: int | None = None
+    ) -> Tensor:
+        """Magnitudes (b c bins frames) -> audio (b c frames*hop), by fast Griffin-Lim (Perraudin 2013).
+
+        Args:
+            magnitude: magnitudes that the audio shall have.
+            angle: phases to start from in radians, of the same shape or that of one item.
+            iterations: how often the phase is taken from the audio that it gives; 0 keeps `angle`.
+            momentum: how far each step goes on in its direction; 0 is the algorithm of 1984.
+            hop: samples per frame; None takes the hop of the latents.
+        """
+        phase = torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
+        previous: Tensor | None = None
+        for _ in range(iterations):
+            rebuilt = self.stft(self.istft(magnitude * phase, hop), hop)
+            step = rebuilt if previous is None else rebuilt + momentum * (rebuilt - previous)
+            phase = step / step.abs().clamp(min=1e-12)
+            previous = rebuilt
+        return self.istft(magnitude * phase, hop)
+
+    def _overlap_add(self, pieces: Tensor, hop: int) -> Tensor:
+        """(b frames n_fft) -> (b n)."""
+        length = (pieces.shape[1] - 1) * hop + self.n_fft
+        columns = pieces.mT
+        return F.fold(columns, (1, length), (1, self.n_fft), stride=(1, hop)).view(pieces.shape[0], length)
