@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
 from stable_audio.config.schemas.leaf import arguments
-from stable_audio.config.sections.diffusion import DiffusionKeys, DiffusionSection, UncondDiffusion
+from stable_audio.config.sections.diffusion import (
+    DiffusionKeys,
+    DiffusionSection,
+    UncondDiffusion,
+    objective_options,
+)
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.processes import PROCESSES
 from stable_audio.diffusion.shift import DistributionShift
@@ -29,8 +36,11 @@ def build_objective(keys: DiffusionKeys) -> Objective:
         ValueError: the process cannot be built, or the objective is not defined on it.
     """
     process = keys.diffusion_process
+    options = objective_options(keys.diffusion_objective).model_validate_json(
+        json.dumps(keys.diffusion_objective_options)
+    )
     return OBJECTIVES[keys.diffusion_objective](
-        process=None if process is None else create(process, PROCESSES)
+        process=None if process is None else create(process, PROCESSES), **arguments(options)
     )
 
 

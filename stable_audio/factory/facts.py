@@ -12,6 +12,7 @@ from stable_audio.config.reporting.numbers import largest, suspects
 from stable_audio.config.reporting.problems import Loc, Problem, json_path
 from stable_audio.config.rules.agreement import disagreement_problems
 from stable_audio.config.rules.facts import Facts
+from stable_audio.config.schemas.options import option_mistakes
 from stable_audio.config.sections.diffusion import (
     AnyBackbone,
     AnyConditioner,
@@ -19,8 +20,10 @@ from stable_audio.config.sections.diffusion import (
     DiffusionAutoencoderModel,
     DiffusionKeys,
     UncondKeys,
+    objective_options,
 )
 from stable_audio.config.sections.pretransform import AutoencoderModel, Pretransform
+from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.factory.backbones import build_backbone, build_objective, build_uncond_backbone
 from stable_audio.factory.conditioning import build_conditioner
 from stable_audio.factory.meta import TooLargeError, on_meta
@@ -76,8 +79,17 @@ def _gather_uncond(facts: Facts, model: dict[str, Any]) -> None:
 def _gather_objective(facts: Facts, loc: Loc, section: Any) -> None:
     if isinstance(section, dict):
         keys = {k: section[k] for k in DiffusionKeys.model_fields if k in section}
+        if _options_are_wrong(keys):
+            return
         loc = (*loc, "diffusion_process" if "diffusion_process" in keys else "diffusion_objective")
         facts.objective = _try(facts, loc, keys, DiffusionKeys, build_objective)
+
+
+def _options_are_wrong(keys: Mapping[str, Any]) -> bool:
+    """Whether the rule about options of objectives says what is wrong."""
+    name, options = keys.get("diffusion_objective", "v"), keys.get("diffusion_objective_options", {})
+    known = isinstance(name, str) and name in OBJECTIVES and isinstance(options, dict)
+    return known and bool(option_mistakes(objective_options(name), options))
 
 
 def _gather_conditioners(facts: Facts, conditioning: Any, *, pretransform_known: bool) -> None:

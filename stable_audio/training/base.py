@@ -17,6 +17,7 @@ from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
+from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets
 
 
@@ -29,6 +30,7 @@ class TrainingModule(OptimisedModule):
     Attributes:
         model: what is trained and exported; checkpoints keep its weights under `model.`.
         ema: average of its weights, or None.
+        teacher: a frozen model to learn from, which is moved along and no part of what is stored; or None.
         position: batches that this process has consumed, resumed runs included.
         ranked: scalars of validation by which weights are judged, the first that is there; 1: less is better,
             -1: more is.
@@ -50,14 +52,23 @@ class TrainingModule(OptimisedModule):
         batch_size: int = 1,
         gradient_clip_val: float = 0.0,
         ema: EMA | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(gradient_clip_val=gradient_clip_val)
         self.model = model
         self.ema = ema
+        self.teacher = teacher
         self.seed, self.batch_size = seed, batch_size
         self.position = 0
         self.buckets = SigmaBuckets()
         self._stored_average: Mapping[str, Any] | None = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves between devices take the teacher along, which keeps its own precision."""
+        moved = super()._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher.to(next(self.parameters()).device)
+        return moved
 
     def begin_batch(self, batch: Batch) -> None:
         """Before `training_step`: remember the files, and seed what draws from the global generators.

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from stable_audio.config import ModelConfig
+from stable_audio.config.reporting.problems import json_path
+from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.schemas.options import extension_model, option_mistakes
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.methods import METHODS
 from stable_audio.training.methods.base import Method
+from stable_audio.wording import names
 
 
 def build_training(
@@ -33,7 +40,14 @@ def build_training(
     if config.untrainable:
         raise TrainingError("; ".join(map(str, config.untrainable)))
     run = {"seed": seed, "batch_size": batch_size, "gradient_clip_val": gradient_clip_val}
-    return method.training(config, model, run)
+    run |= _options(method, config.training.method_options)
+    module = method.training(config, model, run)
+    if config.training.teacher_model_ckpt is not None and module.teacher is None:
+        learner = type(module).__name__
+        raise TrainingError(
+            f"$.training.teacher_model_ckpt: found, but nothing in {learner} learns from a teacher; remove it"
+        )
+    return module
 
 
 def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
@@ -59,3 +73,20 @@ def method_of(config: ModelConfig) -> Method:
             f"$.training.method: found '{name}', but {config.model_type} is trained by {' or '.join(methods)}"
         )
     return methods[name]
+
+
+def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that `training.method_options` gives the constructor of the method.
+
+    Raises:
+        TrainingError: with every mistake in them.
+    """
+    loc = ("training", "method_options")
+    if method.options is None:
+        if options:
+            raise TrainingError(f"{json_path(loc)}: found {names(options)}, but the method has no options")
+        return {}
+    schema = extension_model(method.options)
+    if mistakes := option_mistakes(schema, options):
+        raise TrainingError("; ".join(f"{json_path((*loc, *at))}: {message}" for at, message in mistakes))
+    return arguments(schema.model_validate(options))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.audio.padding import PaddingMask
 from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
-from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, SpectralLoss, Term
+from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss, Term
+from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.transfer import to_device
@@ -24,26 +23,44 @@ from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.packed import frame_mask, masked_std, whole_steps
-from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, with_average
+from stable_audio.training.padding_masks import padding_mask
+from stable_audio.training.teacher import Teacher, check_teacher
+from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Inputs of the backbone and what its output is compared with.
+class Clean:
+    """A batch before noise is added.
 
     Attributes:
-        mask: (b 1 n) bool or None.
+        x0: clean latents (b c n).
+        mask: True where frames are sound, on the CPU; None where that is not known.
         lengths: frames of each clip where clips share rows, else None.
+        metadata: of each clip.
     """
 
     x0: Tensor
-    x_t: Tensor
-    t: Tensor
-    target: Tensor
+    mask: Tensor | None
+    lengths: Sequence[int] | None
+    metadata: list[Metadata]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch with all that is drawn for its training step.
+
+    Attributes:
+        point: what the objective compares.
+        conditioning: what the network is told, after dropping.
+        mask: (b 1 n) bool on the device, True where the loss counts; None counts everything.
+        lengths: frames of each clip where clips share rows, else None.
+    """
+
+    point: TrainingPoint
     conditioning: Conditioning
     mask: Tensor | None
-    lengths: Sequence[int] | None = None
+    lengths: Sequence[int] | None
 
 
 class DiffusionTraining(TimedTraining):
@@ -71,9 +88,15 @@ class DiffusionTraining(TimedTraining):
         ema_conditioner: average the weights of the conditioners, too.
         log_loss_info: also log the loss by noise level.
         gradient_checkpointing: recompute activations in the backward pass.
+        teacher: a model to learn from, where the objective or a subclass needs one.
+
+    Attributes:
+        needs_teacher: whether the class learns from a teacher; one that neither it nor the objective needs is
+            refused.
     """
 
     model: DiffusionModel
+    needs_teacher: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -97,7 +120,9 @@ class DiffusionTraining(TimedTraining):
         seed: int = 0,
         batch_size: int = 1,
         gradient_clip_val: float = 0.0,
+        teacher: Teacher | None = None,
     ) -> None:
+        check_teacher(teacher, model, learner=type(self).__name__, needed=self.needs_teacher)
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
         ema = EMA(model, parts=parts, deferred=True, **(ema_options or {})) if use_ema else None
         super().__init__(
@@ -111,6 +136,7 @@ class DiffusionTraining(TimedTraining):
             batch_size=batch_size,
             gradient_clip_val=gradient_clip_val,
             ema=ema,
+            teacher=teacher,
         )
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
         self.cfg_dropout_prob = cfg_dropout_prob
@@ -122,65 +148,76 @@ class DiffusionTraining(TimedTraining):
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
         step = self.prepare(batch, draws if draws is not None else self.draws(packed=batch.packed))
-        return self.score(self._run(step.x_t, step.t, step.conditioning, step.lengths), step)
+        return self.score(self.model.objective.compare(step.point), step)
 
     def prepare(self, batch: Batch, draws: Draws) -> Prepared:
         """Encode, condition, drop conditioning, draw t and noise."""
-        x0, lengths, mask = self._clean(batch, draws)
-        conditioning = self._condition(batch.metadata, x0, mask, draws)
+        clean = self._clean(batch, draws)
+        x0, lengths, mask = clean.x0, clean.lengths, clean.mask
+        inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
+        conditioning = self._condition(self.model, clean, inpainting)
         conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
-        objective = self.model.objective
         times = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths)
-        t = to_device(objective.process.grid(times), x0.device, x0.dtype)
-        noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
+        t = to_device(self.model.objective.process.grid(times), x0.device, x0.dtype)
         return Prepared(
-            x0=x0,
-            x_t=objective.noisy(x0, noise, t),
-            t=t,
-            target=objective.target(x0, noise, t),
+            point=TrainingPoint(
+                x0=x0,
+                noise=draws.noise(x0) if lengths is None else draws.noise(x0, lengths),
+                t=t,
+                network=self._network(self.model, conditioning, lengths),
+                uniform=lambda: to_device(draws.uniform(x0.shape[0]), x0.device, x0.dtype),
+                teacher=self._teacher_network(clean, inpainting),
+            ),
             conditioning=conditioning,
             mask=_on(x0, self._loss_mask(mask, draws) if lengths is None else mask),
             lengths=lengths,
         )
 
-    def score(self, output: Tensor, step: Prepared) -> Tensor:
+    def score(self, compared: Compared, step: Prepared) -> Tensor:
         """The loss; notes the scalars to log."""
-        inputs = LossInputs(
-            output=output.float(),
-            target=step.target.float(),
-            x0=step.x0,
-            x_t=step.x_t,
-            t=step.t,
-            objective=self.model.objective,
-            mask=step.mask,
-        )
+        inputs = self.loss_inputs(compared, step.point, step.mask)
         loss, terms = self.losses(inputs)
         self._loss = loss.detach()
         named = {f"train/{name}": value for name, value in terms.items()}
         self.record({"train/loss": loss, "train/std_data": _std(step), **named})
         if self.log_loss_info:
             with torch.no_grad():
-                sigma = self.model.objective.alpha_sigma(step.t)[1]
+                sigma = self.model.objective.alpha_sigma(step.point.t)[1]
                 self.buckets.add(sigma, self.losses.per_item(inputs))
         return loss
 
-    def _run(
-        self, x_t: Tensor, t: Tensor, conditioning: Conditioning, lengths: Sequence[int] | None
-    ) -> Tensor:
+    def _network(
+        self, model: DiffusionModel, conditioning: Conditioning, lengths: Sequence[int] | None
+    ) -> Network:
+        """The model as a function of x and t."""
         if lengths is None:
-            return self.model(x_t, t, conditioning)
-        return self.model.forward_packed(x_t, t, conditioning, lengths)
+            return partial(model, cond=conditioning)
+        return partial(model.forward_packed, cond=conditioning, lengths=lengths)
 
-    def _clean(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[int] | None, Tensor | None]:
-        """(latents, length of each clip in a packed batch, mask of real frames on the CPU where known)."""
+    def _teacher_network(self, clean: Clean, inpainting: Tensor | None) -> Network | None:
+        """The same of the teacher, where the objective asks for one; its conditioning is never dropped."""
+        if self.teacher is None or not self.model.objective.needs_teacher:
+            return None
+        teacher, device = self.teacher, clean.x0.device
+        with torch.no_grad(), teacher.on(device) as model:
+            network = self._network(model, self._condition(model, clean, inpainting), clean.lengths)
+
+        def ask(x: Tensor, t: Tensor) -> Tensor:
+            with torch.no_grad(), teacher.on(device):
+                return network(teacher.cast(x), t).to(x.dtype)
+
+        return ask
+
+    def _clean(self, batch: Batch, draws: Draws) -> Clean:
         x0 = self.latents(batch.audio, draws)
         if batch.packed is None:
-            return x0, None, self._padding_mask(batch.metadata, x0)
+            mask = padding_mask(batch.metadata, x0, needed=self.mask_padding)
+            return Clean(x0, mask, None, batch.metadata)
         if any(isinstance(term.loss, SpectralLoss) for term in self.losses.terms):
             raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
         real = batch.packed.lengths
         x0, lengths = whole_steps(x0, real, self.model.backbone.length_multiple)
-        return x0, lengths, frame_mask(real, x0.shape[-1])
+        return Clean(x0, frame_mask(real, x0.shape[-1]), lengths, batch.metadata)
 
     def latents(self, audio: Tensor, draws: Draws) -> Tensor:
         """What diffusion runs on: encoded audio, or the given latents at the model's scale."""
@@ -196,13 +233,14 @@ class DiffusionTraining(TimedTraining):
         ):
             return pretransform.encode(audio.float(), noise=draws.encoder_noise)
 
-    def _condition(
-        self, metadata: list[Metadata], x0: Tensor, mask: Tensor | None, draws: Draws
-    ) -> Conditioning:
-        extra = None
-        if self.inpainting is not None:
-            extra = inpainting_tensors(x0, self._inpaint_masks(x0, mask, draws))
-        return self.model.condition(metadata, extra, device=x0.device)
+    def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
+        """What `model` makes of the metadata.
+
+        Args:
+            inpainting: masks (b 1 n), 1 = keep, of models that inpaint.
+        """
+        extra = None if inpainting is None else inpainting_tensors(clean.x0, inpainting)
+        return model.condition(clean.metadata, extra, device=clean.x0.device)
 
     def _inpaint_masks(self, x0: Tensor, mask: Tensor | None, draws: Draws) -> Tensor:
         assert self.inpainting is not None
@@ -210,22 +248,6 @@ class DiffusionTraining(TimedTraining):
         real = [length] * x0.shape[0] if mask is None else mask.flatten(1).sum(1).tolist()
         masks = [self.inpainting(int(r), length, draws.item_random(i)) for i, r in enumerate(real)]
         return to_device(torch.stack(masks), x0.device, x0.dtype)
-
-    def _padding_mask(self, metadata: Sequence[Metadata], x0: Tensor) -> Tensor | None:
-        """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask.
-
-        On the CPU, where the lengths of the items can be read without waiting for the device.
-        """
-        masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
-        if len(masks) < len(metadata):
-            if self.mask_padding:
-                raise TrainingError(
-                    f"mask_padding needs 'padding_mask' in the metadata of every item; "
-                    f"{len(metadata) - len(masks)} of {len(metadata)} have none"
-                )
-            return None
-        resized = [_sound_at(m, x0.shape[-1]) for m in masks]
-        return torch.stack(resized).view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
 
     def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
         if not self.mask_padding or (self.mask_padding_dropout > 0 and draws.coin(self.mask_padding_dropout)):
@@ -236,50 +258,25 @@ class DiffusionTraining(TimedTraining):
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
         """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
         draws = self.draws(-1, batch.packed, items)
-        x0, lengths, mask = self._clean(batch, draws)
-        conditioning = self._validation_conditioning(batch.metadata, x0)
-        noise, objective = draws.noise(x0, lengths), self.model.objective
-        mask = _on(x0, mask if self.mask_padding or lengths is not None else None)
-        found: dict[str, Tensor] = {}
-        for time in VALIDATION_TIMES:
-            t = objective.process.grid(torch.full((x0.shape[0],), time, device=x0.device))
-            x_t, target = objective.noisy(x0, noise, t), objective.target(x0, noise, t)
-            output = self._run(x_t, t, conditioning, lengths).float()
-            inputs = LossInputs(output, target, x0, x_t, t, objective, mask)
-            found[f"val/loss_{time:.1f}"] = self.losses.alone(inputs)
-        return with_average(found)
-
-    def _validation_conditioning(self, metadata: list[Metadata], x0: Tensor) -> Conditioning:
-        extra = None
-        if self.inpainting is not None:
-            extra = inpainting_tensors(x0, torch.zeros_like(x0[:, :1]))
-        return self.model.condition(metadata, extra, device=x0.device)
+        clean = self._clean(batch, draws)
+        x0 = clean.x0
+        inpainting = torch.zeros_like(x0[:, :1]) if self.inpainting is not None else None
+        point = TrainingPoint(
+            x0=x0,
+            noise=draws.noise(x0, clean.lengths),
+            t=x0.new_zeros(x0.shape[0]),
+            network=self._network(self.model, self._condition(self.model, clean, inpainting), clean.lengths),
+            uniform=lambda: to_device(draws.uniform(x0.shape[0]), x0.device, x0.dtype),
+            teacher=self._teacher_network(clean, inpainting),
+        )
+        mask = _on(x0, clean.mask if self.mask_padding or clean.lengths is not None else None)
+        return self.losses_at_times(point, self.losses, mask)
 
 
 def _std(step: Prepared) -> Tensor:
-    if step.lengths is None or step.mask is None:
-        return step.x0.std()
-    return masked_std(step.x0, step.mask)
+    x0 = step.point.x0
+    return x0.std() if step.lengths is None or step.mask is None else masked_std(x0, step.mask)
 
 
 def _on(x0: Tensor, mask: Tensor | None) -> Tensor | None:
     return None if mask is None else to_device(mask, x0.device)
-
-
-@lru_cache(maxsize=64)
-def _nearest(source: int, target: int) -> Tensor:
-    """Which of `source` points `F.interpolate(mode="nearest")` takes for each of `target` ones."""
-    places = torch.arange(source, dtype=torch.float64).view(1, 1, -1)
-    return F.interpolate(places, size=target, mode="nearest").long().flatten()
-
-
-def _unwrapped(value: Any) -> Tensor | PaddingMask:
-    value = value[0] if isinstance(value, (list, tuple)) else value
-    return value if isinstance(value, PaddingMask) else torch.as_tensor(value)
-
-
-def _sound_at(mask: Tensor | PaddingMask, frames: int) -> Tensor:
-    """(frames,) bool: whether the sample nearest to each frame is sound."""
-    if isinstance(mask, PaddingMask):
-        return mask.at(_nearest(len(mask), frames))
-    return mask.flatten()[_nearest(mask.numel(), frames)].bool()

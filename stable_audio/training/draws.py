@@ -37,6 +37,9 @@ class Draws(Protocol):
     def bernoulli(self, n: int, prob: float) -> Tensor:
         """(n,) bool, True with probability `prob`."""
 
+    def uniform(self, n: int) -> Tensor:
+        """(n,) in [0, 1); every call differs."""
+
     def coin(self, prob: float) -> bool:
         """One decision for the whole global batch."""
 
@@ -79,6 +82,7 @@ class StepDraws:
         self._encoded = 0
         self._bottleneck_calls = 0
         self._decisions = 0
+        self._uniform_calls = 0
 
     def timesteps(self, n: int, length: int | Sequence[int]) -> Tensor:
         if self._packed is not None:
@@ -105,6 +109,12 @@ class StepDraws:
         draws = torch.rand(max(self._global, self._first + n), generator=generator)
         return draws[self._first : self._first + n] < prob
 
+    def uniform(self, n: int) -> Tensor:
+        self._uniform_calls += 1
+        purpose = f"uniform {self._uniform_calls}"
+        draws = [random.Random(self._key(purpose, self._place(i))).random() for i in range(n)]
+        return torch.tensor(draws, dtype=torch.float64).float().clamp(max=1 - 2**-24)
+
     def coin(self, prob: float) -> bool:
         self._decisions += 1
         return random.Random(self._key("coin", self._decisions)).random() < prob
@@ -116,14 +126,17 @@ class StepDraws:
         drawn = torch.empty_like(like) if lengths is None else torch.zeros_like(like)
         generator = torch.Generator(like.device)
         for i in range(like.shape[0]):
-            place = self._first + first + i if self._items is None else self._items[first + i]
-            generator.manual_seed(self._key(purpose, place))
+            generator.manual_seed(self._key(purpose, self._place(first + i)))
             if lengths is None:
                 drawn[i].normal_(generator=generator)
             else:  # not into a view, whose layout would depend on the other clips
                 own = like.new_empty(*like.shape[1:-1], lengths[i])
                 drawn[i, ..., : lengths[i]] = own.normal_(generator=generator)
         return drawn
+
+    def _place(self, index: int) -> int:
+        """What the draws of an item depend on: its number, or else its place in the global batch."""
+        return self._first + index if self._items is None else self._items[index]
 
     def _key(self, purpose: str, number: int) -> int:
         return derive_seed(purpose, self._seed, self._position, number)

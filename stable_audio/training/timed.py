@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.data.base import Packed
+from stable_audio.diffusion.losses import LossInputs, LossSum
+from stable_audio.diffusion.objectives import Compared, TrainingPoint
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
+from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.networks import OptimizerChoice, TrainedNetwork
+from stable_audio.training.teacher import Teacher
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -33,9 +38,11 @@ class TimedTraining(TrainingModule):
         dist_shift: shift of t for long latents.
     """
 
+    model: DiffusionModel | DiffusionAutoencoder
+
     def __init__(
         self,
-        model: nn.Module,
+        model: DiffusionModel | DiffusionAutoencoder,
         *,
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any] | None,
@@ -46,9 +53,15 @@ class TimedTraining(TrainingModule):
         batch_size: int = 1,
         gradient_clip_val: float = 0.0,
         ema: EMA | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(
-            model, seed=seed, batch_size=batch_size, gradient_clip_val=gradient_clip_val, ema=ema
+            model,
+            seed=seed,
+            batch_size=batch_size,
+            gradient_clip_val=gradient_clip_val,
+            ema=ema,
+            teacher=teacher,
         )
         self.choice = OptimizerChoice(optimizer, scheduler)
         self.timestep_sampler, self.p_one_shot = timestep_sampler, p_one_shot
@@ -95,6 +108,28 @@ class TimedTraining(TrainingModule):
             items=items,
         )
 
+    def loss_inputs(self, compared: Compared, point: TrainingPoint, mask: Tensor | None = None) -> LossInputs:
+        """What the losses compare, in float32."""
+        output, target = compared.output.float(), compared.target.float()
+        return LossInputs(output, target, point.x0, compared.x_t, point.t, self.model.objective, mask)
+
+    def losses_at_times(
+        self, point: TrainingPoint, losses: LossSum, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`val/loss_<t>` (b,) of each item at fixed times, and their mean, `val/avg_loss`.
+
+        Args:
+            point: its t is replaced.
+            mask: (b 1 n) bool, True where the loss counts.
+        """
+        objective, values = self.model.objective, {}
+        for time in VALIDATION_TIMES:
+            t = objective.process.grid(torch.full((point.x0.shape[0],), time, device=point.x0.device))
+            at_t = replace(point, t=t)
+            inputs = self.loss_inputs(objective.compare(at_t), at_t, mask)
+            values[f"val/loss_{time:.1f}"] = losses.alone(inputs)
+        return _with_average(values)
+
     def networks(self) -> list[TrainedNetwork]:
         return [TrainedNetwork("diffusion", self.model, self.choice)]
 
@@ -106,7 +141,7 @@ class TimedTraining(TrainingModule):
         self._timesteps, self._timesteps_state = None, state["timesteps"]
 
 
-def with_average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Losses (b,) at several times and their mean, `val/avg_loss`. What is not a number becomes infinite:
     it was measured, and says that the model is lost."""
     finite = {k: v.float().nan_to_num(nan=float("inf"), posinf=float("inf")) for k, v in losses.items()}

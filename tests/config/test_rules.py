@@ -51,6 +51,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.conditioning.configs[3].id: 'seconds_start' is used twice",
         )
     ],
+    "objective_options": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(diffusion_objective_options={"steps": 3}),
+            "$.model.diffusion.diffusion_objective_options.steps: unknown key; no key is allowed here",
+        )
+    ],
     "process_steps": [
         (
             examples.uncond,

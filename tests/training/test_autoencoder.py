@@ -23,6 +23,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion
 from stable_audio.training.item_means import means
 from stable_audio.training.start import match_training
+from stable_audio.training.teacher import Teacher
 from tests import tiny
 from tests.data.folders import make_folder
 from tests.pretransforms.test_hubert_loss import save_tiny
@@ -351,8 +352,8 @@ def test_losses_teacher_and_discriminator_follow_the_module_to_its_device(tmp_pa
     assert module.discriminator is not None
     assert module.discriminator.discriminator_loss(audio, audio).is_meta
     latents = module.model.encode(audio, noise=torch.zeros_like)
-    teacher = module_of(tiny_config()).model
-    assert all(v.is_meta for v in module._ask_teacher(teacher, audio, latents).values())
+    teacher = Teacher(module_of(tiny_config()).model)
+    assert all(v.is_meta for v in module._ask(teacher, audio, latents).values())
 
 
 def test_a_mono_encoder_with_a_stereo_decoder(tmp_path: Path) -> None:

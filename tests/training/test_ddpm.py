@@ -72,11 +72,13 @@ def test_the_loss_is_that_of_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch(audio=torch.randn(4, 1, 256), metadata=[{} for _ in range(4)])
     step = module.prepare(batch, module.draws(0))
     assert isinstance(model.objective, EpsilonObjective)
-    alpha = model.objective.process.alphas[(step.t * 19).round().long()].view(4, 1, 1)
-    expected = alpha * step.x0 + (1 - alpha**2).sqrt() * step.target
-    assert torch.allclose(step.x_t.double(), expected, atol=1e-5)
-    assert float(module.score(torch.zeros_like(step.target), step)) == pytest.approx(
-        float(step.target.square().mean()), rel=1e-6
+    alpha = model.objective.process.alphas[(step.point.t * 19).round().long()].view(4, 1, 1)
+    compared = model.objective.compare(step.point)
+    expected = alpha * step.point.x0 + (1 - alpha**2).sqrt() * compared.target
+    assert torch.allclose(compared.x_t.double(), expected, atol=1e-5)
+    silent = compared._replace(output=torch.zeros_like(compared.target))
+    assert float(module.score(silent, step)) == pytest.approx(
+        float(compared.target.square().mean()), rel=1e-6
     )
 
 

@@ -164,7 +164,7 @@ def test_a_teacher_draws_nothing(tmp_path: Path) -> None:
     assert draws.count == 0
     with open(file, "r+b") as content:
         content.write(bytes(file.stat().st_size))
-    assert_equal(module._teacher[0].state_dict(), seeded(config, 7))
+    assert_equal(module.teacher.model.state_dict(), seeded(config, 7))
 
 
 def test_what_is_done_to_a_model_before_training_is_recorded(tmp_path: Path) -> None:

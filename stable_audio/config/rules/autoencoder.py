@@ -72,7 +72,7 @@ def bottleneck_has_the_terms(ctx: Context) -> Iterator[tuple[Loc, str]]:
 def something_is_compared(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """At least one loss compares audio with its reconstruction."""
     losses = ctx.get(*LOSSES)
-    if _trained(ctx) is None or not isinstance(losses, dict) or ctx.get("training", "teacher_model"):
+    if _trained(ctx) is None or not isinstance(losses, dict) or ctx.get("training", "teacher_model_ckpt"):
         return
     if not any(_compares(name, losses[name]) for name in COMPARING if losses.get(name) is not None):
         message = f"nothing compares audio with its reconstruction; give at least one of {names(COMPARING)}"

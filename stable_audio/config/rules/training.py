@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from stable_audio.config.reporting.findings import findings_of
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
+from stable_audio.config.schemas.options import option_mistakes as keyword_mistakes
 from stable_audio.config.sections.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
@@ -44,11 +43,13 @@ def timestep_options_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 def _keywords_fit(loc: Loc, cls: type, options: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
     model: type[Leaf] = leaf_model(cls)
+    mistakes = keyword_mistakes(model, options)
+    for at, message in mistakes:
+        yield (*loc, *at), message
+    if mistakes:
+        return
     try:
         cls(**arguments(model.model_validate_json(json.dumps(options))))
-    except ValidationError as error:
-        for finding in findings_of(error, model, options):
-            yield (*loc, *finding.loc), finding.message
     except ValueError as error:
         yield loc, str(error)
 

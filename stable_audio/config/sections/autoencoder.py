@@ -231,8 +231,6 @@ class AutoencoderTrainingSection(RunKeys):
     decoder_finetune: bool = Field(
         default=False, description="train the decoder only; the bottleneck rests too"
     )
-    teacher_model: dict[str, Any] | None = Field(default=None, description="model file of a teacher")
-    teacher_model_ckpt: str | None = Field(default=None, description="its weights")
     pre_encoded: Literal[False] = False
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
     demo: AutoencoderDemoSection | None = None

@@ -37,10 +37,17 @@ Shift: TypeAlias = Derived[Leaf, leaf_model(DistributionShift)]
 AnyProcess: TypeAlias = Derived[Component, component(PROCESSES, title="process")]
 
 
+def objective_options(name: str) -> type[Leaf]:
+    """The keywords of an objective beside its process."""
+    objective: Any = OBJECTIVES[name]
+    return leaf_model(objective, hidden=("process",))
+
+
 class DiffusionKeys(Section):
     """Keys that conditional and unconditional models share."""
 
     diffusion_objective: Objective = Field(default="v", description="what the backbone predicts")
+    diffusion_objective_options: dict[str, Any] = Field(default={}, description="keywords of the objective")
     diffusion_process: AnyProcess | None = Field(
         default=None, description="how much noise there is at which t; default: that of the objective"
     )

@@ -125,12 +125,21 @@ class RunKeys(Section):
         default=None,
         description="how it is trained, of the methods of the model type; default: the first one",
     )
+    method_options: dict[str, Any] = Field(default={}, description="keywords of the method")
     batch_size: Positive | None = Field(
         default=None, description="items per process; --batch-size overrules it"
     )
     max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
     gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
         default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
+    )
+    teacher_model: dict[str, Any] | None = Field(
+        default=None,
+        description="model file of a teacher, for methods that have one; default: that inside its weights",
+    )
+    teacher_model_ckpt: str | None = Field(default=None, description="weights of the teacher")
+    teacher_precision: Literal["float32", "float16", "bfloat16"] | None = Field(
+        default=None, description="what the teacher computes in; default: as the model that is trained"
     )
 
 

@@ -1,6 +1,14 @@
 """What the backbone predicts: a registry, OBJECTIVES."""
 
-from stable_audio.diffusion.objectives.base import DemoSchedule, Objective, Scale, broadcast_like
+from stable_audio.diffusion.objectives.base import (
+    Compared,
+    DemoSchedule,
+    Network,
+    Objective,
+    Scale,
+    TrainingPoint,
+    broadcast_like,
+)
 from stable_audio.diffusion.objectives.epsilon import EpsilonObjective
 from stable_audio.diffusion.objectives.flow import RectifiedFlowObjective, RFDenoiserObjective
 from stable_audio.diffusion.objectives.v import VObjective
@@ -16,12 +24,15 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 __all__ = [
     "OBJECTIVES",
+    "Compared",
     "DemoSchedule",
     "EpsilonObjective",
+    "Network",
     "Objective",
     "RFDenoiserObjective",
     "RectifiedFlowObjective",
     "Scale",
+    "TrainingPoint",
     "VObjective",
     "X0Objective",
     "broadcast_like",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -14,12 +16,45 @@ DemoSchedule = Literal["linear", "logsnr"]
 Scale = float | Tensor
 """alpha or sigma: a number, or a tensor that broadcasts over x."""
 
+Network = Callable[[Tensor, Tensor], Tensor]
+"""(x (b c n), t (b,)) -> what a backbone returns (b c n), with the conditioning of the batch."""
+
 _TINY = 1e-6  # alpha and sigma that divide are at least this
 
 
 def broadcast_like(values: Tensor, x: Tensor) -> Tensor:
     """(b,) -> (b, 1, 1, ...) with the rank of x; scalars stay scalars."""
     return values.reshape(-1, *([1] * (x.ndim - 1))) if values.ndim else values
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """What a training step has for the objective.
+
+    Attributes:
+        x0: clean latents (b c n).
+        noise: noise (b c n).
+        t: time of each item (b,).
+        network: the backbone that is trained, to be called as often as needed.
+        uniform: draws (b,) in [0, 1), for such as a second time; every call differs. In validation an item
+            always gets the same.
+        teacher: the backbone of the teacher; None where the objective does not ask for one.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    network: Network
+    uniform: Callable[[], Tensor]
+    teacher: Network | None = None
+
+
+class Compared(NamedTuple):
+    """What the losses compare: `output`, which the backbone returned for `x_t`, with `target`."""
+
+    x_t: Tensor
+    output: Tensor
+    target: Tensor
 
 
 class Objective:
@@ -38,6 +73,7 @@ class Objective:
         default_cfg_scale: guidance weight when the caller names none.
         demo_sampler: sampler of demos during training.
         demo_schedule: schedule of demos during training; a process of steps has its own.
+        needs_teacher: training needs a teacher in the same latents.
     """
 
     name: str
@@ -49,6 +85,7 @@ class Objective:
     default_cfg_scale: float
     demo_sampler: str
     demo_schedule: DemoSchedule = "linear"
+    needs_teacher: ClassVar[bool] = False
 
     def __init__(self, *, process: Process | None = None) -> None:
         self.process = process if process is not None else self.default_process()
@@ -86,6 +123,15 @@ class Objective:
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the backbone should return for noisy(x0, noise, t)."""
         raise NotImplementedError
+
+    def compare(self, point: TrainingPoint) -> Compared:
+        """Run the network at one point, with what it should have returned there.
+
+        Objectives that see more than x0, noise and t override this, to call the network at a second time, to
+        take its derivative (`stable_audio.diffusion.derivative`) or to ask a teacher.
+        """
+        x_t = self.noisy(point.x0, point.noise, point.t)
+        return Compared(x_t, point.network(x_t, point.t), self.target(point.x0, point.noise, point.t))
 
     def denoised(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The estimate of x0 that `output` stands for."""

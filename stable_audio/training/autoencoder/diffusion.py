@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
 from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.diffusion.objectives import TrainingPoint
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
@@ -21,7 +23,7 @@ from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.timed import VALIDATION_TIMES, TimedTraining, with_average
+from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning
 
 RECONSTRUCTION_WEIGHT = 0.1
@@ -123,7 +125,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         draws = draws if draws is not None else self.draws()
         made = self.encode(batch.audio, draws)
         t = to_device(draws.timesteps(made.x0.shape[0], made.x0.shape[-1]), made.x0.device, made.x0.dtype)
-        loss, terms = self.score(made, t, draws.noise(made.x0))
+        point = self._point(made, t, draws)
+        loss, terms = self.losses(self.loss_inputs(self.model.objective.compare(point), point))
         weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
         for name, value in made.terms.items():
             loss = loss + weights[name] * value
@@ -143,16 +146,14 @@ class DiffusionAutoencoderTraining(TimedTraining):
         terms = {name: info[name] for name in weights if name in info}
         return Encoded(x0[..., : conditioning.input_concat.shape[-1]], latents, conditioning, terms)
 
-    def score(self, made: Encoded, t: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the backbone at t (b,) with this noise, and its terms by name."""
-        return self.losses(self._compared(made, t, noise))
-
-    def _compared(self, made: Encoded, t: Tensor, noise: Tensor) -> LossInputs:
-        objective = self.model.objective
-        x_t = objective.noisy(made.x0, noise, t)
-        output = self.model(x_t, t, made.conditioning).float()
-        target = objective.target(made.x0, noise, t).float()
-        return LossInputs(output, target, made.x0, x_t, t, objective)
+    def _point(self, made: Encoded, t: Tensor, draws: Draws) -> TrainingPoint:
+        return TrainingPoint(
+            x0=made.x0,
+            noise=draws.noise(made.x0),
+            t=t,
+            network=partial(self.model, cond=made.conditioning),
+            uniform=lambda: to_device(draws.uniform(t.shape[0]), made.x0.device, made.x0.dtype),
+        )
 
     def _to_space(self, audio: Tensor, draws: Draws) -> Tensor:
         pretransform = self.model.pretransform
@@ -170,12 +171,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
         draws = self.draws(-1, items=items)
         made = self.encode(batch.audio, draws)
-        noise = draws.noise(made.x0)
-        found: dict[str, Tensor] = {}
-        for time in VALIDATION_TIMES:
-            t = torch.full((made.x0.shape[0],), time, device=made.x0.device)
-            found[f"val/loss_{time:.1f}"] = self.losses.alone(self._compared(made, t, noise))
-        return with_average(found)
+        point = self._point(made, made.x0.new_zeros(made.x0.shape[0]), draws)
+        return self.losses_at_times(point, self.losses)
 
 
 def _loss_name(name: str) -> str:

@@ -22,8 +22,10 @@ from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions, R
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
 from stable_audio.training.networks import OptimizerChoice, Schedule, TrainedNetwork
+from stable_audio.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 AUTOENCODER, DISCRIMINATOR = 0, 1
@@ -42,7 +44,7 @@ class AutoencoderTraining(TrainingModule):
             space of the autoencoder's own pretransform) and what the bottleneck computed.
         optimizer: `{"type", "config"}` of the autoencoder's optimizer.
         discriminator_optimizer: `{"type", "config"}` of the discriminator's optimizer.
-        teacher: frozen autoencoder to learn from; adds the values `teacher_*`.
+        teacher: an autoencoder with latents of the same shape; adds the values `teacher_*`.
         warmup_steps: steps (of both networks) before the generator sees the discriminator.
         metrics: metrics of validation, by name.
         use_ema: average the weights.
@@ -64,7 +66,7 @@ class AutoencoderTraining(TrainingModule):
         adversary: Adversary | None = None,
         discriminator_optimizer: OptimizerChoice | None = None,
         encoder: EncoderOptions | None = None,
-        teacher: Autoencoder | None = None,
+        teacher: Teacher | None = None,
         warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
         use_ema: bool = False,
@@ -80,6 +82,7 @@ class AutoencoderTraining(TrainingModule):
             batch_size=batch_size,
             gradient_clip_val=gradient_clip_val,
             ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
+            teacher=teacher,
         )
         self.terms, self.adversary = terms, adversary
         self.encoder = encoder = encoder if encoder is not None else EncoderOptions()
@@ -93,8 +96,8 @@ class AutoencoderTraining(TrainingModule):
         self.optimizer_choice = optimizer
         self.discriminator_choice = discriminator_optimizer or optimizer
         self.metrics = nn.ModuleDict(metrics or default_metrics())
-        # A list hides the teacher from state_dict and from the optimizers.
-        self._teacher = [teacher.eval().requires_grad_(False)] if teacher is not None else []
+        if teacher is not None:
+            _check_teacher(teacher.model, model)
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if encoder.decoder_finetune:
             model.encoder.requires_grad_(False)
@@ -217,20 +220,21 @@ class AutoencoderTraining(TrainingModule):
             values["decoded"] = decoded
         audio = audio.float()
         values.update(reals=audio, latents=latents)
-        if self._teacher and torch.is_grad_enabled():
-            values.update(self._ask_teacher(self._teacher[0], heard, latents))
+        if self.teacher is not None and torch.is_grad_enabled():
+            values.update(self._ask(self.teacher, heard, latents))
         return Reconstruction(audio, decoded, latents, values)
 
-    def _ask_teacher(self, teacher: Autoencoder, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        teacher.to(audio.device)
-        with torch.no_grad():
-            theirs = teacher.encode(audio)
-            decoded = teacher.decode(theirs)
+    def _ask(self, teacher: Teacher, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        with teacher.on(audio.device) as model:
+            with torch.no_grad():
+                theirs = model.encode(teacher.cast(audio))
+                decoded = model.decode(theirs)
+            ours = model.decode(teacher.cast(latents))
         return {
             "teacher_latents": theirs,
             "teacher_decoded": decoded,
-            "teacher_decodes_ours": teacher.decode(latents),
-            "we_decode_theirs": self.model.decode(theirs),
+            "teacher_decodes_ours": ours,
+            "we_decode_theirs": self.model.decode(theirs.to(latents.dtype)),
         }
 
     def generator_loss(self, made: Reconstruction, step: int) -> Tensor:
@@ -316,6 +320,24 @@ class AutoencoderTraining(TrainingModule):
                 f"val/{name}": torch.stack([metric(*pair).reshape(()) for pair in pairs])
                 for name, metric in self.metrics.items()
             }
+
+
+def _check_teacher(teacher: nn.Module, model: Autoencoder) -> None:
+    """Its latents must be comparable.
+
+    Raises:
+        TrainingError: it is no autoencoder, or its latents are of another kind.
+    """
+    if not isinstance(teacher, Autoencoder):
+        raise TrainingError(
+            f"$.training.teacher_model is a {type(teacher).__name__}; autoencoders learn from autoencoders"
+        )
+    ours, theirs = ((m.latent_dim, m.downsampling_ratio, m.io_channels) for m in (model, teacher))
+    if ours != theirs:
+        raise TrainingError(
+            f"$.training.teacher_model has (latent_dim, downsampling_ratio, io_channels) {theirs}, the model "
+            f"{ours}; they must agree"
+        )
 
 
 def _full(value: Tensor) -> Tensor:

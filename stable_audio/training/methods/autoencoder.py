@@ -7,14 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from stable_audio.checkpoints import load_pretrained
 from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.sections.autoencoder import AutoencoderTrainingSection as Section
-from stable_audio.factory import create_model_from_config
 from stable_audio.factory.components import create
-from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
@@ -33,6 +30,7 @@ from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.networks import OptimizerChoice
+from stable_audio.training.teacher import build_teacher
 
 _SCALES = [2048, 1024, 512, 256, 128, 64, 32]
 _HOPS = [512, 256, 128, 64, 32, 16, 8]
@@ -75,7 +73,7 @@ def build_autoencoder_training(
     losses = section.loss_configs
     if losses is None:
         losses = AutoencoderLosses.model_validate(DEFAULT_LOSSES)
-    teacher = build_teacher(section, model)
+    teacher = build_teacher(section)
     own, theirs = optimizer_choices(section)
     return AutoencoderTraining(
         model,
@@ -200,32 +198,6 @@ def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Ter
         Term(name if name.endswith("_loss") else f"{name}_loss", value(name), weight, decay)
         for name, weight in weights.items()
     ]
-
-
-def build_teacher(section: Section, model: Autoencoder) -> Autoencoder | None:
-    """The frozen teacher with its weights.
-
-    Raises:
-        TrainingError: no weights are named, or its latents are of another kind.
-    """
-    config = section.teacher_model
-    if config is None:
-        return None
-    if section.teacher_model_ckpt is None:
-        raise TrainingError("$.training.teacher_model needs teacher_model_ckpt, the file with its weights")
-    path = section.teacher_model_ckpt
-    teacher, report = with_stored_weights(
-        lambda unfilled: create_model_from_config(config, unfilled=unfilled),
-        lambda model: load_pretrained(model, path),
-    )
-    take_own_memory(teacher, report.loaded)
-    ours, theirs = ((m.latent_dim, m.downsampling_ratio, m.io_channels) for m in (model, teacher))
-    if ours != theirs:
-        raise TrainingError(
-            f"$.training.teacher_model has (latent_dim, downsampling_ratio, io_channels) {theirs}, the model "
-            f"{ours}; they must agree"
-        )
-    return teacher
 
 
 def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | None:

@@ -1,4 +1,4 @@
-"""A method of training: what builds its module and its demos."""
+"""A method of training: what builds its module and its demos, and which options it has."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ class Method:
     Attributes:
         training: (config, model, keywords of `TrainingModule`) -> the module that trains the model.
         demos: config -> (renderer, steps between demos), None where the config asks for none.
+        options: class whose constructor's own keywords are those of `training.method_options`, which reach
+            `training` among the keywords of the module; None: the method has no options.
     """
 
     training: Callable[[ModelConfig, Any, Mapping[str, Any]], TrainingModule]
     demos: Callable[[ModelConfig], tuple[DemoRenderer, int] | None]
+    options: type | None = None
 
 
 def no_demos(config: ModelConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from stable_audio.conditioning.inpainting import INPAINT_IDS
@@ -16,7 +17,15 @@ from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.methods.base import Method
+from stable_audio.training.teacher import build_teacher
 from stable_audio.training.timed import optimizer_configs
+
+
+def diffusion_method(cls: type[DiffusionTraining]) -> Method:
+    """The method of a class that extends `DiffusionTraining`; the keywords that its constructor adds are
+    those of `training.method_options`."""
+    return Method(partial(build_diffusion, cls=cls), build_diffusion_demos, options=cls)
 
 
 def build_diffusion(
@@ -51,6 +60,7 @@ def build_diffusion(
         ema_options=ema,
         log_loss_info=section.log_loss_info,
         gradient_checkpointing=section.gradient_checkpointing,
+        teacher=build_teacher(section),
         **run,
     )
 

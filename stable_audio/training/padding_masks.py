@@ -1,0 +1,54 @@
+"""Which latent frames are sound, from the padding masks of the clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.audio.padding import PaddingMask
+from stable_audio.training.errors import TrainingError
+from stable_audio.types import Metadata
+
+
+def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, needed: bool) -> Tensor | None:
+    """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask.
+
+    On the CPU, where the lengths of the items can be read without waiting for the device.
+
+    Raises:
+        TrainingError: it is needed, and an item has none.
+    """
+    masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
+    if len(masks) < len(metadata):
+        if needed:
+            raise TrainingError(
+                f"mask_padding needs 'padding_mask' in the metadata of every item; "
+                f"{len(metadata) - len(masks)} of {len(metadata)} have none"
+            )
+        return None
+    resized = [_sound_at(m, x0.shape[-1]) for m in masks]
+    return torch.stack(resized).view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
+
+
+@lru_cache(maxsize=64)
+def _nearest(source: int, target: int) -> Tensor:
+    """Which of `source` points `F.interpolate(mode="nearest")` takes for each of `target` ones."""
+    places = torch.arange(source, dtype=torch.float64).view(1, 1, -1)
+    return F.interpolate(places, size=target, mode="nearest").long().flatten()
+
+
+def _unwrapped(value: Any) -> Tensor | PaddingMask:
+    value = value[0] if isinstance(value, (list, tuple)) else value
+    return value if isinstance(value, PaddingMask) else torch.as_tensor(value)
+
+
+def _sound_at(mask: Tensor | PaddingMask, frames: int) -> Tensor:
+    """(frames,) bool: whether the sample nearest to each frame is sound."""
+    if isinstance(mask, PaddingMask):
+        return mask.at(_nearest(len(mask), frames))
+    return mask.flatten()[_nearest(mask.numel(), frames)].bool()

@@ -1,0 +1,135 @@
+"""Models that a training learns from: any model, frozen, beside the one that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.checkpoints import CheckpointError, load_model, read_checkpoint
+from stable_audio.model import DiffusionModel
+from stable_audio.nn.unfilled import take_own_memory
+from stable_audio.training.errors import TrainingError
+
+TeacherPrecision = Literal["float32", "float16", "bfloat16"]
+
+
+class Teacher:
+    """A frozen model of any type, which a training module may hold without training or storing it.
+
+    It stays in eval mode, and its weights get no gradients; what it computes of tensors that require some has
+    them. It is no submodule of whatever holds it, so neither optimizers, averages nor checkpoints meet it.
+    `TrainingModule` takes it along to other devices.
+
+    Attributes:
+        model: the frozen model.
+
+    Args:
+        model: it is frozen in place.
+        precision: of its products; half types also store its weights in 16 bits. None: that of the training.
+    """
+
+    def __init__(self, model: nn.Module, *, precision: TeacherPrecision | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._dtype = None if precision is None else getattr(torch, precision)
+        if self._dtype is not None:
+            for parameter in model.parameters():  # spectra of filters in buffers are not computed in 16 bits
+                parameter.data = parameter.data.to(self._dtype)
+
+    def to(self, device: torch.device) -> None:
+        """Move the weights, unless they are there already."""
+        first = next(self.model.parameters(), None)
+        if first is not None and first.device != device:
+            self.model.to(device)
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[Any]:
+        """The model on `device` and in its own precision within the block; give it what `cast` returns."""
+        self.to(device)
+        half = self._dtype in (torch.float16, torch.bfloat16)
+        own = torch.autocast(device.type, self._dtype if half else None, enabled=half)
+        with nullcontext() if self._dtype is None else own:
+            yield self.model
+
+    def cast(self, x: Tensor) -> Tensor:
+        """An input in the type that the model takes."""
+        return x if self._dtype is None else x.to(self._dtype)
+
+
+def load_teacher(
+    path: str | Path,
+    config: Mapping[str, Any] | str | None = None,
+    *,
+    precision: TeacherPrecision | None = None,
+) -> Teacher:
+    """The model of a config with the weights of a checkpoint, frozen; any model type will do.
+
+    Args:
+        path: a file of weights, or the folder of a run.
+        config: the model's, or its path; None: the one inside the file.
+        precision: as `Teacher` takes it.
+
+    Raises:
+        TrainingError: there is no config, or the weights do not fit it.
+        ConfigError: with every mistake of the config.
+    """
+    key = "$.training.teacher_model_ckpt"
+    try:
+        config = config if config is not None else read_checkpoint(path).config
+        if config is None:
+            raise TrainingError(f"{key}: {path} holds no config; give that of the model as teacher_model")
+        model, _ = load_model(path, config=config)
+    except CheckpointError as error:
+        raise TrainingError(f"{key}: {error}") from error
+    take_own_memory(model, model.state_dict())
+    return Teacher(model, precision=precision)
+
+
+def build_teacher(section: Any) -> Teacher | None:
+    """The teacher that a `training` section names, None where it names none.
+
+    Raises:
+        TrainingError: no weights are named, or they do not fit.
+    """
+    if section.teacher_model_ckpt is not None:
+        return load_teacher(
+            section.teacher_model_ckpt, section.teacher_model, precision=section.teacher_precision
+        )
+    if section.teacher_model is not None:
+        raise TrainingError("$.training.teacher_model needs teacher_model_ckpt, the file with its weights")
+    return None
+
+
+def check_teacher(teacher: Teacher | None, model: DiffusionModel, *, learner: str, needed: bool) -> None:
+    """Whether a diffusion model has the teacher that its training needs, and no other.
+
+    Args:
+        learner: name of the training.
+        needed: whether it learns from a teacher, whatever the objective does.
+
+    Raises:
+        TrainingError: there is none, nothing would learn from it, or the objective cannot.
+    """
+    objective, key = model.objective, "$.training.teacher_model_ckpt"
+    if not (needed or objective.needs_teacher):
+        if teacher is not None:
+            raise TrainingError(f"{key}: found, but nothing in {learner} learns from a teacher; remove it")
+        return
+    if teacher is None:
+        who = learner if needed else f"the objective '{objective.name}'"
+        raise TrainingError(f"{key}: missing; {who} learns from a teacher")
+    if not objective.needs_teacher:
+        return  # what the teacher must be like is for the training to say
+    if not isinstance(teacher.model, DiffusionModel):
+        kind = type(teacher.model).__name__
+        raise TrainingError(f"{key}: '{objective.name}' learns from a diffusion model, found {kind}")
+    ours, theirs = ((m.io_channels, m.downsampling_ratio) for m in (model, teacher.model))
+    if ours != theirs:
+        raise TrainingError(
+            f"{key}: the teacher has (io_channels, downsampling_ratio) {theirs}, the model {ours}; "
+            "they must agree"
+        )
