@@ -171,10 +171,12 @@ def _start(folder: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for_steps(process: subprocess.Popen[str], metrics: Path, steps: int) -> None:
-    deadline = time.monotonic() + 120
+def _wait_for_steps(process: subprocess.Popen[str], folder: Path, steps: int) -> None:
+    """Until the run has logged `steps` steps and written a checkpoint, which is done beside the training."""
+    deadline, metrics = time.monotonic() + 120, folder / "metrics.csv"
     while time.monotonic() < deadline and process.poll() is None:
-        if metrics.is_file() and len(metrics.read_text().splitlines()) > steps:
+        logged = metrics.is_file() and len(metrics.read_text().splitlines()) > steps
+        if logged and (folder / "last.ckpt").exists():
             return
         time.sleep(0.05)
     raise AssertionError(f"the run did not reach step {steps}: {process.communicate()[1][-2000:]}")
@@ -185,7 +187,7 @@ def _wait_for_steps(process: subprocess.Popen[str], metrics: Path, steps: int) -
 def test_killed_and_continued(tmp_path: Path, number: signal.Signals) -> None:
     flags = ["--name", "killed", "--checkpoint-every", "3", "--num-workers", "2"]
     process = _start(tmp_path, *flags)
-    _wait_for_steps(process, tmp_path / "killed" / "metrics.csv", 5)
+    _wait_for_steps(process, tmp_path / "killed", 5)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     expected = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
