@@ -66,7 +66,7 @@ def main() -> int:
             if status not in (0, 1):
                 broken.append(f"{name} (pytest ended with {status})")
             entries += found
-    _report(entries, failed, broken, above=args.above)
+            _report(entries, failed, broken, above=args.above)
     return 1 if failed or broken else 0
 
 
@@ -87,6 +87,8 @@ def _run(name: str, log: Path, folder: Path, chosen: list[str]) -> int:
         "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
     }
     command = [sys.executable, "-m", "pytest", *FLAGS, "-p", "tests.tolerances", "--tolerance-log", str(log)]
+    # The log's path would count among the tests' when pytest looks for its settings.
+    command += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     began = time.monotonic()
     status = subprocess.run(
         [*command, *chosen], cwd=ROOT, env={**environment, **condition}, check=False
