@@ -1,10 +1,10 @@
-"""The `stable-audio` command: one module per subcommand, imported when it is asked for.
+"""The `stable-audio` command: one module per subcommand, imported when that subcommand runs.
 
 A command module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int` (exit status). It
 imports torch and the rest of the package inside `run`, so that `--help` answers at once.
 
-`SPLITS_WORK = True` says that the processes of a launcher (torchrun, srun) share its work; the other
-commands refuse to do the same several times over.
+`SPLITS_WORK = True` marks a command whose work is split over the processes of a launcher (torchrun, srun);
+the others refuse to run under a launcher, where each process would repeat the work.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ COMMANDS: dict[str, str] = {
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
 """What bad files, bad values and missing extras raise; everything else is a defect and shows a traceback."""
 
-
 EXTRA_OF_PACKAGE = {"lightning": "train"}
 """Packages that whole commands need, and the extra that brings them."""
 
@@ -47,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: the command found problems. 2: it could not run (message on stderr).
     130: Ctrl-C. 143: SIGTERM.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    if not given or given[0] not in COMMANDS:
-        return _overview(given)
-    module = _module(given[0])
-    parser = argparse.ArgumentParser(prog=f"stable-audio {given[0]}", description=module.HELP)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        return _overview(words)
+    module = _module(words[0])
+    parser = argparse.ArgumentParser(prog=f"stable-audio {words[0]}", description=module.HELP)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     module.add_arguments(parser)
-    arguments = given[1:]
+    arguments = words[1:]
     if hasattr(module, "expanded"):
         try:
             arguments = module.expanded(arguments)
@@ -65,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def main_as(program: str, argv: Sequence[str] | None = None) -> int:
-    """Run what a script of stable-audio-tools, such as `pre_encode.py`, was asked for; as `main`."""
+    """Run the subcommand that replaces a script of stable-audio-tools; returns its exit status.
+
+    Args:
+        program: name of the script, such as "pre_encode.py".
+        argv: arguments of the script; default: those of the process.
+    """
     from stable_audio.cli import foreign
 
     translate = {
@@ -80,8 +84,8 @@ def main_as(program: str, argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _overview(given: list[str]) -> int:
-    """`stable-audio --help`, `--version`, or a name that is no command."""
+def _overview(words: list[str]) -> int:
+    """`stable-audio --help`, `--version`, or an unknown command; returns the exit status."""
     width = max(map(len, COMMANDS))
     listing = "\n".join(f"  {name:<{width}}  {_module(name).HELP}" for name in COMMANDS)
     parser = argparse.ArgumentParser(
@@ -93,14 +97,14 @@ def _overview(given: list[str]) -> int:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help="see below")
-    args = parser.parse_args(given)
+    args = parser.parse_args(words)
     if args.version:
         from stable_audio import __version__
 
         print(__version__)
         return 0
     parser.print_help()
-    return 0 if given else 2
+    return 0 if words else 2
 
 
 def _module(name: str) -> ModuleType:
@@ -117,14 +121,14 @@ def _alone_or_shared(module: ModuleType, args: argparse.Namespace) -> int:
 
         if (world := launched_world()).size > 1 and world.certain:
             raise WorldError(
-                f"{world}, but this command works in one process; start it once, without a launcher"
+                f"{world}, but this command runs in one process; start it once, without a launcher"
             )
     result: int = module.run(args)
     return result
 
 
 def _started_by_launcher() -> bool:
-    """A first look that costs no import: whether any launcher has left its mark."""
+    """Whether the environment has variables of a launcher; a first check that needs no import."""
     return bool(
         {"RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "MPI_RANKID", "PMI_RANK"}
         & os.environ.keys()
@@ -132,10 +136,11 @@ def _started_by_launcher() -> bool:
 
 
 def guarded(run: Callable[[], int], *, traceback: bool) -> int:
-    """What `run` returns, or the exit status of what it raised, whose reason goes to stderr.
+    """Call `run` and return its exit status; after an error, print the reason and return that of the error.
 
     Args:
-        traceback: let errors pass.
+        run: the work; returns an exit status.
+        traceback: raise errors instead of printing their reasons.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     from stable_audio.training.stopping import Interrupted, sigterm_interrupts
@@ -155,7 +160,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
 
 
 def _out_of_memory() -> type[Exception]:
-    """torch's error for a full GPU; asked for only when something was raised."""
+    """torch's exception for a full GPU; imported only when something was raised."""
     from torch import OutOfMemoryError
 
     return OutOfMemoryError

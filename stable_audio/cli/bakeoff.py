@@ -1,4 +1,4 @@
-"""`stable-audio bakeoff`: several backbones, the same arithmetic, one table."""
+"""`stable-audio bakeoff`: train several backbones with the same number of operations and compare them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from stable_audio.cli.options import add_out
 
-HELP = "train several model files on the synthetic collection with equal arithmetic and compare them"
+HELP = "train several models on the synthetic collection, with equal numbers of operations, and compare them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,16 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TFLOP",
         help="10^12 floating-point operations for each backbone, forward and backward (%(default)s)",
     )
-    parser.add_argument("--dry", action="store_true", help="count and print the plan, train nothing")
-    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of weights, data order and noise (%(default)s)")
-    parser.add_argument("--sampling-steps", type=int, default=20, help="for the judged clips (%(default)s)")
-    parser.add_argument("--cfg-scale", type=float, default=2.0, help="for the judged clips (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=1, help="clips per class (%(default)s)")
+    parser.add_argument("--dry", action="store_true", help="print the number of steps and train nothing")
+    parser.add_argument("--batch-size", type=int, default=32, help="items per step (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="seed of weights, data order and noise (%(default)s)"
+    )
+    parser.add_argument(
+        "--sampling-steps", type=int, default=20, help="sampling steps of the judged clips (%(default)s)"
+    )
+    parser.add_argument(
+        "--cfg-scale", type=float, default=2.0, help="guidance weight of the judged clips (%(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="judged clips per class (%(default)s)")
     add_out(parser, "--save-dir", default="runs/bakeoff", help="one folder per model (%(default)s)")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
     parser.add_argument("--precision", default="auto", help="as for train (%(default)s)")
-    parser.add_argument("--json", metavar="PATH", help="write the results here as well")
+    parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`stable-audio check`: find out now what a run would find out at step 2000."""
+"""`stable-audio check`: find the mistakes of a run before it starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-HELP = "validate a model file, and a dataset file, and say what they amount to"
+HELP = "validate a model file and a dataset file, report sizes and memory, and rehearse a training step"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry",
         action="store_true",
-        help="build nothing but shapes and download nothing; without it one real training step, one demo, "
-        "one save and one reload follow",
+        help="compute shapes only, build no weights and download nothing; without it, one real training "
+        "step, one demo, one save and one reload follow",
     )
-    parser.add_argument("--lenient", action="store_true", help="unknown keys are warnings")
-    parser.add_argument("--batch-size", type=int, default=4, help="for the memory estimate (%(default)s)")
+    parser.add_argument("--lenient", action="store_true", help="report unknown keys as warnings")
+    parser.add_argument(
+        "--batch-size", type=int, default=4, help="items per step for the memory estimate (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as lines of text."""
     lines = [*report["errors"], *(f"warning: {w}" for w in report["warnings"])]
     for title, section in _SECTIONS.items():
         if title in report:
@@ -44,60 +46,60 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _at_fault(report: dict[str, Any]) -> list[str]:
-    """The files that the errors name; all of them where there is none, or none that names a file."""
+    """The files with errors; all files if there are no errors, or errors that name no file."""
     files = [name for name in (report["config"], report["dataset_file"]) if name is not None]
-    named = [name for name in files if any(e.startswith(f"{name}: ") for e in report["errors"])]
-    return named or files
+    faulty = [name for name in files if any(e.startswith(f"{name}: ") for e in report["errors"])]
+    return faulty or files
 
 
-def _parameters(found: dict[str, int]) -> list[str]:
-    return ["parameters", *(f"  {name:<14}{count:>16,}" for name, count in found.items())]
+def _parameters(counts: dict[str, int]) -> list[str]:
+    return ["parameters", *(f"  {name:<14}{count:>16,}" for name, count in counts.items())]
 
 
-def _shape(found: dict[str, Any]) -> list[str]:
-    channels, *rows, frames = found["latents"]
-    pictures = "".join(f"{r} rows x " for r in rows)
+def _shape(shape: dict[str, Any]) -> list[str]:
+    channels, *rows, frames = shape["latents"]
+    row_counts = "".join(f"{r} rows x " for r in rows)
     return [
-        f"latents          {channels} channels x {pictures}{frames} frames",
-        f"audio            {found['audio_channels']} channels, {found['sample_size']} samples = "
-        f"{found['seconds']:g} s at {found['sample_rate']} Hz; "
-        f"{found['downsampling_ratio']} samples per frame",
+        f"latents          {channels} channels x {row_counts}{frames} frames",
+        f"audio            {shape['audio_channels']} channels, {shape['sample_size']} samples = "
+        f"{shape['seconds']:g} s at {shape['sample_rate']} Hz; "
+        f"{shape['downsampling_ratio']} samples per frame",
     ]
 
 
-def _slots(found: dict[str, Any]) -> list[str]:
+def _slots(slots: dict[str, Any]) -> list[str]:
     lines = ["slots"]
-    for name, slot in found.items():
+    for name, slot in slots.items():
         width = "any width" if slot["width"] is None else f"width {slot['width']}"
         ids = ", ".join(f"{i} ({w if w is not None else '?'})" for i, w in slot["ids"].items()) or "not used"
         lines.append(f"  {name:<14}{width:<12} {ids}")
-    return lines if found else ["slots            none"]
+    return lines if slots else ["slots            none"]
 
 
-def _memory(found: dict[str, Any]) -> list[str]:
-    parts = [f"  {name:<14}{_size(size):>12}" for name, size in found["parts"].items()]
-    notes = [f"  ({note})" for note in found["assumptions"]]
+def _memory(memory: dict[str, Any]) -> list[str]:
+    parts = [f"  {name:<14}{_size(size):>12}" for name, size in memory["parts"].items()]
+    notes = [f"  ({note})" for note in memory["assumptions"]]
     return [
-        f"training memory  about {_size(found['total'])} at batch size {found['batch_size']}",
+        f"training memory  about {_size(memory['total'])} at batch size {memory['batch_size']}",
         *parts,
         *notes,
     ]
 
 
-def _checkpoint(found: dict[str, int]) -> list[str]:
-    resume, inference = _size(found["training"]), _size(found["inference"])
+def _checkpoint(sizes: dict[str, int]) -> list[str]:
+    resume, inference = _size(sizes["training"]), _size(sizes["inference"])
     return [f"checkpoint       {resume} to resume from, {inference} for inference"]
 
 
-def _dataset(found: dict[str, Any]) -> list[str]:
-    first = f"; the first has {', '.join(found['keys'])}" if found.get("keys") else ""
-    ignored = ", ".join(f"{suffix} ({count})" for suffix, count in found.get("ignored", {}).items())
-    told = [f"                 files that nothing reads: {ignored}"] if ignored else []
-    return [f"dataset          {found['type']}, {found['items']} items{first}", *told]
+def _dataset(dataset: dict[str, Any]) -> list[str]:
+    first = f"; the first has {', '.join(dataset['keys'])}" if dataset.get("keys") else ""
+    ignored = ", ".join(f"{suffix} ({count})" for suffix, count in dataset.get("ignored", {}).items())
+    ignored_lines = [f"                 files that nothing reads: {ignored}"] if ignored else []
+    return [f"dataset          {dataset['type']}, {dataset['items']} items{first}", *ignored_lines]
 
 
-def _rehearsal(found: dict[str, Any]) -> list[str]:
-    return ["rehearsal", *(f"  {name:<22}{value}" for name, value in found.items())]
+def _rehearsal(results: dict[str, Any]) -> list[str]:
+    return ["rehearsal", *(f"  {name:<22}{value}" for name, value in results.items())]
 
 
 _SECTIONS = {

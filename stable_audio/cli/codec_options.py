@@ -1,4 +1,4 @@
-"""Options shared by the commands that turn audio into latents and back."""
+"""Options shared by the commands that encode audio into latents and decode it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_audio.cli.options import add_device
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A converter for argparse: a whole number of at least `least`."""
+    """A converter for argparse that accepts whole numbers from `least` on."""
 
     def convert(text: str) -> int:
         try:
@@ -25,9 +25,11 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pretransform, and where it runs."""
-    parser.add_argument("--model-config", help="of an autoencoder, or of a model with a pretransform")
-    parser.add_argument("--ckpt-path", help="its weights: an autoencoder or a whole model")
+    """Add the options that choose a pretransform and its device."""
+    parser.add_argument(
+        "--model-config", help="model file of an autoencoder, or of a model with a pretransform"
+    )
+    parser.add_argument("--ckpt-path", help="weights of the autoencoder, or of the whole model")
     parser.add_argument(
         "--allow-untrained-pretransform",
         action="store_true",
@@ -38,23 +40,23 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunk-above",
         type=at_least(0),
         default=2048,
-        help="longer clips (in latent frames) go in overlapping chunks; 0: never (%(default)s)",
+        help="process clips of more latent frames in overlapping chunks; 0 = never (%(default)s)",
     )
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which sound, and in which pieces."""
+    """Add the options that choose sound files and how they are cut."""
     parser.add_argument("source", metavar="SOURCE", help="folder of sound files, or a dataset file (.json)")
     parser.add_argument(
         "--sample-size",
         type=at_least(1),
         default=None,
-        help="cut files into crops of this many samples; default: each file whole",
+        help="cut files into crops of this many samples; default: whole files",
     )
 
 
-def codec(args: argparse.Namespace, device: Any = None) -> Any:
-    """The Codec that the arguments name; `device` instead of theirs."""
+def codec_from(args: argparse.Namespace, device: Any = None) -> Any:
+    """Load the Codec that the arguments name, onto `device` if given, else onto that of `--device`."""
     from stable_audio.inference.codec.load import load_codec
     from stable_audio.inference.devices import best_device
 
@@ -66,8 +68,8 @@ def codec(args: argparse.Namespace, device: Any = None) -> Any:
     )
 
 
-def parts(args: argparse.Namespace, found: Any) -> Any:
-    """The pieces of SOURCE for the codec."""
+def parts_from(args: argparse.Namespace, codec: Any) -> Any:
+    """The pieces of SOURCE, at the sample rate and channel count of the codec."""
     from stable_audio.inference.codec.sources import sound_parts
 
-    return sound_parts(args.source, found, crop=args.sample_size)
+    return sound_parts(args.source, codec, crop=args.sample_size)

@@ -1,4 +1,4 @@
-"""`stable-audio configs`: the configs that come with the package."""
+"""`stable-audio configs`: list and copy the configs that come with the package."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ HELP = "list the model and dataset files that come with the package, or copy one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "A name of the list works wherever a command asks for such a file."
-    parser.add_argument("--copy", metavar="NAME", help="write this one here, to change it")
-    parser.add_argument("--out", metavar="PATH", type=Path, help="file or folder of the copy (this folder)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.epilog = "Wherever a command takes such a file, a name from this list works, too."
+    parser.add_argument("--copy", metavar="NAME", help="copy this file here, to edit it")
+    parser.add_argument(
+        "--out", metavar="PATH", type=Path, help="file or folder to write the copy to (this folder)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -32,44 +34,44 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(name) for part in listing.values() for name in part)
     for kind, part in listing.items():
         print(f"{kind}:", *(f"  {name:<{width}}  {line}" for name, line in part.items()), "", sep="\n")
-    print("`stable-audio configs --copy NAME` writes one here; --model-config NAME uses it as it is")
+    print("`stable-audio configs --copy NAME` copies a file here; --model-config NAME uses it as it is")
     return 0
 
 
 def lines(kind: str) -> list[tuple[str, str]]:
-    """(name, one line that says what the file describes) of every shipped file."""
+    """Name and one-line description of every shipped file of a kind."""
     from stable_audio.shipped import shipped
 
     return [(name, _DESCRIBE[kind](path)) for name, path in shipped(kind).items()]
 
 
 def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
-    """Write a shipped file to a file or into a folder, and return its path.
+    """Copy a shipped file to a file or into a folder, and return the path of the copy.
 
     Raises:
-        ValueError: no such name, or several.
-        FileExistsError: there is a file already.
+        ValueError: no file or several files have this name.
+        FileExistsError: the target exists, and `overwrite` is False.
     """
     from stable_audio.audio.atomic import atomic_write
     from stable_audio.shipped import KINDS, named
 
-    found = [path for kind in KINDS if (path := named(name, kind)) is not None]
-    if not found:
+    matches = [path for kind in KINDS if (path := named(name, kind)) is not None]
+    if not matches:
         raise ValueError(f"no config is called '{name}'; `stable-audio configs` lists them")
-    if len(found) > 1:
-        raise ValueError(f"'{name}' is both a model and a dataset file; {_apart(found)}")
-    target = to / found[0].name if to.is_dir() else to
+    if len(matches) > 1:
+        raise ValueError(f"'{name}' is both a model and a dataset file; {_apart(matches)}")
+    target = to / matches[0].name if to.is_dir() else to
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} is there already; give --overwrite, or another place with --out")
-    # The schema is named relative to the original's folder.
-    text = re.sub(r'\n\s*"\$schema":[^\n]*', "", found[0].read_text(encoding="utf-8"), count=1)
+        raise FileExistsError(f"{target} already exists; give --overwrite, or another place with --out")
+    # The path of the schema is relative to the original's folder, so it would be wrong in the copy.
+    text = re.sub(r'\n\s*"\$schema":[^\n]*', "", matches[0].read_text(encoding="utf-8"), count=1)
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
 
 
-def _apart(found: list[Path]) -> str:
-    return "name it " + " or ".join(f"{path.parent.name}/{path.stem}" for path in found)
+def _apart(paths: list[Path]) -> str:
+    return "name it " + " or ".join(f"{path.parent.name}/{path.stem}" for path in paths)
 
 
 def _of_model(path: Path) -> str:
@@ -95,10 +97,10 @@ def _encoder(model: dict[str, Any]) -> str:
 
 def _of_dataset(path: Path) -> str:
     data = _read(path)
-    rest = [key for key in data if key not in ("$schema", "dataset_type", "datasets")]
+    other_keys = [key for key in data if key not in ("$schema", "dataset_type", "datasets")]
     places = [str(d.get("path") or d.get("s3_path")) for d in data.get("datasets", ())]
-    told = [data["dataset_type"], *([f"of {', '.join(places)}"] if places else [])]
-    return " ".join(told) + (f"; sets {', '.join(rest)}" if rest else "")
+    words = [data["dataset_type"], *([f"of {', '.join(places)}"] if places else [])]
+    return " ".join(words) + (f"; sets {', '.join(other_keys)}" if other_keys else "")
 
 
 def _of_prompts(path: Path) -> str:

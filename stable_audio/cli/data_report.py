@@ -1,4 +1,4 @@
-"""`stable-audio data-report`: what a dataset file amounts to, and which of its files cannot be used."""
+"""`stable-audio data-report`: statistics of a dataset, and which of its files cannot be used."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import argparse
 import json
 from typing import Any
 
-HELP = "scan a dataset: counts, hours, rates, captions, and what is left out, by name"
+HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="dataset file")
-    parser.add_argument("--headers", action="store_true", help="read headers only: faster, finds less")
+    parser.add_argument("--headers", action="store_true", help="read file headers only: faster, finds less")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--num-workers", type=int, default=4, help="files looked at at a time (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=4, help="files read in parallel (%(default)s)")
     parser.add_argument(
         "--model-config",
         metavar="CONFIG",
-        help="model file: names items whose metadata its conditioning cannot use, too; gives the three below",
+        help="model file: also list items whose metadata its conditioners cannot use; sets the three options "
+        "below",
     )
-    parser.add_argument("--sample-rate", type=int, help="Hz; matters for crops only (44100)")
-    parser.add_argument("--sample-size", type=int, help="samples of a clip (65536)")
+    parser.add_argument(
+        "--sample-rate", type=int, help="sample rate in Hz; matters only where files are cropped (44100)"
+    )
+    parser.add_argument("--sample-size", type=int, help="length of a clip in samples (65536)")
     parser.add_argument("--channels", type=int, help="audio channels of the model (2)")
 
 
@@ -31,29 +34,31 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_dataset_config(args.dataset)
     shape, check = _of_model(args.model_config) if args.model_config else ({}, None)
-    given = {
+    overrides = {
         "sample_rate": args.sample_rate,
         "sample_size": args.sample_size,
         "audio_channels": args.channels,
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    dataset = create_dataset(config, augment=False, **{**_DEFAULTS, **shape, **_of_latents(config), **given})
-    found = inspect_dataset(
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    dataset = create_dataset(
+        config, augment=False, **{**_DEFAULTS, **shape, **_of_latents(config), **overrides}
+    )
+    report = inspect_dataset(
         dataset,
         thorough=not args.headers,
         num_threads=args.num_workers,
         check=None if check is None else check.refusal,
         beyond=None if check is None else check.beyond,
     )
-    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else as_text(found))
-    return 0 if not found["rejected"] else 1
+    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    return 0 if not report["rejected"] else 1
 
 
 _DEFAULTS = {"sample_rate": 44100, "sample_size": 65536, "audio_channels": 2}
 
 
 def _of_model(path: str) -> tuple[dict[str, int], Any]:
-    """What a model file says of its clips, and what its conditioning needs of their metadata, if anything."""
+    """The clip shape of a model file, and the check of metadata by its conditioners, None without any."""
     from stable_audio.config import load_config
     from stable_audio.factory import create_model_from_config
 
@@ -70,7 +75,7 @@ def _of_model(path: str) -> tuple[dict[str, int], Any]:
 
 
 def _of_latents(config: Any) -> dict[str, int]:
-    """Rate and frame length of the first folder of latents that says what made it."""
+    """Sample rate and samples per latent frame, from the first folder of latents with a manifest."""
     import os
 
     from stable_audio.data.latents import MANIFEST, read_manifest
@@ -85,25 +90,25 @@ def _of_latents(config: Any) -> dict[str, int]:
     return {key: manifest[key] for key in ("sample_rate", "downsampling_ratio")}
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The report for people; every rejected file is named."""
+def as_text(report: dict[str, Any]) -> str:
+    """The report as lines of text, which name every rejected file."""
     from stable_audio.data.report import printable
 
-    lines = [f"{found['usable']} of {found['files']} items can be used, {found['hours']:.2f} hours"]
-    if found["seconds"]:
-        lines.append("length in seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in found["seconds"].items()))
-    lines.append(f"with a caption: {100 * found['captions']:.1f}%")
+    lines = [f"{report['usable']} of {report['files']} items can be used, {report['hours']:.2f} hours"]
+    if report["seconds"]:
+        lines.append("length in seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
+    lines.append(f"with a caption: {100 * report['captions']:.1f}%")
     for name in ("datasets", "sample_rates", "channels", "formats", "keys"):
-        counted = ", ".join(f"{printable(k)} ({v})" for k, v in found[name].items())
+        counted = ", ".join(f"{printable(k)} ({v})" for k, v in report[name].items())
         lines.append(f"{name.replace('_', ' ')}: {counted or 'none'}")
-    for name, told in (
+    for name, title in (
         ("null", "null in the metadata"),
         ("beyond", "beyond the model's range, clamped"),
         ("ignored", "files that nothing reads"),
     ):
-        if found[name]:
-            lines.append(f"{told}: " + ", ".join(f"{printable(k)} ({v})" for k, v in found[name].items()))
-    for reason, paths in found["rejected"].items():
+        if report[name]:
+            lines.append(f"{title}: " + ", ".join(f"{printable(k)} ({v})" for k, v in report[name].items()))
+    for reason, paths in report["rejected"].items():
         lines.append(f"left out, {len(paths)}: {printable(reason)}")
         lines += [f"  {printable(path)}" for path in paths]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`stable-audio encode`: sound files to latents on disk, once, so that training need not."""
+"""`stable-audio encode`: encode sound files into latents on disk, so that training need not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stable_audio.cli.options import add_dtype, add_out
 
 log = logging.getLogger(__name__)
 
-HELP = "turn a folder or dataset of sound files into latents on disk; can be stopped and started again"
+HELP = "encode a folder or dataset of sound files into latents on disk; may be interrupted and resumed"
 SPLITS_WORK = True
 
 
@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=at_least(1), default=1, help="crops encoded together (%(default)s)"
     )
     parser.add_argument(
-        "--num-workers", type=at_least(0), default=4, help="processes that read sound (%(default)s)"
+        "--num-workers", type=at_least(0), default=4, help="processes that read sound files (%(default)s)"
     )
     parser.add_argument(
         "--devices",
         type=at_least(1),
-        help="processes, each with a device (default: what the launcher started, else 1)",
+        help="processes, one per device (default: as many as the launcher started, else 1)",
     )
     parser.add_argument(
         "--items-per-shard", type=at_least(1), default=256, help="clips per file (%(default)s)"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half", dest="dtype", action="store_const", const="float16", help="earlier name of --dtype float16"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a variational autoencoder's noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a variational autoencoder's noise")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,28 +55,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _by_many(args: argparse.Namespace) -> int:
-    """`--devices` processes; when one fails, it says why and the others keep what they have finished."""
+    """Encode in `--devices` processes; if one fails, it prints why, and what all have finished stays."""
     import torch.multiprocessing as multiprocessing
 
     log.info("%d processes on this machine", args.devices)
     try:
-        others = multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices, join=False)
-        _wait(others)
+        processes = multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices, join=False)
+        _wait(processes)
     except multiprocessing.ProcessExitedException as error:
         return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
     return _report(_finish(args))
 
 
-def _wait(others: Any) -> None:
-    """Until all have ended; a signal that ends this process ends them in the same way."""
+def _wait(context: Any) -> None:
+    """Wait until all processes have ended; an interruption of this process ends them, too."""
     try:
-        while not others.join():
+        while not context.join():
             pass
     except KeyboardInterrupt:
-        for process in others.processes:
+        for process in context.processes:
             if process.is_alive():
                 process.terminate()
-        for process in others.processes:
+        for process in context.processes:
             process.join()
         raise
 
@@ -93,16 +93,16 @@ def _one_of_many(rank: int, args: argparse.Namespace) -> None:
 
 
 def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: int) -> dict[str, Any]:
-    from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.cli.codec_options import codec_from, parts_from
     from stable_audio.inference.codec.encode import EncodeOptions, encode_to_folder
     from stable_audio.inference.devices import best_device
 
-    found = codec(args, best_device(args.device, rank=local_rank))
+    codec = codec_from(args, best_device(args.device, rank=local_rank))
     return encode_to_folder(
-        found.pretransform,
-        parts(args, found),
+        codec.pretransform,
+        parts_from(args, codec),
         args.out,
-        sample_rate=found.sample_rate,
+        sample_rate=codec.sample_rate,
         options=EncodeOptions(
             batch_size=args.batch_size,
             num_workers=args.num_workers,
@@ -113,37 +113,40 @@ def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: in
             rank=rank,
             world_size=world_size,
         ),
-        settings=_settings(args, found),
+        settings=_settings(args, codec),
         progress=_progress if rank == 0 and sys.stderr.isatty() else None,
     )
 
 
-def _settings(args: argparse.Namespace, found: Any) -> dict[str, Any]:
-    return {"autoencoder": found.source, "crop": args.sample_size}
+def _settings(args: argparse.Namespace, codec: Any) -> dict[str, Any]:
+    return {"autoencoder": codec.source, "crop": args.sample_size}
 
 
 def _finish(args: argparse.Namespace) -> dict[str, Any]:
-    """The manifest after all processes are done; each saw only what the others had written by then."""
-    from stable_audio.cli.codec_options import codec, parts
+    """Write and return the manifest once all processes have ended.
+
+    Each process counted only what the others had written by the time that it ended itself.
+    """
+    from stable_audio.cli.codec_options import codec_from, parts_from
     from stable_audio.data.latents import read_manifest, write_manifest
 
-    names = [part.name for part in parts(args, codec(args, "cpu")).parts]
+    names = [part.name for part in parts_from(args, codec_from(args, "cpu")).parts]
     derived = ("items", "frames", "hours", "latents", "rejected", "shards", "format", "version", "complete")
     settings = {k: v for k, v in read_manifest(args.out).items() if k not in derived}
     return write_manifest(args.out, settings, names)
 
 
-def _progress(done: int, total: int) -> None:
-    print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+def _progress(count: int, total: int) -> None:
+    print(f"\r{count} of {total}", end="" if count < total else "\n", file=sys.stderr, flush=True)
 
 
 def _report(manifest: dict[str, Any]) -> int:
-    found = manifest["latents"]
+    statistics = manifest["latents"]
     print(f"{manifest['items']} clips, {manifest['hours']:.3f} hours, {manifest['frames']} latent frames")
-    if found:
-        print(f"latents: mean {found['mean']:.4f}, standard deviation {found['std']:.4f}")
+    if statistics:
+        print(f"latents: mean {statistics['mean']:.4f}, standard deviation {statistics['std']:.4f}")
     for path, reason in manifest["rejected"]:
         print(f"left out: {path}: {reason}")
     if not manifest["complete"]:
-        print("not complete yet: other processes are still at work, or start the command again")
+        print("not complete yet: other processes are still at work; if none is, start the command again")
     return 0 if manifest["items"] else 1

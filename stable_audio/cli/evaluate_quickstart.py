@@ -1,4 +1,4 @@
-"""`stable-audio evaluate-quickstart`: does a model of the synthetic collection play what it is asked for?"""
+"""`stable-audio evaluate-quickstart`: does a quickstart model play the sound and pitch of its prompt?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_audio.cli.options import add_device, add_out
 
-HELP = "measure pitch and timbre of what a quickstart model plays, against its pretransform and no training"
+HELP = "measure how well the clips of a quickstart model match the pitch and timbre of their prompts"
 
 EPILOG = """
 exit status: 0 when pitch and timbre both reach --target at the given CFG scale, 1 when one does not.
@@ -21,17 +21,21 @@ CFG_SCALE, STEPS = 1.5, 24
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("--ckpt-path", required=True, help="inference file, checkpoint or folder of a run")
-    parser.add_argument("--dataset-config", help="synthetic dataset that it was trained on (the default one)")
-    parser.add_argument("--cfg-scale", type=float, default=CFG_SCALE, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps (%(default)s)")
-    parser.add_argument("--sampler", help="default: that of the objective")
-    parser.add_argument("--repeats", type=int, default=2, help="clips per sound and pitch (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first clip (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=42, help="(%(default)s)")
-    add_device(parser)
-    parser.add_argument("--target", type=float, default=0.8, help="share to reach (%(default)s)")
     parser.add_argument(
-        "--no-baselines", dest="baselines", action="store_false", help="judge the trained model alone"
+        "--dataset-config", help="synthetic dataset that the model was trained on (the default one)"
+    )
+    parser.add_argument("--cfg-scale", type=float, default=CFG_SCALE, help="guidance weight (%(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps (%(default)s)")
+    parser.add_argument("--sampler", help="name of the sampler (default: the objective's)")
+    parser.add_argument("--repeats", type=int, default=2, help="clips per sound and pitch (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first clip (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=42, help="clips per batch (%(default)s)")
+    add_device(parser)
+    parser.add_argument(
+        "--target", type=float, default=0.8, help="share of correct clips to reach (%(default)s)"
+    )
+    parser.add_argument(
+        "--no-baselines", dest="baselines", action="store_false", help="measure the trained model alone"
     )
     add_out(parser, type=Path, help="folder for figures.json and the generated clips")
 
@@ -44,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.factory import create_model_from_config
     from stable_audio.inference.devices import best_device
 
-    loaded, config = load_model(args.ckpt_path, device=best_device(args.device))
-    model: Any = loaded
+    model: Any
+    model, config = load_model(args.ckpt_path, device=best_device(args.device))
     evaluator = QuickstartEvaluator(
         sample_rate=model.sample_rate, sample_size=model.sample_size, **_pitches(args.dataset_config)
     )
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.baselines:
         if model.pretransform is not None:
             figures["reconstruction"] = _judge_pretransform(args, model, evaluator)
-        # At weight 0 guidance leaves the unconditional branch alone.
+        # At guidance weight 0, only the unconditional branch remains.
         figures["null conditioning"] = _judge(args, "null conditioning", model, evaluator, 0.0)
         with torch.random.fork_rng():
             torch.manual_seed(args.seed)
@@ -98,7 +102,7 @@ def _judge(
 
 
 def _judge_pretransform(args: argparse.Namespace, model: Any, evaluator: Any) -> dict[str, Any]:
-    """What the pretransform alone makes of the clips that are asked for: how good its space is."""
+    """Scores of the requested clips after encoding and decoding: what the pretransform alone loses."""
     import torch
 
     from stable_audio.inference.generation.to_audio import decode_each

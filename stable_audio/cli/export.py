@@ -1,4 +1,4 @@
-"""`stable-audio export`: a checkpoint of any layout -> weights, whole or in parts, in another one."""
+"""`stable-audio export`: convert a checkpoint, or one part of it, to another layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from stable_audio.cli.options import add_dtype, add_no_ema
 
 HELP = (
-    "convert a checkpoint, or one part of it: to an inference file, stable-audio-tools' or diffusers' layout"
+    "convert a checkpoint, or one part of it, to an inference file or the layout of stable-audio-tools or "
+    "diffusers"
 )
 
 
@@ -29,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part",
         choices=["model", "backbone", "conditioner", "pretransform"],
         default="model",
-        help="what to write; a pretransform becomes an autoencoder's file (%(default)s)",
+        help="what to write; a pretransform is written as an autoencoder (%(default)s)",
     )
-    parser.add_argument("--model-config", help="model file, when the checkpoint has none inside or beside it")
+    parser.add_argument("--model-config", help="model file, if the checkpoint has none inside or beside it")
     add_no_ema(parser, "--online")
-    add_dtype(parser, help="cast weights; default: as they are")
+    add_dtype(parser, help="convert the weights to this type; default: as they are")
 
 
 def run(args: argparse.Namespace) -> int:

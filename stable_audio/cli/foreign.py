@@ -1,4 +1,4 @@
-"""The command lines of stable-audio-tools: which of our options does what each of theirs did."""
+"""The command lines of stable-audio-tools, and the option of ours that replaces each of theirs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flag:
-    """An option of theirs.
+    """An option of stable-audio-tools.
 
     Attributes:
-        ours: our option that takes its value; "" = the one argument without a name; None = there is none.
-        note: what differs, or what to do where there is none.
-        switch: it takes no value.
-        neutral: values that ask for what happens anyway.
+        ours: our option that takes its value; "" = the positional argument; None = there is none.
+        note: what differs; if there is no such option, what to do instead.
+        switch: the option takes no value.
+        neutral: values that change nothing here, and are therefore accepted.
     """
 
     ours: str | None
@@ -101,7 +101,13 @@ GRADIO: dict[str, Flag] = {
 
 @dataclass(frozen=True)
 class Program:
-    """A script of theirs: our command for it, its options, those that must be there and defaults."""
+    """A script of stable-audio-tools.
+
+    Attributes:
+        command: our subcommand that replaces it.
+        flags: its options.
+        required: those of its options that must be given.
+    """
 
     command: str
     flags: Mapping[str, Flag]
@@ -117,16 +123,16 @@ PROGRAMS: dict[str, Program] = {
 
 
 class ForeignError(ValueError):
-    """An option without a counterpart; one sentence says what to do instead."""
+    """An option without a counterpart here; the message says what to do instead."""
 
 
 def pre_encode(argv: Sequence[str]) -> list[str]:
-    """Arguments of our command line for those of pre_encode.py."""
+    """Translate arguments of pre_encode.py into those of `stable-audio`."""
     return ["encode", *_translated("pre_encode.py", argv)]
 
 
 def unwrap_model(argv: Sequence[str]) -> list[str]:
-    """Arguments of our command line for those of unwrap_model.py; the key names stay theirs."""
+    """Translate arguments of unwrap_model.py into those of `stable-audio`; the file keeps their key names."""
     args = _parsed("unwrap_model.py", argv)
     suffix = "safetensors" if args["--use-safetensors"] else "ckpt"
     config = ["--model-config", args["--model-config"]] if args["--model-config"] else []
@@ -154,12 +160,12 @@ def run_gradio(argv: Sequence[str]) -> list[str]:
 
 
 def ini_arguments(path: str) -> list[str]:
-    """Options that an ini file gives, as their train.py reads it: `batch_size = 8`, in any section.
+    """Options of `train` from an ini file as stable-audio-tools has it: `batch_size = 8`, in any section.
 
-    Empty values and `false` give nothing.
+    Keys with an empty value or `false` are skipped.
 
     Raises:
-        ValueError: it cannot be read or has a key that no option answers.
+        ValueError: the file cannot be read, or a key is no option.
     """
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
@@ -171,56 +177,56 @@ def ini_arguments(path: str) -> list[str]:
     flags = {key: f"--{key.replace('_', '-')}" for key in values}
     unknown = [key for key, flag in flags.items() if flag not in TRAIN and flag != "--max-steps"]
     if unknown:
-        raise ValueError(f"--config-file {path}: nothing is called {', '.join(unknown)}; see train --help")
-    given: list[str] = []
+        raise ValueError(f"--config-file {path}: no option is called {', '.join(unknown)}; see train --help")
+    arguments: list[str] = []
     for key, value in values.items():
         text = value.strip().strip("'\"")
         if text.lower() not in ("", "none", "false"):
-            given += [flags[key]] if text.lower() == "true" else [f"{flags[key]}={text}"]
-    return given
+            arguments += [flags[key]] if text.lower() == "true" else [f"{flags[key]}={text}"]
+    return arguments
 
 
 def boolean(text: str) -> bool:
-    """`true`, `false` and the like, for switches that may also be given a value."""
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-    if text.lower() not in known:
+    """A converter for argparse: `true`, `false` and the like, for switches that may take a value."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"true or false, found '{text}'")
-    return known[text.lower()]
+    return values[text.lower()]
 
 
 def no_counterpart(flag: str) -> str:
-    """What to say of an option of train.py that has none."""
+    """The message for an option of train.py that has no counterpart here."""
     return f"{flag} of stable-audio-tools: {TRAIN[flag].note}"
 
 
 def _parsed(program: str, argv: Sequence[str]) -> dict[str, str]:
-    """Option -> value; a switch that is there has the value "true"."""
-    known = PROGRAMS[program]
-    lines = "\n".join(f"  {flag:<26} {_meaning(flag, f)}" for flag, f in known.flags.items())
+    """Option -> value; "true" for a switch that is present."""
+    script = PROGRAMS[program]
+    lines = "\n".join(f"  {flag:<26} {_meaning(flag, f)}" for flag, f in script.flags.items())
     parser = argparse.ArgumentParser(
         prog=program,
-        description=f"As in stable-audio-tools; runs `stable-audio {known.command}`.",
-        epilog=f"options and what becomes of them:\n{lines}",
+        description=f"As in stable-audio-tools; runs `stable-audio {script.command}`.",
+        epilog=f"options, and what replaces them:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{program} [options]",
         allow_abbrev=False,
     )
-    for flag, meaning in known.flags.items():
+    for flag, meaning in script.flags.items():
         options = {"action": "store_const", "const": "true"} if meaning.switch else {}
-        required = {"required": True} if flag in known.required else {}
+        required = {"required": True} if flag in script.required else {}
         parser.add_argument(flag, dest=flag, default="", help=argparse.SUPPRESS, **options, **required)  # type: ignore[arg-type]
     return vars(parser.parse_args(list(argv)))
 
 
 def _meaning(flag: str, meaning: Flag) -> str:
-    ours = {None: "not taken", "": "the argument of the command"}.get(meaning.ours, meaning.ours)
+    ours = {None: "not supported", "": "the argument of the command"}.get(meaning.ours, meaning.ours)
     return f"{ours}: {meaning.note}" if meaning.note else str(ours)
 
 
 def _translated(program: str, argv: Sequence[str]) -> list[str]:
     args = _parsed(program, argv)
-    named: list[str] = []
-    unnamed: list[str] = []
+    options: list[str] = []
+    positional: list[str] = []
     for flag, meaning in PROGRAMS[program].flags.items():
         value = args[flag]
         if value == "" or value in meaning.neutral:
@@ -228,7 +234,7 @@ def _translated(program: str, argv: Sequence[str]) -> list[str]:
         if meaning.ours is None:
             raise ForeignError(f"{program} {flag}: {meaning.note}")
         if meaning.ours == "":
-            unnamed.append(value)
+            positional.append(value)
         else:
-            named += [meaning.ours] if meaning.switch else [meaning.ours, value]
-    return [*unnamed, *named]
+            options += [meaning.ours] if meaning.switch else [meaning.ours, value]
+    return [*positional, *options]

@@ -35,9 +35,11 @@ def _model_arguments(group: Any) -> None:
 
 
 def _content_arguments(group: Any) -> None:
-    group.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
-    group.add_argument("--prompts", metavar="FILE.jsonl", help="one JSON object with conditioning per line")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
+    group.add_argument("--prompt", action="append", metavar="TEXT", help="text to render; may be repeated")
+    group.add_argument(
+        "--prompts", metavar="FILE.jsonl", help="file with one JSON object of conditioning per line"
+    )
+    group.add_argument("--negative-prompt", metavar="TEXT", help="text to steer away from")
     group.add_argument(
         "--condition",
         action="append",
@@ -46,53 +48,58 @@ def _content_arguments(group: Any) -> None:
         "or @FILE for conditioners that read sounds; may be repeated",
     )
     group.add_argument("--count", type=int, help="clips per prompt, with consecutive seeds (1)")
-    group.add_argument("--seconds", type=float, help="length of the files (the model's)")
+    group.add_argument("--seconds", type=float, help="length of the clips (the model's)")
     group.add_argument(
-        "--seed", type=int, help="of the first clip, the next ones count up; -1: a random one (0)"
+        "--seed", type=int, help="seed of the first clip, the next clips count up; -1 = random (0)"
     )
-    group.add_argument(
-        "--from-json", metavar="FILE", help="render again what this file, written before, tells"
-    )
+    group.add_argument("--from-json", metavar="FILE", help="render again from the recipe stored in this file")
 
 
 def _sampling_arguments(group: Any) -> None:
     group.add_argument("--steps", type=int, help="sampling steps (default: the objective's)")
     group.add_argument("--cfg-scale", type=float, help="guidance weight, 1 = off (default: the objective's)")
-    group.add_argument("--sampler", help="a wrong name lists them (default: the objective's)")
-    group.add_argument("--sampler-option", action="append", metavar="KEY=VALUE", help="for example eta=0.5")
+    group.add_argument("--sampler", help="a wrong name lists them all (default: the objective's)")
+    group.add_argument(
+        "--sampler-option",
+        action="append",
+        metavar="KEY=VALUE",
+        help="option of the sampler, for example eta=0.5; may be repeated",
+    )
     group.add_argument(
         "--schedule",
-        help="polyexponential, karras, linear, logsnr; of a process with steps also ddim, leading, trailing, "
+        help="polyexponential, karras, linear, logsnr; for discrete processes also ddim, leading, trailing, "
         "linspace (default: the sampler's)",
     )
     group.add_argument("--sigma-min", type=float, help="last noise level before 0 (0.01)")
     group.add_argument(
-        "--sigma-max", type=float, help="first noise level (100; at most 1 where it is a time)"
+        "--sigma-max",
+        type=float,
+        help="first noise level (100; at most 1 for objectives whose noise level is the time t)",
     )
     group.add_argument("--rho", type=float, help="exponent of the schedule (1)")
     group.add_argument(
         "--cfg-rescale",
         type=float,
         metavar="PHI",
-        help="0 to 1: tame the level of guided output (default: the backbone's)",
+        help="0 to 1: how far guided output is scaled to the level of unguided output (the backbone's)",
     )
     group.add_argument(
         "--cfg-interval",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="noise levels within which to guide (0 1)",
+        help="guide only between these noise levels (0 1)",
     )
     group.add_argument(
         "--dist-shift",
         action=argparse.BooleanOptionalAction,
-        help="bend the schedule by length (for rk4 only)",
+        help="shift the schedule by the clip's length (rk4 only)",
     )
 
 
 def _audio_arguments(group: Any) -> None:
     group.add_argument("--init-audio", metavar="FILE", help="start from this sound instead of noise")
-    group.add_argument("--init-noise-level", type=float, help="how much noise to put on it (0.7)")
+    group.add_argument("--init-noise-level", type=float, help="how much noise to add to it (0.7)")
     group.add_argument("--inpaint-audio", metavar="FILE", help="keep this sound except where --inpaint says")
     group.add_argument(
         "--inpaint",
@@ -100,22 +107,26 @@ def _audio_arguments(group: Any) -> None:
         nargs=2,
         action="append",
         metavar=("START", "END"),
-        help="seconds to make anew; may be repeated",
+        help="span to generate anew, in seconds; may be repeated",
     )
 
 
 def _output_arguments(group: Any) -> None:
-    add_out(group, default="renders", help="(%(default)s)")
-    group.add_argument("--format", choices=FORMATS, default="wav", help="(%(default)s)")
-    group.add_argument("--subtype", help="PCM_16, PCM_24, FLOAT, ... (16 bits)")
+    add_out(group, default="renders", help="folder for the clips (%(default)s)")
+    group.add_argument("--format", choices=FORMATS, default="wav", help="file format (%(default)s)")
+    group.add_argument("--subtype", help="sample format: PCM_16, PCM_24, FLOAT, ... (16 bits)")
     group.add_argument(
-        "--batch-size", type=int, help="clips at once, which does not change them (8 on a GPU, else 1)"
+        "--batch-size", type=int, help="clips per batch; does not change them (8 on a GPU, else 1)"
     )
-    group.add_argument("--chunked-decode", action="store_true", help="decode in pieces, in flat memory")
     group.add_argument(
-        "--page", action="store_true", help="also write a page that plays them, with spectrograms"
+        "--chunked-decode",
+        action="store_true",
+        help="decode in overlapping chunks, so that memory does not grow with length",
     )
-    group.add_argument("--overwrite", action="store_true", help="render again what is finished")
+    group.add_argument(
+        "--page", action="store_true", help="also write a page that plays the clips and shows spectrograms"
+    )
+    group.add_argument("--overwrite", action="store_true", help="render clips again that already exist")
 
 
 def run(args: argparse.Namespace) -> int:

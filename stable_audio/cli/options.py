@@ -1,4 +1,4 @@
-"""Options that several commands have, so that one thing has one name; earlier names still work."""
+"""Options shared by several commands, under one name each; earlier names still work."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ def add_out(parser: Any, *earlier: str, help: str, **options: Any) -> None:
 
 def add_device(parser: Any) -> None:
     """`--device`: where a model runs; see `stable_audio.inference.devices`."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best there is")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best one (default)"
+    )
 
 
 def add_no_ema(parser: Any, *earlier: str, dest: str = "no_ema", action: str = "store_true") -> None:
-    """`--no-ema`: the weights as trained, where a file also has their average.
+    """`--no-ema`: take the weights as trained where a file also has their moving average.
 
     Args:
         earlier: other names that the option had.
     """
     parser.add_argument(
-        "--no-ema", *earlier, dest=dest, action=action, help="the weights as trained, not their average"
+        "--no-ema",
+        *earlier,
+        dest=dest,
+        action=action,
+        help="use the weights as trained, not their moving average",
     )
 
 
 def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> None:
-    """`--dtype`: the type of weights, or of what is written."""
+    """`--dtype`: the data type of weights or of written tensors."""
     parser.add_argument("--dtype", choices=choices, help=help)
 
 
 def add_matmul_precision(parser: Any) -> None:
-    """`--matmul-precision`: of float32 products on a GPU."""
+    """`--matmul-precision`: precision of float32 matrix products on a GPU."""
     parser.add_argument(
         "--matmul-precision",
         default="high",
         choices=["highest", "high", "medium"],
-        help="of float32 products on a GPU (%(default)s: TF32)",
+        help="precision of float32 matrix products on a GPU (%(default)s: TF32)",
     )

@@ -1,4 +1,4 @@
-"""`stable-audio reconstruct`: what an autoencoder loses."""
+"""`stable-audio reconstruct`: measure what an autoencoder loses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_codec_arguments(parser)
     add_out(parser, help="also write the reconstructions and figures.json there")
     parser.add_argument(
-        "--sampled", action="store_true", help="draw the latents instead of taking their mean"
+        "--sampled", action="store_true", help="sample the latents instead of taking their mean"
     )
     parser.add_argument(
         "--quantizers",
@@ -34,22 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.audio.atomic import atomic_write
-    from stable_audio.cli.codec_options import codec, parts
+    from stable_audio.cli.codec_options import codec_from, parts_from
     from stable_audio.evaluation.reconstruction import reconstruct
 
-    found = codec(args)
+    codec = codec_from(args)
     rows = list(
         reconstruct(
-            found.pretransform,
-            parts(args, found),
-            sample_rate=found.sample_rate,
+            codec.pretransform,
+            parts_from(args, codec),
+            sample_rate=codec.sample_rate,
             chunk_above=args.chunk_above or None,
             sampled=args.sampled,
             quantizers=args.quantizers,
             out=args.out,
         )
     )
-    report = {"pretransform": found.source, **summary(rows), "items": rows}
+    report = {"pretransform": codec.source, **summary(rows), "items": rows}
     text = json.dumps({**report, "items": [_jsonable(row) for row in rows]}, indent=2, ensure_ascii=False)
     if args.out:
         with atomic_write(Path(args.out) / "figures.json") as temporary:
@@ -69,7 +69,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: a perfect copy, or nothing in common, becomes null."""
+    """The row with None for what is not finite, which JSON cannot hold: the SI-SDR of a perfect copy."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""What `stable-audio generate` does once its arguments are parsed."""
+"""`stable-audio generate` after its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -31,42 +31,45 @@ from stable_audio.model import DiffusionModel
 
 _NAMES = {"scale_phi": "cfg_rescale", "options": "sampler_option"}
 _SAMPLING = {field.name: _NAMES.get(field.name, field.name) for field in dataclasses.fields(Sampling)}
-"""Setting of sampling -> argument."""
+"""Field of Sampling -> name of the argument that sets it."""
 
-_TOLD_BY_JSON = (
+_RECIPE_ARGUMENTS = (
     ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed")
     + tuple(_SAMPLING.values())
     + ("init_noise_level", "inpaint", "dtype", "model_config")
 )
+"""Arguments that conflict with --from-json, whose recipe sets them."""
 
 
 def render_command(args: argparse.Namespace) -> int:
-    """Load, render, report; the exit status."""
+    """Load the model, render the clips, print a report; returns the exit status."""
     world = launched_world()
     if world.size > 1:
         _say(str(world))
-    earlier = _earlier(args)
+    recipe = _recipe(args)
     _check(args)
-    # All that can be known without the model, since loading one may take minutes.
-    chosen = _sampling(args) if earlier is None else sampling_from(earlier.sampling)
-    chosen.check()
-    asked = _asked(args)
+    # Before the model is loaded, which may take minutes: whatever can be checked without it.
+    settings = _sampling(args) if recipe is None else sampling_from(recipe.sampling)
+    settings.check()
+    requests = _requests(args)
     device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
-    loaded = _load(args, earlier, device)
-    sampling = chosen.resolved(loaded.model.objective)
-    steering = _steering(args, earlier)
-    jobs = _new_jobs(args, asked, loaded.model) if earlier is None else [job_of(earlier, args.from_json)]
-    chunked = earlier.chunked_decode if earlier is not None else args.chunked_decode
-    todo = plan(loaded, jobs, sampling=sampling, steering=steering, chunked_decode=chunked)
-    if earlier is not None and loaded.checkpoint.digest != earlier.checkpoint.digest:
-        _say(f"warning: {loaded.checkpoint.path} is not the file that {args.from_json} was made with")
-    for caution in cautions(todo.jobs, loaded.model, sampling):
+    render_model = _load(args, recipe, device)
+    sampling = settings.resolved(render_model.model.objective)
+    steering = _steering(args, recipe)
+    jobs = (
+        _new_jobs(args, requests, render_model.model) if recipe is None else [job_of(recipe, args.from_json)]
+    )
+    chunked = recipe.chunked_decode if recipe is not None else args.chunked_decode
+    todo = plan(render_model, jobs, sampling=sampling, steering=steering, chunked_decode=chunked)
+    if recipe is not None and render_model.checkpoint.digest != recipe.checkpoint.digest:
+        _say(f"warning: {render_model.checkpoint.path} is not the file that {args.from_json} was made with")
+    for caution in cautions(todo.jobs, render_model.model, sampling):
         _say(f"warning: {caution}")
     rendered = render(
-        loaded.model,
+        render_model.model,
         todo.jobs,
         todo.recipes,
-        _output(args, loaded.model),
+        _output(args, render_model.model),
         sampling=sampling,
         steering=steering,
         batch_size=args.batch_size,
@@ -74,9 +77,9 @@ def render_command(args: argparse.Namespace) -> int:
         world=world,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
-    done = _report(rendered, sum(1 for _ in world.share(jobs)))
+    clips = _report(rendered, sum(1 for _ in world.share(jobs)))
     if args.page:
-        write_render_page(Path(args.out), [item.path for item in done])
+        write_render_page(Path(args.out), [item.path for item in clips])
     return 0
 
 
@@ -90,12 +93,12 @@ def _output(args: argparse.Namespace, model: DiffusionModel) -> Output:
     )
 
 
-def _earlier(args: argparse.Namespace) -> Recipe | None:
+def _recipe(args: argparse.Namespace) -> Recipe | None:
     if args.from_json is None:
         return None
-    given = [f"--{n.replace('_', '-')}" for n in _TOLD_BY_JSON if getattr(args, n) is not None]
-    if given:
-        raise ValueError(f"--from-json already tells {', '.join(given)}; leave them out")
+    conflicts = [f"--{n.replace('_', '-')}" for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
+    if conflicts:
+        raise ValueError(f"--from-json already sets {', '.join(conflicts)}; leave them out")
     return read_recipe(args.from_json)
 
 
@@ -117,40 +120,40 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
 
 
-def _load(args: argparse.Namespace, earlier: Recipe | None, device: torch.device) -> RenderModel:
+def _load(args: argparse.Namespace, recipe: Recipe | None, device: torch.device) -> RenderModel:
     checkpoint, pretransform = args.ckpt_path, args.pretransform_ckpt_path
-    if earlier is not None:
-        checkpoint = checkpoint or earlier.checkpoint.path
-        pretransform = pretransform or (earlier.pretransform.path if earlier.pretransform else None)
+    if recipe is not None:
+        checkpoint = checkpoint or recipe.checkpoint.path
+        pretransform = pretransform or (recipe.pretransform.path if recipe.pretransform else None)
     config: Any = args.model_config
-    if earlier is not None:
-        config = load_config(earlier.config, source_name=f"{args.from_json}, config")
+    if recipe is not None:
+        config = load_config(recipe.config, source_name=f"{args.from_json}, config")
     started = time.perf_counter()
-    loaded = load_render_model(
+    render_model = load_render_model(
         checkpoint,
         config=config,
         pretransform=pretransform,
-        use_ema=earlier.use_ema if earlier is not None else not args.no_ema,
-        dtype=(earlier.dtype if earlier is not None else args.dtype) or "float32",
+        use_ema=recipe.use_ema if recipe is not None else not args.no_ema,
+        dtype=(recipe.dtype if recipe is not None else args.dtype) or "float32",
         device=device,
     )
-    device = loaded.model.device
+    device = render_model.model.device
     if device.type == "cuda":
         torch.set_float32_matmul_precision(args.matmul_precision)
     took = time.perf_counter() - started
-    _say(f"{resolve(checkpoint)} loaded in {took:.1f} s, on {device} in {loaded.dtype}")
-    return loaded
+    _say(f"{resolve(checkpoint)} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
+    return render_model
 
 
-def _steering(args: argparse.Namespace, earlier: Recipe | None) -> Steering:
-    """Sound inputs from the arguments, or else from the earlier render."""
+def _steering(args: argparse.Namespace, recipe: Recipe | None) -> Steering:
+    """Sounds that steer the render, from the arguments, or else from the recipe of --from-json."""
     paths = {"init_audio": args.init_audio, "inpaint_audio": args.inpaint_audio}
     level, spans = args.init_noise_level, args.inpaint or []
-    if earlier is not None:
-        level, spans = earlier.init_noise_level, earlier.inpaint_seconds or []
+    if recipe is not None:
+        level, spans = recipe.init_noise_level, recipe.inpaint_seconds or []
         for key, path in paths.items():
-            stored = getattr(earlier, key)
-            paths[key] = path or (stored.path if stored is not None else None)
+            sound_file = getattr(recipe, key)
+            paths[key] = path or (sound_file.path if sound_file is not None else None)
     return Steering.from_files(**paths, init_noise_level=level, inpaint_spans=spans)
 
 
@@ -162,31 +165,30 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     return Sampling(**{name: value for name, value in values.items() if value is not None})
 
 
-def _asked(args: argparse.Namespace) -> list[Job]:
-    """What prompts and job files ask for, before the model says what it needs."""
+def _requests(args: argparse.Namespace) -> list[Job]:
+    """Jobs from --prompt and --prompts, before they are completed with what the model needs."""
     jobs = [Job({"prompt": text}) for text in args.prompt or []]
     jobs += read_jobs(args.prompts) if args.prompts is not None else []
     key_values(args.condition, "--condition")
     return repeated(jobs or [Job({})], args.count or 1)
 
 
-def _first_seed(asked: int | None) -> int:
-    if asked != RANDOM_SEED:
-        return asked or 0
+def _first_seed(argument: int | None) -> int:
+    if argument != RANDOM_SEED:
+        return argument or 0
     seed = random_seed()
     _say(f"the first seed is {seed}")
     return seed
 
 
-def _new_jobs(args: argparse.Namespace, asked: list[Job], model: DiffusionModel) -> list[Job]:
+def _new_jobs(args: argparse.Namespace, requests: list[Job], model: DiffusionModel) -> list[Job]:
     flags = {"--prompt": args.prompt, "--negative-prompt": args.negative_prompt}
-    given = [flag for flag, value in flags.items() if value]
-    if given and "prompt" not in needed_ids(model):
-        raise ValueError(
-            f"{given[0]}: the model reads no 'prompt'; it reads {', '.join(needed_ids(model)) or 'nothing'}"
-        )
+    prompt_flags = [flag for flag, value in flags.items() if value]
+    if prompt_flags and "prompt" not in needed_ids(model):
+        ids = ", ".join(needed_ids(model)) or "nothing"
+        raise ValueError(f"{prompt_flags[0]}: the model reads no 'prompt'; it reads {ids}")
     return complete(
-        asked,
+        requests,
         model,
         first_seed=_first_seed(args.seed),
         seconds=args.seconds,
@@ -197,9 +199,9 @@ def _new_jobs(args: argparse.Namespace, asked: list[Job], model: DiffusionModel)
 
 def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:
     started, sound, skipped, clipped = time.perf_counter(), 0.0, 0, 0
-    done: list[Rendered] = []
+    clips: list[Rendered] = []
     for number, item in enumerate(rendered, start=1):
-        done.append(item)
+        clips.append(item)
         print(_line(item, number, total), flush=True)
         skipped, clipped = skipped + item.skipped, clipped + item.clipped
         sound += 0.0 if item.skipped else item.seconds
@@ -208,7 +210,7 @@ def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:
     if sound > 0:
         summary += f"; {sound:.1f} s of sound in {took:.1f} s, real-time factor {sound / took:.2f}"
     print(summary)
-    return done
+    return clips
 
 
 def _line(item: Rendered, number: int, total: int) -> str:

@@ -29,17 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from stable_audio.config.schema import dataset_schema, model_schema, schema_text
 
-    wanted = {args.model: schema_text(model_schema()), args.dataset: schema_text(dataset_schema())}
+    schemas = {args.model: schema_text(model_schema()), args.dataset: schema_text(dataset_schema())}
     if args.check:
-        return _compare(wanted)
-    for path, text in wanted.items():
+        return _compare(schemas)
+    for path, text in schemas.items():
         _write(path, text)
         print(f"wrote {path}")
     return 0
 
 
-def _compare(wanted: dict[Path, str]) -> int:
-    old = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+def _compare(schemas: dict[Path, str]) -> int:
+    old = [p for p, text in schemas.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for path in old:
         print(f"{path} is out of date: run `stable-audio schema`")
     return 1 if old else 0

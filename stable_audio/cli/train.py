@@ -1,4 +1,4 @@
-"""`stable-audio train`: train a model that a config describes, on a dataset that a file describes."""
+"""`stable-audio train`: train the model of a model file on the dataset of a dataset file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPLITS_WORK = True
 
 EPILOG = """
 exit status: 0 the last step was reached; 130 after Ctrl-C and 143 after SIGTERM, both with a checkpoint
-written; 138 after SIGUSR1 with --requeue; 2 the run could not start or go on, with the reason on stderr.
+written; 138 after SIGUSR1 with --requeue; 2 the run could not start or continue, with the reason on stderr.
 """
 
 
@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file",
         metavar="FILE.ini",
-        help="options from a file, such as `batch_size = 8`",
+        help="ini file with options, such as `batch_size = 8`",
     )
-    parser.add_argument("--wandb-config", type=_not_taken("--wandb-config"), help=argparse.SUPPRESS)
-    parser.add_argument("--lenient", action="store_true", help="unknown keys of the files are warnings")
+    parser.add_argument("--wandb-config", type=_unsupported("--wandb-config"), help=argparse.SUPPRESS)
+    parser.add_argument("--lenient", action="store_true", help="report unknown keys of the files as warnings")
     _run_arguments(parser.add_argument_group("the run"))
     _weights_arguments(parser.add_argument_group("weights to start from"))
     _hardware_arguments(parser.add_argument_group("hardware"))
@@ -37,10 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_arguments(group: Any) -> None:
     group.add_argument(
-        "--name", default="run", help="of the run; its files go to SAVE_DIR/NAME (%(default)s)"
+        "--name", default="run", help="name of the run; its files go to SAVE_DIR/NAME (%(default)s)"
     )
-    group.add_argument("--project", default="", help="at Weights & Biases (default: the name of the run)")
-    group.add_argument("--save-dir", default="runs", help="(%(default)s)")
+    group.add_argument(
+        "--project", default="", help="project at Weights & Biases (default: the name of the run)"
+    )
+    group.add_argument("--save-dir", default="runs", help="folder of the runs (%(default)s)")
     group.add_argument(
         "--max-steps", type=int, help="optimizer steps; -1 = until stopped (default: the config's, else -1)"
     )
@@ -49,20 +51,29 @@ def _run_arguments(group: Any) -> None:
         "--accum-batches", type=int, default=1, help="batches per optimizer step (%(default)s)"
     )
     group.add_argument(
-        "--num-workers", type=int, help="data processes, 0 = none (default: one per core, at most 6)"
+        "--num-workers",
+        type=int,
+        help="processes that load data, 0 = none (default: one per core, at most 6)",
     )
-    group.add_argument("--seed", type=int, default=42, help="of weights, data order and noise (%(default)s)")
+    group.add_argument(
+        "--seed", type=int, default=42, help="seed of weights, data order and noise (%(default)s)"
+    )
     group.add_argument(
         "--gradient-clip-val",
         type=float,
-        help="greatest norm, 0 = no clipping (default: the config's, else 0)",
+        help="maximum norm of the gradient, 0 = no clipping (default: the config's, else 0)",
     )
-    group.add_argument("--checkpoint-every", type=int, default=10000, help="steps; 0 = at the end only")
+    group.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=10000,
+        help="steps between checkpoints; 0 = at the end only (%(default)s)",
+    )
     group.add_argument(
         "--checkpoint-minutes",
         type=float,
         default=30.0,
-        help="renew `last` after this time, the first after 100 steps or 5 minutes; 0 = by steps alone "
+        help="minutes between renewals of `last`, the first after 100 steps or 5 minutes; 0 = by steps alone "
         "(%(default)s)",
     )
     group.add_argument(
@@ -70,9 +81,11 @@ def _run_arguments(group: Any) -> None:
         "--save-top-k",
         type=int,
         default=-1,
-        help="step checkpoints that stay, -1 = all; `last` always stays (%(default)s)",
+        help="number of step checkpoints to keep, -1 = all; `last` is always kept (%(default)s)",
     )
-    group.add_argument("--val-every", type=int, default=-1, help="steps; default: --checkpoint-every")
+    group.add_argument(
+        "--val-every", type=int, default=-1, help="steps between validations; default: --checkpoint-every"
+    )
     group.add_argument("--log-every", type=int, default=1, help="steps per log line (%(default)s)")
     group.add_argument(
         "--logger", default="csv", help="none, csv, tensorboard, wandb; several with commas (%(default)s)"
@@ -81,20 +94,20 @@ def _run_arguments(group: Any) -> None:
         "--no-background-checkpoints",
         dest="background_checkpoints",
         action="store_false",
-        help="make no copy in host memory: training waits until a checkpoint is on disk",
+        help="write checkpoints without a copy in host memory: training waits until they are on disk",
     )
     group.add_argument("--no-demos", dest="demos", action="store_false", help="render no demos")
     group.add_argument(
         "--first-demo-minutes",
         type=float,
         default=0.0,
-        help="render demos after this time already where the run has none; 0 = by steps alone (%(default)s)",
+        help="render demos after this time if the run has none by then; 0 = by steps alone (%(default)s)",
     )
-    group.add_argument("--no-progress", dest="progress", action="store_false", help="no progress line")
+    group.add_argument("--no-progress", dest="progress", action="store_false", help="print no progress line")
 
 
 def _weights_arguments(group: Any) -> None:
-    group.add_argument("--ckpt-path", default="", help="training checkpoint, or a run's folder, to continue")
+    group.add_argument("--ckpt-path", default="", help="training checkpoint or folder of a run to continue")
     group.add_argument(
         "--recover",
         nargs="?",
@@ -102,31 +115,33 @@ def _weights_arguments(group: Any) -> None:
         default=False,
         type=boolean,
         metavar="BOOL",
-        help="continue this run's own last.ckpt if there is one",
+        help="continue from this run's last.ckpt if it exists",
     )
     group.add_argument(
-        "--overwrite", action="store_true", help="remove an earlier run of the same name, and begin anew"
+        "--overwrite", action="store_true", help="delete an earlier run of the same name and start over"
     )
     group.add_argument(
         "--requeue",
         action="store_true",
-        help="on SIGUSR1, save and put the SLURM job back into the queue, where it recovers; "
-        "without it, SIGUSR1 saves and training goes on",
+        help="on SIGUSR1, save and put the SLURM job back into the queue, to recover when it starts again; "
+        "without it, SIGUSR1 saves and training continues",
     )
     group.add_argument("--pretrained-ckpt-path", default="", help="weights of a model or of an autoencoder")
     group.add_argument("--pretransform-ckpt-path", default="", help="weights of the pretransform")
-    group.add_argument("--partial", action="store_true", help="load what fits, report the rest")
+    group.add_argument(
+        "--partial", action="store_true", help="load the weights that fit and report the others"
+    )
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
     group.add_argument(
         "--remove-pretransform-weight-norm",
         default="",
         choices=["", "pre_load", "post_load"],
-        help="fold weight norms, before or after loading the pretransform",
+        help="fold the weight norms of the pretransform, before or after its weights are loaded",
     )
     group.add_argument(
         "--allow-untrained-pretransform",
         action="store_true",
-        help="train on the latents of a random autoencoder",
+        help="accept a learned pretransform with random weights",
     )
 
 
@@ -139,7 +154,7 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument(
         "--devices", "--num-gpus", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)"
     )
-    group.add_argument("--num-nodes", type=int, help="machines (default: what the launcher says, else 1)")
+    group.add_argument("--num-nodes", type=int, help="machines (default: the launcher's, else 1)")
     group.add_argument(
         "--strategy",
         type=lambda text: text or "auto",
@@ -149,11 +164,11 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile the backbone; of autoencoders, encoder and decoder",
+        help="compile the backbone, or the encoder and decoder of an autoencoder, with torch.compile",
     )
 
 
-def _not_taken(flag: str) -> Callable[[str], str]:
+def _unsupported(flag: str) -> Callable[[str], str]:
     def refuse(text: str) -> str:
         raise argparse.ArgumentTypeError(no_counterpart(flag))
 
@@ -161,15 +176,15 @@ def _not_taken(flag: str) -> Callable[[str], str]:
 
 
 def expanded(argv: list[str]) -> list[str]:
-    """The arguments with those of `--config-file` before them, so that what is given here wins."""
+    """The arguments after those of `--config-file`, so that the command line takes precedence."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-file")
-    found, rest = parser.parse_known_args(argv)
-    return [*ini_arguments(found.config_file), *rest] if found.config_file else argv
+    options, others = parser.parse_known_args(argv)
+    return [*ini_arguments(options.config_file), *others] if options.config_file else argv
 
 
 def run(args: argparse.Namespace) -> int:
-    # First of all, so that no signal is lost while torch and Lightning are being imported.
+    # Before anything else, so that no signal is lost while torch and Lightning are being imported.
     from stable_audio.training.stopping import StopRequest
 
     stop = StopRequest().install()
@@ -200,16 +215,16 @@ def _read_and_train(args: argparse.Namespace, stop: Any, early: Any) -> int:
 
 
 def run_options(args: argparse.Namespace, section: Any) -> Any:
-    """Flags first, then what the config's `training` section says, then the defaults."""
+    """RunOptions from the flags, else from the config's `training` section, else the defaults."""
     import dataclasses
 
     from stable_audio.training.options import RunOptions
 
     names = [f.name for f in dataclasses.fields(RunOptions)]
     configured = {n: getattr(section, n, None) for n in ("batch_size", "max_steps", "gradient_clip_val")}
-    given = {n: getattr(args, n) for n in names}
-    chosen = {n: v if v is not None else configured.get(n) for n, v in given.items()}
-    return RunOptions(**{n: v for n, v in chosen.items() if v is not None})
+    flags = {n: getattr(args, n) for n in names}
+    values = {n: v if v is not None else configured.get(n) for n, v in flags.items()}
+    return RunOptions(**{n: v for n, v in values.items() if v is not None})
 
 
 def _model_config(args: argparse.Namespace) -> Any:
@@ -219,7 +234,7 @@ def _model_config(args: argparse.Namespace) -> Any:
         return load_config(args.model_config, lenient=args.lenient)
     if not args.ckpt_path:
         raise ValueError(
-            "--model-config is needed, unless --ckpt-path names a checkpoint with a config inside"
+            "--model-config is required, unless --ckpt-path names a checkpoint with a config inside"
         )
     from stable_audio.training.recovery import stored_config
 

@@ -107,7 +107,7 @@ def test_an_ini_file_gives_what_the_command_line_leaves_out(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[DEFAULTS]\nbatchsize = 8\n", "nothing is called batchsize"), ("batch_size = 8", "cannot be read")],
+    [("[DEFAULTS]\nbatchsize = 8\n", "no option is called batchsize"), ("batch_size = 8", "cannot be read")],
 )
 def test_a_bad_ini_file_is_one_sentence(text: str, words: str, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "defaults.ini"

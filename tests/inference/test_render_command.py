@@ -144,7 +144,7 @@ def test_from_json_takes_no_second_opinion(base: list[str], tmp_path: Path, caps
     assert main([*base, "--prompt", "bell"]) == 0
     recipe = str(_made(tmp_path)[0].with_suffix(".json"))
     assert main(["generate", "--from-json", recipe, "--seed", "3", "--steps", "5"]) == 2
-    assert "--from-json already tells --seed, --steps" in capsys.readouterr().err
+    assert "--from-json already sets --seed, --steps" in capsys.readouterr().err
     (tmp_path / "no.json").write_text("{}")
     assert main(["generate", "--from-json", str(tmp_path / "no.json")]) == 2
     assert "is not the JSON of a rendered file" in capsys.readouterr().err
