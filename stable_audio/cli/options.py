@@ -19,7 +19,7 @@ def add_out(parser: Any, *earlier: str, help: str, **options: Any) -> None:
 def add_device(parser: Any) -> None:
     """`--device`: where a model runs; see `stable_audio.inference.devices`."""
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best one (default)"
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the best one available"
     )
 
 

@@ -3,12 +3,12 @@
 `load_config` reads a model file, `load_dataset_config` a dataset file. Both raise one ConfigError that
 holds every mistake of the file.
 
-    reporting/   mistakes: their place, what was found, what is allowed
+    reporting/   mistakes: their place, the value there, what is allowed
     schemas/     constructors of components -> pydantic models
     sections/    the sections of both kinds of file
     rules/       what must hold between the keys of a file
     reading/     text, dicts and named files -> data of known structure
-    load.py      dataset files; model files are loaded by the factory, which can build what rules look at
+    load.py      dataset files; model files are loaded by the factory, which can build the parts for the rules
     schema.py    JSON schemas for editors
 
 A shelf imports from those above it.

@@ -1,4 +1,4 @@
-"""JSON schemas of the files, for editors: completion, hints and red lines while typing."""
+"""JSON schemas of the files, by which editors complete keys, show hints and mark mistakes."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def _schema(models: Mapping[str, type[BaseModel]], *, tag: str, title: str) -> d
 
 
 def _canonical(value: Any) -> Any:
-    """One form for every version of pydantic: they write bounds, references and constants differently."""
+    """The schema in one form: versions of pydantic write bounds, references and constants differently."""
     if isinstance(value, list):
         return [_canonical(v) for v in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, dict):
         return value
-    return {k: _canonical(v) for k, v in _unwrapped(value).items() if not _says_nothing(k, v, value)}
+    return {k: _canonical(v) for k, v in _unwrapped(value).items() if not _is_redundant(k, v, value)}
 
 
 def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +63,6 @@ def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
     return {**only[0], **{k: v for k, v in value.items() if k != "allOf"}}
 
 
-def _says_nothing(key: str, inner: Any, holder: dict[str, Any]) -> bool:
+def _is_redundant(key: str, inner: Any, holder: dict[str, Any]) -> bool:
     repeated = key == "enum" and isinstance(inner, list) and holder.get("const") in inner
     return repeated or (key == "additionalProperties" and inner is True)

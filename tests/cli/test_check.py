@@ -235,7 +235,7 @@ def test_latents_with_rows(write: Any, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["model"]["diffusion"]["config"].update(dims=1), "its latents are pictures of 32 rows"),
+        (lambda c: c["model"]["diffusion"]["config"].update(dims=1), "its latents have 32 rows"),
         (lambda c: c["model"]["diffusion"]["config"].update(multipliers=[1] * 7), "not a multiple of 64"),
         (lambda c: c.update(model_type="diffusion_cond_inpaint"), "inpainting needs latents without rows"),
         (

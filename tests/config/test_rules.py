@@ -195,7 +195,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
                     "config": {"channels": 2, "n_fft": 62, "hop_length": 8, "layout": "2d"},
                 }
             ),
-            "$.model.pretransform: its latents are pictures of 32 rows, but the backbone takes none",
+            "$.model.pretransform: its latents have 32 rows, but the backbone takes latents without",
         )
     ],
     "sample_size": [
@@ -268,7 +268,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.cond,
             lambda d: d["training"].update(ema={"min_value": 0.9, "beta": 0.5}),
-            "$.training.ema.min_value: found 0.9, above beta, the greatest decay, which is 0.5",
+            "$.training.ema.min_value: found 0.9, above beta, the maximum decay, which is 0.5",
         )
     ],
     "inpainting": [
@@ -310,15 +310,16 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             lambda d: (
                 d["model"]["encoder"]["config"].update(in_channels=1) or d["model"].update(in_channels=1)
             ),
-            "$.model.in_channels: found 1, but out_channels is 2: the encoder must take what is decoded; "
-            "training.force_input_mono",
+            "$.model.in_channels: found 1, but out_channels is 2: encoder and decoder must have the "
+            "same channels; training.force_input_mono",
         )
     ],
     "discriminator_channels": [
         (
             examples.autoencoder,
             lambda d: _losses(d, {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}),
-            "$.training.loss_configs.discriminator.config.in_channels: found 1, but the autoencoder makes 2",
+            "$.training.loss_configs.discriminator.config.in_channels: found 1, but the autoencoder "
+            "decodes to 2",
         )
     ],
     "bottleneck_terms": [

@@ -1,7 +1,7 @@
-"""Keys that stable-audio-tools' later versions and its forks add, and what becomes of them here.
+"""Keys that stable-audio-tools' later versions and its forks add, and how they are handled here.
 
-The table is consulted only for keys that the schema does not know: a key that a component has come to
-serve needs no entry any more.
+The table is consulted only for keys that the schema does not know, so a key that a component supports needs
+no entry.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Rename:
 
 @dataclass(frozen=True)
 class Ignore:
-    """Changes nothing here; left out with a warning."""
+    """The key has no effect here; it is removed with a warning."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Refuse:
-    """Asks for what is not built: an error, unless the value is one of `neutral`, which ask for nothing."""
+    """The key is not supported: an error, unless the value is one of `neutral`, which have no effect."""
 
     reason: str
     neutral: tuple[Any, ...] = (None,)
@@ -87,6 +87,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
 
 
 def foreign_key(loc: Loc) -> Foreign | None:
-    """What the table says about an unknown key; `*` in a pattern stands for any one step."""
+    """The table's entry for an unknown key; `*` in a pattern stands for any one key or index."""
     path = ".".join(str(part) for part in loc)
     return next((v for k, v in FOREIGN_KEYS.items() if fnmatchcase(path, k)), None)

@@ -1,4 +1,4 @@
-"""JSON text -> plain data, stricter than elsewhere: duplicate keys, NaN and endless numbers are mistakes."""
+"""JSON text -> plain data, strictly: duplicate keys, NaN and numbers of more than 64 bits are mistakes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stable_audio.audio.json_files import MAX_DEPTH, MAX_DIGITS, JsonError, nest
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 
 LARGEST = 2**63 - 1
-"""The largest whole number of a configuration, either sign: what 64 bits hold."""
+"""The largest magnitude of a whole number in a configuration: what 64 bits hold."""
 
 
 class _Object(dict):
-    """An object of the file that remembers the keys it was given twice."""
+    """A JSON object that remembers which of its keys appear twice."""
 
     repeated: tuple[str, ...] = ()
 
@@ -28,7 +28,7 @@ class _NotJson:
 
 
 def _whole_number(digits: str) -> int:
-    # What has more digits than any number here is compared by its length, not computed.
+    # Converting millions of digits takes minutes; a power of ten of the same length is refused just as well.
     return int(digits) if len(digits) <= MAX_DIGITS else 10 ** (len(digits) - 1)
 
 
@@ -58,7 +58,7 @@ def parse_json(text: str | bytes, *, source: str) -> dict[str, Any]:
 
 
 def plain(data: Any, *, source: str) -> dict[str, Any]:
-    """A copy made of dict, list, str, int, float, bool and None only; the root must be an object.
+    """Copy data into dict, list, str, int, float, bool and None only; the root must be an object.
 
     Raises:
         ConfigError: everything that JSON cannot hold, with its path.
@@ -75,10 +75,10 @@ def plain(data: Any, *, source: str) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    made = _Object(pairs)
-    seen: set[str] = set()
-    made.repeated = tuple(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-    return made
+    mapping = _Object(pairs)
+    keys: set[str] = set()
+    mapping.repeated = tuple(k for k, _ in pairs if k in keys or keys.add(k))  # type: ignore[func-returns-value]
+    return mapping
 
 
 def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
@@ -89,12 +89,12 @@ def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_copy(v, (*loc, i), problems) for i, v in enumerate(value)]
     if isinstance(value, _NotJson) or (isinstance(value, float) and not math.isfinite(value)):
-        found = value.name if isinstance(value, _NotJson) else str(value)
-        problems.append(Problem(json_path(loc), f"found {found}, which is not a JSON value; give a number"))
+        text = value.name if isinstance(value, _NotJson) else str(value)
+        problems.append(Problem(json_path(loc), f"found {text}, which is not a JSON value; give a number"))
         return None
     if isinstance(value, int) and abs(value) > LARGEST:
-        found = shown_number(value)
-        problems.append(Problem(json_path(loc), f"found {found}; whole numbers go up to {LARGEST}"))
+        text = shown_number(value)
+        problems.append(Problem(json_path(loc), f"found {text}; whole numbers go up to {LARGEST}"))
         return None
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
@@ -103,7 +103,7 @@ def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
 
 
 def shown_number(value: int) -> str:
-    """A whole number, or the count of its digits where there are many."""
+    """The digits of a whole number, or their count if there are many."""
     digits = int(abs(value).bit_length() * math.log10(2)) + 1
     return str(value) if digits <= 40 else f"a number of about {digits} digits"
 

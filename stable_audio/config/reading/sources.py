@@ -1,4 +1,4 @@
-"""What may be loaded: files, names of files that come with the package, and dicts -> plain data."""
+"""Files, names of files that come with the package, and dicts -> plain data."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class SourceData(NamedTuple):
 
 
 def read_source(source: Source, kind: str, *, name: str | None = None) -> SourceData:
-    """The content of a file or dict.
+    """Read a file or dict.
 
     Args:
-        kind: of the files that come with the package: "model" or "dataset".
-        name: what messages call a dict.
+        source: what to read.
+        kind: "model" or "dataset", where `source` may be the name of a file that comes with the package.
+        name: name of a dict in messages.
 
     Raises:
         ConfigError: no such file, or not JSON.
@@ -49,10 +50,10 @@ def read_source(source: Source, kind: str, *, name: str | None = None) -> Source
 
 def _file(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
     """The file called `source`, or the one of that name that comes with the package."""
-    found = file_or_shipped(source, kind)
-    if not os.path.exists(found) and not os.path.splitext(found)[1]:
+    path = file_or_shipped(source, kind)
+    if not os.path.exists(path) and not os.path.splitext(path)[1]:
         hint = did_you_mean(os.fspath(source), shipped(kind))
         listed = hint if hint.startswith("did") else "`stable-audio configs` lists those"
         problem = Problem("$", f"neither a file nor a {kind} config that comes with the package; {listed}")
         raise ConfigError([problem], os.fspath(source))
-    return found
+    return path

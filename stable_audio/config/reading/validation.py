@@ -1,4 +1,4 @@
-"""Plain data -> typed configuration, with every repair that the format allows and every mistake named."""
+"""Plain data -> typed configuration: repairs what the format allows and names every mistake."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass
 class Checked(Generic[M]):
-    """What a validation found.
+    """Result of a validation.
 
     Attributes:
         data: the file's data after repairs.
         config: the validated config; None when there are problems.
         problems: the mistakes in the file.
-        untrainable: settings that only training has to refuse.
-        warnings: keys that were renamed or left out.
+        untrainable: settings of training that are not supported, which do not matter for generation.
+        warnings: keys that were renamed or removed.
     """
 
     data: dict[str, Any]
@@ -59,23 +59,23 @@ def check_structure(
             checked.config = model.model_validate_json(json.dumps(data))
             break
         except ValidationError as error:
-            found = findings_of(error, model, data)
-        if not any([_repair(checked, finding, lenient) for finding in found]):
-            checked.problems += [f.problem() for f in found]
+            findings = findings_of(error, model, data)
+        if not any([_repair(checked, finding, lenient) for finding in findings]):
+            checked.problems += [f.problem() for f in findings]
             break
     return checked
 
 
-def _wrong_tag(data: dict[str, Any], tag: str, allowed: list[str]) -> Problem:
+def _wrong_tag(data: dict[str, Any], tag: str, choices: list[str]) -> Problem:
     if tag not in data:
-        return Problem(json_path((tag,)), f"missing; give one of {names(allowed)}")
-    hint = did_you_mean(str(data[tag]), allowed)
-    message = f"found {shown(data[tag])}; allowed: {names(allowed)}"
+        return Problem(json_path((tag,)), f"missing; give one of {names(choices)}")
+    hint = did_you_mean(str(data[tag]), choices)
+    message = f"found {shown(data[tag])}; allowed: {names(choices)}"
     return Problem(json_path((tag,)), f"{message}; {hint}" if hint.startswith("did") else message)
 
 
 def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
-    """Change the data so that `finding` goes away, if the format says how; says whether it did."""
+    """Repair the data at `finding` if the format defines how; returns whether it did."""
     holder, key = value_at(checked.data, finding.loc[:-1]), finding.loc[-1] if finding.loc else None
     if finding.kind == INTEGER:
         holder[key] = int(holder[key])
@@ -90,7 +90,7 @@ def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
         holder.pop(key, None)
         checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {foreign.reason}"))
     elif isinstance(foreign, Refuse):
-        # Training that is not built keeps nobody from generating with the model.
+        # A model whose training is not supported can still generate.
         refused = checked.untrainable if finding.loc[0] == "training" else checked.problems
         refused.append(Problem(json_path(finding.loc), f"not supported: {foreign.reason}; remove the key"))
         holder.pop(key, None)
@@ -103,16 +103,16 @@ def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
 
 
 def valid_section(data: Any, schema: Any) -> Any:
-    """The section without its unknown keys, which the schema reports; None if more is wrong with it."""
+    """Validate a section without its unknown keys, which the schema reports; None after other mistakes."""
     data = copy.deepcopy(data)
     while True:
         try:
             return TypeAdapter(schema).validate_json(json.dumps(data))
         except ValidationError as error:
-            found = findings_of(error, schema, data)
-        if any(f.kind != UNKNOWN for f in found):
+            findings = findings_of(error, schema, data)
+        if any(f.kind != UNKNOWN for f in findings):
             return None
-        for finding in found:
+        for finding in findings:
             value_at(data, finding.loc[:-1]).pop(finding.loc[-1], None)
 
 

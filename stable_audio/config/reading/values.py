@@ -1,4 +1,4 @@
-"""Plain data -> an instance of any dataclass, or every mistake: for files that are no configuration."""
+"""Plain data -> an instance of any dataclass: for files that are not configurations, such as recipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def dataclass_from(values: Any, kind: type[T], *, source: str, at: Loc = ()) -> T:
-    """The dataclass `kind` with the values of a JSON object, types checked and not converted.
+    """Build the dataclass `kind` from a JSON object; types are checked, not converted.
 
     Args:
         source: name of the file for messages.
@@ -25,12 +25,12 @@ def dataclass_from(values: Any, kind: type[T], *, source: str, at: Loc = ()) -> 
         ConfigError: every value of the wrong type, every missing and every unknown key.
     """
     if not isinstance(values, dict):
-        kind_found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ConfigError([Problem(json_path(at), f"an object is needed here, found {kind_found}")], source)
+        json_type = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigError([Problem(json_path(at), f"an object is needed here, found {json_type}")], source)
     model = leaf_model(kind)  # type: ignore[arg-type]
     try:
         leaf = model.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        found = findings_of(error, model, values)
-        raise ConfigError([Problem(json_path((*at, *f.loc)), f.message) for f in found], source) from error
+        findings = findings_of(error, model, values)
+        raise ConfigError([Problem(json_path((*at, *f.loc)), f.message) for f in findings], source) from error
     return kind(**arguments(leaf))

@@ -1,1 +1,1 @@
-"""What is wrong with a file, in sentences that name the place, what stands there and what is allowed."""
+"""Mistakes in files, as sentences that name the place, the value there and what is allowed."""

@@ -1,4 +1,4 @@
-"""pydantic's errors -> findings: where in the file, what was found, what is allowed."""
+"""pydantic's errors -> findings: the place in the file, the value there, what is allowed."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ class Finding:
 def findings_of(error: ValidationError, model: Any, data: Any) -> list[Finding]:
     """Every mistake once: alternatives of a union at the same place are joined into one sentence."""
     expected: dict[Loc, list[str]] = {}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for entry in error.errors(include_url=False):
         loc, annotations = _resolve(entry["loc"], entry["type"], model, data)
         if entry["type"] in _EXPECTED:
             expected.setdefault(loc, []).append(_EXPECTED[entry["type"]])
         else:
-            found.append(_finding(entry, loc, annotations, data))
-    deeper = [f.loc for f in found] + list(expected)
-    for loc, wanted in expected.items():
+            findings.append(_finding(entry, loc, annotations, data))
+    deeper = [f.loc for f in findings] + list(expected)
+    for loc, expected_types in expected.items():
         # In a union of a scalar and a list, a wrong item is what matters, not the other alternative.
         if not any(len(d) > len(loc) and d[: len(loc)] == loc for d in deeper):
-            found.append(_wrong_type(loc, wanted, data))
-    return sorted(set(found), key=lambda f: json_path(f.loc))
+            findings.append(_wrong_type(loc, expected_types, data))
+    return sorted(set(findings), key=lambda f: json_path(f.loc))
 
 
-def _wrong_type(loc: Loc, wanted: list[str], data: Any) -> Finding:
+def _wrong_type(loc: Loc, expected_types: list[str], data: Any) -> Finding:
     value = value_at(data, loc)
-    integral = isinstance(value, float) and value.is_integer() and "an integer" in wanted
-    alternatives = " or ".join(dict.fromkeys(wanted))
+    integral = isinstance(value, float) and value.is_integer() and "an integer" in expected_types
+    alternatives = " or ".join(dict.fromkeys(expected_types))
     return Finding(loc, INTEGER if integral else OTHER, f"found {shown(value)}; expected {alternatives}")
 
 
@@ -90,9 +90,9 @@ def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding
     return Finding(loc, OTHER, f"found {shown(value_at(data, loc))}; {message[0].lower()}{message[1:]}")
 
 
-def _choice(loc: Loc, value: Any, allowed: list[Any]) -> Finding:
-    message = f"found {shown(value)}; allowed: {names(allowed)}"
-    hint = did_you_mean(value, [a for a in allowed if isinstance(a, str)]) if isinstance(value, str) else ""
+def _choice(loc: Loc, value: Any, choices: list[Any]) -> Finding:
+    message = f"found {shown(value)}; allowed: {names(choices)}"
+    hint = did_you_mean(value, [a for a in choices if isinstance(a, str)]) if isinstance(value, str) else ""
     return Finding(loc, OTHER, f"{message}; {hint}" if hint.startswith("did") else message)
 
 
@@ -137,12 +137,12 @@ def _flatten(annotation: Any) -> Iterator[Any]:
 
 def _narrow(annotations: list[Any], tag: str | int) -> list[Any]:
     """The union members that a tag of pydantic's location names."""
-    chosen = [
+    matches = [
         a
         for a in annotations
         if _is_model(a) and (tag in _tag_values(a) or getattr(a, "layout", None) == tag)
     ]
-    return chosen or annotations
+    return matches or annotations
 
 
 def _below(holder: Any, part: str | int) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from stable_audio.config.reporting.problems import Loc, json_path
 from stable_audio.wording import shown
 
 UNUSUAL = 1_000_000
-"""A whole number above this is hardly the size of a layer."""
+"""A whole number above this is probably not the size of a layer."""
 
 
 def suspects(data: Any, count: int = 3) -> str:
@@ -17,12 +17,12 @@ def suspects(data: Any, count: int = 3) -> str:
     numbers = [s for s in _sizes(data, ()) if not s[2].startswith("(")]
     below = [s for s in numbers if s[0] < 1]
     above = sorted((s for s in numbers if s[0] > UNUSUAL), key=lambda s: -s[0])
-    chosen = [*(s for s in below if s[0] < 0), *above, *(s for s in below if s[0] == 0)][:count]
-    return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in chosen)
+    unusual = [*(s for s in below if s[0] < 0), *above, *(s for s in below if s[0] == 0)][:count]
+    return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in unusual)
 
 
 def largest(data: Any, count: int = 3) -> str:
-    """The whole numbers and the lists of a section that decide its size, with their keys."""
+    """The largest whole numbers and the longest lists of a section, with their keys."""
     sizes = sorted(_sizes(data, ()), key=lambda s: -s[0])[:count]
     return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in sizes)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file, said once per mistake and all at once."""
+"""The mistakes of a configuration file, one Problem each, raised together as one ConfigError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Loc = tuple[str | int, ...]
 
 
 LONGEST = 600
-"""Characters of a message; a list that is quoted may have a million entries."""
+"""Maximum characters of a message, since a quoted list may have a million entries."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rules between the keys of a model file, by name. They run on plain data, so also on half-wrong files."""
+"""Rules between the keys of a model file, by name. They read plain data, so also files with mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULES: dict[str, Rule] = {
     "process_steps": process.steps_are_those_of_the_backbone,
     "demo_steps": process.demos_take_steps_that_exist,
     "process_shift": process.steps_are_not_shifted,
-    "one_shot": process.pure_noise_says_something,
+    "one_shot": process.objective_allows_one_shot,
     "optimizer": training.has_an_optimizer,
     "optimizer_options": training.optimizers_fit,
     "timestep_options": training.timestep_options_fit,
@@ -33,8 +33,8 @@ RULES: dict[str, Rule] = {
     "inpainting": training.inpainting_fits,
     "teacher": training.teacher_has_weights,
     "demos": training.demos_are_complete,
-    "encoder_channels": autoencoder.encoder_hears_the_audio,
-    "discriminator_channels": autoencoder.discriminator_hears_the_audio,
+    "encoder_channels": autoencoder.encoder_channels_agree,
+    "discriminator_channels": autoencoder.discriminator_channels_agree,
     "bottleneck_terms": autoencoder.bottleneck_has_the_terms,
     "losses": autoencoder.something_is_compared,
     "pretransform_losses": autoencoder.pretransform_is_there,
@@ -49,11 +49,11 @@ HINTS: dict[str, Rule] = {
     "schedules": training.schedules_last,
     "warm_up": autoencoder.warm_up_has_an_end,
 }
-"""What is allowed but hardly meant: reported as warnings."""
+"""Rules for what is allowed but probably a mistake, reported as warnings."""
 
 
 def check_rules(ctx: Context, rules: Mapping[str, Rule], *, skip: Sequence[str] = ()) -> list[Problem]:
-    """Everything that does not hold."""
+    """The problems of every rule that does not hold."""
     return [
         Problem(json_path(loc), message)
         for name, rule in rules.items()

@@ -1,4 +1,4 @@
-"""Parts of an autoencoder that disagree -> the keys to change, and their values."""
+"""Disagreements between parts of an autoencoder -> the keys to change, and their values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _autoencoders(value: Any, loc: Loc) -> Iterator[tuple[Loc, dict[str, Any]]]:
 
 
 def _measures_of(model: dict[str, Any], wrong: Disagreement) -> bool:
-    """Whether the section can be the one that the error speaks of, where several are in each other."""
+    """Whether the section can be the one that the error is about, since autoencoders may be nested."""
     part, names = KEYS.get(wrong.measure, ("", ()))
     if names is RATES:
         return bool(model["downsampling_ratio"] == wrong.expected)
@@ -91,37 +91,39 @@ def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: 
         message = f"{wrong.measure} are {wrong.found}, but the other parts need {wrong.expected}"
         return Problem(json_path(loc), message)
     place = json_path((*loc, part, "config", key))
-    given: Any = section["config"].get(key) if _has_config(section) else None
+    configured: Any = section["config"].get(key) if _has_config(section) else None
     if names is not RATES:
-        as_counted = given is None or given == wrong.found or not wrong.found
-        value = wrong.expected if as_counted else given * wrong.expected // wrong.found
-        found = "left out" if given is None else f"found {shown(given)}"
-        needed = f"{found}, which makes {wrong.found} {wrong.measure}; the other parts need {wrong.expected}"
-        return Problem(place, f"{needed}: set it to {value}")
-    return Problem(place, _rates_message(wrong, given, inner_ratio))
+        as_counted = configured is None or configured == wrong.found or not wrong.found
+        value = wrong.expected if as_counted else configured * wrong.expected // wrong.found
+        state = "left out" if configured is None else f"found {shown(configured)}"
+        mismatch = (
+            f"{state}, which makes {wrong.found} {wrong.measure}; the other parts need {wrong.expected}"
+        )
+        return Problem(place, f"{mismatch}: set it to {value}")
+    return Problem(place, _rates_message(wrong, configured, inner_ratio))
 
 
-def _rates_message(wrong: Disagreement, given: Any, inner_ratio: int) -> str:
-    found = "left out" if given is None else f"found {shown(given)}"
+def _rates_message(wrong: Disagreement, configured: Any, inner_ratio: int) -> str:
+    state = "left out" if configured is None else f"found {shown(configured)}"
     inner = f" (its pretransform's {inner_ratio} included)" if inner_ratio > 1 else ""
-    message = f"{found}, which makes {wrong.found} samples per latent frame{inner}, but downsampling_ratio is"
+    message = f"{state}, which makes {wrong.found} samples per latent frame{inner}, but downsampling_ratio is"
     message += f" {wrong.expected}; "
     if wrong.expected % inner_ratio:
         return message + f"set downsampling_ratio to {wrong.found}"
     return message + f"give factors whose product is {wrong.expected // inner_ratio}"
 
 
-def _key(part: str, section: Any, names: tuple[str, ...], found: int) -> str | None:
-    """The one of the names that the component reads; the one that holds the number, if there are several."""
+def _key(part: str, section: Any, names: tuple[str, ...], number: int) -> str | None:
+    """The one of `names` that the component reads; if it reads several, the one whose value is `number`."""
     if not isinstance(section, dict):
         return None
     cls = _CLASSES.get(part, {}).get(section.get("type", ""))
     if cls is None:
         return None
     config: Any = section.get("config") if _has_config(section) else {}
-    allowed = [n for n in names if n in leaf_model(cls).model_fields]
-    holding = [n for n in allowed if config.get(n) == found]
-    return next(iter([*holding, *allowed]), None)
+    keys = [n for n in names if n in leaf_model(cls).model_fields]
+    holding = [n for n in keys if config.get(n) == number]
+    return next(iter([*holding, *keys]), None)
 
 
 def _has_config(section: Any) -> bool:

@@ -34,39 +34,39 @@ def _trained(ctx: Context) -> Autoencoder | None:
     return ctx.facts.autoencoder if trained and isinstance(ctx.facts.autoencoder, Autoencoder) else None
 
 
-def encoder_hears_the_audio(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """The audio is compared with what is decoded; the encoder gets all of its channels, or their mean."""
+def encoder_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The encoder takes as many channels as are decoded, or their mean with `force_input_mono`."""
     model = _trained(ctx)
     if model is None or model.in_channels == model.out_channels:
         return
     mono = ctx.get("training", "force_input_mono", default=False) is True
     if not (mono and model.out_channels > 1):
-        found = f"found {model.in_channels}, but out_channels is {model.out_channels}"
+        mismatch = f"found {model.in_channels}, but out_channels is {model.out_channels}"
         hint = (
             "; training.force_input_mono encodes the mean of the channels" if model.out_channels > 1 else ""
         )
-        yield ("model", "in_channels"), f"{found}: the encoder must take what is decoded{hint}"
+        yield ("model", "in_channels"), f"{mismatch}: encoder and decoder must have the same channels{hint}"
 
 
-def discriminator_hears_the_audio(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """The discriminator takes what the autoencoder makes."""
+def discriminator_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The discriminator has as many channels as the decoded audio."""
     model, loc = _trained(ctx), (*LOSSES, "discriminator", "config", "in_channels")
-    given = ctx.get(*loc)
-    if model is not None and isinstance(given, int) and given != model.out_channels:
-        message = f"found {given}, but the autoencoder makes {model.out_channels} channels"
-        yield loc, f"{message}; remove the key, which follows the model"
+    channels = ctx.get(*loc)
+    if model is not None and isinstance(channels, int) and channels != model.out_channels:
+        message = f"found {channels}, but the autoencoder decodes to {model.out_channels} channels"
+        yield loc, f"{message}; remove the key, whose default is that of the model"
 
 
 def bottleneck_has_the_terms(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Weights of the bottleneck's terms name terms that it has."""
+    """`weights` of the bottleneck name only loss terms that it has."""
     model, loc = _trained(ctx), (*LOSSES, "bottleneck", "weights")
     if model is None:
         return
     terms = model.bottleneck.loss_weights if model.bottleneck is not None else {}
     for name in mapping(ctx.get(*loc, default={})):
         if name not in terms:
-            allowed = f"allowed: {names(list(terms))}" if terms else "it has no loss terms"
-            yield (*loc, name), f"unknown term of the bottleneck; {allowed}"
+            choices = f"allowed: {names(list(terms))}" if terms else "it has no loss terms"
+            yield (*loc, name), f"unknown term of the bottleneck; {choices}"
 
 
 def something_is_compared(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -80,34 +80,34 @@ def something_is_compared(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def _compares(name: str, section: Any) -> bool:
-    """Whether the section has a weight."""
+    """Whether the section has a weight other than 0."""
     weights = mapping(mapping(section).get("weights"))
     return any(weights.values()) if weights and name != "discriminator" else name not in POINTWISE
 
 
 def pretransform_is_there(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Values of a pretransform are compared only where the autoencoder has one."""
+    """The loss between values of the pretransform needs an autoencoder with a pretransform."""
     model, loc = _trained(ctx), (*LOSSES, "pretransform")
     if model is not None and ctx.get(*loc) is not None and model.pretransform is None:
-        message = "the autoencoder has no pretransform, whose values it would compare"
+        message = "it compares values of the autoencoder's pretransform, but there is none"
         yield loc, f"{message}; use the section 'time', or give model.pretransform"
 
 
 def windows_fit_the_clips(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """No spectrogram has a window that the clips are too short for."""
+    """The clips are long enough for the windows of every spectrogram."""
     size = ctx.data.get("sample_size")
     if _trained(ctx) is None or not isinstance(size, int):
         return
     for loc, divisor in WINDOWS.items():
-        given = ctx.get(*loc, default=[])
-        sizes = [s for s in given if isinstance(s, int)] if isinstance(given, list) else []
+        value = ctx.get(*loc, default=[])
+        sizes = [s for s in value if isinstance(s, int)] if isinstance(value, list) else []
         long = [s for s in sizes if (s > size if divisor == 1 else s // divisor >= size)]
         if long:
             yield loc, f"found {long}, too long for clips of sample_size {size}; remove these resolutions"
 
 
 def warm_up_has_an_end(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Warns of a warm-up after which nothing changes."""
+    """Warns of a warm-up that has no effect."""
     losses = ctx.get(*LOSSES)
     adversarial = losses is None or mapping(losses).get("discriminator") is not None
     freezes = ctx.get("training", "encoder_freeze_on_warmup", default=False)
@@ -115,5 +115,5 @@ def warm_up_has_an_end(ctx: Context) -> Iterator[tuple[Loc, str]]:
         return
     for key in ("warmup_steps", "warmup_mode"):
         if ctx.get("training", key):
-            message = "changes nothing: loss_configs has no discriminator and no encoder is frozen"
+            message = "has no effect: loss_configs has no discriminator and no encoder is frozen"
             yield ("training", key), message

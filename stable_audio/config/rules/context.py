@@ -1,4 +1,4 @@
-"""What a rule sees of a file, and how it reads plain data that may be wrong anywhere."""
+"""The view of a model file that a rule gets, and helpers to read plain data that may be wrong anywhere."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from stable_audio.config.rules.facts import Facts
 from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.types import Slot
 
-"""Ids that inpainting itself fills: the mask (1 channel) and the masked latents."""
-
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule sees: the file, its parts, and the ids that the caller supplies as tensors."""
+    """The view of a model file that a rule gets.
+
+    Attributes:
+        data: the file.
+        facts: the parts of the model, built on the meta device.
+        extra_ids: ids that the caller supplies as tensors.
+    """
 
     data: Mapping[str, Any]
     facts: Facts
     extra_ids: tuple[str, ...] = ()
 
     def get(self, *loc: str | int, default: Any = None) -> Any:
-        """The value at `loc`, or `default` where the way to it is missing or wrong."""
+        """The value at `loc`, or `default` if there is none."""
         value: Any = self.data
         for part in loc:
             try:
@@ -63,7 +67,7 @@ class Context:
         return strings(self.get("model", "diffusion", SLOT_KEYS[slot], default=[]))
 
     def width(self, key: str) -> int | None:
-        """Features or channels of an id, None where only the metadata will tell."""
+        """Features or channels of an id; None if only the metadata determines them."""
         if key in self.pre_encoded_ids or key in self.extra_ids:
             return None
         if self.is_inpaint and key in INPAINT_IDS:

@@ -12,21 +12,21 @@ from stable_audio.config.sections.top import ModelConfig
 
 
 def latents_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list[Problem]:
-    """Why `config` would take the latents of `dataset` for sound, or its sound for latents."""
+    """Mistakes by which `config` would take the latents of `dataset` for sound, or its sound for latents."""
     if dataset is None:
         return []
-    stored = dataset.dataset_type == "pre_encoded" or bool(getattr(dataset, "pre_encoded", False))
+    has_latents = dataset.dataset_type == "pre_encoded" or bool(getattr(dataset, "pre_encoded", False))
     if config.model_type in ("autoencoder", "diffusion_autoencoder"):
         message = (
             f"found '{config.model_type}', which learns from sound, but the dataset file describes latents"
         )
-        return [Problem("$.model_type", message)] if stored else []
+        return [Problem("$.model_type", message)] if has_latents else []
     data = config.as_dict()
     expected = bool((data.get("training") or {}).get("pre_encoded"))
     where = json_path(("training", "pre_encoded"))
-    if stored and not expected and data["model"].get("pretransform") is not None:
+    if has_latents and not expected and data["model"].get("pretransform") is not None:
         return [Problem(where, "must be true, since the dataset file describes latents, not sound to encode")]
-    if expected and not stored:
+    if expected and not has_latents:
         message = "found true, but the dataset file describes sound; remove it, or name a folder of latents"
         return [Problem(where, message)]
     return []
@@ -40,10 +40,12 @@ def packs(dataset: DatasetConfig | None) -> bool:
 def packing_problems(
     config: ModelConfig, dataset: DatasetConfig | None, backbone: Backbone | None
 ) -> list[Problem]:
-    """Why `config` cannot be trained on `dataset`; nothing where the dataset does not pack.
+    """Reasons why `config` cannot be trained on `dataset`; none if the dataset does not pack clips into rows.
 
     Args:
-        backbone: the one of `config`, perhaps on the meta device; None: nothing is said of it.
+        config: the model file.
+        dataset: the dataset file.
+        backbone: the backbone of `config`, possibly on the meta device; None: it is not checked.
     """
     if not packs(dataset):
         return []
@@ -60,10 +62,10 @@ _REMEDY = "remove pack_length from the dataset file, or use bucket_lengths there
 def _backbone_problems(data: dict[str, Any], backbone: Backbone | None) -> Iterator[Problem]:
     if backbone is not None and backbone.packing_obstacles:
         loc = ("model", "diffusion", "config") if "diffusion" in data["model"] else ("model", "config")
-        found = ", ".join(backbone.packing_obstacles)
+        obstacles = ", ".join(backbone.packing_obstacles)
         yield Problem(
             json_path(loc),
-            f"clips cannot share a row with {found}; use the backbone 'dit' without it, {_REMEDY}",
+            f"clips cannot share a row with {obstacles}; use the backbone 'dit' without it, {_REMEDY}",
         )
 
 

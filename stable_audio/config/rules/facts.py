@@ -1,4 +1,4 @@
-"""What the rules need to know of the parts of a model: widths, ratios, channels."""
+"""The parts of a model whose widths, ratios and channels the rules compare."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from stable_audio.pretransforms.autoencoder import Autoencoder
 
 
 def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """io_channels is what the backbone and the pretransform have."""
+    """io_channels equals the channels of the backbone and of the pretransform."""
     backbone, pretransform = ctx.facts.backbone, ctx.facts.pretransform
     uncond = ctx.data.get("model_type") == "diffusion_uncond"
     channels = ctx.get("model", "io_channels")
@@ -38,7 +38,7 @@ def _channels_key(ctx: Context) -> str:
 
 
 def latents_have_the_right_axes(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Pictures as latents go to a backbone for pictures, whose rates divide their rows."""
+    """Two-dimensional latents need a two-dimensional backbone, whose strides divide their rows."""
     backbone, pretransform = ctx.facts.backbone, ctx.facts.pretransform
     if backbone is None or pretransform is None:
         return
@@ -48,22 +48,22 @@ def latents_have_the_right_axes(ctx: Context) -> Iterator[tuple[Loc, str]]:
         message = "the backbone (dims 2, no height) takes latents with rows, but these have none; "
         yield loc, message + "use a spectrogram with layout '2d', or give the backbone a height"
     elif rows is not None and not takes_rows:
-        message = f"its latents are pictures of {rows} rows, but the backbone takes none; use a 'unet' with "
+        message = f"its latents have {rows} rows, but the backbone takes latents without; use a 'unet' with "
         yield loc, message + "dims 2 and no height, or layout '1d'"
     elif rows is not None and rows % backbone.length_multiple:
         message = f"its latents have {rows} rows, which is not a multiple of {backbone.length_multiple}, "
-        yield loc, message + "by which the backbone shrinks them"
+        yield loc, message + "by which the backbone downsamples them"
     if rows is not None and ctx.is_inpaint:
         yield ("model_type",), "inpainting needs latents without rows; use layout '1d', or diffusion_cond"
 
 
 def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A training clip is a whole number of latent frames, and those a whole number of backbone steps."""
+    """sample_size is a multiple of the samples per latent frame times the backbone's length_multiple."""
     size, facts = ctx.data.get("sample_size"), ctx.facts
     if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
         return
     if facts.autoencoder is not None:
-        yield from _whole_latents(size, facts.autoencoder)
+        yield from _whole_frames(size, facts.autoencoder)
     if facts.backbone is None:
         return
     if ctx.get("model", "pretransform") is not None and facts.pretransform is None:
@@ -83,13 +83,13 @@ def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def _steps_of_backbone(ctx: Context) -> str:
-    """Where the multiple of the backbone comes from, as far as its config has it."""
+    """The keys of the backbone's config that determine its length_multiple, for messages."""
     config = (*ctx.diffusion_loc, "config")
-    given = [k for k in ("factors", "strides", "patch_size") if ctx.get(*config, k) is not None]
-    return " ".join(["backbone", *(json_path((*config, k)) for k in given)])
+    keys = [k for k in ("factors", "strides", "patch_size") if ctx.get(*config, k) is not None]
+    return " ".join(["backbone", *(json_path((*config, k)) for k in keys)])
 
 
-def _whole_latents(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -> Iterator[tuple[Loc, str]]:
+def _whole_frames(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -> Iterator[tuple[Loc, str]]:
     multiple = ratio = autoencoder.downsampling_ratio
     source = f"downsampling_ratio {ratio}"
     if isinstance(autoencoder, DiffusionAutoencoder) and autoencoder.length_multiple != ratio:
@@ -101,8 +101,8 @@ def _whole_latents(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -
 
 
 def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Warns of audio_channels that the model does not have."""
-    given, facts = ctx.data.get("audio_channels"), ctx.facts
+    """Warns of audio_channels that differ from the model's."""
+    audio_channels, facts = ctx.data.get("audio_channels"), ctx.facts
     if ctx.get("training", "pre_encoded"):
         return
     part = facts.pretransform if ctx.get("model", "pretransform") is not None else facts.backbone
@@ -110,6 +110,6 @@ def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
         channels: int | None = facts.autoencoder.audio_channels
     else:
         channels = part.io_channels if part is not None else None
-    if isinstance(given, int) and channels is not None and channels != given:
-        message = f"found {given}, but the model makes {channels}: that is what is used"
+    if isinstance(audio_channels, int) and channels is not None and channels != audio_channels:
+        message = f"found {audio_channels}, but the model has {channels} channels, which are used instead"
         yield ("audio_channels",), message

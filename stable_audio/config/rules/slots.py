@@ -27,23 +27,23 @@ def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 def conditioner_ids_differ(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """No two conditioners share an id."""
-    seen: set[str] = set()
+    ids: set[str] = set()
     for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
         name = entry.get("id")
-        if isinstance(name, str) and name in seen:
+        if isinstance(name, str) and name in ids:
             yield (
                 ("model", "conditioning", "configs", index, "id"),
                 f"'{name}' is used twice; ids must differ",
             )
         if isinstance(name, str):
-            seen.add(name)
+            ids.add(name)
             if "." in name:
                 message = f"found '{name}'; an id may not contain a dot, since it names a module"
                 yield ("model", "conditioning", "configs", index, "id"), message
 
 
 def default_keys_belong_to_conditioners(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """default_keys are given for ids that exist."""
+    """default_keys name ids that exist."""
     ids = [*ctx.conditioner_ids, *ctx.pre_encoded_ids]
     for name in mapping(ctx.get("model", "conditioning", "default_keys", default={})):
         if name not in ids:
@@ -69,10 +69,10 @@ def _not_served(ctx: Context, slot: Slot) -> str:
 
 
 def _slot_to_open(ctx: Context, slot: Slot) -> str:
-    """The key that makes the backbone read a slot, with its value, as part of a sentence; '' without one."""
+    """Advice to set the key that makes the backbone read a slot, as part of a sentence; '' without one."""
     cls = BACKBONES.get(str(ctx.get("model", "diffusion", "type")))
-    known = leaf_model(cls).model_fields if cls is not None else {}  # type: ignore[arg-type]
-    key = next((k for k in WIDTH_KEYS[slot] if k[0] in known and k[-1] != 0), None)
+    fields = leaf_model(cls).model_fields if cls is not None else {}  # type: ignore[arg-type]
+    key = next((k for k in WIDTH_KEYS[slot] if k[0] in fields and k[-1] != 0), None)
     widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
     if key is None or not widths or None in widths:
         return ""
@@ -82,7 +82,7 @@ def _slot_to_open(ctx: Context, slot: Slot) -> str:
 
 
 def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Slots without which the backbone cannot run have ids."""
+    """Every slot that the backbone requires has ids."""
     backbone = ctx.facts.backbone
     if backbone is None:
         return
@@ -99,28 +99,26 @@ def slots_are_filled(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def slot_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Conditioners are as wide as their slot: each one in a sequence, summed where they are joined."""
+    """Conditioners have the width of their slot: each one in a sequence, their sum where they are joined."""
     backbone = ctx.facts.backbone
-    for slot, wanted in backbone.slot_widths.items() if backbone is not None else ():
+    for slot, width in backbone.slot_widths.items() if backbone is not None else ():
         widths = {name: ctx.width(name) for name in ctx.slot_ids(slot)}
         loc = ("model", "diffusion", SLOT_KEYS[slot])
-        if wanted is None or not widths:
+        if width is None or not widths:
             continue
         if slot in (Slot.CROSS_ATTN, Slot.PREPEND):
-            wrong = {n: w for n, w in widths.items() if w is not None and w != wanted}
+            wrong = {n: w for n, w in widths.items() if w is not None and w != width}
             if wrong:
                 yield (
                     loc,
-                    f"the backbone takes tokens {wanted} wide in '{slot.value}', but found {_sizes(wrong)}"
-                    f"{_width_to_set(ctx, slot, wanted, {w for w in widths.values() if w is not None})}",
+                    f"the backbone takes tokens {width} wide in '{slot.value}', but found {_sizes(wrong)}"
+                    f"{_width_to_set(ctx, slot, width, {w for w in widths.values() if w is not None})}",
                 )
         elif None not in widths.values():
             total = sum(ctx.width(n) or 0 for n in ctx.slot_ids(slot))
-            if total != wanted:
-                message = (
-                    f"{_sizes(widths)} sum to {total}, but the backbone takes {wanted} in '{slot.value}'"
-                )
-                yield loc, message + _width_to_set(ctx, slot, wanted, {total})
+            if total != width:
+                message = f"{_sizes(widths)} sum to {total}, but the backbone takes {width} in '{slot.value}'"
+                yield loc, message + _width_to_set(ctx, slot, width, {total})
 
 
 WIDTH_KEYS: dict[Slot, tuple[Loc, ...]] = {
@@ -134,22 +132,22 @@ WIDTH_KEYS: dict[Slot, tuple[Loc, ...]] = {
         ("input_concat", "dim"),
     ),
 }
-"""Places in a backbone's config that hold the width of a slot, where one number does."""
+"""Slot -> the keys of a backbone's config that may hold its width."""
 
 
-def _width_to_set(ctx: Context, slot: Slot, wanted: int, found: set[int]) -> str:
+def _width_to_set(ctx: Context, slot: Slot, slot_width: int, widths: set[int]) -> str:
     """The change that makes the widths agree, as the second half of a sentence."""
     config = (*ctx.diffusion_loc, "config")
-    key = next((k for k in WIDTH_KEYS[slot] if ctx.get(*config, *k) == wanted), None)
-    if len(found) != 1:
-        return f"; give those conditioners output_dim {wanted}"
+    key = next((k for k in WIDTH_KEYS[slot] if ctx.get(*config, *k) == slot_width), None)
+    if len(widths) != 1:
+        return f"; give those conditioners output_dim {slot_width}"
     if key is None:
         return ""
-    return f"; set {json_path((*config, *key))}: {found.pop()}, or make the conditioners {wanted} wide"
+    return f"; set {json_path((*config, *key))}: {widths.pop()}, or make the conditioners {slot_width} wide"
 
 
 def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A backbone that tells global conditioners apart by id gets those, in that order, as wide as it says."""
+    """`mechanisms` of a backbone have the ids of the global slot, in that order, and their widths."""
     widths = ctx.facts.backbone.global_widths if ctx.facts.backbone is not None else {}
     ids, loc = ctx.slot_ids(Slot.GLOBAL), ("model", "diffusion", "config", "mechanisms")
     if not widths or not ids:
@@ -167,7 +165,7 @@ def mechanisms_name_the_ids(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def slots_take_the_layout(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A slot gets what it can read: sequences, one vector, or channels over time."""
+    """Every slot gets a layout that it can read: a sequence, one vector, or channels over time."""
     for slot, key in SLOT_KEYS.items():
         for index, name in enumerate(ctx.slot_ids(slot)):
             conditioner = ctx.facts.conditioners.get(name)

@@ -20,12 +20,12 @@ from stable_audio.wording import did_you_mean, names, shown
 
 ELEMENTWISE = ("mse", "l1", "huber")
 ANY_STEPS = 1000
-"""The run's length is not known where a file is checked."""
+"""Length of the run for building schedulers, since the real one is unknown when a file is checked."""
 EMA_RANGE = {key: EmaRule.model_fields[key].default for key in ("min_value", "beta")}
 
 
 def has_an_optimizer(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A training section says how fast to learn."""
+    """A training section has a learning rate or optimizers."""
     training = ctx.data.get("training")
     if isinstance(training, dict) and not {"learning_rate", "optimizer_configs"} & set(training):
         yield ("training", "learning_rate"), "missing; give learning_rate or optimizer_configs"
@@ -55,7 +55,7 @@ def _keywords_fit(loc: Loc, cls: type, options: dict[str, Any]) -> Iterator[tupl
 
 
 def main_loss_is_elementwise(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """The main loss term compares number by number."""
+    """The main loss term is elementwise."""
     kind = ctx.get("training", "loss_configs", "diffusion", "type")
     if kind not in (None, *ELEMENTWISE):
         loc = ("training", "loss_configs", "diffusion", "type")
@@ -75,10 +75,10 @@ def inpainting_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def average_has_a_range(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """The least decay of the averaged weights is not above the greatest."""
-    least, greatest = (ctx.get("training", "ema", key, default=d) for key, d in EMA_RANGE.items())
-    if all(isinstance(v, (int, float)) for v in (least, greatest)) and least > greatest:
-        message = f"found {least:g}, above beta, the greatest decay, which is {greatest:g}"
+    """The minimum decay of the averaged weights is not above the maximum."""
+    minimum, maximum = (ctx.get("training", "ema", key, default=d) for key, d in EMA_RANGE.items())
+    if all(isinstance(v, (int, float)) for v in (minimum, maximum)) and minimum > maximum:
+        message = f"found {minimum:g}, above beta, the maximum decay, which is {maximum:g}"
         yield ("training", "ema", "min_value"), f"{message}; lower it or raise beta"
 
 
@@ -88,24 +88,24 @@ def demos_are_complete(ctx: Context) -> Iterator[tuple[Loc, str]]:
     if not isinstance(conds, list):
         conds = None
     if isinstance(count, int) and count > 0 and len(conds or ()) != count and _needs_demo_cond(ctx, conds):
-        given = len(conds or ())
-        message = f"found {count}, but demo_cond has {given} entries; leave num_demos out to use them all"
+        entries = len(conds or ())
+        message = f"found {count}, but demo_cond has {entries} entries; leave num_demos out to use them all"
         yield ("training", "demo", "num_demos"), message
-    given_defaults = mapping(ctx.get("model", "conditioning", "default_keys", default={}))
-    defaults = {k: v for k, v in given_defaults.items() if isinstance(v, str)}
+    default_keys = mapping(ctx.get("model", "conditioning", "default_keys", default={}))
+    defaults = {k: v for k, v in default_keys.items() if isinstance(v, str)}
     for index, cond in enumerate(conds or ()):
         if not isinstance(cond, dict):
             continue
-        needed = [
+        absent = [
             i for i in dict.fromkeys(ctx.conditioner_ids) if i not in cond and defaults.get(i) not in cond
         ]
-        if needed:
+        if absent:
             loc = ("training", "demo", "demo_cond", index)
-            yield loc, f"lacks {names(needed)}, which the model's conditioners read"
+            yield loc, f"lacks {names(absent)}, which the model's conditioners read"
 
 
 def _needs_demo_cond(ctx: Context, conds: list[Any] | None) -> bool:
-    # Inpainting demos may come from the training batch, and models without conditioners need nothing.
+    # Inpainting demos may come from the training batch, and models without conditioners read no metadata.
     return conds is not None or (bool(ctx.conditioner_ids) and not ctx.is_inpaint)
 
 
@@ -134,23 +134,23 @@ def _scheduler_fits(loc: Loc, config: Any) -> Iterator[tuple[Loc, str]]:
 
 
 def _class_fits(
-    loc: Loc, config: Any, known: Mapping[str, type], build: Callable[[], Any]
+    loc: Loc, config: Any, classes: Mapping[str, type], build: Callable[[], Any]
 ) -> Iterator[tuple[Loc, str]]:
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         return
     kind = config["type"]
-    if kind not in known:
-        yield (*loc, "type"), f"found {shown(kind)}; {did_you_mean(kind, sorted(known))}"
+    if kind not in classes:
+        yield (*loc, "type"), f"found {shown(kind)}; {did_you_mean(kind, sorted(classes))}"
         return
     options = config.get("config", {})
-    mistakes = option_mistakes(known[kind], options) if isinstance(options, dict) else {}
+    mistakes = option_mistakes(classes[kind], options) if isinstance(options, dict) else {}
     for key, message in mistakes.items():
         yield (*loc, "config", key), message
     if mistakes or not isinstance(options, dict):
         return
     try:
         build()
-    # torch raises whatever it likes on values that it does not.
+    # torch raises exceptions of many types for bad values.
     except Exception as error:
         yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
 
@@ -175,7 +175,7 @@ def schedules_last(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def teacher_has_weights(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """A teacher without weights teaches noise."""
+    """A teacher model needs weights."""
     training = mapping(ctx.get("training", default={}))
     if training.get("teacher_model") is not None and not training.get("teacher_model_ckpt"):
         yield ("training", "teacher_model_ckpt"), "missing; teacher_model needs its weights"

@@ -1,1 +1,1 @@
-"""What makes schemas: constructors and registries of components -> pydantic models."""
+"""Derive schemas: constructors and registries of components -> pydantic models."""

@@ -75,9 +75,9 @@ def joined_leaf(name: str, *models: type[Leaf]) -> type[Leaf]:
 
 
 def arguments(leaf: Leaf) -> dict[str, Any]:
-    """Constructor keywords that the file gave; what it left out keeps the constructor's default."""
-    given = (name for name in type(leaf).model_fields if name in leaf.model_fields_set)
-    return {name: _plain(getattr(leaf, name)) for name in given}
+    """Constructor keywords for the keys of the file; the others keep the constructor's defaults."""
+    names = (name for name in type(leaf).model_fields if name in leaf.model_fields_set)
+    return {name: _plain(getattr(leaf, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
@@ -98,19 +98,19 @@ def _field(default: Any, description: str | None) -> Any:
 
 
 def _keywords(cls: Any) -> Mapping[str, Keyword]:
-    """Arguments of the constructor; none for a class that has no constructor of its own."""
+    """Arguments of the constructor; empty for a class without a constructor of its own."""
     return {} if cls.__init__ in (nn.Module.__init__, object.__init__) else keywords_of(cls)
 
 
 def _signature_names(cls: Any) -> Iterable[str]:
-    """Names that a docstring may describe: also those of options that are taken whole."""
+    """Names that a docstring may describe, including arguments whose fields are flattened."""
     return inspect.signature(cls).parameters if _keywords(cls) else ()
 
 
 def _default(value: Any, annotation: Any) -> Any:
     if value is NO_DEFAULT:
         return ...
-    # A frozen options object means "all its defaults": in JSON an object with nothing in it.
+    # A frozen options object as default means all its defaults: in JSON an empty object.
     if dataclasses.is_dataclass(value):
         options: Any = type(value)
         return leaf_model(options).model_construct(_fields_set=set())
@@ -154,7 +154,7 @@ def _documented_arguments(doc: str, names: Iterable[str]) -> Mapping[str, str]:
     text = " ".join((part.group(1) if part else doc).split())
     name = "|".join(map(re.escape, names)) or "(?!)"
     pieces = re.split(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", text)
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for label, description in zip(pieces[1::2], pieces[2::2]):
-        found.update({n: description.strip() for n in label.split(", ")})
-    return found
+        descriptions.update({n: description.strip() for n in label.split(", ")})
+    return descriptions

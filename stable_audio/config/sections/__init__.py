@@ -1,1 +1,1 @@
-"""The sections of model and dataset files, as pydantic models: which keys there are, and what they hold."""
+"""The sections of model and dataset files as pydantic models: their keys and the values that they take."""

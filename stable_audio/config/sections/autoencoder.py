@@ -29,14 +29,16 @@ class AutoencoderOptimizers(Section):
     """`optimizer_configs` of autoencoders."""
 
     autoencoder: OptimizerSection
-    discriminator: OptimizerSection | None = Field(default=None, description="default: as the autoencoder's")
+    discriminator: OptimizerSection | None = Field(default=None, description="default: the autoencoder's")
 
 
 class LossSection(Section):
-    """What the loss sections share. `type` names what the section already says, so it is not needed."""
+    """Keys of every loss section. `type` is not needed, since the name of the section implies it."""
 
     type: str | None = None
-    decay: float = Field(default=1.0, gt=0, le=1, description="the weight shrinks by it at every use")
+    decay: float = Field(
+        default=1.0, gt=0, le=1, description="factor that the weight shrinks by at every use"
+    )
 
 
 class DiscriminatorWeights(Section):
@@ -162,7 +164,7 @@ class AutoencoderLosses(Section):
 class SISDROptions(Section):
     """Keywords of the signal-to-distortion ratio."""
 
-    zero_mean: bool = Field(default=True, description="take the mean off first")
+    zero_mean: bool = Field(default=True, description="subtract the mean first")
     eps: float = Field(default=1e-8, gt=0)
 
 
@@ -173,7 +175,7 @@ class PESQOptions(Section):
 
 
 class ValidationMetrics(Section):
-    """`eval_loss_configs`: what validation measures; sisdr and stft where nothing is named."""
+    """`eval_loss_configs`: metrics of validation; sisdr and stft if none is named."""
 
     stft: STFTDistanceOptions | None = None
     sisdr: SISDROptions | None = None
@@ -197,7 +199,7 @@ class DiffusionAutoencoderDemoSection(AutoencoderDemoSection):
 class DiffusionAutoencoderTrainingSection(RunKeys):
     """`training` of `diffusion_autoencoder`."""
 
-    learning_rate: float | None = Field(default=None, gt=0, description="of Adam")
+    learning_rate: float | None = Field(default=None, gt=0, description="learning rate of Adam")
     optimizer_configs: DiffusionOptimizers | None = None
     use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
     ema: EmaRule = EmaRule()
@@ -210,7 +212,9 @@ class DiffusionAutoencoderTrainingSection(RunKeys):
 class AutoencoderTrainingSection(RunKeys):
     """`training` of `autoencoder`."""
 
-    learning_rate: float | None = Field(default=None, gt=0, description="of AdamW, for both networks")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="learning rate of AdamW, for both networks"
+    )
     optimizer_configs: AutoencoderOptimizers | None = None
     use_ema: bool = Field(default=False, description="average the weights")
     ema: EmaRule = EmaRule()
@@ -229,7 +233,7 @@ class AutoencoderTrainingSection(RunKeys):
     force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
     latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
     decoder_finetune: bool = Field(
-        default=False, description="train the decoder only; the bottleneck rests too"
+        default=False, description="train the decoder only; the bottleneck is frozen, too"
     )
     pre_encoded: Literal[False] = False
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")

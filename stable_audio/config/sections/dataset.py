@@ -17,16 +17,16 @@ class DatasetConfig(Leaf):
     dataset_type: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form: exactly the keys that were given."""
+        """The JSON form: exactly the keys of the file."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def constructor_keywords(self) -> dict[str, Any]:
-        """What the file says of the keywords of the dataset's class, nested options as objects."""
+        """Keywords for the constructor of the dataset's class from the file, nested options as objects."""
         return {k: v for k, v in arguments(self).items() if k not in FILE_KEYS}
 
 
 FILE_KEYS = ("schema_", "dataset_type")
-"""Keys of every file, which say what it is; the others are keywords of the dataset's constructor."""
+"""Keys of every file; all others are keywords of the dataset's constructor."""
 
 
 def dataset_models(registry: Mapping[str, type] = DATASETS) -> dict[str, type[DatasetConfig]]:

@@ -49,7 +49,7 @@ class DiffusionKeys(Section):
     diffusion_objective: Objective = Field(default="v", description="what the backbone predicts")
     diffusion_objective_options: dict[str, Any] = Field(default={}, description="keywords of the objective")
     diffusion_process: AnyProcess | None = Field(
-        default=None, description="how much noise there is at which t; default: that of the objective"
+        default=None, description="noise level as a function of t; default: that of the objective"
     )
     distribution_shift_options: Shift | None = Field(
         default=None, description="length-dependent shift of t in training and sampling"
@@ -103,7 +103,9 @@ class CondModel(Section):
     """`model` of `diffusion_cond` and `diffusion_cond_inpaint`."""
 
     diffusion: AnyBackbone
-    io_channels: Positive = Field(description="channels in which diffusion runs")
+    io_channels: Positive = Field(
+        description="channels of the latents, or of the audio without a pretransform"
+    )
     conditioning: ConditioningSection | None = None
     pretransform: Pretransform | None = None
 
@@ -116,7 +118,8 @@ class UncondKeys(Section):
     """Keys that both layouts of `model` of `diffusion_uncond` have."""
 
     io_channels: Positive | None = Field(
-        default=None, description="channels in which diffusion runs; default: those of the backbone"
+        default=None,
+        description="channels of the latents, or of audio without a pretransform; default: the backbone's",
     )
     pretransform: Pretransform | None = None
 

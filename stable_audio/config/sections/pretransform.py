@@ -28,7 +28,7 @@ class DecoderPart(Part):
 
 
 def _config_or_path(schema: dict[str, Any]) -> None:
-    """Where `path` is given, the file that it names has the config."""
+    """Make `config` optional where `path` is given, since the file at `path` has the config."""
     required = schema.get("required", [])
     if "config" in required:
         required.remove("config")
@@ -44,8 +44,8 @@ class PretransformSection(Component):
         default=None,
         description="file, folder or hub id (owner/name, owner/name@revision) with its weights and config",
     )
-    hash: str | None = Field(default=None, description="of its weights; others are refused")
-    enable_grad: bool = Field(default=False, description="train it along; false freezes it")
+    hash: str | None = Field(default=None, description="hash of its weights; others are refused")
+    enable_grad: bool = Field(default=False, description="train it with the model; false freezes it")
 
 
 class AutoencoderPretransformSection(PretransformSection):
@@ -55,8 +55,8 @@ class AutoencoderPretransformSection(PretransformSection):
         default=1.0, gt=0, description="latents are divided by it; default: its latent_scale, else 1"
     )
     model_half: bool = Field(default=False, description="run the autoencoder in float16")
-    iterate_batch: bool = Field(default=False, description="one item at a time, to save memory")
-    chunked: bool = Field(default=False, description="in pieces of 128 latent frames")
+    iterate_batch: bool = Field(default=False, description="process one item at a time, to save memory")
+    chunked: bool = Field(default=False, description="process pieces of 128 latent frames, to save memory")
 
 
 EncoderPart: TypeAlias = Derived[Part, component(ENCODERS, base=Part, title="encoder")]

@@ -1,4 +1,4 @@
-"""`config` of the conditioners that encode sounds: what their constructors take, and which pretransform."""
+"""`config` of the conditioners that encode sounds: constructor arguments and the choice of a pretransform."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stable_audio.config.sections.pretransform import Pretransform
 
 
 class SoundLeaf(Leaf):
-    """The pretransform of a conditioner: the model's own, or another one."""
+    """The pretransform of a conditioner: that of the model, or a separate one."""
 
     use_model_pretransform: bool = Field(default=False, description="encode with the model's pretransform")
-    pretransform_config: Pretransform | None = Field(default=None, description="a pretransform of its own")
+    pretransform_config: Pretransform | None = Field(default=None, description="a separate pretransform")
     pretransform_ckpt_path: str | None = Field(
         default=None, description="file, folder or hub id with the weights of pretransform_config"
     )

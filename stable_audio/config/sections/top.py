@@ -19,7 +19,7 @@ from stable_audio.config.sections.pretransform import AutoencoderModel, Positive
 from stable_audio.config.sections.training import CondTraining, UncondTraining
 
 MAX_SAMPLE_SIZE = 1 << 34
-"""Samples of a clip at most, over a day at 192 kHz: what asks for more is a mistake."""
+"""Largest sample_size: a day at 192 kHz, so anything above is a mistake."""
 
 
 class ModelConfig(Section):
@@ -40,24 +40,24 @@ class ModelConfig(Section):
 
     @property
     def untrainable(self) -> tuple[Problem, ...]:
-        """What `training` asks for and is not built: it was left out, and training must refuse."""
+        """Unsupported settings of `training`, which were removed: the model can be used, but not trained."""
         return self._untrainable
 
     @property
     def weights(self) -> Mapping[str, str]:
-        """Module, such as `pretransform` -> where the weights are that the file names for it.
+        """Module, such as `pretransform` -> absolute path or hub id of the weights that the file names.
 
-        An absolute path or a hub id. It is no part of `as_dict`, which has the config found there instead.
+        `as_dict` has the config found there in place of the path.
         """
         return MappingProxyType(self._weights)
 
     def with_pretransform_hash(self, value: str) -> ModelConfig:
-        """The same, with `value` as the hash of the pretransform's weights."""
+        """A copy with `value` as the hash of the pretransform's weights."""
         section = self.model.pretransform.model_copy(update={"hash": value})
         return self.model_copy(update={"model": self.model.model_copy(update={"pretransform": section})})
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form: exactly the keys that were given."""
+        """The JSON form: exactly the keys of the file."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -70,7 +70,7 @@ class DiffusionCondConfig(ModelConfig):
 
 
 class DiffusionInpaintConfig(ModelConfig):
-    """Diffusion with conditioning that can also fill gaps."""
+    """Diffusion with conditioning that can also inpaint."""
 
     model_type: Literal["diffusion_cond_inpaint"]
     model: CondModel
@@ -86,7 +86,7 @@ class DiffusionUncondConfig(ModelConfig):
 
 
 class AutoencoderConfig(ModelConfig):
-    """An autoencoder, to be trained or to be used as it is."""
+    """An autoencoder."""
 
     model_type: Literal["autoencoder"]
     model: AutoencoderModel

@@ -41,11 +41,13 @@ class DiffusionOptimizers(Section):
 class EmaRule(Section):
     """Averaging of weights: decay(step) = 1 - (1 + (step - update_after_step - 1) / inv_gamma)^-power."""
 
-    beta: float = Field(default=0.9999, ge=0, lt=1, description="greatest decay")
+    beta: float = Field(default=0.9999, ge=0, lt=1, description="maximum decay")
     power: float = Field(default=0.75, gt=0)
     inv_gamma: float = Field(default=1.0, gt=0)
-    min_value: float = Field(default=0.0, ge=0, lt=1, description="least decay once averaging has begun")
-    update_after_step: int = Field(default=1, ge=0, description="until here the average is a copy")
+    min_value: float = Field(default=0.0, ge=0, lt=1, description="minimum decay once averaging has begun")
+    update_after_step: int = Field(
+        default=1, ge=0, description="up to this step the average is a copy of the weights"
+    )
     update_every: Positive = 1
 
 
@@ -68,7 +70,8 @@ class MaskSection(Section):
 
     max_mask_segments: Positive = 10
     mask_type_probabilities: tuple[Probability, Probability, Probability] = Field(
-        default=(0.1, 0.8, 0.1), description="of random segments, of everything masked, of a kept beginning"
+        default=(0.1, 0.8, 0.1),
+        description="of random segments, of everything masked, of all but the beginning masked",
     )
 
 
@@ -94,7 +97,7 @@ class DemoSection(Section):
     demo_seed: int = Field(
         default=0, ge=0, description="noise of demo i comes from demo_seed + i, at every step"
     )
-    demo_sampler: SamplerName | None = Field(default=None, description="default: that of the objective")
+    demo_sampler: SamplerName | None = Field(default=None, description="sampler; default: the objective's")
 
 
 class CondDemoSection(DemoSection):
@@ -119,19 +122,19 @@ class UncondDemoSection(DemoSection):
 
 
 class RunKeys(Section):
-    """Settings of a run that a file may carry; the command line overrules them."""
+    """Settings of a run that a file may have; the command line overrides them."""
 
     method: str | None = Field(
         default=None,
-        description="how it is trained, of the methods of the model type; default: the first one",
+        description="training method, one of those of the model type; default: the first one",
     )
     method_options: dict[str, Any] = Field(default={}, description="keywords of the method")
     batch_size: Positive | None = Field(
-        default=None, description="items per process; --batch-size overrules it"
+        default=None, description="items per process; --batch-size overrides it"
     )
-    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrules it")
+    max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrides it")
     gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
-        default=None, description="greatest gradient norm, 0 = no clipping; --gradient-clip-val overrules it"
+        default=None, description="maximum gradient norm, 0 = no clipping; --gradient-clip-val overrides it"
     )
     teacher_model: dict[str, Any] | None = Field(
         default=None,
@@ -157,8 +160,10 @@ class TrainingKeys(RunKeys):
         default={}, description="terms by name; 'diffusion' is the main one, mse at weight 1 if absent"
     )
     mask_padding: bool = Field(default=False, description="leave padding out of the loss")
-    mask_padding_dropout: Probability = Field(default=0.0, description="share of batches that keep it in")
-    pre_encoded: bool = Field(default=False, description="the dataset gives latents")
+    mask_padding_dropout: Probability = Field(
+        default=0.0, description="share of batches whose loss includes padding all the same"
+    )
+    pre_encoded: bool = Field(default=False, description="the dataset holds latents")
     timestep_sampler: TimestepSamplerName = Field(default="uniform", description="distribution of t")
     timestep_sampler_options: dict[str, Any] = Field(
         default={}, description="keywords of the timestep sampler"
