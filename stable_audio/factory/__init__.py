@@ -1,7 +1,6 @@
 """Configurations -> objects: the only place where the parts of a model are put together.
 
-What a file's parts are like shows when they are built, so that loading model files, with all their
-mistakes at once, is done here as well.
+Some rules of a model file compare its parts, which have to be built for that, so model files are loaded here.
 """
 
 from stable_audio.factory.datasets import create_dataset, create_loader

@@ -1,4 +1,4 @@
-"""Sections -> backbones, and the objective and shift of t that a section asks for."""
+"""Sections -> backbones, objectives and distribution shifts."""
 
 from __future__ import annotations
 

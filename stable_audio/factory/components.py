@@ -10,7 +10,13 @@ from stable_audio.config.schemas.leaf import arguments
 
 
 def create(section: Component, registry: Mapping[str, Any], **provided: Any) -> Any:
-    """What a section names in `registry`; keywords that the file gives win over `provided`."""
-    given = arguments(section.config)
-    unset = {k for k, v in given.items() if v is None and k in provided}
-    return registry[section.type](**{**provided, **{k: v for k, v in given.items() if k not in unset}})
+    """Build the component that a section names in `registry`.
+
+    Args:
+        section: name of the component and keywords of its constructor.
+        registry: name -> class.
+        provided: further keywords; those of the file take precedence, unless they are None.
+    """
+    keywords = arguments(section.config)
+    unset = {k for k, v in keywords.items() if v is None and k in provided}
+    return registry[section.type](**{**provided, **{k: v for k, v in keywords.items() if k not in unset}})

@@ -1,4 +1,4 @@
-"""Sections -> conditioners, and which slots their tensors go to."""
+"""Sections -> conditioners and their wiring to slots."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from stable_audio.types import Slot
 def build_conditioning(
     section: ConditioningSection | None, *, pretransform: Pretransform | None = None
 ) -> MultiConditioner | None:
-    """All conditioners of a model; None when its file has no `conditioning`.
+    """Build all conditioners of a model; None if its file has no `conditioning`.
 
     Args:
-        pretransform: the model's, which conditioners may share.
+        section: `conditioning` of the model file.
+        pretransform: the model's pretransform, which conditioners may share.
     """
     if section is None:
         return None
@@ -43,10 +44,11 @@ def build_conditioning(
 def build_conditioner(
     entry: ConditionerEntry, *, cond_dim: int, pretransform: Pretransform | None = None
 ) -> Conditioner:
-    """One conditioner.
+    """Build one conditioner.
 
     Args:
-        cond_dim: width of the output, unless the conditioner's config names another.
+        entry: its section.
+        cond_dim: width of the output, unless the conditioner's config has another.
         pretransform: the model's pretransform, which the conditioner may share.
 
     Raises:
@@ -54,29 +56,29 @@ def build_conditioner(
     """
     if not isinstance(entry.config, SoundLeaf):
         return create(entry, CONDITIONERS, output_dim=cond_dim)
-    given = {k: v for k, v in arguments(entry.config).items() if k not in OF_THE_FACTORY and v is not None}
+    keywords = {k: v for k, v in arguments(entry.config).items() if k not in OF_THE_FACTORY and v is not None}
     encoder = _sound_encoder(entry.config, pretransform)
-    made: Any = CONDITIONERS[entry.type]
-    return made(**{"output_dim": cond_dim, **given}, pretransform=encoder)
+    conditioner_class: Any = CONDITIONERS[entry.type]
+    return conditioner_class(**{"output_dim": cond_dim, **keywords}, pretransform=encoder)
 
 
-def _sound_encoder(config: SoundLeaf, of_model: Pretransform | None) -> Pretransform:
+def _sound_encoder(config: SoundLeaf, pretransform: Pretransform | None) -> Pretransform:
     if config.use_model_pretransform == (config.pretransform_config is not None):
-        found = "both" if config.use_model_pretransform else "neither"
-        raise ValueError(f"give either use_model_pretransform true or a pretransform_config, found {found}")
+        state = "both" if config.use_model_pretransform else "neither"
+        raise ValueError(f"give either use_model_pretransform true or a pretransform_config, found {state}")
     if config.pretransform_config is not None:
         return build_pretransform(config.pretransform_config)
     if config.pretransform_ckpt_path is not None:
         raise ValueError("pretransform_ckpt_path has the weights of a pretransform_config, but none is given")
-    if of_model is None:
+    if pretransform is None:
         raise ValueError("use_model_pretransform is true, but the model has no pretransform")
-    return of_model
+    return pretransform
 
 
 def build_wiring(
     section: DiffusionSection, *, conditioner: MultiConditioner | None, backbone: Backbone
 ) -> SlotWiring:
-    """Which ids go to which slot, checked against what the backbone takes."""
+    """Wire ids to slots, checked against the slots and widths of the backbone."""
     conditioners = {} if conditioner is None else dict(conditioner.conditioners.items())
     ids = {slot: getattr(section, key) for slot, key in SLOT_KEYS.items()}
     return SlotWiring(
@@ -84,6 +86,6 @@ def build_wiring(
         global_ids=ids[Slot.GLOBAL],
         prepend_ids=ids[Slot.PREPEND],
         input_concat_ids=ids[Slot.INPUT_CONCAT],
-        vector_ids=[key for key, made in conditioners.items() if made.layout == "vector"],
+        vector_ids=[key for key, part in conditioners.items() if part.layout == "vector"],
         widths=backbone.slot_widths,
     )

@@ -13,24 +13,24 @@ from stable_audio.options import Flat, keywords_of, takes_keywords
 
 @takes_keywords
 def create_dataset(config: DatasetConfig | Source, *, runtime: Flat[Runtime]) -> ClipDataset:
-    """The dataset that a dataset file describes.
+    """Build the dataset that a dataset file describes.
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        runtime: what comes from the model; its fields, such as sample_rate, are keywords here, too.
+        runtime: settings from the model; its fields, such as sample_rate, are keywords here, too.
 
     Raises:
         ConfigError: with every mistake of the configuration.
-        DataError: there is nothing to read.
+        DataError: no item can be read.
     """
     validated = dataset_config(config)
     keywords = keywords_of(validated.target)
-    needed = {name: value for name, value in vars(runtime).items() if name in keywords}
-    return validated.target(**validated.constructor_keywords(), **needed)
+    model_keywords = {name: value for name, value in vars(runtime).items() if name in keywords}
+    return validated.target(**validated.constructor_keywords(), **model_keywords)
 
 
 def dataset_config(source: DatasetConfig | Source) -> DatasetConfig:
-    """A validated configuration as it is, anything else loaded."""
+    """Load the configuration, unless it is loaded already."""
     return source if isinstance(source, DatasetConfig) else load_dataset_config(source)
 
 
@@ -42,15 +42,17 @@ def create_loader(
     loading: Flat[Loading],
     check: ItemCheck | None = None,
 ) -> ResumableLoader:
-    """create_dataset, then a loader over it; `drop_last` comes from the dataset file, and where the same
-    pass is repeated, as in validation, it takes all items.
+    """Build a dataset as `create_dataset` does, and a loader over it.
+
+    `drop_last` comes from the dataset file; with `repeat`, as in validation, no item is dropped.
 
     Args:
-        runtime: what comes from the model; its fields are keywords here, too.
+        config: a loaded configuration, its dict, or the path of its file.
+        runtime: settings from the model; its fields are keywords here, too.
         loading: how batches are drawn; its fields, such as batch_size, are keywords here, too.
-        check: why a model cannot use a clip with given metadata, or None; such clips are left out. How many
-            they are is logged before the first batch, as far as that is known without reading sound, and
-            DataError is raised when they are all.
+        check: metadata -> the reason why a model cannot use the clip, or None; clips with a reason are left
+            out. Their number is logged before the first batch, as far as it is known without reading sound,
+            and DataError is raised if no clip is left.
     """
     dataset = create_dataset(config, runtime=runtime)
     if check is not None and loading.rank == 0:

@@ -1,4 +1,4 @@
-"""Each part of a model file built on the meta device, for the rules, and what that complains of."""
+"""Build each part of a model file on the meta device, for the rules, and collect the errors of building."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def gather(data: Mapping[str, Any]) -> Facts:
     section = model.get("pretransform")
     loc = ("model", "pretransform", "config")
     facts.pretransform = _try(facts, loc, section, Pretransform, build_pretransform)
-    known = section is None or facts.pretransform is not None
-    _gather_conditioners(facts, model.get("conditioning"), pretransform_known=known)
+    pretransform_known = section is None or facts.pretransform is not None
+    _gather_conditioners(facts, model.get("conditioning"), pretransform_known=pretransform_known)
     return facts
 
 
@@ -106,13 +106,13 @@ def _gather_conditioners(facts: Facts, conditioning: Any, *, pretransform_known:
         if isinstance(options, dict) and options.get("use_model_pretransform") and not pretransform_known:
             continue
         if isinstance(cond_dim, int) and cond_dim > 0:
-            made = _try(facts, loc, entry, AnyConditioner, build)
-            if made is not None:
-                facts.conditioners[entry["id"]] = made
+            conditioner = _try(facts, loc, entry, AnyConditioner, build)
+            if conditioner is not None:
+                facts.conditioners[entry["id"]] = conditioner
 
 
 def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], Any]) -> Any:
-    """The part, or None: sections that the schema refuses are reported by the schema, not here."""
+    """Build a part; None if that fails. Sections that the schema refuses are reported by the schema."""
     section = valid_section(data, schema)
     if section is None:
         return None
@@ -125,7 +125,7 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
         section_loc = loc[:-1] if loc[-1] == "config" else loc
         facts.problems += disagreement_problems(error, data, section_loc)
         return None
-    # A constructor may fail in any way on values that its types allow; each must become one sentence.
+    # A constructor may raise anything for values that its types allow; each must become one sentence.
     except Exception as error:
         facts.problems.append(Problem(json_path(loc), _sentence(error, data)))
         return None
@@ -139,6 +139,6 @@ def _sentence(error: Exception, data: Any) -> str:
     numbers = suspects(data)
     if not numbers and "overflow" in text:
         return f"is too large to be built; the largest numbers there: {largest(data)}"
-    # What torch and Python say of such numbers speaks of their own insides.
+    # The messages of torch and Python for such numbers are about their internals.
     reason = f"look at {numbers}" if numbers else f"{type(error).__name__}: {shown(text, 200)}"
     return f"cannot be built with these values: {reason}"

@@ -1,4 +1,4 @@
-"""Building without memory: shapes only, and an end to what would take hours."""
+"""Build models as shapes only, without memory, and stop those that would take hours to build."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 MAX_OPERATIONS = 20_000
-"""Tensor operations of a constructor: three times what the largest published models need."""
+"""Maximum tensor operations of a constructor: three times those of the largest published models."""
 
 
 class TooLargeError(ValueError):
-    """A part that is made of more pieces than any model has."""
+    """A part with more layers than any model has."""
 
 
 class _Limit(TorchFunctionMode):
-    """Ends what would build for hours because of a number that nobody meant."""
+    """Counts tensor operations and raises TooLargeError above MAX_OPERATIONS."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class _Limit(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
         if self.operations > MAX_OPERATIONS:
-            raise TooLargeError("is made of more layers than any model has")
+            raise TooLargeError("has more layers than any model")
         return func(*args, **(kwargs or {}))
 
 
 def on_meta(build: Any, *args: Any, **kwargs: Any) -> Any:
-    """Build without memory or arithmetic, and without moving any random stream.
+    """Call `build` on the meta device, without memory or arithmetic, and without advancing random generators.
 
     Raises:
-        TooLargeError: a count of layers beyond all reason, before it takes hours.
+        TooLargeError: `build` makes more layers than any model has.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), _Limit():
         return build(*args, **kwargs)

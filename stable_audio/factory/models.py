@@ -41,11 +41,11 @@ def create_model_from_config(
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        extra_ids: as for `load_config`; only for a configuration that is not loaded yet.
-        skip_rules: as for `load_config`; only for a configuration that is not loaded yet.
-        device: where to build it; "meta" builds shapes only, without memory.
-        unfilled: backbone and pretransform stay without weights until these are loaded, which saves the
-            memory and the random numbers; see `stable_audio.nn.unfilled`.
+        extra_ids: as for `load_config`; only if `config` is not loaded yet.
+        skip_rules: as for `load_config`; only if `config` is not loaded yet.
+        device: device of the weights; "meta" builds shapes only, without memory.
+        unfilled: build backbone and pretransform without weights, to be filled by loading, which saves memory
+            and random numbers; see `stable_audio.nn.unfilled`.
 
     Raises:
         ConfigError: with every mistake of the configuration.
@@ -57,7 +57,7 @@ def create_model_from_config(
 
 
 Networks = AbstractContextManager[Any]
-"""In which backbones and pretransforms are built."""
+"""Context in which backbones and pretransforms are built."""
 
 
 def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:

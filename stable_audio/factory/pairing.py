@@ -10,10 +10,6 @@ from stable_audio.factory.facts import gather
 
 
 def pairing_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list[Problem]:
-    """Why `config` cannot be trained on `dataset`.
-
-    Args:
-        dataset: None: there is none, and nothing to say.
-    """
+    """Reasons why `config` cannot be trained on `dataset`; none if `dataset` is None."""
     backbone = gather(config.as_dict()).backbone if packs(dataset) else None
     return [*latents_problems(config, dataset), *packing_problems(config, dataset, backbone)]

@@ -17,23 +17,23 @@ from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.base import Pretransform
 
 BY_NAME = frozenset({"type", "config", "path", "hash"})
-"""Keys of a pretransform section that say which one it is; the others are keywords of its constructor."""
+"""Keys of a pretransform section that choose the pretransform; the others are keywords of its constructor."""
 
 
 def build_pretransform(section: PretransformSection) -> Pretransform:
-    """A pretransform, autoencoders included."""
-    beside = {name: getattr(section, name) for name in section.model_fields_set - BY_NAME}
+    """Build a pretransform, which may be an autoencoder."""
+    keywords = {name: getattr(section, name) for name in section.model_fields_set - BY_NAME}
     if isinstance(section.config, AutoencoderModel):
-        made = PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **beside)  # type: ignore[call-arg]
-        # `enable_grad` trains all of it, except for what the file freezes.
-        _freeze_parts(made.model, section.config)
-        return made
-    return create(section, PRETRANSFORMS, **beside)
+        autoencoder = PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **keywords)  # type: ignore[call-arg]
+        # `enable_grad` trains the whole autoencoder except for the parts that the file freezes.
+        _freeze_parts(autoencoder.model, section.config)
+        return autoencoder
+    return create(section, PRETRANSFORMS, **keywords)
 
 
 def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None) -> Autoencoder:
-    """An autoencoder from its `model` section."""
-    given = {
+    """Build an autoencoder from its `model` section."""
+    keywords = {
         name: getattr(model, name)
         for name in (
             "latent_dim",
@@ -51,14 +51,14 @@ def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None
         pretransform=build_pretransform(model.pretransform) if model.pretransform is not None else None,
         soft_clip=model.decoder.soft_clip,
         sample_rate=sample_rate,
-        **given,
+        **keywords,
     )
 
 
 def build_diffusion_autoencoder(
     model: DiffusionAutoencoderModel, *, sample_rate: int | None = None
 ) -> DiffusionAutoencoder:
-    """A diffusion autoencoder from its `model` section."""
+    """Build a diffusion autoencoder from its `model` section."""
     return DiffusionAutoencoder(
         backbone=create(model.diffusion, BACKBONES),
         encoder=_part(model.encoder, ENCODERS) if model.encoder is not None else None,
@@ -73,9 +73,9 @@ def build_diffusion_autoencoder(
 
 
 def _part(section: Part | Component, registry: dict[str, Any]) -> Any:
-    made: nn.Module = create(section, registry)
-    # True must not unfreeze what the part itself keeps fixed.
-    return made if getattr(section, "requires_grad", True) else made.requires_grad_(False)
+    part: nn.Module = create(section, registry)
+    # `requires_grad` true must not unfreeze parameters that the part itself freezes.
+    return part if getattr(section, "requires_grad", True) else part.requires_grad_(False)
 
 
 def _freeze_parts(model: Any, section: AutoencoderModel) -> None:

@@ -1,4 +1,4 @@
-"""From conditioning to audio: `generate`, used by the command line and training demos alike."""
+"""From conditioning to audio: `generate`, used by the command line and by training demos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On which device of this machine to compute."""
+"""The choice of a device of this machine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import torch
 AUTO = "auto"
 
 
-def best_device(asked: str = AUTO, *, rank: int | None = None) -> torch.device:
-    """The device that `asked` names; `auto`: cuda, mps or cpu, the first that is there.
+def best_device(name: str = AUTO, *, rank: int | None = None) -> torch.device:
+    """The device called `name`.
 
     Args:
-        rank: of this process among those of this machine, which share its GPUs evenly where `asked` gives no
-            number; None: the only one.
+        name: "cpu", "cuda", "cuda:1" or "mps"; "auto": the first of cuda, mps and cpu that this machine has.
+        rank: number of this process among those of this machine, which share its GPUs evenly if `name` has no
+            number; None: the only process.
 
     Raises:
         ValueError: there is no such device here.
     """
-    device = _present(asked) if asked != AUTO else _first_present()
+    device = _present(name) if name != AUTO else _first_present()
     if device.type == "cuda" and device.index is None and rank is not None:
         return torch.device("cuda", rank % torch.cuda.device_count())
     return device
@@ -29,12 +30,12 @@ def _first_present() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _present(asked: str) -> torch.device:
+def _present(name: str) -> torch.device:
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', found '{asked}'") from error
+        raise ValueError(f"device: 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps', found '{name}'") from error
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"device {asked}: there is no such device here; 'auto' is the best there is")
+        raise ValueError(f"device {name}: this machine has no such device; 'auto' takes the best one")
     return device

@@ -1,4 +1,4 @@
-"""In which numbers, and where, a loaded model computes."""
+"""Data type and device of a loaded model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from stable_audio.model import DiffusionModel
 
 INT8 = "int8"
 DTYPES = ("float32", "float16", "bfloat16", INT8)
-"""Names of what a backbone's weights can be."""
+"""Names of the types that a backbone's weights can have."""
 
 
 def place(model: DiffusionModel, *, dtype: str, device: torch.device | str) -> DiffusionModel:
-    """Move `model` to `device`, in eval mode, its backbone with weights of `dtype`; the rest keeps its own.
+    """Move `model` to `device`, in eval mode, and convert its backbone's weights to `dtype`, no others.
 
     Args:
         dtype: name of a torch type, or `int8`: large linear and convolution layers in 8 bits, the others in
             float32 (see `stable_audio.inference.quantize`). Such a model can only generate.
 
     Raises:
-        ValueError: int8 anywhere else than on the CPU.
+        ValueError: int8 on a device other than the CPU.
     """
     device = torch.device(device)
     if dtype != INT8:

@@ -22,7 +22,7 @@ from stable_audio.nn.feedforward import PointwiseConv
 Method = Literal["torch", "torchao"]
 
 _ONE_THREAD = threading.Lock()
-"""Packing a weight sets torch's engine for the moment, which all threads share."""
+"""Held while a weight is packed, because that sets torch's engine, which all threads share."""
 
 
 def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int = 4096) -> nn.Module:
@@ -31,10 +31,10 @@ def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int =
     Args:
         method: `torch`: linear layers and convolutions, with torch's own int8 kernels; `torchao`: linear
             layers, with the torchao package (extra `[quantize]`).
-        min_weights: layers with fewer weights are left alone.
+        min_weights: layers with fewer weights stay as they are.
 
     Raises:
-        ImportError: torchao is asked for and not installed.
+        ImportError: `method` is torchao, which is not installed.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, found '{method}'")
@@ -44,8 +44,8 @@ def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int =
 
 def weight_bytes(module: nn.Module) -> int:
     """Bytes of the parameters and buffers that a checkpoint of `module` holds."""
-    seen = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
-    return sum(_bytes(value) for value in seen.values())
+    tensors = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
+    return sum(_bytes(value) for value in tensors.values())
 
 
 def _bytes(value: Tensor) -> int:
@@ -71,10 +71,10 @@ def _with_torchao(module: nn.Module, min_weights: int) -> nn.Module:
     except ImportError as error:
         raise ImportError('torchao is not installed: pip install "stable-audio[quantize]"') from error
 
-    def wanted(child: nn.Module, _: str) -> bool:
+    def is_large_linear(child: nn.Module, _: str) -> bool:
         return isinstance(child, nn.Linear) and _is_large(child, min_weights)
 
-    quantize_(module, Int8DynamicActivationInt8WeightConfig(), filter_fn=wanted)
+    quantize_(module, Int8DynamicActivationInt8WeightConfig(), filter_fn=is_large_linear)
     return module
 
 
@@ -89,7 +89,7 @@ def _is_grouped(layer: Any) -> bool:
 class Int8Matrix(nn.Module):
     """A weight (out in) as int8 with one scale per row, and its bias.
 
-    The packed form that torch's kernel wants is made at the first call and is no part of the state.
+    The packed form for torch's kernel is made at the first call and is no part of the state.
     """
 
     weight_int8: Tensor
@@ -143,13 +143,13 @@ class Int8Conv(Int8Matrix):
         super().__init__(layer.weight.detach().flatten(1), layer.bias)
         self.shape = layer.weight.shape
         self.one_dimensional = isinstance(layer, nn.Conv1d)
-        first = (1,) if self.one_dimensional else ()
-        self.kernel_size = (*first, *layer.kernel_size)
-        self.stride = (*first, *layer.stride)
-        self.dilation = (*first, *layer.dilation)
+        height_one = (1,) if self.one_dimensional else ()
+        self.kernel_size = (*height_one, *layer.kernel_size)
+        self.stride = (*height_one, *layer.stride)
+        self.dilation = (*height_one, *layer.dilation)
         before, after = _padding(layer)
-        none = (0,) if self.one_dimensional else ()
-        self.before, self.after = (*none, *before), (*none, *after)
+        height_zero = (0,) if self.one_dimensional else ()
+        self.before, self.after = (*height_zero, *before), (*height_zero, *after)
 
     @property
     def weight(self) -> Tensor:

@@ -263,7 +263,7 @@ def test_latents_with_rows_that_do_not_fit(write: Any, change: Any, message: str
         ({"sample_rate": 10**18}, r"\$\.sample_rate: found 1000000000000000000; it should be less than"),
         (
             {"depth": 10**9},
-            r"\$\.model\.diffusion\.config: is made of more layers .* config\.depth 10{9}",
+            r"\$\.model\.diffusion\.config: has more layers .* config\.depth 10{9}",
         ),
         ({"embed_dim": 10**15}, r"\$\.model\.diffusion\.config: cannot be built with these values"),
         ({"global_cond_dim": 10**12}, r"\$\.model\.diffusion"),

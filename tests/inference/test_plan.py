@@ -40,9 +40,9 @@ def test_what_may_surprise_is_told_in_sentences() -> None:
     sampling = Sampling(cfg_scale=1.0).resolved(model.objective)
     job = Job({"prompt": "bell", "mood": "sad"}, negative={"prompt": "drum"}, seconds=2.0)
     found = "\n".join(cautions([job], model, sampling))
-    assert "negative prompts change nothing" in found
+    assert "negative prompts have no effect" in found
     assert "does not read mood" in found
-    assert "2 s asked, but the model was trained on 0.64 s" in found
+    assert "clips of 2 s, but the model was trained on 0.64 s" in found
     assert not list(cautions([Job({"prompt": "bell"}, seconds=0.5)], model, sampling))
 
 

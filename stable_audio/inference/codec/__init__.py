@@ -1,1 +1,1 @@
-"""A pretransform by itself: loading it, folders of sound to latents and back."""
+"""A pretransform by itself: load it, encode folders of sound files into latents, and decode those."""

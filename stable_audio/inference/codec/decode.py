@@ -28,19 +28,19 @@ def decode_folder(
     chunk_above: int | None = 2048,
     overwrite: bool = False,
 ) -> Iterator[SavedAudio | None]:
-    """Decode every clip of `folder` to `out`, at its own length; yields per clip what was written.
+    """Decode every clip of `folder` into a file in `out`, cut to its own length; yields each saved file.
 
-    Files that are there already are kept and yield None, unless `overwrite`.
+    For a file that exists already, it yields None and leaves the file as it is, unless `overwrite`.
 
     Raises:
         DataError: the latents were made by another autoencoder, or cannot be read.
     """
     source = open_folder(os.fspath(folder))
-    made_by = None if source.manifest is None else source.manifest["autoencoder_hash"]
-    if made_by is not None and made_by != pretransform_hash(pretransform):
+    autoencoder_hash = None if source.manifest is None else source.manifest["autoencoder_hash"]
+    if autoencoder_hash is not None and autoencoder_hash != pretransform_hash(pretransform):
         raise DataError(
-            f"{folder}: these latents were made by another autoencoder ({made_by}) than the one given "
-            f"({pretransform_hash(pretransform)})"
+            f"{folder}: these latents were made by another autoencoder ({autoencoder_hash}) than this one "
+            f"({pretransform_hash(pretransform)}); give the weights that encoded them"
         )
     names = sound_names([source.name(index) for index in range(len(source))], os.fspath(folder))
     for index, name in enumerate(names):
@@ -55,8 +55,8 @@ def decode_folder(
 @torch.inference_mode()
 def _decode(pretransform: Pretransform, source: LatentSource, index: int, chunk_above: int | None) -> Tensor:
     try:
-        stored, valid, _ = source.describe(index)
-        latents = source.read(index, 0, stored)
+        frames, valid, _ = source.describe(index)
+        latents = source.read(index, 0, frames)
     except ValueError as error:
         raise DataError(f"{source.name(index)}: {error}") from error
     audio = decode_unscaled(pretransform, latents[None].to(pretransform.device), chunk_above=chunk_above)[0]
@@ -65,14 +65,18 @@ def _decode(pretransform: Pretransform, source: LatentSource, index: int, chunk_
 
 
 def decode_unscaled(pretransform: Pretransform, latents: Tensor, *, chunk_above: int | None) -> Tensor:
-    """Latents as they are stored (b c n) -> audio, in chunks where they are long."""
+    """Decode latents as stored on disk, before division by `scale` (b c n), into audio (b c n).
+
+    Args:
+        chunk_above: number of frames above which they are decoded in overlapping chunks; None: never.
+    """
     scaled = latents / getattr(pretransform, "scale", 1.0)
     chunked = chunk_above is not None and latents.shape[-1] > chunk_above
     return pretransform.decode_chunked(scaled) if chunked else pretransform.decode(scaled)
 
 
 def sound_names(names: Sequence[str], folder: str = "") -> list[str]:
-    """Relative paths for sounds, each its own: "kick.wav" beside "kick.flac" keeps its suffix."""
+    """Distinct relative paths for sounds, without their suffix unless "kick.wav" and "kick.flac" clash."""
     short = [sound_name(name, folder) for name in names]
     counts = Counter(short)
     return [s if counts[s] == 1 else _relative(name, folder) for s, name in zip(short, names)]

@@ -1,4 +1,4 @@
-"""Audio -> latents on disk. A killed run goes on where it stopped; finished items stay as they are."""
+"""Audio -> latents on disk. A killed run continues where it stopped; finished items are not encoded again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from stable_audio.types import Metadata
 
 _LOG = logging.getLogger(__name__)
 
-_OWN_KEYS = frozenset(
+_LOADER_KEYS = frozenset(
     {"part", "offset", "real", "total", "total_samples", "load_time", "padding_mask", "timestamps"}
     | {"seconds_start", "sample_rate"}
 )
@@ -49,7 +49,7 @@ _LONGEST_UNSAVED_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How latents are made.
+    """Options of encoding.
 
     Attributes:
         batch_size: clips of equal length that are encoded together.
@@ -94,11 +94,11 @@ def encode_to_folder(
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Encode what `folder` does not hold yet.
+    """Encode the items of `source` that `folder` does not hold yet.
 
     Args:
-        settings: further entries for the manifest (where the weights came from, crop length, ...).
-        progress: called with (items done, items of this process).
+        settings: further entries for the manifest (origin of the weights, crop length, ...).
+        progress: called with (finished items, all items) of this process.
 
     Returns:
         the manifest.
@@ -117,24 +117,26 @@ def encode_to_folder(
         write_manifest(folder, described, names)
         _write_silence(pretransform, folder)
     there = list(shards(folder))
-    done = _done(folder, [record for shard in there for record in shard.records], source.parts)
+    stored_names = _stored_names(
+        folder, [record for shard in there for record in shard.records], source.parts
+    )
     share = range(options.rank, len(names), options.world_size)
-    pending = [i for i in share if names[i] not in done]
-    writer = _ShardWriter(folder, options, known={r for shard in there for r in shard.rejected})
+    pending = [i for i in share if names[i] not in stored_names]
+    writer = _ShardWriter(folder, options, logged={r for shard in there for r in shard.rejected})
     for problem in source.problems if options.rank == 0 else []:
         writer.add(problem.path, problem)
     try:
-        for count, (index, found) in enumerate(_encoded(pretransform, source, pending, options), start=1):
-            writer.add(names[index], found)
+        for count, (index, result) in enumerate(_encoded(pretransform, source, pending, options), start=1):
+            writer.add(names[index], result)
             if progress is not None:
                 progress(len(share) - len(pending) + count, len(share))
     finally:
-        writer.flush()  # what is finished is kept, whatever ended the run
+        writer.flush()  # also after an error or a signal, so that no finished item is lost
     return _final_manifest(folder, described, names)
 
 
 def _final_manifest(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The manifest of all shards; written again where another process has added one meanwhile."""
+    """Write the manifest of all shards, again if another process has added a shard meanwhile."""
     while True:
         manifest = write_manifest(folder, settings, names)
         there = {path.name for path in (folder / SHARDS).glob("[!.]*.safetensors")}
@@ -162,7 +164,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         return
     manifest = read_manifest(folder)
-    # The hash says which weights; the file they came from may have moved.
+    # The hash identifies the weights; their file may have moved.
     compared = {k: json.loads(json.dumps(v)) for k, v in settings.items() if k != "autoencoder"}
     differing = [k for k, v in compared.items() if v != manifest.get(k)]
     if differing:
@@ -170,19 +172,19 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DataError(f"{folder}: holds latents made with other settings ({changes}); use another folder")
 
 
-def _done(folder: Path, records: Sequence[LatentRecord], parts: Sequence[Part]) -> set[str]:
-    """Names of what is stored.
+def _stored_names(folder: Path, records: Sequence[LatentRecord], parts: Sequence[Part]) -> set[str]:
+    """Names of the clips in `folder`.
 
     Raises:
-        DataError: a stored clip comes from a file of another length than the one that is there now.
+        DataError: a clip was encoded from a file whose length has changed since.
     """
     totals = {part.name: part.total for part in parts}
-    changed = [r for r in records if totals.get(r.part) and totals[r.part] != r.total]
-    if changed:
-        first = changed[0]
+    outdated = [r for r in records if totals.get(r.part) and totals[r.part] != r.total]
+    if outdated:
+        first = outdated[0]
         raise DataError(
-            f"{folder}: {len(changed)} clips were made of files that are others now ({first.part} had "
-            f"{first.total} samples, and has {totals[first.part]}); use another folder"
+            f"{folder}: {len(outdated)} clips were encoded from files that have changed since "
+            f"({first.part} had {first.total} samples, and now has {totals[first.part]}); use another folder"
         )
     foreign = [r.part for r in records if r.part not in totals]
     if foreign:
@@ -206,10 +208,10 @@ def _encoded(
         generator=torch.Generator(),
     )
     batches = _batches(source, pending, options.batch_size)
-    for keys, found in zip(batches, loader):
-        clips = [(key.index, f) for key, f in zip(keys, found) if not isinstance(f, Rejected)]
+    for keys, items in zip(batches, loader):
+        clips = [(key.index, f) for key, f in zip(keys, items) if not isinstance(f, Rejected)]
         results: dict[int, tuple[LatentRecord, Tensor] | Rejected] = {
-            key.index: f for key, f in zip(keys, found) if isinstance(f, Rejected)
+            key.index: f for key, f in zip(keys, items) if isinstance(f, Rejected)
         }
         for _, group in groupby(clips, key=lambda c: c[1][0].shape):
             members = list(group)
@@ -219,7 +221,7 @@ def _encoded(
 
 
 def _batches(source: FileParts | DatasetParts, pending: Sequence[int], size: int) -> list[list[ItemKey]]:
-    """Neighbours of equal length together."""
+    """Keys of pending items in batches of consecutive items of equal length."""
     batches: list[list[ItemKey]] = []
     for _, group in groupby(pending, key=lambda i: source.parts[i].length):
         keys = [ItemKey(i, 0) for i in group]
@@ -257,7 +259,12 @@ def unscaled_latents(
     noise: Callable[[Tensor], Tensor] | None,
     chunk_above: int | None,
 ) -> Tensor:
-    """audio (b c n) -> latents before division by `scale`, in chunks where they are long."""
+    """Encode audio (b c n) into latents (b c n) before division by `scale`.
+
+    Args:
+        noise: source of a variational autoencoder's draws.
+        chunk_above: number of frames above which audio is encoded in overlapping chunks; None: never.
+    """
     frames = audio.shape[-1] // pretransform.downsampling_ratio
     chunked = chunk_above is not None and frames > chunk_above
     encode: Callable[..., Tensor] = pretransform.encode_chunked if chunked else pretransform.encode
@@ -265,28 +272,28 @@ def unscaled_latents(
 
 
 def _item_noise(names: Sequence[str], seed: int) -> Callable[[Tensor], Tensor]:
-    """Each item draws from a generator of its own, so that batches and restarts change nothing."""
+    """Noise for each item from a generator of its own, so that batches and restarts do not change it."""
     generators = [torch.Generator().manual_seed(derive_seed("encode", seed, name)) for name in names]
 
     def noise(like: Tensor) -> Tensor:
-        drawn = [torch.randn(like.shape[1:], generator=g) for g in generators]
-        return torch.stack(drawn).to(like)
+        rows = [torch.randn(like.shape[1:], generator=g) for g in generators]
+        return torch.stack(rows).to(like)
 
     return noise
 
 
-def _record(metadata: Metadata, ratio: int, stored: int) -> LatentRecord:
-    frames = min(stored, -(-metadata["real"] // ratio))
-    kept = {k: _plain(v) for k, v in metadata.items() if k not in _OWN_KEYS}
-    kept = {k: v for k, v in kept.items() if v is not _DROPPED}
-    return LatentRecord(metadata["part"], frames, metadata["offset"], metadata["total"], kept, stored)
+def _record(metadata: Metadata, ratio: int, length: int) -> LatentRecord:
+    frames = min(length, -(-metadata["real"] // ratio))
+    values = {k: _plain(v) for k, v in metadata.items() if k not in _LOADER_KEYS}
+    values = {k: v for k, v in values.items() if v is not _DROPPED}
+    return LatentRecord(metadata["part"], frames, metadata["offset"], metadata["total"], values, length)
 
 
 _DROPPED = object()
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold; large tensors and objects are left out."""
+    """The value as JSON can hold it; _DROPPED for large tensors and objects."""
     if isinstance(value, (Tensor, np.ndarray)):
         flat = torch.as_tensor(value)
         return flat.tolist() if flat.numel() <= _LARGEST_LISTED_TENSOR else _DROPPED
@@ -299,9 +306,11 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class _Unsaved:
-    """What goes into the next file.
+    """Items of the next file.
 
     Attributes:
+        items: encoded clips.
+        rejected: files that cannot be used.
         target: path of the file, once writing has begun.
     """
 
@@ -311,27 +320,27 @@ class _Unsaved:
 
 
 class _ShardWriter:
-    """Collects items and writes a file whenever enough are there.
+    """Collects items and writes them to a file whenever there are enough.
 
     A signal may end `flush` at any point, and `flush` is called once more on the way out: the second call
     writes the same items to the same file, and one assignment forgets them all.
     """
 
-    def __init__(self, folder: Path, options: EncodeOptions, *, known: set[Rejected]) -> None:
-        self.folder, self.options, self.known = folder / SHARDS, options, known
+    def __init__(self, folder: Path, options: EncodeOptions, *, logged: set[Rejected]) -> None:
+        self.folder, self.options, self.logged = folder / SHARDS, options, logged
         self.unsaved = _Unsaved()
-        self.written = time.monotonic()
-        for left in self.folder.glob(f".{options.rank:03d}-*.partial.safetensors"):
-            left.unlink()
+        self.last_write = time.monotonic()
+        for leftover in self.folder.glob(f".{options.rank:03d}-*.partial.safetensors"):
+            leftover.unlink()
 
-    def add(self, name: str, found: tuple[LatentRecord, Tensor] | Rejected) -> None:
-        if isinstance(found, Rejected):
-            _LOG.warning("left out: %s: %s", printable(found.path), printable(found.reason))
-            if Rejected(name, found.reason) not in self.known:
-                self.unsaved.rejected.append(Rejected(name, found.reason))
+    def add(self, name: str, result: tuple[LatentRecord, Tensor] | Rejected) -> None:
+        if isinstance(result, Rejected):
+            _LOG.warning("left out: %s: %s", printable(result.path), printable(result.reason))
+            if Rejected(name, result.reason) not in self.logged:
+                self.unsaved.rejected.append(Rejected(name, result.reason))
             return
-        self.unsaved.items.append(found)
-        late = time.monotonic() - self.written > _LONGEST_UNSAVED_SECONDS
+        self.unsaved.items.append(result)
+        late = time.monotonic() - self.last_write > _LONGEST_UNSAVED_SECONDS
         if late or len(self.unsaved.items) >= self.options.items_per_shard:
             self.flush()
 
@@ -342,17 +351,17 @@ class _ShardWriter:
         unsaved.target = unsaved.target or self._next()
         write_shard(unsaved.target, unsaved.items, rejected=unsaved.rejected)
         self.unsaved = _Unsaved()
-        self.written = time.monotonic()
+        self.last_write = time.monotonic()
 
     def _next(self) -> Path:
         prefix = f"{self.options.rank:03d}-"
-        taken = [int(p.stem[len(prefix) :]) for p in self.folder.glob(f"{prefix}*.safetensors")]
-        return self.folder / f"{prefix}{max(taken, default=-1) + 1:06d}.safetensors"
+        numbers = [int(p.stem[len(prefix) :]) for p in self.folder.glob(f"{prefix}*.safetensors")]
+        return self.folder / f"{prefix}{max(numbers, default=-1) + 1:06d}.safetensors"
 
 
 @torch.inference_mode()
 def _write_silence(pretransform: Pretransform, folder: Path) -> None:
-    """What padding sounds like to the autoencoder, without its noise."""
+    """Write the latents of silence, without the autoencoder's noise, as padding for shorter clips."""
     length = _SILENCE_FRAMES * pretransform.downsampling_ratio
     audio = torch.zeros(1, pretransform.io_channels, length, device=pretransform.device)
     latents = unscaled_latents(pretransform, audio, noise=torch.zeros_like, chunk_above=None)

@@ -1,4 +1,4 @@
-"""A pretransform with its weights, without the model around it: for encoding, decoding and measuring."""
+"""Load a pretransform without the model around it, for encoding, decoding and measuring."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _UNTRAINED = (
 
 
 class Codec(NamedTuple):
-    """pretransform in eval mode; sample_rate in Hz.
+    """A pretransform that is ready to use.
 
     Attributes:
+        pretransform: in eval mode.
+        sample_rate: in Hz.
         sample_size: length in samples of the clips that the model was trained on.
-        source: description of where the weights come from.
+        source: origin of the weights, for messages.
     """
 
     pretransform: Pretransform
@@ -40,7 +42,7 @@ class Codec(NamedTuple):
 
 
 class _Holder(nn.Module):
-    """Stands where the whole model would, so that only the pretransform has to be built."""
+    """Takes the place of the whole model, so that only its pretransform has to be built."""
 
     def __init__(self, pretransform: Pretransform) -> None:
         super().__init__()
@@ -54,13 +56,13 @@ def load_codec(
     device: torch.device | str = "cpu",
     allow_untrained: bool = False,
 ) -> Codec:
-    """The pretransform of a model, or an autoencoder as a pretransform.
+    """Load the pretransform of a model, or an autoencoder as a pretransform.
 
     Args:
-        model_config: of a diffusion model with a pretransform, or of an autoencoder of any kind; default:
-            the one inside the checkpoint or beside it.
-        ckpt_path: a whole model or an autoencoder; not needed for transforms without weights, nor where
-            the config names the weights by `path`.
+        model_config: file of a diffusion model with a pretransform, or of an autoencoder of any kind;
+            default: the config inside the checkpoint or beside it.
+        ckpt_path: checkpoint of a whole model or of an autoencoder; not needed for transforms without
+            weights, nor if the config names the weights by `path`.
         allow_untrained: accept a learned transform with random weights.
 
     Raises:
@@ -69,18 +71,18 @@ def load_codec(
     source: Any = model_config
     name = None
     if source is None and ckpt_path is not None:
-        stored = read_checkpoint(ckpt_path)
-        source, name = stored.config, f"{stored.path}, config"
+        checkpoint = read_checkpoint(ckpt_path)
+        source, name = checkpoint.config, f"{checkpoint.path}, config"
     if source is None:
         raise ValueError(
-            "nothing says what the pretransform is: give --model-config, or a --ckpt-path with one"
+            "no config for the pretransform: give --model-config, or a --ckpt-path with a config inside"
         )
     config = load_config(source, source_name=name)
     if config.model_type == "diffusion_autoencoder":
         return _by_diffusion(config, ckpt_path, device, allow_untrained)
     if config.model_type != "autoencoder" and config.model.pretransform is None:
         raise ValueError(
-            f"{model_config or ckpt_path}: the model works on sound itself, it has no pretransform"
+            f"{model_config or ckpt_path}: the model has no pretransform, since it works on audio directly"
         )
 
     def load(pretransform: Pretransform) -> None:
@@ -92,9 +94,9 @@ def load_codec(
             raise ValueError(_UNTRAINED)
 
     pretransform, _ = with_stored_weights(lambda unfilled: _build(config, unfilled), load)
-    words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
+    description = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     pretransform = pretransform.to(device).eval().requires_grad_(False)
-    return Codec(pretransform, config.sample_rate, config.sample_size, words)
+    return Codec(pretransform, config.sample_rate, config.sample_size, description)
 
 
 def _build(config: ModelConfig, unfilled: bool) -> Pretransform:
@@ -115,5 +117,5 @@ def _by_diffusion(
     if ckpt_path is not None:
         model, _ = load_model(ckpt_path, config=config)
     pretransform = DiffusionCodec(model=model).to(device).eval()
-    words = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
-    return Codec(pretransform, config.sample_rate, config.sample_size, words)
+    description = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
+    return Codec(pretransform, config.sample_rate, config.sample_size, description)

@@ -15,15 +15,15 @@ from stable_audio.shipped import file_or_shipped
 
 
 def sound_parts(source: str, codec: Codec, *, crop: int | None = None) -> FileParts | DatasetParts:
-    """The pieces of a folder of sound files or a dataset file, at the codec's rate and channels.
-
-    Without augmentation.
+    """The pieces of a folder of sound files or of a dataset, at the codec's rate and channels, not augmented.
 
     Args:
-        crop: samples to cut files into; None: each file whole.
+        source: folder, dataset file, or name of a dataset file that comes with the package.
+        codec: gives sample rate, channels and the multiple of samples that pieces are padded to.
+        crop: length in samples of the pieces that files are cut into; None: whole files.
 
     Raises:
-        ValueError: it holds no sound, or none that can be cut.
+        ValueError: `source` holds no sound, or none that can be cut.
     """
     config = _source_config(source)
     ratio = codec.pretransform.downsampling_ratio
@@ -47,8 +47,8 @@ def _source_config(source: str) -> Any:
         )
     source = os.fspath(file_or_shipped(source, "dataset"))
     if not os.path.isfile(source) or not source.endswith(".json"):
-        found = "is neither" if os.path.exists(source) else "does not exist"
-        raise ValueError(f"{source}: {found}; give a folder of sound files or a dataset file (.json)")
+        state = "is neither" if os.path.exists(source) else "does not exist"
+        raise ValueError(f"{source}: {state}; give a folder of sound files or a dataset file (.json)")
     config = load_dataset_config(source)
     if config.dataset_type == "pre_encoded" or getattr(config, "pre_encoded", False):
         raise ValueError(f"{source}: describes latents, but sound is needed")

@@ -1,1 +1,1 @@
-"""Conditioning -> noise -> sampler -> audio. Knows neither jobs nor recipes nor files of results."""
+"""Conditioning -> noise -> sampler -> audio, independent of jobs, recipes and output files."""

@@ -1,4 +1,4 @@
-"""Audio that steers a generation: what it starts from, and what inpainting keeps."""
+"""Audio that steers a generation: initial audio, and audio to inpaint."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class AudioInputs:
     """Audio that clips start from, or of which inpainting keeps parts.
 
     Attributes:
-        init_audio: (c n) or (b c n): start from this, noised to init_noise_level.
+        init_audio: (c n) or (b c n): audio to start from, with noise of init_noise_level.
         init_sample_rate: sample rate of init_audio in Hz; None: the model's.
         init_noise_level: noise level at which sampling starts from init_audio, in place of sigma_max.
         inpaint_audio: (c n) or (b c n) for inpainting models, of which parts are generated anew.
         inpaint_sample_rate: sample rate of inpaint_audio in Hz; None: the model's.
-        inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, in equal parts of the clip. Every latent
-            frame that a part to generate touches is generated, so that the result may differ up to a frame
+        inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, for n equal parts of the clip. Every latent
+            frame that overlaps a part to generate is generated, so that the result may differ up to a frame
             beyond it.
     """
 
@@ -43,7 +43,7 @@ class AudioInputs:
     inpaint_mask: Tensor | None = None
 
     def check(self, model: DiffusionModel) -> None:
-        """Raise ValueError for what the model cannot use."""
+        """Raise ValueError if the model cannot use these inputs."""
         if self.init_audio is not None and self.init_noise_level <= 0:
             raise ValueError(f"init_noise_level must be above 0, found {self.init_noise_level}")
         if (self.inpaint_audio is not None or self.inpaint_mask is not None) and not inpaints(model):
@@ -52,7 +52,7 @@ class AudioInputs:
             )
 
     def kept_frames(self, model: DiffusionModel, samples: int, length: int) -> Tensor | None:
-        """(b frames) with 1 = keep of clips of `samples` audio samples, padded to `length`."""
+        """The mask of latent frames (b frames), 1 = keep, of clips of `samples` samples padded to `length`."""
         if self.inpaint_mask is None:
             return None
         ratio = model.downsampling_ratio
@@ -75,7 +75,17 @@ class AudioInputs:
 
 
 def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:
-    """(c n) or (b c n) at `sample_rate` (None: the model's) -> (b, model's channels, length) at its rate."""
+    """Convert audio to the sample rate, channels and length of a clip.
+
+    Args:
+        audio: (c n) or (b c n).
+        sample_rate: of `audio`, in Hz; None: the model's.
+        model: gives the sample rate and channels of the result.
+        length: samples of the result.
+
+    Returns:
+        (b c n), float32 on the CPU.
+    """
     if audio.ndim not in (2, 3):
         raise ValueError(f"audio must be (c n) or (b c n), found shape {tuple(audio.shape)}")
     items = [audio] if audio.ndim == 2 else list(audio)
@@ -88,7 +98,11 @@ def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, len
 
 
 def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None) -> Tensor:
-    """Audio (b c n) -> latents, one by one; the noise of a VAE is the same for every item and every call."""
+    """Encode audio (b c n) into latents (b c n), one item at a time.
+
+    Args:
+        noise: source of a VAE's draws; None: the same noise for every item and every call.
+    """
     dtype = torch.float32 if model.pretransform is None else pretransform_dtype(model.pretransform)
     latents = []
     for item in audio.split(1):
@@ -98,7 +112,7 @@ def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None
 
 
 def pretransform_dtype(pretransform: Pretransform) -> torch.dtype:
-    """What it wants to be given: the type of its weights, or float32 when it converts by itself."""
+    """The dtype of its inputs: that of its weights, or float32 if it converts its inputs itself."""
     parameter = next(pretransform.parameters(), None)
     if parameter is None or getattr(pretransform, "model_half", False):
         return torch.float32
@@ -106,7 +120,11 @@ def pretransform_dtype(pretransform: Pretransform) -> torch.dtype:
 
 
 def for_batch(values: Tensor, count: int, what: str) -> Tensor:
-    """One row for each of `count` items: the only row repeated, or as many rows as items."""
+    """Expand `values` to one row per item: a single row is repeated, `count` rows stay.
+
+    Raises:
+        ValueError: another number of rows; the message calls them `what`.
+    """
     if len(values) == count:
         return values
     if len(values) == 1:
@@ -120,7 +138,7 @@ def inpaints(model: DiffusionModel) -> bool:
 
 
 def frame_mask(mask: Tensor, *, samples: int, ratio: int, frames: int) -> Tensor:
-    """Which frames inpainting keeps: those that touch nothing that is to be generated.
+    """The frames that inpainting keeps: those that do not overlap a part to generate.
 
     Args:
         mask: (n,) or (b n), 1 = keep, 0 = generate: n equal parts of a clip of `samples` audio samples.
@@ -148,17 +166,17 @@ def inpaint_tensors(
     count: int,
     shape: tuple[int, ...],
 ) -> ConditionTensors:
-    """The two inputs of an inpainting model.
+    """The two conditioning tensors of an inpainting model.
 
     Args:
-        latents: (b, *shape) of the audio to keep; None: nothing is known of it.
+        latents: (b, *shape) of the audio to keep; None: there is none.
         mask: (b frames), 1 = keep, 0 = generate; None: generate everything.
     """
     device = model.device
-    kept = torch.zeros(count, 1, shape[-1], device=device)
+    frames_to_keep = torch.zeros(count, 1, shape[-1], device=device)
     if mask is not None:
-        kept = for_batch(mask[:, None].to(device), count, "inpaint_mask")
-    known = torch.zeros(count, *shape, device=device)
+        frames_to_keep = for_batch(mask[:, None].to(device), count, "inpaint_mask")
+    audio_latents = torch.zeros(count, *shape, device=device)
     if latents is not None:
-        known = for_batch(latents, count, "inpaint_audio").to(device)
-    return inpainting_tensors(known, kept)
+        audio_latents = for_batch(latents, count, "inpaint_audio").to(device)
+    return inpainting_tensors(audio_latents, frames_to_keep)

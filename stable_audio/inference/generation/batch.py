@@ -41,7 +41,10 @@ class Clips:
     """Inputs of all clips of a call; tensors have one row per clip, or one for all.
 
     Attributes:
+        items: metadata of each clip.
+        seeds: seed of each clip.
         shape: shape of one clip's latents.
+        negatives: metadata to steer away from, of each clip.
         init: latents to start from.
         inpaint_latents: latents to keep parts of; see `inpaint_tensors`.
         inpaint_mask: mask of the parts to keep; see `inpaint_tensors`.
@@ -61,24 +64,24 @@ class Clips:
 def sample_batch(
     model: DiffusionModel,
     clips: Clips,
-    chosen: Tensor,
+    indices: Tensor,
     settings: Sampling,
     noise: Noise | None,
     callback: Callback | None,
 ) -> Tensor:
-    """Latents (b c n) of the clips whose indices are `chosen`, on the CPU."""
+    """Sample latents (b c n), on the CPU, of the clips at `indices`."""
     count, device = len(clips.items), model.device
-    own_noise = SeededNoise([clips.seeds[i] for i in chosen.tolist()])
+    item_noise = SeededNoise([clips.seeds[i] for i in indices.tolist()])
     if clips.start_noise is not None:
-        start = clips.start_noise[chosen]
+        start = clips.start_noise[indices]
     else:
-        start = own_noise(torch.empty(len(chosen), *clips.shape))
-    init = None if clips.init is None else for_batch(clips.init, count, "init_audio")[chosen.to(device)]
+        start = item_noise(torch.empty(len(indices), *clips.shape))
+    init = None if clips.init is None else for_batch(clips.init, count, "init_audio")[indices.to(device)]
     latents = sample(
-        guidance(model, clips, chosen, settings),
+        guidance(model, clips, indices, settings),
         start.to(device),
         objective=model.objective,
-        noise=noise or own_noise,
+        noise=noise or item_noise,
         init=init,
         callback=callback,
         solver=settings.solver(),
@@ -87,15 +90,15 @@ def sample_batch(
     return latents.cpu()
 
 
-def guidance(model: DiffusionModel, clips: Clips, chosen: Tensor, settings: Sampling) -> Guidance:
-    """The guided backbone for the clips whose indices are `chosen`."""
-    rows = chosen.tolist()
+def guidance(model: DiffusionModel, clips: Clips, indices: Tensor, settings: Sampling) -> Guidance:
+    """The guided backbone for the clips at `indices`."""
+    rows = indices.tolist()
     extra: ConditionTensors = {}
     if inpaints(model):
         shared = inpaint_tensors(
             model, clips.inpaint_latents, clips.inpaint_mask, len(clips.items), clips.shape
         )
-        extra = {key: (value[chosen.to(value.device)], None) for key, (value, _) in shared.items()}
+        extra = {key: (value[indices.to(value.device)], None) for key, (value, _) in shared.items()}
     negative = None
     if clips.negatives is not None and settings.cfg_scale != 1.0:
         negative = model.condition([clips.negatives[i] for i in rows], extra).to(dtype=model.dtype)

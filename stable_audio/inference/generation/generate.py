@@ -42,36 +42,36 @@ def generate(
     callback: Callback | None = None,
     **settings: Any,
 ) -> Tensor:
-    """Render one clip per conditioning dict. Each depends on its own seed alone, not on its neighbours.
+    """Render one clip per conditioning dict. A clip depends on its own seed, not on the others of the call.
 
-    The model is used in eval mode and left as it was found. Several threads can use one model at once.
+    The model is used in eval mode and returned to its previous mode. Several threads can use it at once.
 
     Args:
         conditioning: one dict per clip, with a value for every conditioner of the model; or one or several
-            prompts; None or empty dicts for an unconditional model. Prompts get the times of the whole
-            clip where the model reads those. Sounds (tensors or paths of files) are cut or padded to the
-            clip.
-        sampling: how to sample; None: as the model's objective says.
-        negative_conditioning: what to steer away from, for all clips or one per clip; keys that it lacks
-            are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
+            prompts; None or empty dicts for an unconditional model. For prompts, `seconds_start` and
+            `seconds_total` are those of the whole clip if the model reads them. Sounds (tensors or paths of
+            files) are cut or padded to the clip.
+        sampling: settings of sampling; None: the defaults of the model's objective.
+        negative_conditioning: conditioning to steer away from, one dict for all clips or one per clip; absent
+            keys are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
         audio_inputs: audio that the clips start from or keep parts of; its fields, such as
             init_audio, are keywords here, too.
-        draws: random draws that take the place of the seeds', for exact repetition of other programs; its
-            fields are keywords here, too.
+        draws: random draws in place of the seeds', to reproduce results of other programs; its fields are
+            keywords here, too.
         return_latents: return latents instead of decoding them.
         chunked_decode: decode in overlapping pieces, in constant memory.
-        callback: told about every step (see StepInfo).
+        callback: called at every step with a StepInfo.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
-            `sampling`. `sampler_options` stands for its `options`.
+            `sampling`. `sampler_options` is another name of `options`.
 
     Returns:
         audio (b c n) or latents (b c n), float32 on the CPU.
 
     Raises:
-        ValueError: missing conditioning, with what the model needs; or a setting out of range.
+        ValueError: missing conditioning, with the ids that the model needs; or a setting out of range.
     """
     if audio_inputs.init_audio is not None:
         settings["sigma_max"] = audio_inputs.init_noise_level
@@ -82,7 +82,7 @@ def generate(
     length = _rounded(samples, model.length_multiple)
     negatives = _negatives(negative_conditioning, items)
     if negatives is not None and how.cfg_scale == 1:
-        log.warning("negative conditioning changes nothing at cfg_scale 1, which is no guidance")
+        log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
     clips = Clips(
         items=fit_sounds(model, items, length),
         seeds=_seeds(seeds, len(items)),
@@ -105,9 +105,9 @@ def generate(
 def _described(
     conditioning: str | Sequence[Metadata | str] | None, model: DiffusionModel, sample_size: int
 ) -> Sequence[Metadata] | None:
-    """Prompts as metadata, with the times that published models ask for besides."""
+    """Prompts as metadata, with the times that published models need besides."""
     if conditioning is None or isinstance(conditioning, Mapping):
-        return conditioning  # type: ignore[return-value]  # what is wrong with a mapping is said later
+        return conditioning  # type: ignore[return-value]  # `_items` refuses a mapping
     ids = model.conditioner.ids() if model.conditioner is not None else ()
     times = {"seconds_start": 0.0, "seconds_total": sample_size / model.sample_rate}
     timed = {key: value for key, value in times.items() if key in ids}
@@ -134,19 +134,19 @@ def _negatives(
 ) -> list[Metadata] | None:
     if negative is None:
         return None
-    given = [negative] * len(items) if isinstance(negative, Mapping) else list(negative)
-    if len(given) != len(items):
-        raise ValueError(f"found {len(given)} negative conditionings for {len(items)} clips")
-    return [{**item, **other} for item, other in zip(items, given)]
+    rows = [negative] * len(items) if isinstance(negative, Mapping) else list(negative)
+    if len(rows) != len(items):
+        raise ValueError(f"found {len(rows)} negative conditionings for {len(items)} clips")
+    return [{**item, **other} for item, other in zip(items, rows)]
 
 
 def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
     first = random_seed() if seeds == RANDOM_SEED else seeds
-    given = [first + i for i in range(count)] if isinstance(first, int) else [int(s) for s in first]
-    given = [random_seed() if seed == RANDOM_SEED else seed for seed in given]
-    if len(given) != count:
-        raise ValueError(f"found {len(given)} seeds for {count} clips")
-    return given
+    numbers = [first + i for i in range(count)] if isinstance(first, int) else [int(s) for s in first]
+    numbers = [random_seed() if seed == RANDOM_SEED else seed for seed in numbers]
+    if len(numbers) != count:
+        raise ValueError(f"found {len(numbers)} seeds for {count} clips")
+    return numbers
 
 
 def _rounded(sample_size: int, multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""How to sample: everything that shapes a result besides model, conditioning, seed and length."""
+"""Settings of sampling: everything that determines a result besides model, conditioning, seed and length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
 from stable_audio.wording import did_you_mean
 
 MAX_STEPS = 1_000_000
-"""What asks for more steps is a mistake."""
+"""More steps than this are a mistake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class Sampling(Solver, GuidanceOptions):
     """Settings of sampler and guidance; plain values, so that they can be stored beside the audio.
 
     Attributes:
-        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's own.
-        dist_shift: whether the model's distribution shift bends the schedule; None = as stable-audio-tools
-            does, for rk4 only. True fits every schedule that counts t ("linear", "logsnr").
+        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default.
+        dist_shift: whether to apply the model's distribution shift to the schedule; None = for rk4 only, as
+            in stable-audio-tools. True needs a schedule in t ("linear", "logsnr").
     """
 
     schedule: str | None = None
@@ -45,11 +45,11 @@ class Sampling(Solver, GuidanceOptions):
         return replace(self, **keywords)
 
     def solver(self) -> Solver:
-        """What `diffusion.sampling.sample` is told: below sigma_min, a level is the last one, too."""
+        """The settings for `diffusion.sampling.sample`, with sigma_min at most sigma_max."""
         return replace(self, sigma_min=min(self.sigma_min, self.sigma_max))
 
     def check(self) -> None:
-        """Everything that can be known without a model.
+        """Check everything that can be checked without a model.
 
         Raises:
             ValueError: an unknown sampler, option or schedule, or a number out of range.
@@ -70,7 +70,7 @@ class Sampling(Solver, GuidanceOptions):
             raise ValueError(f"cfg_interval must be (low, high) with low <= high, found ({low}, {high})")
 
     def resolved(self, objective: Objective) -> Sampling:
-        """The same with every default filled in; names and options checked."""
+        """A copy with every default filled in, and names and options checked."""
         self.check()
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)

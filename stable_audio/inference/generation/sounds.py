@@ -11,37 +11,39 @@ from stable_audio.types import Metadata
 
 
 def fit_sounds(model: DiffusionModel, items: Iterable[Metadata], length: int) -> list[Metadata]:
-    """The metadata with every sound that a conditioner reads cut or padded to `length` samples of the model.
+    """Cut or pad every sound in the metadata that a conditioner reads to `length` samples of the model.
 
     Raises:
-        ValueError: a value that is no sound, with its id.
+        ValueError: a value is no sound; the message has its id.
     """
     return [{**item, **_fitted(model, item, length)} for item in items]
 
 
 def sound_conditioners(model: DiffusionModel) -> dict[str, PretransformConditioner]:
     """The conditioners that read sounds, by id."""
-    all_of_them = model.conditioner.conditioners.items() if model.conditioner is not None else ()
-    return {key: made for key, made in all_of_them if isinstance(made, PretransformConditioner)}
+    conditioners = model.conditioner.conditioners.items() if model.conditioner is not None else ()
+    return {key: part for key, part in conditioners if isinstance(part, PretransformConditioner)}
 
 
 def sounds_of(model: DiffusionModel, item: Metadata) -> list[tuple[str, Any, PretransformConditioner]]:
     """(key of the metadata, value, conditioner) of the sounds that the item has."""
-    found = []
+    sounds = []
     for name, conditioner in sound_conditioners(model).items():
         assert model.conditioner is not None
         key = name if name in item else model.conditioner.default_keys.get(name)
         if key is not None and key in item:
-            found.append((key, item[key], conditioner))
-    return found
+            sounds.append((key, item[key], conditioner))
+    return sounds
 
 
 def _fitted(model: DiffusionModel, item: Metadata, length: int) -> Metadata:
-    made: Metadata = {}
+    sounds: Metadata = {}
     for key, value, conditioner in sounds_of(model, item):
         value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
         try:
-            made[key] = conditioner.fitted(value, round(length * conditioner.sample_rate / model.sample_rate))
+            sounds[key] = conditioner.fitted(
+                value, round(length * conditioner.sample_rate / model.sample_rate)
+            )
         except (ValueError, OSError) as error:
             raise ValueError(f"conditioning '{key}': {error}") from error
-    return made
+    return sounds

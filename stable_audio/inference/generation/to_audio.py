@@ -10,7 +10,7 @@ from stable_audio.model import DiffusionModel
 
 
 def decode_each(model: DiffusionModel, latents: Tensor, chunked: bool = False) -> Tensor:
-    """Latents (b c n) -> audio (b c n) float32 on the CPU, one by one: memory does not grow with b."""
+    """Decode latents (b c n) into audio (b c n), float32 on the CPU; one by one, to save memory."""
     pretransform = model.pretransform
     if pretransform is None:
         return latents.float().cpu()

@@ -1,1 +1,1 @@
-"""What a render of many files needs around `generate`: jobs, recipes, files and a page."""
+"""Render many files with `generate`: jobs, recipes, output files and an HTML page."""

@@ -1,4 +1,4 @@
-"""A page that plays what was rendered, with a picture of every clip."""
+"""An HTML page that plays rendered clips and shows their spectrograms."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PICTURE = "spectrograms.png"
 
 
 def write_render_page(folder: Path, files: Iterable[Path]) -> None:
-    """Write `index.html` and `spectrograms.png` for rendered `files` of `folder` and those of earlier runs.
+    """Write `index.html` and `spectrograms.png` for rendered `files` and those of earlier runs in `folder`.
 
-    In order of name. What the page says of a file comes from the JSON beside it.
+    The clips are sorted by name and described from the JSON beside each file.
     """
     sounds = dict(_readable(sorted({*files, *rendered_files(folder)})))
     if not sounds:
@@ -42,23 +42,23 @@ def write_render_page(folder: Path, files: Iterable[Path]) -> None:
 
 
 def rendered_files(folder: Path) -> list[Path]:
-    """The sounds in `folder` that the JSON of a render belongs to; damaged ones are left out with a word."""
-    found = []
+    """The sounds in `folder` with the JSON of a render; those with damaged JSON are left out and logged."""
+    files = []
     for path in sorted(folder.glob("*.json")):
         try:
-            told = read_json_object(path)
-            if told.get("format") == FORMAT:
-                sound = folder / Path(told["output"]["file"]).name
-                _clip(sound, told)
+            content = read_json_object(path)
+            if content.get("format") == FORMAT:
+                sound = folder / Path(content["output"]["file"]).name
+                _clip(sound, content)
                 if sound.is_file():
-                    found.append(sound)
+                    files.append(sound)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("%s: left out of the page (%s)", path, error)
-    return found
+    return files
 
 
 def _readable(files: list[Path]) -> Iterator[tuple[Path, tuple[Tensor, int]]]:
-    """(file, its sound); what an earlier run left damaged is named and passed over."""
+    """(file, its sound); files that an earlier run left damaged are skipped and logged."""
     for path in files:
         try:
             yield path, read_audio(path)
@@ -66,8 +66,8 @@ def _readable(files: list[Path]) -> Iterator[tuple[Path, tuple[Tensor, int]]]:
             logger.warning("left off the page: %s", error)
 
 
-def _clip(path: Path, told: dict[str, Any]) -> Clip:
-    recipe, output = told["recipe"], told["output"]
+def _clip(path: Path, content: dict[str, Any]) -> Clip:
+    recipe, output = content["recipe"], content["output"]
     conditioning = recipe["conditioning"]
     row = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
     column = f"CFG {recipe['sampling']['cfg_scale']:g}"

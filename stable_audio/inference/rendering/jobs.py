@@ -1,4 +1,4 @@
-"""What to render: clips with their conditioning, from prompts, a JSONL file or an earlier render."""
+"""Jobs: clips to render with their conditioning, from prompts, a JSONL file or an earlier render."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name")
 
 @dataclass(frozen=True)
 class Job:
-    """One clip.
+    """One clip to render.
 
     Attributes:
         conditioning: metadata that the conditioners read.
         negative: metadata to steer away from.
-        seed: None = counted up from the first seed of the run.
-        seconds: length of the file; None = what the conditioning or the model says.
+        seed: None = the first seed of the run plus the index of the job.
+        seconds: length of the file; None = that of the conditioning, else of the model.
         name: name for the output file.
-        source: where the job comes from, for messages.
+        source: origin of the job, for messages.
     """
 
     conditioning: Metadata
@@ -72,7 +72,7 @@ def _parsed(line: str, source: str) -> Job:
     try:
         value = parse_json_object(line, source=source)
     except JsonError as error:
-        # Of the place only the column is news.
+        # `source` already has the line, so only the column is added.
         column = error.place.rpartition(", ")[2]
         raise ValueError(f"{source}{', ' if column else ''}{column}: {error.reason}") from error
     if "conditioning" not in value:
@@ -94,7 +94,7 @@ def _parsed(line: str, source: str) -> Job:
 
 
 def listed(problems: Sequence[str], limit: int = 20) -> str:
-    """One problem a line, those past `limit` counted."""
+    """One problem per line, and the number of those beyond `limit`."""
     more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []
     return "\n".join([*problems[:limit], *more])
 
@@ -115,7 +115,7 @@ def _check_types(job: Job) -> None:
 
 
 def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
-    """Raises ValueError, with every clip and key, when conditioners cannot use values that jobs give."""
+    """Raise ValueError, naming every clip and key, if conditioners cannot use the values of jobs."""
     if model.conditioner is None:
         return
     rules = model.conditioner.value_check()
@@ -131,7 +131,7 @@ def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
 
 
 def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
-    """Every job `count` times; seeds that jobs name themselves count up."""
+    """Every job `count` times; the seed of a job that has one counts up."""
     return [
         replace(job, seed=None if job.seed is None else job.seed + k) for job in jobs for k in range(count)
     ]
@@ -146,16 +146,18 @@ def complete(
     defaults: Mapping[str, Any] | None = None,
     negative: Metadata | None = None,
 ) -> list[Job]:
-    """Fill in what jobs leave open and check them all before anything is rendered.
+    """Fill in what jobs leave open, and check that they have all conditioning that the model needs.
 
     Args:
+        first_seed: seed of the first job; the others count up.
+        seconds: length of jobs without their own.
         defaults: conditioning for the keys that a job lacks.
-        negative: for jobs without their own.
+        negative: negative conditioning of jobs without their own.
 
     Raises:
         ValueError: naming every id that some job lacks, and all that the model needs.
     """
-    done = []
+    completed = []
     for index, job in enumerate(jobs):
         conditioning = {**(defaults or {}), **job.conditioning}
         length = _seconds(job, conditioning, model, seconds)
@@ -166,51 +168,53 @@ def complete(
             seed=job.seed if job.seed is not None else first_seed + index,
             seconds=length,
         )
-        done.append(job)
-    check_conditioning(done, model)
-    return done
+        completed.append(job)
+    check_conditioning(completed, model)
+    return completed
 
 
 def needed_ids(model: DiffusionModel) -> tuple[str, ...]:
-    """Ids for which every clip has to give a value."""
+    """Ids for which every clip must have a value."""
     return model.conditioner.ids() if model.conditioner is not None else ()
 
 
 def unused_keys(jobs: Sequence[Job], model: DiffusionModel) -> list[str]:
     """Conditioning keys that no conditioner reads."""
     conditioner = model.conditioner
-    read = {*needed_ids(model), *(conditioner.default_keys.values() if conditioner is not None else ())}
-    given = {key for job in jobs for part in (job.conditioning, job.negative or {}) for key in part}
-    return sorted(given - read)
+    keys_read = {*needed_ids(model), *(conditioner.default_keys.values() if conditioner is not None else ())}
+    keys = {key for job in jobs for part in (job.conditioning, job.negative or {}) for key in part}
+    return sorted(keys - keys_read)
 
 
-def _seconds(job: Job, conditioning: Metadata, model: DiffusionModel, asked: float | None) -> float:
-    whole = model.sample_size / model.sample_rate
+def _seconds(job: Job, conditioning: Metadata, model: DiffusionModel, default: float | None) -> float:
+    full_length = model.sample_size / model.sample_rate
     total = conditioning.get("seconds_total")
     if job.seconds is not None:
-        found = job.seconds
-    elif asked is not None:
-        found = asked
+        length = job.seconds
+    elif default is not None:
+        length = default
     else:
-        found = min(float(total), whole) if isinstance(total, (int, float)) and total > 0 else whole
-    if not (math.isfinite(found) and found > 0):
-        raise ValueError(f"{job.source}: seconds must be above 0, found {found}")
-    return found
+        length = (
+            min(float(total), full_length) if isinstance(total, (int, float)) and total > 0 else full_length
+        )
+    if not (math.isfinite(length) and length > 0):
+        raise ValueError(f"{job.source}: seconds must be above 0, found {length}")
+    return length
 
 
 def _timed(conditioning: Metadata, model: DiffusionModel, seconds: float) -> Metadata:
-    """The two keys that published models use for time follow from the length, unless they are given."""
-    known = {"seconds_start": 0.0, "seconds_total": seconds}
+    """Fill in the two time keys of published models from the length, unless the conditioning has them."""
+    times = {"seconds_start": 0.0, "seconds_total": seconds}
     ids = needed_ids(model)
-    return {**{key: value for key, value in known.items() if key in ids}, **conditioning}
+    return {**{key: value for key, value in times.items() if key in ids}, **conditioning}
 
 
 def check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
-    """Raises ValueError when jobs lack values that the model needs."""
+    """Raise ValueError if jobs lack values that the model needs."""
     if model.conditioner is None:
         return
-    lacking = [(job, ids) for job in jobs if (ids := model.conditioner.missing(job.conditioning))]
-    if not lacking:
+    incomplete = [(job, ids) for job in jobs if (ids := model.conditioner.missing(job.conditioning))]
+    if not incomplete:
         return
     described = [
         f"{key} ({type(model.conditioner.conditioners[key]).__name__})"
@@ -218,9 +222,11 @@ def check_conditioning(jobs: Sequence[Job], model: DiffusionModel) -> None:
         else f"{key} (tensor)"
         for key in needed_ids(model)
     ]
-    more = f" ({len(lacking)} of {len(jobs)} clips lack something)" if len(jobs) > 1 else ""
-    told = listed(list(dict.fromkeys(f"{job.source}: no value for {', '.join(ids)}" for job, ids in lacking)))
+    more = f" ({len(incomplete)} of {len(jobs)} clips lack values)" if len(jobs) > 1 else ""
+    problems = listed(
+        list(dict.fromkeys(f"{job.source}: no value for {', '.join(ids)}" for job, ids in incomplete))
+    )
     raise ValueError(
-        f"{told}{more}. The model needs {', '.join(described)}: give "
+        f"{problems}{more}. The model needs {', '.join(described)}: give "
         "--prompt TEXT for 'prompt', --condition KEY=VALUE for others, or --prompts FILE.jsonl for all"
     )

@@ -1,4 +1,4 @@
-"""A model to render with, and all that its recipes say of where it came from."""
+"""Load a model for rendering, with its origin for the recipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stable_audio.model import DiffusionModel
 
 @dataclass(frozen=True)
 class RenderModel:
-    """A model and where it came from; see `Recipe`."""
+    """A model and its origin; see `Recipe`."""
 
     model: DiffusionModel
     config: dict[str, Any]
@@ -46,12 +46,14 @@ def load_render_model(
         device: as for `place`.
 
     Raises:
-        ValueError: a model that generates nothing by itself.
+        ValueError: the model is an autoencoder, which does not generate by itself.
     """
     path = resolve(checkpoint)
-    model, loaded = load_model(path, config=config, use_ema=use_ema, pretransform=pretransform)
+    model, model_config = load_model(path, config=config, use_ema=use_ema, pretransform=pretransform)
     if not isinstance(model, DiffusionModel):
-        raise ValueError(f"{path}: holds a {loaded.model_type} model, which generates nothing by itself")
+        raise ValueError(
+            f"{path}: holds a {model_config.model_type} model, which does not generate by itself"
+        )
     place(model, dtype=dtype, device=device)
     inner = InputFile.of(pretransform) if pretransform is not None else None
-    return RenderModel(model, loaded.as_dict(), InputFile.of(path), inner, use_ema, dtype)
+    return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)

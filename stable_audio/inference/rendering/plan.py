@@ -1,4 +1,4 @@
-"""From jobs to recipes: everything that can be checked of a render before its first clip."""
+"""From jobs to recipes, with all checks of a render that are possible before its first clip."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ class Plan:
 
 
 def plan(
-    loaded: RenderModel,
+    render_model: RenderModel,
     jobs: Sequence[Job],
     *,
     sampling: Sampling,
     steering: Steering = NO_STEERING,
     chunked_decode: bool = False,
 ) -> Plan:
-    """Check completed `jobs` and write down what determines the sound of each.
+    """Check completed `jobs` and make a recipe of each.
 
     Args:
-        sampling: resolved.
+        sampling: resolved settings.
 
     Raises:
-        ValueError: with every clip, what the model needs and a job lacks, or has and cannot be used.
+        ValueError: naming, for every clip, conditioning that is missing or that the model cannot use.
     """
-    check_conditioning(jobs, loaded.model)
-    jobs = [with_files(loaded.model, job) for job in jobs]
-    check_values(jobs, loaded.model)
-    return Plan(jobs, [_recipe(loaded, job, sampling, steering, chunked_decode) for job in jobs])
+    check_conditioning(jobs, render_model.model)
+    jobs = [with_files(render_model.model, job) for job in jobs]
+    check_values(jobs, render_model.model)
+    return Plan(jobs, [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs])
 
 
 def _recipe(
-    loaded: RenderModel, job: Job, sampling: Sampling, steering: Steering, chunked_decode: bool
+    render_model: RenderModel, job: Job, sampling: Sampling, steering: Steering, chunked_decode: bool
 ) -> Recipe:
     assert job.seed is not None
     assert job.seconds is not None
     files = steering.files
     return Recipe(
-        checkpoint=loaded.checkpoint,
-        use_ema=loaded.use_ema,
-        dtype=loaded.dtype,
-        config=loaded.config,
+        checkpoint=render_model.checkpoint,
+        use_ema=render_model.use_ema,
+        dtype=render_model.dtype,
+        config=render_model.config,
         conditioning=job.conditioning,
         negative_conditioning=job.negative,
         seed=job.seed,
         seconds=job.seconds,
-        sample_size=sample_size_for(loaded.model, job.seconds),
+        sample_size=sample_size_for(render_model.model, job.seconds),
         sampling=sampling_values(sampling),
-        pretransform=loaded.pretransform,
+        pretransform=render_model.pretransform,
         init_noise_level=steering.init_noise_level if "init_audio" in files else None,
         inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
-        condition_audio=files_of(loaded.model, job) or None,
+        condition_audio=files_of(render_model.model, job) or None,
         chunked_decode=chunked_decode,
         **files,
     )
@@ -81,7 +81,7 @@ def job_of(recipe: Recipe, source: str) -> Job:
     """The job that renders the sound of `recipe` again.
 
     Args:
-        source: file that the job comes from, for messages.
+        source: file of the recipe, for messages.
     """
     return Job(
         conditioning=recipe.conditioning,
@@ -93,29 +93,29 @@ def job_of(recipe: Recipe, source: str) -> Job:
 
 
 def sample_size_for(model: DiffusionModel, seconds: float) -> int:
-    """Samples to generate for a clip of `seconds`: what the model was trained on, or more if need be.
+    """Samples to generate for a clip of `seconds`: at least as many as the model was trained on.
 
     Raises:
-        ValueError: more than any memory holds.
+        ValueError: more than MAX_SAMPLE_SIZE.
     """
-    asked = round(seconds * model.sample_rate)
-    if asked > MAX_SAMPLE_SIZE:
+    samples = round(seconds * model.sample_rate)
+    if samples > MAX_SAMPLE_SIZE:
         raise ValueError(
-            f"{seconds:g} seconds are {asked} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
+            f"{seconds:g} seconds are {samples} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
         )
-    return max(model.sample_size, asked)
+    return max(model.sample_size, samples)
 
 
 def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> Iterator[str]:
-    """What may surprise of a render that is possible, in sentences."""
+    """Warnings about a render that is possible but may not be intended, one sentence each."""
     if sampling.cfg_scale == 1 and any(job.negative for job in jobs):
-        yield "at --cfg-scale 1 there is no guidance, so negative prompts change nothing"
+        yield "at --cfg-scale 1 there is no guidance, so negative prompts have no effect"
     unused = unused_keys(jobs, model)
     if unused:
         yield f"the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}"
     longest, trained = max(job.seconds or 0 for job in jobs), model.sample_size / model.sample_rate
     if longest > trained + 1e-6:
-        yield f"{longest:g} s asked, but the model was trained on {trained:g} s: expect worse sound"
+        yield f"clips of {longest:g} s, but the model was trained on {trained:g} s: expect worse sound"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The JSON beside each rendered file: all that is needed to render it again, and how it went."""
+"""The JSON beside each rendered file: all that is needed to render it again, and figures of the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that took part: where it lay, and a digest of its content."""
+    """A file that a render depends on.
+
+    Attributes:
+        path: its absolute path at the time.
+        digest: digest of its content; see `file_digest`.
+    """
 
     path: str
     digest: str
@@ -41,13 +46,13 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the sound of one file; plain values.
+    """Everything that determines the sound of one file, as plain values.
 
     Attributes:
         checkpoint: the file with the weights.
-        pretransform: the file with the autoencoder's weights, if it has its own.
+        pretransform: the file with the autoencoder's weights, if separate.
         use_ema: whether the averaged weights were loaded.
-        dtype: dtype that the model ran in.
+        dtype: type of the backbone's weights.
         config: the model's configuration.
         sample_size: samples that were generated, before the cut to `seconds`.
         condition_audio: files that the conditioning names, by id.
@@ -73,7 +78,7 @@ class Recipe:
     chunked_decode: bool = False
 
     def digest(self) -> str:
-        """Hash of what shapes the sound; paths do not count, contents do."""
+        """Hash of the recipe, with the digests of files, but without their paths."""
         values = dataclasses.asdict(self)
         for key in _FILES:
             if values[key] is not None:
@@ -93,13 +98,13 @@ def sampling_values(sampling: Sampling) -> dict[str, Any]:
 
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
-    """Back from `sampling_values`."""
+    """The Sampling of `sampling_values`."""
     interval = {"cfg_interval": tuple(values["cfg_interval"])} if "cfg_interval" in values else {}
     return Sampling(**{**values, **interval})
 
 
 def file_digest(path: str | Path) -> str:
-    """Size and hash of both ends of a file: tells weights apart without reading gigabytes."""
+    """Hash of the size and both ends of a file, which identifies weights without reading gigabytes."""
     size = Path(path).stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
@@ -110,7 +115,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def write_recipe(path: Path, recipe: Recipe, output: dict[str, Any], software: dict[str, Any]) -> None:
-    """Write the JSON; it comes after the sound, so that its presence means that both are whole."""
+    """Write the JSON of a sound, which must be on disk already: the JSON marks both as complete."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -127,8 +132,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """Read the JSON of a rendered file.
 
     Raises:
-        ValueError: not such a file, from a newer version, or edited into what cannot be rendered, with
-            every mistake.
+        ValueError: not such a file, one of a newer version, or one with mistakes, all of which are named.
     """
     content = read_json_object(path)
     if content.get("format") != FORMAT:
@@ -140,7 +144,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def checked_recipe(values: Any, *, source: str) -> Recipe:
-    """The recipe that `values` hold.
+    """Build a recipe from JSON values.
 
     Raises:
         ValueError: with every mistake and its place in the file called `source`.
@@ -155,7 +159,7 @@ def checked_recipe(values: Any, *, source: str) -> Recipe:
 
 
 def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
-    """Values of the right type that nothing can be rendered with."""
+    """Values of the right type with which no render is possible."""
     if not (math.isfinite(recipe.seconds) and recipe.seconds > 0):
         yield ("seconds",), f"found {recipe.seconds}; it must be above 0"
     if not 1 <= recipe.sample_size <= MAX_SAMPLE_SIZE:
@@ -170,21 +174,21 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
         if len(span) != 2 or not 0 <= span[0] < span[1]:
             yield ("inpaint_seconds", index), f"found {span}; it must be [start, end] with 0 <= start < end"
     for name in ("init_audio", "inpaint_audio"):
-        needed = {"init_audio": "init_noise_level", "inpaint_audio": "inpaint_seconds"}[name]
-        if getattr(recipe, name) is not None and getattr(recipe, needed) is None:
-            yield (needed,), f"missing; '{name}' needs it"
+        companion = {"init_audio": "init_noise_level", "inpaint_audio": "inpaint_seconds"}[name]
+        if getattr(recipe, name) is not None and getattr(recipe, companion) is None:
+            yield (companion,), f"missing; '{name}' needs it"
 
 
 def finished(folder: Path, recipe: Recipe, suffix: str) -> Path | None:
-    """The file in `folder` that this recipe has already made, if it and its JSON are whole."""
+    """The file in `folder` that was rendered from this recipe, if it and its JSON are complete."""
     digest = recipe.digest()
     for path in sorted(folder.glob(f"*_{digest[:8]}.json")):
         sound = path.with_suffix(f".{suffix}")
         try:
-            known = read_json_object(path).get("digest")
+            stored_digest = read_json_object(path).get("digest")
         except (OSError, ValueError):
             continue
-        if known == digest and sound.is_file() and sound.stat().st_size > 0:
+        if stored_digest == digest and sound.is_file() and sound.stat().st_size > 0:
             return sound
     return None
 

@@ -1,4 +1,4 @@
-"""Renders jobs to files, batch by batch, skipping what an earlier run has finished."""
+"""Render jobs to files, batch by batch, skipping those that an earlier run has finished."""
 
 from __future__ import annotations
 
@@ -52,11 +52,14 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Output:
-    """Where files go and of what kind.
+    """Folder and format of rendered files.
 
     Attributes:
+        folder: output folder.
+        format: suffix of the files.
         subtype: as for `save_audio`.
-        overwrite: render files again that are already there.
+        overwrite: render files again that already exist.
+        software: versions to store beside each file.
     """
 
     folder: Path
@@ -79,23 +82,23 @@ def render(
     world: World = ALONE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Rendered]:
-    """Render completed `jobs`, whose `recipes` go beside the files; yields every file once it is whole.
+    """Render completed `jobs`, with their `recipes` beside the files; yields every file once it is complete.
 
     Args:
-        batch_size: clips at once; None: 8 on a GPU, else 1. Halved where the memory of a GPU runs out.
-        world: the processes that share the jobs; this one renders its part, under the same names.
+        batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if the memory of a GPU runs out.
+        world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
     """
     steering.check(model, jobs, recipes)
     remove_leftovers(output.folder)
     pending: list[_Pending] = []
     for index, (job, recipe) in world.share(list(zip(jobs, recipes))):
-        done = None if output.overwrite else finished(output.folder, recipe, output.format)
-        if done is not None:
-            yield Rendered(done, recipe.seconds, None, False, None)
+        existing = None if output.overwrite else finished(output.folder, recipe, output.format)
+        if existing is not None:
+            yield Rendered(existing, recipe.seconds, None, False, None)
         else:
             pending.append((index, job, recipe))
-    # Clips of one batch share their length, and guide away from something or do not.
+    # The clips of one batch have the same length, and all or none have negative conditioning.
     for _, group in groupby(pending, key=lambda p: (p[2].sample_size, p[1].negative is None)):
         work = partial(_timed_batch, model, *(sampling, steering, chunked_decode, progress))
         for batch, (audio, took) in _in_batches(work, list(group), batch_size or default_batch(model.device)):
@@ -105,28 +108,28 @@ def render(
 
 
 def default_batch(device: torch.device) -> int:
-    """Clips at once: a GPU is not filled by one clip, a CPU is."""
+    """Clips per batch: one clip keeps a CPU busy, but not a GPU."""
     return 8 if device.type == "cuda" else 1
 
 
 def _in_batches(
     work: Callable[[list[_Pending]], T], pending: list[_Pending], size: int
 ) -> Iterator[tuple[list[_Pending], T]]:
-    """`work` on `size` clips at a time, on half as many from where the memory of the GPU runs out."""
+    """Apply `work` to `size` clips at a time, and to half as many after the memory of the GPU ran out."""
     start = 0
     while start < len(pending):
         batch = pending[start : start + size]
         try:
-            made = work(batch)
+            result = work(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
             size = len(batch) // 2
-            log.warning("%d clips at once do not fit on the GPU: going on with %d", len(batch), size)
+            log.warning("%d clips at once do not fit on the GPU: continuing with %d", len(batch), size)
             torch.cuda.empty_cache()
             continue
         start += len(batch)
-        yield batch, made
+        yield batch, result
 
 
 def _timed_batch(
@@ -168,30 +171,30 @@ def _write(
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
     stem = file_stem(index, job, sounds=recipe.condition_audio or ())
     path = output.folder / f"{stem}_{recipe.digest()[:8]}.{output.format}"
-    saved = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
+    sound = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
     facts = {
         "file": path.name,
         "sample_rate": model.sample_rate,
         "channels": clip.shape[0],
         "samples": clip.shape[1],
-        "peak": saved.peak,
-        "clipped": saved.clipped,
+        "peak": sound.peak,
+        "clipped": sound.clipped,
         "render_seconds": round(took, 3),
         "real_time_factor": round(factor, 3),
     }
     write_recipe(path.with_suffix(".json"), recipe, facts, output.software)
-    return Rendered(path, recipe.seconds, saved.peak, saved.clipped, factor)
+    return Rendered(path, recipe.seconds, sound.peak, sound.clipped, factor)
 
 
 def file_stem(index: int, job: Job, *, sounds: Collection[str] = ()) -> str:
     """`0003_warm-pad-in-c`: position, then the job's name or the first text of its conditioning.
 
     Args:
-        sounds: keys whose values are paths, of which only the file's name is taken, after the texts.
+        sounds: keys whose values are paths of sounds; their file names are used if there is no text.
     """
     texts = {k: v for k, v in job.conditioning.items() if isinstance(v, str) and v.strip()}
-    named = [v for k, v in texts.items() if k not in sounds] + [
+    candidates = [v for k, v in texts.items() if k not in sounds] + [
         Path(texts[k]).stem for k in sounds if k in texts
     ]
-    words = re.sub(r"[^\w]+", "-", (job.name or (named[0] if named else "clip")).lower()).strip("-")
+    words = re.sub(r"[^\w]+", "-", (job.name or (candidates[0] if candidates else "clip")).lower()).strip("-")
     return f"{index:04d}_{words[:40].rstrip('-') or 'clip'}"

@@ -13,14 +13,14 @@ from stable_audio.inference.rendering.recipe import InputFile
 from stable_audio.model import DiffusionModel
 
 MARK = "@"
-"""May stand before the name of a file, as in `--condition source=@mix.wav`."""
+"""Optional prefix of the name of a file, as in `--condition source=@mix.wav`."""
 
 
 def with_files(model: DiffusionModel, job: Job) -> Job:
-    """The job with absolute paths of the audio files that it names.
+    """The job with absolute paths of its audio files.
 
     Raises:
-        ValueError: a value that is not the name of a file, or names none.
+        ValueError: a value is not the name of a file, or there is no such file.
     """
     values = {key: _absolute(value, key, job) for key, value, _ in sounds_of(model, job.conditioning)}
     return replace(job, conditioning={**job.conditioning, **values})
@@ -28,11 +28,11 @@ def with_files(model: DiffusionModel, job: Job) -> Job:
 
 def files_of(model: DiffusionModel, job: Job) -> dict[str, InputFile]:
     """`id`, or `id.source` for a mix -> file, for the sounds of a job with absolute paths."""
-    found: dict[str, InputFile] = {}
+    files: dict[str, InputFile] = {}
     for key, value, _ in sounds_of(model, job.conditioning):
         for name, path in value.items() if isinstance(value, Mapping) else [(None, value)]:
-            found[key if name is None else f"{key}.{name}"] = InputFile.of(path)
-    return found
+            files[key if name is None else f"{key}.{name}"] = InputFile.of(path)
+    return files
 
 
 def _absolute(value: Any, key: str, job: Job) -> Any:
@@ -42,6 +42,6 @@ def _absolute(value: Any, key: str, job: Job) -> Any:
     if path is None or not path.is_file():
         raise ValueError(
             f"{job.source}: '{key}' is the name of an audio file, as in --condition {key}=@FILE, "
-            f"found {value!r}" + ("" if path is None else ", which is not there")
+            f"found {value!r}" + ("" if path is None else ", which does not exist")
         )
     return str(path.resolve())

@@ -1,4 +1,4 @@
-"""Sounds that steer every clip of a render: what it starts from, and what inpainting keeps."""
+"""Sounds that steer every clip of a render: initial audio, and audio to inpaint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stable_audio.model import DiffusionModel
 
 @dataclass(frozen=True)
 class Steering:
-    """Sound that takes part in every clip; see `generate`.
+    """Sounds that steer every clip; see `generate` for the attributes that are not listed.
 
     Attributes:
-        inpaint_spans: (start, end) in seconds of what is generated anew within inpaint_audio.
-        files: where the sounds come from, by the name of the attribute; for recipes.
+        inpaint_spans: (start, end) in seconds of the spans of inpaint_audio that are generated anew.
+        files: attribute -> file of its sound, for recipes.
     """
 
     init_audio: Tensor | None = None
@@ -46,7 +46,7 @@ class Steering:
         """Read the sounds.
 
         Args:
-            init_noise_level: noise level that the initial audio is raised to; None = 0.7.
+            init_noise_level: noise level of the initial audio; None = 0.7.
         """
         values: dict[str, Any] = {}
         if init_audio is not None:
@@ -59,11 +59,11 @@ class Steering:
         return cls(**values, files={k: InputFile.of(p) for k, p in paths.items() if p is not None})
 
     def check(self, model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
-        """Raise ValueError, with every clip, where a span lies behind one."""
+        """Raise ValueError, naming every clip, if a span starts after the end of the clip."""
         if self.inpaint_audio is None:
             return
         problems = [
-            f"{job.source}: the span {start:g} to {end:g} s lies behind the clip of "
+            f"{job.source}: the span {start:g} to {end:g} s starts after the end of the clip of "
             f"{recipe.sample_size / model.sample_rate:g} s"
             for job, recipe in zip(jobs, recipes)
             for start, end in self.inpaint_spans
@@ -74,24 +74,26 @@ class Steering:
 
     def arguments(self, model: DiffusionModel, sample_size: int) -> dict[str, Any]:
         """Keyword arguments of `generate`."""
-        found: dict[str, Any] = {}
+        keywords: dict[str, Any] = {}
         if self.init_audio is not None:
-            found.update(
+            keywords.update(
                 init_audio=self.init_audio,
                 init_sample_rate=self.init_sample_rate,
                 init_noise_level=self.init_noise_level,
             )
         if self.inpaint_audio is not None:
-            found.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
+            keywords.update(inpaint_audio=self.inpaint_audio, inpaint_sample_rate=self.inpaint_sample_rate)
             mask = torch.ones(sample_size)
             for start, end in self.inpaint_spans:
-                first, behind = math.floor(start * model.sample_rate), math.ceil(end * model.sample_rate)
+                first, stop = math.floor(start * model.sample_rate), math.ceil(end * model.sample_rate)
                 if first >= sample_size:
                     seconds = sample_size / model.sample_rate
-                    raise ValueError(f"the span {start:g} to {end:g} s lies behind the clip of {seconds:g} s")
-                mask[first:behind] = 0
-            found["inpaint_mask"] = mask
-        return found
+                    raise ValueError(
+                        f"the span {start:g} to {end:g} s starts after the end of the clip of {seconds:g} s"
+                    )
+                mask[first:stop] = 0
+            keywords["inpaint_mask"] = mask
+        return keywords
 
 
 NO_STEERING = Steering()
