@@ -52,7 +52,7 @@ class AudioInputs:
             )
 
     def kept_frames(self, model: DiffusionModel, samples: int, length: int) -> Tensor | None:
-        """The mask of latent frames (b frames), 1 = keep, of clips of `samples` samples padded to `length`."""
+        """The mask of latent frames (b frames), 1 = keep, of `samples` samples padded to `length`."""
         if self.inpaint_mask is None:
             return None
         ratio = model.downsampling_ratio
