@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one sentence that names the file, what was found and what to do."""
+    """A checkpoint that cannot be used; the message names the file, the reason and what to do."""

@@ -1,4 +1,4 @@
-"""Names of weights: ours, those of stable-audio-tools, and how one becomes the other.
+"""Names of weights in our layout and in that of stable-audio-tools, and how to rename them.
 
 Ours: `backbone.*`, `conditioner.conditioners.<id>.*`, `pretransform.*`. stable-audio-tools keeps the backbone
 in one or two wrappers: `model.model.*` (or `model.*` for an unconditional DAU1d); everything else has the
@@ -26,7 +26,7 @@ WRAPPERS: dict[str, tuple[str, str, str]] = {
 }
 
 PARALLEL_PREFIXES = ("module.", "_orig_mod.")
-"""What torch's data-parallel wrapper and its compiler put before every key."""
+"""Prefixes that torch's data-parallel wrapper and its compiler add to every key."""
 
 AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "quantizer.")
 DIFFUSION_DECODER = "diffusion.model."
@@ -37,7 +37,7 @@ BACKBONES = (OURS, SAT_BACKBONES[0], DIFFUSION_DECODER)
 
 
 def is_diffusion_autoencoder(keys: Collection[str], config: Mapping[str, object] | None = None) -> bool:
-    """Whether the weights are an unwrapped diffusion autoencoder's, by the config or by the other keys."""
+    """Whether the weights are those of an unwrapped diffusion autoencoder, by the config or by other keys."""
     if not starts(keys, DIFFUSION_DECODER):
         return False
     if config is not None and "model_type" in config:
@@ -64,34 +64,35 @@ def starts(keys: Iterable[str], *prefixes: str) -> bool:
 
 
 def our_names(key: str) -> list[str]:
-    """What `key` of a stable-audio-tools file may be called here, likeliest first."""
+    """Possible names in our layout for `key` of a stable-audio-tools file, likeliest first."""
     names = [OURS + key[len(p) :] for p in SAT_BACKBONES if key.startswith(p)]
     return [key, *names] if not names else [*names, key]
 
 
-def to_ours(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
-    """Rename to our layout; of several readings of a key, the one that the model knows is taken."""
-    known = set(known)
+def to_ours(tensors: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[str, Tensor]:
+    """Rename to our layout; of several possible names, the one in `model_keys` is taken."""
+    model_keys = set(model_keys)
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         names = our_names(key)
-        renamed[next((n for n in names if n in known), names[0])] = value
+        renamed[next((n for n in names if n in model_keys), names[0])] = value
     return renamed
 
 
-def to_pretransform(tensors: Mapping[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+def to_pretransform(tensors: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[str, Tensor]:
     """Rename an autoencoder's weights, with or without prefixes, to keys of our pretransform.
 
     Args:
-        known: keys of the pretransform itself, such as `model.encoder.layers.0.bias`.
+        tensors: weights by their key in the file.
+        model_keys: keys of the pretransform itself, such as `model.encoder.layers.0.bias`.
     """
-    known = set(known)
+    model_keys = set(model_keys)
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
         bare = key.removeprefix(PRETRANSFORM)
-        # The first reading is that of an autoencoder with a pretransform of its own.
+        # The first name is that in an autoencoder with a pretransform of its own.
         names = ["model." + key, bare, "model." + bare, bare.removeprefix("model.")]
-        renamed[next((n for n in names if n in known), bare)] = value
+        renamed[next((n for n in names if n in model_keys), bare)] = value
     return renamed
 
 

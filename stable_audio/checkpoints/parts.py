@@ -1,4 +1,4 @@
-"""Parts of a model as files of their own: weights under the names that loading expects, and their config."""
+"""Parts of a model for separate files: weights, under the names that loading expects, and their config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def part_of(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(weights in our layout, config) of a model or of one part of it.
 
-    A pretransform becomes an autoencoder's file; the other parts keep their prefix and the whole config.
+    A pretransform is returned as an autoencoder; the other parts keep their prefix and the whole config.
 
     Raises:
         CheckpointError: the model has no such part, or one without weights.
@@ -41,9 +41,9 @@ def _autoencoder(model: nn.Module, config: Mapping[str, Any]) -> tuple[dict[str,
     section = config["model"].get("pretransform") or {}
     tensors = strip(model.state_dict(), PRETRANSFORM_MODEL)
     if section.get("type") != "autoencoder" or not tensors:
-        found = section.get("type") or "no pretransform"
+        kind = section.get("type") or "no pretransform"
         raise CheckpointError(
-            f"only an autoencoder can be exported as a pretransform, but the model has {found}"
+            f"only an autoencoder can be exported as a pretransform, but the model has {kind}"
         )
     spec = dict(section["config"])
     if section.get("scale") is not None:

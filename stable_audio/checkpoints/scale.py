@@ -1,4 +1,4 @@
-"""The scale of latents travels with the weights that it was measured for."""
+"""The scale of latents, which is stored and loaded with the weights that it was measured for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretr
 
 
 def stored_scale(config: Mapping[str, Any] | None) -> float | None:
-    """What the latents of a config's autoencoder, or of its pretransform, are divided by; None: not said."""
+    """The divisor of the latents in the config of an autoencoder or pretransform; None if it has none."""
     model = (config or {}).get("model")
     if not isinstance(model, Mapping):
         return None
@@ -25,7 +25,7 @@ def stored_scale(config: Mapping[str, Any] | None) -> float | None:
 
 
 def adopt_scale(pretransform: nn.Module | None, config: Mapping[str, Any] | None) -> None:
-    """After loading weights: use the scale in their config, unless the model's own config gives one."""
+    """After weights are loaded: use the scale of their config, unless the model's config has one."""
     scale = stored_scale(config)
     if scale is not None and isinstance(pretransform, AutoencoderPretransform):
         pretransform.model.latent_scale = float(scale)
@@ -38,7 +38,7 @@ def adopt_model_scale(model: nn.Module, config: Mapping[str, Any] | None) -> Non
 
 
 def with_scale(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """`config` with the latent scale that `model` has, measured or loaded, so that files carry it on."""
+    """`config` with the latent scale of `model`, measured or loaded, for saving with its weights."""
     if isinstance(model, Autoencoder):
         return _with(config, ("model",), model)
     pretransform = getattr(model, "pretransform", None)
@@ -50,9 +50,9 @@ def with_scale(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
 def _with(config: Mapping[str, Any], place: tuple[str, ...], autoencoder: Autoencoder) -> dict[str, Any]:
     if autoencoder.latent_scale is None:
         return dict(config)
-    changed: dict[str, Any] = copy.deepcopy(dict(config))
-    section = changed
+    copied: dict[str, Any] = copy.deepcopy(dict(config))
+    section = copied
     for key in place:
         section = section[key]
     section["latent_scale"] = autoencoder.latent_scale
-    return changed
+    return copied

@@ -87,7 +87,7 @@ def test_every_option_of_the_layers_and_the_pretransform_is_decided_on() -> None
 
 def test_an_argument_without_a_decision_is_refused() -> None:
     assert unsupported_backbone(config(new_option=3)) == [
-        "model.diffusion.config.new_option is 3, of which the layout knows nothing; leave it out"
+        "model.diffusion.config.new_option is 3, which the layout does not have; leave it out"
     ]
 
 

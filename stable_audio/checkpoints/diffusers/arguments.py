@@ -1,7 +1,7 @@
 """How diffusers' Stable Audio layout treats each constructor argument of the parts that it can hold.
 
-Every argument is in a table, so that a new one cannot be exported without a decision: it is held by a key of
-the layout, fits at some values only, or changes nothing that the networks compute.
+Every argument is in a table, so that a new one cannot be exported without a decision: the layout has a key
+for it, only some of its values fit, or it does not affect what the networks compute.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from stable_audio.options import NO_DEFAULT, keywords_of
 
 Options = Mapping[str, Any]
 Check = Callable[[Any, Options], str]
-"""(value, all arguments) -> "" where the value fits, otherwise what would, as the end of a sentence."""
+"""(value, all arguments) -> "" if the value fits, else the values that would, as the end of a sentence."""
 
 
 class Treatment(Protocol):
-    """What becomes of an argument."""
+    """How the layout treats an argument."""
 
     def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
-        """One sentence part, with the JSON path, for everything about `value` that the layout cannot hold."""
+        """Reasons why the layout cannot hold `value`: parts of a sentence, with the JSON path."""
         ...
 
 
 def fits(value: Any, options: Options) -> str:
-    """The check that every value passes."""
+    """A check that accepts every value."""
     return ""
 
 
 @dataclass(frozen=True)
 class Held:
-    """Written.
+    """An argument that the layout stores.
 
     Attributes:
         where: the folder of the layout, or `folder.key` for a key of its configuration.
-        check: what the value must be besides.
+        check: further restriction of the value.
     """
 
     where: str
@@ -50,7 +50,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Only:
-    """Not written: the layout's network is as it is with one of these values."""
+    """An argument that the layout does not store, since its networks have one of these values."""
 
     values: tuple[Any, ...]
 
@@ -61,10 +61,10 @@ class Only:
 
 @dataclass(frozen=True)
 class Unused:
-    """Not written: whatever its value, the network computes the same.
+    """An argument that the layout does not store, since it does not affect what the network computes.
 
     Attributes:
-        because: why.
+        because: the reason.
     """
 
     because: str
@@ -75,32 +75,32 @@ class Unused:
 
 @dataclass(frozen=True)
 class Nested:
-    """An object with arguments of its own.
+    """An argument that is an object with arguments of its own.
 
     Attributes:
-        target: class that the nested object describes.
-        table: translation of its arguments.
+        target: class of the object.
+        table: treatment of its arguments.
     """
 
     target: Any
     table: Mapping[str, Treatment]
 
     def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
-        given = value if isinstance(value, Mapping) else {}
-        return misfits(self.table, given, path, defaults=defaults_of(self.target))
+        nested = value if isinstance(value, Mapping) else {}
+        return misfits(self.table, nested, path, defaults=defaults_of(self.target))
 
 
 Table = Mapping[str, Treatment]
 
 
-def misfits(table: Table, given: Options, path: str, *, defaults: Options) -> Iterator[str]:
-    """Everything about the arguments `given` at the JSON path `path` that the layout cannot hold."""
-    options = {**defaults, **given}
+def misfits(table: Table, configured: Options, path: str, *, defaults: Options) -> Iterator[str]:
+    """Reasons why the layout cannot hold the arguments `configured` at the JSON path `path`."""
+    options = {**defaults, **configured}
     for name, treatment in table.items():
         yield from treatment.misfits(f"{path}.{name}", options.get(name), options)
-    for name in given:
+    for name, value in configured.items():
         if name not in table:
-            yield f"{path}.{name} is {shown(given[name])}, of which the layout knows nothing; leave it out"
+            yield f"{path}.{name} is {shown(value)}, which the layout does not have; leave it out"
 
 
 def defaults_of(target: Any) -> dict[str, Any]:
@@ -110,10 +110,10 @@ def defaults_of(target: Any) -> dict[str, Any]:
 
 
 def only(*values: Any) -> Only:
-    """The first value is the one to recommend."""
+    """An argument with these values only; the first one is recommended in messages."""
     return Only(values)
 
 
 def shown(value: Any) -> str:
-    """A value as JSON has it, in the quotes of messages."""
+    """A value as JSON with single quotes, for messages."""
     return json.dumps(value, default=str).replace('"', "'")

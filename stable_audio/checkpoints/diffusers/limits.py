@@ -1,4 +1,4 @@
-"""What of a model config diffusers' Stable Audio layout cannot hold."""
+"""Reasons why diffusers' Stable Audio layout cannot hold a model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refuse(reasons: list[str]) -> None:
 
 
 def unsupported(config: Mapping[str, Any]) -> list[str]:
-    """What of a whole model, one sentence part each; empty when a pipeline gives what the model gives."""
+    """Reasons why the layout cannot hold a whole model, parts of a sentence; empty if it can."""
     if (model_type := config.get("model_type")) != "diffusion_cond":
         return [f"model_type is {shown(model_type)}, only 'diffusion_cond' fits"]
     model = config["model"]
@@ -55,7 +55,7 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
 
 
 def unsupported_backbone(config: Mapping[str, Any]) -> list[str]:
-    """What of the backbone."""
+    """Reasons why the layout cannot hold the backbone."""
     path = "model.diffusion"
     section = config.get("model", {}).get("diffusion") or {}
     if section.get("type") != "dit":
@@ -68,7 +68,7 @@ def unsupported_backbone(config: Mapping[str, Any]) -> list[str]:
 
 
 def unsupported_autoencoder(spec: Mapping[str, Any], path: str = "model") -> list[str]:
-    """What of an autoencoder alone, whose section is at the JSON path `path`."""
+    """Reasons why the layout cannot hold an autoencoder, whose section is at the JSON path `path`."""
     reasons = list(misfits(tables.AUTOENCODER, spec, path, defaults={}))
     if all((spec.get(name) or {}).get("type") == "oobleck" for name in ("encoder", "decoder")):
         reasons += _unequal_stages(spec, path)
@@ -88,10 +88,10 @@ def _unequal_stages(spec: Mapping[str, Any], path: str) -> Iterator[str]:
         for name, target in (("encoder", OobleckEncoder), ("decoder", OobleckDecoder))
     )
     for key in ("c_mults", "strides"):
-        found, expected = decoder[key], encoder[key]
-        if found != expected:
+        value, expected = decoder[key], encoder[key]
+        if value != expected:
             yield (
-                f"{path}.decoder.config.{key} is {shown(found)}, only {shown(expected)}, "
+                f"{path}.decoder.config.{key} is {shown(value)}, only {shown(expected)}, "
                 "as in the encoder, fits"
             )
 
@@ -122,9 +122,9 @@ def _conditioning(section: Mapping[str, Any] | None) -> list[str]:
     entries = {e["id"]: (f"{path}.configs[{i}]", e) for i, e in enumerate(section.get("configs") or [])}
     for name, (at, entry) in entries.items():
         reasons += _conditioner(name, at, entry, section["cond_dim"])
-    lacking = [name for name in CONDITIONERS if name not in entries]
-    if lacking:
-        return [*reasons, f"{path}.configs lacks {', '.join(lacking)}"]
+    absent = [name for name in CONDITIONERS if name not in entries]
+    if absent:
+        return [*reasons, f"{path}.configs lacks {', '.join(absent)}"]
     return reasons + list(_unequal(entries, section["cond_dim"]))
 
 
@@ -140,7 +140,7 @@ def _conditioner(name: str, path: str, entry: Mapping[str, Any], cond_dim: int) 
 
 
 def _unequal(entries: Mapping[str, tuple[str, Mapping[str, Any]]], cond_dim: int) -> Iterator[str]:
-    """One width holds for all three conditioners, one range for both numbers."""
+    """Differences between the conditioners: all three need one width, both numbers one range."""
     for name, other, keys in (
         (START, TEXT, ("output_dim",)),
         (TOTAL, START, ("output_dim", "min_val", "max_val")),
@@ -149,18 +149,18 @@ def _unequal(entries: Mapping[str, tuple[str, Mapping[str, Any]]], cond_dim: int
         if any(e.get("type") != CONDITIONERS[n][0] for n, e in ((name, entry), (other, first))):
             continue
         defaults = defaults_of(CONDITIONERS[name][1])
-        found, expected = ({**defaults, **_arguments(e, cond_dim)} for e in (entry, first))
+        values, expected = ({**defaults, **_arguments(e, cond_dim)} for e in (entry, first))
         for key in keys:
-            if found[key] != expected[key]:
+            if values[key] != expected[key]:
                 yield (
-                    f"{path}.config.{key} of '{name}' is {shown(found[key])}, only "
+                    f"{path}.config.{key} of '{name}' is {shown(values[key])}, only "
                     f"{shown(expected[key])}, as of '{other}', fits"
                 )
 
 
 def _arguments(entry: Mapping[str, Any], cond_dim: int) -> dict[str, Any]:
-    given = {k: v for k, v in (entry.get("config") or {}).items() if not (k == "output_dim" and v is None)}
-    return {"output_dim": cond_dim, **given}
+    config = {k: v for k, v in (entry.get("config") or {}).items() if not (k == "output_dim" and v is None)}
+    return {"output_dim": cond_dim, **config}
 
 
 def _section_defaults(section: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writing the folders of diffusers' Stable Audio layout, whole or not at all."""
+"""Write the folders of diffusers' Stable Audio layout, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def export_diffusers(
 ) -> Path:
     """Write `model` as a folder that `StableAudioPipeline.from_pretrained(folder)` reads.
 
-    Written: `transformer`, `vae`, `projection_model`, `text_encoder`, `tokenizer` (whose `model_max_length`
-    is the conditioner's `max_length`), `scheduler` and `model_index.json`. What the folder had of these is
-    replaced; other files stay.
+    It writes `transformer`, `vae`, `projection_model`, `text_encoder`, `tokenizer` (whose `model_max_length`
+    is the conditioner's `max_length`), `scheduler` and `model_index.json`. Existing ones are replaced; other
+    files in the folder stay.
 
     Args:
         config: the model config as a dictionary.
-        dtype: type of all weights, the text encoder's too; None: that of the backbone.
+        dtype: type of all weights, including the text encoder's; None: that of the backbone.
 
     Raises:
-        CheckpointError: the layout cannot hold the model, with all reasons; or the text encoder or its
-            tokenizer cannot be loaded. Nothing is written then.
+        CheckpointError: the layout cannot hold the model (the message has all reasons), or the text encoder
+            or its tokenizer cannot be loaded. Nothing is written then.
     """
     limits.refuse(limits.unsupported(config))
     dtype = model.dtype if dtype is None else dtype
@@ -93,9 +93,9 @@ def export_diffusers_backbone(
 def export_diffusers_autoencoder(
     model: nn.Module, folder: str | Path, *, config: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> Path:
-    """Write an autoencoder, or a model's, as `AutoencoderOobleck.from_pretrained(folder)` reads it.
+    """Write an autoencoder, or that of a model, as `AutoencoderOobleck.from_pretrained(folder)` reads it.
 
-    Latents of a model are divided by its `scale`; those of the autoencoder alone are not.
+    The layout has no `scale`: its latents are not divided by that of the model.
 
     Args:
         config: the model config as a dictionary.
@@ -141,8 +141,8 @@ def _write(
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
-    stored = {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()}
-    save_file(stored, str(folder / WEIGHTS), {"format": "pt"})
+    tensors_on_cpu = {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()}
+    save_file(tensors_on_cpu, str(folder / WEIGHTS), {"format": "pt"})
     _write_json(folder / "config.json", config)
 
 

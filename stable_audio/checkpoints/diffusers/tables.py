@@ -11,7 +11,7 @@ from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
 
 TEXT, START, TOTAL = "prompt", "seconds_start", "seconds_total"
-"""The conditioners that the layout has places for."""
+"""Ids of the conditioners that the layout has."""
 
 AT_START = Unused("decides initial values only")
 IN_TRAINING = Unused("acts in training only")
@@ -102,12 +102,12 @@ DIT: Table = {
 }
 
 
-def _projects_where_needed(value: Any, options: Options) -> str:
+def _projection_fits(value: Any, options: Options) -> str:
     width, out = t5_size(options["t5_model_name"]).d_model, options["output_dim"]
     if not value or width != out:
         return ""
     return (
-        f"only false fits where the text encoder's width is the output's ({out}): no projection is held then"
+        f"only false fits where the text encoder's width is the output's ({out}): there is no projection then"
     )
 
 
@@ -116,7 +116,7 @@ T5: Table = {
     "t5_model_name": Held("text_encoder"),
     "max_length": Held("tokenizer.model_max_length"),
     "enable_grad": Held("text_encoder"),
-    "project_out": Held("projection_model", _projects_where_needed),
+    "project_out": Held("projection_model", _projection_fits),
     "encoder_dtype": PRECISION,
 }
 NUMBER: Table = {
@@ -127,14 +127,14 @@ NUMBER: Table = {
 }
 
 
-def _as_many_as_it_gives(value: Any, options: Options) -> str:
+def _equals_latent_dim(value: Any, options: Options) -> str:
     out = options["latent_dim"]
     return "" if value == out else f"only {out}, the encoder's latent_dim, fits"
 
 
 OOBLECK_ENCODER: Table = {
     "in_channels": Held("vae.audio_channels"),
-    "channels": Held("vae.encoder_hidden_size", _as_many_as_it_gives),
+    "channels": Held("vae.encoder_hidden_size", _equals_latent_dim),
     "latent_dim": Held("vae.encoder_hidden_size"),
     "c_mults": Held("vae.channel_multiples"),
     "strides": Held("vae.downsampling_ratios"),
@@ -155,7 +155,7 @@ OOBLECK_DECODER: Table = {
 VAE: Table = {"sample": Unused("the layout's encoder gives the distribution: its mode or a sample")}
 
 
-def _as_io_channels(value: Any, options: Options) -> str:
+def _equals_io_channels(value: Any, options: Options) -> str:
     channels = options["io_channels"]
     return "" if value in (None, channels) else f"only {channels}, as io_channels, fits"
 
@@ -167,8 +167,8 @@ AUTOENCODER: Table = {
     "latent_dim": Held("vae.decoder_input_channels"),
     "downsampling_ratio": Held("vae.downsampling_ratios"),
     "io_channels": Held("vae.audio_channels"),
-    "in_channels": Held("vae.audio_channels", _as_io_channels),
-    "out_channels": Held("vae.audio_channels", _as_io_channels),
+    "in_channels": Held("vae.audio_channels", _equals_io_channels),
+    "out_channels": Held("vae.audio_channels", _equals_io_channels),
     "pretransform": only(None),
     "latent_scale": Unused("latents of an autoencoder alone are not scaled; for a model, scale is checked"),
 }
@@ -199,7 +199,7 @@ OBJECTIVE: Table = {
 
 
 def _all_three(value: Any, options: Options) -> str:
-    # Cross-attention has no positions and no mask here, so that the order of its tokens is nothing.
+    # Cross-attention has no positions and no mask here, so the order of its tokens does not matter.
     every = [TEXT, START, TOTAL]
     return "" if sorted(value or []) == sorted(every) else f"only {shown(every)}, in any order, fits"
 
@@ -213,6 +213,6 @@ WIRING: Table = {
 CONDITIONING: Table = {
     "cond_dim": Held("projection_model.conditioning_dim"),
     "configs": Held("projection_model"),
-    "default_keys": Unused("says where values come from"),
+    "default_keys": Unused("maps metadata keys only"),
     "pre_encoded_keys": only([]),
 }

@@ -68,7 +68,7 @@ def oobleck_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split folded weights into norm and direction again, which that library always expects."""
+    """Split folded weights into norm and direction, since diffusers always expects weight norms."""
     out: dict[str, Tensor] = {}
     for key, value in layers.items():
         if key.endswith(".weight"):
@@ -81,11 +81,11 @@ def _with_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _oobleck_name(part: str, key: str, last: int) -> str:
-    index, rest = key.split(".", 1)
+    index, name = key.split(".", 1)
     n = int(index)
     if n in (0, last - 1, last):
-        return {0: "conv1", last - 1: "snake1", last: "conv2"}[n] + "." + rest
-    inner = re.match(r"layers\.(\d+)\.(.*)", rest)
+        return {0: "conv1", last - 1: "snake1", last: "conv2"}[n] + "." + name
+    inner = re.match(r"layers\.(\d+)\.(.*)", name)
     assert inner is not None, f"stage without layers: {key}"
     position, tail = int(inner[1]), inner[2]
     # Encoder stages end with their strided convolution, decoder stages begin with it.
