@@ -94,7 +94,7 @@ def _checkpoint(sizes: dict[str, int]) -> list[str]:
 def _dataset(dataset: dict[str, Any]) -> list[str]:
     first = f"; the first has {', '.join(dataset['keys'])}" if dataset.get("keys") else ""
     ignored = ", ".join(f"{suffix} ({count})" for suffix, count in dataset.get("ignored", {}).items())
-    ignored_lines = [f"                 files that nothing reads: {ignored}"] if ignored else []
+    ignored_lines = [f"                 files that are not read: {ignored}"] if ignored else []
     return [f"dataset          {dataset['type']}, {dataset['items']} items{first}", *ignored_lines]
 
 

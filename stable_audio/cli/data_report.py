@@ -104,7 +104,7 @@ def as_text(report: dict[str, Any]) -> str:
     for name, title in (
         ("null", "null in the metadata"),
         ("beyond", "beyond the model's range, clamped"),
-        ("ignored", "files that nothing reads"),
+        ("ignored", "files that are not read"),
     ):
         if report[name]:
             lines.append(f"{title}: " + ", ".join(f"{printable(k)} ({v})" for k, v in report[name].items()))

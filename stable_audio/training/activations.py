@@ -1,4 +1,4 @@
-"""What autograd keeps for the backward pass, measured on shapes: no memory is used and nothing computed."""
+"""Measure the tensors that autograd keeps for the backward pass, on shapes: without memory or arithmetic."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stable_audio.types import Conditioning, Slot
 
 
 def activation_bytes(model: DiffusionModel) -> int:
-    """Bytes that one training item keeps, in float32, of a model on the meta device.
+    """Bytes of the float32 tensors kept per training item, for a model on the meta device.
 
-    Attention is counted as a fused kernel keeps it: inputs and output, not the score matrix.
+    Attention is counted as with a fused kernel, which keeps inputs and output, but not the score matrix.
     """
-    kept: dict[int, Tensor] = {}
+    saved: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+    def save(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     x = torch.empty(1, *model.latent_shape, device="meta")
     t = torch.empty(1, device="meta")
     model.backbone.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda v: v), _FusedAttention():
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda v: v), _FusedAttention():
         model.backbone(x, t, blank_conditioning(model))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    return sum(v.untyped_storage().nbytes() for k, v in kept.items() if k not in weights)
+    return sum(v.untyped_storage().nbytes() for k, v in saved.items() if k not in weights)
 
 
 def blank_conditioning(model: DiffusionModel) -> Conditioning:
@@ -62,7 +62,7 @@ def _tokens(conditioner: Any) -> int:
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Replaces scaled_dot_product_attention by something that saves what a fused kernel saves."""
+    """Replaces scaled_dot_product_attention by a function that saves the same tensors as a fused kernel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:

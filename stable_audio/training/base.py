@@ -32,8 +32,8 @@ class TrainingModule(OptimisedModule):
         ema: average of its weights, or None.
         teacher: a frozen model to learn from, which is moved along and no part of what is stored; or None.
         position: batches that this process has consumed, resumed runs included.
-        ranked: scalars of validation by which weights are judged, the first that is there; 1: less is better,
-            -1: more is.
+        ranking: validation scalars that choose the best weights, of which the first that was measured counts;
+            1: lower is better, -1: higher is better.
 
     Args:
         seed: seed of all random draws.
@@ -42,7 +42,7 @@ class TrainingModule(OptimisedModule):
     """
 
     position: int
-    ranked: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
+    ranking: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""How Lightning's checkpoints reach the disk: whole or not at all, and read without running code."""
+"""Write Lightning's checkpoints completely or not at all, and read them without running code from them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside and renames, while training goes on. A full disk is noted, not raised: the other
-    processes wait for this one.
+    """Writes to a temporary file and renames it, while training continues.
+
+    A full disk is recorded in `failure` and not raised, since the other processes wait for this one.
 
     Attributes:
         failure: why the last write failed, or None.
@@ -43,14 +44,14 @@ class AtomicCheckpointIO(CheckpointIO):
             with atomic_write(path) as temporary:
                 save_torch_file(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            reason = write_failure(error, Path(path).parent, needed=tensor_bytes(checkpoint))
+            reason = write_failure(error, Path(path).parent, size=tensor_bytes(checkpoint))
             self.failure = f"{path}: the checkpoint was not written ({reason})"
-            log.error("%s; earlier checkpoints are unharmed and training goes on", self.failure)
+            log.error("%s; earlier checkpoints are intact and training continues", self.failure)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        # Verified when it was chosen; every process does both.
+        # Its checksums were verified when it was chosen to resume from, in every process.
         return load_torch_file(Path(path), verify=False)
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -1,4 +1,4 @@
-"""What ends a run before its weights are spoilt."""
+"""Checks that end a run before an optimizer step destroys its weights."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class CheckedModule(pl.LightningModule):
         self._guard = FiniteGuard()
 
     def check_finite(self, norm: Tensor, optimizer: Optimizer | None = None) -> None:
-        """Stop before the optimizer spoils the weights.
+        """End the run if the gradient norm is not finite, before the optimizer steps.
 
         Args:
-            optimizer: that is about to step. On a GPU a fused one skips a bad step by itself, and the run
-                stops at the next step; see `FiniteGuard`.
+            norm: norm of the gradient, a scalar.
+            optimizer: the optimizer that is about to step. On a GPU a fused one skips a bad step by itself,
+                and the run ends at the next step; see `FiniteGuard`.
 
         Raises:
             TrainingError: with the files of the batches since the last step.
@@ -54,7 +55,7 @@ class CheckedModule(pl.LightningModule):
         raise self.stopped(f"{what} is not finite")
 
     def settle_checks(self) -> None:
-        """Wait for the verdict on the last step; before anything that outlives it is written.
+        """Wait for the check of the last step. Call it before anything is written.
 
         Raises:
             TrainingError: its gradient was not finite.
@@ -66,11 +67,12 @@ class CheckedModule(pl.LightningModule):
             raise self.stopped(f"{bad.what} is not finite", step=bad.step, files=bad.files)
 
     def stopped(self, what: str, *, step: int | None = None, files: Sequence[str] = ()) -> TrainingError:
-        """What ends a run: `what` is wrong, the files to look at, what helps.
+        """The error that ends a run, with the files to look at and advice.
 
         Args:
-            step: the faulty step; None means the present one.
-            files: files of the faulty step; empty for the present one.
+            what: what is wrong, such as "loss is not finite".
+            step: the faulty step; None means the current one.
+            files: files of the faulty step; empty for the current one.
         """
         names = files or self._files
         return TrainingError(
@@ -80,7 +82,7 @@ class CheckedModule(pl.LightningModule):
         )
 
     def record(self, values: Mapping[str, Tensor | float]) -> None:
-        """Scalars for the next log line."""
+        """Add scalars to the next log line."""
         self.window.add(values)
 
     def _precision(self) -> str:

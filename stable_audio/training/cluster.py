@@ -1,4 +1,4 @@
-"""From the processes that a launcher started to Lightning's devices and nodes, so that they train as one."""
+"""Map the processes of a launcher to Lightning's devices and nodes, so that they train together."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from stable_audio.training.options import RunOptions
 log = logging.getLogger(__name__)
 
 LONELY_SECONDS = 120.0
-"""How long a process waits for others of which nobody says that they were started."""
+"""How long a process waits for others of which it is not certain that they were started."""
 
 
 class LaunchedEnvironment(ClusterEnvironment):
-    """Ranks and meeting place of processes that are already there.
+    """Ranks and address of processes that a launcher has started.
 
-    Lightning numbers them as `nodes` of equally many devices. Where that does not fit (each process sees one
-    GPU of its own, or machines have different numbers of processes), every process is a node of one device.
+    Lightning numbers processes as nodes with equally many devices each. If that does not fit (each process
+    sees one GPU of its own, or machines have different numbers of processes), every process is a node with
+    one device.
 
     Args:
-        grid: the machines are nodes; otherwise the processes are.
+        world: the processes.
+        grid: True: machines are Lightning's nodes; False: processes are.
     """
 
     def __init__(self, world: World, *, grid: bool) -> None:
@@ -78,12 +80,13 @@ class LaunchedEnvironment(ClusterEnvironment):
 
 @dataclass(frozen=True)
 class Layout:
-    """What Lightning's Trainer is told.
+    """Devices and nodes for Lightning's Trainer.
 
     Attributes:
         devices: "auto", a count or a list of GPU indices.
         count: processes on this machine, as Lightning counts them.
         nodes: machines, as Lightning counts them.
+        environment: ranks and address of the processes.
     """
 
     devices: Any
@@ -93,22 +96,28 @@ class Layout:
 
     @property
     def processes(self) -> int:
-        """Of the whole world."""
+        """Number of processes on all nodes."""
         return self.count * self.nodes
 
 
 def layout(options: RunOptions, world: World) -> Layout:
-    """Devices and nodes of a run: the launcher's, or the options' where nobody has launched anything.
+    """Devices and nodes of a run: those of the launcher, or without one those of the options.
 
     Raises:
-        TrainingError, WorldError: they contradict each other, or what is needed to meet is missing.
+        TrainingError, WorldError: launcher and options contradict each other, or address or port are missing.
     """
-    asked = parse_devices(options.devices)
+    devices_option = parse_devices(options.devices)
     if not world.launcher:
         _refuse_lonely_nodes(options)
-        here = _here(asked, options)
-        return Layout(asked, here, options.num_nodes or 1, LightningEnvironment())
-    count = None if asked in ("auto", -1) else len(asked) if isinstance(asked, list) else int(asked)
+        here = _local_processes(devices_option, options)
+        return Layout(devices_option, here, options.num_nodes or 1, LightningEnvironment())
+    count = (
+        None
+        if devices_option in ("auto", -1)
+        else len(devices_option)
+        if isinstance(devices_option, list)
+        else int(devices_option)
+    )
     refuse_other(world, devices=count, nodes=options.num_nodes)
     if world.size > 1 and (world.address is None or world.port is None):
         raise WorldError(
@@ -119,12 +128,12 @@ def layout(options: RunOptions, world: World) -> Layout:
     grid = world.even and (visible is None or visible >= world.local_size)
     environment = LaunchedEnvironment(world, grid=grid)
     if grid:
-        devices = asked if isinstance(asked, list) else world.local_size
+        devices = devices_option if isinstance(devices_option, list) else world.local_size
         return Layout(devices, world.local_size, world.nodes, environment)
     if visible is None:
         return Layout(1, 1, world.size, environment)
-    if isinstance(asked, list):
-        index = asked[world.local_rank]
+    if isinstance(devices_option, list):
+        index = devices_option[world.local_rank]
     elif visible == 1:  # each process sees its own
         index = 0
     elif visible > world.local_rank:
@@ -137,8 +146,8 @@ def layout(options: RunOptions, world: World) -> Layout:
     return Layout([index], 1, world.size, environment)
 
 
-def tell_of_world(world: World) -> None:
-    """Log which processes train together, where there are several."""
+def log_world(world: World) -> None:
+    """Log which processes train together, if there are several."""
     if world.size == 1:
         return
     log.info("%s; they meet at %s:%s", world, world.address, world.port)
@@ -151,18 +160,19 @@ def tell_of_world(world: World) -> None:
 
 
 def meet(world: World, *, seconds: float | None = None) -> torch.distributed.TCPStore | None:
-    """Wait for the other processes where it is not certain that somebody started them.
+    """Wait for the other processes if it is not certain that they were started.
 
     torch itself would wait for half an hour.
 
     Args:
-        seconds: at most; default: `LONELY_SECONDS`.
+        world: the processes.
+        seconds: longest wait; default: `LONELY_SECONDS`.
 
     Returns:
-        the place where they meet, to be kept until they have; None where there is nothing to wait for.
+        the store by which they meet, to be kept open until all have joined; None if there is no need to wait.
 
     Raises:
-        TrainingError: they do not come.
+        TrainingError: they do not join in time.
     """
     if world.certain or world.size == 1 or world.rank > 0:
         return None
@@ -174,21 +184,21 @@ def meet(world: World, *, seconds: float | None = None) -> torch.distributed.TCP
             world.size,
             is_master=True,
             timeout=timedelta(seconds=seconds),
-            multi_tenant=True,  # torch opens the same one again, and finds the others there
+            multi_tenant=True,  # torch opens the same store again
         )
     except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
         raise TrainingError(
-            f"{world.launcher} allots {world.size} tasks, but they did not all come within "
+            f"{world.launcher} allots {world.size} tasks, but they did not all start within "
             f"{seconds:g} seconds ({str(error).splitlines()[0]}); in a batch script put `srun` before the "
             "command, or ask for one task (--ntasks=1)"
         ) from error
 
 
 def parse_devices(devices: str) -> Any:
-    """`auto`, a count, or a list such as `0,2`.
+    """Parse `auto`, a count, or a list such as `0,2`.
 
     Raises:
-        TrainingError: it is something else.
+        TrainingError: `devices` is something else.
     """
     if devices == "auto":
         return devices
@@ -202,21 +212,21 @@ def parse_devices(devices: str) -> Any:
 
 
 def on_gpu(options: RunOptions) -> bool:
-    """Whether the run goes to NVIDIA or AMD GPUs."""
+    """Whether the run uses NVIDIA or AMD GPUs."""
     return options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _visible_gpus(options: RunOptions) -> int | None:
-    """GPUs that this process sees; None where the run does not use them."""
+    """Number of GPUs that this process sees; None if the run does not use GPUs."""
     return torch.cuda.device_count() if on_gpu(options) else None
 
 
-def _here(asked: Any, options: RunOptions) -> int:
-    if isinstance(asked, list):
-        return len(asked)
-    if asked in ("auto", -1):
-        return (_visible_gpus(options) or 1) if asked == "auto" or on_gpu(options) else 1
-    return int(asked)
+def _local_processes(devices: Any, options: RunOptions) -> int:
+    if isinstance(devices, list):
+        return len(devices)
+    if devices in ("auto", -1):
+        return (_visible_gpus(options) or 1) if devices == "auto" or on_gpu(options) else 1
+    return int(devices)
 
 
 def _refuse_lonely_nodes(options: RunOptions) -> None:
@@ -228,8 +238,8 @@ def _refuse_lonely_nodes(options: RunOptions) -> None:
         )
 
 
-def keep_signals(trainer: pl.Trainer) -> None:
-    """Leave signals to the run: Lightning would take them while the data is being read, and end with 0."""
+def disable_signal_handlers(trainer: pl.Trainer) -> None:
+    """Keep Lightning from handling signals: it would end a run with status 0 while the data is being read."""
     connector = getattr(trainer, "_signal_connector", None)
     if connector is not None:
         connector.register_signal_handlers = lambda: None

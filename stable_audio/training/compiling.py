@@ -1,4 +1,4 @@
-"""What `--compile` compiles: the networks that a training step runs."""
+"""Compile the networks that a training step runs, for `--compile`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from stable_audio.training.errors import TrainingError
 log = logging.getLogger(__name__)
 
 NETWORKS = ("backbone", "encoder", "decoder")
-"""Parts of models that are called as networks. Wrapping the whole model would do nothing where training calls
-its parts."""
+"""Parts of models that training calls as networks. Compiling the model around them would have no effect."""
 
 
 def compile_networks(model: nn.Module) -> list[str]:
@@ -21,8 +20,8 @@ def compile_networks(model: nn.Module) -> list[str]:
     Raises:
         TrainingError: it has none.
     """
-    found = {name: getattr(model, name, None) for name in NETWORKS}
-    networks = {name: m for name, m in found.items() if isinstance(m, nn.Module)}
+    parts = {name: getattr(model, name, None) for name in NETWORKS}
+    networks = {name: m for name, m in parts.items() if isinstance(m, nn.Module)}
     if not networks:
         raise TrainingError(
             f"--compile: {type(model).__name__} has none of the networks that are compiled "

@@ -1,4 +1,4 @@
-"""One rendered sound of a running training, and what renders them."""
+"""Demos: sounds that are rendered during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from stable_audio.data.base import Batch
 
 @dataclass(frozen=True)
 class Demo:
-    """One sound: file name without suffix, row and column of the page, audio (c n) at true loudness."""
+    """One rendered sound.
+
+    Attributes:
+        name: file name without suffix.
+        row: title of its row on the page.
+        column: title of its column on the page.
+        audio: (c n), not normalised.
+    """
 
     name: str
     row: str
@@ -23,12 +30,16 @@ class Demo:
 
 
 class DemoRenderer(Protocol):
-    """Renders demos one by one; each kind of training has its own. Subclass it for what does nothing."""
+    """Renders demos one by one; each kind of training has its own. Subclass it to inherit empty methods.
+
+    Attributes:
+        sample_rate: sample rate of the demos in Hz.
+    """
 
     sample_rate: int
 
-    def see(self, batch: Batch) -> None:
-        """A batch that is about to be trained on; some demos are of clips of the run."""
+    def observe(self, batch: Batch) -> None:
+        """Called with every batch before its training step, for demos of training clips."""
         return None
 
     def render(self, model: nn.Module) -> Iterator[Demo]:
@@ -44,5 +55,5 @@ class DemoRenderer(Protocol):
         return []
 
     def shorten(self, steps: int) -> None:
-        """Sample with `steps` from now on, where the demos are sampled; for rehearsals."""
+        """Use `steps` sampling steps from now on, if the demos are sampled; for rehearsals."""
         return None

@@ -1,4 +1,4 @@
-"""What is rendered during training: the same prompts, the same noise, at every demo step."""
+"""Demos of diffusion models: the same prompts and the same noise at every demo step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from stable_audio.training.errors import TrainingError
 
 
 class DiffusionDemos(DemoRenderer):
-    """Every prompt at every CFG scale, through the same `generate` as inference.
+    """Renders every prompt at every CFG scale, by the same `generate` as inference.
 
-    Prompt i starts from the noise of seed + i whatever the step, so that demos can be compared over time.
+    Prompt i starts from the noise of seed + i at every step, so that demos can be compared over time.
     Latents of a CFG scale are sampled together and decoded one by one, which bounds memory.
 
     Args:
         prompts: conditioning of each clip, as metadata.
+        sample_rate: sample rate in Hz.
         cfg_scales: guidance weights, one column each.
         steps: steps of the sampler.
         sampler: name of the sampler; None takes the objective's for demos.
+        seed: seed of the first prompt's noise.
         batch_size: clips sampled at once; None = all prompts.
     """
 

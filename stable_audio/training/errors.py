@@ -1,7 +1,7 @@
-"""What stops a run."""
+"""The error of this folder."""
 
 from __future__ import annotations
 
 
 class TrainingError(ValueError):
-    """A run that cannot start or go on: one sentence with what was found and what to do."""
+    """A run that cannot start or continue; the message names the reason and what to do."""

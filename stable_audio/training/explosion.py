@@ -1,4 +1,4 @@
-"""Tells a loss that explodes from one that is merely high, before it spoils the weights."""
+"""Detect a loss that explodes, before it destroys the weights."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from statistics import median
 from typing import Any
 
 FACTOR = 1000.0
-"""How many times the loss of the untrained network is too much."""
+"""A loss of more than this many times the usual loss has exploded."""
 FIRST = 10
-"""Steps that say what the untrained network's loss is."""
+"""Number of steps whose median loss is the usual loss, that of the untrained network."""
 UNKNOWN = 1e4
-"""What it is taken for until then: a silent decoder can make a spectral loss as large."""
+"""The usual loss until then; a spectral loss can be this large while the decoder is silent."""
 
 
 class Explosion:
-    """Judges the losses of one network, step by step.
+    """Compares each loss of one network with its usual loss.
 
-    The measure is the median of the first ten, at least 1: it is what the untrained network had, so that
-    a loss a thousand times as large is no spike that training recovers from.
+    The usual loss is the median of the first ten losses, but at least 1. These are losses of an untrained
+    network, so training does not recover from a loss that is a thousand times as large.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class Explosion:
 
     @property
     def usual(self) -> float:
-        """What losses are compared with."""
+        """The loss that others are compared with."""
         return max(1.0, median(self._first)) if len(self._first) == FIRST else UNKNOWN
 
     def exceeded(self, loss: float) -> float | None:
-        """The limit, a thousand times the measure, if |loss| is beyond it; else the loss is taken in."""
+        """The limit, if |loss| exceeds it; otherwise None, and the loss may count for the usual loss."""
         if abs(loss) > FACTOR * self.usual:
             return FACTOR * self.usual
         if len(self._first) < FIRST:
@@ -45,5 +45,5 @@ class Explosion:
 
 
 def exploded(loss: float, limit: float) -> str:
-    """What is wrong, in words."""
-    return f"loss is {loss:.3g}, beyond the {limit:.3g} from which on it counts as exploded,"
+    """The reason for an error message, in words."""
+    return f"loss has exploded: it is {loss:.3g}, above the limit of {limit:.3g},"

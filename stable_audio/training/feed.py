@@ -1,4 +1,4 @@
-"""Batches for a run: built when rank and world size are known, timed, resumable at a batch."""
+"""Batches of a run: a loader that is built once rank and world size are known, timed, and resumable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ MakeLoader = Callable[[int, int], ResumableLoader]
 
 
 class TimedLoader:
-    """Hands batches on and adds up the time that training waited for them.
+    """Yields the batches of a loader and adds up the time that training waited for them.
 
-    It has no length on purpose: the run ends by steps, and an epoch of the dataset means nothing to it.
+    It has no length, since a run is counted in steps, not in epochs of the dataset.
+
+    Attributes:
+        waited: seconds.
     """
 
     def __init__(self, loader: ResumableLoader) -> None:
@@ -42,7 +45,7 @@ class RunData(pl.LightningDataModule):
     """The training data of a run.
 
     Args:
-        make_loader: builds this rank's loader. state: where a resumed run continues.
+        make_loader: builds the loader of a rank.
     """
 
     def __init__(self, make_loader: MakeLoader) -> None:
@@ -65,10 +68,10 @@ class RunData(pl.LightningDataModule):
         return self.timed.waited if self.timed is not None else 0.0
 
     def position(self, batches: int) -> dict[str, Any]:
-        """State after the `batches`-th batch of the run; workers and fetchers may be ahead of it."""
+        """The loader's state after `batches` batches of the run; its workers may be ahead of them."""
         assert self.timed is not None
         return self.timed.loader.state_after(batches)
 
     def continue_from(self, state: Mapping[str, Any]) -> None:
-        """Start at a stored position; called before the loader is built."""
+        """Start at a stored position. Call it before the loader is built."""
         self._state = state

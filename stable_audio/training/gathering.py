@@ -1,4 +1,4 @@
-"""Weights that are split over processes, made whole to be written, and split again when they are read."""
+"""Gather weights that are split over processes, to write them, and split them again when they are read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ if TYPE_CHECKING:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor in one piece. Where some are split, every process of the run must call it.
+    """Gather every tensor. If some are split, every process of the run must call it.
 
     Args:
-        tensors: by key; those that are not split are handed on as they are.
+        tensors: by key; those that are not split are returned as they are.
     """
     return {key: tensor.full_tensor() if is_split(tensor) else tensor for key, tensor in tensors.items()}
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:
-    """Give `target`, split or not, the values of a tensor in one piece. Where it is split, every process
-    must call it."""
+    """Copy a tensor that is not split into `target`. If `target` is split, every process must call it."""
     if not is_split(target):
         target.copy_(value)
         return
@@ -34,7 +33,7 @@ def copy_whole(target: Tensor, value: Tensor) -> None:
 
 
 def is_split(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether this process has a part of it only."""
+    """Whether this process has only a part of the tensor."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return False
     from torch.distributed.tensor import DTensor

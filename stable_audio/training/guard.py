@@ -1,4 +1,4 @@
-"""Loggers that cannot write cost a message, never the run; rows are tried again."""
+"""Keep a run going when its loggers cannot write: failures are reported, and rows are written later."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stable_audio.training.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 10_000
-"""Rows that wait to be written; of more, the oldest are lost."""
+MAX_WAITING = 10_000
+"""Maximum number of rows that wait to be written; the oldest are lost."""
 
 
 class GuardedLogger(RunLogger):
-    """Passes everything on to `member`, and reports what it raises: once, and once more when it works again.
+    """Passes everything on to `member`, and logs when it starts failing and when it works again.
 
-    Rows are kept and tried again with the next one; sounds and pictures are not.
+    Rows that could not be written are tried again with the next row; sounds and pictures are not.
     """
 
     def __init__(self, member: RunLogger) -> None:
         self.member = member
         self.failure: str | None = None
-        self._waiting: deque[tuple[dict[str, float], int]] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[tuple[dict[str, float], int]] = deque(maxlen=MAX_WAITING)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self._waiting.append((dict(values), step))
@@ -59,12 +59,12 @@ class GuardedLogger(RunLogger):
         except Exception as error:
             reason = f"{type(error).__name__}: {write_failure(error, self._folder)}"
             if reason != self.failure:
-                message = "%s cannot be written (%s); training goes on, and it is tried again"
+                message = "%s cannot be written (%s); training continues, and it is tried again"
                 log.error(message, self._name, reason)
             self.failure = reason
         else:
             if self.failure is not None and not self._waiting:
-                log.warning("%s is written again", self._name)
+                log.warning("%s can be written again", self._name)
                 self.failure = None
 
     @property
@@ -77,13 +77,15 @@ class GuardedLogger(RunLogger):
         return str(path) if path is not None else type(self.member).__name__
 
 
-def write_failure(error: BaseException, folder: Path, *, needed: int = 0) -> str:
-    """Why something was not written to `folder`, where the disk is full in these words.
+def write_failure(error: BaseException, folder: Path, *, size: int = 0) -> str:
+    """The reason why something was not written to `folder`, with clear words for a full disk.
 
-    Libraries say it in others, or not at all.
+    Libraries report a full disk in many ways.
 
     Args:
-        needed: bytes that were to be written.
+        error: the exception.
+        folder: where it should have been written.
+        size: bytes that should have been written.
     """
     if isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOSPC:
         return str(error)
@@ -92,8 +94,8 @@ def write_failure(error: BaseException, folder: Path, *, needed: int = 0) -> str
         free = shutil.disk_usage(place).free
     except OSError:
         return str(error)
-    known = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if not known and free > needed:
+    disk_is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if not disk_is_full and free > size:
         return str(error)
-    size = f", {needed / 1e9:.3g} GB are needed" if needed else ""
-    return f"No space left on the disk of {place}: {free / 1e9:.3g} GB are free{size}"
+    needs = f", {size / 1e9:.3g} GB are needed" if size else ""
+    return f"No space left on the disk of {place}: {free / 1e9:.3g} GB are free{needs}"

@@ -1,4 +1,4 @@
-"""Whether this machine has what the options of a run ask for, before any file is looked through."""
+"""Check that this machine has the hardware that the options of a run name, before any file is read."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ PRECISIONS = (
 )
 
 SHARDING = ("deepspeed", "fsdp", "model_parallel")
-"""Strategies, by how their names begin, that split the weights over devices."""
+"""Prefixes of the names of strategies that split the weights over devices."""
 
 
 def check_hardware(options: RunOptions, *, averages: bool) -> None:
-    """Raise for what cannot work here.
+    """Raise for options that cannot work on this machine.
 
     Args:
+        options: options of the run.
         averages: the run keeps an average of the weights.
 
     Raises:
-        TrainingError: an accelerator, device or strategy that is absent or unknown, a precision that it
-            lacks.
+        TrainingError: an accelerator, device, strategy or precision is absent or unknown.
         ImportError: a package that a strategy needs is not installed.
     """
     _check_accelerator(options.accelerator)
@@ -76,17 +76,17 @@ def _check_accelerator(name: str) -> None:
 
 
 def _check_devices(options: RunOptions) -> None:
-    asked = parse_devices(options.devices)
+    devices = parse_devices(options.devices)
     if not _uses_cuda(options.accelerator):
-        if isinstance(asked, list) and options.accelerator != "mps":
+        if isinstance(devices, list) and options.accelerator != "mps":
             raise TrainingError(
                 f"--devices {options.devices} chooses GPUs by number, but there is no GPU that "
                 "torch can use; give a count of processes, or leave the flag out"
             )
         return
     count = torch.cuda.device_count()
-    needed = max(asked) + 1 if isinstance(asked, list) else asked if isinstance(asked, int) else 1
-    if needed > count:
+    required = max(devices) + 1 if isinstance(devices, list) else devices if isinstance(devices, int) else 1
+    if required > count:
         raise TrainingError(
             f"--devices {options.devices}, but torch sees {count} GPUs here, with numbers 0 to {count - 1}"
         )
@@ -97,7 +97,7 @@ def _check_strategy(name: str) -> None:
         return
     if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise ImportError(f"--strategy {name} needs: pip install deepspeed")
-    known = StrategyRegistry.available_strategies()
-    if name not in known and name != "deepspeed":
+    strategies = StrategyRegistry.available_strategies()
+    if name not in strategies and name != "deepspeed":
         short = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
         raise TrainingError(f"--strategy {name!r} is unknown; usual ones are {', '.join(short)}")

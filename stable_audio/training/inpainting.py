@@ -10,13 +10,14 @@ from torch import Tensor
 
 
 class InpaintingMasks:
-    """One of three kinds of mask per item.
+    """Draws one of three kinds of mask per item.
 
-    Random segments: up to `max_mask_segments` pieces of the real part are to be generated; they may
-    overlap. Full: everything is. Causal: a beginning is kept, the rest of the real part is generated.
-    Padding counts as kept except in full masks.
+    Random segments: up to `max_mask_segments` segments before the padding are to be generated; they may
+    overlap. Full: everything is to be generated. Causal: a beginning is kept, and the rest before the padding
+    is to be generated. Padding counts as kept except in full masks.
 
     Args:
+        max_mask_segments: largest number of random segments.
         mask_type_probabilities: of (random segments, full, causal); they sum to 1.
     """
 
@@ -26,16 +27,16 @@ class InpaintingMasks:
         max_mask_segments: int = 10,
         mask_type_probabilities: Sequence[float] = (0.1, 0.8, 0.1),
     ) -> None:
-        found = list(mask_type_probabilities)
-        if len(found) != 3 or min(found) < 0 or abs(sum(found) - 1) > 1e-6:
+        probabilities = list(mask_type_probabilities)
+        if len(probabilities) != 3 or min(probabilities) < 0 or abs(sum(probabilities) - 1) > 1e-6:
             raise ValueError(
                 "mask_type_probabilities needs three numbers >= 0 that sum to 1 "
-                f"(random segments, full, causal), found {found}"
+                f"(random segments, full, causal), found {probabilities}"
             )
         if max_mask_segments < 1:
             raise ValueError(f"max_mask_segments must be at least 1, found {max_mask_segments}")
         self.max_mask_segments = max_mask_segments
-        self.probabilities = tuple(found)
+        self.probabilities = tuple(probabilities)
 
     def __call__(self, real: int, length: int, choices: random.Random) -> Tensor:
         """Mask (1 length) for an item with `real` frames before its padding."""

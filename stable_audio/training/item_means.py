@@ -1,4 +1,4 @@
-"""Means over the items of a validation set: each counts once, whatever the batches and processes."""
+"""Means over the items of a validation set: each item counts once, whatever the batches and processes."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch
 from torch import Tensor
 
 Rows = dict[int, dict[str, float]]
-"""Values by name, by number of the item."""
+"""Number of the item -> name -> value."""
 
 
 class ItemValues:
-    """What was measured of each item. Values stay on their device until `rows` is called."""
+    """Measured values of each item. They stay on their device until `rows` is called."""
 
     def __init__(self) -> None:
         self._items: list[Sequence[int]] = []
         self._values: list[Mapping[str, Tensor]] = []
 
     def add(self, items: Sequence[int], values: Mapping[str, Tensor]) -> None:
-        """Take in one batch: values (b,) by name, in the order of the items."""
+        """Add one batch: values (b,) by name, in the order of `items`."""
         self._items.append(items)
         self._values.append(values)
 
     def rows(self) -> Rows:
-        """Everything so far, without what is not a number."""
-        found: Rows = {}
+        """All values so far, without those that are not a number."""
+        table: Rows = {}
         for items, values in zip(self._items, self._values):
             for name, of_items in values.items():
                 for item, value in zip(items, of_items.detach().double().tolist(), strict=True):
-                    row = found.setdefault(item, {})
+                    row = table.setdefault(item, {})
                     if not math.isnan(value):
                         row[name] = value
-        return found
+        return table
 
 
 def over_processes(rows: Rows, world_size: int) -> Rows:
-    """The rows of all processes. Where an item does not divide a batch, several of them have it."""
+    """The rows of all processes; an item that several processes have counts once."""
     if world_size == 1:
         return rows
     gathered: list[Rows] = [{} for _ in range(world_size)]
@@ -51,4 +51,4 @@ def means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for row in rows:
         for name, value in row.items():
             values.setdefault(name, []).append(value)
-    return {name: sum(found) / len(found) for name, found in sorted(values.items())}
+    return {name: sum(numbers) / len(numbers) for name, numbers in sorted(values.items())}

@@ -22,12 +22,13 @@ STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
 def build_trainer(
     options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
 ) -> pl.Trainer:
-    """The trainer.
+    """Build the trainer of a run.
 
     Args:
-        placed: devices of the run.
+        options: options of the run.
+        placed: devices and nodes of the run.
         io: object that writes checkpoints.
-        accumulate: counts the batches of a step.
+        accumulate: whether Lightning accumulates the gradients of several batches; otherwise the module does.
 
     Raises:
         TrainingError: Lightning refuses the options.
@@ -66,7 +67,7 @@ def _new_trainer(
 def _strategy(options: RunOptions, placed: Layout) -> str:
     if options.strategy not in ("auto", ""):
         return STRATEGIES.get(options.strategy, options.strategy)
-    # Parts of a model may be idle in a step (dropped conditioning), which plain DDP does not forgive.
+    # Parts of a model may be unused in a step (dropped conditioning), which plain DDP does not support.
     return "ddp_find_unused_parameters_true" if placed.processes > 1 else "auto"
 
 
@@ -80,13 +81,13 @@ def _precision(options: RunOptions) -> str:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without hints that do not apply: batches are endless, logging and checkpoints are ours."""
-    talker = logging.getLogger("lightning.pytorch")
-    level = talker.level
-    talker.setLevel(logging.ERROR)
+    """Suppress Lightning's hints, which do not apply: batches never end, logs and checkpoints are ours."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:
-        talker.setLevel(level)
+        logger.setLevel(level)

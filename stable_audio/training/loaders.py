@@ -1,4 +1,4 @@
-"""What a run reads: whether its datasets fit the model, and their loaders."""
+"""The datasets of a run and their loaders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Datasets:
         return cls(dataset_config(training), dataset_config(validation) if validation is not None else None)
 
     def as_dicts(self) -> dict[str, Any]:
-        """What the record of a run says of them."""
+        """Their configs, for the record of a run."""
         validation = self.validation.as_dict() if self.validation is not None else None
         return {"dataset": self.training.as_dict(), "val_dataset": validation}
 
@@ -64,10 +64,10 @@ def loader_maker(
     *,
     training: bool,
 ) -> Callable[[int, int], ResumableLoader]:
-    """(rank, world size) -> the loader of its share.
+    """A function (rank, world size) -> loader of the items of this rank.
 
     Args:
-        training: endless, shuffled and augmented; otherwise one pass over the items, which can be repeated.
+        training: True: endless, shuffled and augmented; False: one pass over the items, to be repeated.
     """
     conditioner = getattr(module.model, "conditioner", None)
 
@@ -96,12 +96,12 @@ def loader_maker(
 
 
 def _latents_hash(config: ModelConfig, module: TrainingModule, options: RunOptions) -> str | None:
-    """Which pretransform the stored latents must come from; None where that does not matter."""
+    """Hash of the pretransform that latents in the dataset must come from; None if any will do."""
     pretransform = getattr(module.model, "pretransform", None)
-    stored = getattr(module, "pre_encoded", False)
-    if pretransform is None or not stored or options.allow_untrained_pretransform:
+    pre_encoded = getattr(module, "pre_encoded", False)
+    if pretransform is None or not pre_encoded or options.allow_untrained_pretransform:
         return None
-    if has_folded(pretransform):  # the run's config has the hash of the weights before
+    if has_folded(pretransform):  # the run's config has the hash of the weights before folding
         return config.model.pretransform.hash
     return pretransform_hash(pretransform)
 

@@ -1,4 +1,4 @@
-"""Where scalars, sounds and pictures of a run go: one interface, nothing needed to start."""
+"""Loggers for the scalars, sounds and pictures of a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class CSVLogger(RunLogger):
-    """`metrics.csv` in the run's folder: one row per logged step, columns appear as they are needed.
+    """`metrics.csv` in the run's folder: one row per logged step, with a column per scalar.
 
-    Scalars of the step that was logged last, such as those of validation, complete its row. Only that row
-    is held in memory; the earlier ones are in the file, which is copied when a new column appears.
+    Further scalars of the last logged step, such as those of validation, are added to its row. Only that row
+    is in memory; the earlier ones are in the file, which is copied when a new column appears.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -40,7 +40,7 @@ class CSVLogger(RunLogger):
         resumes = self.resumed_at > 0 and self.path.is_file()
         if resumes:
             self._columns = self._header()
-        self._rewrite(self._stored(self.resumed_at) if resumes else ())
+        self._rewrite(self._rows(self.resumed_at) if resumes else ())
         if self._damaged:
             log.warning("%s: %d lines were damaged and are removed", self.path, self._damaged)
 
@@ -50,7 +50,7 @@ class CSVLogger(RunLogger):
         row = {**self._last, **row} if same_step else row
         new = [k for k in row if k not in self._columns]
         if new or not self.path.is_file():
-            before = self._stored(step - 1)
+            before = self._rows(step - 1)
             self._columns = [*self._columns, *new]
             self._rewrite(itertools.chain(before, [row]))
             return
@@ -59,10 +59,10 @@ class CSVLogger(RunLogger):
             file.seek(begin)
             file.write(line)
             file.truncate()
-        # Only now: what a failed write has left behind is overwritten by the next one.
+        # Not before, so that the next write overwrites what a failed one has left behind.
         self._last, self._last_at, self._end = row, begin, begin + len(line)
 
-    def _stored(self, last_step: int) -> Iterator[dict[str, str]]:
+    def _rows(self, last_step: int) -> Iterator[dict[str, str]]:
         """The rows of the file up to a step, one by one."""
         if not self.path.is_file():
             return
@@ -78,7 +78,7 @@ class CSVLogger(RunLogger):
                     yield dict(zip(columns, cells))
 
     def _header(self) -> list[str]:
-        """The columns of the file; one that is not ours is put aside."""
+        """The columns of the file. A file that is not ours is renamed."""
         with open(self.path, "rb") as file:
             columns = next(csv.reader(self._text(file)), [])
         if columns[:1] == ["step"]:
@@ -89,7 +89,7 @@ class CSVLogger(RunLogger):
         return self._columns
 
     def _text(self, file: BinaryIO) -> Iterator[str]:
-        """Its lines, without those that a crash has filled with zeros."""
+        """The lines of the file, without those that a crash has filled with zeros."""
         for line in file:
             if b"\0" in line:
                 self._damaged += 1
@@ -150,7 +150,7 @@ class WandbLogger(RunLogger):
 
     @staticmethod
     def check() -> None:
-        """Raise ValueError where a run could not log in and nobody is there to type a key."""
+        """Raise ValueError if a run could not log in and there is no terminal to type a key."""
         import wandb
 
         online = os.environ.get("WANDB_MODE", "online") == "online"
@@ -167,8 +167,8 @@ class WandbLogger(RunLogger):
         except ImportError as error:
             raise ImportError('--logger wandb needs: pip install "stable-audio[wandb]"') from error
         self._wandb = wandb
-        stored = self.folder / "wandb_run_id"
-        run_id = stored.read_text() if self.resumed_at and stored.is_file() else None
+        id_file = self.folder / "wandb_run_id"
+        run_id = id_file.read_text() if self.resumed_at and id_file.is_file() else None
         self._run = wandb.init(
             project=self.project,
             name=self.name,
@@ -177,7 +177,7 @@ class WandbLogger(RunLogger):
             id=run_id,
             resume="allow" if run_id else None,
         )
-        with atomic_write(stored) as temporary:
+        with atomic_write(id_file) as temporary:
             temporary.write_text(self._run.id)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -226,29 +226,29 @@ LOGGERS: dict[str, type[RunLogger]] = {
 
 
 EXTRAS = {"tensorboard": ("tensorboard", "train"), "wandb": ("wandb", "wandb")}
-"""Logger -> the package that it needs, and the extra that brings it."""
+"""Logger -> the package that it needs, and the extra that installs it."""
 
 
 def logger_names(names: str) -> list[str]:
-    """`csv,tensorboard` -> its parts; nothing is `none`.
+    """Split `csv,tensorboard` into names; an empty text is `none`.
 
     Raises:
         ValueError: an unknown name.
         ImportError: an extra is missing; the message names it.
     """
-    wanted = [n.strip() for n in names.split(",") if n.strip()] or ["none"]
-    unknown = [n for n in wanted if n not in LOGGERS]
+    parts = [n.strip() for n in names.split(",") if n.strip()] or ["none"]
+    unknown = [n for n in parts if n not in LOGGERS]
     if unknown:
         raise ValueError(f"--logger {unknown[0]!r} is unknown; allowed: {', '.join(LOGGERS)}")
-    for name in wanted:
+    for name in parts:
         package, extra = EXTRAS.get(name, ("csv", ""))
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'--logger {name} needs: pip install "stable-audio[{extra}]"')
-    return wanted
+    return parts
 
 
 def check_loggers(names: str) -> None:
-    """Raise for what `create_logger` would refuse after minutes of reading files.
+    """Raise at once the errors that `create_logger` would raise after minutes of reading files.
 
     Raises:
         ValueError: an unknown name, or Weights & Biases without a key.
@@ -265,9 +265,9 @@ def create_logger(names: str, **options: Any) -> RunLogger:
         ValueError: an unknown name.
         ImportError: an extra is missing; the message names it.
     """
-    wanted = logger_names(names)
+    parts = logger_names(names)
     os.makedirs(options["folder"], exist_ok=True)
-    return SeveralLoggers([GuardedLogger(LOGGERS[n](**options)) for n in wanted])
+    return SeveralLoggers([GuardedLogger(LOGGERS[n](**options)) for n in parts])
 
 
 def _pixels(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Eval mode and random state, put back as they were."""
+"""Eval mode for demos and validation, without effect on the random state of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_audio.nn.modes import eval_mode
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, without touching the global random state; each submodule gets its own mode back."""
+    """Set eval mode, and restore each submodule's mode and the global random state at the end."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices), eval_mode(module):
         yield

@@ -1,4 +1,4 @@
-"""A network that a run trains, and what trains it."""
+"""Networks that a run trains, with their optimizers and LR schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OptimizerChoice:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network with an optimizer and an LR schedule of its own. Several take turns.
+    """A network with its optimizer and LR schedule. If there are several, they take turns.
 
     Attributes:
         name: key in `optimizer_configs`.

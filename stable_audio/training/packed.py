@@ -1,4 +1,4 @@
-"""Batches whose clips share rows: real frames, whole backbone steps, statistics without padding."""
+"""Batches whose clips share rows: masks of real frames, padding to the backbone's multiple, statistics."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def frame_mask(lengths: Sequence[int], n: int) -> Tensor:
 
 
 def whole_steps(x: Tensor, lengths: Sequence[int], multiple: int) -> tuple[Tensor, list[int]]:
-    """(x, lengths) with each clip as long as the backbone can take, `multiple` frames at a time.
+    """Pad each clip with zeros to a multiple of the backbone's length_multiple; returns (x, lengths).
 
-    The at most multiple - 1 frames that are added are zeros; the loss leaves them out.
+    The loss leaves the padding out, at most multiple - 1 frames per clip.
     """
-    whole = [-(-n // multiple) * multiple for n in lengths]
-    return F.pad(x, (0, max(whole) - x.shape[-1])) if max(whole) > x.shape[-1] else x, whole
+    rounded = [-(-n // multiple) * multiple for n in lengths]
+    return F.pad(x, (0, max(rounded) - x.shape[-1])) if max(rounded) > x.shape[-1] else x, rounded
 
 
 def masked_std(x: Tensor, mask: Tensor) -> Tensor:
-    """Standard deviation of x (b c n) where mask (b 1 n) is True, as Tensor.std has it for all of x."""
+    """Standard deviation of x (b c n) where mask (b 1 n) is True, unbiased as Tensor.std."""
     weights = mask.expand_as(x).to(x.dtype)
     mean = (x * weights).sum() / weights.sum()
     return (((x - mean).square() * weights).sum() / (weights.sum() - 1).clamp(min=1)).sqrt()

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run's folder a run goes on from: the newest one that is whole."""
+"""Choose the checkpoint in a run's folder to continue from: the newest one that is not damaged."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _STEP = re.compile(r"step=(\d+)\.ckpt")
 
 
 def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of the checkpoints of a run's folder, oldest first."""
+    """(step, file) of the checkpoints in a run's folder, oldest first."""
     matches = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*.ckpt")]
     return sorted((int(match[1]), path) for match, path in matches if match is not None)
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest training checkpoint of a run's folder whose bytes are as they were written, and its content.
+    """The newest undamaged training checkpoint in a run's folder, and its content.
 
-    Newer ones that are damaged are named in the log. None where the folder has no training checkpoint.
+    Newer, damaged ones are logged. None if the folder has no training checkpoint.
 
     Raises:
-        CheckpointError: it has some, and not one is whole; each with its reason.
+        CheckpointError: all training checkpoints are damaged; the message has the reason for each.
     """
     reasons: list[str] = []
     for path in _newest_first(folder):
@@ -43,36 +43,38 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             log.error("%s", reason)
         if reasons:
             step = content[TRAINING_ENTRY]["step"]
-            log.warning("going on from %s, step %d, the newest checkpoint that is whole", path, step)
+            log.warning("continuing from %s, step %d, the newest checkpoint that is not damaged", path, step)
         return path, content
     if reasons:
         raise CheckpointError(
-            f"{folder}: not one of {len(reasons)} checkpoints is whole: {'; '.join(reasons)}. To start from "
+            f"{folder}: all {len(reasons)} checkpoints are damaged: {'; '.join(reasons)}. To start from "
             "the beginning, leave --recover out or choose another --name"
         )
     return None
 
 
-def stored_config(given: str | Path) -> tuple[Path, Mapping[str, Any] | None]:
-    """(file, model config in it) of a checkpoint, or of the newest training checkpoint in a run's folder that
-    is whole: the one that the run goes on from.
+def stored_config(source: str | Path) -> tuple[Path, Mapping[str, Any] | None]:
+    """(file, model config in it) of a checkpoint, or of the one that a run's folder continues from.
+
+    Args:
+        source: a checkpoint file, or the folder of a run.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: there is no checkpoint, or it cannot be read.
     """
-    folder = Path(given).expanduser()
+    folder = Path(source).expanduser()
     newest = newest_whole(folder) if folder.is_dir() else None
     if newest is not None:
         return newest[0], newest[1].get("model_config")
-    stored = read_checkpoint(given)
-    return stored.path, stored.config
+    checkpoint = read_checkpoint(source)
+    return checkpoint.path, checkpoint.config
 
 
 def load_training_file(path: Path) -> dict[str, Any]:
-    """A training checkpoint of this program, verified.
+    """Read a training checkpoint of this program and verify its checksums.
 
     Raises:
-        CheckpointError: it is none, or cannot be read.
+        CheckpointError: it cannot be read, or is not a training checkpoint of this program.
     """
     content = load_torch_file(path) if path.suffix != ".safetensors" else {}
     if TRAINING_ENTRY not in content:
@@ -84,7 +86,8 @@ def load_training_file(path: Path) -> dict[str, Any]:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """`last.ckpt` is mostly another name of the newest step's file; a killed run may have left it behind."""
+    """Training checkpoints, newest first. `last.ckpt` is usually another name of the newest numbered one, but
+    older after a run was killed."""
     last = folder / "last.ckpt"
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
@@ -94,7 +97,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _step_of(path: Path) -> float:
-    """The step of a training checkpoint, beyond all others where it cannot be read."""
+    """The step of a training checkpoint; infinite if it cannot be read."""
     try:
         return float(load_torch_file(path, verify=False)[TRAINING_ENTRY]["step"])
     except (CheckpointError, KeyError, TypeError):

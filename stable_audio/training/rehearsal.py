@@ -1,4 +1,4 @@
-"""One real step, one demo, one save, one reload: nothing known at step 0 shall end a run at step 2000."""
+"""Rehearse a run: one step, one demo, one save and one reload, to find its mistakes before it starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stable_audio.training.trainer import Run, assemble
 
 DEMO_STEPS = 2
 ANY_STEPS = 1000
-"""What an LR schedule that follows the run's length is built for, where that is not known."""
+"""Length of the run for LR schedules that follow it, if the config does not give one."""
 AUTOENCODER_STEPS = 2
 
 
@@ -34,29 +34,29 @@ def rehearse(
     batch_size: int = 1,
     accelerator: str = "auto",
 ) -> dict[str, Any]:
-    """Train one step of a config on a dataset in a temporary folder; nothing of it stays.
+    """Train one step of a config on a dataset, in a temporary folder that is removed afterwards.
 
     The demo renders every prompt of the config with two sampling steps. A learned pretransform has random
-    weights here. An autoencoder takes two steps, one of either network, without a warm-up before them.
+    weights here. An autoencoder takes two steps, one of each network, without a warm-up before them.
 
     Returns:
         seconds per part, the loss, peak memory in bytes.
 
     Raises:
-        TrainingError, CheckpointError, DataError and what the parts raise: why a run would fail.
+        TrainingError, CheckpointError, DataError and errors of the parts: why a run would fail.
     """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         began = time.perf_counter()
         steps = AUTOENCODER_STEPS if config.model_type == "autoencoder" else 1
         options = _options(Path(folder), batch_size, accelerator, steps)
         run = assemble(config, dataset, options, world=ALONE)
-        built = time.perf_counter()
+        built_at = time.perf_counter()
         run.module.run_steps = config.training.max_steps or ANY_STEPS
         _skip_warm_up(run)
         _prepare_demo(run)
         if status := run.start():
             raise Interrupted(status - 128)
-        trained = time.perf_counter()
+        trained_at = time.perf_counter()
         if run.demos is not None and run.demos.failure is not None:
             raise TrainingError(f"the demo fails: {run.demos.failure}")
         loss = run.scalars.latest["train/loss"]
@@ -64,11 +64,11 @@ def rehearse(
         return {
             "batch_size": batch_size,
             "loss": round(loss, 6),
-            "build_seconds": round(built - began, 3),
+            "build_seconds": round(built_at - began, 3),
             "step_seconds": round(1 / run.scalars.latest["speed/steps_per_second"], 3),
             "demo_seconds": round(run.demos.seconds, 3) if run.demos is not None else None,
             "save_seconds": round(run.checkpoints.seconds, 3),
-            "reload_seconds": round(time.perf_counter() - trained, 3),
+            "reload_seconds": round(time.perf_counter() - trained_at, 3),
             **_peak_memory(),
         }
 
@@ -103,18 +103,18 @@ def _prepare_demo(run: Run) -> None:
 
 
 def _reload(run: Run) -> None:
-    """The inference file must give back the weights that were saved."""
+    """Load the inference file and compare its weights with those of the run."""
     model, _ = load_model(run.options.folder / "last.safetensors")
-    stored, expected = model.state_dict(), run.module.inference_tensors()
-    wrong = [k for k, v in expected.items() if not torch.equal(stored[k], v.cpu())]
+    reloaded, expected = model.state_dict(), run.module.inference_tensors()
+    wrong = [k for k, v in expected.items() if not torch.equal(reloaded[k], v.cpu())]
     if wrong:
-        raise TrainingError(f"the saved weights do not come back: {', '.join(wrong[:5])}")
+        raise TrainingError(f"the saved weights change when they are loaded: {', '.join(wrong[:5])}")
 
 
 def _peak_memory() -> dict[str, int]:
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
-    found = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():
-        found["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated()
-    return found
+        peaks["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return peaks

@@ -1,4 +1,4 @@
-"""Back into SLURM's queue: the job that this process belongs to starts again, and continues its run."""
+"""Put the SLURM job of this process back into the queue, so that it starts again and continues its run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def refuse_no_job() -> None:
-    """Find out at the start what `requeue` would find out at the end.
+    """Raise at the start of a run the errors that `requeue` would have at its end.
 
     Raises:
         TrainingError: there is no SLURM job, or no `scontrol`.
@@ -23,17 +23,19 @@ def refuse_no_job() -> None:
             "--requeue puts a SLURM job back into the queue, but SLURM_JOB_ID is not set; leave --requeue out"
         )
     if shutil.which("scontrol") is None:
-        raise TrainingError("--requeue needs SLURM's `scontrol` in the PATH, where it is not; leave it out")
+        raise TrainingError(
+            "--requeue needs SLURM's `scontrol`, which is not in the PATH; leave --requeue out"
+        )
 
 
 def requeue() -> bool:
-    """Ask SLURM to start this job again; what goes wrong is logged."""
+    """Ask SLURM to start this job again; returns whether it will. Failures are logged."""
     job = _job()
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["scontrol", "requeue", str(job)], capture_output=True, text=True, timeout=60, check=False
         )
-        failure = done.stderr.strip() or f"exit status {done.returncode}" if done.returncode else None
+        failure = result.stderr.strip() or f"exit status {result.returncode}" if result.returncode else None
     except (OSError, subprocess.TimeoutExpired) as error:
         failure = str(error)
     if failure is not None:

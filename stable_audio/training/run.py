@@ -1,4 +1,4 @@
-"""A training that is put together and can start."""
+"""A run: the parts of a training, ready to start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """The parts of one training, put together; `start` runs it."""
+    """The parts of one training; `start` runs it."""
 
     config: ModelConfig
     options: RunOptions
@@ -54,7 +54,7 @@ class Run:
         """Train until the last step or until asked to stop; returns the exit status.
 
         Raises:
-            TrainingError: the run could not go on, or its last checkpoint could not be written.
+            TrainingError: the run could not continue, or its last checkpoint could not be written.
         """
         with logged_to(self.options.folder, self.trainer.global_rank, self.early):
             return self._start()

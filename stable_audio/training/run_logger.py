@@ -1,4 +1,4 @@
-"""What every logger of a run can be told."""
+"""The interface of all loggers of a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class RunLogger:
     Args:
         folder: folder of the run.
         name: name of the run.
-        project: project of the run; "" makes one of its own name.
+        project: project of the run; "" = the name of the run.
         config: the model config.
-        resumed_at: the step from which a resumed run goes on; later entries of the old run are dropped.
+        resumed_at: the step from which a resumed run continues; later entries of the old run are dropped.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class RunLogger:
         self.project = project or name
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of one step."""
+        """Log numbers of one step."""
 
     def audio(self, name: str, audio: Tensor, sample_rate: int, step: int, *, caption: str = "") -> None:
-        """A sound (c n)."""
+        """Log a sound (c n)."""
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """A picture that is already on disk."""
+        """Log a picture that is already on disk."""
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write everything that is buffered."""

@@ -1,4 +1,4 @@
-"""LR schedules that end: a run must not outlive them."""
+"""LR schedules with an end, before which a run must end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def within_schedules(module: TrainingModule, options: RunOptions) -> RunOptions:
-    """The options, ending where the first schedule does if they say no end themselves.
+    """The options, with max_steps at the end of the first schedule if they have no end themselves.
 
     Raises:
         TrainingError: a schedule ends before the run.
@@ -48,8 +48,8 @@ def within_schedules(module: TrainingModule, options: RunOptions) -> RunOptions:
 def _ending(module: TrainingModule, options: RunOptions) -> RunOptions:
     def fits(steps: int) -> bool:
         return all(
-            (length := schedule_length(config)) is None or length >= taken
-            for _, config, taken in module.schedules(steps)
+            (length := schedule_length(config)) is None or length >= share
+            for _, config, share in module.schedules(steps)
         )
 
     lengths = [n for _, config, _ in module.schedules(-1) if (n := schedule_length(config)) is not None]

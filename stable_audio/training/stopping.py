@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: noted at once, acted on between two steps."""
+"""Ctrl-C, SIGTERM and SIGUSR1: recorded when they arrive, and acted on between two steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 SAVE = getattr(signal, "SIGUSR1", None)
-"""What asks for a checkpoint; batch systems send it before the end (`#SBATCH --signal=USR1@300`)."""
+"""The signal for a checkpoint; batch systems send it before the end (`#SBATCH --signal=USR1@300`)."""
 
 SIGNALS = tuple(n for n in (signal.SIGINT, signal.SIGTERM, SAVE) if n is not None)
 
 
 class StopRequest:
-    """Remembers that someone asked the run to end, or to save. The second Ctrl-C interrupts at once.
+    """Records signals that end the run, or save it. A second Ctrl-C interrupts at once.
 
     Attributes:
-        signal: the number that arrived and ends the run, or None. save: a checkpoint is asked for.
-        steps: whether the first step is done, which is when a checkpoint means something.
+        signal: number of the signal that ends the run, or None.
+        save: whether a checkpoint is to be written after the current step.
+        save_ends: SIGUSR1 ends the run as well.
+        steps: whether the first step is done; before, there is nothing to save.
 
     Args:
         save_ends: SIGUSR1 ends the run as well, for a job that is put back into the queue.
@@ -38,7 +40,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def install(self) -> StopRequest:
-        """Take the signals over; only the main thread can. May be called again after others took them."""
+        """Install the handlers, in the main thread only. May be called again if others replaced them."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 current = signal.signal(number, self._receive)
@@ -46,7 +48,7 @@ class StopRequest:
         return self
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._previous.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
@@ -59,13 +61,13 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            from stable_audio.data.workers import in_worker  # late: it brings torch, and a fork has it
+            from stable_audio.data.workers import in_worker  # late, since it imports torch, as a fork has
 
             in_worker(number)
             return
         if number == SAVE and not self.save_ends:
             self.save = True
-            log.info("%s: a checkpoint follows after this step, and training goes on", _name(number))
+            log.info("%s: a checkpoint follows after this step, and training continues", _name(number))
             return
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -82,7 +84,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal that ends a command in order, as Ctrl-C does.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
@@ -97,7 +99,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises `Interrupted` in here, so that what is finished is written down and the rest tidied."""
+    """SIGTERM raises `Interrupted` in the context, so that results are saved and temporary files removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -21,10 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class Summary(pl.Callback):
-    """Logs what is about to be trained, once the data is there.
+    """Logs a summary of the run before its first step.
 
     Args:
-        row: samples per item of a batch, which differ from the config's where clips are packed.
+        config: the model file.
+        options: options of the run.
+        data: the training data.
+        row: samples per item of a batch, which differ from the config's sample_size if clips are packed.
     """
 
     def __init__(self, config: ModelConfig, options: RunOptions, data: RunData, *, row: int) -> None:
@@ -42,8 +45,8 @@ class Summary(pl.Callback):
 
 
 def planned_activations(config: ModelConfig) -> int | None:
-    """Bytes in float32 that the backbone keeps of one clip for its gradients, counted on shapes; None where
-    they cannot be counted, and for autoencoders."""
+    """Bytes of the float32 activations that the backbone keeps per clip, counted on shapes; None if they
+    cannot be counted, and for autoencoders."""
     try:
         model = create_model_from_config(config, device="meta")
         if not isinstance(model, DiffusionModel):
@@ -51,7 +54,7 @@ def planned_activations(config: ModelConfig) -> int | None:
         if config.training is not None and config.training.gradient_checkpointing:
             model.backbone.enable_gradient_checkpointing(True)
         return activation_bytes(model)
-    except Exception as error:  # an estimate ends no run
+    except Exception as error:  # a missing estimate must not end a run
         log.debug("activations were not counted: %s", error)
         return None
 
@@ -63,20 +66,20 @@ def start_lines(
     data: RunData,
     activations: float | None = None,
 ) -> Iterator[str]:
-    """Folder, devices, precision, parameters, memory, data, length."""
+    """Lines about folder, devices, precision, parameters, memory, data and length of a run."""
     yield f"folder       {options.folder}"
     count, device = trainer.world_size, trainer.strategy.root_device
     yield f"devices      {count} x {device.type}, precision {trainer.precision}"
     total = sum(p.numel() for p in module.model.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     yield f"parameters   {total:,}, of which {trained:,} are trained"
-    planned = _size(_planned_bytes(module))
+    static_memory = _size(_static_bytes(module))
     on_top = "activations on top"
     if activations is not None:
         on_top = (
             f"about {_size(activations)} more for the backbone's activations at batch {options.batch_size}"
         )
-    yield f"memory       {planned} per process: weights, gradients, optimizer, average; {on_top}"
+    yield f"memory       {static_memory} per process: weights, gradients, optimizer, average; {on_top}"
     if data.timed is not None:
         loader = data.timed.loader
         steps = loader.batches_per_epoch / options.accum_batches
@@ -84,14 +87,14 @@ def start_lines(
         yield f"data         {len(loader.dataset):,} items, {clips} per step, {steps:,.6g} steps per epoch"
         ignored = sorted(loader.dataset.ignored.items(), key=lambda item: (-item[1], item[0]))
         if ignored:
-            told = ", ".join(f"{suffix} ({count})" for suffix, count in ignored)
-            yield f"             files that nothing reads: {told}"
+            ignored_files = ", ".join(f"{suffix} ({count})" for suffix, count in ignored)
+            yield f"             files that are not read: {ignored_files}"
     last = f"{options.max_steps:,}" if options.max_steps > 0 else "no end"
     yield f"steps        from {trainer.global_step:,} to {last}"
 
 
 def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompts: bool) -> Iterator[str]:
-    """What was written, and what to do with it."""
+    """Lines about the files of a finished run, and the commands that use them."""
     listed = {
         "last.safetensors": "for generation",
         "best.safetensors": "best in validation",
@@ -104,7 +107,7 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
         if (folder / name).is_file():
             yield f"  {name:<18}{_size((folder / name).stat().st_size):>9}  {use}"
     if stopped:
-        yield "next: the same command with --recover goes on from here"
+        yield "next: the same command with --recover continues from here"
     weights = folder / "last.safetensors"
     if weights.is_file():
         yield f"next: {_next_command(weights, model_type, prompts=prompts)}"
@@ -116,8 +119,8 @@ def _next_command(weights: Path, model_type: str, *, prompts: bool) -> str:
     return f"stable-audio generate --ckpt-path {weights}" + (' --prompt "..."' if prompts else "")
 
 
-def _planned_bytes(module: TrainingModule) -> int:
-    """Two states per trained weight, as Adam has them. Activations come on top."""
+def _static_bytes(module: TrainingModule) -> int:
+    """Bytes of weights, gradients, average, and two optimizer states per trained weight, as Adam has them."""
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     average = [] if module.ema is None else module.ema.average.values()

@@ -14,7 +14,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import keep_signals, layout, meet, tell_of_world
+from stable_audio.training.cluster import disable_signal_handlers, layout, meet, log_world
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware
@@ -81,7 +81,7 @@ def assemble(
     files = Datasets.of(dataset, val_dataset)
     world = world if world is not None else launched_world()
     placed = layout(options, world)
-    tell_of_world(world)
+    log_world(world)
     refuse_datasets(config, options, files)
 
     resumed = resumed_checkpoint(options, config)
@@ -96,7 +96,7 @@ def assemble(
 
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
     trainer = build_trainer(options, placed, io, accumulate=module.automatic_optimization)
-    keep_signals(trainer)
+    disable_signal_handlers(trainer)
     if trainer.is_global_zero:
         clear()
     data = RunData(loader_maker(config, module, files.training, options, training=True))

@@ -17,7 +17,7 @@ class Window:
         self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor | float]) -> None:
-        """Take one value per name in."""
+        """Add one value per name."""
         for name, value in values.items():
             value = torch.as_tensor(value).detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -30,16 +30,16 @@ class Window:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been taken in since the last call of `means`, on the CPU."""
+        """Sums and counts since the last call of `means`, on the CPU."""
         return {"sums": {k: v.cpu() for k, v in self._sums.items()}, "counts": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
 
 class SigmaBuckets:
-    """Mean loss in ten equal ranges of sigma: where in the noise range training is good or bad."""
+    """Mean loss in ten equal ranges of the noise level sigma."""
 
     COUNT = 10
 
@@ -47,7 +47,7 @@ class SigmaBuckets:
         self._totals: Tensor | None = None
 
     def add(self, sigma: Tensor, loss: Tensor) -> None:
-        """sigma (b,) in [0, 1] and loss (b,) of the same items."""
+        """Add the losses (b,) of items at the noise levels sigma (b,) in [0, 1]."""
         bucket = (sigma.detach() * self.COUNT).long().clamp(0, self.COUNT - 1)
         update = torch.zeros(2, self.COUNT, device=loss.device, dtype=torch.float32)
         update[0].index_add_(0, bucket, loss.detach().float())
@@ -55,7 +55,7 @@ class SigmaBuckets:
         self._totals = update if self._totals is None else self._totals.to(update.device) + update
 
     def pop(self) -> Tensor | None:
-        """(2, 10): sums and counts since the last call; ranks add theirs up before `means`."""
+        """Sums and counts (2, 10) since the last call, to be summed over processes before `means`."""
         totals, self._totals = self._totals, None
         return totals
 
@@ -64,7 +64,7 @@ class SigmaBuckets:
         return {"totals": None if self._totals is None else self._totals.cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._totals = state["totals"]
 
     @staticmethod
@@ -79,17 +79,17 @@ class SigmaBuckets:
 
 
 def state_of_rank(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> dict[str, Any]:
-    """{"window", "buckets"} of one process from those of all; of another number of processes, shares that
-    give the same means."""
+    """{"window", "buckets"} of one process from those of all processes. If their number has changed, every
+    process gets a share that gives the same means."""
     if len(states) == world_size:
         return dict(states[rank])
     windows, totals = [s["window"] for s in states], [s["buckets"]["totals"] for s in states]
-    known = [t for t in totals if t is not None]
+    present = [t for t in totals if t is not None]
     names = [k for k in windows[0]["sums"] if all(k in w["sums"] for w in windows)]
     return {
         "window": {
             "sums": {k: torch.stack([w["sums"][k] for w in windows]).mean(0) for k in names},
             "counts": {k: windows[0]["counts"][k] for k in names},
         },
-        "buckets": {"totals": torch.stack(known).sum(0) / world_size if known else None},
+        "buckets": {"totals": torch.stack(present).sum(0) / world_size if present else None},
     }

@@ -1,4 +1,4 @@
-"""Writes large files while training goes on, from a copy in the memory of the host."""
+"""Write large files while training continues, from a copy in host memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 
 class HostCopies:
-    """Copies of nested values whose tensors lie in the host's memory, for good.
+    """Copies nested values, with their tensors in host memory.
 
-    Each storage is copied once, so that tensors which share memory go on sharing it, over several calls as
-    well: files are then as large as those of the originals. The originals are kept until the object goes.
+    Each storage is copied once, so that copies of tensors which share memory share it, too, even over several
+    calls: files are then as large as those of the originals. The originals live as long as this object.
     """
 
     def __init__(self) -> None:
         self._storages: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def __call__(self, value: Any) -> Any:
-        """A copy of tensors, dictionaries, lists, tuples and plain values, in any nesting."""
+        """Copy tensors, dictionaries, lists, tuples and plain values, in any nesting."""
         if isinstance(value, Tensor):
             return self._tensor(value.detach())
         if isinstance(value, dict):
@@ -64,10 +64,10 @@ def _in_host_memory(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 
 def in_parts(storage: torch.UntypedStorage, passage: Tensor) -> torch.UntypedStorage:
-    """A copy in ordinary memory, part by part through `passage`, bytes in page-locked memory.
+    """Copy a storage into ordinary host memory, part by part through `passage`, page-locked bytes.
 
-    On an H100, 6 GB take 0.5 s in this way, and 5 s without, where the driver does it in small pieces. Copies
-    that are page-locked themselves would take 3.6 s the first time, and stay locked.
+    On an H100, 6 GB take 0.5 s in this way, and 5 s without it, since the driver then copies small pieces.
+    Page-locked copies would take 3.6 s the first time, and stay locked.
     """
     source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
     copied = torch.empty(storage.nbytes(), dtype=torch.uint8)
@@ -79,8 +79,8 @@ def in_parts(storage: torch.UntypedStorage, passage: Tensor) -> torch.UntypedSto
 class BackgroundWriter:
     """Runs writing jobs in the order of their submission, in a thread of its own.
 
-    There is one set of copies at a time: the next group waits until the last one is on disk. A process that
-    ends without `wait` loses what was not written.
+    There is one set of copies at a time: the next group waits until the last one is on disk. A process must
+    call `wait` before it ends, or lose files that are not written yet.
 
     Args:
         background: False runs each job at once, on the originals.
@@ -95,7 +95,7 @@ class BackgroundWriter:
 
     @contextmanager
     def group(self) -> Iterator[None]:
-        """What is written inside belongs together: memory that the values share is copied once."""
+        """Context for values that are written together: memory that they share is copied once."""
         self.wait()
         self._copies = HostCopies()
         try:
@@ -104,11 +104,11 @@ class BackgroundWriter:
             self._copies = None
 
     def write(self, value: Any, job: Callable[[Any], None]) -> None:
-        """Call `job` with a copy of `value`, in the background; or with `value` itself, at once, where there
-        is no memory for a copy.
+        """Call `job` with a copy of `value` in the background, or at once with `value` if there is no memory
+        for a copy.
 
         Raises:
-            what an earlier job raised, and what this one raises where it runs at once.
+            errors of an earlier job, and of this one if it runs at once.
         """
         if self._copies is None:
             with self.group():
@@ -129,7 +129,7 @@ class BackgroundWriter:
         """Return when everything is on disk.
 
         Raises:
-            what a job raised.
+            errors of a job.
         """
         self._jobs.join()
         error, self._error = self._error, None
@@ -137,7 +137,7 @@ class BackgroundWriter:
             raise error
 
     def _submit(self, job: Callable[[], None]) -> None:
-        if self._thread is None:  # late: a forked worker has no thread, and needs none
+        if self._thread is None:  # not earlier, since threads do not survive a fork
             self._thread = threading.Thread(target=self._run, name="checkpoint writer", daemon=True)
             self._thread.start()
         self._jobs.put(job)

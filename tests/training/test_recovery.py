@@ -51,7 +51,7 @@ def test_recover_falls_back_to_the_newest_whole_checkpoint(
         run = tiny_run(tmp_path, name="parts", max_steps=6, recover=True, **options)
     assert run.resume == folder / "checkpoints" / "step=00000002.ckpt"
     assert f"{folder / 'last.ckpt'}: " in caplog.text
-    assert "step 2, the newest checkpoint that is whole" in caplog.text
+    assert "step 2, the newest checkpoint that is not damaged" in caplog.text
     assert run.start() == 0
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", folder / "last.ckpt")
     assert _curve(tmp_path / "whole") == _curve(folder)
@@ -63,7 +63,7 @@ def test_recover_without_a_whole_checkpoint_names_them_all(tmp_path: Path) -> No
     assert len(files) == 2
     for path in files:
         _damage(path)
-    with pytest.raises(CheckpointError, match=r"not one of 2 checkpoints is whole.*step=00000001\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"all 2 checkpoints are damaged.*step=00000001\.ckpt"):
         tiny_run(tmp_path, max_steps=4, recover=True)
 
 

@@ -53,7 +53,7 @@ def test_the_summary_tells_of_files_that_nothing_reads(
     run = tiny_run(tmp_path, max_steps=1, dataset={"dataset_type": "audio_dir", "datasets": [entry]})
     with caplog.at_level(logging.INFO):
         run.start()
-    assert "files that nothing reads: .wma (2), no suffix (1)" in caplog.text
+    assert "files that are not read: .wma (2), no suffix (1)" in caplog.text
 
 
 def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +115,7 @@ def test_rows_that_could_not_be_written_are_tried_again(
     assert member.rows == [1, 2, 3, 4, 5, 6]
     assert caplog.text.count("cannot be written") == 1
     assert "No space left on the disk of" in caplog.text
-    assert caplog.text.count("is written again") == 1
+    assert caplog.text.count("can be written again") == 1
     logger.image("x", tmp_path / "x.png", 7)
     logger.close()
     assert "no picture" in caplog.text
@@ -183,12 +183,12 @@ def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(guard.shutil, "disk_usage", lambda _: Usage)
     torchs = RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-    assert write_failure(torchs, tmp_path / "new", needed=2_000_000) == (
+    assert write_failure(torchs, tmp_path / "new", size=2_000_000) == (
         f"No space left on the disk of {tmp_path}: 0.001 GB are free, 0.002 GB are needed"
     )
-    assert write_failure(torchs, tmp_path, needed=1000) == str(torchs)
+    assert write_failure(torchs, tmp_path, size=1000) == str(torchs)
     denied = PermissionError(errno.EACCES, "Permission denied")
-    assert "Permission denied" in write_failure(denied, tmp_path, needed=2_000_000)
+    assert "Permission denied" in write_failure(denied, tmp_path, size=2_000_000)
 
 
 def test_a_checkpoint_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from stable_audio.audio.plots import save_latents
 from stable_audio.data.base import Batch
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.losses import SISDRLoss, distance_for
-from stable_audio.training.autoencoder.parts import hear
+from stable_audio.training.autoencoder.parts import encoder_input
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 
@@ -37,8 +37,8 @@ class AutoencoderDemos(DemoRenderer):
         self._names: list[str] = []
         self._latents: list[tuple[str, Tensor]] = []
 
-    def see(self, batch: Batch) -> None:
-        """Keep clips until there are enough."""
+    def observe(self, batch: Batch) -> None:
+        """Keep the first clips of the run."""
         missing = self.count - len(self._clips)
         for audio, metadata in zip(batch.audio[:missing], batch.metadata):
             self._clips.append(audio.detach().cpu().clone())
@@ -50,8 +50,8 @@ class AutoencoderDemos(DemoRenderer):
         self._latents = []
         for i, (clip, name) in enumerate(zip(self._clips, self._names)):
             real = clip[None].to(device)
-            heard = hear(real, model, mono=self.force_input_mono)  # type: ignore[arg-type]
-            latents = model.encode(heard, noise=torch.zeros_like)  # type: ignore[operator]
+            encoder_audio = encoder_input(real, model, mono=self.force_input_mono)  # type: ignore[arg-type]
+            latents = model.encode(encoder_audio, noise=torch.zeros_like)  # type: ignore[operator]
             self._latents.append((name, latents[0].flatten(1).float().cpu()))
             decoded = self._decode(model, latents, i).float()[..., : real.shape[-1]]
             row = f"{name} ({describe(real[..., : decoded.shape[-1]], decoded, latents)})"

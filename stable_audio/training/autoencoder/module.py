@@ -18,7 +18,13 @@ from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.losses import Terms
 from stable_audio.training.autoencoder.metrics import default_metrics
-from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions, Reconstruction, hear, unchanged
+from stable_audio.training.autoencoder.parts import (
+    Adversary,
+    EncoderOptions,
+    Reconstruction,
+    encoder_input,
+    unchanged,
+)
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
@@ -55,7 +61,7 @@ class AutoencoderTraining(TrainingModule):
     by_hand = True
     watches_explosion = True
     no_float16 = "autoencoders are not trained in float16: gradients of spectral losses overflow"
-    ranked = MappingProxyType({"val/stft": 1, "val/mel": 1, "val/sisdr": -1, "val/pesq": -1})
+    ranking = MappingProxyType({"val/stft": 1, "val/mel": 1, "val/sisdr": -1, "val/pesq": -1})
 
     def __init__(
         self,
@@ -129,8 +135,8 @@ class AutoencoderTraining(TrainingModule):
         like = next(self.model.parameters())
         noise = self._draws(0).encoder_noise
         mono = self.encoder.force_input_mono
-        heard = [hear(a.to(like), self.model, mono=mono) for a in self._recent]
-        latents = [self.model.encode(a, noise=noise).float() for a in heard]
+        inputs = [encoder_input(a.to(like), self.model, mono=mono) for a in self._recent]
+        latents = [self.model.encode(a, noise=noise).float() for a in inputs]
         spread = float(torch.cat([x.flatten() for x in latents]).std())
         return spread if 0 < spread < float("inf") else None
 
@@ -199,10 +205,10 @@ class AutoencoderTraining(TrainingModule):
         audible: bool = True,
     ) -> Reconstruction:
         """Encode and decode audio (b c n); both are cut to the shorter. Not audible: without the audio."""
-        heard = hear(audio, self.model, mono=self.encoder.force_input_mono)
+        encoder_audio = encoder_input(audio, self.model, mono=self.encoder.force_input_mono)
         resting = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
         with resting, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
-            seen = self.model.transform(heard)
+            seen = self.model.transform(encoder_audio)
             latents, info = self.model.encode_transformed(seen, noise=noise)
         if self.encoder.latent_mask_ratio > 0 and self.training:
             kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
@@ -211,7 +217,7 @@ class AutoencoderTraining(TrainingModule):
         transformed, decoded = self.model.decoder(self.model.expand(latents)), None
         if self._compares_transformed:
             with torch.no_grad():
-                reals = seen if heard is audio else self.model.transform(audio)
+                reals = seen if encoder_audio is audio else self.model.transform(audio)
             values.update(transformed_reals=reals.detach(), transformed=transformed)
         if audible:
             decoded = self.model.undo_transform(transformed)
@@ -221,10 +227,10 @@ class AutoencoderTraining(TrainingModule):
         audio = audio.float()
         values.update(reals=audio, latents=latents)
         if self.teacher is not None and torch.is_grad_enabled():
-            values.update(self._ask(self.teacher, heard, latents))
+            values.update(self._teacher_values(self.teacher, encoder_audio, latents))
         return Reconstruction(audio, decoded, latents, values)
 
-    def _ask(self, teacher: Teacher, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    def _teacher_values(self, teacher: Teacher, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
         with teacher.on(audio.device) as model:
             with torch.no_grad():
                 theirs = model.encode(teacher.cast(audio))

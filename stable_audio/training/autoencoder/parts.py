@@ -60,8 +60,9 @@ class Reconstruction:
     values: dict[str, Tensor] = field(default_factory=dict)
 
 
-def hear(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
-    """What the encoder is given of audio (b c n): with `mono` the mean of the channels in all of its own."""
+def encoder_input(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
+    """Audio (b c n) for the encoder. With `mono`, average the channels and repeat the mean over the encoder's
+    input channels."""
     if mono and audio.shape[1] > 1:
         return audio.mean(dim=1, keepdim=True).expand(-1, model.in_channels, -1)
     return audio

@@ -1,1 +1,1 @@
-"""What happens around the steps of a run, one concern per file."""
+"""Callbacks of a run, which act around its steps."""

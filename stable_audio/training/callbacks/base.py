@@ -1,4 +1,4 @@
-"""Callbacks that act after optimizer steps, not after batches."""
+"""Base of the callbacks that act after optimizer steps, and the callback that counts batches."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from stable_audio.training.base import TrainingModule
 
 
 class StepCallback(pl.Callback):
-    """Calls `after_step` whenever the weights have moved. With gradient accumulation, batches without a
-    step in between pass unnoticed."""
+    """Calls `after_step` after every optimizer step, not after batches that only accumulate gradients."""
 
     def __init__(self) -> None:
-        self._seen = -1
+        self._last_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._seen = trainer.global_step
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step != self._seen:
-            self._seen = trainer.global_step
+        if trainer.global_step != self._last_step:
+            self._last_step = trainer.global_step
             self.after_step(trainer, pl_module, trainer.global_step)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        """`step` optimizer steps are done."""
+        """Act after the optimizer step that makes `step` steps in all."""
         raise NotImplementedError
 
 
 class Bookkeeping(pl.Callback):
-    """Tells the module where batches begin and end. It comes first: the others read what it counts."""
+    """Calls the module's hooks at the beginning and end of batches. It must be the first callback, since the
+    others read what these hooks count."""
 
     def __init__(self) -> None:
-        self._seen = -1
+        self._last_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._seen = trainer.global_step
+        self._last_step = trainer.global_step
         pl_module.begin_fit()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
@@ -48,5 +48,5 @@ class Bookkeeping(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        stepped, self._seen = trainer.global_step != self._seen, trainer.global_step
+        stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         pl_module.end_batch(stepped=stepped)

@@ -30,7 +30,14 @@ from stable_audio.training.writer import BackgroundWriter
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """The callbacks that others ask, and all of them in the order in which they act."""
+    """The callbacks of a run.
+
+    Attributes:
+        scalars: logs scalars.
+        checkpoints: writes checkpoints.
+        demos: renders demos; None without them.
+        all: these and the others, in the order in which they act.
+    """
 
     scalars: LogScalars
     checkpoints: Checkpoints
@@ -80,11 +87,11 @@ class RunCallbacks:
 
 
 def build_demo_callback(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
-    """Renders demos; None where the config or the options ask for none."""
-    built = build_demos(config) if options.demos else None
-    if built is None:
+    """The callback that renders demos; None if the config or the options have none."""
+    parts = build_demos(config) if options.demos else None
+    if parts is None:
         return None
-    renderer, every = built
+    renderer, every = parts
     return RenderDemos(
         renderer, logger, options.folder, every=every, first_minutes=options.first_demo_minutes
     )
@@ -98,7 +105,7 @@ def build_validation(
     logger: RunLogger,
     writer: BackgroundWriter,
 ) -> Validate | None:
-    """Measures the validation dataset; None where there is none."""
+    """The callback that validates; None without a validation dataset."""
     if dataset is None:
         return None
     make = loader_maker(config, module, dataset, options, training=False)

@@ -169,7 +169,7 @@ class Checkpoints(StepCallback):
                 _same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
-            reason = write_failure(error, target.parent, needed=tensor_bytes(tensors))
+            reason = write_failure(error, target.parent, size=tensor_bytes(tensors))
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
             log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)
         self.seconds = time.monotonic() - began

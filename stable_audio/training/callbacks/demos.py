@@ -25,18 +25,23 @@ log = logging.getLogger(__name__)
 
 
 class RenderDemos(StepCallback):
-    """Writes `demos/step_N/`: a wav per demo, a picture of them all and a page; and a page over all steps.
+    """Writes `demos/step_N/`: a wav file per demo, spectrograms and a page; and a page of all steps.
 
-    The averaged weights are used. Levels are true: what is beyond full scale is clipped and flagged, not
-    turned down. The random state of the run is not touched.
+    Demos use the averaged weights. Their level is not changed: samples beyond full scale are clipped and
+    flagged. The random state of the run is not changed either.
 
     Attributes:
-        failure: why the last demo failed, or None. seconds: how long it took.
+        failure: why the last demo failed, or None.
+        seconds: duration of the last demo.
+        page: the page that plays the demos of all steps.
 
     Args:
+        renderer: renders the demos.
+        logger: gets sounds and pictures, too.
         folder: folder of the run.
         every: steps between demos.
-        first_minutes: of training, after which a run that has no demos yet renders some; 0 = by steps alone.
+        first_minutes: minutes of training after which demos are rendered if the run has none yet; 0 = by
+            steps alone.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class RenderDemos(StepCallback):
 
     @property
     def page(self) -> Path:
-        """Plays the demos of all steps."""
+        """The page that plays the demos of all steps."""
         return self.folder / "index.html"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -67,8 +72,8 @@ class RenderDemos(StepCallback):
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Some demos are of clips that training sees."""
-        self.renderer.see(batch)
+        """Show the batch to the renderer, since some demos are of training clips."""
+        self.renderer.observe(batch)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
@@ -84,7 +89,7 @@ class RenderDemos(StepCallback):
                 self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
-            log.exception("the demo of step %d failed; training goes on", step)
+            log.exception("the demo of step %d failed; training continues", step)
         else:
             self.seconds = time.monotonic() - began
             log.info("demo of step %d in %.1f s, to listen to: %s", step, self.seconds, self.page)
@@ -96,7 +101,7 @@ class RenderDemos(StepCallback):
         demos = self.renderer.render(module.model)
         while (demo := _next(trainer, demos)) is not None:
             clips.append(self._save(folder, demo, step))
-            # The column first: titles are cut at the end.
+            # The column comes first, since long titles are cut at the end.
             pictured.append((f"{demo.column}: {demo.row}", demo.audio))
         picture = self._picture(folder, pictured, step)
         write_step_page(folder, step, clips, picture=picture, more=self._more(folder, step))
@@ -107,9 +112,9 @@ class RenderDemos(StepCallback):
         if not bool(torch.isfinite(audio).all()):
             raise ValueError(f"demo '{demo.row}' ({demo.column}) holds values that are not numbers")
         rate = self.renderer.sample_rate
-        saved = save_audio(folder / f"{demo.name}.wav", audio, rate)
+        sound = save_audio(folder / f"{demo.name}.wav", audio, rate)
         self.logger.audio(demo.name, audio, rate, step, caption=f"{demo.row} ({demo.column})")
-        return Clip(f"{demo.name}.wav", demo.row, demo.column, round(saved.peak, 4), saved.clipped)
+        return Clip(f"{demo.name}.wav", demo.row, demo.column, round(sound.peak, 4), sound.clipped)
 
     def _picture(self, folder: Path, pictured: list[tuple[str, Tensor]], step: int) -> str | None:
         path = folder / "spectrograms.png"
@@ -122,7 +127,7 @@ class RenderDemos(StepCallback):
         return path.name
 
     def _more(self, folder: Path, step: int) -> list[str]:
-        """Pictures that this kind of demo adds."""
+        """Further pictures of this kind of demo."""
         try:
             names = self.renderer.draw(folder)
         except ImportError as error:
@@ -134,6 +139,6 @@ class RenderDemos(StepCallback):
 
 
 def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:
-    # Mixed precision is for the network, not for what is written.
+    # Mixed precision is for the network only, not for writing the demos.
     with trainer.precision_plugin.val_step_context():
         return next(demos, None)

@@ -1,4 +1,4 @@
-"""Says early how long a run will take."""
+"""Estimate early how long a run will take."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MEASURED_SECONDS = 10.0
 
 
 class EstimateTime(StepCallback):
-    """Logs once how long the rest of the run takes, from the speed of its steps after the first.
+    """Logs once how long the rest of the run will take, from the speed of its steps after the first.
 
-    The first step is left out: it sets up threads, kernels and data.
+    The first step is not counted, since it sets up threads, kernels and data.
 
     Args:
         max_steps: steps of the run.
@@ -31,11 +31,11 @@ class EstimateTime(StepCallback):
         self._max_steps, self._measured_seconds = max_steps, measured_seconds
         self._began: float | None = None
         self._first = 0
-        self._told = False
+        self._is_done = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began, self._told = None, not trainer.is_global_zero
+        self._began, self._is_done = None, not trainer.is_global_zero
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         now = time.monotonic()
@@ -43,15 +43,15 @@ class EstimateTime(StepCallback):
             self._began, self._first = now, step
             return
         elapsed = now - self._began
-        if self._told or elapsed < self._measured_seconds:
+        if self._is_done or elapsed < self._measured_seconds:
             return
-        self._told = True
-        rest = (self._max_steps - step) * elapsed / (step - self._first)
+        self._is_done = True
+        remaining = (self._max_steps - step) * elapsed / (step - self._first)
         rate = (step - self._first) / max(elapsed, 1e-9)
         speed = f"{rate:.1f} steps per second" if rate >= 1 else f"{1 / rate:.1f} seconds per step"
         log.info(
             "training takes %s more at this speed (%s, %d of %d steps are done)",
-            duration(rest),
+            duration(remaining),
             speed,
             step,
             self._max_steps,
@@ -59,7 +59,7 @@ class EstimateTime(StepCallback):
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: "about 40 seconds", "about 12 minutes", "about 3.5 hours"."""
+    """A duration in words: "about 40 seconds", "about 12 minutes", "about 3.5 hours"."""
     for unit, size, end in (("seconds", 1.0, 90.0), ("minutes", 60.0, 90 * 60.0)):
         if seconds < end:
             count = max(round(seconds / size), 1)

@@ -18,7 +18,8 @@ class ProgressLine(StepCallback):
 
     Args:
         scalars: scalars whose latest values are shown.
-        max_steps: steps of the run; -1 = no end is known.
+        max_steps: steps of the run; -1 = unknown.
+        stream: where the line is written; default: stderr.
     """
 
     def __init__(self, scalars: LogScalars, *, max_steps: int, stream: TextIO | None = None) -> None:
@@ -48,7 +49,7 @@ class ProgressLine(StepCallback):
             self._stream.write("\n")
 
     def line(self, step: int, elapsed: float) -> str:
-        """What is shown at `step`, `elapsed` seconds after the start."""
+        """The line at `step`, `elapsed` seconds after the start."""
         rate = (step - self._first) / max(elapsed, 1e-9)
         latest = self._scalars.latest
         parts = [f"step {step}" + (f"/{self._max_steps}" if self._max_steps > 0 else "")]
@@ -64,6 +65,6 @@ class ProgressLine(StepCallback):
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds_left:02d}" if hours else f"{minutes}:{seconds_left:02d}"

@@ -21,39 +21,45 @@ from stable_audio.training.window import SigmaBuckets
 
 @dataclass(frozen=True)
 class _Line:
-    """A log line whose device values are on their way.
+    """A log line, some of whose values are still being copied from the device.
 
     Attributes:
+        step: step of the line.
         names: names of `means`.
-        sigma: sums and counts by noise level, or None.
+        means: means over all processes, being copied; None without any.
+        sigma: sums and counts by noise level, being copied, or None.
+        host_values: values that are not on the device.
     """
 
     step: int
     names: tuple[str, ...]
     means: Readback | None
     sigma: Readback | None
-    known: Mapping[str, float]
+    host_values: Mapping[str, float]
 
     def values(self) -> dict[str, float]:
-        """The line; waits for what has not arrived."""
+        """All values by name; waits until they have been copied."""
         values = dict(zip(self.names, self.means.values().tolist())) if self.means is not None else {}
-        values.update(self.known)
+        values.update(self.host_values)
         if self.sigma is not None:
             values.update(SigmaBuckets.means(self.sigma.values()))
         return values
 
 
 class LogScalars(StepCallback):
-    """Every `every` steps, the means since the last line, over all processes.
+    """Logs, every `every` steps, the means since the last line over all processes.
 
-    On a GPU a line is written one step late, when its values have arrived: reading them at once would make
-    the host wait for the device in every logged step. What is due is written before a checkpoint and at
+    On a GPU a line is written one step late, when its values have been copied: reading them at once would
+    make the host wait for the device. A line that is not written yet is written before a checkpoint and at
     the end.
 
     Attributes:
-        latest: the last line, for the progress bar.
+        latest: the last line, for the progress line.
 
     Args:
+        logger: where the lines go.
+        data: measures how long training waits for data.
+        every: steps per line.
         batch_seconds: seconds of audio that all processes together consume per optimizer step.
     """
 
@@ -63,8 +69,8 @@ class LogScalars(StepCallback):
         self.every, self.batch_seconds = every, batch_seconds
         self.latest: dict[str, float] = {}
         self._steps = 0
-        self._began = self._left = self._waited = 0.0
-        self._due: _Line | None = None
+        self._began = self._paused_at = self._waited = 0.0
+        self._pending: _Line | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -83,15 +89,15 @@ class LogScalars(StepCallback):
         self._steps += 1
         self._write(trainer)
         if step % self.every == 0:
-            self._due = self._line(trainer, module, step)
+            self._pending = self._line(trainer, module, step)
             self._restart()
             if trainer.strategy.root_device.type != "cuda":
                 self._write(trainer)
-        self._left = time.perf_counter()
+        self._paused_at = time.perf_counter()
 
-    def back(self) -> None:
-        """The callbacks after this one are done: their time is not training time."""
-        self._began += time.perf_counter() - self._left
+    def resume_clock(self) -> None:
+        """Take the time of the callbacks after this one out of the time of training."""
+        self._began += time.perf_counter() - self._paused_at
 
     def _line(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> _Line:
         means = module.window.means()
@@ -101,12 +107,12 @@ class LogScalars(StepCallback):
             names=tuple(means),
             means=None if stacked is None else Readback(stacked),
             sigma=None if totals is None else Readback(totals),
-            known={**self._rates(trainer), **self._speed()},
+            host_values={**self._rates(trainer), **self._speed()},
         )
 
     def _write(self, trainer: pl.Trainer) -> None:
-        """Hand the line that is due to the logger."""
-        line, self._due = self._due, None
+        """Write the pending line, if there is one."""
+        line, self._pending = self._pending, None
         if line is None:
             return
         self.latest = line.values()
@@ -133,20 +139,21 @@ class LogScalars(StepCallback):
 
 
 class ResumeClock(StepCallback):
-    """Comes last: demos, validation and checkpoints do not count as training time."""
+    """Resumes the clock of LogScalars. It must be the last callback, so that demos, validation and
+    checkpoints do not count as training time."""
 
     def __init__(self, scalars: LogScalars) -> None:
         super().__init__()
         self._scalars = scalars
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        self._scalars.back()
+        self._scalars.resume_clock()
 
 
 def stacked_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> Tensor | None:
-    """Means over all processes as one tensor on the device of this one; None where there are no values.
+    """Means over all processes as one tensor on the device of this process; None without values.
 
-    Every process must come with the same names, which keeps the order.
+    Every process must pass the same names, in the same order.
     """
     if not values:
         return None

@@ -16,9 +16,8 @@ from stable_audio.training.stopping import StopRequest
 class StopOnSignal(StepCallback):
     """Stops all processes at the same step, or saves, even if only one of them got the signal.
 
-    It also renews `last` when that is due by the clock of the first process.
-
-    The checkpoint of a stop is written by the callback that writes one whenever training ends.
+    It also renews `last` when the clock of the first process says that it is too old. The checkpoint of a
+    stop is written by `Checkpoints`, as at every end of training.
     """
 
     def __init__(self, request: StopRequest, checkpoints: Checkpoints) -> None:
@@ -27,19 +26,21 @@ class StopOnSignal(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self.request.install()  # whatever a library has put in place meanwhile
+        self.request.install()  # again, since a library may have replaced the handlers
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self.request.steps = True
-        due = trainer.is_global_zero and self.checkpoints.due(step)
+        renew = trainer.is_global_zero and self.checkpoints.due(step)
         stop, save = self.request.signal is not None, self.request.save
         if trainer.world_size > 1:
-            asked = torch.tensor([stop, save, due], dtype=torch.float32, device=trainer.strategy.root_device)
-            stop, save, due = (trainer.strategy.reduce(asked, reduce_op="sum") > 0).tolist()
+            flags = torch.tensor(
+                [stop, save, renew], dtype=torch.float32, device=trainer.strategy.root_device
+            )
+            stop, save, renew = (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
         if stop:
             trainer.should_stop = True
         elif save:
             self.request.save = False
             self.checkpoints.save(trainer, module)
-        elif due:
+        elif renew:
             self.checkpoints.save(trainer, module, numbered=False)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 class Validate(StepCallback):
     """Logs `val/...`, means over the items, and keeps the inference file of the best weights, those that
-    `module.ranked` says: `best.safetensors`.
+    `module.ranking` says: `best.safetensors`.
 
     Args:
         make_loader: (rank, world_size) -> a loader that repeats one pass.
@@ -76,8 +76,8 @@ class Validate(StepCallback):
             self.logger.scalars(values, step)
         if not values and trainer.is_global_zero:
             log.error("validation at step %d found no usable item; training goes on", step)
-        name = next((n for n in module.ranked if n in values), None)
-        if name is None or (measure := module.ranked[name] * values[name]) >= self.best:
+        name = next((n for n in module.ranking if n in values), None)
+        if name is None or (measure := module.ranking[name] * values[name]) >= self.best:
             return
         self.best = measure
         tensors = module.inference_tensors()  # of all processes, which have the same values

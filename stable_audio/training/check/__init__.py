@@ -1,1 +1,1 @@
-"""What can be known of a model file and a dataset file before they are trained on."""
+"""Check a model file and a dataset file before training."""

@@ -1,4 +1,4 @@
-"""Several actions within one time limit, for commands that have to answer soon."""
+"""One time limit for several actions, for commands that must answer soon."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 class _TimeIsUp(BaseException):
-    """Passes through handlers of ordinary errors, which would take it for a mistake of the file."""
+    """No Exception, so that handlers of errors do not take it for a mistake in the file."""
 
 
 class Deadline:
-    """The time that several actions may take together.
+    """A limit of the time that several actions may take together.
 
-    Computing is measured in time of the processor, so that a busy machine does not make a file too large;
-    what waits for disks in time of the clock. The timer is a Unix signal of the main thread; elsewhere there
-    is no limit.
+    Computing is measured in processor time, so that the result does not depend on how busy the machine is;
+    actions that wait for disks are measured in clock time. The timer is a Unix signal of the main thread; in
+    other threads there is no limit.
 
     Args:
-        seconds: for all actions; None: no limit.
+        seconds: limit for all actions; None: no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -32,13 +32,14 @@ class Deadline:
         self._spent = 0.0
 
     def run(self, action: Callable[[], T], *, waits: bool = False) -> T:
-        """The result of `action`, or what it raises.
+        """Call `action` and return its result.
 
         Args:
-            waits: the action reads from disks.
+            action: what to do.
+            waits: whether it waits for disks.
 
         Raises:
-            TimeoutError: the time is over; the action was broken off.
+            TimeoutError: the time is over; the action was interrupted.
         """
         main = threading.current_thread() is threading.main_thread()
         if self.seconds is None or not main or not hasattr(signal, "setitimer"):
@@ -47,8 +48,8 @@ class Deadline:
             (signal.ITIMER_REAL, signal.SIGALRM) if waits else (signal.ITIMER_PROF, signal.SIGPROF)
         )
         clock = time.monotonic if waits else time.process_time
-        before, start = signal.signal(number, _break_off), clock()
-        # A timer of 0 would be none at all.
+        before, start = signal.signal(number, _interrupt), clock()
+        # A timer of 0 seconds would never fire.
         signal.setitimer(timer, max(1e-3, self.seconds - self._spent))
         try:
             return action()
@@ -60,5 +61,5 @@ class Deadline:
             self._spent += clock() - start
 
 
-def _break_off(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise _TimeIsUp

@@ -1,4 +1,4 @@
-"""What a model amounts to, counted on shapes: parameters, slots, memory in training, checkpoints."""
+"""Sizes of a model, counted on shapes: parameters, slots, memory in training, checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Report = dict[str, Any]
 
 
 def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> Report:
-    """What a model on the meta device amounts to."""
+    """Sizes of a diffusion model on the meta device."""
     return {
         "model_type": config.model_type,
         "parameters": count_parameters(model),
@@ -40,7 +40,7 @@ def describe(model: DiffusionModel, config: ModelConfig, *, batch_size: int) -> 
 def describe_autoencoder(
     model: Autoencoder | DiffusionAutoencoder, config: ModelConfig, *, batch_size: int
 ) -> Report:
-    """What an autoencoder on the meta device amounts to; its discriminator is not part of the file."""
+    """Sizes of an autoencoder on the meta device, without its discriminator."""
     names = ("encoder", "bottleneck", "decoder", "pretransform", "diffusion")
     parts = {name: _count(getattr(model, name)) for name in names if hasattr(model, name)}
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -51,7 +51,7 @@ def describe_autoencoder(
         "optimizer": 8 * trainable,
         "ema": 4 * total if config.training is not None and config.training.use_ema else 0,
     }
-    stored = _stored(model)
+    state = _state_bytes(model)
     return {
         "model_type": config.model_type,
         "parameters": {**parts, "total": total, "trainable": trainable},
@@ -70,7 +70,7 @@ def describe_autoencoder(
             "parts": memory,
             "assumptions": ["float32, without activations and discriminator"],
         },
-        "checkpoint": {"training": stored + memory["optimizer"] + memory["ema"], "inference": stored},
+        "checkpoint": {"training": state + memory["optimizer"] + memory["ema"], "inference": state},
     }
 
 
@@ -80,7 +80,7 @@ def _autoencoder_latents(model: Autoencoder | DiffusionAutoencoder, sample_size:
 
 
 def count_parameters(model: DiffusionModel) -> dict[str, int]:
-    """Parameters per part. `text_encoder`: frozen encoders that are no part of checkpoints or of `total`."""
+    """Parameters per part. `text_encoder` is frozen encoders, which are not in checkpoints nor in `total`."""
     parts = {
         "backbone": _count(model.backbone),
         "conditioner": _count(model.conditioner),
@@ -129,7 +129,7 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
     try:
         parts["activations"] = batch_size * activation_bytes(model)
         assumptions.append("activations of the backbone in float32; about half with --precision 16-mixed")
-    # Counting runs the network on shapes alone, which may fail in any way; the rest is true without it.
+    # Counting runs the network on shapes alone, which may raise anything; the other sizes do not need it.
     except Exception as error:
         log.debug("activations were not counted", exc_info=error)
         assumptions.append("without activations, which could not be counted")
@@ -143,11 +143,11 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
 
 def _checkpoint(model: DiffusionModel, config: ModelConfig) -> dict[str, int]:
     counts = count_parameters(model)
-    stored = _stored(model)
+    state = _state_bytes(model)
     ema = config.training is None or config.training.use_ema
-    resume = stored + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
-    return {"training": resume, "inference": stored}
+    resume = state + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
+    return {"training": resume, "inference": state}
 
 
-def _stored(model: nn.Module) -> int:
+def _state_bytes(model: nn.Module) -> int:
     return sum(v.numel() * v.element_size() for v in model.state_dict().values())

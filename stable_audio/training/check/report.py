@@ -1,4 +1,4 @@
-"""What `stable-audio check` says: one dict, the same for people and for programs."""
+"""The report of `stable-audio check` as one dict, for people and programs alike."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Report = dict[str, Any]
 
 DRY_SECONDS = 5
-"""What a dry check takes at most, once the program is loaded."""
+"""Limit of a dry check, once the program is loaded."""
 
 
 def report_on(
@@ -37,12 +37,14 @@ def report_on(
     lenient: bool = False,
     batch_size: int = 4,
 ) -> Report:
-    """Everything that can be known of a model file and a dataset file.
+    """Check a model file and a dataset file, and report everything that can be known before training.
 
     Args:
-        dry: shapes only; otherwise one training step, one demo, one save and one reload are done.
-        lenient: unknown keys are warnings.
-        batch_size: for the memory estimate.
+        config: path of the model file, or name of one that comes with the package.
+        dataset: path or name of the dataset file; None: the model file alone is checked.
+        dry: shapes only; otherwise a training step, a demo, a save and a reload are done, too.
+        lenient: report unknown keys as warnings.
+        batch_size: items per step for the memory estimate.
 
     Returns:
         `errors` and `warnings` (sentences) and, as far as the files allow: `parameters`, `shape`, `slots`,
@@ -51,26 +53,26 @@ def report_on(
     file = str(dataset) if dataset is not None else None
     report: Report = {"config": str(config), "dataset_file": file, "errors": [], "warnings": []}
     deadline = Deadline(DRY_SECONDS if dry else None)
-    importlib.import_module("torch._dynamo")  # optimizers do, and it must not be broken off half-way
+    importlib.import_module("torch._dynamo")  # optimizers import it, which must not be interrupted half-way
     with _Warnings(report):
-        loaded = _attempt(
+        model_config = _attempt(
             report,
             lambda: deadline.run(lambda: load_config(config, lenient=lenient)),
             late=f"{config}: cannot be built within {DRY_SECONDS} seconds, even as shapes; make it smaller",
         )
         data = _attempt(report, lambda: load_dataset_config(dataset, lenient=lenient)) if dataset else None
-        if loaded is not None:
-            report["errors"] += [f"{config}: {p}" for p in loaded.untrainable]
-            model = _model(report, loaded, batch_size, deadline)
+        if model_config is not None:
+            report["errors"] += [f"{config}: {p}" for p in model_config.untrainable]
+            model = _model(report, model_config, batch_size, deadline)
             if model is not None and data is not None:
-                _check_dataset(report, model, loaded, data, str(dataset), dry, deadline)
+                _check_dataset(report, model, model_config, data, str(dataset), dry, deadline)
             if not dry and not report["errors"]:
-                _rehearse(report, loaded, model, data)
+                _rehearse(report, model_config, model, data)
     return report
 
 
 def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadline) -> Any:
-    """The model on the meta device, described in the report; None when that takes too long."""
+    """Build the model on the meta device and report its sizes; None if that fails or takes too long."""
 
     def build() -> tuple[Any, Report]:
         model = create_model_from_config(config, device="meta")
@@ -78,14 +80,14 @@ def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadl
         return model, kind(model, config, batch_size=batch_size)
 
     try:
-        made = _attempt(report, lambda: deadline.run(build), source=f"{report['config']}: ")
+        result = _attempt(report, lambda: deadline.run(build), source=f"{report['config']}: ")
     except TimeoutError:
         report["warnings"].append(f"{report['config']}: not counted within {DRY_SECONDS} seconds")
         return None
-    if made is None:
+    if result is None:
         return None
-    model, described = made
-    report.update(described)
+    model, sizes = result
+    report.update(sizes)
     return model
 
 
@@ -127,38 +129,40 @@ def _describe_dataset(report: Report, model: nn.Module, config: DatasetConfig, *
         report["dataset"]["ignored"] = dict(dataset.ignored)
     conditioner = getattr(model, "conditioner", None)
     if conditioner is not None:
-        found = refused(dataset, conditioner.value_check().refusal, most=_LOOKED_AT)
-        if found.total and found.total == found.looked_at:
+        rejects = refused(dataset, conditioner.value_check().refusal, most=_MAX_LOOKED_AT)
+        if rejects.total and rejects.total == rejects.looked_at:
             raise DataError(
-                f"{found.summary()}. Add them by side-car captions, custom metadata or 'default_keys'"
+                f"{rejects.summary()}. Add them by side-car captions, custom metadata or 'default_keys'"
             )
-        if found.total:
-            report["warnings"].append(f"{found.summary()}; data-report --model-config names them")
+        if rejects.total:
+            report["warnings"].append(f"{rejects.summary()}; data-report --model-config names them")
     clip = _first_usable(report, dataset, model)
     if clip is None:
         return
     audio, metadata = clip
     report["dataset"]["keys"] = sorted(metadata)
-    wanted = shape["latents"][:-1] if pre_encoded else [shape["audio_channels"]]
-    given = list(audio.shape[:-1])
-    if given != wanted:
+    expected = shape["latents"][:-1] if pre_encoded else [shape["audio_channels"]]
+    axes = list(audio.shape[:-1])
+    if axes != expected:
         what = "latents" if pre_encoded else "audio"
-        raise DataError(f"the first clip has {_rows(given)}, but the model takes {what} with {_rows(wanted)}")
+        raise DataError(
+            f"the first clip has {_rows(axes)}, but the model takes {what} with {_rows(expected)}"
+        )
 
 
-_LOOKED_AT = 1000
-_TRIED = 20
+_MAX_LOOKED_AT = 1000
+_MAX_READ = 20
 
 
 def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Clip | None:
-    """The first clip that can be trained on, among the first few; what is wrong with the others is told.
+    """The first usable clip among the first few, with a warning about those that are left out.
 
     Raises:
         DataError: none of them has the metadata that the model's conditioners read.
     """
     conditioner = getattr(model, "conditioner", None)
     refusals: list[str] = []
-    for index in range(min(_TRIED, len(dataset))):
+    for index in range(min(_MAX_READ, len(dataset))):
         clip = dataset[ItemKey(index, 0)]
         if isinstance(clip, Rejected):
             if not report["dataset"].get("left_out"):
@@ -171,7 +175,7 @@ def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Cli
         refusals.append(f"{reason}; it has {sorted(clip[1])}")
     if refusals:
         raise DataError(
-            f"no clip of the first {_TRIED} can be trained on: {refusals[0]}. Add what is missing by "
+            f"no clip of the first {_MAX_READ} can be trained on: {refusals[0]}. Add what is missing by "
             "side-car captions, custom metadata or 'default_keys'"
         )
     return None
@@ -198,23 +202,26 @@ def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: Da
     if dataset is None:
         report["warnings"].append("no dataset was given: the training step was not tried")
         return
-    found = _attempt(report, lambda: rehearse(config, dataset))
-    report["rehearsal"] = {"dataset": dataset.dataset_type, **(found or {})}
+    timings = _attempt(report, lambda: rehearse(config, dataset))
+    report["rehearsal"] = {"dataset": dataset.dataset_type, **(timings or {})}
 
 
 def _stand_in(config: ModelConfig, model: nn.Module) -> DatasetConfig | None:
-    """The synthetic dataset, for a model that can train on it."""
-    known = dict.fromkeys(("prompt", "seconds_start", "seconds_total"), 0)
-    if config.training.pre_encoded or missing_keys(model, known):
+    """The synthetic dataset, if the model can train on it, else None."""
+    metadata = dict.fromkeys(("prompt", "seconds_start", "seconds_total"), 0)
+    if config.training.pre_encoded or missing_keys(model, metadata):
         return None
     return load_dataset_config({"dataset_type": "synthetic"})
 
 
 def _attempt(report: Report, action: Any, *, source: str = "", late: str = "") -> Any:
-    """The result, or None with the errors in the report, which say where they come from.
+    """Call `action` and return its result; None after errors, which go into the report.
 
     Args:
-        late: the error where the action runs out of time; without it that is raised.
+        report: the report.
+        action: what to do.
+        source: prefix of the errors.
+        late: the error if the action runs out of time; without it TimeoutError is raised.
     """
     try:
         return action()
@@ -241,14 +248,14 @@ _OF_THE_RUN = ("stable_audio.audio", "stable_audio.training")
 
 
 class _Warnings(logging.Handler):
-    """Collects what the package warns of while a report is made."""
+    """Collects the warnings of the package while a report is made."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(logging.WARNING)
         self.report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A rehearsal saves and plays noise from random weights: its loudness and its origin mean nothing.
+        # A rehearsal renders noise from random weights, so warnings about its loudness mean nothing.
         if not record.name.startswith(_OF_THE_RUN):
             self.report["warnings"].append(record.getMessage())
 

@@ -39,7 +39,7 @@ def build_diffusion_autoencoder_training(
 
 
 def build_diffusion_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """(renderer, steps between demos), None where the config asks for none."""
+    """(renderer, steps between demos) for `diffusion_autoencoder`; None if the config has no demos."""
     section = config.training.demo
     if section is None:
         return None
