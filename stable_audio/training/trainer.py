@@ -14,7 +14,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import disable_signal_handlers, layout, meet, log_world
+from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware

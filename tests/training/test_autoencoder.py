@@ -500,7 +500,7 @@ def test_a_loss_that_explodes_names_the_files(tmp_path: Path, turn: int) -> None
     honest = getattr(run.module, name)
     run.module.__dict__[name] = lambda *given: honest(*given) * 1e9
     with pytest.raises(
-        TrainingError, match=rf"loss is .*e\+0.*exploded, at step {turn}; .*Files of this step: "
+        TrainingError, match=rf"loss has exploded: it is .*e\+0.*, at step {turn}; .*Files of this step: "
     ):
         run.start()
     assert_same(network.state_dict(), before)

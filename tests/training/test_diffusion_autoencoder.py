@@ -286,6 +286,8 @@ def test_a_loss_that_explodes_ends_the_run_before_the_weights_change(tmp_path: P
     before = {k: v.clone() for k, v in module.model.state_dict().items()}
     honest = module.losses
     module.losses = lambda inputs: (honest(inputs)[0] * 1e9, {})
-    with pytest.raises(TrainingError, match=r"loss is .*e\+.*exploded, at step 0.*Files of this step"):
+    with pytest.raises(
+        TrainingError, match=r"loss has exploded: it is .*e\+.*, at step 0.*Files of this step"
+    ):
         run.start()
     assert all(torch.equal(v, before[k]) for k, v in module.model.state_dict().items())
