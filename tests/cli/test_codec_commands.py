@@ -177,7 +177,7 @@ def test_files_that_cannot_be_measured_are_named(
     ("arguments", "message"),
     [
         (["--device", "abacus"], "'cuda:1' or 'mps', found 'abacus'"),
-        (["--device", "cuda:99"], "device cuda:99: there is no such device here"),
+        (["--device", "cuda:99"], "device cuda:99: this machine has no such device"),
         (["--sample-size", "1001"], "a multiple of 8 samples, a latent frame, found 1001; use 1000 or 1008"),
         (["--sample-size", "3"], "found 3; use 8"),
     ],

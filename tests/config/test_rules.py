@@ -85,7 +85,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             lambda d: (
                 d["model"].update(diffusion_objective="epsilon") or d["training"].update(p_one_shot=0.2)
             ),
-            "$.training.p_one_shot: found 0.2, but in pure noise 'epsilon' says nothing",
+            "$.training.p_one_shot: found 0.2, but at t = 1 the target of 'epsilon' is the input",
         )
     ],
     "default_keys": [
@@ -345,7 +345,7 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
         (
             examples.autoencoder,
             lambda d: _losses(d, {"spectral": {}, "pretransform": {"weights": {"l1": 1.0}}}),
-            "$.training.loss_configs.pretransform: the autoencoder has no pretransform",
+            "$.training.loss_configs.pretransform: it compares values of the autoencoder's pretransform",
         )
     ],
     "windows": [

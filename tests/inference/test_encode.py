@@ -314,7 +314,7 @@ def test_a_file_that_was_replaced_is_noticed(sounds: Path, tmp_path: Path) -> No
     out = tmp_path / "z"
     encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
     make_folder(sounds, {"mid.wav": 808})
-    with pytest.raises(DataError, match=r"others now .a/mid\.wav had 800 samples, and has 808"):
+    with pytest.raises(DataError, match=r"changed since .a/mid\.wav had 800 samples, and now has 808"):
         encode_to_folder(patched(), files(sounds), out, sample_rate=RATE, options=EncodeOptions())
 
 

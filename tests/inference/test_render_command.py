@@ -477,7 +477,7 @@ def test_clips_at_once_by_device() -> None:
         (["--prompt", "bell", "--schedule", "cosine"], "unknown schedule 'cosine'"),
         (["--prompt", "bell", "--steps", "0"], "steps must be at least 1"),
         (["--prompts", "absent.jsonl"], "absent.jsonl"),
-        (["--prompt", "bell", "--device", "cuda:99"], "there is no such device here"),
+        (["--prompt", "bell", "--device", "cuda:99"], "this machine has no such device"),
         (["--prompt", "bell", "--device", "gpu"], "device: 'auto'"),
         (["--prompt", "bell", "--condition", "tempo"], "--condition needs KEY=VALUE"),
         (["--prompt", "bell", "--condition", "tempo=" + "[" * 9999], "--condition tempo: nests deeper"),
