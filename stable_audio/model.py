@@ -1,4 +1,4 @@
-"""What is trained as a whole: DiffusionModel, a backbone and what it needs, and DiffusionAutoencoder."""
+"""The models that are trained: DiffusionModel (a backbone and what it needs) and DiffusionAutoencoder."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class DiffusionModel(nn.Module):
         """b metadata dicts -> conditioning in its slots; empty for an unconditional model.
 
         Args:
-            extra: tensors of ids that no conditioner makes, such as `inpainting_tensors`.
-            device: where to; None = the model's.
+            extra: tensors of ids without a conditioner, such as `inpainting_tensors`.
+            device: device of the tensors; None = the model's.
         """
         tensors: ConditionTensors = {}
         if self.conditioner is not None:
@@ -122,7 +122,7 @@ class DiffusionModel(nn.Module):
         return self.backbone(x, t, cond)
 
     def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
-        """As `forward` for each clip of lengths[i] frames alone; see Backbone.forward_packed."""
+        """Like `forward` on each clip of lengths[i] frames by itself; see Backbone.forward_packed."""
         return self.backbone.forward_packed(x, t, cond, lengths)
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -139,19 +139,19 @@ class DiffusionModel(nn.Module):
 
 
 class DiffusionAutoencoder(nn.Module):
-    """An autoencoder whose decoder is a diffusion model: latents tell the backbone what to denoise towards.
+    """An autoencoder whose decoder is a diffusion model conditioned on the latents.
 
-    Latents, resized to the length of the audio by repetition, enter the backbone's input_concat slot.
+    Latents, repeated to the length of the audio, enter the backbone's input_concat slot.
 
     Args:
-        backbone: predicts v; its input_concat slot takes the latents, or what `decoder` makes of them.
+        backbone: predicts v; its input_concat slot takes the latents, or the output of `decoder`.
         latent_dim: channels of the latents.
         downsampling_ratio: audio samples per latent frame.
         io_channels: audio channels.
-        encoder: network from audio to features; None passes values on unchanged.
-        bottleneck: what turns features into latents; None passes them on unchanged.
-        decoder: network that prepares latents for the backbone; None passes them on unchanged.
-        pretransform: pretransform in whose space diffusion runs.
+        encoder: network from audio to features; None: the audio itself.
+        bottleneck: turns features into latents; None: the features themselves.
+        decoder: network that prepares latents for the backbone; None: the latents themselves.
+        pretransform: pretransform in whose latent space diffusion runs.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -192,7 +192,7 @@ class DiffusionAutoencoder(nn.Module):
 
     @property
     def diffusion_ratio(self) -> int:
-        """Frames of the space of diffusion per latent frame."""
+        """Frames of the space in which diffusion runs, per latent frame."""
         return self.downsampling_ratio // self._inner_ratio
 
     @property
@@ -226,10 +226,10 @@ class DiffusionAutoencoder(nn.Module):
         return (x, {}) if self.bottleneck is None else self.bottleneck.encode(x, noise=noise)
 
     def condition(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Conditioning:
-        """Latents (b latent_dim n) -> what the backbone is told, at its own length.
+        """Latents (b latent_dim n) -> conditioning for the backbone, at the length of its input.
 
         Args:
-            noise: for bottlenecks that add some before decoding; None draws from torch's generator.
+            noise: noise source for bottlenecks that add noise before decoding; None: torch's generator.
         """
         length = latents.shape[-1] * self.diffusion_ratio
         x = latents if self.bottleneck is None else self.bottleneck.decode(latents, noise=noise)
@@ -244,7 +244,7 @@ class DiffusionAutoencoder(nn.Module):
         """Latents (b latent_dim n) -> audio (b io_channels n * downsampling_ratio).
 
         Args:
-            noise: gives the starting point, then whatever the sampler draws.
+            noise: source of the starting point, and then of whatever the sampler draws.
         """
         length = latents.shape[-1] * self.diffusion_ratio
         start = noise(latents.new_empty(latents.shape[0], self.backbone.io_channels, length))
@@ -260,26 +260,29 @@ class DiffusionAutoencoder(nn.Module):
         return self.from_space(x)
 
     def _check_agreement(self) -> None:
-        inner, takes = self.pretransform, self.backbone.slot_widths.get(Slot.INPUT_CONCAT, 0)
+        inner, concat_channels = self.pretransform, self.backbone.slot_widths.get(Slot.INPUT_CONCAT, 0)
         channels = inner.encoded_channels if inner is not None else self.io_channels
         ratio = self.encoder.downsampling_ratio if self.encoder is not None else 1
-        into, out = (1, 0)
+        input_multiple, added = (1, 0)
         if self.bottleneck is not None:
-            into, out = self.bottleneck.input_multiple, self.bottleneck.decoder_channels_added
-        given = self.decoder.out_channels if self.decoder is not None else self.latent_dim + out
-        wanted = {
+            input_multiple, added = self.bottleneck.input_multiple, self.bottleneck.decoder_channels_added
+        decoder_output = self.decoder.out_channels if self.decoder is not None else self.latent_dim + added
+        parts = {
             "downsampling": (ratio * self._inner_ratio, self.downsampling_ratio),
             "backbone channels": (self.backbone.io_channels, channels),
-            "input_concat channels of the backbone": (takes if takes is not None else given, given),
+            "input_concat channels of the backbone": (
+                concat_channels if concat_channels is not None else decoder_output,
+                decoder_output,
+            ),
             "encoder output channels": (
                 self.encoder.latent_dim if self.encoder is not None else channels,
-                self.latent_dim * into,
+                self.latent_dim * input_multiple,
             ),
         }
         if inner is not None:
-            wanted["pretransform channels"] = (inner.io_channels, self.io_channels)
+            parts["pretransform channels"] = (inner.io_channels, self.io_channels)
         if self.encoder is not None:
-            wanted["encoder input channels"] = (self.encoder.in_channels, channels)
+            parts["encoder input channels"] = (self.encoder.in_channels, channels)
         if self.decoder is not None:
-            wanted["decoder input channels"] = (self.decoder.latent_dim, self.latent_dim + out)
-        check_parts("diffusion autoencoder do not fit", wanted, inner_ratio=self._inner_ratio)
+            parts["decoder input channels"] = (self.decoder.latent_dim, self.latent_dim + added)
+        check_parts("diffusion autoencoder do not fit", parts, inner_ratio=self._inner_ratio)

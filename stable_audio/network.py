@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached: asked once, with a limit, before anybody waits for it."""
+"""Test once, within a few seconds, whether the Hugging Face hub can be reached."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import urllib.request
 from urllib.parse import urlsplit
 
 SECONDS = 5.0
-"""How long an answer may take. The hub's own client waits minutes, over several tries."""
+"""Time limit for an answer. The hub's own client waits for minutes, over several tries."""
 
 ENDPOINT = "https://huggingface.co"
 
 
 def offline(name: str) -> bool:
-    """Whether `name`, a hub id or a local path, has to be found on this machine.
+    """Whether `name`, a hub id or a local path, must be loaded without the network.
 
-    For `local_files_only` of the hub's clients, which find what was downloaded before all the same.
+    Pass it as `local_files_only` to the hub's clients: they still load what was downloaded before.
     """
     return os.path.exists(name) or not hub_in_reach()
 
 
 @functools.cache
 def hub_in_reach() -> bool:
-    """Whether the hub, or the proxy on the way to it, takes connections; the first answer is kept.
+    """Whether the hub, or the proxy on the way to it, accepts connections; the first answer is cached.
 
-    `HF_HUB_OFFLINE` and `HF_ENDPOINT` count as they do for the hub's client.
+    `HF_HUB_OFFLINE` and `HF_ENDPOINT` work as in the hub's own client.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
@@ -36,7 +36,7 @@ def hub_in_reach() -> bool:
 
 
 def takes_connections(url: str, *, seconds: float = SECONDS) -> bool:
-    """Whether something listens at the host and port of `url`; False as well when nothing answers in time."""
+    """Whether a server answers at the host and port of `url` within `seconds`."""
     address = urlsplit(url if "//" in url else f"//{url}")
     port = address.port or (80 if address.scheme == "http" else 443)
     answers: list[bool] = []
@@ -48,7 +48,7 @@ def takes_connections(url: str, *, seconds: float = SECONDS) -> bool:
         except OSError:
             pass
 
-    # In a thread, since looking up the name knows no limit of its own.
+    # In a thread, because name resolution has no timeout.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,4 +1,4 @@
-"""Options that a constructor or function takes whole, or as keywords of its own.
+"""Let a constructor or function take an options dataclass whole, or its fields as keywords.
 
     @dataclass(frozen=True, kw_only=True)
     class Layers:
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _FLAT = "flat"
 Flat = Annotated[T, _FLAT]
-"""The annotation of a dataclass whose fields are keywords of the constructor that takes it."""
+"""Marks an argument: the fields of its dataclass are keywords of the constructor as well."""
 
 NO_DEFAULT = inspect.Parameter.empty
 
@@ -39,9 +39,9 @@ class Keyword:
 
     Attributes:
         annotation: its type; None where there is none.
-        default: its value when it is left out, or NO_DEFAULT.
+        default: its default value, or NO_DEFAULT.
         owner: the class that declares it, whose docstring describes it.
-        variadic: `*args` or `**kwargs`.
+        variadic: whether it is `*args` or `**kwargs`.
     """
 
     annotation: Any
@@ -51,7 +51,7 @@ class Keyword:
 
 
 def keywords_of(cls: Any) -> dict[str, Keyword]:
-    """The keywords of a class or function, with the fields of flattened dataclasses in their places.
+    """The keywords of a class or function, with the fields of a flattened dataclass in place of the dataclass.
 
     Raises:
         TypeError: two of them have one name, or a flattened dataclass has no decorated constructor.
@@ -67,10 +67,10 @@ def keywords_of(cls: Any) -> dict[str, Keyword]:
             entries = keywords_of(options)
             if parameter.default is not NO_DEFAULT:
                 entries = {
-                    n: dataclasses.replace(k, default=d) for n, k, d in _with(parameter.default, entries)
+                    n: dataclasses.replace(k, default=d) for n, k, d in _values_of(parameter.default, entries)
                 }
-        if twice := sorted(set(entries) & set(keywords)):
-            raise TypeError(f"{cls.__name__} has two keywords named {', '.join(twice)}")
+        if duplicates := sorted(set(entries) & set(keywords)):
+            raise TypeError(f"{cls.__name__} has two keywords named {', '.join(duplicates)}")
         keywords.update(entries)
     return keywords
 
@@ -78,44 +78,44 @@ def keywords_of(cls: Any) -> dict[str, Keyword]:
 def takes_keywords(function: Callable[..., T]) -> Callable[..., T]:
     """Let a constructor or function with `Flat` arguments take the fields of their dataclasses as keywords.
 
-    Options given whole and single keywords go together: the keywords win.
+    A call may pass an options object and single keywords: the keywords override fields of the object.
     """
 
     @functools.wraps(function)
     def flattened(*args: Any, **keywords: Any) -> T:
-        return function(*args, **_gathered(function, keywords))
+        return function(*args, **_nested(function, keywords))
 
     return flattened
 
 
 def from_keywords(kind: type[T], keywords: Mapping[str, Any]) -> T:
-    """A dataclass that may hold flattened ones, from the keywords of all."""
-    return kind(**_gathered(kind, dict(keywords)))
+    """Build a dataclass, and the flattened dataclasses in it, from one flat set of keywords."""
+    return kind(**_nested(kind, dict(keywords)))
 
 
-def _gathered(cls: Any, keywords: dict[str, Any], base: Any = None) -> dict[str, Any]:
-    """`keywords` with those of flattened dataclasses put together; the others stay as they are.
+def _nested(cls: Any, keywords: dict[str, Any], base: Any = None) -> dict[str, Any]:
+    """Replace the keywords of each flattened dataclass by an instance of it; the others stay as they are.
 
     Args:
-        base: the instance whose fields hold for what is left out; by default the constructor's defaults.
+        base: the instance that supplies missing fields; None: the constructor's defaults.
     """
-    rest = dict(keywords)
-    whole: dict[str, Any] = {}
+    remaining = dict(keywords)
+    instances: dict[str, Any] = {}
     for name, parameter, annotation in _parameters(cls):
         if (options := _flattened(annotation)) is None:
             continue
         default = parameter.default if base is None else _fields(base)[name]
-        start = rest.pop(name, default)
-        inner = {key: rest.pop(key) for key in _names(options) if key in rest}
-        if start is NO_DEFAULT:
-            whole[name] = from_keywords(options, inner)
+        initial = remaining.pop(name, default)
+        inner = {key: remaining.pop(key) for key in _names(options) if key in remaining}
+        if initial is NO_DEFAULT:
+            instances[name] = from_keywords(options, inner)
         else:
-            whole[name] = dataclasses.replace(start, **_gathered(options, inner, base=start))
-    return {**rest, **whole}
+            instances[name] = dataclasses.replace(initial, **_nested(options, inner, base=initial))
+    return {**remaining, **instances}
 
 
 def _names(options: Any) -> set[str]:
-    """Every keyword of a dataclass: its own, those flattened into it, and the names of these wholes."""
+    """Every keyword of a dataclass: its fields, and the keywords of dataclasses flattened into it."""
     return set(keywords_of(options)) | {name for name, _, _ in _parameters(options)}
 
 
@@ -152,8 +152,8 @@ def _plain(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
-def _with(options: Any, keywords: dict[str, Keyword]) -> list[tuple[str, Keyword, Any]]:
-    """(name, keyword, value that it has in `options`)."""
+def _values_of(options: Any, keywords: dict[str, Keyword]) -> list[tuple[str, Keyword, Any]]:
+    """(name, keyword, value of that field in `options` or in a dataclass flattened into it)."""
     values: dict[str, Any] = {}
     pending = [options]
     for instance in pending:

@@ -1,4 +1,4 @@
-"""Public names of a package that modules elsewhere hold, imported on first use."""
+"""Public names of a package, each imported from its module on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def names_from(package: str, holders: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package.
+    """Build the `__getattr__` of a package.
 
     Args:
-        holders: public name -> the module that holds it.
+        holders: public name -> the module that defines it.
     """
 
     def get(name: str) -> Any:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent
 
 
 class Kind(NamedTuple):
-    """A folder, and the suffix of the files in it that people use."""
+    """The folder and suffix of one kind of shipped file."""
 
     folder: str
     suffix: str
@@ -24,40 +24,43 @@ KINDS: dict[str, Kind] = {
     "dataset": Kind("dataset_configs", ".json"),
     "prompts": Kind("model_configs", ".jsonl"),
 }
-"""What a file may be asked for as."""
+"""The kinds of shipped file."""
 
 _SCHEMA = "schema.json"
 
 
 def shipped(kind: str) -> dict[str, Path]:
-    """Name, such as `stable_audio/stable_audio_open_1_0` -> file, in order of name.
+    """Shipped files by name, such as `stable_audio/stable_audio_open_1_0`, sorted by name.
 
     Args:
         kind: key of KINDS.
     """
     folder, suffix = KINDS[kind]
     roots = [base / folder for base in (PACKAGE, PACKAGE.parent) if (base / folder).is_dir()]
-    found = sorted(roots[0].rglob(f"*{suffix}")) if roots else []
+    files = sorted(roots[0].rglob(f"*{suffix}")) if roots else []
     return {
-        path.relative_to(roots[0]).with_suffix("").as_posix(): path for path in found if path.name != _SCHEMA
+        path.relative_to(roots[0]).with_suffix("").as_posix(): path for path in files if path.name != _SCHEMA
     }
 
 
-def named(name: str, kind: str) -> Path | None:
-    """The shipped file that `name` means: its whole name, or the last part of it where that is unique.
+def shipped_file(name: str, kind: str) -> Path | None:
+    """The shipped file called `name`, or None.
 
-    Its path in a checkout, such as `dataset_configs/s3.json`, is a name as well.
+    Args:
+        name: the full name, its last part where that is unique, or the path in a checkout, such as
+            `dataset_configs/s3.json`.
+        kind: key of KINDS.
     """
-    known = shipped(kind)
+    files = shipped(kind)
     name = name.removesuffix(KINDS[kind].suffix).removeprefix(f"{KINDS[kind].folder}/")
-    if name in known:
-        return known[name]
-    alike = [path for key, path in known.items() if key.rpartition("/")[2] == name]
-    return alike[0] if len(alike) == 1 else None
+    if name in files:
+        return files[name]
+    matches = [path for key, path in files.items() if key.rpartition("/")[2] == name]
+    return matches[0] if len(matches) == 1 else None
 
 
 def file_or_shipped(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
-    """`source` where it exists, else the shipped file of that name, else `source` all the same."""
+    """`source` if it exists, otherwise the shipped file of that name, otherwise `source` unchanged."""
     if os.path.exists(source):
         return source
-    return named(os.fspath(source), kind) or source
+    return shipped_file(os.fspath(source), kind) or source

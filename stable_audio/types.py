@@ -36,7 +36,7 @@ class Slot(str, Enum):
 
     @property
     def field(self) -> str:
-        """The attribute of `Conditioning`; `global` is a word of Python's own."""
+        """The attribute of `Conditioning` with the tensor; `global` itself is a Python keyword."""
         return "global_cond" if self is Slot.GLOBAL else self.value
 
     @property
@@ -47,11 +47,17 @@ class Slot(str, Enum):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Conditioning of a batch, one tensor per slot; a slot that is not used is None.
+    """Conditioning of a batch, one tensor per slot; an unused slot is None.
 
-    cross_attn (b l d) with cross_attn_mask (b l) bool; global_cond (b d); prepend (b l d) with prepend_mask;
-    input_concat (b c n). `prepared` belongs to the backbone: what its `prepare` computed once for a
-    whole generation. Every method that changes a tensor drops it.
+    Attributes:
+        cross_attn: (b l d).
+        cross_attn_mask: (b l) bool, True = valid.
+        global_cond: (b d).
+        prepend: (b l d).
+        prepend_mask: (b l) bool, True = valid.
+        input_concat: (b c n).
+        prepared: what the backbone's `prepare` computed once for a whole generation. Every method that
+            changes a tensor drops it.
     """
 
     cross_attn: Tensor | None = None
@@ -71,7 +77,7 @@ class Conditioning:
         return frozenset(s for s in Slot if self.slot(s) is not None)
 
     def replace(self, **changes: Any) -> Conditioning:
-        """A copy with some fields changed; `prepared` is dropped unless it is given."""
+        """A copy with some fields changed; it has no `prepared` unless `changes` sets it."""
         return dataclasses.replace(self, **{"prepared": None, **changes})
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
@@ -81,7 +87,7 @@ class Conditioning:
         return self.replace(**tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
-        """Move to `device`; floating tensors are cast to `dtype`, masks keep theirs."""
+        """Move to `device`; floating-point tensors are cast to `dtype`, masks stay bool."""
         return self.map(lambda v: v.to(device=device, dtype=dtype if v.is_floating_point() else None))
 
     def repeat(self, times: int) -> Conditioning:
@@ -94,7 +100,7 @@ class Conditioning:
 
     @staticmethod
     def cat(batches: Sequence[Conditioning]) -> Conditioning:
-        """Join along the batch. Token sequences of different length are padded with zeros, masked out.
+        """Join along the batch. Shorter token sequences are padded with zeros, which the mask excludes.
 
         Raises:
             ValueError: a slot is filled in some batches and empty in others.
@@ -115,11 +121,11 @@ def _cat_tokens(batches: Sequence[Conditioning], tokens: str, mask: str) -> dict
     values = [getattr(p, tokens) for p in batches]
     masks = [getattr(p, mask) for p in batches]
     length = max(v.shape[1] for v in values)
-    joined = {tokens: torch.cat([F.pad(v, (0, 0, 0, length - v.shape[1])) for v in values])}
+    fields = {tokens: torch.cat([F.pad(v, (0, 0, 0, length - v.shape[1])) for v in values])}
     padded = any(v.shape[1] != length for v in values)
     if padded or any(m is not None for m in masks):
         full = [
             m if m is not None else v.new_ones(v.shape[:2], dtype=torch.bool) for v, m in zip(values, masks)
         ]
-        joined[mask] = torch.cat([F.pad(m, (0, length - m.shape[1])) for m in full])
-    return joined
+        fields[mask] = torch.cat([F.pad(m, (0, length - m.shape[1])) for m in full])
+    return fields

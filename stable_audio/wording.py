@@ -1,4 +1,4 @@
-"""Values and names as error messages show them."""
+"""Format values and names for error messages."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def nearest(name: Any, known: Iterable[str]) -> str | None:
-    """The known name that is most like another one; None where none is like it."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return near[0] if near else None
+def nearest(name: Any, candidates: Iterable[str]) -> str | None:
+    """The candidate most similar to `name`; None if none is similar."""
+    match = difflib.get_close_matches(str(name), list(candidates), n=1)
+    return match[0] if match else None
 
 
-def hint(name: Any, known: Iterable[str]) -> str:
-    """The nearest known name as the end of a sentence, or nothing."""
-    near = nearest(name, known)
-    return "" if near is None else f"; did you mean '{near}'?"
+def hint(name: Any, candidates: Iterable[str]) -> str:
+    """The end of a sentence that suggests the nearest candidate; empty if none is similar."""
+    match = nearest(name, candidates)
+    return "" if match is None else f"; did you mean '{match}'?"
 
 
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as it stands in the file, cut to `limit` characters."""
+def excerpt(value: Any, limit: int = 60) -> str:
+    """A value as JSON, cut to `limit` characters."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def names(values: Iterable[Any], limit: int = 24) -> str:
-    """'a', 'b', 'c', ... for messages that list what is allowed."""
+    """List values as 'a', 'b', 'c', ..., cut to `limit` of them."""
     quoted = [repr(v) for v in values]
     more = [f"... ({len(quoted) - limit} more)"] if len(quoted) > limit else []
     return ", ".join(quoted[:limit] + more)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as the second half of a sentence, or else the list of known names."""
-    known = list(known)
-    if (near := nearest(name, known)) is not None:
-        return f"did you mean {near!r}?"
-    return f"allowed: {names(known)}" if known else "no key is allowed here"
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The second half of a sentence: the nearest candidate, or else a list of all of them."""
+    candidates = list(candidates)
+    if (match := nearest(name, candidates)) is not None:
+        return f"did you mean {match!r}?"
+    return f"allowed: {names(candidates)}" if candidates else "no key is allowed here"

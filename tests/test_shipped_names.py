@@ -14,7 +14,7 @@ import pytest
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config, load_dataset_config
 from stable_audio.inference.rendering.jobs import read_jobs
-from stable_audio.shipped import KINDS, named, shipped
+from stable_audio.shipped import KINDS, shipped, shipped_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +62,7 @@ def test_no_such_name_has_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_dataset_config("sinthetic")
     with pytest.raises(ConfigError, match="stable-audio configs"):
         load_config("qqqqqqqq")
-    assert named("latent", "dataset") is None
+    assert shipped_file("latent", "dataset") is None
 
 
 def test_a_copy_is_complete_and_replaces_nothing(tmp_path: Path, monkeypatch, capsys) -> None:

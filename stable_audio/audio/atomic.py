@@ -34,7 +34,7 @@ def remove_leftovers(folder: str | os.PathLike[str], *, seconds: float = 900.0) 
     """Remove temporary files and folders that killed programs left directly in `folder`; returns how many.
 
     Args:
-        seconds: age below which files are kept, because another process may still be writing them.
+        seconds: files younger than this stay, because another process may still be writing them.
     """
     removed = 0
     for path in Path(folder).glob(".*.*.partial*"):
@@ -54,15 +54,15 @@ def atomic_entries(folder: str | os.PathLike[str], *, last: str) -> Iterator[Pat
     An entry replaces one of the same name, and others stay.
 
     Args:
-        last: the entry without which a reader does not take the folder for whole: it goes first of the old
-            ones and comes last of the new ones.
+        last: the entry that tells readers that the folder is complete: its old version is removed first, its
+            new version is moved into place last.
 
     Raises:
         FileExistsError: `folder` is a file.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target} is a file, but a folder is to be written; give another name")
+        raise FileExistsError(f"{target} is a file, but a folder is to be written there; give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     temporary.mkdir()
@@ -96,7 +96,7 @@ def _remove(path: Path) -> None:
 
 
 def _usual_mode(path: Path) -> int:
-    """Permissions that a new file at `path` gets; the file made to learn them is removed."""
+    """Permissions that a new file at `path` gets; creates and removes one to find out."""
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         return os.fstat(handle).st_mode & 0o777

@@ -7,7 +7,7 @@ specification, section 4.3.9; RFC 7845, section 5.1.1.2).
 
 from __future__ import annotations
 
-_VORBIS = {  # channels -> where each channel of the standard order lies
+_VORBIS = {  # channels -> position of each channel of the standard order
     3: [0, 2, 1],
     5: [0, 2, 1, 3, 4],
     6: [0, 2, 1, 5, 3, 4],

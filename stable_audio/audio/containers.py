@@ -12,13 +12,13 @@ import numpy as np
 from stable_audio.audio.errors import AudioError
 
 _WARM_UP = 8192
-"""Samples decoded before the wanted ones: transform codecs need their predecessors."""
+"""Samples decoded before the requested ones: transform codecs need the preceding frames."""
 
 _LONGEST_GAP = 10
-"""Seconds between frames that are taken for silence."""
+"""Gaps between frames of up to this many seconds count as silence."""
 
 _SLACK = 4096
-"""Samples by which a declared length may exceed the packets; decoding finds out what is really missing."""
+"""Samples by which a declared length may exceed the packets; decoding shows what is really missing."""
 
 
 def _av(path: str) -> Any:
@@ -39,9 +39,8 @@ def open_container(path: str, file: BinaryIO) -> Iterator[AvDecoder]:
     av = _av(path)
     file.seek(0)
     with _errors(path, av):
-        container = av.open(
-            file, metadata_errors="ignore"
-        )  # tags are not always the UTF-8 that they should be
+        # Tags are not always the UTF-8 that they should be.
+        container = av.open(file, metadata_errors="ignore")
     with container:
         yield AvDecoder(path, av, container)
 
@@ -71,8 +70,8 @@ class AvDecoder:
                 raise AudioError(path, "damaged: it has no sample rate, or no channels")
             self.format = container.format.name.split(",")[0].upper()
             self.subtype = context.name.upper()
-            # Time stamps of whole milliseconds do not tell a sample, AAC without a container has none, and
-            # in FLAC in Ogg FFmpeg seeks to wrong places; then only counting from the start is right.
+            # Time stamps in whole milliseconds cannot identify a sample, AAC without a container has none,
+            # and FFmpeg seeks to wrong places in FLAC in Ogg; then only counting from the start is exact.
             self._coarse = self._stream.time_base * self.sample_rate > 1 or self.format in ("AAC", "OGG")
             self.frames = self._count()
 
@@ -82,10 +81,10 @@ class AvDecoder:
         if self._coarse or stream.duration is None:
             return self._decoded_length()
         declared = round(stream.duration * stream.time_base * rate)
-        there = self._end_of_packets(stream.duration)
-        if there < declared - _SLACK:
+        available = self._end_of_packets(stream.duration)
+        if available < declared - _SLACK:
             raise AudioError(
-                self._path, f"cut off: the header promises {declared} samples, about {there} are there"
+                self._path, f"cut off: the header promises {declared} samples, about {available} are there"
             )
         return declared
 
@@ -112,14 +111,14 @@ class AvDecoder:
         # Interleaved, because PyAV crashes on planes of eight channels.
         resampler = self._av.AudioResampler(format="flt")
         blocks: list[tuple[int, np.ndarray]] = []
-        end = passed = 0
+        end = position = 0
         for frame in self._container.decode(self._stream):
-            offset = (passed if self._coarse else self._position(frame)) - start
+            offset = (position if self._coarse else self._position(frame)) - start
             if offset >= count:
                 break
             arrays = [f.to_ndarray().reshape(-1, self.channels) for f in resampler.resample(frame)]
             block = np.concatenate(arrays).T
-            passed += block.shape[1]
+            position += block.shape[1]
             lo, hi = max(offset, 0), min(offset + block.shape[1], count)
             if hi > lo:
                 if lo - end > _LONGEST_GAP * self.sample_rate:

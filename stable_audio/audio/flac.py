@@ -1,7 +1,7 @@
 """Measure the length of FLAC streams by their last frame instead of their header (RFC 9639).
 
-The header of a FLAC that was written to a pipe says 0, which means unknown. Of several streams that were
-joined into one file, decoders read only the first.
+The header of a FLAC that was written to a pipe says 0, which means unknown. Where several streams
+were joined into one file, decoders read only the first.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from stable_audio.audio.splice import Span, Stream, buffered
 _TAIL = 1 << 16
 _LONGEST_TAIL = 1 << 24
 _TRIED = 3
-"""Frame headers at the end whose frame is checked; earlier ones are no last frames."""
+"""Number of frame headers from the end whose frame is checked; earlier frames cannot be the last."""
 _STREAMINFO = 0
 _MAGIC = b"fLaC"
 _SEARCHED = 1 << 20
-"""Files of fewer bytes are searched for others that were joined to them; larger ones are probed first."""
+"""Smaller files (bytes) are searched whole for joined streams; larger ones are probed first."""
 _PROBES = (0.11, 0.23, 0.34, 0.47, 0.58, 0.69, 0.83, 0.94)
-"""Parts of a file at which the samples so far are looked up: they never fall in a single stream."""
+"""Fractions of a file at which the running sample count is read; in a single stream it never falls."""
 
 
 class _Header(NamedTuple):
@@ -49,9 +49,10 @@ class _Header(NamedTuple):
 
 
 def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
-    """The stream that begins at `start`, and those joined to it, their headers corrected where need be.
+    """The stream that begins at `start`, and those joined to it, with corrected headers where necessary.
 
-    Empty: there are no frames.
+    Returns:
+        empty where there are no frames.
 
     Raises:
         ValueError: one is cut off, or its header is damaged.
@@ -60,11 +61,11 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     stop = size - _tags_at_end(file, size)
     variable = _is_variable(file, header)
     last, _ = _last_frame(file, header, variable, stop) if stop > header.audio else (None, False)
-    if last is not None and last.end == header.total and _rises(file, header, variable, stop):
+    if last is not None and last.end == header.total and _is_single(file, header, variable, stop):
         return [Stream()]
-    begins = [start, *_joined(file, header.audio, stop), size]
-    joined = [_stream(file, *bounds) for bounds in itertools.pairwise(begins)]
-    return [stream for stream in joined if stream is not None]
+    boundaries = [start, *_later_starts(file, header.audio, stop), size]
+    parts = [_stream(file, *bounds) for bounds in itertools.pairwise(boundaries)]
+    return [stream for stream in parts if stream is not None]
 
 
 def _stream(file: BinaryIO, start: int, size: int) -> Stream | None:
@@ -90,26 +91,28 @@ def _corrected(file: BinaryIO, header: _Header, start: int, stop: int, total: in
     return Stream((bytes(head), Span(after, stop - after)))
 
 
-def _rises(file: BinaryIO, header: _Header, variable: bool, stop: int) -> bool:
-    """Whether there is one stream. In several of one length, of which the last ends as the header of the
-    first says, the number of samples so far falls somewhere."""
+def _is_single(file: BinaryIO, header: _Header, variable: bool, stop: int) -> bool:
+    """Whether the file holds a single stream: its running sample count never falls.
+
+    Where joined streams have the same length, the last one ends as the header of the first says.
+    """
     length = stop - header.audio
     if length < _SEARCHED:
-        return not _joined(file, header.audio, stop)
-    before = 0
+        return not _later_starts(file, header.audio, stop)
+    end = 0
     for part in _PROBES:
         file.seek(header.audio + int(part * length))
         near = file.read(max(1 << 15, 3 * header.largest_frame))
         frames = list(frames_from_end(near, header.channels, header.block_size, variable))
-        if frames and frames[-1].end < before:
+        if frames and frames[-1].end < end:
             return False
-        before = frames[-1].end if frames else before
+        end = frames[-1].end if frames else end
     return True
 
 
-def _joined(file: BinaryIO, position: int, stop: int) -> list[int]:
-    """Byte offsets at which further files begin behind `position`."""
-    begins: list[int] = []
+def _later_starts(file: BinaryIO, position: int, stop: int) -> list[int]:
+    """Byte offsets after `position` at which further streams begin."""
+    starts: list[int] = []
     overlap = 8
     while position + overlap <= stop:
         file.seek(position)
@@ -117,15 +120,15 @@ def _joined(file: BinaryIO, position: int, stop: int) -> list[int]:
         at = data.find(_MAGIC)
         while at >= 0:
             if data[at + 4 : at + 5] in (b"\x00", b"\x80") and data[at + 5 : at + overlap] == b"\x00\x00\x22":
-                begins.append(position + at)
+                starts.append(position + at)
             at = data.find(_MAGIC, at + 1)
         position += max(1, len(data) - overlap + 1)
-    return begins
+    return starts
 
 
 def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
     position, info, last = start + 4, b"", False
-    place = 0
+    info_offset = 0
     while not last:
         file.seek(position)
         block = file.read(4)
@@ -133,7 +136,7 @@ def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
             raise ValueError("cut off within its header")
         last, length = block[0] >= 128, int.from_bytes(block[1:], "big")
         if block[0] & 127 == _STREAMINFO:
-            place, info = position + 4, file.read(34)
+            info_offset, info = position + 4, file.read(34)
         position += 4 + length
         if position > size:
             raise ValueError("cut off within its header")
@@ -141,7 +144,7 @@ def _read_header(file: BinaryIO, start: int, size: int) -> _Header:
         raise ValueError("damaged: its header has no STREAMINFO")
     packed = int.from_bytes(info[10:18], "big")
     return _Header(
-        place,
+        info_offset,
         position,
         int.from_bytes(info[:2], "big"),
         int.from_bytes(info[7:10], "big"),
@@ -182,7 +185,7 @@ def _total(file: BinaryIO, header: _Header, start: int, stop: int) -> int:
 
 
 def _last_frame(file: BinaryIO, header: _Header, variable: bool, stop: int) -> tuple[Frame | None, bool]:
-    """The last frame, if it is whole, and whether there is any."""
+    """The last frame, or None if it is incomplete, and whether there is any frame."""
     reach = max(_TAIL, 2 * header.largest_frame)
     while True:
         start = max(header.audio, stop - reach)
@@ -200,7 +203,7 @@ def _last_frame(file: BinaryIO, header: _Header, variable: bool, stop: int) -> t
 
 
 def _has_md5(file: BinaryIO, header: _Header, start: int, stop: int, total: int) -> bool:
-    """Whether the first `total` samples are all that were encoded, by the checksum in the header."""
+    """Whether the checksum in the header is that of the first `total` samples, so that none is missing."""
     if not any(header.md5):
         return False
     digest, width = hashlib.md5(usedforsecurity=False), -(-header.bits // 8)

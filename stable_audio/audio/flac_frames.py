@@ -27,7 +27,7 @@ def frames_from_end(tail: bytes, channels: int, block_size: int, variable: bool)
     """Frame headers in `tail`, the last one first.
 
     Args:
-        block_size: samples per frame, in streams whose frames all have the same number.
+        block_size: samples per frame in streams of equal frames.
         variable: whether the frames differ in size.
     """
     sync = b"\xff\xf9" if variable else b"\xff\xf8"
@@ -40,7 +40,7 @@ def frames_from_end(tail: bytes, channels: int, block_size: int, variable: bool)
 
 
 def _frame(head: bytes, offset: int, channels: int, block_size: int, variable: bool) -> Frame | None:
-    """The frame that begins with `head`; None when this is no frame header of the stream."""
+    """The frame that begins with `head`; None if `head` is no frame header of the stream."""
     if len(head) < 6 or head[3] & 1:
         return None
     size_code, rate_code, channel_code = head[2] >> 4, head[2] & 15, head[3] >> 4
@@ -60,7 +60,7 @@ def _frame(head: bytes, offset: int, channels: int, block_size: int, variable: b
 
 
 def _coded_number(head: bytes, at: int) -> tuple[int | None, int]:
-    """A number of one to seven bytes, coded as UTF-8 codes characters, and the place behind it."""
+    """A number of one to seven bytes, coded as UTF-8 codes characters, and the position after it."""
     first = head[at]
     if first < 0x80:
         return first, at + 1

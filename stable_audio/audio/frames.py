@@ -1,4 +1,4 @@
-"""Frame headers of MPEG audio (ISO 11172-3, 13818-3, the unofficial 2.5), and hopping between them."""
+"""Frame headers of MPEG audio (ISO 11172-3, 13818-3, the unofficial 2.5), and the walk along them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 _BLOCK = 1 << 17
 _LOOK = 192
-"""Bytes of a frame that are looked at when it may hold a tag."""
+"""Bytes of a frame to inspect when it may hold a tag."""
 _TAG = re.compile(rb"Xing|Info|VBRI")
 _TAG_END = 42
 """Bytes of a frame within which the name of a tag lies."""
@@ -44,7 +44,7 @@ class Frames(NamedTuple):
 
 
 def id3_size(head: bytes) -> int:
-    """Bytes of an ID3v2 tag that begins with `head` (10 bytes); 0 when it is none."""
+    """Bytes of an ID3v2 tag that begins with `head` (10 bytes); 0 if it is not one."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     footer = 10 if head[5] & 0x10 else 0
@@ -87,7 +87,7 @@ def _size(version: int, layer: int, bits: int) -> int:
 
 
 def frame_size(head: bytes) -> int:
-    """Bytes of the frame that begins with `head`; 0 when it is none."""
+    """Bytes of the frame that begins with `head`; 0 if it is not one."""
     return _frame_sizes().get(kind_of(head), {}).get(head[1] << 8 | head[2], 0)
 
 
@@ -105,7 +105,7 @@ def samples_per_frame(head: bytes) -> int:
 
 
 def walk(file: BinaryIO, start: int, size: int) -> Iterator[Frames]:
-    """All whole frames from `start` on, in order; tags, zeros and damage between them are left out.
+    """All whole frames from `start` on, in order; tags, zeros and damage between them are skipped.
 
     Args:
         size: bytes of the file.
@@ -120,20 +120,20 @@ def walk(file: BinaryIO, start: int, size: int) -> Iterator[Frames]:
             end = frames.offset + frames.size
         if not data or end == size:
             return
-        sure = len(data) - _LOOK
-        position = position + end if end >= sure else _next_frame(file, position + end, size)
+        safe_end = len(data) - _LOOK
+        position = position + end if end >= safe_end else _next_frame(file, position + end, size)
 
 
 def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
-    """Consecutive frames from the start of `data` up to the first bytes that are none, or near the end."""
+    """Consecutive frames from the start of `data` up to the first bytes that are none, or near its end."""
     end = len(data) - 3 if at_end else max(1, len(data) - _LOOK)
     size = len(data) if at_end else len(data) + _BLOCK
     sizes = _frame_sizes().get(kind_of(data), {})
     at = 0
     while at < end:
-        begun, (at, count) = at, _hop(data, at, end, size, sizes)
+        begin, (at, count) = at, _skip_plain(data, at, end, size, sizes)
         if count:
-            yield Frames(begun, at - begun, count, data[begun : begun + 4], False)
+            yield Frames(begin, at - begin, count, data[begin : begin + 4], False)
         length = sizes.get(data[at + 1] << 8 | data[at + 2], 0) if at < end and data[at] == 0xFF else 0
         if not length or at + length > size:
             return
@@ -141,11 +141,11 @@ def _in_block(data: bytes, at_end: bool) -> Iterator[Frames]:
         at += length
 
 
-def _hop(data: bytes, at: int, end: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
-    """Skip from the frame at `at` to the first one that begins behind `end`, has a tag, or is no frame.
+def _skip_plain(data: bytes, at: int, end: int, size: int, sizes: Mapping[int, int]) -> tuple[int, int]:
+    """Skip frames from `at` on, up to `end`, a frame with a tag or something that is no frame.
 
     Returns:
-        its place, and the number of frames passed.
+        the position reached, and the number of frames skipped.
     """
     count = 0
     while at < end and data[at] == 0xFF:
@@ -161,7 +161,7 @@ def _hop(data: bytes, at: int, end: int, size: int, sizes: Mapping[int, int]) ->
 
 
 def _next_frame(file: BinaryIO, position: int, size: int) -> int:
-    """The first frame at `position` or behind it; `size` when there is none."""
+    """Position of the first frame at or after `position`; `size` if there is none."""
     while position + 4 <= size:
         file.seek(position)
         data = file.read(_BLOCK)
@@ -173,15 +173,18 @@ def _next_frame(file: BinaryIO, position: int, size: int) -> int:
         while 0 <= at < len(data) - 3:
             head = data[at : at + 3]
             length = frame_size(head)
-            if length and _goes_on(file, position + at + length, size, kind_of(head)):
+            if length and _continues(file, position + at + length, size, kind_of(head)):
                 return position + at
             at = data.find(b"\xff", at + 1)
         position += max(1, len(data) - 3)
     return size
 
 
-def _goes_on(file: BinaryIO, position: int, size: int, kind: int) -> bool:
-    """Whether a frame of the same kind, a tag or the end lies at `position`; a sync word arises by chance."""
+def _continues(file: BinaryIO, position: int, size: int, kind: int) -> bool:
+    """Whether a frame of the same kind, a tag or the end of the file is at `position`.
+
+    This confirms a frame before it, since a sync word alone occurs by chance.
+    """
     if position + 3 > size:
         return position <= size
     file.seek(position)

@@ -1,6 +1,6 @@
 """The only reader and writer of sound files.
 
-soundfile reads wav, flac, mp3, ogg, opus and aiff; PyAV (extra `[av]`) reads m4a and what else it can.
+soundfile reads wav, flac, mp3, ogg, opus and aiff; PyAV (extra `[av]`) reads m4a and other containers.
 Only the requested part of a file is decoded. Samples are float32 in [-1, 1] by convention; nothing is
 normalised, neither on reading nor on writing.
 """
@@ -43,7 +43,7 @@ AUDIO_EXTENSIONS = frozenset(
 DEFAULT_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "aiff": "PCM_16", "aif": "PCM_16"}
 _FORMATS = {"aif": "AIFF", "opus": "OGG", "oga": "OGG"}
 _WRITTEN_AT_ONCE = 1 << 16
-"""Samples; the Vorbis encoder crashes the process when it is given minutes at a time."""
+"""Samples per write; the Vorbis encoder crashes the process when it receives minutes at once."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def read_audio(
     """Read `frames` samples from `start`, both at the file's own rate, by seeking.
 
     Args:
-        info: properties of the file from `read_info`, which then name it instead of `path`. To read several
-            parts of a file, `open_sound` is faster.
+        info: properties from `read_info`, which then name the file instead of `path`. To read several
+            parts of a file, use `open_sound`, which is faster.
 
     Returns:
         audio (c n) float32 and the sample rate in Hz; n is less than `frames` only at the end of the file.
@@ -100,13 +100,13 @@ def save_audio(
     """Write audio (c n) at its true loudness; the format follows from the suffix.
 
     Integer and lossy formats cannot hold values beyond +-1: they are clipped, which is logged and
-    returned, never hidden by normalisation. The file appears whole or not at all.
+    reported in the result, never hidden by normalisation. The file appears whole or not at all.
 
     Args:
         subtype: libsndfile's name, e.g. "PCM_24" or "FLOAT"; None: 16 bits for wav, flac and aiff.
 
     Raises:
-        AudioError: the values are not numbers, or the format cannot be written.
+        AudioError: a value is not finite, or the format cannot be written.
         OSError: the disk is full, or the folder cannot be written.
     """
     target = Path(path)
@@ -133,14 +133,14 @@ def _write(
     if suffix == "m4a":
         containers.write_samples(temporary, samples, sample_rate)
         return
-    form = _FORMATS.get(suffix, suffix.upper())
+    container = _FORMATS.get(suffix, suffix.upper())
     subtype = "OPUS" if suffix == "opus" and subtype is None else subtype
-    codec = "VORBIS" if form == "OGG" and subtype is None else subtype or ""
+    codec = "VORBIS" if container == "OGG" and subtype is None else subtype or ""
     order = channel_order.from_standard(codec, len(samples))
     data = _rounded(samples if order is None else samples[order], subtype).T
     try:
         with soundfile.SoundFile(
-            temporary, "w", sample_rate, data.shape[1], subtype=subtype, format=form
+            temporary, "w", sample_rate, data.shape[1], subtype=subtype, format=container
         ) as file:
             for start in range(0, len(data), _WRITTEN_AT_ONCE):
                 file.write(data[start : start + _WRITTEN_AT_ONCE])
@@ -151,8 +151,10 @@ def _write(
             raise AudioError(
                 str(target), "not written: the disk took only a part of it; is it full?"
             ) from error
-        what = " ".join(filter(None, (form, subtype)))
-        raise AudioError(str(target), f"cannot be written as {what} at {sample_rate} Hz ({error})") from error
+        encoding = " ".join(filter(None, (container, subtype)))
+        raise AudioError(
+            str(target), f"cannot be written as {encoding} at {sample_rate} Hz ({error})"
+        ) from error
 
 
 def _rounded(samples: np.ndarray, subtype: str | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Parse JSON from files and strings, and report any fault as one sentence.
 
-Files that people edit, download and write by program nest a hundred thousand levels deep, hold numbers of
-thousands of digits, or hold something else altogether. All that is a `JsonError`, a ValueError.
+Files that were edited, downloaded or generated may nest a hundred thousand levels deep, hold numbers of
+thousands of digits, or not be JSON at all. Each of these raises a `JsonError`, which is a ValueError.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 100
-"""Levels of objects and lists in each other; far more than any format has, far less than Python's stack."""
+"""Levels of nested objects and lists: far more than any format needs, far fewer than Python's stack."""
 
 MAX_DIGITS = 300
-"""Digits of a whole number; what has more is larger than every float."""
+"""Digits of a whole number; one with more exceeds every float."""
 
 
 class JsonError(ValueError):
-    """Text that cannot be used as JSON. `source` names it, `reason` says why, `place` where if known."""
+    """Text that cannot be used as JSON.
+
+    Attributes:
+        source: name of the text, such as its file.
+        reason: what is wrong.
+        place: line and column, where known.
+    """
 
     def __init__(self, source: str, reason: str, place: str = "") -> None:
         super().__init__(": ".join(part for part in (source, place, reason) if part))
@@ -46,7 +52,7 @@ def read_json_value(path: str | os.PathLike[str], **hooks: Any) -> Any:
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Like `read_json_value`, of a file whose root is an object."""
+    """Like `read_json_value`, for a file whose root must be an object."""
     return _object(read_json_value(path), os.fspath(path))
 
 
@@ -58,7 +64,7 @@ def parse_json_value(
     parse_constant: Callable[[str], Any] | None = None,
     parse_int: Callable[[str], Any] | None = None,
 ) -> Any:
-    """The value of a JSON text. NaN and Infinity, which Python writes, are read.
+    """The value of a JSON text. NaN and Infinity, which Python writes, are accepted.
 
     Args:
         source: name of the text for messages, such as its file.
@@ -93,7 +99,7 @@ def parse_json_value(
 
 
 def parse_json_object(text: str | bytes, *, source: str) -> dict[str, Any]:
-    """Like `parse_json_value`, of a text whose root is an object."""
+    """Like `parse_json_value`, for a text whose root must be an object."""
     return _object(parse_json_value(text, source=source), source)
 
 

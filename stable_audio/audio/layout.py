@@ -37,7 +37,7 @@ class LayoutMemory:
         self._layouts: dict[tuple[str, int], tuple[tuple[int, int], Layout]] = {}
 
     def read(self, file: BinaryIO, name: str, path: str, offset: int) -> Layout:
-        """`read_layout` of the file that lies in `path` at `offset`."""
+        """`read_layout` of the sound at `offset` in the file `path`, from the cache where possible."""
         state = os.stat(path)
         stamp, key = (state.st_size, state.st_mtime_ns), (path, offset)
         entry = self._layouts.pop(key, None)
@@ -68,15 +68,15 @@ def read_layout(file: BinaryIO, name: str) -> Layout:
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         raise ValueError("is empty (0 bytes)")
-    start = _behind_tags(file, size)
+    start = _sound_start(file, size)
     file.seek(start)
     head = file.read(12)
     streams = _streams(file, start, size, head, name)
     if streams is None:
         return Layout([Stream()], through_av=True)
-    # Decoders need not know of tags before the sound.
-    behind = Stream((Span(start, size - start),))
-    streams = [behind if stream.pieces is None else stream for stream in streams]
+    # Decoders may not know the tags before the sound.
+    sound = Stream((Span(start, size - start),))
+    streams = [sound if stream.pieces is None else stream for stream in streams]
     return Layout([Stream() if stream == Stream((Span(0, size),)) else stream for stream in streams])
 
 
@@ -96,8 +96,8 @@ def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> l
     return [Stream()]
 
 
-def _behind_tags(file: BinaryIO, size: int) -> int:
-    """Offset at which the sound begins, behind ID3v2 tags and the zeros that pad them."""
+def _sound_start(file: BinaryIO, size: int) -> int:
+    """Offset at which the sound begins, after ID3v2 tags and the zeros that pad them."""
     start = 0
     while True:
         file.seek(start)

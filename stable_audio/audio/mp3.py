@@ -2,7 +2,7 @@
 
 An Info (Xing) header is a frame without sound that says how many frames follow. Recorders and SoX write none;
 streams have one that says 0; joined files have several. So the frames are counted, which takes some
-milliseconds per song; without a header their number is the length, and a wrong header is corrected.
+milliseconds per song; their number is the length of a file without a header, and corrects a wrong header.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from stable_audio.audio.frames import Frames, exact_size, frame_size, kind_of, s
 from stable_audio.audio.splice import Span, Stream
 
 PREROLL = 16 * 1152
-"""Samples to decode before the wanted ones: frames borrow bits from up to some ten predecessors."""
+"""Samples to decode before the requested ones: frames borrow bits from about ten preceding frames."""
 
 _TAGS = (b"Xing", b"Info")
 _FRAMES, _BYTES, _TABLE, _QUALITY = 1, 2, 4, 8
 _LARGEST_FRAME = 2881
 _LAME = 36
-"""Bytes in which the encoder tells of itself, its delay and its padding."""
+"""Bytes in which the encoder describes itself, its delay and its padding."""
 
 
 class Info(NamedTuple):
@@ -29,7 +29,7 @@ class Info(NamedTuple):
         frames: number of frames that follow; None where the header does not say.
         size: bytes of those frames and this one; None where the header does not say.
         name: "Info" for a constant bit rate, "Xing" otherwise.
-        lame: what the encoder writes behind these numbers.
+        lame: what the encoder writes after these numbers.
     """
 
     offset: int
@@ -71,7 +71,7 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     """
     if (single := _declared_stream(file, start, size)) is not None:
         return [single]
-    runs = [part for run in _runs(file, start, size) for part in _split(run)]
+    runs = [part for run in _runs(file, start, size) for part in _split_appended(run)]
     # Some encoders write an empty frame before their header; decoders refuse to read one alone.
     runs = [run for run in runs if run.frames > 1] or runs
     for number, run in enumerate(runs):
@@ -101,22 +101,22 @@ def _declared_stream(file: BinaryIO, start: int, size: int) -> Stream | None:
 def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
     runs: list[Run] = []
     info: Info | None = None
-    begins = True
+    starts_run = True
     for frames in walk(file, start, size):
         if frames.tagged and (header := _read_info(frames)) is not None:
-            info, begins = header, True
+            info, starts_run = header, True
         elif frames.tagged and frames.head[36:40] == b"VBRI":
-            info, begins = None, True
-        elif begins or kind_of(frames.head) != kind_of(runs[-1].head):
+            info, starts_run = None, True
+        elif starts_run or kind_of(frames.head) != kind_of(runs[-1].head):
             span = Span(frames.offset, frames.size)
             runs.append(Run(info, frames.head[:4], (span,), frames.number))
-            info, begins = None, False
+            info, starts_run = None, False
         else:
-            runs[-1] = _longer(runs[-1], frames)
+            runs[-1] = _extended(runs[-1], frames)
     return runs
 
 
-def _longer(run: Run, frames: Frames) -> Run:
+def _extended(run: Run, frames: Frames) -> Run:
     *before, last = run.spans
     if frames.offset == last.offset + last.size:
         spans = (*before, Span(last.offset, last.size + frames.size))
@@ -127,7 +127,7 @@ def _longer(run: Run, frames: Frames) -> Run:
 
 def _read_info(frame: Frames) -> Info | None:
     head, side = frame.head, _side_end(frame.head)
-    # A checksum may lie before it.
+    # A checksum may precede the tag.
     at = next((at for at in (side, side + 2) if head[at : at + 4] in _TAGS), 0)
     if not at:
         return None
@@ -149,8 +149,8 @@ def _side_end(head: bytes) -> int:
     return 4 + ((17 if mono else 32) if first else (9 if mono else 17))
 
 
-def _split(run: Run) -> list[Run]:
-    """Two runs when the header tells of the first part only, and rightly: a file without one was joined."""
+def _split_appended(run: Run) -> list[Run]:
+    """Split off a file without a header that was appended to one whose header is right about its own part."""
     info = run.info
     if info is None or not info.frames or not info.size or len(run.spans) > 1 or info.frames >= run.frames:
         return [run]
@@ -166,8 +166,11 @@ def _split(run: Run) -> list[Run]:
 
 
 def _check_complete(run: Run, end: int) -> None:
-    """Raises ValueError when frames are missing. Encoders that count the header's own frame promise one too
-    many; and where all promised bytes are there, it was the number of frames that was wrong."""
+    """Raise ValueError when frames are missing.
+
+    Encoders that count the header's own frame promise one too many; and if all promised bytes are there, the
+    promised number of frames was wrong.
+    """
     info = run.info
     if info is None or not info.frames or info.frames <= run.frames + 1:
         return
@@ -179,13 +182,13 @@ def _stream(run: Run) -> Stream:
     info = run.info
     total = sum(span.size for span in run.spans)
     if info is None or not info.frames:
-        # A header of our own would make the decoder cut off a delay that it can only assume.
+        # With an added header, the decoder would cut off a delay that it can only guess.
         return Stream(run.spans, run.frames * samples_per_frame(run.head), run.frames * _LARGEST_FRAME)
     if info.frames == run.frames and info.size in (None, info.frame_size + total):
         begin = info.offset
-        whole = len(run.spans) == 1 and run.spans[0].offset == begin + info.frame_size
+        contiguous = len(run.spans) == 1 and run.spans[0].offset == begin + info.frame_size
         return Stream(
-            (Span(begin, run.end - begin),) if whole else (Span(begin, info.frame_size), *run.spans)
+            (Span(begin, run.end - begin),) if contiguous else (Span(begin, info.frame_size), *run.spans)
         )
     return Stream((_header(info.head, run.frames, total, info.lame), *run.spans))
 

@@ -1,6 +1,6 @@
 """Read the pages of an Ogg file (RFC 3533) to find its joined streams and to check that they are complete.
 
-Decoders read the first stream of a chain and stop, and take a file without its end for a shorter one.
+Decoders stop after the first stream of a chain, and do not notice that the end of a file is missing.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Page(NamedTuple):
 
 @dataclass
 class _Link:
-    """A stream that is being read: one of a chain.
+    """One stream of a chain, while its pages are read.
 
     Attributes:
         longest: samples in the longest packet of the stream.
-        sounding: whether pages with sound have begun.
+        sounding: whether a page with sound was read.
     """
 
     begin: int
@@ -72,23 +72,23 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
         ValueError: pages are missing in the middle or at the end, or promise more sound than they have.
     """
     links: list[_Link] = []
-    beginning = False
+    at_beginning = False
     for page in pages(file, start, size):
         if page.flags & _BEGINS:
-            if not beginning:
+            if not at_beginning:
                 links.append(_Link(page.offset, page.serial, _longest_packet(page), number=page.number))
             elif not links[-1].longest:  # a skeleton or a picture came first
                 link = links[-1]
                 link.serial, link.longest, link.number = page.serial, _longest_packet(page), page.number
         elif links:
             _add(links[-1], page)
-        beginning = bool(page.flags & _BEGINS)
+        at_beginning = bool(page.flags & _BEGINS)
         if links:
             links[-1].end = page.offset + page.size
     file.seek(links[-1].end if links else start)
-    begun = file.read(4) == b"OggS"  # a page that is not whole
+    partial_page = file.read(4) == b"OggS"  # a page that is not whole
     for link in links:
-        if not link.ended or begun:
+        if not link.ended or partial_page:
             raise ValueError(f"cut off: the end of its Ogg stream is missing; {REPAIR}")
     if len(links) <= 1 and all(link.begin == start for link in links):
         return [Stream()]
@@ -99,7 +99,7 @@ def holds_flac(file: BinaryIO, start: int, chain: list[Stream]) -> bool:
     """Whether the sound is FLAC, which PyAV reads.
 
     Raises:
-        ValueError: several streams of it were joined, of which PyAV reads the first.
+        ValueError: several FLAC streams were joined, of which PyAV would read only the first.
     """
     file.seek(start)
     page = _page(file.read(_LOOK), start)
@@ -145,7 +145,7 @@ def _next_magic(file: BinaryIO, position: int, size: int) -> int:
 
 
 def _longest_packet(page: Page) -> int:
-    """Samples in the longest packet of a stream that begins with `page`; 0 when it is no sound."""
+    """Samples in the longest packet of a stream that begins with `page`; 0 if it has no sound."""
     head = page.head
     if head[:7] == b"\x01vorbis" and len(head) > 28:
         return 1 << (head[28] >> 4)
@@ -165,8 +165,10 @@ def _add(link: _Link, page: Page) -> None:
     link.ended = bool(page.flags & _ENDS)
     if page.granule == _NO_PACKET_ENDS or (page.granule == 0 and not link.sounding):
         return
-    # A recording of a broadcast may begin anywhere.
-    known = link.sounding or link.ended
-    if known and not 0 <= page.granule - link.granule <= (page.packets + 1) * link.longest:
-        raise ValueError(f"damaged: a page of it says that it ends at sample {page.granule}, which cannot be")
+    # The first position is unchecked: a recording of a broadcast may begin anywhere.
+    has_position = link.sounding or link.ended
+    if has_position and not 0 <= page.granule - link.granule <= (page.packets + 1) * link.longest:
+        raise ValueError(
+            f"damaged: one of its pages says that it ends at sample {page.granule}, which is impossible"
+        )
     link.granule, link.sounding = page.granule, True

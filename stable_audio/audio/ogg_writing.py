@@ -14,14 +14,14 @@ _CHECKSUM = slice(22, 26)
 
 
 def split_single_page(path: Path) -> None:
-    """Where all sound lies in one page, give its first packet a page of its own.
+    """If all sound lies in one page, move its first packet into a separate page.
 
     FFmpeg cuts the end of a stream to its true length by the position of the page before the last one;
     without such a page it decodes some hundred samples too many. The first packet alone yields no sample, so
     that its page ends at position 0.
     """
     with path.open("rb") as file:
-        # A long file has a second one among its first pages.
+        # In a long file, the first few pages hold a second page with sound.
         sounding = [p for p in itertools.islice(pages(file, 0, path.stat().st_size), 8) if p.granule != 0]
         if len(sounding) != 1 or sounding[0].packets < 2:
             return

@@ -15,7 +15,7 @@ from stable_audio.audio.slices import FileSlice
 
 
 def open_file(name: str, part: FileSlice | None) -> BinaryIO:
-    """Open a regular file unbuffered; pipes and devices are refused, since reading could wait for ever."""
+    """Open a regular file unbuffered; pipes and devices, which could block for ever, are refused."""
     if part is not None:
         return part.open_unbuffered()
     descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

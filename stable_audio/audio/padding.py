@@ -10,10 +10,14 @@ from torch import Tensor
 
 @dataclass  # not frozen: Lightning copies the dataclasses of a batch where it turns it into bfloat16
 class PaddingMask:
-    """`real` samples or frames of sound, then padding, `length` in all.
+    """A mask of `real` samples or frames of sound, followed by padding.
 
-    It stands for a tensor (length,) of ones and zeros, half as large as stereo audio, which worker processes
-    would have to make and send for every clip, although few models look at it.
+    It replaces a tensor (length,) of ones and zeros, half as large as stereo audio, which worker processes
+    would have to create and send for every clip, although few models use it.
+
+    Attributes:
+        real: samples or frames of sound.
+        length: samples or frames in all.
     """
 
     real: int

@@ -62,7 +62,7 @@ def write_page(
     Args:
         picture: file of `folder` with mel spectrograms, shown below the clips.
         more: further pictures of `folder`.
-        top: HTML shown above.
+        top: HTML shown above the clips.
     """
     columns = list(dict.fromkeys(c.column for c in clips))
     rows = list(dict.fromkeys(c.row for c in clips))
@@ -79,7 +79,7 @@ def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
 
 
 def write_index(folder: Path) -> None:
-    """Write the `index.html` of all steps: one row per sound, its versions from early to late."""
+    """Write the `index.html` of all steps: one row per sound, one column per step, early to late."""
     summaries = [_summary(path) for path in folder.glob(f"step_*/{_SUMMARY}")]
     steps = sorted((s for s in summaries if s is not None), key=lambda s: s["step"])
     names = list(dict.fromkeys((c["row"], c["column"], c["file"]) for s in steps for c in s["clips"]))
@@ -97,7 +97,7 @@ def write_index(folder: Path) -> None:
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
-    """The summary that `write_step_page` wrote; a damaged one is logged and gives None."""
+    """The summary that `write_step_page` wrote; None if it is damaged, which is logged."""
     try:
         summary = read_json_object(path)
         clips = [asdict(Clip(**clip)) for clip in summary["clips"]]

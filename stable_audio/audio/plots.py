@@ -57,8 +57,8 @@ def save_mel_grid(
 
 
 def save_latents(path: str | os.PathLike[str], clips: Sequence[tuple[str, Tensor]]) -> None:
-    """Write a PNG of latents (c n) with their titles: the frames in the plane of the first two principal
-    components, a colour per clip, and the standard deviation of every channel.
+    """Write a PNG of (title, latents (c n)): the frames in the plane of the first two principal components, a
+    colour per clip, and the standard deviation of every channel.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -85,8 +85,12 @@ def save_latents(path: str | os.PathLike[str], clips: Sequence[tuple[str, Tensor
 
 
 def principal_components(points: Tensor) -> tuple[Tensor, list[float]]:
-    """Points (n d) in the plane of their two principal components (n 2), and the share of the variance that
-    each explains; zeros where there is less than two dimensions."""
+    """Project points (n d) onto their first two principal components.
+
+    Returns:
+        coordinates (n 2) and the share of the variance that each component explains; zeros where the points
+        have fewer than two dimensions.
+    """
     centred = points - points.mean(0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     plane = points.new_zeros(len(points), 2)
@@ -104,7 +108,7 @@ def _picture(audio: Tensor, sample_rate: int, n_mels: int) -> Tensor:
 
 
 def _figure(rows: int, columns: int) -> Any:
-    """A figure of its own, outside pyplot's global list, drawn without a display."""
+    """A figure outside pyplot's global list, drawn without a display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -23,13 +23,13 @@ from stable_audio.audio.splice import Stream, buffered
 from stable_audio.audio.wav import is_placeholder
 
 SAMPLE_RATES = (1000, 1_536_000)
-"""Hz; a file outside is not music but a mistake, and conversion would multiply its length."""
+"""Lowest and highest rate in Hz; outside, a header is wrong, and conversion would multiply the length."""
 
 LARGEST_READ = 1 << 30
-"""Values (samples times channels) that are read at once: 4 GiB."""
+"""Largest number of values (samples times channels) in one read: 4 GiB."""
 
 _AT_ONCE = 1 << 21
-"""Values that are decoded in one go."""
+"""Largest number of values that one call decodes."""
 
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _SOX_PLACEHOLDER = range(0x7F000000, 0x7F001000)
@@ -39,13 +39,13 @@ _VORBIS_PAGE = 255 * 1024
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Properties of a sound file.
 
     Attributes:
         frames: samples per channel at `sample_rate` Hz.
         format: name of the format: WAV, FLAC, ...
         path: the file, as messages name it.
-        part: where the sound lies, if it is a part of a larger file.
+        part: the part of a larger file in which the sound lies; None if it is a file by itself.
     """
 
     path: str
@@ -62,7 +62,7 @@ class AudioInfo:
 
     @property
     def source(self) -> AudioSource:
-        """What to open."""
+        """The argument for `open_sound`."""
         return self.path if self.part is None else self.part
 
 
@@ -71,7 +71,7 @@ AudioSource = str | os.PathLike[str] | FileSlice
 
 
 class Decoder(Protocol):
-    """One stream.
+    """Reads one stream of a file.
 
     Attributes:
         format: container format, by libsndfile's or FFmpeg's name.
@@ -93,7 +93,7 @@ class Sound:
     """An open sound file.
 
     Attributes:
-        info: what the file holds.
+        info: properties of the file.
     """
 
     def __init__(self, info: AudioInfo, decoders: list[Decoder]) -> None:
@@ -154,7 +154,7 @@ def open_sound(source: AudioSource, *, memory: LayoutMemory | None = None) -> It
             if not layout.streams:
                 raise AudioError(name, "holds no sound")
             decoders = [_decoder(file, stream, layout, name, stack) for stream in layout.streams]
-            info = _joined(name, part, [d for d in decoders if d.frames > 0])
+            info = _joint_info(name, part, [d for d in decoders if d.frames > 0])
         yield Sound(info, [d for d in decoders if d.frames > 0])
 
 
@@ -164,15 +164,15 @@ def _decoder(file: BinaryIO, stream: Stream, layout: Layout, name: str, stack: E
     return stack.enter_context(_open_soundfile(file, stream))
 
 
-def _joined(name: str, part: FileSlice | None, decoders: list[Decoder]) -> AudioInfo:
+def _joint_info(name: str, part: FileSlice | None, decoders: list[Decoder]) -> AudioInfo:
     if not decoders:
         raise AudioError(name, "holds no sound")
     first = decoders[0]
     for key, unit in (("sample_rate", "Hz"), ("channels", "channels")):
         values = sorted({getattr(decoder, key) for decoder in decoders})
         if len(values) > 1:
-            what = " and ".join(str(value) for value in values)
-            raise AudioError(name, f"several files were joined to it, of {what} {unit}; split it")
+            differing = " and ".join(str(value) for value in values)
+            raise AudioError(name, f"several files were joined to it, of {differing} {unit}; split it")
     low, high = SAMPLE_RATES
     if not low <= first.sample_rate <= high:
         raise AudioError(name, f"a sample rate of {first.sample_rate} Hz; {low} to {high} Hz are read")
@@ -189,7 +189,7 @@ class _SoundfileDecoder:
         self._order = channel_order.to_standard(self.subtype, self.channels)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        # Memory follows what is decoded, not what a header promises.
+        # Memory grows with what is decoded, not with what a header promises.
         blocks, largest = [np.empty((self.channels, 0), dtype=np.float32)], max(1, _AT_ONCE // self.channels)
         at = 0
         while at < count:
@@ -207,8 +207,8 @@ class _SoundfileDecoder:
         return self._file.read(start - begin + count, dtype="float32", always_2d=True)[start - begin :]
 
     def _exact_position(self, start: int) -> int:
-        """Where decoding must begin so that the sample at `start` is as when decoding the whole file."""
-        if self.subtype == "VORBIS":  # libsndfile lands beside the target when it lies in the last page
+        """Where decoding must begin for the same samples from `start` on as in decoding the whole file."""
+        if self.subtype == "VORBIS":  # libsndfile misses a target in the last page
             return max(0, min(start, self.frames - _VORBIS_PAGE))
         return max(0, start - mp3.PREROLL) if self.format == "MP3" else start
 
@@ -217,13 +217,13 @@ class _SoundfileDecoder:
 def _open_soundfile(file: BinaryIO, stream: Stream) -> Iterator[_SoundfileDecoder]:
     # A plain file is read fastest by its descriptor, without a detour through Python.
     descriptor = _descriptor(file) if stream.pieces is None else None
-    opened: Any = buffered(file, stream) if descriptor is None else descriptor
+    source: Any = buffered(file, stream) if descriptor is None else descriptor
     if descriptor is not None:
         os.lseek(descriptor, 0, os.SEEK_SET)
-    with soundfile.SoundFile(opened, closefd=False) as sound:
-        cut = _CUT_CHUNK.search(sound.extra_info)
-        if cut and int(cut[1]) > int(cut[2]) and not _is_unknown(int(cut[1])):
-            raise ValueError(f"cut off: its header promises {cut[1]} bytes of sound, {cut[2]} are there")
+    with soundfile.SoundFile(source, closefd=False) as sound:
+        chunk = _CUT_CHUNK.search(sound.extra_info)
+        if chunk and int(chunk[1]) > int(chunk[2]) and not _is_unknown(int(chunk[1])):
+            raise ValueError(f"cut off: its header promises {chunk[1]} bytes of sound, {chunk[2]} are there")
         if not sound.seekable():
             raise ValueError(f"its coding {sound.subtype} cannot be read from the middle; convert it")
         yield _SoundfileDecoder(sound, stream)

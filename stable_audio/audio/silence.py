@@ -1,4 +1,4 @@
-"""Silence in files, found block by block."""
+"""Measure silence and peaks of files block by block."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ _BLOCK_SECONDS = 30
 def sound_end(
     source: AudioInfo | Sound, *, threshold_db: float = -60.0, shortest_seconds: float = 0.1
 ) -> int:
-    """Samples up to the last one above `threshold_db`; all of them if the silence is too short to cut.
+    """Number of samples up to the last one above `threshold_db`; all of them if the silence is short.
 
-    Reads backwards in blocks of a second. A file that is silent throughout keeps its length.
+    Reads backwards in blocks of a second. For a file that is silent throughout, it is the full length.
+
+    Args:
+        threshold_db: level in dB relative to full scale.
+        shortest_seconds: silence shorter than this counts as sound.
 
     Raises:
         AudioError: the file cannot be read.

@@ -12,7 +12,7 @@ class FileSlice:
     """`size` bytes of `path` from `offset`.
 
     Attributes:
-        name: name for messages; its suffix tells the format.
+        name: name in messages; its suffix gives the format.
     """
 
     path: str
@@ -21,11 +21,11 @@ class FileSlice:
     name: str
 
     def open(self) -> BinaryIO:
-        """A seekable reader of just these bytes. Raises OSError when the file cannot be opened."""
+        """A seekable reader of these bytes alone. Raises OSError when the file cannot be opened."""
         return io.BufferedReader(_Region(self), buffer_size=1 << 16)
 
     def open_unbuffered(self) -> BinaryIO:
-        """As `open`, for reads here and there. Raises OSError when the file cannot be opened."""
+        """Like `open`, for scattered short reads. Raises OSError when the file cannot be opened."""
         return _Region(self)  # type: ignore[return-value]
 
     def read(self) -> bytes:
@@ -38,11 +38,11 @@ class FileSlice:
 
 
 class SeekableBytes(io.RawIOBase):
-    """Bytes that are read from a position: subclasses write `readinto`, and set where they are and end.
+    """A seekable raw file; subclasses implement `readinto` and set the attributes.
 
     Attributes:
-        _at: the position.
-        _end: the position behind the last byte.
+        _at: the current position.
+        _end: the position after the last byte.
     """
 
     _at: int
@@ -75,9 +75,9 @@ class _Region(SeekableBytes):
         if count == 0:
             return 0
         self._file.seek(self._offset + self._at)
-        count_read = self._file.readinto(memoryview(buffer)[:count]) or 0
-        self._at += count_read
-        return count_read
+        size = self._file.readinto(memoryview(buffer)[:count]) or 0
+        self._at += size
+        return size
 
     def close(self) -> None:
         if not self.closed:

@@ -1,7 +1,7 @@
-"""Virtual files made of byte ranges of another file and of new bytes, without a copy on disk.
+"""Virtual files composed of byte ranges of another file and of new bytes, without a copy on disk.
 
 Decoders trust the header of a file. Where it is wrong, they read such a virtual file instead: a corrected
-header, followed by the sound as it lies in the file.
+header, followed by the sound itself.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Piece = bytes | Span
 
 
 class Stream(NamedTuple):
-    """One sound in a file, as a decoder must see it.
+    """One sound in a file, as a decoder must read it.
 
     Attributes:
         pieces: the byte ranges and bytes to read; None reads the file as it is.
         frames: samples per channel, where the decoder would have to guess.
-        claimed: size in bytes that the decoder is told, so that it does not guess too few samples.
+        claimed: size in bytes to report to the decoder, so that it does not guess too few samples.
     """
 
     pieces: tuple[Piece, ...] | None = None

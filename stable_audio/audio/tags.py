@@ -32,8 +32,8 @@ def _container_tags(source: AudioSource) -> dict[str, str]:
     except ImportError:
         return {}
     try:
-        opened = source.open() if isinstance(source, FileSlice) else source
-        with av.open(opened, metadata_errors="ignore") as container:
+        file = source.open() if isinstance(source, FileSlice) else source
+        with av.open(file, metadata_errors="ignore") as container:
             return dict(container.metadata)
     except (av.FFmpegError, OSError, ValueError):
         return {}

@@ -8,9 +8,9 @@ from typing import BinaryIO, NamedTuple
 from stable_audio.audio.splice import Span, Stream
 
 _NEAR = 1 << 16
-"""Placeholders lie so near to 2**31 or 2**32: programs subtract the size of their header, or round."""
+"""Placeholders are this near to 2**31 or 2**32: programs subtract the size of their header, or round."""
 _JUNK = 4096
-"""Bytes behind the sound that are ignored although they are no chunk."""
+"""Bytes after the sound that are ignored even if they are no chunk."""
 _LARGEST = 1 << 32
 
 
@@ -37,25 +37,28 @@ def streams(file: BinaryIO, start: int, size: int) -> list[Stream]:
     """The sound of a RIFF or RF64 file, with a true header where its own is wrong.
 
     Raises:
-        ValueError: it is cut off, or more follows than the header knows of.
+        ValueError: it is cut off, or holds more sound than its header declares.
     """
     data = _find_data(file, start, size)
     if data is None:
         return [Stream()]  # the decoder says what is wrong with it
-    if (behind := _joined(file, data, size)) is not None:
-        return [Stream((Span(start, behind - start),)), *_bounded(streams(file, behind, size), behind, size)]
+    if (next_start := _next_wav(file, data, size)) is not None:
+        return [
+            Stream((Span(start, next_start - start),)),
+            *_bounded(streams(file, next_start, size), next_start, size),
+        ]
     length = _length(file, data, size)
     if length == data.declared:
         return [Stream()]
     return [Stream((_header(data.head, length), Span(data.begin, length)))]
 
 
-def _bounded(joined: list[Stream], start: int, size: int) -> list[Stream]:
-    return [Stream((Span(start, size - start),)) if stream.pieces is None else stream for stream in joined]
+def _bounded(parts: list[Stream], begin: int, size: int) -> list[Stream]:
+    return [Stream((Span(begin, size - begin),)) if stream.pieces is None else stream for stream in parts]
 
 
-def _joined(file: BinaryIO, data: _Data, size: int) -> int | None:
-    """Offset at which another wav begins among the chunks behind the sound; None if there is none."""
+def _next_wav(file: BinaryIO, data: _Data, size: int) -> int | None:
+    """Offset of another wav file among the chunks after the sound; None if there is none."""
     position = data.begin + data.declared + data.declared % 2
     while data.declared > 0 and position + 12 <= size:
         file.seek(position)
@@ -89,19 +92,21 @@ def _find_data(file: BinaryIO, start: int, size: int) -> _Data | None:
 
 def _length(file: BinaryIO, data: _Data, size: int) -> int:
     """Bytes of sound that the file really holds."""
-    there = size - data.begin
+    available = size - data.begin
     if data.declared == 0 and _are_chunks(file, data.begin, size):
         return 0
-    if data.declared > there or data.declared == 0:
+    if data.declared > available or data.declared == 0:
         if is_placeholder(data.declared):
-            return there
-        raise ValueError(f"cut off: its header promises {data.declared} bytes of sound, {there} are there")
-    surplus = there - data.declared
+            return available
+        raise ValueError(
+            f"cut off: its header promises {data.declared} bytes of sound, {available} are there"
+        )
+    surplus = available - data.declared
     if surplus >= _LARGEST - 1 and surplus % _LARGEST <= 1:
-        return there  # the size had no room for more than 32 bits
+        return available  # the size had no room for more than 32 bits
     if surplus > _JUNK and not _are_chunks(file, data.begin + data.declared + data.declared % 2, size):
         raise ValueError(
-            f"damaged: its header tells of {data.declared} bytes of sound, and {surplus} follow; "
+            f"damaged: its header declares {data.declared} bytes of sound, and {surplus} more follow; "
             "repair it, for example with `ffmpeg -ignore_length 1 -i OLD NEW`"
         )
     return data.declared

@@ -53,9 +53,9 @@ def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
         FileExistsError: the target exists, and `overwrite` is False.
     """
     from stable_audio.audio.atomic import atomic_write
-    from stable_audio.shipped import KINDS, named
+    from stable_audio.shipped import KINDS, shipped_file
 
-    matches = [path for kind in KINDS if (path := named(name, kind)) is not None]
+    matches = [path for kind in KINDS if (path := shipped_file(name, kind)) is not None]
     if not matches:
         raise ValueError(f"no config is called '{name}'; `stable-audio configs` lists them")
     if len(matches) > 1:

@@ -34,8 +34,8 @@ class AudioDirEntry:
         custom_metadata_module: Python file with get_custom_metadata(info, audio).
         manifest: CSV, TSV, JSONL or JSON file with captions.
         captions: read .txt and .json files beside the sound files.
-        caption_template: caption for files that have none, made from their name, folder and tags; of several
-            templates, the first that can be filled.
+        caption_template: template of a caption from name, folder and tags, for files without a caption; of
+            several templates, the first that can be filled.
     """
 
     id: str
@@ -53,7 +53,7 @@ class AudioDirDataset(ClipDataset):
     """Clips of sound files: cropped or padded, resampled, with the model's channels.
 
     Args:
-        clips: how files become clips; its fields are keywords here, too.
+        clips: the conversion of files to clips; its fields are keywords as well.
         datasets: the folders.
         drop_last: leave out batches that are not full.
 
@@ -116,7 +116,7 @@ class AudioDirDataset(ClipDataset):
 
         return self.maker.make(path, path, choose, generator, describe, self.custom[number])
 
-    def known(self, index: int) -> Metadata | None:
+    def stored_metadata(self, index: int) -> Metadata | None:
         path, number = self.paths[index], self.entry_of[index]
         if self.custom[number] is not None:
             return None
@@ -135,10 +135,10 @@ class AudioDirDataset(ClipDataset):
     def _describe(self, path: str, number: int, crop: Metadata) -> Metadata:
         entry = self.entries[number]
         basics = {"path": path, "relpath": os.path.relpath(path, entry.path), "dataset": entry.id, **crop}
-        described = {**basics, **self.captions[number](path)}
+        metadata = {**basics, **self.captions[number](path)}
         template = self.templates[number]
-        if template is not None and not has_caption(described):
-            within = os.path.join(os.path.basename(os.path.abspath(entry.path)), basics["relpath"])
-            caption = template(within, described, lambda: read_tags(path))
-            described |= {} if caption is None else {"prompt": caption}
-        return described
+        if template is not None and not has_caption(metadata):
+            name_path = os.path.join(os.path.basename(os.path.abspath(entry.path)), basics["relpath"])
+            caption = template(name_path, metadata, lambda: read_tags(path))
+            metadata |= {} if caption is None else {"prompt": caption}
+        return metadata

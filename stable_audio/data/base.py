@@ -20,13 +20,13 @@ from stable_audio.types import Metadata
 
 
 class DataError(ValueError):
-    """The data cannot be used at all: no files, none that can be read, or settings that contradict them."""
+    """The data cannot be used at all: no files, no readable files, or contradictory settings."""
 
 
 class ItemKey(NamedTuple):
     """A clip (`index`) and the seed of its random draws (non-negative 63-bit integer)."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a key
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a key does not need
     seed: int
 
     def generator(self) -> torch.Generator:
@@ -35,7 +35,7 @@ class ItemKey(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A clip that is left out, with the reason. The DataReport counts and names it; nothing replaces it."""
+    """A clip that cannot be used, with the reason. The DataReport names it; no clip replaces it."""
 
     path: str
     reason: str
@@ -46,8 +46,8 @@ class Packed(NamedTuple):
 
     Attributes:
         lengths: frames of each clip.
-        first: clips of the global batch that belong to the ranks before this one.
-        total: clips of the whole global batch; their number differs between batches.
+        first: number of clips of the global batch on lower ranks.
+        total: number of clips of the whole global batch, which differs between batches.
     """
 
     lengths: Sequence[int]
@@ -59,9 +59,8 @@ class Batch(NamedTuple):
     """audio (b c n) float32 (latents when pre-encoded) and one metadata dict per item.
 
     Attributes:
-        packed: how to lay the clips out in shared rows, where they are trained that way; `audio` is padded in
-            any case.
-        items: number of each clip in its dataset; None where it is not known.
+        packed: how the clips share rows, if they are trained that way; `audio` is padded in any case.
+        items: index of each clip in its dataset; None if unknown.
     """
 
     audio: Tensor
@@ -71,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class ItemFacts(NamedTuple):
-    """What a dataset says about one item without cropping it.
+    """Properties of one item of a dataset before cropping.
 
     Attributes:
         metadata: the item's other metadata, as far as they are known without cropping the sound.
@@ -91,18 +90,18 @@ Clip = tuple[Tensor, Metadata]
 
 
 ItemCheck = Callable[[Metadata], "str | None"]
-"""Why a clip with this metadata cannot be trained on, or None: what the model needs of it."""
+"""Metadata of a clip -> the reason why the model cannot be trained on it, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFormat:
-    """What a model asks of clips.
+    """The format of clips that a model needs.
 
     Attributes:
         sample_rate: sample rate of the clips in Hz.
         sample_size: length of the clips in audio samples.
         audio_channels: channels of the clips.
-        augment: False switches random crops and augmentations off (validation, encoding).
+        augment: whether to crop at random and augment (not in validation and encoding).
     """
 
     sample_rate: int
@@ -113,11 +112,11 @@ class ClipFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime(ClipFormat):
-    """What datasets are told by the model and the run, never by the dataset file.
+    """Settings of datasets that come from the model and the run, never from the dataset file.
 
     Attributes:
         downsampling_ratio: audio samples per latent frame.
-        autoencoder_hash: hash of the model's pretransform; latents made by another one are refused.
+        autoencoder_hash: hash of the model's pretransform; latents of another one are refused.
     """
 
     downsampling_ratio: int = 1
@@ -138,13 +137,13 @@ class ClipDataset(Dataset):
 
     Attributes:
         drop_last: leave out batches that are not full.
-        epoch_batches: batches per epoch, then drawn with replacement; None: one pass is an epoch.
+        epoch_batches: batches per epoch, with items drawn with replacement; None: an epoch is one pass.
         weights: relative sampling weight per item, or None for one pass over all items per epoch.
         buckets: bucket number per item, or None; a batch holds items of one bucket only.
         row_length: frames of a row that several clips share; None where clips do not share rows.
         lengths: frames of each item, where clips share rows.
-        problems: what the scan at construction already had to leave out.
-        ignored: suffixes of files beside the usable ones that nothing reads, and how many each.
+        problems: files that the scan at construction had to reject.
+        ignored: suffix -> number of files beside the usable ones that nothing reads.
     """
 
     drop_last: bool = True
@@ -162,8 +161,8 @@ class ClipDataset(Dataset):
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         raise NotImplementedError
 
-    def known(self, index: int) -> Metadata | None:
-        """Metadata of one item, if they are known without reading sound; None otherwise.
+    def stored_metadata(self, index: int) -> Metadata | None:
+        """Metadata of one item, if they are stored apart from its sound; None otherwise.
 
         Raises:
             ValueError: they cannot be read.
@@ -171,7 +170,7 @@ class ClipDataset(Dataset):
         return None
 
     def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
-        """Facts about one item; `thorough` means decoding all of it. Here: by making its clip."""
+        """Facts about one item; `thorough` decodes all of it. This default makes the item's clip."""
         clip = self[ItemKey(index, 0)]
         if isinstance(clip, Rejected):
             return clip

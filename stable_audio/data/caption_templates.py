@@ -21,7 +21,7 @@ class CaptionTemplates:
         templates: one template, or several in order of preference.
 
     Raises:
-        DataError: a template is not one, or has no field.
+        DataError: a template is malformed, or has no field.
     """
 
     def __init__(self, templates: str | Sequence[str]) -> None:
@@ -31,11 +31,11 @@ class CaptionTemplates:
             raise DataError("caption_template: empty; give a text such as '{folder}, {name}'")
 
     def __call__(self, path: str, metadata: Metadata, tags: Callable[[], dict[str, str]]) -> str | None:
-        """The caption, or None where no template can be filled.
+        """The caption, or None if no template can be filled.
 
         Args:
             path: path of the file; it may be relative to the dataset's folder.
-            tags: reads the tags of the file; called only when a field has no other source.
+            tags: returns the tags of the file; called only if a field has no other source.
         """
         fields_of_file = {
             k: str(v) for k, v in metadata.items() if isinstance(v, (str, int, float)) and str(v).strip()

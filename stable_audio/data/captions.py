@@ -15,7 +15,7 @@ from stable_audio.types import Metadata
 
 MANIFEST_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 RESERVED = frozenset({"path", "relpath", "timestamps", "padding_mask", "sample_rate", "load_time", "dataset"})
-"""Keys that the loader itself fills; side-car files cannot change them."""
+"""Keys that the loader fills itself; side-car files cannot change them."""
 
 
 class CaptionError(ValueError):
@@ -23,7 +23,7 @@ class CaptionError(ValueError):
 
 
 class Captions:
-    """Metadata of the files of one folder, later sources winning: manifest row, `x.txt`, `x.json`.
+    """Metadata of the files of one folder; of manifest row, `x.txt` and `x.json`, later ones override.
 
     Null and blank values do not replace values from earlier sources.
 
@@ -31,7 +31,7 @@ class Captions:
         root: folder that manifest paths are relative to.
         paths: the sound files of the folder.
         manifest: a .csv, .tsv, .jsonl or .json file; None: `metadata.jsonl`, `.csv` or `.tsv` in `root`, if
-            there.
+            it exists.
         sidecars: whether `.txt` and `.json` files beside the sound are read.
 
     Attributes:
@@ -58,7 +58,7 @@ class Captions:
                 self.problems = [Rejected(source, f"not used: {str(error).removeprefix(f'{source}: ')}")]
 
     def __call__(self, path: str) -> Metadata:
-        """Metadata of the sound file `path`; empty when nothing describes it.
+        """Metadata of the sound file `path`; empty if no source describes it.
 
         Raises:
             CaptionError: a side-car file is not readable text or not a JSON object.
@@ -78,16 +78,16 @@ class Captions:
 
 
 def with_prompt(metadata: Metadata) -> Metadata:
-    """Use `text` or `caption` as the `prompt`, where that is absent, null or blank.
+    """Use `text` or `caption` as the `prompt`, if that is absent, null or blank.
 
-    A prompt that is null or blank is none, and left out; lists of one text are unwrapped.
+    A prompt that stays null or blank is removed; lists of one text are unwrapped.
     """
     values = [_unwrapped(metadata[name]) for name in CAPTION_COLUMNS if name in metadata]
     prompt = _unwrapped(metadata.get("prompt"))
     if _blank(prompt):
         prompt = next((v for v in values if isinstance(v, str) and not _blank(v)), None)
-    others = {k: v for k, v in metadata.items() if k != "prompt"}
-    return others if prompt is None else {"prompt": prompt, **others}
+    remaining = {k: v for k, v in metadata.items() if k != "prompt"}
+    return remaining if prompt is None else {"prompt": prompt, **remaining}
 
 
 def _blank(value: Any) -> bool:

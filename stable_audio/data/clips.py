@@ -1,4 +1,4 @@
-"""From a sound file to a clip of the model's rate, length and channels."""
+"""Turn a sound file into a clip of the model's rate, length and channels."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Choose = Callable[[int, int], Crop]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOptions(ClipFormat):
-    """How sound files become clips.
+    """Options of the conversion of sound files to clips.
 
     Attributes:
-        random_crop: a random part of longer files, otherwise their beginning.
+        random_crop: use a random part of longer files, otherwise their beginning.
         phase_flip: probability of inverting the polarity.
         volume_norm: bring each clip to a random loudness; without augmentation to the mean.
         volume_norm_param: mean and standard deviation of that loudness in LUFS.
-        strip_silence: cut trailing silence of 0.1 s or more off before cropping.
+        strip_silence: remove trailing silence of 0.1 s or more before cropping.
         silence_threshold_db: clips whose peak is lower are rejected; None keeps them.
 
     Raises:
@@ -63,14 +63,14 @@ class ClipMaker:
     """Cuts and processes clips.
 
     Attributes:
-        memory: layouts of files that were opened before.
+        memory: cache of file layouts, which speeds up opening a file again.
     """
 
     options: ClipOptions
     memory: LayoutMemory = field(default_factory=LayoutMemory, compare=False)
 
     def chooser(self, generator: torch.Generator) -> Choose:
-        """The function that chooses crops: at random, or from the beginning of each file."""
+        """A function that chooses crops: at random, or from the beginning of each file."""
 
         def choose(frames: int, source_rate: int) -> Crop:
             return choose_crop(
@@ -92,8 +92,8 @@ class ClipMaker:
         describe: Callable[[Crop], Metadata],
         custom: CustomMetadata | None,
     ) -> Clip | Rejected:
-        """Read the chosen part, process it, and attach the metadata that `describe` and `custom` return."""
-        started, threshold = time.perf_counter(), self.options.silence_threshold_db
+        """Read the part that `choose` picks, process it, and add the metadata of `describe` and `custom`."""
+        start_time, threshold = time.perf_counter(), self.options.silence_threshold_db
         try:
             with open_sound(source, memory=self.memory) as sound:
                 crop = choose(self.frames(sound), sound.info.sample_rate)
@@ -102,7 +102,7 @@ class ClipMaker:
                 return Rejected(name, f"silent: the clip's peak is below {threshold:g} dB")
             audio = self._process(audio, generator)
             metadata = describe(crop)
-            metadata["load_time"] = time.perf_counter() - started
+            metadata["load_time"] = time.perf_counter() - start_time
             if custom is None:
                 return audio, metadata
             result = custom(metadata, audio, generator.initial_seed())
@@ -115,7 +115,7 @@ class ClipMaker:
             return Rejected(name, str(error))
 
     def frames(self, sound: Sound) -> int:
-        """Number of samples of the file that are used, at the file's rate."""
+        """Number of usable samples of the file, at its own rate."""
         return sound_end(sound) if self.options.strip_silence else sound.info.frames
 
     def _process(self, audio: Tensor, generator: torch.Generator) -> Tensor:
@@ -144,8 +144,8 @@ class ClipMaker:
             kind = type(versions).__name__
             raise ValueError(f"__audio__ of get_custom_metadata must be a dict {{key: tensor}}, found {kind}")
         extra = {k: self._same_part(_as_audio(k, v), crop) for k, v in versions.items()}
-        others = {k: v for k, v in result.items() if k not in ("__reject__", "__audio__")}
-        return audio, {**metadata, **others, **extra}
+        added = {k: v for k, v in result.items() if k not in ("__reject__", "__audio__")}
+        return audio, {**metadata, **added, **extra}
 
     def _same_part(self, audio: Tensor, crop: Crop) -> Tensor:
         """The crop of the main audio applied to another version of the whole file, at the model's rate."""

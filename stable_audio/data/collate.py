@@ -18,7 +18,7 @@ class Collated(NamedTuple):
     """Result of a worker: a batch (None if every item was rejected) and the rejected items.
 
     Attributes:
-        places: for each clip of the batch, its place among the requested items.
+        places: index of each clip of the batch among the requested items.
     """
 
     batch: Batch | None
@@ -27,11 +27,11 @@ class Collated(NamedTuple):
 
 
 def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
-    """Stack the clips; shorter ones are zero-padded on the right and their `padding_mask` with them.
+    """Stack the clips; shorter ones are zero-padded on the right, and their `padding_mask` as well.
 
-    Clips that `check` refuses are left out.
+    Clips that `check` refuses become rejected items.
     """
-    items = _checked(items, check)
+    items = _reject_refused(items, check)
     rejected = [item for item in items if isinstance(item, Rejected)]
     clips = [item for item in items if not isinstance(item, Rejected)]
     if not clips:
@@ -43,8 +43,8 @@ def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) ->
 
 
 def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
-    """As `collate`, with the length of each clip; the loader fills in the place in the global batch."""
-    items = _checked(items, check)
+    """Like `collate`, with the length of each clip; the loader adds the place in the global batch."""
+    items = _reject_refused(items, check)
     collated = collate(items)
     if collated.batch is None:
         return collated
@@ -52,7 +52,7 @@ def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = N
     return collated._replace(batch=collated.batch._replace(packed=Packed(lengths, 0, 0)))
 
 
-def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Sequence[Clip | Rejected]:
+def _reject_refused(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Sequence[Clip | Rejected]:
     if check is None:
         return items
     reasons = [None if isinstance(item, Rejected) else check(item[1]) for item in items]
@@ -63,17 +63,17 @@ def _checked(items: Sequence[Clip | Rejected], check: ItemCheck | None) -> Seque
 
 
 def name_of(metadata: Metadata) -> str:
-    """The name by which messages call a clip: its path, or a key of its metadata."""
+    """The name of a clip in messages: its path, or another identifying value of its metadata."""
     keys = ("path", "latent_filename", "relpath", "__key__")
     return str(next((metadata[k] for k in keys if k in metadata), "a clip without a name"))
 
 
 def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:
-    missing = length - audio.shape[-1]
-    if missing == 0:
+    padding = length - audio.shape[-1]
+    if padding == 0:
         return metadata
     mask = metadata.get("padding_mask")
-    if isinstance(mask, Tensor):  # of a custom module, with gaps perhaps
-        return {**metadata, "padding_mask": F.pad(mask, (0, missing))}
+    if isinstance(mask, Tensor):  # from a custom module, perhaps with gaps
+        return {**metadata, "padding_mask": F.pad(mask, (0, padding))}
     mask = PaddingMask(audio.shape[-1], audio.shape[-1]) if mask is None else mask
-    return {**metadata, "padding_mask": mask.lengthened(missing)}
+    return {**metadata, "padding_mask": mask.lengthened(padding)}

@@ -20,7 +20,7 @@ _MARGIN = 1024
 
 
 CROP_KEYS = ("timestamps", "seconds_start", "seconds_total", "padding_mask", "sample_rate", "total_samples")
-"""The metadata that every clip has of its crop."""
+"""The metadata keys of every clip that describe its crop."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Crop:
         return min(self.length, self.total - self.offset)
 
     def metadata(self) -> Metadata:
-        """timestamps (start and end as parts of the file), seconds_start (rounded down), seconds_total
+        """timestamps (start and end as fractions of the file), seconds_start (rounded down), seconds_total
         (of the whole file, rounded up) and padding_mask (a PaddingMask), as stable-audio-tools defines them;
         total_samples of the file, exactly."""
         span = max(self.total, self.length)
@@ -68,14 +68,14 @@ def choose_crop(
 ) -> Crop:
     """The crop of a file of `frames` samples at `source_rate` Hz: random, or from 0 without a generator.
 
-    Offsets are multiples of the smallest step at which both rates have a sample, so that no shift by a
-    part of a sample arises.
+    Offsets are multiples of the smallest step at which both rates have a sample, which avoids a shift by a
+    fraction of a sample.
     """
     total = resampled_length(frames, source_rate, sample_rate)
     step = sample_rate // math.gcd(source_rate, sample_rate)
     choices = max(0, total - length) // step + 1
-    step_number = 0 if generator is None else int(torch.randint(choices, (), generator=generator))
-    return Crop(step_number * step, length, total, sample_rate)
+    number = 0 if generator is None else int(torch.randint(choices, (), generator=generator))
+    return Crop(number * step, length, total, sample_rate)
 
 
 def read_crop(source: AudioInfo | Sound, crop: Crop) -> Tensor:
@@ -88,11 +88,11 @@ def read_crop(source: AudioInfo | Sound, crop: Crop) -> Tensor:
     if isinstance(source, AudioInfo):
         with open_sound(source.source) as sound:
             return read_crop(sound, crop)
-    return cut(source.read, source.info.frames, source.info.sample_rate, crop)
+    return resampled_crop(source.read, source.info.frames, source.info.sample_rate, crop)
 
 
-def cut(read: Callable[[int, int], Tensor], frames: int, source_rate: int, crop: Crop) -> Tensor:
-    """`read_crop` for any source: `read(start, frames)` returns samples at `source_rate`."""
+def resampled_crop(read: Callable[[int, int], Tensor], frames: int, source_rate: int, crop: Crop) -> Tensor:
+    """Like `read_crop`, for any source: `read(start, frames)` returns samples at `source_rate`."""
     divisor = math.gcd(source_rate, crop.sample_rate)
     down, up = source_rate // divisor, crop.sample_rate // divisor
     if down == up:

@@ -44,21 +44,21 @@ class CustomMetadata:
         return function
 
     def _module(self) -> ModuleType:
-        """The file as a module that pickle, dataclasses and enums find again by its name."""
+        """Import the file as a module that pickle, dataclasses and enums can find by its name."""
         name = f"stable_audio_custom_metadata_{derive_seed(self.path):x}"
         spec = importlib.util.spec_from_file_location(name, self.path)
         if spec is None or spec.loader is None:
             raise DataError(f"custom_metadata_module: {self.path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
-        before = sys.modules.get(name)
+        previous = sys.modules.get(name)
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            if before is None:
+            if previous is None:
                 sys.modules.pop(name, None)
             else:
-                sys.modules[name] = before
+                sys.modules[name] = previous
             raise DataError(
                 f"custom_metadata_module: {self.path} does not load: {self._user_error(error)}"
             ) from error
@@ -68,11 +68,12 @@ class CustomMetadata:
         """Call the function and return its result. It receives `info` and `audio` themselves, not copies.
 
         Args:
-            seed: of Python's, numpy's and torch's generators during the call; their states are restored
-                afterwards.
+            seed: seed of the generators of Python, numpy and torch during the call; their states are
+                restored afterwards.
 
         Raises:
-            ValueError: it raised an error, or returned no dict or values that worker processes cannot send.
+            ValueError: the function raised an error, returned no dict, or returned values that worker
+                processes cannot send.
         """
         function = self._function or self._load()
         try:
@@ -104,9 +105,9 @@ def _mask_as_tensor(info: Metadata) -> Iterator[None]:
     if not isinstance(mask, PaddingMask):
         yield
         return
-    info["padding_mask"] = as_tensor = mask.tensor()
+    info["padding_mask"] = tensor = mask.tensor()
     try:
         yield
     finally:
-        if info.get("padding_mask") is as_tensor:
+        if info.get("padding_mask") is tensor:
             info["padding_mask"] = mask

@@ -1,4 +1,4 @@
-"""The facts of one sound for the data report, whether it is a file or lies in a tar."""
+"""The facts of one sound for the data report, whether it is a file or a member of a tar."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def inspect_sound(
         return Rejected(name, error.reason)
     except ValueError as error:
         return Rejected(name, str(error))
-    if custom is not None:  # a silent beginning says nothing of the rest of the file
+    if custom is not None:  # a silent beginning says nothing about the rest of the file
         options = dataclasses.replace(maker.options, silence_threshold_db=None)
         audible = dataclasses.replace(maker, options=options)
         clip = audible.make(source, name, choose, generator, describe, custom)

@@ -14,21 +14,21 @@ from stable_audio.data.report import printable
 
 _LOG = logging.getLogger(__name__)
 
-LOOKED_AT = 10_000
-"""Items that are looked at, evenly over the dataset; each costs the reading of its side-car files."""
+MAX_INSPECTED = 10_000
+"""Number of items to inspect, evenly spread over the dataset; for each its side-car files are read."""
 
 _REASONS_SHOWN = 5
 
 
-class Refused(NamedTuple):
-    """Counts of the items, among `looked_at`, whose metadata the model cannot use.
+class Refusals(NamedTuple):
+    """Counts of the items, among `inspected`, whose metadata the model cannot use.
 
     Attributes:
         reasons: reason -> number of items.
         examples: reason -> name of the first such item.
     """
 
-    looked_at: int
+    inspected: int
     items: int
     reasons: dict[str, int]
     examples: dict[str, str]
@@ -39,30 +39,30 @@ class Refused(NamedTuple):
 
     def summary(self) -> str:
         """One sentence for messages."""
-        listed = list(self.reasons.items())
+        counts = list(self.reasons.items())
         reasons = "; ".join(
             f"{count} as {printable(self.examples[reason])}: {reason}"
-            for reason, count in listed[:_REASONS_SHOWN]
+            for reason, count in counts[:_REASONS_SHOWN]
         )
-        more = f"; and {len(listed) - _REASONS_SHOWN} other reasons" if len(listed) > _REASONS_SHOWN else ""
-        return f"{self.total} of {self.looked_at} items looked at cannot be trained on: {reasons}{more}"
+        more = f"; and {len(counts) - _REASONS_SHOWN} other reasons" if len(counts) > _REASONS_SHOWN else ""
+        return f"{self.total} of {self.inspected} inspected items cannot be trained on: {reasons}{more}"
 
 
-def refused(dataset: ClipDataset, check: ItemCheck, *, most: int = LOOKED_AT) -> Refused:
+def count_refusals(dataset: ClipDataset, check: ItemCheck, *, most: int = MAX_INSPECTED) -> Refusals:
     """Check the metadata of up to `most` items that are known without reading sound."""
-    looked_at, reasons, examples = 0, Counter[str](), dict[str, str]()
+    inspected, reasons, examples = 0, Counter[str](), dict[str, str]()
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)):
         try:
-            metadata = dataset.known(int(index))
-        except ValueError:  # told with its reason when its turn comes
+            metadata = dataset.stored_metadata(int(index))
+        except ValueError:  # reported with its reason when the item is loaded
             continue
         if metadata is None:
             continue
-        looked_at += 1
+        inspected += 1
         if reason := check(metadata):
             reasons[reason] += 1
             examples.setdefault(reason, name_of(metadata))
-    return Refused(looked_at, len(dataset), dict(reasons.most_common()), examples)
+    return Refusals(inspected, len(dataset), dict(reasons.most_common()), examples)
 
 
 def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
@@ -71,7 +71,7 @@ def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
     Raises:
         DataError: all items will be left out.
     """
-    refusals = refused(dataset, check)
+    refusals = count_refusals(dataset, check)
     if refusals.total and refusals.total == refusals.items:
         raise DataError(
             f"not one usable item: {refusals.summary()}. Add what is missing by side-car files, a manifest, "

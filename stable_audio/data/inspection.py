@@ -18,10 +18,10 @@ _EVERY_CLIP_HAS = frozenset({*RESERVED, *CROP_KEYS, "__key__"})
 
 
 class _Item(NamedTuple):
-    """Facts of one item; of its metadata only the keys are stored.
+    """Facts of one item, with the keys of its metadata but not their values.
 
     Attributes:
-        beyond: keys whose values lie outside the range that the model knows.
+        beyond: keys whose values lie outside the model's range.
     """
 
     facts: ItemFacts
@@ -42,19 +42,19 @@ def inspect_dataset(
 
     Args:
         thorough: decode everything, which finds damaged and silent files; otherwise headers only.
-        check: why a model cannot use an item with given metadata, or None.
-        beyond: the metadata keys whose values lie outside the range that the model knows.
+        check: metadata -> the reason why the model cannot use the item, or None.
+        beyond: metadata -> the keys whose values lie outside the model's range.
 
     Returns:
         files, usable, hours, seconds {shortest, mean, longest}, captions (share of usable items with a
         prompt), datasets, sample_rates, channels and formats {name: count}, keys and null {metadata key:
-        usable items that have it, or have null}, beyond {key: items}, ignored {suffix: files that are not
-        looked at}, rejected {reason: files}.
+        usable items that have it, or have null}, beyond {key: items}, ignored {suffix: files that nothing
+        reads}, rejected {reason: files}.
     """
     report = DataReport(max_logged=0)
     report.add(0, dataset.problems)
     items: list[_Item] = []
-    for result in _look(dataset, thorough, num_threads, check, beyond):
+    for result in _inspect_items(dataset, thorough, num_threads, check, beyond):
         if isinstance(result, Rejected):
             report.add(0, [result])
         else:
@@ -84,14 +84,14 @@ def inspect_dataset(
     }
 
 
-def _look(
+def _inspect_items(
     dataset: ClipDataset,
     thorough: bool,
     num_threads: int,
     check: ItemCheck | None,
     beyond: Callable[[Metadata], list[str]] | None,
 ) -> Iterator[_Item | Rejected]:
-    def look(index: int) -> _Item | Rejected:
+    def inspect(index: int) -> _Item | Rejected:
         facts = dataset.inspect(index, thorough=thorough)
         if isinstance(facts, Rejected):
             return facts
@@ -104,7 +104,7 @@ def _look(
         return _Item(facts._replace(metadata={}), keys, null, outside)
 
     with ThreadPoolExecutor(max_workers=max(1, num_threads)) as pool:
-        yield from pool.map(look, range(len(dataset)))
+        yield from pool.map(inspect, range(len(dataset)))
 
 
 def _counts(values: list[Any]) -> dict[str, int]:

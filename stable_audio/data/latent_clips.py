@@ -35,7 +35,7 @@ class LatentClips:
     longest: int | None = None
 
     def bucket(self, valid: int) -> int:
-        """The smallest bucket that holds `valid` frames, or the largest there is."""
+        """Number of the smallest bucket that holds `valid` frames, or else of the largest bucket."""
         lengths = self.bucket_lengths or [valid]
         return next((i for i, length in enumerate(lengths) if valid <= length), len(lengths) - 1)
 
@@ -46,12 +46,12 @@ class LatentClips:
         self,
         source: LatentSource,
         index: int,
-        more: Metadata,
+        extra: Metadata,
         generator: torch.Generator,
         custom: CustomMetadata | None,
     ) -> Clip | Rejected:
-        """Latents (c frames) float32, unscaled, and their metadata with `more` added."""
-        started = time.perf_counter()
+        """Latents (c frames) float32, unscaled, and their metadata with `extra` added."""
+        start_time = time.perf_counter()
         try:
             stored, valid, metadata = source.describe(index)
             length = self._length(stored, valid)
@@ -59,9 +59,9 @@ class LatentClips:
             latents = _padded(source.read(index, start, start + length), length, source.silence)
             info = {
                 **self._describe(metadata, stored, valid, start, length),
-                **more,
+                **extra,
                 "latent_filename": source.name(index),
-                "load_time": time.perf_counter() - started,
+                "load_time": time.perf_counter() - start_time,
             }
             if custom is None:
                 return latents, info
@@ -82,26 +82,26 @@ class LatentClips:
         return int(torch.randint(valid - length + 1, (), generator=generator))
 
     def _describe(self, metadata: Metadata, stored: int, valid: int, start: int, length: int) -> Metadata:
-        begins = metadata.pop("start_seconds")
+        clip_start = metadata.pop("start_seconds")
         file_seconds = metadata.pop("file_seconds", None)
-        at, seconds = begins + self.seconds(start), self.seconds(length)
-        described = {
-            "seconds_total": math.ceil(begins + self.seconds(valid)),
+        crop_start, seconds = clip_start + self.seconds(start), self.seconds(length)
+        info = {
+            "seconds_total": math.ceil(clip_start + self.seconds(valid)),
             **metadata,
             "latent_crop_start": start,
             "latent_crop_length": length,
-            "seconds_start": math.floor(at),
+            "seconds_start": math.floor(crop_start),
             "padding_mask": PaddingMask(max(0, min(valid - start, length)), length),
             "sample_rate": self.sample_rate,
         }
         if file_seconds is not None:
             span = max(file_seconds, seconds)
-            described["timestamps"] = (at / span, (at + seconds) / span)
+            info["timestamps"] = (crop_start / span, (crop_start + seconds) / span)
         elif "timestamps" in metadata:
             first, last = metadata["timestamps"]
             step = (last - first) / stored
-            described["timestamps"] = (first + step * start, first + step * (start + length))
-        return described
+            info["timestamps"] = (first + step * start, first + step * (start + length))
+        return info
 
 
 def _customise(latents: Tensor, info: Metadata, result: Metadata) -> Clip | Rejected:
@@ -115,18 +115,18 @@ def _customise(latents: Tensor, info: Metadata, result: Metadata) -> Clip | Reje
             raise ValueError(
                 f"__replace__ of get_custom_metadata must be latents, found {type(new_latents).__name__}"
             ) from error
-    others = {k: v for k, v in result.items() if k not in ("__reject__", "__replace__")}
-    return latents, {**info, **others}
+    added = {k: v for k, v in result.items() if k not in ("__reject__", "__replace__")}
+    return latents, {**info, **added}
 
 
 def _padded(latents: Tensor, length: int, silence: Tensor | None) -> Tensor:
-    missing = length - latents.shape[-1]
-    if missing <= 0:
+    padding = length - latents.shape[-1]
+    if padding <= 0:
         return latents
     if silence is None:
-        return F.pad(latents, (0, missing))
+        return F.pad(latents, (0, padding))
     if silence.shape[:-1] != latents.shape[:-1]:
         raise ValueError(
             f"silence.npy has shape {tuple(silence.shape)}, which does not fit latents {tuple(latents.shape)}"
         )
-    return torch.cat([latents, silence.expand(*silence.shape[:-1], missing)], dim=-1)
+    return torch.cat([latents, silence.expand(*silence.shape[:-1], padding)], dim=-1)

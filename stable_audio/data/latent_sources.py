@@ -27,7 +27,7 @@ class LatentSource(Protocol):
     """Clips of latents in one folder.
 
     Attributes:
-        manifest: the settings that the latents were made with; None where they were not stored.
+        manifest: the settings with which the latents were encoded; None if they were not stored.
         silence: one frame of encoded silence (c 1) for padding, or None.
     """
 
@@ -50,7 +50,7 @@ class LatentSource(Protocol):
         ...
 
     def samples(self, index: int) -> int | None:
-        """Audio samples that the clip holds, where that is known exactly."""
+        """Number of audio samples of the clip; None if it is not known exactly."""
         ...
 
     def read(self, index: int, start: int, stop: int) -> Tensor:
@@ -111,7 +111,7 @@ class ShardFolder:
 
 
 class NpyFolder:
-    """Folders of stable-audio-tools: X.npy (c n) with X.json, and perhaps silence.npy."""
+    """Folders of stable-audio-tools: X.npy (c n) with X.json, and optionally silence.npy."""
 
     def __init__(
         self,
@@ -164,7 +164,11 @@ class NpyFolder:
 
 
 def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
-    """The `describe` of a clip whose metadata stable-audio-tools wrote; `stored` frames are there.
+    """The `describe` of a clip with metadata of stable-audio-tools.
+
+    Args:
+        metadata: content of the clip's JSON file.
+        stored: number of frames in the file.
 
     Raises:
         ValueError: the padding mask is zero everywhere, or a time is no number.
@@ -176,15 +180,15 @@ def describe_json(metadata: Metadata, stored: int) -> tuple[int, int, Metadata]:
     valid = mask.nonzero()
     if valid.numel() == 0:
         raise ValueError("its padding mask is zero everywhere")
-    described = {k: v for k, v in with_prompt(metadata).items() if k != "padding_mask"}
-    described["start_seconds"] = seconds_in(metadata, "seconds_start", 0.0)
-    if "timestamps" in described:
-        described["timestamps"] = _timestamps(described["timestamps"])
-    return stored, min(stored, int(valid[-1]) + 1), described
+    info = {k: v for k, v in with_prompt(metadata).items() if k != "padding_mask"}
+    info["start_seconds"] = seconds_in(metadata, "seconds_start", 0.0)
+    if "timestamps" in info:
+        info["timestamps"] = _timestamps(info["timestamps"])
+    return stored, min(stored, int(valid[-1]) + 1), info
 
 
 def seconds_in(metadata: Metadata, key: str, default: float) -> float:
-    """Read a time from foreign metadata. Raises ValueError, naming the key, if it is no number."""
+    """Read a time from metadata. Raises ValueError, naming the key, if it is no number."""
     value = metadata.get(key, default)
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
@@ -223,11 +227,11 @@ def open_folder(
 
 
 def _silence(folder: str, *, batched: bool) -> Tensor | None:
-    """Encoded silence: its middle frame, away from the edges.
+    """The middle frame of encoded silence, away from the edges; None if the folder has none.
 
     Args:
-        batched: three axes are a batch of one (1 c n), as stable-audio-tools writes them; otherwise they
-            are latents of pictures (c rows n).
+        batched: whether three axes are a batch of one (1 c n), as stable-audio-tools writes them; otherwise
+            they are picture-shaped latents (c rows n).
     """
     path = os.path.join(folder, "silence.npy")
     if not os.path.isfile(path):

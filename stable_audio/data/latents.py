@@ -1,9 +1,9 @@
-"""Latents on disk: safetensors shards, each whole or absent, and a manifest that says what made them.
+"""Latents on disk: safetensors shards, each complete or absent, and a manifest of their origin.
 
     FOLDER/manifest.json
     FOLDER/shards/*.safetensors    tensors "000000", ... (c frames); header "items": one record per tensor
 
-Latents are stored unscaled: a pretransform's `scale` is applied when they are trained on.
+Latents are stored unscaled: training applies the pretransform's `scale`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LatentStatistics:
         self.squares: Tensor | float = 0.0
 
     def add(self, latents: Tensor) -> None:
-        """latents (c frames)."""
+        """Add latents (c frames)."""
         values = latents.detach().double().cpu().flatten(1)
         self.count += values.shape[1]
         self.sum = self.sum + values.sum(1)
@@ -98,7 +98,7 @@ def write_shard(
     *,
     rejected: Iterable[Rejected] = (),
 ) -> None:
-    """Write one shard; it appears whole or not at all.
+    """Write one shard atomically.
 
     Raises:
         OSError: it cannot be written, for example because the disk is full.
@@ -117,7 +117,7 @@ def write_shard(
     try:
         with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata=header)
-    except SafetensorError as error:  # its name for a full disk
+    except SafetensorError as error:  # safetensors' error for a full disk
         raise OSError(f"{path} was not written: {error}") from error
 
 
@@ -189,11 +189,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def write_manifest(
     folder: str | os.PathLike[str], settings: Mapping[str, Any], names: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Write the manifest from the shards that are there, and return it.
+    """Write the manifest for the shards in the folder, and return it.
 
     Args:
-        settings: what made them: sample_rate, downsampling_ratio, channels, autoencoder_hash, ...
-        names: every part of the source; the folder is complete when each is stored or was rejected.
+        settings: how they were encoded: sample_rate, downsampling_ratio, channels, autoencoder_hash, ...
+        names: names of all parts of the source; the folder is complete when each was stored or rejected.
     """
     statistics, listing, total = LatentStatistics(), [], 0
     stored: set[str] = set()

@@ -22,16 +22,16 @@ _REMEMBERED_STATES = 1024
 
 
 class ResumableLoader:
-    """Iterates over batches and knows how many were taken, whatever the workers have read ahead.
+    """Iterates over batches and counts those handed out, whatever the workers have prefetched.
 
     Args:
-        endless: go on into the next epoch without a break; otherwise one pass per iteration.
-        repeat: every pass is epoch 0 again, same order and same crops (validation).
-        check: refuses clips by their metadata; they are left out as the dataset's own rejects are.
+        endless: continue with the next epoch without a break; otherwise one pass per iteration.
+        repeat: repeat epoch 0 in every pass, with the same order and crops (validation).
+        check: rejects clips by their metadata, in addition to those that the dataset rejects.
 
     Each iteration starts at the current state. A batch whose items were all rejected is skipped and
-    counts as consumed. `state_dict()` describes the batches handed out so far; a consumer that fetches
-    ahead asks `state_after(n)` for the state after the n-th batch it really used.
+    counts as consumed. `state_dict()` describes the batches handed out so far; a consumer that
+    prefetches calls `state_after(n)` for the state after the n-th batch it really used.
     """
 
     def __init__(
@@ -73,40 +73,40 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.repeat:
             self.sampler.epoch = self.sampler.batch = 0
-        planned: deque[_Planned] = deque()
-        epoch, of_epoch = self.sampler.epoch, DataReport(max_logged=0)
-        from_the_start = self.sampler.batch == 0
-        for batch, rejected, places in self._workers(planned):
-            plan = planned.popleft()
+        plans: deque[_BatchPlan] = deque()
+        epoch, epoch_report = self.sampler.epoch, DataReport(max_logged=0)
+        whole_pass = self.sampler.batch == 0
+        for batch, rejected, places in self._workers(plans):
+            plan = plans.popleft()
             self.sampler.load_state_dict(plan.after)
             accepted = len(batch.metadata) if batch is not None else 0
             self.report.add(accepted, rejected)
-            of_epoch.add(accepted, rejected)
+            epoch_report.add(accepted, rejected)
             if batch is not None:
                 self.handed_out += 1
                 self._remember(self.sampler.state_dict())
                 yield _placed(batch, plan, places)
             if self.sampler.epoch != epoch:
-                # One pass of one process of many may be empty: the others have something.
+                # With several processes, one of them may have an empty pass.
                 alone = self.sampler.world_size == 1 or self.endless
-                if from_the_start and not of_epoch.accepted and alone:
+                if whole_pass and not epoch_report.accepted and alone:
                     raise DataError(
-                        f"not one usable item in a whole pass over the dataset: {of_epoch.summary()}"
+                        f"not one usable item in a whole pass over the dataset: {epoch_report.summary()}"
                     )
-                epoch, of_epoch, from_the_start = self.sampler.epoch, DataReport(max_logged=0), True
+                epoch, epoch_report, whole_pass = self.sampler.epoch, DataReport(max_logged=0), True
 
-    def _workers(self, planned: deque[_Planned]) -> DataLoader:
+    def _workers(self, plans: deque[_BatchPlan]) -> DataLoader:
         packed = self.sampler.row_length is not None
 
         def plan() -> Iterator[list[ItemKey]]:
-            at = self.sampler.state_dict()
+            state = self.sampler.state_dict()
             for keys, after in self.sampler.walk(endless=self.endless):
-                share = self.sampler.share(at["epoch"], at["batch"]) if packed else None
-                planned.append(_Planned(after, [key.index for key in keys], share))
-                at = after
+                share = self.sampler.share(state["epoch"], state["batch"]) if packed else None
+                plans.append(_BatchPlan(after, [key.index for key in keys], share))
+                state = after
                 yield keys
 
-        # The generator runs in this process, ahead of the workers; `planned` keeps what it planned.
+        # The generator runs in this process, ahead of the workers; `plans` holds the batches in between.
         return DataLoader(
             self.dataset,
             batch_sampler=plan(),  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ class ResumableLoader:
             num_workers=self.num_workers,
             worker_init_fn=answer_signals,
             pin_memory=self.pin_memory,
-            generator=torch.Generator(),  # otherwise every pass draws from the global one
+            generator=torch.Generator(),  # otherwise every pass draws from the global generator
         )
 
     def _remember(self, state: dict[str, int]) -> None:
@@ -127,7 +127,7 @@ class ResumableLoader:
         """State after the `batches`-th batch that this loader (and those it resumed) handed out.
 
         Raises:
-            ValueError: that batch is too long ago, or has not been handed out.
+            ValueError: that batch is too far back, or has not been handed out.
         """
         for count, state in reversed(self._states):
             if count == batches:
@@ -141,15 +141,21 @@ class ResumableLoader:
         self._remember(self.sampler.state_dict())
 
 
-class _Planned(NamedTuple):
-    """State after a batch, the items that were asked for, and with rows this rank's share of it."""
+class _BatchPlan(NamedTuple):
+    """A batch that the workers prepare.
+
+    Attributes:
+        after: the sampler's state after the batch.
+        items: indices of the requested items.
+        share: this rank's share of the global batch, where clips share rows.
+    """
 
     after: dict[str, int]
     items: list[int]
     share: Share | None
 
 
-def _placed(batch: Batch, plan: _Planned, places: Sequence[int]) -> Batch:
+def _placed(batch: Batch, plan: _BatchPlan, places: Sequence[int]) -> Batch:
     batch = batch._replace(items=[plan.items[place] for place in places])
     if batch.packed is None or plan.share is None:
         return batch
@@ -192,10 +198,10 @@ def make_loader(
     drop_last: bool = True,
     check: ItemCheck | None = None,
 ) -> ResumableLoader:
-    """A loader for this rank; weights, buckets and rows are taken from the dataset. See ResumableLoader.
+    """A loader for this rank with the dataset's weights, buckets and rows. See ResumableLoader.
 
     Args:
-        loading: how batches are drawn; its fields are keywords here, too.
+        loading: the drawing of batches; its fields are keywords as well.
         drop_last: leave out batches that are not full.
     """
     sampler = ResumableSampler(

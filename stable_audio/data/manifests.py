@@ -24,7 +24,7 @@ _TABLES = (".csv", ".tsv")
 _JSON = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = (",", ";", "\t", "|")
 _SURPLUS = ""
-"""Where a row keeps the number of its cells for which there is no column."""
+"""Key under which a row has the number of its cells without a column."""
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?|-?\.\d+([eE][-+]?\d+)?")
 
@@ -32,10 +32,10 @@ _DECIMAL = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?|-?\.\d+([eE][-+]?\d+)?")
 def read_manifest(
     source: str, root: str, paths: Sequence[str], *, required: bool
 ) -> tuple[dict[str, Metadata], list[Rejected]]:
-    """The rows of a manifest by the path of their file, and what is wrong with it.
+    """The rows of a manifest by the path of their file, and the problems of the manifest.
 
     Args:
-        root: what paths in it are relative to; also tried: the manifest's own folder.
+        root: the folder to which paths in it are relative; the manifest's folder is tried as well.
         paths: the sound files of the folder.
         required: whether the dataset file names this manifest, so that it must match some file.
 
@@ -63,7 +63,7 @@ def read_manifest(
             continue
         path = files.find(str(row[column]))
         if not os.path.isfile(path):
-            problems.append(Rejected(path, f"named in {source} but not there"))
+            problems.append(Rejected(path, f"named in {source} but does not exist"))
             continue
         by_path[path] = {k: v for k, v in row.items() if k != column}
     if rows and not by_path:
@@ -83,26 +83,26 @@ def read_manifest(
 
 
 class _Files:
-    """Finds the sound files that the names in a table mean."""
+    """Resolves the names in a table to sound files."""
 
     def __init__(self, source: str, root: str, paths: Sequence[str]) -> None:
-        self.root, self.beside = root, os.path.dirname(os.path.abspath(source))
-        self.known = {os.path.normpath(path) for path in paths}
+        self.root, self.manifest_folder = root, os.path.dirname(os.path.abspath(source))
+        self.paths = {os.path.normpath(path) for path in paths}
         self.stems: dict[str, str | None] = {}
-        for path in self.known:
+        for path in self.paths:
             stem = os.path.splitext(path)[0]
-            self.stems[stem] = None if stem in self.stems else path  # two files of one stem: neither
+            self.stems[stem] = None if stem in self.stems else path  # ambiguous: two files of one stem
 
     def find(self, name: str) -> str:
-        """The path that a row names: literally, with backslashes as slashes, or without its suffix."""
+        """The path for a name in a row: as it is, with slashes for backslashes, or without its suffix."""
         first = os.path.normpath(os.path.join(self.root, name))
-        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
-            for folder in (self.root, self.beside):
-                path = os.path.normpath(os.path.join(folder, spelled))
-                if path in self.known:
+        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+            for folder in (self.root, self.manifest_folder):
+                path = os.path.normpath(os.path.join(folder, spelling))
+                if path in self.paths:
                     return path
-                if by_stem := self.stems.get(path):
-                    return by_stem
+                if match := self.stems.get(path):
+                    return match
         return first
 
 
@@ -146,9 +146,9 @@ def _table(text: str, source: str, root: str) -> list[Metadata]:
     if not lines:
         return []
     for delimiter in _DELIMITERS:
-        if rows := _matched(_cells(text, delimiter), root):
+        if rows := _rows_by_column(_cells(text, delimiter), root):
             return rows
-    if rows := _spaced(lines, root):
+    if rows := _space_separated(lines, root):
         return rows
     raise DataError(
         f"{source}: its first line, {lines[0].strip()[:80]!r}, names no column {', '.join(PATH_COLUMNS)}; "
@@ -161,28 +161,28 @@ def _cells(text: str, delimiter: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
 
 
-def _spaced(lines: list[str], root: str) -> list[Metadata] | None:
+def _space_separated(lines: list[str], root: str) -> list[Metadata] | None:
     """Read a table whose columns are separated by spaces; the last column takes the rest of its line."""
     table = _cells("\n".join(line.strip() for line in lines), " ")
-    # A heading such as "path of the sound, caption" is none of these.
+    # A header such as "path of the sound, caption" is not separated by spaces.
     plain = not any(delimiter in lines[0].strip() for delimiter in _DELIMITERS)
-    headed = plain and any(_column_name(cell) in PATH_COLUMNS for cell in table[0])
-    columns = len(table[0]) if headed else 2
-    rows = [_rest_joined(row, columns) for row in table]
-    has_names = headed or (len(rows[0]) == 2 and _column_name(table[0][0]) not in PATH_COLUMNS)
-    return _matched(rows, root) if has_names else None
+    has_header = plain and any(_column_name(cell) in PATH_COLUMNS for cell in table[0])
+    columns = len(table[0]) if has_header else 2
+    rows = [_merge_surplus(row, columns) for row in table]
+    has_names = has_header or (len(rows[0]) == 2 and _column_name(table[0][0]) not in PATH_COLUMNS)
+    return _rows_by_column(rows, root) if has_names else None
 
 
-def _rest_joined(row: list[str], columns: int) -> list[str]:
-    """Join the cells beyond the last column back into it, where spaces separate columns."""
+def _merge_surplus(row: list[str], columns: int) -> list[str]:
+    """Join surplus cells into the last column, in a table separated by spaces."""
     return [*row[: columns - 1], *filter(None, [" ".join(row[columns - 1 :])])]
 
 
-def _matched(table: list[list[str]], root: str) -> list[Metadata] | None:
-    """Rows by the names of their columns; None when the first row is no header and needs one."""
+def _rows_by_column(table: list[list[str]], root: str) -> list[Metadata] | None:
+    """The rows as {column: cell}; None if the table needs a header and the first row is none."""
     header = [_column_name(cell) for cell in table[0]]
     if any(name in PATH_COLUMNS for name in header):
-        return [_typed(_row(header, cells)) for cells in table[1:]]
+        return [_with_numbers(_row(header, cells)) for cells in table[1:]]
     if len(header) == 2 and os.path.isfile(os.path.join(root, table[0][0].replace("\\", "/"))):
         return [_row(["path", "prompt"], cells) for cells in table]
     return None
@@ -195,15 +195,15 @@ def _row(names: list[str], cells: list[str]) -> dict[str, Any]:
 
 
 def _column_name(name: str) -> str:
-    """The name of a column, in the standard spelling if it is a known one."""
+    """The name of a column, in its standard spelling if the package uses it."""
     plain = re.sub(r"[\s-]+", "_", name.strip().lower())
     return plain if plain in (*PATH_COLUMNS, *CAPTION_COLUMNS) else name.strip()
 
 
-def _typed(row: dict[str, Any]) -> Metadata:
+def _with_numbers(row: dict[str, Any]) -> Metadata:
     """Convert the text of CSV cells to numbers, except in columns that name files or captions.
 
-    Text that is no usual spelling of a number, such as 007, stays text.
+    Text in an unusual spelling of a number, such as 007, stays text.
     """
     return {
         name: value if name in (*PATH_COLUMNS, *CAPTION_COLUMNS, _SURPLUS) else _number(value)

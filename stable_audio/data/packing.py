@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 OPEN_ROWS = 256
-"""Rows that wait for a clip that fits. More of them waste less; fewer keep closer to the running order."""
+"""Rows kept open for a clip that fits: more of them waste less space, fewer change the order less."""
 
 
 def pack_rows(lengths: Sequence[int], row_length: int, *, open_rows: int = OPEN_ROWS) -> list[list[int]]:
     """Distribute clips over rows; every clip is in exactly one.
 
-    Each clip, in its turn, joins the open row that it fills best, or opens a new one; when too many are
-    open, the fullest is closed (best fit with bounded space: Csirik & Johnson, 2001). A clip longer than a
-    row counts as a whole row, since it will be cropped to one.
+    Each clip in turn joins the open row that it fills best, or opens a new one; when too many are open, the
+    fullest is closed (best fit with bounded space: Csirik & Johnson, 2001). A clip longer than a
+    row counts as a whole row, because it will be cropped to one.
 
     Args:
-        lengths: frames of each clip, in the running order.
+        lengths: frames of each clip, in the given order.
 
     Returns:
         rows of places in `lengths`, in the order in which they were closed.
@@ -39,7 +39,7 @@ def pack_rows(lengths: Sequence[int], row_length: int, *, open_rows: int = OPEN_
     return closed + [rows[row] for _, row in rooms]
 
 
-def joined(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The places of all rows in one array, and the index at which each row starts, followed by the end."""
+def flatten_rows(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The places of all rows in one array, and the index at which each row starts, plus the end."""
     places = np.fromiter((p for row in rows for p in row), dtype=np.int64)
     return places, np.cumsum([0, *(len(row) for row in rows)])

@@ -1,4 +1,4 @@
-"""Every part of every file once and in order, without augmentation, for encoding to latents."""
+"""All parts of all files, each once and in order, without augmentation, for encoding to latents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     Attributes:
         name: unique name, the same in every run.
         item: number of the item in the dataset.
-        total: samples of the whole file; 0 where they are not known in advance.
+        total: samples of the whole file; 0 if not known in advance.
     """
 
     name: str
@@ -59,7 +59,7 @@ class FileParts(ClipDataset):
     Args:
         dataset: built without augmentation.
         crop: samples per part; None: whole files. The last part of a file is padded with silence.
-        multiple: lengths of whole files are rounded up to a multiple of it.
+        multiple: lengths of whole files are rounded up to a multiple of this.
 
     Each item's metadata has `part` (its name), `offset`, `real` (samples that are not padding) and
     `total` (samples of the file) besides the usual keys.
@@ -107,7 +107,7 @@ class FileParts(ClipDataset):
             rate = self.dataset.maker.options.sample_rate
             return Crop(part.offset, part.length, resampled_length(frames, source_rate, rate), rate)
 
-        # Nothing is augmented, but a custom module may draw.
+        # Nothing is augmented, but a custom module may draw random numbers.
         generator = torch.Generator().manual_seed(derive_seed(part.name))
         clip = self.dataset.clip(part.item, choose, generator)
         if isinstance(clip, Rejected):
@@ -119,7 +119,7 @@ class FileParts(ClipDataset):
 
 
 class DatasetParts(ClipDataset):
-    """The items of a dataset that makes its clips itself, each once, without augmentation."""
+    """The items of a dataset that cuts its own clips, each once, without augmentation."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
@@ -136,12 +136,12 @@ class DatasetParts(ClipDataset):
         audio, metadata = clip
         mask = metadata.get("padding_mask")
         real = audio.shape[-1] if mask is None else int(mask.sum())
-        added = {"part": self.parts[key.index].name, "offset": 0, "real": real, "total": real}
-        return audio, {**metadata, **added}
+        position = {"part": self.parts[key.index].name, "offset": 0, "real": real, "total": real}
+        return audio, {**metadata, **position}
 
 
 def _aligned(total: int, crop: int, step: int) -> list[int]:
-    """Starts rounded down to multiples of `step`: parts overlap by less than one step, none is left out."""
+    """Starts rounded down to multiples of `step`: parts overlap by less than one step, without gaps."""
     starts = [0]
     while starts[-1] + crop < total:
         starts.append((starts[-1] + crop) // step * step)

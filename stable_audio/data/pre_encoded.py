@@ -18,7 +18,7 @@ from stable_audio.types import Metadata
 
 @dataclass(frozen=True)
 class PreEncodedEntry:
-    """One folder of a `pre_encoded` dataset: of the encode command, or X.npy with X.json.
+    """One folder of a `pre_encoded` dataset: output of the encode command, or X.npy with X.json.
 
     Attributes:
         id: name of the folder in metadata["dataset"].
@@ -44,13 +44,13 @@ class PreEncodedDataset(ClipDataset):
 
     Args:
         sample_rate: sample rate in Hz of the audio that was encoded.
-        augment: False switches random crops off.
+        augment: whether to crop at random.
         downsampling_ratio: audio samples per latent frame.
-        autoencoder_hash: hash of the model's pretransform; latents made by another one are refused.
+        autoencoder_hash: hash of the model's pretransform; latents of another one are refused.
         datasets: the folders.
         latent_crop_length: frames of a clip; None: clips keep their own length.
-        limits: how long the files of clips may be; its fields are keywords here, too.
-        random_crop: a random part of longer clips, otherwise their beginning.
+        limits: allowed lengths of the files of clips; its fields are keywords as well.
+        random_crop: use a random part of longer clips, otherwise their beginning.
         latent_extension: suffix of the files in folders without a manifest.
         drop_last: leave out batches that are not full.
         bucket_lengths: frames. A clip goes to the smallest bucket that holds it and is padded to its
@@ -117,15 +117,15 @@ class PreEncodedDataset(ClipDataset):
         if any(entry.weight != 1.0 for entry in datasets):
             self.weights = [datasets[number].weight for number, _ in self.items]
 
-    def _check_origin(self, path: str, manifest: dict[str, Any] | None, expected: str | None) -> None:
+    def _check_origin(self, path: str, manifest: dict[str, Any] | None, model_id: str | None) -> None:
         """Refuse latents of another autoencoder: a model trained on them would generate noise."""
         if manifest is None:
             return
         origin = manifest.get("autoencoder_hash")
-        if expected is not None and origin is not None and expected != origin:
+        if model_id is not None and origin is not None and model_id != origin:
             raise DataError(
                 f"{path}: these latents were made by another autoencoder ({origin}, "
-                f"{manifest.get('autoencoder', 'unknown')}) than the model's ({expected}); encode again, or "
+                f"{manifest.get('autoencoder', 'unknown')}) than the model's ({model_id}); encode again, or "
                 f"load the weights that made them"
             )
         for name, value in (
@@ -136,7 +136,7 @@ class PreEncodedDataset(ClipDataset):
                 raise DataError(f"{path}: latents have {name} {manifest[name]}, the model has {value}")
 
     def _select(self) -> None:
-        """Apply the length filters and note buckets and lengths; this reads the metadata of every clip."""
+        """Apply the length filters and set buckets and lengths; this reads the metadata of every clip."""
         items, buckets, lengths = [], [], []
         low, high = self.limits.bounds
         for number, index in self.items:
@@ -162,18 +162,18 @@ class PreEncodedDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def known(self, index: int) -> Metadata | None:
-        number, within = self.items[index]
+    def stored_metadata(self, index: int) -> Metadata | None:
+        number, position = self.items[index]
         if self.custom[number] is not None:
             return None
-        described = self.sources[number].describe(within)[2]
-        return {**dict.fromkeys(CROP_KEYS, 0), **described, "dataset": self.entries[number].id}
+        metadata = self.sources[number].describe(position)[2]
+        return {**dict.fromkeys(CROP_KEYS, 0), **metadata, "dataset": self.entries[number].id}
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """Latents (c frames) float32, unscaled, and their metadata."""
         number, index = self.items[key.index]
-        more = {"dataset": self.entries[number].id}
-        return self.clips.make(self.sources[number], index, more, key.generator(), self.custom[number])
+        extra = {"dataset": self.entries[number].id}
+        return self.clips.make(self.sources[number], index, extra, key.generator(), self.custom[number])
 
 
 def _check(

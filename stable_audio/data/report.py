@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 class DataReport:
     """Counts of accepted and rejected items, with the names behind each reason.
 
-    Memory is bounded: at most `max_names` different files are kept; counts go on.
+    Memory is bounded: at most `max_names` different files are remembered; all are counted.
     """
 
     def __init__(self, *, max_names: int = 10_000, max_logged: int = 10) -> None:

@@ -22,16 +22,16 @@ def default_cache() -> str:
 def fetch_tars(
     s3_path: str, cache_dir: str, *, profile: str | None = None
 ) -> tuple[list[str], list[Rejected]]:
-    """Copy the tars below an S3 path to `cache_dir`, those that are not there yet, with the `aws` program.
+    """Copy the tars below an S3 path to `cache_dir` with the `aws` program, unless they are there already.
 
     Returns:
-        their paths here, and the keys that are refused because they would be written outside of the cache.
+        the paths of the copies, and the keys refused because they would be written outside the cache.
 
     Raises:
         DataError: the program is missing, or fails, or finds no tar.
     """
     bucket = bucket_of(s3_path)
-    local: list[str] = []
+    paths: list[str] = []
     refused: list[Rejected] = []
     for line in _aws(["s3", "ls", s3_path, "--recursive"], profile).splitlines():
         fields = line.split(maxsplit=3)
@@ -39,28 +39,26 @@ def fetch_tars(
             continue
         size, key = int(fields[2]), fields[3]
         if _escapes(key):
-            reason = (
-                "not copied: its key has '..', an empty part or a leading slash, which leads out of the cache"
-            )
+            reason = "not copied: '..', an empty part or a leading slash in its key leads out of the cache"
             refused.append(Rejected(f"s3://{bucket}/{key}", reason))
             continue
         target = Path(cache_dir) / bucket / key
         if not (target.exists() and target.stat().st_size == size):
             with atomic_write(target) as temporary:
                 _aws(["s3", "cp", f"s3://{bucket}/{key}", str(temporary)], profile)
-        local.append(str(target))
-    if not local:
+        paths.append(str(target))
+    if not paths:
         raise DataError(
             f"{s3_path}: no .tar file found" + "".join(f"; {r.path} {r.reason}" for r in refused[:1])
         )
-    return sorted(local), refused
+    return sorted(paths), refused
 
 
 def bucket_of(s3_path: str) -> str:
     """The bucket of s3://bucket/prefix.
 
     Raises:
-        DataError: it has none.
+        DataError: it names no bucket.
     """
     bucket = s3_path.removeprefix("s3://").split("/")[0]
     if not bucket or _escapes(bucket):
@@ -69,7 +67,7 @@ def bucket_of(s3_path: str) -> str:
 
 
 def s3_problems(config: Mapping[str, Any]) -> list[str]:
-    """Faults of a dataset file with S3 paths that can be seen without the network."""
+    """Problems of a dataset file with S3 paths that can be detected without the network."""
     problems, paths = [], []
     for number, entry in enumerate(config.get("datasets", ())):
         if (entry.get("path") is None) == (entry.get("s3_path") is None):

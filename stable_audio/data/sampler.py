@@ -15,22 +15,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stable_audio.data.base import DataError, ItemKey
-from stable_audio.data.packing import joined, pack_rows
+from stable_audio.data.packing import flatten_rows, pack_rows
 from stable_audio.data.seeding import derive_seed
 
 _LOG = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
-    """The part of a global batch that a rank has: `first` items before it, `total` items in all."""
+    """The share of a global batch that belongs to one rank.
+
+    Attributes:
+        first: number of items on lower ranks.
+        total: number of items in the whole batch.
+    """
 
     first: int
     total: int
 
 
 class _Plan(NamedTuple):
-    """One epoch: the items in order; where each unit (an item or a row) starts; where each batch starts,
-    in units. Both have one more entry, the end."""
+    """The order of one epoch.
+
+    Attributes:
+        order: the items in order.
+        units: where each unit (an item or a row) starts in `order`, plus the end.
+        batches: where each batch starts in `units`, plus the end.
+    """
 
     order: np.ndarray
     units: np.ndarray
@@ -47,9 +57,9 @@ class ResumableSampler:
         shuffle: a new order each epoch; False keeps the order of the dataset.
         weights: relative weight per item; items are then drawn with replacement, num_items per epoch.
         buckets: bucket per item; a global batch holds items of one bucket only.
-        drop_last: leave out batches that are not full. Where no batch is full, items are passed over again
-            until it is, each time with another seed; without shuffling the short batch stays. Ranks share a
-            short batch evenly, and where it does not divide, items repeat so that no rank is without work.
+        drop_last: leave out batches that are not full. If none is full, the items repeat until one is,
+            each time with another seed; without shuffling the short batch stays. Ranks share a short batch
+            evenly; if it does not divide, items repeat so that every rank has work.
         epoch_batches: batches per epoch; items are then drawn with replacement.
         lengths: frames of each item, where items share rows; batch_size then counts rows. Excludes buckets
             and epoch_batches.
@@ -104,15 +114,15 @@ class ResumableSampler:
         return len(self._plan(self.epoch if epoch is None else epoch).batches) - 1
 
     def _log_leftovers(self) -> None:
-        """Log, once per run, how many items the first epoch repeats or leaves out for not filling a batch."""
-        drawn = np.unique(self._plan(0).order)
+        """Log, once per run, how many items the first epoch repeats or omits for not filling a batch."""
+        distinct = np.unique(self._plan(0).order)
         if not self.drop_last or self.rank != 0 or not self.shuffle:
             return
         batch = f"a batch of {self.global_batch_size} ({self.batch_size} x {self.world_size} processes)"
         if len(self._plan(0).order) > self.num_items and self._draws is None and self._probabilities is None:
             rows = "" if self.row_length is None else f" in rows of {self.row_length} frames"
-            message = "%d items%s do not fill %s: they are passed over again until they do"
-            _LOG.warning(message, len(drawn), rows, batch)
+            message = "%d items%s do not fill %s: they are repeated until they do"
+            _LOG.warning(message, len(distinct), rows, batch)
         if self._buckets is not None and self._draws is None and self._probabilities is None:
             sizes = np.bincount(self._buckets)
             small = int(sizes[sizes < self.global_batch_size].sum())
@@ -131,17 +141,17 @@ class ResumableSampler:
         return [ItemKey(int(order[p]), derive_seed(self.seed, epoch, p)) for p in places]
 
     def share(self, epoch: int, batch: int) -> Share:
-        """Where this rank's items lie in one global batch; with rows, their number differs between ranks."""
+        """This rank's share of one global batch; with rows, the number of items differs between ranks."""
         counts = [len(self._places(epoch, batch, rank)) for rank in range(self.world_size)]
         return Share(sum(counts[: self.rank]), sum(counts))
 
     def _places(self, epoch: int, batch: int, rank: int) -> list[int]:
-        """Places in the epoch's order of a rank's items."""
+        """Positions of a rank's items in the order of the epoch."""
         _, units, batches = self._plan(epoch)
         begin, size = int(batches[batch]), int(batches[batch + 1] - batches[batch])
         share = -(-size // self.world_size)
-        mine = [begin + i % size for i in range(rank * share, (rank + 1) * share)]
-        return [p for unit in mine for p in range(int(units[unit]), int(units[unit + 1]))]
+        units_of_rank = [begin + i % size for i in range(rank * share, (rank + 1) * share)]
+        return [p for unit in units_of_rank for p in range(int(units[unit]), int(units[unit + 1]))]
 
     def walk(self, *, endless: bool = False) -> Iterator[tuple[list[ItemKey], dict[str, int]]]:
         """(keys, state after that batch) from the current state to the end of the epoch, or forever."""
@@ -156,7 +166,7 @@ class ResumableSampler:
             epoch, batch = epoch + 1, 0
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
-        """The rest of the current epoch; the state is left as it is."""
+        """The rest of the current epoch; does not change the state."""
         return (keys for keys, _ in self.walk())
 
     def __len__(self) -> int:
@@ -192,7 +202,7 @@ class ResumableSampler:
             order, batches = self._bucketed(order, random)
         else:
             too_few = self._too_few([len(order)])
-            order = self._filled(order, too_few)
+            order = self._fill_batch(order, too_few)
             batches = self._starts(len(order), too_few)
         return _Plan(order, np.arange(len(order) + 1), batches)
 
@@ -207,10 +217,10 @@ class ResumableSampler:
         return random.permutation(self.num_items) if self.shuffle else np.arange(self.num_items)
 
     def _too_few(self, counts: Sequence[int] | np.ndarray) -> bool:
-        """Whether nothing would be left when batches that are not full are left out; `counts` per bucket."""
+        """Whether dropping short batches would leave no batch; `counts` are items per bucket."""
         return self.drop_last and max(counts) < self.global_batch_size
 
-    def _filled(self, members: np.ndarray, too_few: bool) -> np.ndarray:
+    def _fill_batch(self, members: np.ndarray, too_few: bool) -> np.ndarray:
         return np.resize(members, self.global_batch_size) if too_few and self.shuffle else members
 
     def _starts(self, length: int, too_few: bool = False) -> np.ndarray:
@@ -220,7 +230,7 @@ class ResumableSampler:
         return starts if complete else np.append(starts, length)
 
     def _packed(self, order: np.ndarray, random: np.random.Generator) -> _Plan:
-        """Fill rows in the running order, then shuffle them: those that fill up early hold long clips."""
+        """Fill rows in the given order, then shuffle them: rows that fill up early hold long clips."""
         assert self._lengths is not None
         assert self.row_length is not None
         rows = pack_rows(self._lengths[order].tolist(), self.row_length)
@@ -229,25 +239,25 @@ class ResumableSampler:
         too_few = self._too_few([len(rows)])
         if too_few and self.shuffle:
             rows = list(itertools.islice(itertools.cycle(rows), self.global_batch_size))
-        places, units = joined(rows)
+        places, units = flatten_rows(rows)
         return _Plan(order[places], units, self._starts(len(rows), too_few))
 
     def _bucketed(self, order: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Regroup the order by bucket, cut each bucket into batches, shuffle the batches."""
         assert self._buckets is not None
         batches: list[np.ndarray] = []
-        of_item = self._buckets[order]
-        buckets, sizes = np.unique(of_item, return_counts=True)
+        item_buckets = self._buckets[order]
+        buckets, sizes = np.unique(item_buckets, return_counts=True)
         too_few = self._too_few(sizes)
         for bucket in buckets:
-            members = self._filled(order[of_item == bucket], too_few)
+            members = self._fill_batch(order[item_buckets == bucket], too_few)
             starts = self._starts(len(members), too_few)
             batches += [members[a:b] for a, b in itertools.pairwise(starts)]
         if self.shuffle:
             batches = [batches[i] for i in random.permutation(len(batches))]
         lengths = [len(b) for b in batches]
-        joined = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
-        return joined, np.cumsum([0, *lengths])
+        order_by_batch = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
+        return order_by_batch, np.cumsum([0, *lengths])
 
 
 def _probabilities(weights: Sequence[float], num_items: int) -> np.ndarray:

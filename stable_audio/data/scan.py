@@ -12,8 +12,8 @@ from pathlib import Path
 from stable_audio.audio.io import AUDIO_EXTENSIONS
 from stable_audio.data.base import DataError, Rejected
 
-BESIDE = frozenset({".txt", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy", ".py", ".md", ".tar"})
-"""Suffixes that are expected beside sound, and not told as files that nothing reads."""
+COMPANIONS = frozenset({".txt", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy", ".py", ".md", ".tar"})
+"""Suffixes that are usual beside sound, and therefore not reported as ignored."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -28,7 +28,7 @@ class Scan:
     """The sound files of a folder.
 
     Attributes:
-        problems: what could not be read, and why.
+        problems: files and folders that could not be read, and why.
         ignored: suffix -> number of files that nothing reads.
     """
 
@@ -53,7 +53,7 @@ def scan_folder(root: str | os.PathLike[str], extensions: Collection[str] = AUDI
     return scan
 
 
-def _walk(folder: str, extensions: Collection[str], scan: Scan, seen: set[str]) -> Iterator[str]:
+def _walk(folder: str, extensions: Collection[str], scan: Scan, visited: set[str]) -> Iterator[str]:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -68,13 +68,13 @@ def _walk(folder: str, extensions: Collection[str], scan: Scan, seen: set[str]) 
             continue
         if _is_folder(entry):
             real = os.path.realpath(entry.path)
-            if real not in seen:  # a link to a parent must not be followed for ever
-                seen.add(real)
-                yield from _walk(entry.path, extensions, scan, seen)
+            if real not in visited:  # a link to a parent must not be followed for ever
+                visited.add(real)
+                yield from _walk(entry.path, extensions, scan, visited)
             continue
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix not in extensions:
-            if suffix not in BESIDE:
+            if suffix not in COMPANIONS:
                 scan.ignored[suffix or "no suffix"] += 1
         elif reason := why_no_file(entry.path):
             scan.problems.append(Rejected(entry.path, reason))
@@ -90,7 +90,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def why_no_file(path: str) -> str | None:
-    """Why `path` is no regular file, or None. Opening a pipe or a device could wait for ever."""
+    """Why `path` is no regular file, or None. Opening a pipe or a device could block for ever."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -114,10 +114,10 @@ def _is_utf8(name: str) -> bool:
 
 
 def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str], list[Rejected]]:
-    """Paths listed one a line, relative to `root`; blank lines and comments (#) are skipped.
+    """Paths listed one per line, relative to `root`; blank lines and comments (#) are skipped.
 
-    A line is a name as it stands where a file of that name is there, even if it begins with # or has spaces
-    around it.
+    If a file of exactly that name exists, a line counts as its name even if it begins with # or is surrounded
+    by spaces.
 
     Raises:
         DataError: the list cannot be read.
@@ -132,9 +132,9 @@ def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str
     problems: list[Rejected] = []
     for line in lines:
         candidates = dict.fromkeys((line.removesuffix("\r"), line.strip()))
-        there = next((os.path.join(root, c) for c in candidates if c.strip() and _is_file(root, c)), None)
-        if there is not None:
-            paths.append(there)
+        match = next((os.path.join(root, c) for c in candidates if c.strip() and _is_file(root, c)), None)
+        if match is not None:
+            paths.append(match)
         elif line.strip() and not line.lstrip().startswith("#"):
             path = os.path.join(root, line.strip())
             problems.append(Rejected(path, f"named in {filelist}, but {_absence_reason(path)}"))
@@ -165,10 +165,10 @@ def find_files(
     filelist_path: str | None = None,
     keywords: Sequence[str] | None = None,
 ) -> Scan:
-    """Files of one dataset entry: from its file list (`filelist.txt` in the folder counts), or by scanning.
+    """Files of one dataset entry: from its file list (`filelist.txt` by default), or by scanning.
 
     Raises:
-        DataError: the folder or list cannot be read, or nothing is left.
+        DataError: the folder or list cannot be read, or no file matches.
     """
     default_list = os.path.join(root, "filelist.txt")
     if filelist_path is None and os.path.isfile(default_list):
@@ -180,12 +180,12 @@ def find_files(
     )
     matching = filter_keywords(scan.paths, keywords)
     if not matching:
-        raise DataError(f"{root}: no usable file found{_why_none(scan, extensions, keywords)}")
+        raise DataError(f"{root}: no usable file found{_absence_cause(scan, extensions, keywords)}")
     scan.paths = matching
     return scan
 
 
-def _why_none(scan: Scan, extensions: Collection[str], keywords: Sequence[str] | None) -> str:
+def _absence_cause(scan: Scan, extensions: Collection[str], keywords: Sequence[str] | None) -> str:
     cause = f" (looked for {', '.join(sorted(extensions))})"
     if scan.paths:
         return f"{cause}; none of {len(scan.paths)} matches keywords {list(keywords or ())}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 _GLOBAL = threading.RLock()
-"""The global generators belong to one thread at a time."""
+"""Held by the one thread that may use the global generators."""
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -25,7 +25,7 @@ def derive_seed(*parts: int | str) -> int:
 def seeded_globally(seed: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's (CPU) global generators, and restore their states afterwards.
 
-    For foreign code that draws from them.
+    For code of users, which draws from them.
     """
     with _GLOBAL:
         python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()

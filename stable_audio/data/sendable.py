@@ -10,14 +10,14 @@ import numpy as np
 from torch import Tensor
 
 
-def sendable(value: Any, what: str) -> Any:
+def sendable(value: Any, name: str) -> Any:
     """Prepare a value for another process: tensors are moved to the CPU and detached.
 
     Args:
         what: name of the value in error messages.
 
     Raises:
-        ValueError: it cannot be sent, or not be read again.
+        ValueError: the value cannot be pickled, or not be restored.
     """
     if type(value) in (str, int, float, bool, type(None)):
         return value
@@ -26,14 +26,14 @@ def sendable(value: Any, what: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value
     if type(value) is dict:
-        return {sendable(k, what): sendable(v, what) for k, v in value.items()}
+        return {sendable(k, name): sendable(v, name) for k, v in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(sendable(v, what) for v in value)
+        return type(value)(sendable(v, name) for v in value)
     try:
         pickle.loads(ForkingPickler.dumps(value))
     except Exception as error:
         raise ValueError(
-            f"{what} with a {type(value).__name__}, which worker processes cannot send "
+            f"{name} with a {type(value).__name__}, which worker processes cannot send "
             f"({type(error).__name__}: {' '.join(str(error).split())}); return numbers, text, lists, dicts, "
             "arrays, tensors, or objects of classes at the top of the file"
         ) from error

@@ -24,7 +24,7 @@ NOISE_PERIOD = 2
 
 ATTACK = 0.008
 RELEASE = 0.04
-"""Seconds of the raised-cosine ramps at both ends of a note; short enough to be crisp, no clicks."""
+"""Seconds of the raised-cosine ramps at both ends of a note; crisp, but without clicks."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Voice:
         duration: seconds from onset to the end of the release.
         loudness: gain in (0, 1].
         brightness: -1 (dark) to 1 (bright).
-        damping: -1 (rings long) to 1 (dies soon).
+        damping: -1 (rings long) to 1 (decays fast).
         seed: seed of the noise.
     """
 
@@ -50,14 +50,14 @@ class Voice:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a sound is sampled: `times` (n,) in seconds at `sample_rate` Hz."""
+    """The points at which a sound is sampled: `times` (n,) in seconds at `sample_rate` Hz."""
 
     times: Array
     sample_rate: int
 
     @property
     def top(self) -> float:
-        """Hz; partials at or above it are left out."""
+        """Hz; partials at or above it are omitted."""
         return min(TOP_FREQUENCY, 0.47 * self.sample_rate)
 
 
@@ -129,7 +129,7 @@ def plucked_string(voice: Voice, grid: Grid) -> Array:
     levels = 1.5 * np.abs(np.sin(np.pi * k / 7.3)) / k ** (1.8 - 0.25 * voice.brightness)
     slowest = 5.0 * 2 ** (0.5 * voice.damping)
     decay, extra = np.exp(-slowest * grid.times), np.exp(-0.35 * slowest * grid.times)
-    # exp(-(slowest + extra (k - 1)) t) for harmonic k, built up by multiplication.
+    # exp(-(slowest + extra (k - 1)) t) for harmonic k, by repeated multiplication.
     amplitudes, envelope = [], decay
     for level in levels:
         amplitudes.append(level * envelope)

@@ -1,7 +1,7 @@
 """The embedded collection: captioned clips rendered by closed formulas, so that no download is needed.
 
 A clip is a pure function of (seed, split, index); sample rate and length only decide how it is sampled.
-`describe` says what the clip is, `SyntheticDataset` renders it.
+`describe` chooses its parameters, `SyntheticDataset` renders it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def note_frequency(midi: float) -> float:
 
 
 def sound_classes(lowest_pitch: int, num_pitches: int) -> list[tuple[str, int | None]]:
-    """Every (timbre, midi) in the order in which a split visits them; unpitched ones recur."""
+    """Every (timbre, midi) in the order in which a split visits them; unpitched ones occur several times."""
     pitches = range(lowest_pitch, lowest_pitch + num_pitches)
     classes: list[tuple[str, int | None]] = [(timbre, midi) for timbre in PITCHED for midi in pitches]
     return classes + [(timbre, None) for timbre in UNPITCHED] * UNPITCHED_SHARE
@@ -92,7 +92,7 @@ def describe(
     detune_cents: float,
     seconds: tuple[float, float],
 ) -> Clip:
-    """The clip at `index`. All classes come equally often; everything else is drawn from the three ints.
+    """The clip at `index`. All classes are equally frequent; the rest depends on (seed, split, index).
 
     The splits draw their loudness from two disjoint grids, so no clip of one is in the other.
     """
@@ -126,13 +126,13 @@ class SyntheticDataset(ClipDataset):
         sample_size: length of the clips in samples.
         audio_channels: channels of the clips, which are copies of one another.
         split: "train" or "val"; they share no clip.
-        num_clips: clips of this split; every 84 in a row (at 12 pitches) hold every class.
-        seed: another collection of the same classes.
+        num_clips: clips of this split; every 84 in a row (at 12 pitches) contain every class.
+        seed: seed of the collection; another seed gives other clips of the same classes.
         lowest_pitch: MIDI number of the lowest pitch.
         num_pitches: number of pitches, in semitones upwards from the lowest.
         detune_cents: greatest deviation from the exact pitch.
-        seconds: shortest and longest sound; silence follows. Longer than the clip means cut with a fade.
-        cache_megabytes: rendered clips are kept up to this much memory.
+        seconds: shortest and longest sound, followed by silence; a sound longer than the clip ends in a fade.
+        cache_megabytes: memory for a cache of rendered clips.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class SyntheticDataset(ClipDataset):
         )
 
     def __getitem__(self, key: int | ItemKey) -> tuple[Tensor, Metadata]:
-        """An index or an ItemKey -> audio (c n) float32 and its metadata. The key's seed is not needed."""
+        """An index or an ItemKey -> audio (c n) float32 and its metadata. The key's seed is not used."""
         index = key if isinstance(key, int) else key.index
         clip = self.clip(index)
         audio = self._render(index, clip).expand(self.audio_channels, -1).clone()
@@ -215,7 +215,7 @@ class SyntheticDataset(ClipDataset):
 
 
 MOST_CLIPS = 100_000_000
-"""The order of an epoch is a list of all of them."""
+"""Limit of num_clips: the order of an epoch is an array of all clips."""
 
 
 def _check(split: str, num_clips: int, lowest_pitch: int, num_pitches: int, seconds: Sequence[float]) -> None:

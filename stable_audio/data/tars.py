@@ -38,7 +38,7 @@ class Sample(NamedTuple):
         return next((self.parts[s] for s in suffixes if s in self.parts), None)
 
     def metadata(self) -> dict[str, Any]:
-        """The JSON part; raises ValueError when it is missing or no object."""
+        """The JSON part; raises ValueError if it is missing or no object."""
         part = self.parts.get("json")
         if part is None:
             raise ValueError("has no .json beside it in the tar")
@@ -65,8 +65,8 @@ def find_tars(path: str) -> tuple[list[str], list[Rejected]]:
 def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
     """The samples of a tar in order, and the faults of the tar: damaged or cut off parts.
 
-    Behind a damaged header the search goes on at the next one that is whole; a tar may also be several tars
-    one after another. A name that comes again begins another sample, called `name#2`.
+    After a damaged header, reading continues at the next intact one; several tars may be concatenated. A
+    repeated name begins another sample, called `name#2`.
     """
     problems: list[Rejected] = []
     groups: dict[str, list[dict[str, FileSlice]]] = {}
@@ -81,13 +81,15 @@ def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
             continue
         stem, _, suffix = base.partition(".")
         key = os.path.join(folder, stem)
-        same = groups.setdefault(key, [])
-        if not same or suffix.lower() in same[-1]:
-            same.append({})
-            order.append((key, len(same)))
-        same[-1][suffix.lower()] = FileSlice(path, member.offset_data, member.size, name)
-    if again := len(order) - len(groups):
-        _LOG.warning("%s: %d samples have the name of an earlier one; each counts for itself", path, again)
+        parts = groups.setdefault(key, [])
+        if not parts or suffix.lower() in parts[-1]:
+            parts.append({})
+            order.append((key, len(parts)))
+        parts[-1][suffix.lower()] = FileSlice(path, member.offset_data, member.size, name)
+    if repeats := len(order) - len(groups):
+        _LOG.warning(
+            "%s: %d samples have the name of an earlier one; each is a separate sample", path, repeats
+        )
     return [
         Sample(path, key if number == 1 else f"{key}#{number}", groups[key][number - 1])
         for key, number in order
@@ -95,17 +97,17 @@ def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
 
 
 def _members(path: str, problems: list[Rejected]) -> Iterator[tarfile.TarInfo]:
-    """Every member whose header is whole; the places where none can be read are added to `problems`."""
-    expected, any_member = 0, False
+    """Every member with an intact header; gaps between them are added to `problems`."""
+    next_offset, any_member = 0, False
     try:
         with open(path, "rb") as file, tarfile.open(path, "r:", ignore_zeros=True) as archive:
             size = os.path.getsize(path)
             while (member := _next(archive, size)) is not None:
-                _note_gap(path, file, expected, member.offset, problems)
-                any_member, expected = True, member.offset_data + -(-_stored(member) // _BLOCK) * _BLOCK
+                _note_gap(path, file, next_offset, member.offset, problems)
+                any_member, next_offset = True, member.offset_data + -(-_stored(member) // _BLOCK) * _BLOCK
                 yield member
             if any_member:
-                _note_gap(path, file, expected, size, problems)
+                _note_gap(path, file, next_offset, size, problems)
     except (tarfile.TarError, OSError) as error:
         problems.append(Rejected(path, f"not a tar that can be read in place ({error})"))
         return
@@ -127,7 +129,7 @@ def _stored(member: tarfile.TarInfo) -> int:
 
 
 def _note_gap(path: str, file: BinaryIO, start: int, stop: int, problems: list[Rejected]) -> None:
-    """Between two members there are only blocks of zeros, where a tar ends, and headers for all members."""
+    """Add a problem if anything lies between two members but blocks of zeros and global headers."""
     while start < stop:
         file.seek(start)
         block = file.read(min(_BLOCK, stop - start))

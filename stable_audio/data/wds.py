@@ -62,10 +62,10 @@ class WdsEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SilenceRemoval:
-    """Keys of stable-audio-tools for silence in the middle of sounds, which is never cut out here.
+    """Keys of stable-audio-tools for removing silence in the middle of sounds, which is not offered.
 
     Attributes:
-        remove_silence: only false is offered; use `strip_silence` instead.
+        remove_silence: must be false; use `strip_silence` instead.
         silence_threshold: belongs to `remove_silence` and has no effect.
         max_silence_duration: belongs to `remove_silence` and has no effect.
 
@@ -157,8 +157,8 @@ class WdsDataset(ClipDataset):
                     self.samples.append(sample)
         added = len(self.samples) - before
         if added == 0:
-            shown = "; ".join(f"{p.path}: {p.reason}" for p in self.problems[:3])
-            raise DataError(f"{entry.path or entry.s3_path}: no usable sample in its tars ({shown})")
+            reasons = "; ".join(f"{p.path}: {p.reason}" for p in self.problems[:3])
+            raise DataError(f"{entry.path or entry.s3_path}: no usable sample in its tars ({reasons})")
         self.entry_of += [number] * added
         module = entry.custom_metadata_module
         self.custom.append(CustomMetadata(module) if module else None)
@@ -186,11 +186,11 @@ class WdsDataset(ClipDataset):
             return self._latents(key.index, generator)
         return self.clip(key.index, self.maker.chooser(generator), generator)
 
-    def known(self, index: int) -> Metadata | None:
+    def stored_metadata(self, index: int) -> Metadata | None:
         sample, number = self.samples[index], self.entry_of[index]
         if self.custom[number] is not None:
             return None
-        return self._described(sample, number, dict.fromkeys(CROP_KEYS, 0))
+        return self._describe(sample, number, dict.fromkeys(CROP_KEYS, 0))
 
     def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts | Rejected:
         if self.pre_encoded:
@@ -201,7 +201,7 @@ class WdsDataset(ClipDataset):
 
         def describe(crop: Crop) -> Metadata:
             self.limits.check(crop.total / crop.sample_rate)
-            return self._described(sample, number, crop.metadata())
+            return self._describe(sample, number, crop.metadata())
 
         return inspect_sound(
             self.maker,
@@ -221,23 +221,23 @@ class WdsDataset(ClipDataset):
             self.limits.check(self._latent_seconds(source, metadata))
         except ValueError as error:
             return Rejected(sample.name, str(error))
-        more: Metadata = {"__key__": sample.key, "dataset": self.entries[number].id}
-        more |= {"prompt": metadata["prompt"]} if "prompt" in metadata else {}
-        return self.latent_clips.make(source, 0, more, generator, self.custom[number])
+        extra: Metadata = {"__key__": sample.key, "dataset": self.entries[number].id}
+        extra |= {"prompt": metadata["prompt"]} if "prompt" in metadata else {}
+        return self.latent_clips.make(source, 0, extra, generator, self.custom[number])
 
     def _latent_seconds(self, source: TarLatents, metadata: Metadata) -> float:
-        """Length in seconds of the file by its .json, or else of the latents."""
+        """Length in seconds of the file according to its .json, or else of the latents."""
         if metadata.get("seconds_total") is None:
             return self.latent_clips.seconds(source.describe(0)[1])
         return seconds_in(metadata, "seconds_total", 0.0)
 
     def sound(self, index: int) -> tuple[str, FileSlice]:
-        """(unique name, where it lies in its tar) of the sound of sample `index`."""
+        """(unique name, bytes of its tar) of the sound of sample `index`."""
         sample, entry = self.samples[index], self.entries[self.entry_of[index]]
         part = sample.first(AUDIO_PARTS)
         assert part is not None
-        below = entry.path if entry.path is not None and os.path.isdir(entry.path) else None
-        tar = os.path.basename(sample.tar) if below is None else os.path.relpath(sample.tar, below)
+        root = entry.path if entry.path is not None and os.path.isdir(entry.path) else None
+        tar = os.path.basename(sample.tar) if root is None else os.path.relpath(sample.tar, root)
         return f"{entry.id}/{tar}/{sample.key}{os.path.splitext(part.name)[1]}", part
 
     def clip(self, index: int, choose: Choose, generator: torch.Generator) -> Clip | Rejected:
@@ -246,19 +246,19 @@ class WdsDataset(ClipDataset):
         part = sample.first(AUDIO_PARTS)
         assert part is not None
         try:
-            described = self._described(sample, number, {})
+            metadata = self._describe(sample, number, {})
         except ValueError as error:
             return Rejected(sample.name, str(error))
 
         def describe(crop: Crop) -> Metadata:
             self.limits.check(crop.total / crop.sample_rate)
-            return {**described, **crop.metadata()}
+            return {**metadata, **crop.metadata()}
 
         return self.maker.make(part, part.name, choose, generator, describe, self.custom[number])
 
-    def _described(self, sample: Sample, number: int, crop: Metadata) -> Metadata:
+    def _describe(self, sample: Sample, number: int, crop: Metadata) -> Metadata:
         """Metadata of a sample. Raises ValueError if its .json cannot be read."""
-        described = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
+        metadata = {k: v for k, v in with_prompt(sample.metadata()).items() if k not in RESERVED}
         part = sample.first(("npy",) if self.pre_encoded else AUDIO_PARTS)
         basics = {
             "__key__": sample.key,
@@ -267,7 +267,7 @@ class WdsDataset(ClipDataset):
             "relpath": sample.key,
         }
         template = self.templates[number]
-        if template is not None and part is not None and not has_caption(described):
-            caption = template(sample.key, described, lambda: {} if self.pre_encoded else read_tags(part))
-            described |= {} if caption is None else {"prompt": caption}
-        return {**described, **basics, **crop}
+        if template is not None and part is not None and not has_caption(metadata):
+            caption = template(sample.key, metadata, lambda: {} if self.pre_encoded else read_tags(part))
+            metadata |= {} if caption is None else {"prompt": caption}
+        return {**metadata, **basics, **crop}

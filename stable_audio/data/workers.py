@@ -8,14 +8,14 @@ import threading
 from types import FrameType
 
 GRACE_SECONDS = 30
-"""How long a worker outlives SIGTERM: its parent may be in the middle of a step, and saves after it."""
+"""How long a worker survives SIGTERM: its parent may have to finish a step before it saves."""
 
 
 def answer_signals(worker: int = 0) -> None:
     """Set the handlers of a data process; the `worker_init_fn` of every loader.
 
-    Batch systems and terminals signal all processes of a job. A worker that ended at once would take its
-    parent with it, before the parent's checkpoint.
+    Batch systems and terminals signal all processes of a job. A worker that ended at once would end
+    its parent as well, before the parent's checkpoint.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -11,11 +11,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SHELLS = ("interactive", "bash", "sh", "zsh", "fish")
-"""Names that SLURM gives to jobs that are a shell for a person."""
+"""Names of SLURM jobs that are an interactive shell."""
 
 
 class WorldError(ValueError):
-    """The environment or the options contradict themselves about the number of processes."""
+    """The environment and the options contradict each other about the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class World:
         local_size: number of processes on this machine.
         node: number of this machine, from 0.
         nodes: number of machines.
-        launcher: who started them: "torchrun", "SLURM", "MPI", "the environment"; "" = nobody, one process.
+        launcher: what started them: "torchrun", "SLURM", "MPI", "the environment"; "" = none, one process.
         address: host at which the processes meet, if the environment names it.
         port: port at which the processes meet, if the environment names it.
         certain: False where SLURM allots several tasks but does not say that it started this process.
@@ -56,7 +56,7 @@ class World:
                 raise WorldError(
                     f"{self.launcher} says that this is process {self.rank} of {self.size}, and "
                     f"{self.local_rank} of {self.local_size} on machine {self.node} of {self.nodes}: that"
-                    " cannot be; start all processes with one launcher, and leave its variables as they are"
+                    " is impossible; start all processes with one launcher, and leave its variables unchanged"
                 )
 
     @property
@@ -68,7 +68,7 @@ class World:
         )
 
     def share(self, items: Sequence[T]) -> Iterator[tuple[int, T]]:
-        """This process's share of the items, each with its number: every `size`-th, starting at its rank."""
+        """This process's share of the items, each with its index: every `size`-th, starting at its rank."""
         return ((i, item) for i, item in enumerate(items) if i % self.size == self.rank)
 
     def __str__(self) -> str:
@@ -86,8 +86,8 @@ def launched_world(environment: Mapping[str, str] | None = None) -> World:
     """The world that the launcher of this process describes; one process where there is no launcher.
 
     torchrun, SLURM (`srun`), MPI (`mpirun` of Open MPI, Intel MPI, MPICH) and whatever sets RANK and
-    WORLD_SIZE are known. torchrun comes first: it is also used inside SLURM. A shell that SLURM gives to a
-    person is one process, whatever it has been allotted.
+    WORLD_SIZE are recognised. torchrun comes first, because it is also used inside SLURM. An interactive
+    shell in a SLURM allocation is one process, whatever it has been allotted.
 
     Raises:
         WorldError: the variables contradict each other, or one of them is missing.
@@ -106,7 +106,7 @@ def refuse_other(world: World, *, devices: int | None, nodes: int | None = None)
         devices: processes per machine; None if the user named no number.
 
     Raises:
-        WorldError: with both numbers.
+        WorldError: the numbers differ; the message has both.
     """
     for flag, requested, actual, unit in (
         ("--devices", devices, world.local_size, "processes on this machine"),
@@ -166,20 +166,20 @@ def _mpi(env: Mapping[str, str]) -> World | None:
         "PMI_": ("RANK", "SIZE", "", ""),
     }
     for prefix, (rank, size, local_rank, local_size) in names.items():
-        # SLURM sets the last ones too, for programs that it starts.
+        # SLURM sets PMI_* too, for programs that it starts.
         if prefix + rank not in env or prefix + size not in env or ("SLURM_PROCID" in env and not local_rank):
             continue
         if (count := _count(env, prefix + size)) == 1:
             return None
-        here = _count(env, prefix + local_size, count) if local_size else count
+        ranks_here = _count(env, prefix + local_size, count) if local_size else count
         place = _count(env, prefix + rank)
-        nodes = -(-count // here)
+        nodes = -(-count // ranks_here)
         return World(
             rank=place,
             size=count,
-            local_rank=_count(env, prefix + local_rank, place % here) if local_rank else place,
-            local_size=here,
-            node=min(place // here, nodes - 1),
+            local_rank=_count(env, prefix + local_rank, place % ranks_here) if local_rank else place,
+            local_size=ranks_here,
+            node=min(place // ranks_here, nodes - 1),
             nodes=nodes,
             launcher="MPI",
             address=env.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else None),
@@ -205,7 +205,7 @@ def _slurm(env: Mapping[str, str]) -> World | None:
         rank=rank,
         size=size,
         local_rank=local_rank,
-        local_size=_tasks_here(env, node) or max(local_rank + 1, -(-size // nodes)),
+        local_size=_local_tasks(env, node) or max(local_rank + 1, -(-size // nodes)),
         node=node,
         nodes=nodes,
         launcher="SLURM",
@@ -216,10 +216,10 @@ def _slurm(env: Mapping[str, str]) -> World | None:
 
 
 def _is_shell(env: Mapping[str, str]) -> bool:
-    """Whether task 0 is an interactive shell, so that the other tasks run no part of this program.
+    """Whether task 0 is an interactive shell, so that the other tasks do not run this program.
 
-    `srun --pty bash` says so by SLURM_PTY_PORT; but tasks that are started from that shell inherit it, and
-    the job's name: they have no terminal.
+    `srun --pty bash` sets SLURM_PTY_PORT; but tasks that are started from that shell inherit it, and the
+    job's name: these have no terminal.
     """
     if env.get("SLURM_JOB_NAME", "") in SHELLS:
         return _count(env, "SLURM_STEP_NUM_TASKS", 1) == 1 or ("SLURM_PTY_PORT" in env and _has_terminal())
@@ -234,10 +234,10 @@ def _has_terminal() -> bool:
     return True
 
 
-def _tasks_here(env: Mapping[str, str], node: int) -> int:
+def _local_tasks(env: Mapping[str, str], node: int) -> int:
     """Tasks on machine `node` from lists such as `2(x3),1`; 0 where the list does not say."""
     for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
-        # What the job may start says nothing of a step, where the step speaks for itself.
+        # The variables of the job do not describe a step that has other numbers.
         if name != "SLURM_STEP_TASKS_PER_NODE" and _count(env, "SLURM_STEP_NUM_TASKS", 0) not in (
             0,
             _count(env, "SLURM_NTASKS", 0),
@@ -255,10 +255,10 @@ def _tasks_here(env: Mapping[str, str], node: int) -> int:
 
 def _first_host(env: Mapping[str, str]) -> str | None:
     """`node[07-09,12],other` -> `node07`."""
-    listed = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_NODELIST") or env.get("SLURM_JOB_NODELIST")
-    if not listed:
+    hosts = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_NODELIST") or env.get("SLURM_JOB_NODELIST")
+    if not hosts:
         return "127.0.0.1" if _count(env, "SLURM_NNODES", 1) == 1 else None
-    return re.sub(r"\[([^,\]-]+)[^\]]*\]", r"\1", listed.split(" ")[0], count=1).split(",")[0]
+    return re.sub(r"\[([^,\]-]+)[^\]]*\]", r"\1", hosts.split(" ")[0], count=1).split(",")[0]
 
 
 def _count(env: Mapping[str, str], name: str, default: int | None = None) -> int:

@@ -33,7 +33,7 @@ from stable_audio.factory.pretransforms import (
     build_pretransform,
 )
 from stable_audio.pretransforms.agreement import PartsDisagreeError
-from stable_audio.wording import shown
+from stable_audio.wording import excerpt
 
 log = logging.getLogger(__name__)
 
@@ -140,5 +140,5 @@ def _sentence(error: Exception, data: Any) -> str:
     if not numbers and "overflow" in text:
         return f"is too large to be built; the largest numbers there: {largest(data)}"
     # The messages of torch and Python for such numbers are about their internals.
-    reason = f"look at {numbers}" if numbers else f"{type(error).__name__}: {shown(text, 200)}"
+    reason = f"look at {numbers}" if numbers else f"{type(error).__name__}: {excerpt(text, 200)}"
     return f"cannot be built with these values: {reason}"

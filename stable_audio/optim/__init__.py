@@ -59,9 +59,9 @@ class InverseLR(LRScheduler):
 
 
 class OneCycleLR(lr_scheduler.OneCycleLR):
-    """torch's OneCycleLR, whose length follows its options even when a run is continued.
+    """torch's OneCycleLR, whose length follows its options even after a resume.
 
-    torch stores the length with the position, and a run that is continued for longer would end with it.
+    torch saves the length with the position, so that a run resumed with more steps would end at the old one.
     """
 
     _LENGTH = ("total_steps", "_schedule_phases")
@@ -74,7 +74,7 @@ class OneCycleLR(lr_scheduler.OneCycleLR):
 
 
 class FusedAdam(torch.optim.AdamW):
-    """AdamW under the name that published configs use, without weight decay unless they give one."""
+    """AdamW under the name in published configs, and without weight decay by default."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
     supports it, unless the config says `fused`, `foreach` or `differentiable` itself.
 
     Raises:
-        ValueError: unknown type or option, with what is allowed.
+        ValueError: unknown type or option; the message lists what is allowed.
     """
     cls, options = resolve(config, OPTIMIZERS, "optimizer")
     groups: list[Any] = list(params)
@@ -150,10 +150,10 @@ def build_scheduler(config: Mapping[str, Any], optimizer: Optimizer, *, steps: i
         options["total_steps"] = steps
     if issubclass(cls, ReduceLROnPlateau):
         raise ValueError(
-            "LR scheduler 'ReduceLROnPlateau' needs a metric, which a step-wise schedule has not"
+            "LR scheduler 'ReduceLROnPlateau' needs a metric, which a step-wise schedule does not have"
         )
     if issubclass(cls, OneCycleLR) and options.get("pct_start", 0.3) * (options.get("total_steps") or 0) == 1:
-        # torch divides by the length of the rise, which would be 0; so it is a little above.
+        # torch divides by the length of the rise, which would be 0: make it slightly longer.
         options["pct_start"] = math.nextafter(options.get("pct_start", 0.3), 1)
     return cls(optimizer, **options)
 
@@ -174,13 +174,15 @@ def schedule_length(config: Mapping[str, Any] | None) -> int | None:
 
 
 def resolve(
-    config: Mapping[str, Any], known: Mapping[str, type[T]], kind: str
+    config: Mapping[str, Any], registry: Mapping[str, type[T]], kind: str
 ) -> tuple[type[T], dict[str, Any]]:
     """The class that `config["type"]` names and a copy of `config["config"]`, both checked."""
     name = config.get("type")
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(sorted(known))}")
-    cls, options = known[name], dict(config.get("config") or {})
+    if not isinstance(name, str) or name not in registry:
+        raise ValueError(
+            f"unknown {kind} {name!r}{hint(name, registry)}; known: {', '.join(sorted(registry))}"
+        )
+    cls, options = registry[name], dict(config.get("config") or {})
     for option, message in option_mistakes(cls, options).items():
         raise ValueError(f"{kind} '{name}', option '{option}': {message}")
     _tuples(options, ("betas", "etas", "step_sizes"))
@@ -188,7 +190,7 @@ def resolve(
 
 
 def _tuples(options: dict[str, Any], names: Iterable[str]) -> None:
-    """JSON has lists where torch wants pairs."""
+    """Turn the lists of JSON into the tuples that torch expects, in place."""
     for name in names:
         if isinstance(options.get(name), list):
             options[name] = tuple(options[name])

@@ -1,4 +1,4 @@
-"""What is wrong with the options of an optimizer or LR scheduler, before it is built."""
+"""Find mistakes in the options of an optimizer or LR scheduler before it is built."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stable_audio.wording import did_you_mean, shown
+from stable_audio.wording import did_you_mean, excerpt
 
 
 def option_mistakes(cls: type, options: Mapping[str, Any]) -> dict[str, str]:
-    """Option -> what is wrong with it: unknown, of another kind than the default (torch computes with
-    these unseen), or missing."""
-    # The first parameter is what is optimized or scheduled.
+    """Option -> what is wrong with it: unknown, missing, or of another type than its default, which torch
+    would not notice."""
+    # Skip the first parameter: what is optimized or scheduled.
     parameters = dict([*inspect.signature(cls).parameters.items()][1:])
     unknown = {
         name: f"unknown option of {cls.__name__}; {did_you_mean(name, parameters)}"
@@ -26,20 +26,20 @@ def option_mistakes(cls: type, options: Mapping[str, Any]) -> dict[str, str]:
 
 def _mistake(cls: type, parameter: inspect.Parameter, options: Mapping[str, Any]) -> str | None:
     if parameter.name not in options:
-        needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        return f"missing; {cls.__name__} needs it" if needed else None
-    value, expected = options[parameter.name], _expected(parameter.default)
-    if expected is None or expected[1](value):
+        required = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        return f"missing; {cls.__name__} needs it" if required else None
+    value, rule = options[parameter.name], _type_rule(parameter.default)
+    if rule is None or rule[1](value):
         return None
-    return f"found {shown(value)}; expected {expected[0]}"
+    return f"found {excerpt(value)}; expected {rule[0]}"
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _expected(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
-    """What has the kind of a default value, in words and as a test; None: that does not show."""
+def _type_rule(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
+    """The type of a default value, in words and as a predicate; None if the default does not reveal it."""
     if isinstance(default, bool):
         return "true or false", lambda v: isinstance(v, bool)
     if _number(default):

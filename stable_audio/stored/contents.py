@@ -1,4 +1,4 @@
-"""Files that look like weights by their name only: a sentence for each kind, from their first bytes."""
+"""Recognise, by their first bytes, files that are named like weights but hold something else."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import string
 from pathlib import Path
 
 HEAD = 64
-"""Bytes that are looked at."""
+"""Number of bytes to inspect."""
 
 _TEXT = frozenset(string.printable.encode())
 
 
 def why_not_weights(path: Path) -> str | None:
-    """Why the file cannot hold weights, without the path; None where it may.
+    """The reason why the file cannot hold weights, without its path; None if it may hold them.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD)
@@ -26,6 +26,6 @@ def why_not_weights(path: Path) -> str | None:
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "a web page, not the weights; the download failed"
     if all(byte in _TEXT for byte in head):
-        begins = " ".join(head.decode("ascii").split())[:40]
-        return f"a text file ({begins!r}...), not the weights; give the .ckpt or .safetensors file"
+        beginning = " ".join(head.decode("ascii").split())[:40]
+        return f"a text file ({beginning!r}...), not the weights; give the .ckpt or .safetensors file"
     return None

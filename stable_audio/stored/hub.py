@@ -9,8 +9,8 @@ from typing import Any
 from stable_audio.network import hub_in_reach
 
 
-def hub_file(name: str, wanted: Sequence[str]) -> Path:
-    """The first of `wanted` that a repository has, from the hub or from what was downloaded before.
+def hub_file(name: str, filenames: Sequence[str]) -> Path:
+    """The first of `filenames` that a repository has, downloaded now or before.
 
     Args:
         name: owner/name, or owner/name@revision.
@@ -23,9 +23,9 @@ def hub_file(name: str, wanted: Sequence[str]) -> Path:
     hub, errors = _library(name)
     repository, _, revision = name.partition("@")
     offline: Exception | None = None
-    for filename in wanted:
+    for filename in filenames:
         try:
-            # Once the hub did not answer, what is there is asked for without waiting for it again.
+            # After one failure to reach the hub, look among downloaded files only instead of waiting again.
             local = offline is not None or not hub_in_reach()
             options = {"revision": revision or None, "local_files_only": local}
             return Path(hub.hf_hub_download(repository, filename, **options))
@@ -43,7 +43,7 @@ def hub_file(name: str, wanted: Sequence[str]) -> Path:
             f"'{name}' is no local path, and as a hub id it cannot be downloaded: the hub cannot be reached; "
             "connect to the network, or name a file"
         ) from offline
-    raise ValueError(f"'{name}' on the hub has none of {', '.join(wanted)}")
+    raise ValueError(f"'{name}' on the hub has none of {', '.join(filenames)}")
 
 
 def _library(name: str) -> tuple[Any, Any]:

@@ -20,16 +20,16 @@ NAMES_IN_FOLDER = (
     "model.safetensors",
     "model.ckpt",
 )
-"""Names that a run's or a published model's folder gives to its weights, best first."""
+"""Usual names of the weights in the folder of a run or of a published model, best first."""
 
 CONFIG_NAME = "model_config.json"
-"""What a published model calls its config."""
+"""The name of a published model's config."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 
 def locate(name: str, base: Path) -> str:
-    """An absolute path if `name` is there as seen from the folder `base`, or else the hub id itself.
+    """An absolute path if `name` exists relative to the folder `base`, otherwise `name` as a hub id.
 
     Raises:
         ValueError: it is neither.
@@ -45,25 +45,25 @@ def locate(name: str, base: Path) -> str:
     )
 
 
-def weights_file(located: str) -> Path:
-    """The file with the weights of what `locate` found; from the hub they are downloaded once.
+def weights_file(location: str) -> Path:
+    """The file with the weights at `location`, a result of `locate`; hub files are downloaded once.
 
     Raises:
         ValueError, OSError, ImportError: why there is none, in one sentence.
     """
-    path = Path(located)
+    path = Path(location)
     if not path.is_absolute():
-        return hub_file(located, NAMES_IN_FOLDER)
+        return hub_file(location, NAMES_IN_FOLDER)
     if not path.is_dir():
         return path
-    found = weights_in(path)
-    if found is None:
+    weights = weights_in(path)
+    if weights is None:
         raise ValueError(f"{path}: the folder has no checkpoint, or more than one; name the file")
-    return found
+    return weights
 
 
 def weights_in(folder: Path, *, prefer: str = "") -> Path | None:
-    """The weights that a folder offers, or None.
+    """The file with the weights in a folder; None if there is none, or several without a usual name.
 
     Args:
         prefer: suffix of the files to look at first, such as ".ckpt".
@@ -76,29 +76,29 @@ def weights_in(folder: Path, *, prefer: str = "") -> Path | None:
     return single[0] if len(single) == 1 else None
 
 
-def stored_config(located: str) -> tuple[dict[str, Any], Path]:
-    """The model config inside the weights or beside them, and the folder that its own paths start from.
+def stored_config(location: str) -> tuple[dict[str, Any], Path]:
+    """The model config inside the weights or beside them, and the folder to which paths in it are relative.
 
     Raises:
         ValueError, OSError, ImportError: why there is none, in one sentence.
     """
-    if not Path(located).is_absolute():
+    if not Path(location).is_absolute():
         # The config alone is small: weights wait until they are needed.
-        path = hub_file(located, (CONFIG_NAME, *NAMES_IN_FOLDER))
+        path = hub_file(location, (CONFIG_NAME, *NAMES_IN_FOLDER))
     else:
-        path = weights_file(located)
+        path = weights_file(location)
     if path.name == CONFIG_NAME:
         return read_json_object(path), path.parent
     beside = path.with_name(CONFIG_NAME)
-    found = _inside(path)
-    if found is None and beside.is_file():
-        found = read_json_object(beside)
-    if found is None:
+    config = _inside(path)
+    if config is None and beside.is_file():
+        config = read_json_object(beside)
+    if config is None:
         raise ValueError(
             f"{path}: no config inside the file or beside it ({CONFIG_NAME}); give the pretransform's "
             "config in this file as well"
         )
-    return found, path.parent
+    return config, path.parent
 
 
 def _inside(path: Path) -> dict[str, Any] | None:

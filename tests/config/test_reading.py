@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stable_audio.config.reading.plain import parse_json, plain, read_json
 from stable_audio.config.reporting.problems import ConfigError, json_path
-from stable_audio.wording import did_you_mean, shown
+from stable_audio.wording import did_you_mean, excerpt
 
 
 def problems(text: str) -> list[str]:
@@ -109,7 +109,7 @@ def test_suggestions() -> None:
     assert did_you_mean("depht", ["depth", "width"]) == "did you mean 'depth'?"
     assert did_you_mean("zzz", ["depth", "width"]) == "allowed: 'depth', 'width'"
     assert did_you_mean("x", []) == "no key is allowed here"
-    assert len(shown("x" * 500)) == 60
+    assert len(excerpt("x" * 500)) == 60
 
 
 def test_numbers_beyond_64_bits_are_named_with_their_path() -> None:

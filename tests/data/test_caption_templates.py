@@ -44,7 +44,7 @@ def test_the_first_that_can_be_filled(tmp_path: Path) -> None:
         "c.wav": "written by hand",
         "d.wav": "90 beats",
     }
-    assert dataset.known(0) is not None
+    assert dataset.stored_metadata(0) is not None
 
 
 def test_nothing_to_fill_it_with(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from stable_audio.data import Batch, ClipDataset, DataError, ItemKey, Rejected, make_loader
 from stable_audio.data.collate import collate
-from stable_audio.data.foresight import refused, warn_of_refused
+from stable_audio.data.foresight import count_refusals, warn_of_refused
 from stable_audio.data.report import DataReport
 
 
@@ -133,11 +133,11 @@ def test_the_report_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
 class Described(Numbers):
     """Item i says that its number is i, or null when it is bad."""
 
-    def known(self, index: int) -> dict:
+    def stored_metadata(self, index: int) -> dict:
         return {"path": f"file{index}", "number": None if index in self.bad else index}
 
     def __getitem__(self, key: ItemKey) -> tuple[torch.Tensor, dict]:
-        return torch.zeros(1, 4), self.known(key.index)
+        return torch.zeros(1, 4), self.stored_metadata(key.index)
 
 
 def has_number(metadata: dict) -> str | None:
@@ -156,11 +156,11 @@ def test_clips_that_the_model_cannot_use_are_left_out_by_name(workers: int) -> N
 
 def test_what_will_be_left_out_is_said_before(caplog: pytest.LogCaptureFixture) -> None:
     dataset = Described(6, frozenset({1, 4}))
-    assert refused(dataset, has_number).reasons == {"'number' is null": 2}
+    assert count_refusals(dataset, has_number).reasons == {"'number' is null": 2}
     warn_of_refused(dataset, has_number)
-    assert "2 of 6 items looked at cannot be trained on: 2 as file1: 'number' is null" in caplog.text
-    some = refused(Described(1000, frozenset(range(0, 1000, 2))), has_number, most=100)
-    assert some.looked_at == 100
+    assert "2 of 6 inspected items cannot be trained on: 2 as file1: 'number' is null" in caplog.text
+    some = count_refusals(Described(1000, frozenset(range(0, 1000, 2))), has_number, most=100)
+    assert some.inspected == 100
     with pytest.raises(DataError, match="not one usable item: 3 of 3"):
         warn_of_refused(Described(3, frozenset(range(3))), has_number)
 

@@ -94,7 +94,11 @@ def test_what_looks_like_a_number(tmp_path: Path) -> None:
     [
         ("m.csv", "sound,words,x\na.wav,one,1\n", r"first line, 'sound,words,x', names no column path"),
         ("m.csv", "path of the sound! a bell,x\na.wav one,x\n", r"names no column path"),
-        ("m.csv", "path,prompt\nx.wav,one\n", r"none of its 1 rows names a file.*named in .* but not there"),
+        (
+            "m.csv",
+            "path,prompt\nx.wav,one\n",
+            r"none of its 1 rows names a file.*named in .* but does not exist",
+        ),
         ("m.csv", "path,prompt\na.wav,Glöckchen\n".encode("latin-1"), "not UTF-8"),
         ("m.json", '["a.wav"]', "one JSON object per line, or a list of objects"),
         ("m.jsonl", "[" * 100_000, "nests deeper"),

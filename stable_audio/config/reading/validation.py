@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from stable_audio.config.reading.compat import Ignore, Refuse, Rename, foreign_key
 from stable_audio.config.reporting.findings import INTEGER, UNKNOWN, Finding, findings_of
 from stable_audio.config.reporting.problems import ConfigError, Problem, json_path, value_at
-from stable_audio.wording import did_you_mean, names, shown
+from stable_audio.wording import did_you_mean, excerpt, names
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
@@ -70,7 +70,7 @@ def _wrong_tag(data: dict[str, Any], tag: str, choices: list[str]) -> Problem:
     if tag not in data:
         return Problem(json_path((tag,)), f"missing; give one of {names(choices)}")
     hint = did_you_mean(str(data[tag]), choices)
-    message = f"found {shown(data[tag])}; allowed: {names(choices)}"
+    message = f"found {excerpt(data[tag])}; allowed: {names(choices)}"
     return Problem(json_path((tag,)), f"{message}; {hint}" if hint.startswith("did") else message)
 
 

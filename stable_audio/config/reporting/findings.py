@@ -11,7 +11,7 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel, ValidationError
 
 from stable_audio.config.reporting.problems import Loc, Problem, json_path, value_at
-from stable_audio.wording import did_you_mean, names, shown
+from stable_audio.wording import did_you_mean, excerpt, names
 
 UNKNOWN = "unknown"
 INTEGER = "integer"
@@ -67,7 +67,7 @@ def _wrong_type(loc: Loc, expected_types: list[str], data: Any) -> Finding:
     value = value_at(data, loc)
     integral = isinstance(value, float) and value.is_integer() and "an integer" in expected_types
     alternatives = " or ".join(dict.fromkeys(expected_types))
-    return Finding(loc, INTEGER if integral else OTHER, f"found {shown(value)}; expected {alternatives}")
+    return Finding(loc, INTEGER if integral else OTHER, f"found {excerpt(value)}; expected {alternatives}")
 
 
 def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding:
@@ -87,11 +87,11 @@ def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding
     if kind in ("value_error", "assertion_error"):
         return Finding(loc, OTHER, str(context.get("error", entry["msg"])))
     message = entry["msg"].replace("Input should", "it should")
-    return Finding(loc, OTHER, f"found {shown(value_at(data, loc))}; {message[0].lower()}{message[1:]}")
+    return Finding(loc, OTHER, f"found {excerpt(value_at(data, loc))}; {message[0].lower()}{message[1:]}")
 
 
 def _choice(loc: Loc, value: Any, choices: list[Any]) -> Finding:
-    message = f"found {shown(value)}; allowed: {names(choices)}"
+    message = f"found {excerpt(value)}; allowed: {names(choices)}"
     hint = did_you_mean(value, [a for a in choices if isinstance(a, str)]) if isinstance(value, str) else ""
     return Finding(loc, OTHER, f"{message}; {hint}" if hint.startswith("did") else message)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stable_audio.config.reporting.problems import Loc, json_path
-from stable_audio.wording import shown
+from stable_audio.wording import excerpt
 
 UNUSUAL = 1_000_000
 """A whole number above this is probably not the size of a layer."""
@@ -36,4 +36,4 @@ def _sizes(value: Any, loc: Loc) -> Iterator[tuple[float, Loc, str]]:
         for index, part in enumerate(value):
             yield from _sizes(part, (*loc, index))
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
-        yield value, loc, shown(value, 24)
+        yield value, loc, excerpt(value, 24)

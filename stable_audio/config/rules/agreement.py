@@ -10,7 +10,7 @@ from stable_audio.config.reporting.problems import Loc, Problem, json_path
 from stable_audio.config.schemas.leaf import leaf_model
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from stable_audio.pretransforms.agreement import Disagreement, PartsDisagreeError
-from stable_audio.wording import shown
+from stable_audio.wording import excerpt
 
 RATES = ("strides", "ratios", "rates")
 """Names of the list whose product is the downsampling of a coder."""
@@ -95,7 +95,7 @@ def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: 
     if names is not RATES:
         as_counted = configured is None or configured == wrong.found or not wrong.found
         value = wrong.expected if as_counted else configured * wrong.expected // wrong.found
-        state = "left out" if configured is None else f"found {shown(configured)}"
+        state = "left out" if configured is None else f"found {excerpt(configured)}"
         mismatch = (
             f"{state}, which makes {wrong.found} {wrong.measure}; the other parts need {wrong.expected}"
         )
@@ -104,7 +104,7 @@ def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: 
 
 
 def _rates_message(wrong: Disagreement, configured: Any, inner_ratio: int) -> str:
-    state = "left out" if configured is None else f"found {shown(configured)}"
+    state = "left out" if configured is None else f"found {excerpt(configured)}"
     inner = f" (its pretransform's {inner_ratio} included)" if inner_ratio > 1 else ""
     message = f"{state}, which makes {wrong.found} samples per latent frame{inner}, but downsampling_ratio is"
     message += f" {wrong.expected}; "

@@ -16,7 +16,7 @@ from stable_audio.config.sections.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
 from stable_audio.optim.checks import option_mistakes
-from stable_audio.wording import did_you_mean, names, shown
+from stable_audio.wording import did_you_mean, excerpt, names
 
 ELEMENTWISE = ("mse", "l1", "huber")
 ANY_STEPS = 1000
@@ -140,7 +140,7 @@ def _class_fits(
         return
     kind = config["type"]
     if kind not in classes:
-        yield (*loc, "type"), f"found {shown(kind)}; {did_you_mean(kind, sorted(classes))}"
+        yield (*loc, "type"), f"found {excerpt(kind)}; {did_you_mean(kind, sorted(classes))}"
         return
     options = config.get("config", {})
     mistakes = option_mistakes(classes[kind], options) if isinstance(options, dict) else {}

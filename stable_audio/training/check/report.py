@@ -12,7 +12,7 @@ from torch import nn
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.config import ConfigError, DatasetConfig, ModelConfig, load_config, load_dataset_config
 from stable_audio.data import Clip, ClipDataset, DataError, ItemKey, Rejected
-from stable_audio.data.foresight import refused
+from stable_audio.data.foresight import count_refusals
 from stable_audio.data.report import printable
 from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_dataset, create_model_from_config
@@ -129,8 +129,8 @@ def _describe_dataset(report: Report, model: nn.Module, config: DatasetConfig, *
         report["dataset"]["ignored"] = dict(dataset.ignored)
     conditioner = getattr(model, "conditioner", None)
     if conditioner is not None:
-        rejects = refused(dataset, conditioner.value_check().refusal, most=_MAX_LOOKED_AT)
-        if rejects.total and rejects.total == rejects.looked_at:
+        rejects = count_refusals(dataset, conditioner.value_check().refusal, most=_MAX_LOOKED_AT)
+        if rejects.total and rejects.total == rejects.inspected:
             raise DataError(
                 f"{rejects.summary()}. Add them by side-car captions, custom metadata or 'default_keys'"
             )
