@@ -16,11 +16,11 @@ from stable_audio.diffusion.spaces import Space
 
 @dataclass(frozen=True)
 class Output:
-    """What a guided backbone returns; all (b c n).
+    """The output of a guided backbone; all tensors (b c n).
 
     Attributes:
         value: the output to use.
-        uncond: the output of the unconditional branch, where one was computed.
+        uncond: the output of the unconditional branch, if it was computed.
     """
 
     value: Tensor
@@ -28,10 +28,10 @@ class Output:
 
 
 class Prediction:
-    """Everything that a sampler may use, computed on demand; x = alpha denoised + sigma noise.
+    """Estimates for a sampler, computed on demand; x = alpha denoised + sigma noise.
 
     Args:
-        objective: what `output` stands for.
+        objective: objective that defines `output`.
         output: output of the guided backbone, (b c n) in the dtype of x.
         x: state (b c n), in the space of the objective.
         alpha: scale of the data in x.
@@ -54,7 +54,7 @@ class Prediction:
 
     @cached_property
     def uncond_noise(self) -> Tensor | None:
-        """The noise estimate of the unconditional branch, where one was computed."""
+        """The noise estimate of the unconditional branch, if it was computed."""
         uncond = self._output.uncond
         return None if uncond is None else self._objective.noise_at(uncond, *self._at)
 
@@ -72,8 +72,8 @@ Predict = Callable[[Tensor, Tensor], Output | Tensor]
 class Denoiser:
     """Adapts `predict`, trained for `objective`, to a sampler that works in `space`.
 
-    Estimates of x0 and of the noise are the same in every space; only x has to be scaled, and the level
-    to be matched by its ratio of noise to signal. x stays as it is when the spaces coincide. The backbone
+    Estimates of x0 and of the noise are the same in every space; only x is scaled, and the level with the
+    same ratio of noise to signal is used. If the spaces coincide, x is unchanged. The backbone
     receives the t of its process, while the estimates use the level itself, so that a sampler may evaluate
     between two steps or beyond the last one.
     """

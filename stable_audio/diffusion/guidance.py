@@ -44,7 +44,7 @@ class GuidedBackbone(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceOptions:
-    """How strongly conditioning guides, and where.
+    """Strength and range of classifier-free guidance.
 
     Attributes:
         cfg_scale: guidance weight, 1 = off; None takes the default of the model's objective.
@@ -62,15 +62,15 @@ class GuidanceOptions:
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
 
-    The second half is left out where it cannot matter: cfg_scale 1, a backbone without an unconditional
+    The second half is omitted where it has no effect: cfg_scale 1, a backbone without an unconditional
     branch, noise levels outside cfg_interval. Conditioning is prepared once per variant.
 
     Args:
         cond: conditioning of the batch.
-        options: weight, rescaling and interval; its fields are keywords here, too. No weight is 1.
-        negative: what to steer away from: it takes the place of the null conditioning in
-            `negative_slots`; its masked-out tokens stay null.
-        dtype: what the backbone computes in; None = that of x.
+        options: weight, rescaling and interval; its fields are keywords as well. A weight of None is 1.
+        negative: conditioning to steer away from. It replaces the null conditioning in `negative_slots`;
+            its masked-out tokens stay null.
+        dtype: type in which the backbone computes; None = that of x.
     """
 
     @takes_keywords
@@ -101,7 +101,7 @@ class Guidance:
             self._uncond = unconditional(backbone, cond, negative, negative_slots)
 
     def __call__(self, x: Tensor, t: Tensor) -> Output:
-        """x (b c n), t (b,) -> Output; `uncond` is None where guidance did not act."""
+        """x (b c n), t (b,) -> Output; `uncond` is None if guidance was not active."""
         if not self._active(t):
             return Output(self._run(x, t, self._prepared_cond))
         cond, uncond = self._both_branches(x, t)
@@ -113,7 +113,7 @@ class Guidance:
             return False
         low, high = self._interval
         if (low, high) == (0.0, 1.0):
-            return True  # no need to wait for the device to tell t
+            return True  # without waiting for t from the device
         sigma = float(self._objective.alpha_sigma(t[0].float().cpu())[1])
         return low <= sigma <= high
 
@@ -138,7 +138,7 @@ class Guidance:
 
     @cached_property
     def _prepared_pair(self) -> Conditioning | None:
-        """Both branches as one batch; None where their shapes differ (padding would change results)."""
+        """Both branches as one batch; None if their shapes differ, since padding would change results."""
         if self._uncond is None or _shapes(self._cond) != _shapes(self._uncond):
             return None
         return self._backbone.prepare(Conditioning.cat([self._cond, self._uncond]))
@@ -150,7 +150,7 @@ def unconditional(
     negative: Conditioning | None = None,
     negative_slots: Sequence[Slot] = (Slot.CROSS_ATTN,),
 ) -> Conditioning | None:
-    """Null conditioning, with `negative` in `negative_slots`; None when there is nothing to drop."""
+    """Null conditioning, with `negative` in `negative_slots`; None if there is nothing to drop."""
     changes: dict[str, Tensor | None] = {}
     if negative is None:
         return backbone.null(cond)
@@ -179,8 +179,8 @@ def _replacement(
     """The fields of `cond` that `negative` replaces in `slot`.
 
     Args:
-        uses_mask: the backbone masks attention, so the tokens bring their mask; otherwise they bring it
-            only where their number differs.
+        uses_mask: whether the backbone masks attention. If so, the mask is replaced with the tokens;
+            otherwise only if their number differs.
     """
     name, mask_name = slot.field, slot.mask_field
     old, new = cond.slot(slot), negative.slot(slot)
@@ -198,7 +198,7 @@ def _shapes(cond: Conditioning) -> list[tuple[int, ...] | None]:
 def rescaled(mixed: Tensor, cond: Tensor, phi: float) -> Tensor:
     """phi mixed std(cond) / std(mixed) + (1 - phi) mixed, deviations over channels at each position.
 
-    One channel has no deviation over channels; it is taken over the length then.
+    With a single channel, the deviation is taken over the length instead.
     """
     if phi == 0:
         return mixed

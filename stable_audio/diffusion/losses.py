@@ -19,12 +19,12 @@ class LossInputs:
     """The inputs of a loss term.
 
     Attributes:
-        output: what the backbone returned (b c n).
-        target: what it should have returned (b c n).
+        output: output of the backbone (b c n).
+        target: the target of the output (b c n).
         x0: clean latents (b c n).
         x_t: noisy latents (b c n).
         t: diffusion time of each item (b,).
-        objective: what `output` stands for.
+        objective: objective that defines `output`.
         mask: (b 1 n) bool, True where the loss counts; None counts everything.
     """
 
@@ -38,15 +38,15 @@ class LossInputs:
 
     def item(self, index: int) -> LossInputs:
         """The inputs of one item alone, as a batch of one."""
-        one = slice(index, index + 1)
+        span = slice(index, index + 1)
         return LossInputs(
-            output=self.output[one],
-            target=self.target[one],
-            x0=self.x0[one],
-            x_t=self.x_t[one],
-            t=self.t[one],
+            output=self.output[span],
+            target=self.target[span],
+            x0=self.x0[span],
+            x_t=self.x_t[span],
+            t=self.t[span],
             objective=self.objective,
-            mask=None if self.mask is None else self.mask[one],
+            mask=None if self.mask is None else self.mask[span],
         )
 
     @cached_property
@@ -100,10 +100,10 @@ class L1Loss(ElementwiseLoss):
 
 
 class HuberLoss(ElementwiseLoss):
-    """Squared error below `delta`, linear beyond: outliers pull less (Huber 1964).
+    """Squared error below `delta`, linear above, so that outliers weigh less (Huber 1964).
 
     Args:
-        delta: where the square turns into a line.
+        delta: error at which the loss turns from quadratic to linear.
     """
 
     def __init__(self, *, delta: float = 1.0, space: Space = "output") -> None:
@@ -119,10 +119,10 @@ class HuberLoss(ElementwiseLoss):
 class SpectralLoss:
     """L1 distance of magnitude spectra along n, of the denoised estimate and the clean latents.
 
-    Blind to phase: it rewards the right spectrum where the waveform cannot be guessed yet.
+    It ignores the phase, and so rewards a correct spectrum before the waveform can be predicted.
 
     Args:
-        n_ffts: window lengths; those longer than the latents are left out. Hop: a quarter.
+        n_ffts: window lengths; those longer than the latents are skipped. The hop is a quarter of each.
     """
 
     def __init__(self, *, n_ffts: Sequence[int] = (16, 64, 256)) -> None:
@@ -141,7 +141,7 @@ class SpectralLoss:
 LOSSES: dict[str, type] = {"mse": MSELoss, "l1": L1Loss, "huber": HuberLoss, "spectral": SpectralLoss}
 
 MAIN = "diffusion"
-"""Name of the main term in `training.loss_configs`; it must be elementwise. Absent: mse with weight 1."""
+"""Name of the main term in `training.loss_configs`; it must be elementwise. Default: mse with weight 1."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class LossSum:
         return torch.as_tensor(total), {k: v.detach() for k, v in values.items()}
 
     def alone(self, inputs: LossInputs) -> Tensor:
-        """The loss (b,) of each item as if it were a batch by itself, for comparisons between batches."""
+        """The loss (b,) of each item by itself, as if it were a batch, for comparisons between batches."""
         return torch.stack([self(inputs.item(i))[0] for i in range(inputs.t.shape[0])])
 
     def per_item(self, inputs: LossInputs) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sources of the random draws that samplers make. A sampler takes any function with the signature `Noise`."""
+"""Sources of random draws for samplers: any function with the signature `Noise`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 class Noise(Protocol):
     """Unit-variance noise in the shape of `like`.
 
-    `t_from` and `t_to` are the levels of the step that the draw belongs to: a source can use them to
-    give the increment of one Brownian path, scaled to unit variance, whatever the number of steps.
+    `t_from` and `t_to` are the levels at both ends of the step. A source may use them to return increments of
+    one Brownian path, scaled to unit variance, for any number of steps.
     """
 
     def __call__(self, like: Tensor, t_from: float | None = None, t_to: float | None = None) -> Tensor: ...

@@ -1,8 +1,8 @@
 """Diffusion processes, which set the noise at time t: x_t = alpha(t) x0 + sigma(t) noise, t in [0, 1].
 
 `cosine` and `flow` are continuous. `ddpm` has N steps, counted 0 .. N - 1 as in Ho et al. 2020; step i is
-t = i / (N - 1). Each process lives in one of the spaces (see spaces.py), which gives alpha and sigma for a
-level; the process says which level belongs to which t.
+t = i / (N - 1). Each process belongs to one of the spaces (see spaces.py), which gives alpha and sigma for a
+level; the process maps t to levels.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Process:
     Attributes:
         space: the space of its levels.
         steps: number of discrete steps; None = continuous.
-        min_level: lowest level that training sees.
-        max_level: highest level that training sees.
+        min_level: lowest level in training.
+        max_level: highest level in training.
     """
 
     space: Space
@@ -35,7 +35,7 @@ class Process:
 
     @property
     def ends_in_noise(self) -> bool:
-        """Whether nothing of the data is left at t = 1."""
+        """Whether x is pure noise at t = 1."""
         return self.max_level >= self.space.max_level
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ class Process:
         return t
 
     def time(self, level: float) -> float:
-        """The t of a level of `space`; levels beyond the ends have the t of the end."""
+        """The t of a level of `space`; a level beyond an end has the t of that end."""
         return level
 
     def level(self, t: float) -> float:
@@ -77,7 +77,7 @@ BetaSchedule = Literal["linear", "scaled_linear", "cosine"]
 
 
 class DDPMProcess(Process):
-    """N steps, each of which gives a share beta_i of the variance to noise (Ho et al. 2020).
+    """N steps, of which step i replaces a share beta_i of the variance by noise (Ho et al. 2020).
 
     alpha_i^2 is the product of 1 - beta_j over j <= i, and sigma_i^2 = 1 - alpha_i^2.
     Between two steps, which samplers may visit, the angle atan2(sigma, alpha) is linear in t.
@@ -89,8 +89,8 @@ class DDPMProcess(Process):
             Dhariwal 2021, equation 17), without beta_start and beta_end.
         beta_start: variance that the first step adds.
         beta_end: variance that the last step adds.
-        zero_terminal_snr: shift and scale alpha so that the last step is pure noise and the first stays
-            (Lin et al. 2023, algorithm 1). Needs an objective other than epsilon.
+        zero_terminal_snr: shift and scale alpha so that the last step is pure noise and the first is
+            unchanged (Lin et al. 2023, algorithm 1). Needs an objective other than epsilon.
     """
 
     space = VP
@@ -153,7 +153,7 @@ class DDPMProcess(Process):
         return self._levels[i] + (position - i) * (self._levels[i + 1] - self._levels[i])
 
     def _table(self, like: Tensor) -> Tensor:
-        """The angles where `like` is; copied once, since a copy makes the host wait for the device."""
+        """The angles on the device of `like`, cached, because a copy makes the host wait for the device."""
         key = (like.device, like.dtype)
         if key not in self._angles_on:
             self._angles_on[key] = self._angles.to(*key)
@@ -161,7 +161,7 @@ class DDPMProcess(Process):
 
 
 MOST_STEPS = 1_000_000
-"""A thousand times the published number; each has a place in the tables of a process."""
+"""A thousand times the published number; a process has tables with an entry per step."""
 
 
 def linear_betas(steps: int, start: float, end: float) -> Tensor:

@@ -25,13 +25,13 @@ Callback = Callable[[StepInfo], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(Ramp):
-    """Which sampler walks which levels.
+    """The sampler and its levels.
 
     Attributes:
         sampler: key of SAMPLERS; None takes the default of the model's objective.
         steps: number of steps; None takes the default of the model's objective.
-        schedule: key of SCHEDULES or STEP_SCHEDULES, None = that of the sampler; or the levels
-            themselves, in the sampler's space, from noise to data.
+        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default; or the levels, in the
+            sampler's space, from noise to data.
         options: options of the sampler, such as {"eta": 0.5}.
     """
 
@@ -45,23 +45,24 @@ def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
     """The sampler called `name`, its options checked.
 
     Raises:
-        ValueError: unknown sampler or option, with what is allowed.
+        ValueError: unknown sampler or option; the message lists what is allowed.
     """
     if name not in SAMPLERS:
-        near = hint(name, SAMPLERS) or "."
-        raise ValueError(f"unknown sampler '{name}'{near} Known samplers: {', '.join(SAMPLERS)}")
+        suggestion = hint(name, SAMPLERS) or "."
+        raise ValueError(f"unknown sampler '{name}'{suggestion} Known samplers: {', '.join(SAMPLERS)}")
     spec = SAMPLERS[name]
     unknown = [o for o in options if o not in spec.options]
     if unknown:
-        allowed = ", ".join(spec.options) or "none"
-        raise ValueError(f"sampler '{name}' has no option {unknown}; its options: {allowed}")
+        choices = ", ".join(spec.options) or "none"
+        raise ValueError(f"sampler '{name}' has no option {unknown}; its options: {choices}")
     return spec
 
 
 def default_schedule(spec: SamplerSpec, objective: Objective) -> str:
     """The schedule that a sampler uses when none is named.
 
-    Processes of steps have schedules that count them; one that ends in pure noise must start there.
+    On processes of steps it is a choice of steps; if the process ends in pure noise, sampling must start
+    there.
     """
     if objective.process.steps is None:
         return spec.schedule
@@ -74,8 +75,8 @@ def starting_point(
     """x at the first level: alpha init + sigma noise; without init, noise alone.
 
     In the bounded spaces noise keeps its unit variance even if the first level is below the top: x has
-    about that variance at every level. On a process of steps, whose last one need not be pure noise, it
-    has unit variance in the space of the process, as these models are published.
+    about that variance at every level. On a process of steps, whose last step need not be pure noise,
+    noise has unit variance in the space of the process, as published models expect.
     """
     alpha, sigma = spec.space.path(level)
     if init is not None:
@@ -97,16 +98,16 @@ def sample(
     init: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Generate x0 from noise. Runs in float32, whatever `predict` computes in.
+    """Generate x0 from noise, in float32 whatever type `predict` computes in.
 
     Args:
         predict: (x (b c n), t (b,)) -> output of the backbone, guided or not.
         start_noise: (b c n), unit variance.
         objective: objective that defines what `predict` returns.
         noise: source of the noise that the sampler adds between steps.
-        solver: sampler, steps and schedule; its fields are keywords here, too.
+        solver: sampler, steps and schedule; its fields are keywords as well.
         shift: distribution shift of the schedule; the length is that of start_noise.
-        init: (b c n) start from this, noised to the first level, instead of from pure noise.
+        init: (b c n) to start from, noised to the first level, instead of pure noise.
         callback: function that is called with a StepInfo at every step.
 
     Returns:

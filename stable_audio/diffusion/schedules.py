@@ -20,11 +20,11 @@ from stable_audio.diffusion.spaces import FLOW, VE, VP, Space
 from stable_audio.options import Flat, takes_keywords
 
 NOISE_SIGMA = 4096.0
-"""What samplers that count sigma take for a last step of pure noise, at least: alpha^2 = 2^-24."""
+"""Least sigma that stands for a step of pure noise in VE samplers: alpha^2 = 2^-24."""
 
 
 SAME = 1e-9
-"""Levels that differ by less, as a share, are one."""
+"""Levels whose relative difference is smaller count as equal."""
 
 
 def polyexponential(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -43,17 +43,17 @@ def karras(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Ten
 
 
 def linear(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    """t in equal steps from sigma_max (at most 1) to 0; sigma_min and rho have no meaning here."""
+    """t in equal steps from sigma_max (at most 1) to 0; sigma_min and rho are ignored."""
     return torch.linspace(min(sigma_max, 1.0), 0, steps + 1, dtype=torch.float64)
 
 
 def logsnr(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Flow times in equal steps of the log signal-to-noise ratio, from t = sigma_max (at most 1) to 0.
 
-    The ratio ends at 2 and starts at that of sigma_max, or at -6 from pure noise, whose own is infinite.
-    The ends are then put at sigma_max and 0 exactly. sigma_min and rho have no meaning here. From a start
-    below t = 0.12, where the ratio is above 2, the levels between rise, as in stable-audio-tools; `distinct`
-    leaves them out.
+    The log ratio ends at 2 and starts at that of sigma_max, or at -6 for pure noise, where it is infinite.
+    Then the ends are set to sigma_max and 0 exactly. sigma_min and rho are ignored. With a start below
+    t = 0.12, where the log ratio is above 2, the levels in between rise, as in stable-audio-tools; `distinct`
+    drops them.
     """
     start = min(sigma_max, 1.0)
     first = math.log((1 - start) / start + 1e-6) if start < 1 else -6.0
@@ -65,7 +65,7 @@ def logsnr(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Ten
 def leading(steps: int, total: int) -> Tensor:
     """Every k-th of `total` steps, k = total // steps, from the second one up: 1, 1 + k, ...
 
-    Song et al. 2020, with the offset of latent diffusion; from 0 up where there is no room at the top.
+    Song et al. 2020, with the offset of latent diffusion; from 0 up if the last one would exceed the top.
     """
     stride = total // steps
     first = min(1, total - 1 - (steps - 1) * stride)
@@ -73,7 +73,7 @@ def leading(steps: int, total: int) -> Tensor:
 
 
 def trailing(steps: int, total: int) -> Tensor:
-    """Evenly back from the last step: N - 1, N - 1 - N / steps, ... (Lin et al. 2023, table 2)."""
+    """Evenly backwards from the last step: N - 1, N - 1 - N / steps, ... (Lin et al. 2023, table 2)."""
     return (total - torch.arange(steps, dtype=torch.float64) * (total / steps)).round() - 1
 
 
@@ -84,11 +84,11 @@ def linspace(steps: int, total: int) -> Tensor:
 
 @dataclass(frozen=True)
 class StepScheduleSpec:
-    """A choice among the steps of a discrete process.
+    """A selection of steps of a discrete process.
 
     Attributes:
         fn: (steps, N) -> the numbers of the steps, falling.
-        to_first: end at the level of step 0, as DDIM was published, instead of at the data.
+        to_first: end at the level of step 0, as published for DDIM, instead of at the data.
     """
 
     fn: Callable[[int, int], Tensor]
@@ -122,14 +122,13 @@ SCHEDULES: dict[str, ScheduleSpec] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """Between which levels a schedule runs, and how it bends.
+    """The ends of a schedule, and its curvature.
 
     Attributes:
         sigma_min: last level above the data.
         sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
-            for the others, where anything above 1 means 1. Of N steps, those below t = sigma_max are
-            used, and no more levels than there are. Where it equals sigma_min, a single step leads to the
-            data.
+            for the others, where anything above 1 means 1. Of N steps, only those below t = sigma_max are
+            used. If it equals sigma_min, a single step leads to the data.
         rho: exponent of the ramp of polyexponential and karras.
     """
 
@@ -153,13 +152,13 @@ def build_schedule(
 
     Args:
         name: key of SCHEDULES or, for a process of steps, of STEP_SCHEDULES.
-        ramp: ends and bend of the schedule; its fields are keywords here, too.
+        ramp: ends and curvature of the schedule; its fields are keywords as well.
         shift: distribution shift, on bounded schedules only.
-        length: latent frames, which decide how far the shift goes.
-        objective: what the levels are for: the schedule stays within what the backbone has learned.
+        length: latent frames, on which the shift depends.
+        objective: limits the schedule to the levels on which the backbone was trained.
 
     Raises:
-        ValueError: unknown name, bad numbers, or a schedule that starts at a level that `space` lacks.
+        ValueError: unknown name, invalid numbers, or a schedule that starts at a level outside `space`.
     """
     check_schedule(name, objective.process if objective is not None else None, steps)
     if name in STEP_SCHEDULES:
@@ -190,13 +189,13 @@ def distinct(levels: Tensor) -> Tensor:
 
 def check_schedule_name(name: str) -> None:
     """Raise ValueError unless some process has a schedule of this name."""
-    known = [*SCHEDULES, *STEP_SCHEDULES]
-    if name not in known:
-        raise ValueError(f"unknown schedule '{name}'; known: {', '.join(known)}")
+    choices = [*SCHEDULES, *STEP_SCHEDULES]
+    if name not in choices:
+        raise ValueError(f"unknown schedule '{name}'; known: {', '.join(choices)}")
 
 
 def check_schedule(name: str, process: Process | None, steps: int = 1) -> None:
-    """Raise ValueError unless there is a schedule of this name, of `steps` steps, that `process` has."""
+    """Raise ValueError unless `process` has a schedule of this name with `steps` steps."""
     check_schedule_name(name)
     if name in STEP_SCHEDULES and (process is None or process.steps is None):
         raise ValueError(
@@ -216,12 +215,12 @@ def _steps_of(process: Process, spec: StepScheduleSpec, steps: int, sigma_max: f
     total = max(1, round(process.steps * min(sigma_max, 1.0)))
     times = spec.fn(min(steps, total), total) / (process.steps - 1)
     levels = [process.level(t) for t in times.tolist()]
-    # The first step may be the lowest level that there is.
+    # The first level may be the lowest one of the process.
     levels.append(process.min_level if spec.to_first and levels[-1] > process.min_level else 0.0)
     levels_in_space = [process.space.convert(level, space) for level in levels]
     if math.isinf(levels_in_space[0]):
-        before = process.level((process.steps - 2) / (process.steps - 1))
-        levels_in_space[0] = max(NOISE_SIGMA, 4 * process.space.convert(before, space))
+        next_level = process.level((process.steps - 2) / (process.steps - 1))
+        levels_in_space[0] = max(NOISE_SIGMA, 4 * process.space.convert(next_level, space))
     return torch.tensor(levels_in_space, dtype=torch.float64)
 
 

@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class DistributionShift:
-    """Moves t towards noise, the more so the longer the latents (Esser et al. 2024, section 5.3.2).
+    """Moves t towards noise, further for longer latents (Esser et al. 2024, section 5.3.2).
 
-    t' = 1 - e^mu / (e^mu + 1 / (1 - t) - 1), with -mu going linearly from base_shift at min_length to
-    max_shift at max_length. t = 0 and t = 1 stay. With use_sine, t' becomes sin(pi t' / 2).
+    t' = 1 - e^mu / (e^mu + 1 / (1 - t) - 1), with -mu linear from base_shift at min_length to max_shift at
+    max_length. t = 0 and t = 1 are unchanged. With use_sine, t' becomes sin(pi t' / 2).
 
     Args:
         base_shift: shift at min_length.
         max_shift: shift at max_length.
         max_length: latent frames at which the shift is largest; longer latents are clamped to it.
         min_length: latent frames at which the shift is base_shift; shorter latents are clamped to it.
-        use_sine: bend the result once more, towards noise.
+        use_sine: map the result t' to sin(pi t' / 2), which is nearer to noise.
     """
 
     def __init__(

@@ -1,14 +1,14 @@
-"""The three ways to count noise levels in which samplers are written, and how they relate.
+"""The three parametrisations of the noise level that samplers use, and how they relate.
 
 A point of any diffusion is x = alpha x0 + sigma noise. Spaces differ in the path (alpha, sigma) and in
-the number that counts it, their *level*:
+its parameter, the *level*:
 
     VE    alpha = 1               sigma = level           level in [0, inf)   (Karras et al. 2022)
     VP    alpha = cos(pi/2 level) sigma = sin(pi/2 level) level in [0, 1]     (Salimans & Ho 2022)
     FLOW  alpha = 1 - level       sigma = level           level in [0, 1]     (Lipman et al. 2022)
 
-Two points with the same ratio sigma / alpha differ by a factor of x alone: x0 and the noise are the
-same. So a sampler of one space can drive a backbone trained in another one: match the ratio, scale x.
+Two points with the same ratio sigma / alpha differ only by a factor of x: x0 and the noise are the same.
+So a sampler of one space can drive a backbone trained in another one: match the ratio, scale x.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Space:
 
     Attributes:
         path: level -> (alpha, sigma).
-        level: (alpha, sigma), known up to a common factor -> level. Infinite where there is none.
+        level: (alpha, sigma), known up to a common factor -> level. Infinite if there is none.
         max_level: the level of pure noise.
     """
 

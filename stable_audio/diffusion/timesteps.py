@@ -15,7 +15,7 @@ class TimestepSampler:
     """Base of the distributions of t.
 
     Attributes:
-        base: the draws that `transform` expects: uniform in [0, 1) or standard normal.
+        base: distribution of the draws that `transform` expects: uniform in [0, 1) or standard normal.
     """
 
     base: Literal["uniform", "normal"]
@@ -66,12 +66,12 @@ class TruncatedLogitNormal(TimestepSampler):
         self.left_trunc = left_trunc
 
     def transform(self, draws: Tensor) -> Tensor:
-        left = torch.tensor(self.left_trunc, dtype=torch.float64)
-        low = torch.special.ndtr(torch.logit(left))
+        bound = torch.tensor(self.left_trunc, dtype=torch.float64)
+        low = torch.special.ndtr(torch.logit(bound))
         # float64: Phi saturates near 1, where the inverse is steep.
         share = low + (1 - low) * torch.special.ndtr(draws.double())
         s = torch.sigmoid(torch.special.ndtri(share))
-        return (1 - (s - left) / (1 - left)).clamp(0, 1).to(draws.dtype)
+        return (1 - (s - bound) / (1 - bound)).clamp(0, 1).to(draws.dtype)
 
 
 class LogSnr(TimestepSampler):
@@ -102,7 +102,7 @@ TIMESTEP_SAMPLERS: dict[str, type[TimestepSampler]] = {
 }
 
 
-_LONGEST = 2**30  # points that one Sobol sequence has
+_LONGEST = 2**30  # points in one Sobol sequence
 
 
 class Timesteps:
@@ -110,7 +110,7 @@ class Timesteps:
 
     Uniform draws come from one scrambled Sobol sequence, so that they cover [0, 1] evenly within a batch
     and across batches. All ranks follow the same stream and each takes its part of every global batch:
-    no two ranks share a draw, and together they see what one process would.
+    no two ranks share a draw, and together they draw what a single process would.
 
     Args:
         sampler: distribution of t.
@@ -154,9 +154,9 @@ class Timesteps:
         return self.part(n * self._world_size, slice(first, first + n), length=length)
 
     def part(self, total: int, part: slice, *, length: int | Sequence[int] | None = None) -> Tensor:
-        """The values that `part` of a global batch of `total` items gets: float32 on the CPU.
+        """The values for `part` of a global batch of `total` items: float32 on the CPU.
 
-        For batches of which ranks have unequal parts; every rank must give the same total.
+        For batches with parts of unequal size; every rank must pass the same total.
 
         Args:
             length: latent frames of all items, or of each item of the part.
@@ -186,7 +186,7 @@ class Timesteps:
         return self._sobol.draw(n, dtype=torch.float32).squeeze(-1)
 
     def _sequence(self) -> torch.quasirandom.SobolEngine:
-        """The sequence of this round; the next one, scrambled anew, follows when it is used up."""
+        """The sequence of this round; when it is exhausted, the next round scrambles another one."""
         return torch.quasirandom.SobolEngine(1, scramble=True, seed=self._seed + self._round)
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Timesteps:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue from the position of `state`."""
         self._seed, self._round = int(state["seed"]), int(state.get("round", 0))
         self._sobol = self._sequence()
         self._sobol.fast_forward(int(state["sobol"]))

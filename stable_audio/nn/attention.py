@@ -30,8 +30,8 @@ class AttentionOptions:
         differential: subtract a second attention map with its own queries and keys (after Ye et al.,
             2024, without its lambda).
         feat_scale: learned gains on the mean over tokens and on the rest of the output.
-        causal: None follows the transformer's `causal`.
-        zero_init_output: start the output at zero; None follows `zero_init_branch_outputs`.
+        causal: whether attention is causal; None: as the transformer's `causal`.
+        zero_init_output: start the output at zero; None: as `zero_init_branch_outputs`.
         backend: "sdpa", or "flash" for the flash-attn package where it can run (CUDA, half precision;
             elsewhere sdpa computes the same function without any cast).
     """
@@ -55,7 +55,7 @@ QK_NORMS: dict[str, Callable[[int, float], nn.Module]] = {
 
 
 class Attend(Protocol):
-    """The kernel: q (b n h d), k and v (b m h' d) -> (b n h d); h' divides h. mask (b m): True = seen."""
+    """The kernel: q (b n h d), k and v (b m h' d) -> (b n h d); h' divides h. mask (b m): True = visible."""
 
     def __call__(
         self,
@@ -93,12 +93,12 @@ def sdpa_attend(
         left, right = window
         out = windowed_attention(q, k, v, left, 0 if causal else right)
     elif mask is not None:
-        seen = mask[:, None, None, :]
+        visible = mask[:, None, None, :]
         if causal:
-            seen = seen & banded_mask(q.shape[2], k.shape[2], -1, 0, q.device)
-        # A query that sees nothing would get NaN; it sees everything instead.
-        seen = seen | ~seen.any(dim=-1, keepdim=True)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            visible = visible & banded_mask(q.shape[2], k.shape[2], -1, 0, q.device)
+        # A query without any visible key would give NaN; make all keys visible to it.
+        visible = visible | ~visible.any(dim=-1, keepdim=True)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
     else:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return out.transpose(1, 2)
@@ -140,17 +140,17 @@ class Attention(nn.Module):
 
     One projection holds queries, keys and values: q | k | v (| q2 | k2 when differential); for
     cross-attention q (| q2) and k (| k2) | v. Heads are the outer index of each part. The context of
-    cross-attention keeps its width, so that a narrow one has fewer heads, each shared by several of the
-    queries' heads.
+    cross-attention is projected at its own width, so that a narrow one has fewer heads, each shared by
+    several heads of the queries.
 
     Args:
         dim: features of input and output.
         dim_heads: features of each head.
         dim_context: features of the context; None for self-attention.
-        causal: whether attention is causal, if the options leave it open.
-        zero_init_output: whether the output layer starts at zero, if the options leave it open.
-        sliding_window: (left, right) tokens seen by self-attention; -1 is unlimited. It is honoured
-            whatever the backend.
+        causal: whether attention is causal, unless the options say.
+        zero_init_output: whether the output layer starts at zero, unless the options say.
+        sliding_window: (left, right) tokens visible to self-attention; -1 is unlimited. Every backend applies
+            it.
     """
 
     def __init__(
@@ -210,8 +210,8 @@ class Attention(nn.Module):
         """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`.
 
         Args:
-            context_mask: (b m) bool, tokens of the context that are seen; all without it, and for items in
-                which it has no True.
+            context_mask: (b m) bool, visible tokens of the context; all are visible without it, and in items
+                without any True.
             packing: layout of x as one row (1 l d) of several clips; each attends to its own tokens or to its
                 own item of the context.
         """
@@ -242,7 +242,7 @@ class Attention(nn.Module):
         return packing.attend(partial(kernel, mask=None), q, k, v)
 
     def project_context(self, context: Tensor) -> KeyValues:
-        """Keys and values of a cross-attention context (b m d): what does not depend on x."""
+        """Keys and values of a cross-attention context (b m d), which do not depend on x."""
         *keys, values = self._heads(self.to_kv(context), 2 + self.differential)
         return KeyValues(self._normed(self.k_norm, tuple(keys)), values)
 
@@ -254,7 +254,7 @@ class Attention(nn.Module):
     def _normed(
         norm: nn.Module, parts: tuple[Tensor, ...], rotary: RotaryTables | None = None
     ) -> tuple[Tensor, ...]:
-        # Norms leave autocast regions in float32; the kernel wants one type for q, k and v.
+        # Norms return float32 under autocast; the kernel needs one type for q, k and v.
         normed = tuple(norm(x).to(x.dtype) for x in parts)
         return normed if rotary is None else tuple(apply_rotary(x, rotary) for x in normed)
 

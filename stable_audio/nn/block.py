@@ -17,18 +17,18 @@ from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerOptions:
-    """What can be chosen about the layers and the embeddings around them.
+    """Options of the layers and of the embeddings around them.
 
     Attributes:
         rotary_pos_emb: rotary embedding shared by all layers; positions count memory and prepended tokens.
-        causal: tokens see only earlier ones, in cross-attention too (aligned at the top left).
-        zero_init_branch_outputs: every branch starts as zero, so that the network starts as the identity.
+        causal: tokens attend only to earlier ones, in cross-attention too (aligned at the top left).
+        zero_init_branch_outputs: every branch starts at zero, so that the network starts as the identity.
         conformer: a convolution module between cross-attention and feed-forward.
         use_sinusoidal_emb: add sinusoidal positions with a learned scale.
         use_abs_pos_emb: add learned positions, to memory tokens as well.
-        abs_pos_emb_max_length: the longest sequence that they cover; memory tokens do not count.
+        abs_pos_emb_max_length: the longest sequence that they cover, without memory tokens.
         num_memory_tokens: learned tokens before all others.
-        sliding_window: (left, right) tokens that self-attention sees; -1 is unlimited.
+        sliding_window: (left, right) tokens visible to self-attention; -1 is unlimited.
         attn_kwargs: options of self- and cross-attention.
         ff_kwargs: options of the feed-forward network.
         norm_kwargs: options of the norms.
@@ -56,14 +56,14 @@ class TransformerOptions:
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """What every block of a transformer reads besides its tokens.
+    """The inputs that all blocks of a transformer share.
 
     Attributes:
         context: (b m d') for cross-attention.
-        context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
-        rotary: tables of a rotary embedding that the blocks share; without them each uses its own, if any.
+        context_mask: (b m) bool, the tokens visible to cross-attention; None for all.
+        rotary: tables of a rotary embedding for all blocks; without them each uses its own, if any.
         modulation: (b 6 d), for modulated blocks.
-        packing: the tokens are one row of several clips, and b counts the clips in the other tensors.
+        packing: layout of several clips in one row of tokens; b then counts the clips in the other tensors.
     """
 
     context: Tensor | None = None
@@ -147,7 +147,7 @@ class TransformerBlock(Checkpointed):
         """(b n d) -> (b n d).
 
         Args:
-            inputs: what all blocks read.
+            inputs: the inputs that all blocks share.
             kv: keys and values of this block's cross-attention, instead of `inputs.context`.
         """
         packing = inputs.packing
@@ -170,7 +170,7 @@ class TransformerBlock(Checkpointed):
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
 
     def _rotary(self, x: Tensor, inputs: BlockInputs) -> RotaryTables | None:
-        """The tables that all blocks share, or else those of this block."""
+        """The tables for all blocks, or else those of this block."""
         if inputs.rotary is not None or self.rope is None:
             return inputs.rotary
         return rotary_tables(self.rope, x.shape[1], inputs.packing)
@@ -197,7 +197,7 @@ def _gate(branch: Tensor, modulation: _Modulation | None) -> Tensor:
 
 
 def rotary_tables(rope: RotaryEmbedding, length: int, packing: Packing | None) -> RotaryTables:
-    """Tables for `length` tokens; in a packed row the positions start anew in every clip."""
+    """Tables for `length` tokens; in a packed row, positions restart in every clip."""
     return rope(length) if packing is None else rope(max(packing.lengths)).at(packing.position)
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: the backward pass recomputes activations instead of storing them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Checkpointed(nn.Module):
-    """A module whose work is done in `compute`, and again in the backward pass if it is asked to.
+    """A module whose `compute` can be run again in the backward pass; subclasses implement it.
 
     Attributes:
-        gradient_checkpointing: whether it is; set it with `set_gradient_checkpointing`.
+        gradient_checkpointing: whether to recompute; set it with `set_gradient_checkpointing`.
 
-    Nothing is recomputed under `torch.no_grad`, so inference never pays for it.
+    Nothing is recomputed under `torch.no_grad`, so that inference costs nothing more.
     """
 
     gradient_checkpointing: bool = False
@@ -29,14 +29,14 @@ class Checkpointed(nn.Module):
 
 
 def recomputed(compute: Callable[..., Any], enabled: bool, *args: Any, **kwargs: Any) -> Any:
-    """`compute(*args, **kwargs)`, its activations kept only if not `enabled` or without gradients."""
+    """`compute(*args, **kwargs)`; if `enabled`, the backward pass recomputes its activations."""
     if enabled and torch.is_grad_enabled():
         return checkpoint(compute, *args, use_reentrant=False, **kwargs)
     return compute(*args, **kwargs)
 
 
 def set_gradient_checkpointing(module: nn.Module, enabled: bool = True) -> None:
-    """Trade compute for memory in every `Checkpointed` part of `module`, or stop doing so."""
+    """Trade compute for memory in every `Checkpointed` part of `module`; `enabled` False undoes it."""
     for part in module.modules():
         if isinstance(part, Checkpointed):
             part.gradient_checkpointing = enabled

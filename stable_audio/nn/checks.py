@@ -1,15 +1,15 @@
-"""Checks of constructor values, with messages that say what was found and what is allowed."""
+"""Checks of constructor values, with messages that give the value and what is allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ValueError unless `value` is one of `allowed`."""
-    allowed = list(allowed)
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(repr(a) for a in allowed)}")
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(repr(a) for a in choices)}")
 
 
 def check_positive(**values: float) -> None:
@@ -20,11 +20,11 @@ def check_positive(**values: float) -> None:
 
 
 MOST_LAYERS = 10_000
-"""Far more layers than any network has; their list alone would fill the memory long before."""
+"""Far more layers than any network has; a list of many more would exhaust the memory."""
 
 
 def check_counts(**values: int) -> None:
-    """Raise ValueError for a number of layers, blocks or codebooks that nobody can mean."""
+    """Raise ValueError for an absurd number of layers, blocks or codebooks."""
     for name, value in values.items():
         if value > MOST_LAYERS:
             raise ValueError(f"{name} is {value}; at most {MOST_LAYERS} are possible")

@@ -13,7 +13,7 @@ class LearnedPositions(nn.Module):
 
     Args:
         max_length: number of positions.
-        memory: number of memory tokens before them, which have rows of their own.
+        memory: number of memory tokens before them, which have additional rows.
     """
 
     def __init__(self, dim: int, *, max_length: int, memory: int = 0) -> None:
@@ -23,7 +23,7 @@ class LearnedPositions(nn.Module):
         self.emb = nn.Embedding(max_length + memory, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (b n d) -> what to add to it, (n d).
+        """x (b n d) -> embedding to add to x, (n d).
 
         Raises:
             ValueError: x is longer than the table.
@@ -47,7 +47,7 @@ class SinusoidalPositions(nn.Module):
         self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (b n d) -> what to add to it, (n d)."""
+        """x (b n d) -> embedding to add to x, (n d)."""
         positions = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
         exponents = torch.arange(self.count, device=x.device, dtype=torch.float32) / self.count
         angles = positions[:, None] * self.theta**-exponents
@@ -67,7 +67,7 @@ class FourierFeatures(nn.Module):
         self.weight = nn.Parameter(torch.randn(dim // 2, 1) * std)
 
     def forward(self, t: Tensor) -> Tensor:
-        """t (b,) -> (b dim), float32: t near 0 or 1 does not survive half precision."""
+        """t (b,) -> (b dim), float32, because half precision rounds t near 0 and 1 too much."""
         angles = 2 * math.pi * t.float()[:, None] * self.weight.float()[:, 0]
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

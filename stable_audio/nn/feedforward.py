@@ -18,12 +18,12 @@ class FeedForwardOptions:
 
     Attributes:
         mult: inner features per feature.
-        no_bias: leave out the biases; the gated input projection keeps its own, as in checkpoints.
+        no_bias: omit the biases, except that of the gated input projection, as in published checkpoints.
         glu: gate the inner features (SwiGLU; Shazeer, 2020); otherwise SiLU alone.
-        use_conv: convolve over time instead of a linear layer: on the output, and on the input without glu.
-        conv_kernel_size: odd.
+        use_conv: convolutions over time instead of the output layer and, without glu, of the input layer.
+        conv_kernel_size: kernel size of these convolutions; odd.
         sinusoidal: sin(pi x) instead of SiLU.
-        zero_init_output: start the output at zero; None follows the transformer's zero_init_branch_outputs.
+        zero_init_output: start the output at zero; None: as the transformer's zero_init_branch_outputs.
     """
 
     mult: float = 4
@@ -84,7 +84,7 @@ class FeedForward(nn.Module):
 
     Args:
         dim: features in and out.
-        zero_init_output: used when the options leave it open.
+        zero_init_output: whether the output starts at zero, unless the options say.
     """
 
     def __init__(

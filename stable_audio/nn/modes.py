@@ -1,4 +1,4 @@
-"""Eval mode for the time of a call, for several callers of one module at once."""
+"""Temporary eval mode of a module that several threads may use at once."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import nn
 
 _LOCK = threading.Lock()
 _CALLERS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Modules that were in train mode -> how many callers need them in eval mode."""
+"""Modules that were in train mode -> number of callers that need them in eval mode."""
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for every submodule within the block; the last caller gives each its own mode back.
+    """Put every submodule into eval mode within the block; the last caller restores the modes.
 
-    A module in eval mode, as every loaded model is, is only looked at, so that threads can share it.
-    `module.train()` at the end would wake frozen encoders up.
+    A module in eval mode, such as every loaded model, is not modified, so that threads can share it. Calling
+    `module.train()` at the end instead would switch frozen encoders to train mode.
     """
     with _LOCK:
-        awake = [m for m in module.modules() if m.training or m in _CALLERS]
-        for member in awake:
+        training_modules = [m for m in module.modules() if m.training or m in _CALLERS]
+        for member in training_modules:
             _CALLERS[member] = _CALLERS.get(member, 0) + 1
             member.training = False
     try:
         yield
     finally:
         with _LOCK:
-            for member in awake:
+            for member in training_modules:
                 _CALLERS[member] -= 1
                 if not _CALLERS[member]:
                     del _CALLERS[member]

@@ -22,7 +22,7 @@ class NormOptions:
     Attributes:
         bias: learn the shift beta; otherwise it is a buffer of zeros.
         fix_scale: keep the scale gamma at one (a buffer).
-        force_fp32: compute in float32 whatever the input's type.
+        force_fp32: compute in float32, whatever the type of the input.
         eps: added to the variance.
     """
 
@@ -72,7 +72,7 @@ class RMSNorm(nn.Module):
 
 
 class DynamicTanh(nn.Module):
-    """gamma * tanh(alpha x) + beta: a stand-in for normalisation (Zhu et al., 2025)."""
+    """gamma * tanh(alpha x) + beta: a replacement of normalisation (Zhu et al., 2025)."""
 
     def __init__(self, dim: int, *, init_alpha: float = 10.0) -> None:
         super().__init__()

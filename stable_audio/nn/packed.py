@@ -1,4 +1,4 @@
-"""Several clips in one row of tokens: who belongs to which clip, and attention that stays within clips."""
+"""Several clips in one row of tokens: the layout of the row, and attention within each clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_audio.nn.transfer import to_device
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of b clips lie in one row (1 l d), one clip after another.
+    """The layout of b clips in one row of tokens (1 l d), one clip after another.
 
     Attributes:
         lengths: tokens of each clip; they sum to l.
@@ -48,7 +48,7 @@ class Packing:
         """Attention of each clip to itself: q, k, v (1 l h d) -> (1 l h d).
 
         One call of `kernel` per clip: a single call would need a mask over all pairs of tokens, and would
-        compute the pairs that it hides.
+        compute the pairs that the mask excludes.
         """
         parts = (y.split(self.lengths, dim=1) for y in (q, k, v))
         return torch.cat([kernel(*clip) for clip in zip(*parts)], dim=1)
@@ -59,17 +59,17 @@ class Packing:
         """Attention of each clip to its own context: q (1 l h d), k and v (b m h d), mask (b m)."""
         outs = []
         for i, queries in enumerate(q.split(self.lengths, dim=1)):
-            own = slice(i, i + 1)
-            outs.append(kernel(queries, k[own], v[own], mask=None if mask is None else mask[own]))
+            item = slice(i, i + 1)
+            outs.append(kernel(queries, k[item], v[item], mask=None if mask is None else mask[item]))
         return torch.cat(outs, dim=1)
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """How the row of a transformer is put together from padded tokens (b n d).
+    """How to assemble the row of a transformer from padded tokens (b n d).
 
     Attributes:
-        packing: of the row, tokens before each clip included.
+        packing: layout of the row, including the tokens before each clip.
         real: (r,) places of the real tokens in the flattened (b n).
         order: (l,) places of the row's tokens in [memory | prepended, flattened | real tokens].
         out: (r,) places of the real tokens in the row.
@@ -84,7 +84,7 @@ class PackedRow:
     def of(
         lengths: Sequence[int], *, padded: int, memory: int, prepended: int, device: torch.device
     ) -> PackedRow:
-        """Clips of `lengths` real tokens out of `padded`, each behind `memory` and `prepended` others."""
+        """Clips of `lengths` real tokens out of `padded`, each after `memory` and `prepended` tokens."""
         before, count = memory + prepended, len(lengths)
         packing = Packing.of([before + n for n in lengths], torch.device("cpu"))
         clips = Packing.of(lengths, torch.device("cpu"))
@@ -101,7 +101,7 @@ class PackedRow:
 
 
 def check_lengths(lengths: Sequence[int], *, clips: int, padded: int, multiple: int = 1) -> None:
-    """Raises ValueError unless there is one length in 1 .. padded per clip, each a multiple of `multiple`."""
+    """Raise ValueError unless there is one length in 1 .. padded per clip, each a multiple of `multiple`."""
     wrong = [n for n in lengths if not 0 < n <= padded or n % multiple]
     if len(lengths) != clips or wrong:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Float32 where autocast would round too much.
+"""Compute in float32 where autocast would round too much.
 
-bfloat16 keeps 8 bits of each value. Products of matrices bear that; an audio signal does not: rounded so, it
-carries noise at about -54 dB, far above the quiet parts of a spectrum.
+bfloat16 keeps 8 bits of each value. That is enough for products of matrices, but not for audio signals: the
+rounding adds noise at about -54 dB, far above the quiet parts of a spectrum.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def rounds(x: Tensor) -> bool:
-    """Whether autocast is on where x is."""
+    """Whether autocast is enabled on the device of x."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
@@ -29,12 +29,12 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
 
 
 def widened(x: Tensor) -> Tensor:
-    """x in float32 under autocast, else as it is. Sums that start from it stay in float32."""
+    """x in float32 under autocast, otherwise x itself. Sums that start from it stay in float32."""
     return x.float() if rounds(x) else x
 
 
 def full_precision(layers: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    """One layer after the other: in float32 under autocast, else in the type of x and their weights."""
+    """Apply the layers in order: in float32 under autocast, otherwise in the type of x and the weights."""
     if rounds(x):
         with torch.autocast(x.device.type, enabled=False):
             return full_precision(layers, x.float())
@@ -44,7 +44,7 @@ def full_precision(layers: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> T
 
 
 def computed_in_float32(method: Function) -> Function:
-    """Method of (self, x, ...) that sees x in float32 and no autocast, where there is autocast."""
+    """Under autocast, call a method (self, x, ...) with x in float32 and autocast disabled."""
 
     @functools.wraps(method)
     def wrapped(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:

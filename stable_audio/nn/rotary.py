@@ -23,8 +23,8 @@ class RotaryTables(NamedTuple):
 class RotaryEmbedding(nn.Module):
     """Angles of position p and channel pair i: p * base^(-2i / rot_dim).
 
-    The tables are computed once per forward of the whole network and shared by its layers, which costs
-    less than a norm layer; keeping them between calls would only add state that can go stale.
+    The tables are computed once per forward pass of the whole network and shared by its layers, which costs
+    less than a norm layer; caching them between calls would only add state that can become outdated.
 
     Args:
         dim: channels of a head that are rotated; odd values are rounded down to even.
@@ -44,18 +44,18 @@ class RotaryEmbedding(nn.Module):
         return RotaryTables(angles.cos(), angles.sin())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Half precision would ruin the angles of late positions, so casts leave the frequencies alone."""
-        kept = self.inv_freq
+        """Exempt the frequencies from casts: half precision would spoil the angles of late positions."""
+        inv_freq = self.inv_freq
         super()._apply(fn, recurse)
         if self.inv_freq.dtype != torch.float32:
-            self.inv_freq = kept.float().to(self.inv_freq.device)
+            self.inv_freq = inv_freq.float().to(self.inv_freq.device)
         return self
 
 
 def rotary_dim(dim_heads: int) -> int:
     """Rotated channels of a head: half of them, but at least 32 as in published checkpoints.
 
-    Heads narrower than 32 channels are rotated whole.
+    All channels of narrower heads are rotated.
     """
     return min(max(dim_heads // 2, 32), dim_heads)
 
@@ -64,8 +64,8 @@ def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
     """Rotate the first 2 * tables.cos.shape[-1] channels of each head of x (b n h d), in float32."""
     half = tables.cos.shape[-1]
     cos, sin = tables.cos[:, None, :], tables.sin[:, None, :]
-    # One split: the gradients of three slices would each be as large as x, and be added up.
-    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    # A single split, because the gradients of three slices would each be as large as x.
+    first, second, unrotated = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
     first, second = first.float(), second.float()
     rotated = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
-    return torch.cat([*rotated, rest], dim=-1)
+    return torch.cat([*rotated, unrotated], dim=-1)

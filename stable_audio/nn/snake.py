@@ -1,4 +1,4 @@
-"""The snake activation x + a sin^2(f x) of Liu et al. 2020, with gradients that keep x alone."""
+"""The snake activation x + a sin^2(f x) of Liu et al. 2020, whose backward pass stores only x."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def snake(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
 
 
 def snake_(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
-    """`snake`, written over x; for tiles that stay in the cache, and never where a graph is kept."""
+    """`snake` in place of x, for tiles that stay in the cache; never use it where gradients are recorded."""
     return x.addcmul_((x * frequency).sin_().square_(), inverse_amplitude)
 
 
@@ -66,7 +66,7 @@ def _wave(x: Tensor, frequency: Tensor, inverse_amplitude: Tensor) -> Tensor:
 
 
 class _Snake(Function):
-    """Keeps x, where automatic differentiation would keep f x, its sine, its square and x.
+    """Stores x alone, where automatic differentiation would store f x, its sine, its square and x.
 
     With w = f x: dy/dx = 1 + a f sin 2w, dy/df = a x sin 2w, dy/da = sin^2 w, all from sin w and cos w.
     """
@@ -82,7 +82,7 @@ class _Snake(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, frequency, amplitude = ctx.saved_tensors
-        if torch.is_grad_enabled():  # of gradients of gradients
+        if torch.is_grad_enabled():  # for gradients of gradients
             return _gradients(grads[0], x, frequency, amplitude)
         (grad,), (to_x, to_frequency, to_amplitude) = grads, ctx.needs_input_grad
         phase = x * frequency
@@ -96,7 +96,7 @@ class _Snake(Function):
 
 
 def _gradients(grad: Tensor, x: Tensor, frequency: Tensor, amplitude: Tensor) -> tuple[Tensor, ...]:
-    """The same, of operations that can be differentiated again."""
+    """The same gradients, by operations that can be differentiated again."""
     sine, cosine = torch.sin(x * frequency), torch.cos(x * frequency)
     slope = 2 * grad * sine * cosine
     return (

@@ -1,4 +1,4 @@
-"""Copies between host and device for which the host does not wait.
+"""Copies between host and device without waiting on the host.
 
 A copy from ordinary (pageable) memory to a GPU, and any reading of a value back, makes the host wait until
 the device has done all the work queued so far; the device then idles until the host has queued more.
@@ -14,9 +14,9 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | N
     """`tensor` on `device`, as `dtype` if given. From the CPU to a GPU the host does not wait.
 
     Args:
-        tensor: any shape. One that is in page-locked memory already is not copied there again.
-        device: where to.
-        dtype: converted to on the source's side.
+        tensor: any shape. If it is in page-locked memory already, it is not copied there again.
+        device: target device.
+        dtype: type of the result; the conversion happens on the source device.
     """
     target = torch.device(device)
     if dtype is not None:
@@ -29,13 +29,12 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | N
 
 
 class Readback:
-    """A tensor on its way to the host: started now, read when it has arrived.
+    """An asynchronous copy of a tensor to the host: started at construction, awaited by `values`.
 
-    On a GPU the copy goes into page-locked memory; `values` waits for that copy alone. Elsewhere it is the
-    tensor itself.
+    From a GPU the copy goes into page-locked memory, and `values` waits for that copy alone.
 
     Args:
-        tensor: any shape; its values at the time of the call are what is read.
+        tensor: any shape; its values at the time of construction are copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:

@@ -21,12 +21,12 @@ __all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerInputs", "Tr
 
 @dataclass(frozen=True)
 class TransformerInputs:
-    """What a transformer reads besides x.
+    """The inputs of a transformer besides x.
 
     Attributes:
         context: (b m d) for cross-attention.
         kvs: keys and values of each block's cross-attention, from `prepare_context`, instead of `context`.
-        context_mask: (b m) bool, the tokens that cross-attention sees; None for all.
+        context_mask: (b m) bool, the tokens visible to cross-attention; None for all.
         prepend: tokens (b l dim) that go before x.
         global_cond: (b dim), for a modulated transformer.
     """
@@ -45,15 +45,15 @@ class ContinuousTransformer(nn.Module):
     """Transformer blocks between two linear layers.
 
     Args:
-        dim_in: features of the tokens that go in.
-        dim_out: features of the tokens that come out.
-        dim: features inside.
+        dim_in: features of the input tokens.
+        dim_out: features of the output tokens.
+        dim: features of the tokens inside.
         depth: number of blocks.
         num_heads: heads of self-attention.
         dim_context: features of the cross-attention context; None for no cross-attention.
         final_cross_attn_ix: last block with cross-attention; -1 for all.
         modulated: adaptive layer norm from a global vector of `dim` features.
-        options: what can be chosen about the blocks and the embeddings.
+        options: options of the blocks and the embeddings.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ContinuousTransformer(nn.Module):
         return tuple(b.cross_attn and b.cross_attn.project_context(context) for b in blocks)
 
     def forward(self, x: Tensor, inputs: TransformerInputs = _NOTHING) -> Tensor:
-        """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are taken off again."""
+        """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are removed again."""
         tokens = self._embed(x, inputs.prepend)
         shared = self._shared(inputs, tokens.shape[1])
         for layer, kv in zip(self.layers, self._kvs(inputs)):
@@ -122,11 +122,12 @@ class ContinuousTransformer(nn.Module):
     ) -> Tensor:
         """x (b n dim_in), of which the first lengths[i] tokens of item i are real -> (b n dim_out).
 
-        The real tokens of all items go through the blocks as one row, each item as `forward` would treat it
-        alone without padding. Padding takes no part, and comes out as zeros. `inputs` has one item per clip.
+        The real tokens of all items pass the blocks as one row, with the same result for each item as from
+        `forward` without padding. Padding is not computed, and the output has zeros there. `inputs` has one
+        item per clip.
 
         Raises:
-            ValueError: the transformer has options that look across the borders of clips.
+            ValueError: the transformer has options that mix neighbouring clips.
         """
         if self.packing_obstacles:
             raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
@@ -146,7 +147,7 @@ class ContinuousTransformer(nn.Module):
         return padded.index_copy(0, row.real, out).unflatten(0, x.shape[:2])
 
     def _shared(self, inputs: TransformerInputs, length: int, packing: Packing | None = None) -> BlockInputs:
-        """What all blocks read: computed once for `length` tokens."""
+        """The inputs that all blocks share, computed once for `length` tokens."""
         rope, embedder = self.rotary_pos_emb, self.global_cond_embedder
         return BlockInputs(
             context=inputs.context,
@@ -161,10 +162,10 @@ class ContinuousTransformer(nn.Module):
 
     def _embed(self, x: Tensor, prepend: Tensor | None) -> Tensor:
         tokens = self.project_in(x)
-        before = [] if self.memory_tokens is None else [self.memory_tokens.expand(x.shape[0], -1, -1)]
-        before += [prepend.to(tokens.dtype)] if prepend is not None else []
-        if before:
-            tokens = torch.cat([*(b.to(tokens.dtype) for b in before), tokens], dim=1)
+        prefix = [] if self.memory_tokens is None else [self.memory_tokens.expand(x.shape[0], -1, -1)]
+        prefix += [prepend.to(tokens.dtype)] if prepend is not None else []
+        if prefix:
+            tokens = torch.cat([*(b.to(tokens.dtype) for b in prefix), tokens], dim=1)
         return tokens if self.pos_emb is None else tokens + self.pos_emb(tokens)
 
     def _embed_packed(self, x: Tensor, prepend: Tensor | None, row: PackedRow) -> Tensor:
@@ -182,11 +183,11 @@ def _packing_obstacles(options: TransformerOptions) -> tuple[str, ...]:
     """The options that would mix clips which share a row: convolutions over tokens."""
     return tuple(
         name
-        for name, chosen in (
+        for name, enabled in (
             ("conformer", options.conformer),
             ("ff_kwargs.use_conv", options.ff_kwargs.use_conv),
         )
-        if chosen
+        if enabled
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks whose weights are about to be loaded: no memory and no random numbers go into them."""
+"""Build networks whose weights will be loaded, without memory or random numbers for them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Module = TypeVar("Module", bound=nn.Module)
 Report = TypeVar("Report")
 
 _FACTORIES = frozenset({torch.empty, torch.rand, torch.randn})
-"""What weights start from; tables and filters are computed by other functions, and keep their values."""
+"""Functions that create weights; tables and filters come from other functions, and keep their values."""
 
 
 class Unfilled(TorchFunctionMode):
     """Within the block, in this thread alone, networks get their weights on the meta device.
 
-    Everything else is built as usual. Loading with `assign=True` then puts the stored tensors in place;
-    `is_unfilled` tells whether some are still missing.
+    Everything else is built as usual. Loading with `assign=True` then sets the stored tensors; `is_unfilled`
+    checks whether any is still missing.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -39,22 +39,24 @@ def is_unfilled(module: nn.Module) -> bool:
 def with_stored_weights(
     build: Callable[[bool], Module], load: Callable[[Module], Report]
 ) -> tuple[Module, Report]:
-    """Build a module for weights that are stored: without any, and at random only where some are in no file.
+    """Build a module for stored weights: without values, or at random if some are in no file.
 
-    The global random numbers of the CPU stay where they are, unless the module has to start at random.
+    The global random state of the CPU does not change, unless the module has to start at random.
 
     Args:
-        build: gets True to build without weights (under `Unfilled`), False to build as usual.
-        load: puts the stored weights in. It is called again where the module is built again.
+        build: called with True to build without weights (under `Unfilled`), with False to build as usual.
+        load: loads the stored weights. It is called again if the module is built again.
 
     Returns:
         (the module, what `load` returned).
     """
-    with torch.random.fork_rng(devices=[]):  # what starts at random is replaced, and shall draw for nobody
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # random values are replaced, and must not change what others draw
         module = build(True)
         report = load(module)
     if is_unfilled(module):
-        del module  # its memory goes before the other takes some
+        del module  # free its memory before the next allocation
         module = build(False)
         report = load(module)
     return module, report
@@ -62,10 +64,10 @@ def with_stored_weights(
 
 @torch.no_grad()
 def take_own_memory(module: nn.Module, keys: Iterable[str]) -> None:
-    """Copy these tensors of the module's state into memory of their own, one after the other.
+    """Copy these tensors of the module's state into separate memory, one after the other.
 
-    Tensors that were loaded with `assign=True` are pages of the file: writing to them never reaches the
-    file, but whoever overwrites the file changes them, and several may share one place in it.
+    Tensors loaded with `assign=True` are memory-mapped: writing to them does not change the file, but
+    overwriting the file changes them, and several may share the same bytes.
     """
     state = module.state_dict(keep_vars=True)
     for tensor in {id(state[key]): state[key] for key in keys if key in state}.values():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def banded_mask(queries: int, keys: int, left: int, right: int, device: torch.device) -> Tensor:
-    """(queries keys) bool: query i sees keys i - left .. i + right. A negative side is unlimited."""
+    """(queries keys) bool: query i attends to keys i - left .. i + right. A negative side is unlimited."""
     offset = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
     mask = torch.ones_like(offset, dtype=torch.bool)
     if left >= 0:
@@ -19,11 +19,11 @@ def banded_mask(queries: int, keys: int, left: int, right: int, device: torch.de
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
-    """Self-attention of q, k, v (b h n d) in which position i sees i - left .. i + right.
+    """Self-attention of q, k, v (b h n d) in which position i attends to i - left .. i + right.
 
-    Long sequences are cut into blocks of queries, each with the keys that it can see, so that the cost
-    grows with n * (left + right) and not with n^2. Short ones, and windows without limit on one side,
-    take the full matrix with a mask.
+    Long sequences are split into blocks of queries, each with its visible keys, so that the cost grows with
+    n * (left + right) and not with n^2. Short ones, and windows unlimited on one side, use the full matrix
+    with a mask.
     """
     n, block = q.shape[2], max(left + right, 32)
     if left < 0 or right < 0 or n <= 2 * block:
@@ -39,7 +39,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: in
     span = left + block + right
     queries = F.pad(q, (0, 0, 0, fill)).unflatten(2, (blocks, block))
     keys, values = (F.pad(y, (0, 0, left, fill + right)).unfold(2, span, block).mT for y in (k, v))
-    # Blocks move into the batch, because fused kernels take four axes.
+    # Move blocks into the batch, because fused kernels take four axes.
     q, k, v = (y.transpose(1, 2).flatten(0, 1) for y in (queries, keys, values))
     mask = _block_mask(n, left, right, block, blocks, q.device).repeat(b, 1, 1).unsqueeze(1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -47,7 +47,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: in
 
 
 def _block_mask(n: int, left: int, right: int, block: int, blocks: int, device: torch.device) -> Tensor:
-    """(blocks block span) bool. Padding queries see themselves alone, so that no row is empty."""
+    """(blocks block span) bool. Only its own key is visible to a padding query, so that no row is empty."""
     query = torch.arange(block, device=device)[:, None]
     key = torch.arange(left + block + right, device=device)[None, :] - left
     start = torch.arange(blocks, device=device)[:, None, None] * block

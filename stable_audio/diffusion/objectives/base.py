@@ -17,9 +17,9 @@ Scale = float | Tensor
 """alpha or sigma: a number, or a tensor that broadcasts over x."""
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""(x (b c n), t (b,)) -> what a backbone returns (b c n), with the conditioning of the batch."""
+"""(x (b c n), t (b,)) -> output (b c n) of a backbone with the conditioning of the batch."""
 
-_TINY = 1e-6  # alpha and sigma that divide are at least this
+_TINY = 1e-6  # lower limit of alpha and sigma as divisors
 
 
 def broadcast_like(values: Tensor, x: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ class Objective:
     Attributes:
         name: its name in configs.
         spaces: spaces whose processes the objective fits.
-        default_process: process that is used when none is named.
-        max_ratio: sampling begins at sigma / alpha = max_ratio at most; for continuous processes.
+        default_process: process used when the caller names none.
+        max_ratio: largest sigma / alpha at which sampling begins; for continuous processes.
         default_sampler: sampler for generation when the caller names none.
         default_steps: sampling steps when the caller names none.
         default_cfg_scale: guidance weight when the caller names none.
         demo_sampler: sampler of demos during training.
-        demo_schedule: schedule of demos during training; a process of steps has its own.
+        demo_schedule: schedule of demos during training, on continuous processes.
         needs_teacher: training needs a teacher in the same latents.
     """
 
@@ -121,14 +121,14 @@ class Objective:
         return alpha * x0 + sigma * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the backbone should return for noisy(x0, noise, t)."""
+        """The target of the backbone's output for noisy(x0, noise, t)."""
         raise NotImplementedError
 
     def compare(self, point: TrainingPoint) -> Compared:
-        """Run the network at one point, with what it should have returned there.
+        """Run the network at one point, and compute the target of its output there.
 
-        Objectives that see more than x0, noise and t override this, to call the network at a second time, to
-        take its derivative (`stable_audio.diffusion.derivative`) or to ask a teacher.
+        Objectives that need more than x0, noise and t override this: to call the network at a second time, to
+        take its derivative (`stable_audio.diffusion.derivative`) or to call a teacher.
         """
         x_t = self.noisy(point.x0, point.noise, point.t)
         return Compared(x_t, point.network(x_t, point.t), self.target(point.x0, point.noise, point.t))
@@ -142,11 +142,11 @@ class Objective:
         return self.noise_at(output, x_t, *self._scales(x_t, t))
 
     def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        """As `denoised`, for scales instead of a time, since samplers may evaluate between two steps."""
+        """Like `denoised`, for scales instead of a time, because samplers may evaluate between two steps."""
         raise NotImplementedError
 
     def noise_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:
-        """As `noise`, for scales instead of a time."""
+        """Like `noise`, for scales instead of a time."""
         raise NotImplementedError
 
     def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,5 +160,5 @@ def _ratio(space: Space, level: float) -> float:
 
 
 def positive(scale: Scale) -> Scale:
-    """A scale that divides: at least a tiny number."""
+    """A scale as a divisor: limited to at least a tiny positive number."""
     return scale.clamp(min=_TINY) if isinstance(scale, Tensor) else max(scale, _TINY)

@@ -12,8 +12,8 @@ from stable_audio.diffusion.spaces import FLOW, VP
 class EpsilonObjective(Objective):
     """The noise itself (Ho et al. 2020, equation 14), on any process.
 
-    In pure noise it says nothing of the data, so that sampling on a continuous process begins at
-    sigma / alpha = 100, and a process of steps must end before pure noise.
+    In pure noise it contains no information about the data. Therefore sampling on a continuous process
+    begins at sigma / alpha = 100, and a process of steps must end before pure noise.
     """
 
     name = "epsilon"
@@ -29,7 +29,7 @@ class EpsilonObjective(Objective):
         super().__init__(process=process)
         if self.process.steps is not None and self.process.ends_in_noise:
             raise ValueError(
-                "zero_terminal_snr ends in pure noise, of which 'epsilon' says nothing; use 'v' or 'x0'"
+                "zero_terminal_snr ends in pure noise, where 'epsilon' determines nothing; use 'v' or 'x0'"
             )
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

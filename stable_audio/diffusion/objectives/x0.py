@@ -13,7 +13,7 @@ from stable_audio.diffusion.spaces import FLOW, VP
 class X0Objective(Objective):
     """The data itself, on any process (Salimans & Ho 2022, section 4).
 
-    Where there is no noise, the estimate of the noise is 0: it tends to -sigma times the score of the data.
+    Where there is no noise, the estimate of the noise is 0, the limit of -sigma times the score of the data.
     """
 
     name = "x0"

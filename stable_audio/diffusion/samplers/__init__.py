@@ -1,4 +1,4 @@
-"""Samplers by name. Every one of them runs with every objective; `space` says which path it walks."""
+"""Samplers by name. Each works with every objective; `space` is the path along which it steps."""
 
 from __future__ import annotations
 

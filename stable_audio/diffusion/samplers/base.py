@@ -1,4 +1,4 @@
-"""What all samplers share.
+"""The contract of all samplers, and shared formulas.
 
 A sampler is a function `(denoise, x, schedule, *, noise, callback=None, **options) -> x`. It walks the
 levels of `schedule` (in its own space, falling, on the CPU), knows neither conditioning nor guidance nor
@@ -28,7 +28,7 @@ _NOT_OPTIONS = frozenset({"denoise", "x", "schedule", "noise", "callback"})
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What every sampler passes to the callback of `sample`.
+    """The argument of the callback of `sample`.
 
     Attributes:
         i: index of the step.
@@ -51,13 +51,13 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """A sampler and how it is meant to be used.
+    """A sampler and its default use.
 
     Attributes:
         fn: the sampler.
         space: the space of its levels.
-        schedule: its usual schedule on continuous processes, a key of SCHEDULES.
-        step_schedule: its usual schedule on processes of steps, a key of STEP_SCHEDULES.
+        schedule: its default schedule on continuous processes, a key of SCHEDULES.
+        step_schedule: its default schedule on processes of steps, a key of STEP_SCHEDULES.
         shifts: whether generation applies the model's distribution shift by default.
         one_by_one: whether items of one batch influence each other (shared adaptive steps).
         evaluations: approximate network evaluations per step.
@@ -91,7 +91,7 @@ def log_ratio(sigma: float) -> float:
 
 
 def ancestral_split(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
-    """Split a step to sigma_next: (go down to here, add noise of this deviation).
+    """Split a step to sigma_next into (the lower sigma to step to, the deviation of the noise to add).
 
     The two variances add up to sigma_next^2; eta scales the noise (Song et al. 2020, DDIM, in VE form).
     """

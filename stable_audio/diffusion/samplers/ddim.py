@@ -21,17 +21,17 @@ def ddim(
     callback: StepCallback | None = None,
     eta: float = 0.0,
 ) -> Tensor:
-    """x' = alpha' denoised + sigma' noise_estimate; eta > 0 swaps a part of the latter for fresh noise."""
+    """x' = alpha' denoised + sigma' noise_estimate; eta > 0 replaces a part of the latter by fresh noise."""
     for i, level, next_level in intervals(schedule):
         prediction = denoise(x, level)
         if callback is not None:
             callback(i, x, level, prediction.denoised)
         alpha, sigma = VP.path(next_level)
-        fresh = eta * _ancestral_sigma(level, next_level)
-        remainder = math.sqrt(max(sigma**2 - fresh**2, 0.0))
-        x = alpha * prediction.denoised + remainder * prediction.noise
-        if fresh > 0:
-            x = x + fresh * noise(x, level, next_level)
+        fresh_sigma = eta * _ancestral_sigma(level, next_level)
+        estimate_sigma = math.sqrt(max(sigma**2 - fresh_sigma**2, 0.0))
+        x = alpha * prediction.denoised + estimate_sigma * prediction.noise
+        if fresh_sigma > 0:
+            x = x + fresh_sigma * noise(x, level, next_level)
     return x
 
 
@@ -45,7 +45,7 @@ def ddim_cfgpp(
 ) -> Tensor:
     """CFG++: denoise with the guided estimate, but renoise with the unconditional one.
 
-    Where guidance computed no unconditional branch, the step is that of DDIM.
+    Without an unconditional branch, the step is that of DDIM.
     """
     for i, level, next_level in intervals(schedule):
         prediction = denoise(x, level)

@@ -90,7 +90,7 @@ def dpm_fast(
 
 
 def evaluation_plan(evaluations: int) -> list[int]:
-    """Orders of single steps that spend exactly `evaluations`, as section 3.4 sets them."""
+    """Orders of single steps that use exactly `evaluations` evaluations, as in section 3.4."""
     if evaluations % 3:
         return [3] * (evaluations // 3) + [evaluations % 3]
     return [3] * (evaluations // 3 - 1) + [2, 1]
@@ -119,14 +119,14 @@ def _solver_step(
 
 @dataclass(frozen=True, kw_only=True)
 class StepControlOptions:
-    """How an adaptive sampler chooses its steps.
+    """Options of the step-size control of an adaptive sampler.
 
     Attributes:
         h_init: first step in lambda.
         pcoeff: proportional coefficient.
         icoeff: integral coefficient.
         dcoeff: derivative coefficient.
-        accept_safety: a step whose factor falls below it is tried again with a smaller one.
+        accept_safety: a step whose factor falls below this is repeated with a smaller step size.
     """
 
     h_init: float = 0.05
@@ -151,7 +151,7 @@ class StepControl:
         self._inverse_errors: list[float] = []
 
     def propose(self, error: float) -> bool:
-        """Update h; whether the step that had this error (1 = as large as allowed) is accepted."""
+        """Update h; returns whether the step with this error (1 = as large as allowed) is accepted."""
         inverse = 1 / (error + 1e-8)
         past = self._inverse_errors or [inverse, inverse]
         o = self.options
@@ -182,13 +182,13 @@ def dpm_adaptive(
 ) -> Tensor:
     """DPM-Solver-12 or -23 with adaptive steps (appendix C.2); only the ends of the schedule are used.
 
-    The error is measured over the whole batch, so that items share their steps.
+    The error is measured over the whole batch, so that all items take the same steps.
 
     Args:
         order: 2 or 3, the higher of the two orders that are compared.
         rtol: allowed error per step, relative to x.
         atol: allowed absolute error per step.
-        control: how the steps are chosen; its fields are options here, too.
+        control: the control of the step size; its fields are options as well.
     """
     if order not in (2, 3):
         raise ValueError(f"order must be 2 or 3, found {order}")
@@ -230,7 +230,7 @@ def _pair(step: _Step, h: float, order: int) -> tuple[Tensor, Tensor]:
 
 
 def _only_level(schedule: Tensor) -> float | None:
-    """The level above 0 if there is but one, from which the data is one step away."""
+    """The level above 0 if there is only one, so that a single step leads to the data; None otherwise."""
     levels = schedule.tolist()
     return levels[0] if len(levels) == 2 and levels[0] > 0 == levels[1] else None
 

@@ -141,7 +141,7 @@ def dpmpp_2s_ancestral(
 def _with_noise(
     x: Tensor, noise: Noise, sigma: float, sigma_next: float, eta: float, s_noise: float
 ) -> Tensor:
-    """Add the noise that the SDE gathers from sigma to sigma_next."""
+    """Add the noise that the SDE accumulates from sigma to sigma_next."""
     if eta <= 0 or s_noise <= 0:
         return x
     h = log_ratio(sigma_next) - log_ratio(sigma)

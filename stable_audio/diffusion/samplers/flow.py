@@ -1,4 +1,4 @@
-"""Samplers that walk straight paths: x = (1 - t) x0 + t noise, velocity = noise - x0."""
+"""Samplers on straight paths: x = (1 - t) x0 + t noise, velocity = noise - x0."""
 
 from __future__ import annotations
 

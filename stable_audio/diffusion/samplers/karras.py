@@ -46,7 +46,7 @@ def dpm_2(
     noise: Noise,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Midpoint steps, the middle taken in log sigma (in the manner of DPM-Solver-2). Second order."""
+    """Midpoint steps with the midpoint in log sigma (as in DPM-Solver-2). Second order."""
     for i, sigma, sigma_next in intervals(schedule):
         prediction = denoise(x, sigma)
         if callback is not None:
@@ -70,8 +70,8 @@ def lms(
 ) -> Tensor:
     """Linear multistep (Adams-Bashforth on the uneven grid of sigmas); one evaluation per step.
 
-    A step much longer than those before it, such as the last one of a schedule that crowds its levels at
-    the end, is taken in a lower order: extrapolation would magnify what rounding leaves in the slopes.
+    A step much longer than those before it, such as the last one of a schedule with dense levels at the end,
+    has a lower order: extrapolation would magnify the rounding errors of the slopes.
     """
     levels = schedule.tolist()
     slopes: deque[Tensor] = deque(maxlen=order)
@@ -88,7 +88,7 @@ def lms(
 
 
 def stable_weights(nodes: list[float], start: float, end: float) -> list[float]:
-    """`multistep_weights` of the last nodes, as many as do not magnify the slopes beyond MAX_GAIN."""
+    """`multistep_weights` of as many of the last nodes as possible with a gain of at most MAX_GAIN."""
     for first in range(len(nodes) - 1):
         weights = multistep_weights(nodes[first:], start, end)
         if sum(map(abs, weights)) <= MAX_GAIN * abs(end - start):
@@ -100,9 +100,9 @@ def multistep_weights(nodes: list[float], start: float, end: float) -> list[floa
     """Integrals from start to end of the Lagrange polynomials through `nodes`; exact, not by quadrature."""
     weights = []
     for j, node in enumerate(nodes):
-        others = [n for k, n in enumerate(nodes) if k != j]
+        roots = [n for k, n in enumerate(nodes) if k != j]
         # Centred on the step, because the sigmas of one window differ by orders of magnitude.
-        basis = Polynomial.fromroots(np.array(others) - start) if others else Polynomial([1.0])
-        antiderivative = (basis / math.prod(node - n for n in others)).integ()
+        basis = Polynomial.fromroots(np.array(roots) - start) if roots else Polynomial([1.0])
+        antiderivative = (basis / math.prod(node - n for n in roots)).integ()
         weights.append(float(antiderivative(end - start) - antiderivative(0.0)))
     return weights
