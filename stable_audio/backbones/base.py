@@ -1,4 +1,4 @@
-"""What every backbone offers: the network that is called at every step of training and sampling."""
+"""The interface of backbones, the networks that are called at every step of training and sampling."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Backbone(nn.Module):
 
     Attributes:
         io_channels: channels of x and of the output (they differ only by input_concat, which is a slot).
-        length_multiple: n must be a multiple of it.
-        slot_widths: the slots served by this instance -> features (channels for input_concat) that the
-            conditioning must have; None where any width is accepted.
-        global_widths: conditioner id -> features, in order, where the global slot is told apart by id.
+        length_multiple: n must be a multiple of this.
+        slot_widths: slots of this instance -> required features (channels for input_concat) of the
+            conditioning; None: any width.
+        global_widths: conditioner id -> features, in order, if the backbone splits the global slot by id.
         required_slots: the slots without which `forward` cannot run.
-        time_steps: how many integer steps of noise the network counts: it rounds t (time_steps - 1). None =
-            t may be any number.
+        time_steps: number of discrete steps of the network, which rounds t (time_steps - 1). None: t is
+            continuous.
         default_scale_phi: CFG rescale used when the caller names none.
-        masks_attention: tokens that a mask excludes are hidden from attention, so that a negative prompt
-            needs its own mask; otherwise it is laid over the positions of the positive one.
+        masks_attention: whether a mask hides tokens from attention. If so, a negative prompt needs its own
+            mask; otherwise it takes the positions of the positive one.
         gradient_checkpointing: recompute activations in the backward pass; never used under no_grad.
     """
 
@@ -52,17 +52,17 @@ class Backbone(nn.Module):
 
     @property
     def packing_obstacles(self) -> tuple[str, ...]:
-        """What keeps clips of different length from sharing a row; empty where `forward_packed` works."""
+        """The reasons why clips of different lengths cannot share a row; empty if `forward_packed` works."""
         return (f"the backbone {type(self).__name__}",)
 
     def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
-        """As `forward` for every clip x[i, :, :lengths[i]] alone, without computing the padding behind it.
+        """Like `forward` on each clip x[i, :, :lengths[i]] by itself, without computing the padding.
 
         Args:
             lengths: frames of each clip, multiples of `length_multiple`.
 
         Returns:
-            (b c n), zeros where there is padding.
+            (b c n), with zeros in the padding.
 
         Raises:
             ValueError: `packing_obstacles` is not empty, or the lengths do not fit.
@@ -70,37 +70,37 @@ class Backbone(nn.Module):
         raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """The unconditional branch of `cond`; None when this backbone has nothing to leave out."""
+        """The unconditional branch of `cond`; None if this backbone has nothing to drop."""
         raise NotImplementedError
 
     def drop(self, cond: Conditioning, keep: dict[Slot, Tensor]) -> Conditioning:
         """Replace slots of single items by their null value, for classifier-free guidance training.
 
         Args:
-            keep: slot -> (b,) bool, False = replace that item by the null conditioning. Slots that are
-                absent from `cond` are skipped.
+            keep: slot -> (b,) bool, False = replace that item by the null conditioning. Slots absent from
+                `cond` are skipped.
         """
         null = self.null(cond)
         if null is None:
             return cond
         changes: dict[str, Tensor] = {}
-        for slot, kept in keep.items():
-            value, other = cond.slot(slot), null.slot(slot)
-            if value is None or other is None:
+        for slot, keep_items in keep.items():
+            value, null_value = cond.slot(slot), null.slot(slot)
+            if value is None or null_value is None:
                 continue
-            changes[slot.field] = value.where(kept.view(-1, *([1] * (value.ndim - 1))), other)
+            changes[slot.field] = value.where(keep_items.view(-1, *([1] * (value.ndim - 1))), null_value)
         return cond.replace(**changes)
 
     @property
     def droppable(self) -> tuple[Slot, ...]:
-        """Slots that training drops independently, in the order in which their draws are made."""
+        """Slots that training drops independently, in the order of their random draws."""
         return tuple(s for s in (Slot.CROSS_ATTN, Slot.PREPEND) if s in self.slots)
 
     def prepare(self, cond: Conditioning) -> Conditioning:
-        """Do once per generation what depends on neither x nor t. The result replaces `cond`."""
+        """Compute once per generation what depends on neither x nor t. The result replaces `cond`."""
         return cond
 
     def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Trade compute for memory in training, in every block that can be computed again."""
+        """Trade compute for memory in training, in every block that supports it."""
         self.gradient_checkpointing = enabled
         set_gradient_checkpointing(self, enabled)

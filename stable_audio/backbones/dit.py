@@ -29,15 +29,15 @@ class DiT(Backbone):
     """Transformer that predicts the diffusion target from (x, t, conditioning).
 
     Masks of token conditioning are not applied unless `mask_cross_attention` says so, because published
-    checkpoints were trained without: conditioners mark padding by zeroing it. The null conditioning is
+    checkpoints were trained without them: conditioners zero the padding instead. The null conditioning is
     zeros in cross-attention and prepended tokens; global conditioning and input concat stay.
 
     The fields of both options are keywords, too: `DiT(depth=2, cond_token_dim=64, causal=True)`.
 
     Args:
         io_channels: channels of x and of the output.
-        slots: the conditioning that it reads, see `DiTSlots`.
-        options: see `DiTOptions`, which holds those of the transformer and of t.
+        slots: the conditioning, see `DiTSlots`.
+        options: see `DiTOptions`, which includes those of the transformer and of t.
 
     Raises:
         ValueError: a value is out of range or values contradict each other.
@@ -102,7 +102,7 @@ class DiT(Backbone):
         """See Backbone. The tokens of all clips, with their prepended and memory tokens, become one row.
 
         Raises:
-            ValueError: also when input_concat has another length than x, so that its padding is not known.
+            ValueError: as in Backbone, or input_concat has another length than x, so its padding is unknown.
         """
         self._check_packing(x, cond, lengths)
         tokens, inputs = self._embedded(x, t, cond)
@@ -150,11 +150,11 @@ class DiT(Backbone):
         return self.transformer.packing_obstacles
 
     def _embedded(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, TransformerInputs]:
-        """The tokens of x, and what the transformer reads besides them."""
+        """The tokens of x, and the other inputs of the transformer."""
         self._check(x, cond)
         prepared = cond.prepared
         if not isinstance(prepared, TransformerInputs):
-            # In training the layers make keys and values, so that checkpointing can recompute them.
+            # In training the layers compute keys and values, so that checkpointing can recompute them.
             prepared = self._projected(cond)
         t_embed = self.to_timestep_embed(self._timestep_features(t))
         channels = self._with_channels(x.to(self.dtype), t_embed, cond.input_concat)
@@ -168,13 +168,13 @@ class DiT(Backbone):
     def _projected(self, cond: Conditioning) -> TransformerInputs:
         """Conditioning after the projections, which depend on neither x nor t."""
         return TransformerInputs(
-            context=self._through(self.to_cond_embed, cond.cross_attn),
+            context=self._project(self.to_cond_embed, cond.cross_attn),
             context_mask=cond.cross_attn_mask if self.masks_attention else None,
-            prepend=self._through(self.to_prepend_embed, cond.prepend),
-            global_cond=self._through(self.to_global_embed, cond.global_cond),
+            prepend=self._project(self.to_prepend_embed, cond.prepend),
+            global_cond=self._project(self.to_global_embed, cond.global_cond),
         )
 
-    def _through(self, layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
+    def _project(self, layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
         return None if layer is None or value is None else layer(value.to(self.dtype))
 
     def _timestep_features(self, t: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class DiT(Backbone):
         return self.timestep_features(t).to(self.dtype)
 
     def _with_channels(self, x: Tensor, t_embed: Tensor, input_concat: Tensor | None) -> Tensor:
-        """x with the channels of input_concat and of t behind its own."""
+        """x followed by the channels of input_concat and of t."""
         parts = [x]
         if input_concat is not None and Slot.INPUT_CONCAT in self.slots:
             if input_concat.shape[-1] != x.shape[-1]:
@@ -206,8 +206,8 @@ class DiT(Backbone):
         return TransformerInputs(inputs.context, inputs.kvs, inputs.context_mask, prepend, global_cond)
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
-        if missing := [s.value for s in self.required_slots - cond.present()]:
-            raise ValueError(f"conditioning lacks {missing}, which this DiT was built to read")
+        if lacking := [s.value for s in self.required_slots - cond.present()]:
+            raise ValueError(f"conditioning lacks {lacking}, which this DiT needs")
         if x.shape[-1] % self.patch_size:
             raise ValueError(f"length {x.shape[-1]} is not a multiple of patch_size = {self.patch_size}")
 

@@ -1,4 +1,4 @@
-"""What can be chosen about the DiT: the keys of its configuration, and the keywords of its constructor."""
+"""The options of the DiT: keys of its configuration and keywords of its constructor."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stable_audio.types import Slot
 
 @dataclass(frozen=True, kw_only=True)
 class TimestepOptions:
-    """How t enters.
+    """How the network is conditioned on t.
 
     Attributes:
-        timestep_cond_type: "global": t joins the global vector; "input_concat": its embedding of
-            timestep_embed_dim channels joins x.
-        timestep_embed_dim: channels of the embedding that joins x.
+        timestep_cond_type: "global": the embedding of t is added to the global vector; "input_concat": it is
+            concatenated to x.
+        timestep_embed_dim: channels of the embedding that is concatenated to x.
         timestep_features_type: "learned" random Fourier features or "expo", fixed log-spaced ones.
         timestep_features_dim: number of Fourier features.
         timestep_features_logsnr: feed the log-SNR of the rectified flow at t, scaled to [0, 1].
@@ -40,18 +40,18 @@ class TimestepOptions:
 
     @property
     def as_channels(self) -> bool:
-        """Whether the embedding of t joins x as channels."""
+        """Whether the embedding of t is concatenated to x."""
         return self.timestep_cond_type == "input_concat"
 
     @property
     def channels(self) -> int:
-        """Channels that join x."""
+        """Channels of t that are concatenated to x."""
         return (self.timestep_embed_dim or 0) if self.as_channels else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiTOptions:
-    """What the conditional and the unconditional DiT have in common.
+    """Options of the conditional and the unconditional DiT.
 
     Attributes:
         patch_size: frames folded into one token; n must be a multiple of it.
@@ -59,9 +59,9 @@ class DiTOptions:
         depth: number of its blocks.
         num_heads: number of its heads; it must divide embed_dim.
         transformer_type: "continuous_transformer", or "x-transformers" for the package of that name.
-        global_cond_type: how the global vector enters: "prepend" as a token after the prepended ones,
-            "adaLN" as scales, shifts and gates in every block.
-        timestep: how t enters.
+        global_cond_type: use of the global vector: "prepend": a token after the prepended ones; "adaLN":
+            scales, shifts and gates in every block.
+        timestep: how the network is conditioned on t.
         transformer: the blocks and the embeddings around them.
         remove_norms: the same as norm_type "dyt".
         attn_layers_kwargs: arguments of x-transformers' AttentionLayers, with its ff_, attn_ and cross_attn_
@@ -92,7 +92,7 @@ class DiTOptions:
 
     @property
     def layers(self) -> TransformerOptions:
-        """The options of the transformer, with `remove_norms` worked in."""
+        """The options of the transformer, with `remove_norms` applied."""
         if not self.remove_norms:
             return self.transformer
         norm_type = self.transformer.norm_type
@@ -111,8 +111,8 @@ class DiTSlots:
         cond_token_dim: width of cross-attention conditioning; 0 for no cross-attention.
         project_cond_tokens: project it to embed_dim; otherwise it keeps its width, and must be a multiple of
             the head width.
-        mask_cross_attention: hide padding tokens from cross-attention; an item without any valid token sees
-            them all.
+        mask_cross_attention: hide padding tokens from cross-attention; all are visible in an item
+            without any valid token.
         final_cross_attn_ix: last block with cross-attention; -1 for all.
         global_cond_dim: width of global conditioning; 0 for none.
         project_global_cond: project it to embed_dim; otherwise global_cond_dim must equal embed_dim.
@@ -136,17 +136,17 @@ class DiTSlots:
 
     @property
     def widths(self) -> dict[Slot, int | None]:
-        """The width of every slot that is read."""
+        """The width of every slot in use."""
         return {s: w for s, w in self._all_widths().items() if w}
 
     def context_dim(self, embed_dim: int) -> int | None:
-        """Width of the tokens that cross-attention reads; None without it."""
+        """Width of the cross-attention context; None without cross-attention."""
         if not self.cond_token_dim:
             return None
         return embed_dim if self.project_cond_tokens else self.cond_token_dim
 
     def check_global_dim(self, embed_dim: int) -> None:
-        """Raise ValueError if the global vector cannot join that of t."""
+        """Raise ValueError if the global vector cannot be added to the embedding of t."""
         if self.global_cond_dim and not self.project_global_cond and self.global_cond_dim != embed_dim:
             raise ValueError(
                 f"project_global_cond is false, but global_cond_dim = {self.global_cond_dim} differs from "

@@ -1,4 +1,4 @@
-"""Pieces of the DiT: its transformer by name, single layers, and how x becomes tokens."""
+"""Parts of the DiT: its transformer by name, single layers, and the conversion of x to tokens."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def unpatch(tokens: Tensor, size: int) -> Tensor:
 
 
 def zero_conv(channels: int) -> nn.Conv1d:
-    """A 1x1 convolution that starts at zero; it is used beside a residual."""
+    """A 1x1 convolution that starts at zero, for residual branches."""
     conv = nn.Conv1d(channels, channels, 1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv
 
 
 def projection(dim_in: int, dim_out: int) -> ProjectionMLP | None:
-    """The projection of a slot's conditioning; None for a slot of no width."""
+    """The projection of a slot's conditioning; None if the slot has width 0."""
     return ProjectionMLP(dim_in, dim_out, bias=False) if dim_in else None

@@ -8,6 +8,6 @@ from torch import nn
 
 @torch.no_grad()
 def scale_parameters(module: nn.Module, factor: float) -> None:
-    """Multiply every parameter by `factor` (the published U-Nets start from half of torch's defaults)."""
+    """Multiply every parameter by `factor` (the published U-Nets start at half of torch's defaults)."""
     for parameter in module.parameters():
         parameter.mul_(factor)

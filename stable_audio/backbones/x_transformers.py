@@ -50,13 +50,13 @@ _MAPPED_OPTIONS = frozenset(
 
 
 class XTransformer(Checkpointed):
-    """ContinuousTransformerWrapper behind the calls that the DiT makes.
+    """Adapts ContinuousTransformerWrapper to the calls of the DiT.
 
     Args:
         wrapper: the package's ContinuousTransformerWrapper.
-        modulated: whether its norms read a global vector.
-        num_memory_tokens: learned tokens before all others. They are held here, because the wrapper cannot
-            combine its own with prepended ones.
+        modulated: whether its norms use a global vector.
+        num_memory_tokens: learned tokens before all others. They belong to this module, because the wrapper
+            cannot combine its own with prepended ones.
         dim: features of the tokens.
     """
 
@@ -71,7 +71,7 @@ class XTransformer(Checkpointed):
 
     @property
     def gradient_checkpointing(self) -> bool:  # type: ignore[override]
-        """Whether the package's layers are computed again in the backward pass, each alone."""
+        """Whether the backward pass recomputes the package's layers, one by one."""
         return any(r.enabled for r in self._recompute)
 
     @gradient_checkpointing.setter
@@ -119,8 +119,8 @@ def build_x_transformer(
         ValueError: an argument is unknown, is derived from another key, or has no meaning here.
     """
     continuous, package = _load_package()
-    own, dim = options.layers, options.embed_dim
-    _check_options(own, final_cross_attn_ix)
+    layer_options, dim = options.layers, options.embed_dim
+    _check_options(layer_options, final_cross_attn_ix)
     layers_kwargs = _tuples(options.attn_layers_kwargs or {})
     wrapper_kwargs = _tuples(options.wrapper_kwargs or {})
     _check_keys("attn_layers_kwargs", layers_kwargs, _layer_keys(package), _DERIVED_LAYERS)
@@ -142,22 +142,22 @@ def build_x_transformer(
         dim=dim,
         depth=options.depth,
         heads=options.num_heads,
-        causal=own.causal,
-        rotary_pos_emb=own.rotary_pos_emb,
-        zero_init_branch_output=own.zero_init_branch_outputs,
+        causal=layer_options.causal,
+        rotary_pos_emb=layer_options.rotary_pos_emb,
+        zero_init_branch_output=layer_options.zero_init_branch_outputs,
         **(settings | layers_kwargs),
     )
     wrapper = continuous(
         attn_layers=layers,
         dim_in=dim_in,
         dim_out=dim_out,
-        max_seq_len=own.abs_pos_emb_max_length if own.use_abs_pos_emb else 0,
-        use_abs_pos_emb=own.use_abs_pos_emb,
-        scaled_sinu_pos_emb=own.use_sinusoidal_emb,
+        max_seq_len=layer_options.abs_pos_emb_max_length if layer_options.use_abs_pos_emb else 0,
+        use_abs_pos_emb=layer_options.use_abs_pos_emb,
+        scaled_sinu_pos_emb=layer_options.use_sinusoidal_emb,
         **wrapper_kwargs,
     )
     return XTransformer(
-        wrapper, modulated=options.modulated, num_memory_tokens=own.num_memory_tokens, dim=dim
+        wrapper, modulated=options.modulated, num_memory_tokens=layer_options.num_memory_tokens, dim=dim
     )
 
 
@@ -174,7 +174,7 @@ def _load_package() -> tuple[Any, Any]:
 
 
 def _layer_keys(package: Any) -> set[str]:
-    """Every keyword that AttentionLayers takes, with the prefixes by which it hands keywords on."""
+    """Every keyword of AttentionLayers, including those with a prefix, which it passes to its parts."""
     keys = _keywords(package.AttentionLayers)
     inner = {"attn_": package.Attention, "cross_attn_": package.Attention, "ff_": package.FeedForward}
     for prefix, cls in inner.items():
@@ -183,22 +183,22 @@ def _layer_keys(package: Any) -> set[str]:
 
 
 def _keywords(cls: Any) -> set[str]:
-    """The keywords of a class of the package, whose version is the user's choice."""
+    """The keywords of a class in the installed version of the package."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
-def _check_keys(key: str, given: dict[str, Any], known: set[str], derived: dict[str, str]) -> None:
-    for name in given:
+def _check_keys(key: str, arguments: dict[str, Any], names: set[str], derived: dict[str, str]) -> None:
+    for name in arguments:
         if name in derived:
             raise ValueError(f"{key}.{name} follows from '{derived[name]}'; set that instead")
-        if name not in known:
-            advice = did_you_mean(name, sorted(known))
+        if name not in names:
+            advice = did_you_mean(name, sorted(names))
             raise ValueError(f"{key}.{name} is unknown to the installed x-transformers; {advice}")
 
 
 def _check_options(options: TransformerOptions, final_cross_attn_ix: int) -> None:
-    """Options of our own transformer that this package names differently must not be dropped silently."""
+    """Refuse options of ContinuousTransformer without a counterpart here, instead of ignoring them."""
     defaults = vars(TransformerOptions())
     unmapped = {n: v for n, v in vars(options).items() if n not in _MAPPED_OPTIONS}
     changed = [name for name, value in unmapped.items() if value != defaults[name]]
@@ -211,5 +211,5 @@ def _check_options(options: TransformerOptions, final_cross_attn_ix: int) -> Non
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON lists become the tuples that the package compares with."""
+    """Turn JSON lists into tuples, with which the package compares."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from stable_audio.conditioning.values import AnyValue, ValueRule
 
 Layout = Literal["vector", "tokens", "frames"]
-"""What a conditioner gives per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
+"""What a conditioner returns per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
 
 
 class Conditioner(nn.Module):
     """Base of the conditioners.
 
     Args:
-        dim: features that the conditioner computes.
-        output_dim: features that it returns; a linear layer `proj_out` bridges them when they differ or
-            when `project_out` is set.
+        dim: features inside the conditioner.
+        output_dim: features of its output.
+        project_out: whether a linear layer `proj_out` maps one to the other even if they are equal.
     """
 
     def __init__(self, *, dim: int, output_dim: int, project_out: bool = False) -> None:
@@ -40,26 +40,26 @@ class Conditioner(nn.Module):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """b values -> (tensor (b l d), (b d) or (b c n); mask (b l) bool with True = valid, or None).
 
-        A call moves no weights, since other threads may be using them.
+        It must not move weights, which other threads may be using.
 
         Args:
-            device: where the weights are, and so where the inputs go; see `device_or`.
+            device: device of the weights, and so of the inputs; see `device_or`.
         """
         raise NotImplementedError
 
     def followers(self) -> Sequence[nn.Module]:
-        """Networks that move with this module but are no submodules, so that checkpoints do not hold them."""
+        """Networks that move with this module but are no submodules, and so are not in checkpoints."""
         return ()
 
     def device_or(self, default: torch.device | str) -> torch.device:
-        """Device of the weights; `default` if there are none, or none are loaded yet."""
+        """Device of the weights; `default` if there are none or they are not loaded yet."""
         for module in (self, *self.followers()):
             for tensor in chain(module.parameters(), module.buffers()):
                 return tensor.device
         return torch.device(default)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Conditioner:
-        # What `to`, `cuda` and `cpu` call. Followers keep their own type.
+        # `to`, `cuda` and `cpu` call this. Followers keep their own type.
         super()._apply(fn, recurse)
         for module in self.followers():
             module._apply(lambda tensor: _moved(tensor, fn))

@@ -27,10 +27,10 @@ class ClipTextConditioner(Conditioner):
         heads: attention heads per layer.
         max_length: tokens per prompt; longer prompts are cut.
         vocab_size: rows of the token embedding.
-        tokenizer: None for bytes (no download, any text), or a folder or hub id of a tokenizer whose
-            ids fit `vocab_size` (extra `[text]`).
-        pooled: return the feature at the end token, (b 1 d), as the global slot takes it, instead of all
-            tokens padded with zeros to `max_length`.
+        tokenizer: folder or hub id of a tokenizer whose ids fit `vocab_size` (extra `[text]`); None: bytes,
+            which need no download.
+        pooled: return the feature at the end token, (b 1 d), for the global slot, instead of all tokens,
+            padded with zeros to `max_length`.
         enable_grad: train the encoder; False freezes it.
         project_out: add a linear output layer even when `width` equals the output width.
     """
@@ -78,10 +78,10 @@ class ClipTextConditioner(Conditioner):
             return self.proj_out(hidden[torch.arange(len(ids), device=ids.device), last]).unsqueeze(1), mask[
                 :, :1
             ]
-        # Causal attention never looks at padding, so only its own outputs have to be cleared.
+        # Causal attention never reads the padding, so only the outputs there have to be cleared.
         tokens = self.proj_out(hidden) * mask.unsqueeze(-1)
-        missing = self.max_length - tokens.shape[1]
-        return F.pad(tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+        padding = self.max_length - tokens.shape[1]
+        return F.pad(tokens, (0, 0, 0, padding)), F.pad(mask, (0, padding))
 
 
 class ClipTextTransformer(nn.Module):
@@ -146,7 +146,7 @@ class ClipTextLayer(nn.Module):
 
 
 class ClipTextAttention(nn.Module):
-    """Causal self-attention. Initialised as in CLIP: what joins the residual stream shrinks with depth."""
+    """Causal self-attention. Initialised as in CLIP: output weights shrink with the number of layers."""
 
     def __init__(self, *, width: int, heads: int, depth: int) -> None:
         super().__init__()

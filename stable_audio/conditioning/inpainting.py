@@ -1,4 +1,4 @@
-"""What an inpainting model reads besides metadata: which latents are kept, and those latents."""
+"""The inputs of an inpainting model besides metadata: the mask of known latents, and these latents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ INPAINT_IDS = (INPAINT_MASK, INPAINT_INPUT)
 
 
 def inpainting_tensors(latents: Tensor, mask: Tensor) -> ConditionTensors:
-    """The mask, and the latents where they are kept.
+    """The mask, and the latents multiplied by it.
 
     Args:
-        latents: (b c n), or (b c h n) where they are pictures.
+        latents: (b c n), or (b c h n) if they are picture-shaped.
         mask: (b 1 n), 1 = keep.
     """
     rows = [1] * (latents.ndim - mask.ndim)
-    kept = latents * mask.reshape(*mask.shape[:-1], *rows, mask.shape[-1])
-    return {INPAINT_MASK: (mask, None), INPAINT_INPUT: (kept, None)}
+    masked = latents * mask.reshape(*mask.shape[:-1], *rows, mask.shape[-1])
+    return {INPAINT_MASK: (mask, None), INPAINT_INPUT: (masked, None)}

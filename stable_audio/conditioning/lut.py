@@ -15,14 +15,14 @@ from stable_audio.nn.transfer import to_device
 
 
 class LookUpConditioner(Conditioner):
-    """Texts -> token embeddings, zero at padding, plus learned positions where these are asked for.
+    """Texts -> token embeddings, zero at padding, optionally plus learned positions.
 
     Args:
         tokenizer_name: local folder or hub id.
         max_length: tokens per text; shorter ones are padded, longer ones cut.
         use_abs_pos_emb: add a learned embedding of the position, to padding as well.
-        special_tokens: added to the vocabulary of the tokenizer.
-        vocab_size: rows of the embedding; None asks the tokenizer, which is then needed to build the model.
+        special_tokens: tokens to add to the vocabulary of the tokenizer.
+        vocab_size: rows of the embedding; None: as the tokenizer, which is then needed to build the model.
 
     Raises:
         ValueError: sizes below 1, or a tokenizer that cannot pad or that has more tokens than `vocab_size`.

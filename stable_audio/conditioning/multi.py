@@ -1,4 +1,4 @@
-"""Runs every conditioner of a model over the metadata of a batch."""
+"""Run every conditioner of a model on the metadata of a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MultiConditioner(nn.Module):
 
     Args:
         conditioners: id -> conditioner; it reads `metadata[id]`.
-        default_keys: id -> metadata key that is read for the items that lack `id`.
+        default_keys: id -> metadata key to read for items that lack `id`.
         pre_encoded_keys: ids whose metadata is already the conditioning tensor; their mask is None.
     """
 
@@ -36,11 +36,11 @@ class MultiConditioner(nn.Module):
         self.pre_encoded_keys = tuple(pre_encoded_keys)
 
     def forward(self, metadata: Sequence[Metadata], device: torch.device | str) -> ConditionTensors:
-        """b metadata dicts -> {id: (tensor, mask)} on `device`. Each conditioner runs where its weights are.
+        """b metadata dicts -> {id: (tensor, mask)} on `device`. Conditioners run where their weights are.
 
         Raises:
-            ValueError: some item lacks the key of some conditioner, or has a value that it cannot read; all
-                missing keys are named at once.
+            ValueError: an item lacks the key of a conditioner, or has an unusable value; all missing keys are
+                named at once.
         """
         check = self.value_check()
         self._check(metadata, check)
@@ -63,11 +63,11 @@ class MultiConditioner(nn.Module):
         return (*self.conditioners, *(k for k in self.pre_encoded_keys if k not in self.conditioners))
 
     def missing(self, item: Metadata) -> list[str]:
-        """The ids that `item` neither has nor has a default key for; null counts as missing."""
+        """The ids for which `item` has neither a value nor a default key; null counts as missing."""
         return self.value_check().missing(item)
 
     def value_check(self) -> ValueCheck:
-        """A check of an item's metadata that holds no weights, for the processes that load data."""
+        """A check of an item's metadata without weights, for the worker processes that load data."""
         rules: dict[str, ValueRule] = {
             i: AnyValue() if i in self.pre_encoded_keys else self.conditioners[i].value_rule()  # type: ignore[operator]
             for i in self.ids()
@@ -83,8 +83,8 @@ class MultiConditioner(nn.Module):
                 f"The model needs {list(self.ids())}: give each a value or a 'default_keys' entry"
             )
         for key, rule in check.rules.items():
-            for position, described in enumerate(metadata):
-                if reason := rule.refusal(check.value(described, key)):
+            for position, item_metadata in enumerate(metadata):
+                if reason := rule.refusal(check.value(item_metadata, key)):
                     raise ValueError(f"conditioner '{key}': the value of item {position} {reason}")
 
 

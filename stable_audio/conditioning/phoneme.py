@@ -29,7 +29,7 @@ PHONEMES: tuple[str, ...] = (
 """The vocabulary of g2p_en, in its order: ARPAbet, vowels with their stress (0 none, 1 first, 2 second)."""
 
 PAD, OTHER, FIRST = 0, 1, 2
-"""Row of padding, row of whatever is no phoneme (spaces, punctuation), row of the first phoneme."""
+"""Rows of padding, of all that is no phoneme (spaces, punctuation), and of the first phoneme."""
 
 Phonemizer = Callable[[str], "list[str]"]
 
@@ -39,8 +39,8 @@ class PhonemeConditioner(Conditioner):
 
     Args:
         max_length: phonemes per text; shorter ones are padded, longer ones cut, with one warning.
-        legacy_padding: as stable-audio-tools does, for its checkpoints: pad to the longest text of the
-            batch with a row of the embedding, take padding for valid, cut nothing.
+        legacy_padding: for checkpoints of stable-audio-tools: pad to the longest text of the batch with a
+            row of the embedding, mark padding as valid, and cut nothing.
         g2p: function from text to phonemes; None uses g2p_en.
         phonemes: every phoneme that `g2p` may return, in the order of the embedding's rows.
 
@@ -64,7 +64,7 @@ class PhonemeConditioner(Conditioner):
         self.max_length, self.legacy_padding = max_length, legacy_padding
         self.rows = {phoneme: FIRST + row for row, phoneme in enumerate(phonemes)}
         self.phoneme_embedder = nn.Embedding(FIRST + len(phonemes), output_dim)
-        self._given, self._warned = g2p, False
+        self._g2p, self._warned = g2p, False
 
     def value_rule(self) -> TextValue:
         return TextValue()
@@ -84,7 +84,7 @@ class PhonemeConditioner(Conditioner):
     @cached_property
     def g2p(self) -> Phonemizer:
         """Text -> phonemes; g2p_en is loaded at first use."""
-        return self._given if self._given is not None else load_g2p()
+        return self._g2p if self._g2p is not None else load_g2p()
 
     def _phonemes(self, text: str) -> list[str]:
         with ONE_AT_A_TIME:
@@ -106,7 +106,7 @@ def load_g2p() -> Phonemizer:
     """The converter of g2p_en (Park and Kim 2019).
 
     Raises:
-        ImportError: it is missing; names the extra.
+        ImportError: the package is missing; the message names the extra.
     """
     try:
         from g2p_en import G2p

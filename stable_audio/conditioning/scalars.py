@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
-from stable_audio.conditioning.values import NumberValue, TextValue, shown
+from stable_audio.conditioning.values import NumberValue, TextValue, excerpt
 from stable_audio.nn.embeddings import ExpoFourierFeatures
 from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
@@ -31,9 +31,8 @@ class IntConditioner(_VectorConditioner):
     Args:
         min_val: smallest value; smaller ones are clamped to it.
         max_val: largest value; larger ones are clamped to it.
-        legacy_index: look rows up by the value itself rather than by `value - min_val`, as
-            stable-audio-tools does; only for its checkpoints with `min_val` above 0. Values beyond the
-            last row then share it.
+        legacy_index: use the value itself as the row instead of `value - min_val`, as stable-audio-tools
+            does; only for its checkpoints with `min_val` above 0. Values beyond the last row then share it.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class IntConditioner(_VectorConditioner):
             raise ValueError(f"max_val is {max_val}, below min_val {min_val}; give max_val >= min_val")
         self.min_val, self.max_val, self.legacy_index = min_val, max_val, legacy_index
         self.int_embedder = nn.Embedding(max_val - min_val + 1, output_dim)
-        self.range = _Range(min_val, max_val, whole=True)
+        self.range = _Range(min_val, max_val, integer=True)
 
     def value_rule(self) -> NumberValue:
         return self.range.rule
@@ -85,7 +84,7 @@ class NumberConditioner(_VectorConditioner):
             raise ValueError(f"max_val is {max_val}, not above min_val {min_val}; give max_val > min_val")
         self.min_val, self.max_val = min_val, max_val
         self.embedder = NumberEmbedder(output_dim, features=_FOURIER_FEATURES[fourier_features_type]())
-        self.range = _Range(min_val, max_val, whole=False)
+        self.range = _Range(min_val, max_val, integer=False)
 
     def value_rule(self) -> NumberValue:
         return self.range.rule
@@ -93,16 +92,16 @@ class NumberConditioner(_VectorConditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b numbers -> (b 1 d), mask (b 1)."""
         numbers = torch.tensor(self.range(values), dtype=torch.float32)
-        # Once more, since float32 may round the ends of the range outwards.
+        # Clamp again, since float32 may round the ends of the range outwards.
         scaled = (numbers.clamp(self.min_val, self.max_val) - self.min_val) / (self.max_val - self.min_val)
         return _single_token(self.embedder(to_device(scaled, device)))
 
 
 class ListConditioner(_VectorConditioner):
-    """A learned embedding per option; anything that is not an option shares row 0.
+    """A learned embedding per option; all other values share row 0.
 
     Args:
-        options: the known values.
+        options: the values with rows of their own.
     """
 
     def __init__(self, *, output_dim: int, options: list[str]) -> None:
@@ -138,8 +137,8 @@ class _Range:
         beyond: number of values outside the range so far.
     """
 
-    def __init__(self, low: float, high: float, *, whole: bool) -> None:
-        self.rule = NumberValue(low, high, whole)
+    def __init__(self, low: float, high: float, *, integer: bool) -> None:
+        self.rule = NumberValue(low, high, integer)
         self.beyond = 0
 
     def __call__(self, values: list[Any]) -> list[float]:
@@ -148,7 +147,7 @@ class _Range:
             logger.warning(
                 "%s lies outside %s to %s and is clamped, as all such values are from here on; the data "
                 "report counts them (data-report --model-config)",
-                shown(outside[0]),
+                excerpt(outside[0]),
                 self.rule.low,
                 self.rule.high,
             )
@@ -157,7 +156,7 @@ class _Range:
 
 
 def _label(value: Any) -> str:
-    """An option as text: tables and JSON may hold labels such as 1990 or true as numbers or booleans."""
+    """A value as text: tables and JSON may hold labels such as 1990 or true as numbers or booleans."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -22,7 +22,7 @@ from stable_audio.pretransforms.base import Pretransform
 
 
 class PretransformConditioner(Conditioner):
-    """A sound -> its latents, through a linear layer over channels where the widths differ.
+    """A sound -> its latents, with a linear layer over channels if the widths differ.
 
     Values are (c n) at `sample_rate`, (rate, (c n)), or the path of an audio file. Sounds of a batch are
     padded with zeros to the longest. In training the noise of a VAE comes from torch's generator; in eval
@@ -31,10 +31,10 @@ class PretransformConditioner(Conditioner):
     Args:
         pretransform: encodes the sounds; may be the one of the model.
         sample_rate: sample rate in Hz of the pretransform's input; sounds at other rates are converted.
-        save_pretransform: make the pretransform part of this module, and so of its checkpoints.
+        save_pretransform: register the pretransform as a submodule, which checkpoints then hold.
 
     Raises:
-        ValueError: the pretransform is to be trained but not to be saved.
+        ValueError: sample_rate below 1.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PretransformConditioner(Conditioner):
         if save_pretransform:
             self.pretransform = pretransform
         else:
-            # Past nn.Module: neither checkpoints nor optimizers see it.
+            # Bypass nn.Module, so that the pretransform is in neither checkpoints nor optimizers.
             object.__setattr__(self, "pretransform", pretransform)
 
     @property
@@ -73,7 +73,7 @@ class PretransformConditioner(Conditioner):
         return features, _all_valid(features)
 
     def sound(self, value: Any) -> Tensor:
-        """One value -> (c n) float32 at `sample_rate`, with the channels that the pretransform takes.
+        """One value -> (c n) float32 at `sample_rate`, with the channels of the pretransform.
 
         Raises:
             ValueError: the value is neither a file, nor audio, nor (rate, audio).
@@ -118,19 +118,19 @@ class PretransformConditioner(Conditioner):
 
 
 class SourceMixConditioner(PretransformConditioner):
-    """Several sounds of one clip, stems say -> the sum of their latents, each through a 1x1 convolution.
+    """Several sounds of one clip, such as stems -> the sum of their latents after a 1x1 convolution each.
 
     A value is a dict {source: sound}; sources that it lacks add nothing.
 
     Args:
         source_keys: names of the sources, in the order of their convolutions.
         pre_encoded: values hold latents (c n) instead of sounds.
-        allow_null_source: an item may have no source at all; a learned vector stands in for it.
-        source_length: latent frames of that vector when no other item of the batch sets the length. None: 1
+        allow_null_source: an item may have no source; a learned vector then replaces the sum.
+        source_length: latent frames of that vector if no other item of the batch sets the length. None: 1
             frame, which the backbone repeats.
 
     Raises:
-        ValueError: no source_keys, or the same twice.
+        ValueError: no source_keys, or duplicates.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class SourceMixConditioner(PretransformConditioner):
         if source_length is not None and source_length < 1:
             raise ValueError(f"source_length is {source_length}; it must be at least 1 latent frame")
         self.source_keys, self.pre_encoded, self.source_length = list(source_keys), pre_encoded, source_length
-        # Present in existing checkpoints, although nothing passes through it.
+        # Unused, but present in existing checkpoints.
         self.proj_out.requires_grad_(False)
         self.source_heads = nn.ModuleList([nn.Conv1d(self.dim, output_dim, 1) for _ in source_keys])
         self.null_source = nn.Parameter(torch.zeros(output_dim, 1)) if allow_null_source else None
@@ -178,7 +178,7 @@ class SourceMixConditioner(PretransformConditioner):
         return mixed, _all_valid(mixed)
 
     def fitted(self, value: Any, samples: int) -> Any:
-        """The value with its sounds cut or padded to `samples` at `sample_rate`; latents as they are."""
+        """The value with its sounds cut or padded to `samples` at `sample_rate`; latents are unchanged."""
         if self.pre_encoded:
             return value
         heads = self._sources(value)

@@ -74,15 +74,15 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 class T5Conditioner(Conditioner):
     """Prompts -> T5 encoder features, zero at padding.
 
-    A frozen encoder is loaded at first use and is kept out of the state_dict. A trained one
-    (`enable_grad`) is part of the module.
+    A frozen encoder is loaded at first use and is not in the state_dict. A trained one (`enable_grad`) is a
+    submodule.
 
     Args:
         t5_model_name: name from `T5_SIZES`, or a local folder with a T5 encoder and its tokenizer.
         max_length: tokens per prompt; shorter ones are padded, longer ones cut.
         enable_grad: train the encoder.
-        encoder_dtype: arithmetic of a frozen encoder. float16 is what published checkpoints were
-            trained with; a trained encoder is always float32.
+        encoder_dtype: type of a frozen encoder. Published checkpoints were trained with float16. A trained
+            encoder is always float32.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class T5Conditioner(Conditioner):
         ids = to_device(batch["input_ids"], device)
         mask = to_device(batch["attention_mask"].bool(), device)
         train = self.enable_grad and torch.is_grad_enabled()
-        # Autocast would undo the chosen precision of the encoder.
+        # Autocast would override the precision of the encoder.
         with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
             hidden = self.encoder(device)(input_ids=ids, attention_mask=mask)["last_hidden_state"]
         hidden = self.proj_out(hidden.to(parameter_dtype(self.proj_out)))

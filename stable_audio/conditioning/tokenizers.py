@@ -53,11 +53,13 @@ class ByteTokenizer:
 
     def _ids(self, text: str) -> list[int]:
         data = " ".join(text.lower().split()).encode()
-        room = self.max_length - SPECIAL
-        if len(data) > room and not self._warned:
+        max_bytes = self.max_length - SPECIAL
+        if len(data) > max_bytes and not self._warned:
             self._warned = True
-            logger.warning("prompt of %d bytes cut to %d (raise 'max_length'): %.60s", len(data), room, text)
-        return [self.bos, *data[:room], self.eos]
+            logger.warning(
+                "prompt of %d bytes cut to %d (raise 'max_length'): %.60s", len(data), max_bytes, text
+            )
+        return [self.bos, *data[:max_bytes], self.eos]
 
 
 class PretrainedTokenizer:
@@ -73,7 +75,7 @@ class PretrainedTokenizer:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        # At first use: a model is built, for instance to be counted, without any download.
+        # At first use, so that building a model needs no download.
         with ONE_AT_A_TIME:
             return load_tokenizer(self.name)
 
@@ -89,13 +91,13 @@ class PretrainedTokenizer:
 
 
 ONE_AT_A_TIME = threading.RLock()
-"""For what is loaded at first use, and for tokenizers, whose settings a call changes."""
+"""Lock for loading at first use, and for calls of tokenizers, which change their settings."""
 
 
 def padded_ids(
     tokenizer: Callable[[], Any], values: Iterable[Any], max_length: int, *, padding: str = "max_length"
 ) -> Mapping[str, Tensor]:
-    """`input_ids` and `attention_mask` (b l) of values as texts, cut to `max_length`; safe with threads."""
+    """`input_ids` and `attention_mask` (b l) of values as texts, cut to `max_length`; thread-safe."""
     with ONE_AT_A_TIME:
         return tokenizer()(
             [str(v) for v in values],
@@ -110,8 +112,8 @@ def load_tokenizer(name: str) -> Any:
     """A Hugging Face tokenizer from a local folder or hub id.
 
     Raises:
-        ImportError: transformers is missing; names the extra.
-        OSError: nothing usable under `name`.
+        ImportError: transformers is missing; the message names the extra.
+        OSError: there is no usable tokenizer under `name`.
     """
     transformers = import_transformers()
     try:
@@ -125,7 +127,7 @@ def load_tokenizer(name: str) -> Any:
 
 
 def _require_vocabulary(name: str, tokenizer: Any) -> None:
-    """Refuse a folder without vocabulary: transformers makes an empty one of it, where no word is known."""
+    """Refuse a folder without vocabulary, from which transformers would build an empty tokenizer."""
     files = sorted(set(type(tokenizer).vocab_files_names.values()))
     if Path(name).is_dir() and files and not any((Path(name) / file).is_file() for file in files):
         raise OSError(
@@ -135,7 +137,7 @@ def _require_vocabulary(name: str, tokenizer: Any) -> None:
 
 
 def import_transformers() -> Any:
-    """The transformers package; a missing one names the extra that brings it."""
+    """The transformers package; the ImportError names the extra that installs it."""
     try:
         import transformers
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Rules for metadata values, checked before a batch is made.
+"""Rules for metadata values, checked before a batch is collated.
 
 Rules are small frozen objects without weights, so that they can be sent to worker processes.
 """
@@ -22,7 +22,7 @@ class ValueRule(Protocol):
     """The rule of one conditioner for its value."""
 
     def refusal(self, value: Any) -> str | None:
-        """Why the value cannot be used ("must be ..., found ..."), or None."""
+        """The reason why the value cannot be used ("must be ..., found ..."), or None."""
         ...
 
     def beyond(self, value: Any) -> bool:
@@ -35,7 +35,7 @@ class AnyValue:
     """Any value.
 
     Attributes:
-        null: accept None as well, since the conditioner has a value for it.
+        null: accept None as well, for which the conditioner has an embedding.
     """
 
     null: bool = False
@@ -49,15 +49,17 @@ class AnyValue:
 
 @dataclass(frozen=True)
 class SoundValue:
-    """A tensor (c n), (rate, tensor), or the path of a file that is there."""
+    """A tensor (c n), (rate, tensor), or the path of an existing file."""
 
     def refusal(self, value: Any) -> str | None:
         if isinstance(value, (str, os.PathLike)):
-            return None if os.path.isfile(value) else f"must be a sound or its file, {value} is not there"
+            return (
+                None if os.path.isfile(value) else f"must be a sound or its file, but {value} does not exist"
+            )
         if isinstance(value, (list, tuple)) and len(value) == 2:
             value = value[1]
         usable = isinstance(value, Tensor) and value.numel() > 0
-        return None if usable else f"must be a sound (tensor or path), found {shown(value)}"
+        return None if usable else f"must be a sound (tensor or path), found {excerpt(value)}"
 
     def beyond(self, value: Any) -> bool:
         return False
@@ -68,14 +70,14 @@ class SourcesValue:
     """A dict {source: sound or latents}.
 
     Attributes:
-        null: accept None, as no source at all.
+        null: accept None, which means no source.
     """
 
     null: bool = False
 
     def refusal(self, value: Any) -> str | None:
         usable = isinstance(value, Mapping) or (value is None and self.null)
-        return None if usable else f"must be a dict {{source: sound}}, found {shown(value)}"
+        return None if usable else f"must be a dict {{source: sound}}, found {excerpt(value)}"
 
     def beyond(self, value: Any) -> bool:
         return False
@@ -93,7 +95,7 @@ class TextValue:
 
     def refusal(self, value: Any) -> str | None:
         usable = isinstance(value, (str, numbers.Real)) and (self.boolean or not isinstance(value, bool))
-        return None if usable else f"must be text, found {shown(value)}"
+        return None if usable else f"must be text, found {excerpt(value)}"
 
     def beyond(self, value: Any) -> bool:
         return False
@@ -104,12 +106,12 @@ class NumberValue:
     """A finite number between low and high.
 
     Attributes:
-        whole: drop the decimals of the number.
+        integer: whether to drop the decimals of the number.
     """
 
     low: float
     high: float
-    whole: bool = False
+    integer: bool = False
 
     def refusal(self, value: Any) -> str | None:
         try:
@@ -128,7 +130,7 @@ class NumberValue:
             ValueError: the value is no number.
         """
         clamped = min(max(number(value), self.low), self.high)
-        return int(clamped) if self.whole else clamped
+        return int(clamped) if self.integer else clamped
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,12 @@ def vector(value: Any, size: int) -> Tensor:
     """A list, array or tensor of `size` finite numbers -> (size,) float32.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is something else.
     """
     try:
         values = torch.as_tensor(value, dtype=torch.float32, device="cpu").flatten()
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"must be a list of {size} numbers, found {shown(value)}") from None
+        raise ValueError(f"must be a list of {size} numbers, found {excerpt(value)}") from None
     if len(values) != size:
         raise ValueError(f"must be a list of {size} numbers, found {len(values)}")
     if not values.isfinite().all():
@@ -169,16 +171,16 @@ def number(value: Any) -> float:
     """A number, text of a number or a tensor with one element -> float; whole numbers stay exact.
 
     Raises:
-        ValueError: it is something else, or not finite.
+        ValueError: the value is something else, or not finite.
     """
     if isinstance(value, int):
         return value
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise ValueError(f"must be a number, found {shown(value)}") from None
+        raise ValueError(f"must be a number, found {excerpt(value)}") from None
     if not math.isfinite(result):
-        raise ValueError(f"must be a finite number, found {shown(value)}")
+        raise ValueError(f"must be a finite number, found {excerpt(value)}")
     return result
 
 
@@ -188,7 +190,7 @@ class ValueCheck:
 
     Attributes:
         rules: conditioner id -> rule for its value.
-        default_keys: conditioner id -> metadata key that is read where the id itself is missing.
+        default_keys: conditioner id -> metadata key to read if the id itself is missing.
     """
 
     rules: Mapping[str, ValueRule]
@@ -203,17 +205,17 @@ class ValueCheck:
         return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
 
     def missing(self, item: Metadata) -> list[str]:
-        """The ids for which `item` has nothing, or null, in its own key and in the default key."""
+        """The ids for which `item` has neither a value under the id nor under the default key."""
         return [i for i, rule in self.rules.items() if self._lacks(item, i, rule)]
 
     def _lacks(self, item: Metadata, key: str, rule: ValueRule) -> bool:
         if self.value(item, key) is not None:
             return False
-        there = key in item or self.default_keys.get(key) in item
-        return not there or rule.refusal(None) is not None
+        present = key in item or self.default_keys.get(key) in item
+        return not present or rule.refusal(None) is not None
 
     def refusal(self, item: Metadata) -> str | None:
-        """Why the item cannot be used, naming every faulty key, or None."""
+        """The reason why the item cannot be used, with every faulty key, or None."""
         missing = self.missing(item)
         faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
         for key, rule in self.rules.items():
@@ -226,11 +228,11 @@ class ValueCheck:
         return [i for i, rule in self.rules.items() if rule.beyond(self.value(item, i))]
 
 
-def shown(value: Any, longest: int = 40) -> str:
+def excerpt(value: Any, limit: int = 40) -> str:
     """A value for messages, shortened."""
     if value is None:
         return "null"
     if isinstance(value, (list, tuple, dict)):
         return f"a {type(value).__name__} of {len(value)}"
     text = " ".join(repr(value).split())
-    return text if len(text) <= longest else f"{text[:longest]}..."
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,4 +1,4 @@
-"""Plain vectors as conditioning: an embedding that another program computed, a row of measurements."""
+"""Plain vectors as conditioning, such as precomputed embeddings or measurements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class VectorConditioner(Conditioner):
 
     Args:
         input_dim: numbers per item.
-        bias: whether the layer has one; without, a vector of zeros gives zeros.
+        bias: whether the layer has a bias; without, a vector of zeros gives zeros.
     """
 
     def __init__(self, *, output_dim: int, input_dim: int, bias: bool = True) -> None:

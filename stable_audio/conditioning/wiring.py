@@ -1,4 +1,4 @@
-"""Conditioner ids -> slots of the backbone, as the id lists of a model config say."""
+"""Assign conditioner outputs to the slots of the backbone, by the id lists of a model config."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SlotWiring:
         global_ids: conditioners of the global slot, in order.
         prepend_ids: conditioners of the prepend slot, in order.
         input_concat_ids: conditioners of the input_concat slot, in order.
-        vector_ids: ids that give one vector per item, (b 1 d) or (b d).
-        widths: slot -> features (channels for input_concat) that the backbone takes; None: any.
+        vector_ids: ids with one vector per item, (b 1 d) or (b d).
+        widths: slot -> features (channels for input_concat) that the backbone expects; None: any.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class SlotWiring:
         return torch.cat([_resized(v, positions) for v in frames], dim=1)
 
     def _as_frames(self, name: str, value: Tensor) -> Tensor:
-        """(b d) or (b 1 d) of a vector -> (b d 1); frames (b c n) and pictures (b c h w) as they are."""
+        """(b d) or (b 1 d) of a vector -> (b d 1); frames (b c n) and pictures (b c h w) are unchanged."""
         if name in self.vector_ids and value.ndim == 3:
             value = value.squeeze(1)
         return value.unsqueeze(-1) if value.ndim == 2 else value
 
 
 def _resized(value: Tensor, positions: torch.Size) -> Tensor:
-    """(b c *n) -> (b c *positions), nearest; frames among pictures are the same in every row."""
+    """(b c *n) -> (b c *positions), nearest neighbour; frames are repeated in every row of pictures."""
     if value.ndim - 2 < len(positions):
         value = value.unsqueeze(2)
     if value.shape[2:] == positions:

@@ -1,8 +1,8 @@
-"""Compare how much backbones learn from the same amount of arithmetic.
+"""Compare how well backbones learn with the same amount of computation.
 
-Every contender trains on the synthetic collection until it has spent the same number of floating-point
-operations, counted on its own training step; then it is judged by its validation loss and by whether its
-clips match the requests.
+Every contender trains on the synthetic collection with the same number of floating-point operations, counted
+on its own training step; then it is judged by its validation loss and by how well its clips match the
+requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
 EXAMPLE: Metadata = {"prompt": "a sine wave playing C3", "seconds_start": 0.0, "seconds_total": 0.5}
-"""Metadata that every contender can be conditioned on: what the synthetic collection gives."""
+"""Metadata of the synthetic collection, on which every contender must be able to condition."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Contender:
     step_flops: int
 
     def steps(self, budget: float, batch_size: int) -> int:
-        """Training steps that `budget` floating-point operations pay for; at least one."""
+        """Number of training steps within `budget` floating-point operations; at least one."""
         return max(1, round(budget / (self.step_flops * batch_size)))
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The result of a training: the model to judge, its last validation loss and the time it took."""
 
     model: DiffusionModel
@@ -62,9 +62,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Result:
-    """A line of the table. flops: spent on backbone calls and gradients.
+    """A line of the table.
 
     Attributes:
+        tflops: 10^12 floating-point operations of backbone calls and gradients.
         pitch: share of clips with the right pitch.
         timbre: share of clips with the right timbre.
     """
@@ -84,15 +85,15 @@ class Result:
         return asdict(self)
 
 
-Train = Callable[[Contender, int], Trained]
-"""(contender, steps) -> what the training leaves."""
+Train = Callable[[Contender, int], TrainingResult]
+"""(contender, steps) -> the result of its training."""
 
 
 def contender(path: str | Path) -> Contender:
-    """Read a model file and count what a training step of its backbone costs.
+    """Read a model file and count the operations of a training step of its backbone.
 
     Raises:
-        ValueError: the model cannot be conditioned on what the synthetic collection gives.
+        ValueError: the model needs metadata that the synthetic collection lacks.
     """
     config = load_config(path)
     model = create_model_from_config(config)
@@ -110,10 +111,14 @@ def contender(path: str | Path) -> Contender:
 
 
 def backbone_flops(model: DiffusionModel, *, backward: bool) -> int:
-    """Floating-point operations of one backbone call on one training clip, with its gradient if asked.
+    """Floating-point operations of one backbone call on one training clip.
 
     Matrix products and convolutions, forward and backward, are counted (2 per multiply and add); norms
-    and activations are not. Attention is counted as the matrix products that it stands for.
+    and activations are not. Attention is counted by its matrix products.
+
+    Args:
+        model: its backbone is counted.
+        backward: whether to count the gradient as well.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -148,7 +153,8 @@ def compete(
         report: function that receives one line of text after each contender.
 
     Raises:
-        ValueError: contenders differ in sample rate, length or latents, so that losses cannot be compared.
+        ValueError: contenders differ in sample rate, length, latents or objective, which makes
+            their losses incomparable.
     """
     _check_comparable(contenders)
     first = contenders[0].config
@@ -156,9 +162,9 @@ def compete(
     results = []
     for entry in contenders:
         steps = entry.steps(budget, batch_size)
-        trained = train(entry, steps)
-        scores = judge(trained.model, evaluator, repeats=repeats, batch_size=batch_size, sampling=sampling)
-        report(f"{entry.name}: {steps} steps, val loss {trained.val_loss:.4f}, {scores.summary()}")
+        result = train(entry, steps)
+        scores = judge(result.model, evaluator, repeats=repeats, batch_size=batch_size, sampling=sampling)
+        report(f"{entry.name}: {steps} steps, val loss {result.val_loss:.4f}, {scores.summary()}")
         results.append(
             Result(
                 name=entry.name,
@@ -167,10 +173,10 @@ def compete(
                 gflops_per_call=entry.forward_flops / 1e9,
                 steps=steps,
                 tflops=steps * batch_size * entry.step_flops / 1e12,
-                val_loss=trained.val_loss,
+                val_loss=result.val_loss,
                 pitch=scores.pitch,
                 timbre=scores.timbre,
-                seconds=trained.seconds,
+                seconds=result.seconds,
             )
         )
     return sorted(results, key=lambda r: -(r.pitch + r.timbre))
@@ -224,26 +230,26 @@ def table(results: Sequence[Result]) -> str:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths)]
-        lines.append("  ".join([*left, *(c.rjust(w) for c, w in zip(row[2:], widths[2:]))]))
+        names = [cell.ljust(width) for cell, width in zip(row[:2], widths)]
+        lines.append("  ".join([*names, *(c.rjust(w) for c, w in zip(row[2:], widths[2:]))]))
     return "\n".join(lines)
 
 
 def _check_comparable(contenders: Sequence[Contender]) -> None:
     if not contenders:
         raise ValueError("a bakeoff needs at least one model file")
-    for name, read in (
+    for name, get in (
         ("sample_rate", lambda c: c.config.sample_rate),
         ("sample_size", lambda c: c.config.sample_size),
         ("pretransform", lambda c: c.config.as_dict()["model"].get("pretransform")),
         ("objective", _objective),
     ):
-        first = read(contenders[0])
-        for other in contenders[1:]:
-            if read(other) != first:
+        first = get(contenders[0])
+        for rival in contenders[1:]:
+            if get(rival) != first:
                 raise ValueError(
-                    f"{contenders[0].name} and {other.name} differ in {name}, so their losses cannot be "
-                    f"compared: {first} and {read(other)}"
+                    f"{contenders[0].name} and {rival.name} differ in {name}, so their losses cannot be "
+                    f"compared: {first} and {get(rival)}"
                 )
 
 

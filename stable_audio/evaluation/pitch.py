@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 LOWEST, HIGHEST = 60.0, 1700.0
-"""Hz; fundamentals are searched here."""
+"""Hz; the range in which fundamentals are searched."""
 
 PEAK_RANGE_DB = 12.0
 """The fundamental is the lowest peak at most this far below the strongest one."""
@@ -18,7 +18,7 @@ SILENCE = 1e-3
 
 
 def detect_pitch(audio: ArrayLike, sample_rate: int) -> float | None:
-    """Fundamental frequency in Hz of mono audio (n,); None for silence or where no peak stands out.
+    """Fundamental frequency in Hz of mono audio (n,); None for silence or without a clear peak.
 
     The sounding part is weighted with a Hann window and zero-padded to at least four times its length;
     the lowest strong peak is refined by the parabola through three log magnitudes.
@@ -43,7 +43,7 @@ def semitones_between(frequency: float, reference: float) -> float:
 
 
 def sounding_part(samples: Array, range_db: float = 30.0) -> Array:
-    """From the first to the last sample within `range_db` of the peak; empty for silence."""
+    """The samples from the first to the last one within `range_db` of the peak; empty for silence."""
     level = np.abs(samples)
     if level.size == 0 or level.max() < SILENCE:
         return samples[:0]
@@ -60,6 +60,6 @@ def magnitude_spectrum(samples: Array, sample_rate: int) -> tuple[Array, float]:
 
 
 def _parabola_offset(three: Array) -> float:
-    left, middle, right = three
-    curvature = left - 2 * middle + right
-    return 0.0 if curvature >= 0 else float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5))
+    below, centre, above = three
+    curvature = below - 2 * centre + above
+    return 0.0 if curvature >= 0 else float(np.clip(0.5 * (below - above) / curvature, -0.5, 0.5))

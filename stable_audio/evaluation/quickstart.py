@@ -1,7 +1,7 @@
 """Measure how well a model trained on the synthetic collection follows requests, without another model.
 
 Every pitch of every timbre and every unpitched sound is requested; the pitch is read from the spectrum,
-the timbre by nearest class mean, and the waveform is searched for defects.
+the timbre is that of the nearest class mean, and the waveform is checked for defects.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Scores:
 
 
 class QuickstartEvaluator:
-    """Judges clips of one sample rate and length; calibrated on clips that it renders itself."""
+    """Scores clips of one sample rate and length; calibrated on clips that it renders itself."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class QuickstartEvaluator:
         return [(collection[i][0][0].double().numpy(), collection.clip(i).timbre) for i in range(count)]
 
     def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> list[Request]:
-        """Every class `repeats` times, with captions and lengths that no training clip decides."""
+        """Every class `repeats` times, with captions and lengths independent of the training clips."""
         collection = self._collection(seed, "val")
         clips = [collection.clip(i) for i in range(repeats * len(collection.classes))]
         longest = self.sample_size / self.sample_rate
@@ -151,7 +151,7 @@ class QuickstartEvaluator:
         return torch.stack([collection[i][0] for i in range(repeats * len(collection.classes))])
 
     def score(self, clips: Tensor | Sequence[Tensor], requests: Sequence[Request]) -> Scores:
-        """Judge clips (k c n) against the requests that they answer.
+        """Score clips (k c n) against their requests.
 
         Raises:
             ValueError: there are not as many clips as requests.

@@ -62,7 +62,7 @@ def stft_distance(estimate: Tensor, reference: Tensor, resolutions: Sequence[int
 def mel_distance(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
     """Mean over resolutions of the mean |difference of log10 mel magnitudes|; 0 for equal signals.
 
-    estimate, reference (c n). Windows more than twice as long as the clip are left out.
+    estimate, reference (c n). Windows more than twice as long as the clip are skipped.
     """
     windows = {w: m for w, m in MEL_WINDOWS.items() if w // 2 < reference.shape[-1]}
     if not windows:
@@ -90,12 +90,12 @@ def reconstruct(
     quantizers: int | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Encode and decode every part; yields its name and figures, or its name and why it was left out.
+    """Encode and decode every part; yields its name and scores, or its name and the reason for rejecting it.
 
     Args:
-        sampled: draw from a variational autoencoder; otherwise its mean is decoded.
-        quantizers: decode from the first tokens of every frame alone, which is a lower bitrate.
-        out: also write the reconstructions there.
+        sampled: sample the latents of a variational autoencoder instead of using their mean.
+        quantizers: decode only this many of the first tokens of every frame, for a lower bitrate.
+        out: folder in which to write the reconstructions as well.
     """
     for problem in source.problems:
         yield {"part": problem.path, "rejected": problem.reason}
@@ -107,19 +107,19 @@ def reconstruct(
             continue
         audio, metadata = clip
         if quantizers is None:
-            again = _round_trip(pretransform, audio, index, chunk_above, sampled)
+            reconstruction = _round_trip(pretransform, audio, index, chunk_above, sampled)
         else:
-            again = _from_tokens(pretransform, audio, quantizers, chunk_above)
+            reconstruction = _from_tokens(pretransform, audio, quantizers, chunk_above)
         real = metadata["real"]
-        audio, again = audio[:, :real], again[:, :real]
+        audio, reconstruction = audio[:, :real], reconstruction[:, :real]
         if out is not None:
-            save_audio(Path(out) / f"{names[index]}.wav", again, sample_rate)
+            save_audio(Path(out) / f"{names[index]}.wav", reconstruction, sample_rate)
         yield {
             "part": part.name,
             "seconds": real / sample_rate,
-            "si_sdr": si_sdr(again, audio),
-            "stft_distance": stft_distance(again, audio),
-            "mel_distance": mel_distance(again, audio, sample_rate),
+            "si_sdr": si_sdr(reconstruction, audio),
+            "stft_distance": stft_distance(reconstruction, audio),
+            "mel_distance": mel_distance(reconstruction, audio, sample_rate),
         }
 
 
@@ -146,7 +146,7 @@ def _from_tokens(pretransform: Any, audio: Tensor, quantizers: int, chunk_above:
     """Decode the first `quantizers` tokens of every frame.
 
     Raises:
-        ValueError: there are no tokens, or not as many.
+        ValueError: the autoencoder has no tokens, or fewer.
     """
     if not pretransform.is_discrete:
         raise ValueError(f"--quantizers {quantizers}: the latents of this autoencoder are not quantised")

@@ -1,7 +1,7 @@
 """Classify clips as sounds of the synthetic collection: spectral features, nearest class mean.
 
-The class means come from freshly rendered clips, so the classifier knows the renderer and no model.
-Features are levels in dB with a floor, so what lies far below the sound cannot decide.
+The class means come from freshly rendered clips, so the classifier depends on the renderer and on no model.
+Features are levels in dB with a floor, so that components far below the sound have no influence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CALIBRATION_NOISE_DB = (-120.0, -30.0, -20.0)
 """Noise under the calibration clips, relative to their RMS."""
 
 LEAST_SPREAD = 3.0
-"""Smallest within-class deviation used, in feature units: exact formulas would make it nearly zero."""
+"""Lower limit of the within-class deviation, in feature units; rendered clips give nearly zero."""
 
 
 def timbre_features(audio: ArrayLike, sample_rate: int) -> Array:
@@ -79,10 +79,10 @@ class TimbreClassifier:
 
     @classmethod
     def calibrate(cls, clips: Iterable[tuple[ArrayLike, str]], sample_rate: int) -> TimbreClassifier:
-        """From (mono audio, timbre) pairs: several clips of every timbre.
+        """Calibrate on (mono audio, timbre) pairs: several clips of every timbre.
 
-        Each clip is measured clean and under faint white noise, so that a noise floor, which every
-        generated clip has, does not move it to another class.
+        Each clip is measured clean and under faint white noise, so that the noise floor of generated
+        clips does not change their class.
         """
         rng = np.random.default_rng(0)
         groups: dict[str, list[Array]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from stable_audio.checkpoints import load_model
 from stable_audio.config import load_dataset_config
 from stable_audio.data.world import ALONE
-from stable_audio.evaluation.bakeoff import Contender, Trained
+from stable_audio.evaluation.bakeoff import Contender, TrainingResult
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import Interrupted
@@ -40,7 +40,7 @@ class BackboneTraining:
         self.folder, self.batch_size, self.seed = str(folder), batch_size, seed
         self.precision, self.accelerator = precision, accelerator
 
-    def __call__(self, entry: Contender, steps: int) -> Trained:
+    def __call__(self, entry: Contender, steps: int) -> TrainingResult:
         """Train and load what validation saved: averaged weights, where the contender's config has them.
 
         Raises:
@@ -80,4 +80,4 @@ class BackboneTraining:
                 f"{entry.name}: the validation loss is not a number, so there is nothing to judge"
             )
         model: Any = load_model(best, device=run.module.device)[0]
-        return Trained(model=model, val_loss=validate.latest["val/avg_loss"], seconds=seconds)
+        return TrainingResult(model=model, val_loss=validate.latest["val/avg_loss"], seconds=seconds)

@@ -421,7 +421,7 @@ def test_every_rule_is_broken_above() -> None:
                 "diffusion_objective": "epsilon",
                 "diffusion_process": {"type": "ddpm", "config": {"zero_terminal_snr": True}},
             },
-            "$.model.diffusion_process: zero_terminal_snr ends in pure noise, of which",
+            "$.model.diffusion_process: zero_terminal_snr ends in pure noise, where",
         ),
         (
             {"diffusion_process": {"type": "ddpm", "config": {"beta_start": 0.5}}},

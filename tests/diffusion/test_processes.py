@@ -121,7 +121,7 @@ def test_objectives_refuse_processes_on_which_they_mean_nothing() -> None:
         OBJECTIVES["rectified_flow"](process=DDPMProcess())
     with pytest.raises(ValueError, match="'v' is defined"):
         OBJECTIVES["v"](process=FlowProcess())
-    with pytest.raises(ValueError, match="pure noise, of which 'epsilon' says nothing"):
+    with pytest.raises(ValueError, match="pure noise, where 'epsilon' determines nothing"):
         EpsilonObjective(process=DDPMProcess(zero_terminal_snr=True))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from stable_audio.cli import main
 from stable_audio.evaluation import bakeoff
-from stable_audio.evaluation.bakeoff import Contender, Trained, compete, contender, table
+from stable_audio.evaluation.bakeoff import Contender, TrainingResult, compete, contender, table
 from stable_audio.evaluation.quickstart import Scores
 from stable_audio.factory import create_model_from_config
 
@@ -100,9 +100,9 @@ def test_the_best_comes_first_and_the_table_names_all(
     pitch = {"poor": 0.1, "good": 0.75}
     spent: dict[str, int] = {}
 
-    def train(entry: Contender, steps: int) -> Trained:
+    def train(entry: Contender, steps: int) -> TrainingResult:
         spent[entry.name] = steps
-        return Trained(model=pitch[entry.name], val_loss=0.5, seconds=1.0)  # type: ignore[arg-type]
+        return TrainingResult(model=pitch[entry.name], val_loss=0.5, seconds=1.0)  # type: ignore[arg-type]
 
     lines: list[str] = []
     results = compete(entries, train, budget=1e6, batch_size=2, report=lines.append)

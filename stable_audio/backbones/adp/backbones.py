@@ -35,7 +35,7 @@ class ADP1d(ADPBackbone):
         self.finish()
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """Zeros for the global features; input_concat stays, as it says what to work on."""
+        """Zeros for the global features; input_concat, which is the material to work on, stays."""
         if Slot.GLOBAL not in self.slots or cond.global_cond is None:
             return None
         return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
@@ -47,7 +47,13 @@ class ADP1d(ADPBackbone):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Keys and values of every cross-attention layer, which items are null, how many tokens."""
+    """Conditioning of cross-attention, computed once per generation.
+
+    Attributes:
+        keys_values: keys and values of every cross-attention layer.
+        is_null: (b,) bool, items with null conditioning.
+        tokens: number of tokens.
+    """
 
     keys_values: tuple[KeysValues, ...]
     is_null: Tensor
@@ -55,15 +61,15 @@ class Prepared:
 
 
 class FixedEmbedding(nn.Module):
-    """A learned token per position: what stands for "no prompt"."""
+    """A learned token per position, the embedding of "no prompt"."""
 
     def __init__(self, max_length: int, features: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(max_length, features)
 
-    def forward(self, places: Tensor) -> Tensor:
-        """The tokens (l d) at these places (l)."""
-        return self.embedding(places)
+    def forward(self, positions: Tensor) -> Tensor:
+        """The tokens (l d) at these positions (l)."""
+        return self.embedding(positions)
 
 
 class ADPCfg1d(ADPBackbone):
@@ -75,8 +81,8 @@ class ADPCfg1d(ADPBackbone):
 
     Args:
         context_embedding_features: features of the tokens.
-        context_embedding_max_length: the most tokens that the null embedding covers.
-        use_xattn_time: show t to cross-attention as one more token, after the others.
+        context_embedding_max_length: largest number of tokens that the null embedding covers.
+        use_xattn_time: add t to the tokens of cross-attention, as the last one.
         options: see `Options`, whose fields are keywords here, too.
 
     Raises:
@@ -114,8 +120,8 @@ class ADPCfg1d(ADPBackbone):
         tokens = cond.cross_attn
         if tokens is None:
             return None
-        fixed = self._fixed(tokens)
-        return cond.replace(cross_attn=fixed.expand_as(tokens))
+        null_tokens = self._null_tokens(tokens)
+        return cond.replace(cross_attn=null_tokens.expand_as(tokens))
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Compute the keys and values of all cross-attention layers, which depend on neither x nor t."""
@@ -126,8 +132,8 @@ class ADPCfg1d(ADPBackbone):
         if self.to_time_embedding is None:
             return None, prepared.keys_values
         token = self.to_time_embedding(t)[:, None].to(dtype)
-        place = torch.full((1,), prepared.tokens, device=token.device)
-        last = self.fixed_embedding(place).to(dtype)
+        position = torch.full((1,), prepared.tokens, device=token.device)
+        last = self.fixed_embedding(position).to(dtype)
         return torch.where(prepared.is_null[:, None, None], last, token), prepared.keys_values
 
     def _prepare(self, cond: Conditioning) -> Prepared:
@@ -136,15 +142,15 @@ class ADPCfg1d(ADPBackbone):
         tokens = cond.cross_attn.to(parameter_dtype(self.fixed_embedding))
         layers = [m for m in self.modules() if isinstance(m, CrossAttention)]
         keys_values = tuple(layer.keys_values(tokens, cond.cross_attn_mask) for layer in layers)
-        # The time token has to follow: the published null embedding covers it as well.
-        is_null = (cond.cross_attn == self._fixed(cond.cross_attn)).flatten(1).all(dim=1)
+        # The time token of these items must be null as well, as in the published models.
+        is_null = (cond.cross_attn == self._null_tokens(cond.cross_attn)).flatten(1).all(dim=1)
         return Prepared(keys_values, is_null, cond.cross_attn.shape[1])
 
-    def _fixed(self, tokens: Tensor) -> Tensor:
+    def _null_tokens(self, tokens: Tensor) -> Tensor:
         if tokens.shape[1] > self.max_length:
             raise ValueError(
                 f"the null embedding covers {self.max_length} tokens, but the conditioning has "
                 f"{tokens.shape[1]}: raise context_embedding_max_length or shorten the conditioning"
             )
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        return self.fixed_embedding(places)[None].to(tokens.dtype)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.fixed_embedding(positions)[None].to(tokens.dtype)

@@ -1,4 +1,4 @@
-"""What the U-Nets of this family have in common: everything but cross-attention tokens."""
+"""The base of the U-Nets of this family: everything but cross-attention tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ADPBackbone(Backbone):
         layout = options.layout(self.stft, token_features)
         check_layout(layout)
         self.rate = rate_of(layout)
-        # Behind the transform frames are padded to the rate, so that any length will do.
+        # After the transform, frames are padded to the rate, so that any length is allowed.
         self.length_multiple = self.rate if self.stft is None else 1
         self._add_mapping(options)
         add_unet(self, layout)
@@ -38,7 +38,7 @@ class ADPBackbone(Backbone):
             self.slot_widths[Slot.INPUT_CONCAT] = sum(options.context_channels or ())
 
     def finish(self) -> None:
-        """To be called at the end of the constructor of a subclass."""
+        """Finish construction; subclasses call it at the end of their constructors."""
         self.required_slots = frozenset(self.slot_widths)
         scale_parameters(self, 0.5)
 
@@ -58,7 +58,7 @@ class ADPBackbone(Backbone):
         return self.stft.decode(y[..., :frames], n)
 
     def token_fields(self, t: Tensor, cond: Conditioning, dtype: torch.dtype) -> TokenFields:
-        """What cross-attention reads; nothing without it."""
+        """The inputs of cross-attention; none without it."""
         return None, ()
 
     def _add_mapping(self, options: Options) -> None:
@@ -86,7 +86,7 @@ class ADPBackbone(Backbone):
         return self.to_mapping(total)
 
     def _concat(self, cond: Conditioning, n: int, frames: int) -> tuple[Tensor | None, ...]:
-        """input_concat split over the levels; the input's part at the length that the U-Net sees."""
+        """input_concat split into levels; the part of the input has the length of the U-Net's input."""
         widths = list(self.options.context_channels or ())
         if not sum(widths):
             return ()
@@ -94,6 +94,6 @@ class ADPBackbone(Backbone):
             raise ValueError("context_channels is set, but there is no input_concat conditioning")
         parts = list(F.interpolate(cond.input_concat, size=n, mode="nearest").split(widths, dim=1))
         if self.stft is not None and widths[0]:
-            whole = self.options.use_stft_context
-            parts[0] = self.stft.encode(parts[0]) if whole else F.interpolate(parts[0], size=frames)
+            transform = self.options.use_stft_context
+            parts[0] = self.stft.encode(parts[0]) if transform else F.interpolate(parts[0], size=frames)
         return tuple(part if part.shape[1] else None for part in parts)

@@ -1,4 +1,4 @@
-"""What all layers of the U-Net read besides x."""
+"""The inputs of all layers of the U-Net besides x."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Context:
-    """Per-call inputs of the layers.
+    """Inputs of the layers in one call.
 
     Attributes:
         mapping: (b d) time and global features, or None.
-        time_token: (b 1 d) token that cross-attention sees after the others, or None.
+        time_token: (b 1 d) last token of cross-attention, or None.
         keys_values: one entry per cross-attention layer, in the order of the modules.
-        channels: input_concat per level, (b c n) each, None where a level takes none.
+        channels: input_concat per level, (b c n) each, None for levels without.
     """
 
     mapping: Tensor | None = None

@@ -10,7 +10,7 @@ from stable_audio.nn.checkpointing import Checkpointed
 
 
 class PaddedConv1d(nn.Conv1d):
-    """Strided convolution that keeps n / stride: kernel - stride zeros around x, the odd one on the left."""
+    """Strided convolution to length n / stride; pads x with kernel - stride zeros, more of them left."""
 
     def forward(self, x: Tensor) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]
@@ -18,7 +18,7 @@ class PaddedConv1d(nn.Conv1d):
 
 
 class TrimmedConvTranspose1d(nn.ConvTranspose1d):
-    """Transposed convolution that returns n * stride: kernel - stride samples are cut, the odd one left."""
+    """Transposed convolution to length n * stride; cuts kernel - stride samples, more of them left."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]

@@ -1,4 +1,4 @@
-"""The keywords that the U-Nets of this family share, and the sizes that follow from them."""
+"""The options that the U-Nets of this family share, and the sizes that follow from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stable_audio.backbones.adp.unet import Layout
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be chosen about all of them.
+    """Options of all U-Nets of this family.
 
     Attributes:
         in_channels: channels of x.
@@ -23,24 +23,24 @@ class Options:
         attentions: transformer blocks per level; the last entry is the bottleneck's.
         patch_size: neighbours folded into channels before the first level.
         resnet_groups: groups of the residual blocks' norms.
-        use_context_time: whether the network is told t.
+        use_context_time: whether the network is conditioned on t.
         kernel_multiplier_downsample: kernel of the downsampling is factor times this, plus 1.
         use_nearest_upsample: nearest-neighbour upsampling and a convolution, not a transposed convolution.
         use_skip_scale: scale skips by 1 / sqrt(2).
         use_stft: run on the short-time Fourier transform of x.
         use_stft_context: transform the first level's input_concat as well.
         stft_num_fft: size of the transform.
-        stft_hop_length: samples between its frames.
-        stft_window_length: its window; stft_num_fft by default.
-        stft_length: samples of the output; those of x by default.
+        stft_hop_length: samples between frames of the transform.
+        stft_window_length: window of the transform in samples; stft_num_fft by default.
+        stft_length: samples of the output; as x by default.
         stft_use_complex: real and imaginary parts instead of magnitude and phase.
         out_channels: channels of the output; in_channels by default.
         context_features: features of the global slot.
         context_features_multiplier: width of the time and global features, in `channels`.
         context_channels: channels of input_concat for the input and for each level; the slot holds their
             sum, split in this order and resized (nearest) to each level.
-        attention_heads: heads, at any width.
-        attention_features: width of a head; gives the number of heads when that is not given.
+        attention_heads: number of heads at every width.
+        attention_features: width of a head; without attention_heads, it sets the number of heads.
         attention_multiplier: width of the feed-forward layers, in the level's channels.
     """
 
@@ -73,13 +73,13 @@ class Options:
 
     @property
     def mapping_features(self) -> int | None:
-        """Width of the time and global features, None where there are neither."""
+        """Width of the time and global features; None without both."""
         if self.use_context_time or self.context_features:
             return self.channels * self.context_features_multiplier
         return None
 
     def stft(self) -> STFT | None:
-        """The transform in front of the U-Net."""
+        """The transform before the U-Net; None without."""
         if self.use_stft_context and not self.use_stft:
             raise ValueError("use_stft_context needs use_stft")
         if not self.use_stft:
@@ -93,7 +93,7 @@ class Options:
         )
 
     def layout(self, stft: STFT | None, token_features: int | None) -> Layout:
-        """Sizes of the U-Net behind the transform."""
+        """Sizes of the U-Net after the transform."""
         scale = stft.channels if stft is not None else 1
         concat = list(self.context_channels or ())
         if concat and self.use_stft_context:

@@ -1,4 +1,4 @@
-"""Short-time Fourier transform as a change of representation in front of the U-Net."""
+"""Short-time Fourier transform as a change of representation before the U-Net."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class STFT(nn.Module):
         num_fft: transform size, bins = num_fft // 2 + 1.
         hop_length: samples between frames; num_fft // 4 by default.
         window_length: Hann window; num_fft by default.
-        length: samples that `decode` returns; those of the encoded signal by default.
+        length: number of samples that `decode` returns; that of the encoded signal by default.
         use_complex: real and imaginary parts instead of magnitude and phase.
     """
 
@@ -37,7 +37,7 @@ class STFT(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels made of one."""
+        """Number of channels into which one channel is transformed."""
         return 2 * (self.num_fft // 2 + 1)
 
     def encode(self, x: Tensor) -> Tensor:

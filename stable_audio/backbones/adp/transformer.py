@@ -13,7 +13,7 @@ _GROUPS = 32
 
 
 class _Output(nn.Module):
-    """Heads joined and projected back."""
+    """Merge heads and project to the features of the input."""
 
     def __init__(self, mid: int, features: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _Output(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of x (b n d) to a context (b l e), both normalised first.
 
-    torch picks the kernel: flash attention on GPUs in half precision.
+    torch selects the kernel: flash attention on GPUs in half precision.
     """
 
     def __init__(self, features: int, context_features: int, *, heads: int, head_features: int) -> None:
@@ -40,13 +40,13 @@ class Attention(nn.Module):
         self.attention = _Output(mid, features)
 
     def keys_values(self, context: Tensor, mask: Tensor | None = None) -> KeysValues:
-        """Keys and values of `context`. Masked tokens get zero keys and values, not minus infinity logits:
-        they still take part in the softmax, as in the published models.
+        """Keys and values of `context`. Masked tokens get zero keys and values instead of logits of minus
+        infinity, so that they take part in the softmax, as in the published models.
         """
         k, v = self.to_kv(self.norm_context(context)).chunk(2, dim=-1)
         if mask is not None:
-            kept = mask[:, :, None].to(k.dtype)
-            k, v = k * kept, v * kept
+            weights = mask[:, :, None].to(k.dtype)
+            k, v = k * weights, v * weights
         return k, v
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
@@ -60,7 +60,7 @@ class Attention(nn.Module):
 class CrossAttention(Attention):
     """Attention to conditioning tokens whose keys and values were computed beforehand.
 
-    `index` is the place of this layer in `Context.keys_values`; the U-Net numbers its layers.
+    `index` is the position of this layer in `Context.keys_values`, which the U-Net sets.
     """
 
     index: int = 0
@@ -74,7 +74,7 @@ class CrossAttention(Attention):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention where there are tokens, feed-forward; all residual."""
+    """Self-attention, cross-attention if there are tokens, feed-forward; all residual."""
 
     def __init__(
         self, features: int, *, heads: int, head_features: int, multiplier: int, token_features: int | None
@@ -114,7 +114,7 @@ class Transformer(Checkpointed):
             raise ValueError(f"levels with attention need a multiple of {_GROUPS} channels, found {channels}")
         if heads is None:
             if head_features is None:
-                raise ValueError("attentions are asked for: give attention_heads or attention_features")
+                raise ValueError("attentions need attention_heads or attention_features")
             heads = channels // head_features
         head_features = head_features or channels // heads
         self.to_in = nn.Sequential(
@@ -130,7 +130,7 @@ class Transformer(Checkpointed):
             )
             for _ in range(layers)
         )
-        # Index 0 stands for a change of layout, which has no weights but counts in the keys.
+        # Index 0 is a change of layout, without weights, but part of the keys of checkpoints.
         self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
 
     def compute(self, x: Tensor, context: Context) -> Tensor:

@@ -26,7 +26,7 @@ from stable_audio.nn.checks import check_counts
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the U-Net; the names are those of the configuration, explained in `backbones`."""
+    """Sizes of the U-Net, with the names of the configuration, which `Options` explains."""
 
     in_channels: int
     out_channels: int
@@ -51,7 +51,7 @@ class Layout:
         return self.channels * self.multipliers[level]
 
     def concat(self, level: int) -> int:
-        """Channels of input_concat that level `level` takes; level 0 is the input."""
+        """Channels of input_concat at level `level`; level 0 is the input."""
         return self.context_channels[level] if level < len(self.context_channels) else 0
 
     def resnet(self, c_in: int, c_out: int) -> ResnetBlock:
@@ -72,7 +72,7 @@ class Layout:
 
 
 class Down(nn.Module):
-    """One level on the way down; returns x and the skips for the way up."""
+    """One level of the downsampling path; returns x and the skips for the upsampling path."""
 
     def __init__(self, layout: Layout, level: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """One level on the way up; takes one skip per block, last first."""
+    """One level of the upsampling path; uses one skip per block, the last one first."""
 
     def __init__(self, layout: Layout, level: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def time_embedding(channels: int, features: int) -> nn.Sequential:
 
 
 def add_unet(module: nn.Module, layout: Layout) -> None:
-    """Give `module` the parts of the U-Net, under the names that published checkpoints use."""
+    """Add the parts of the U-Net to `module`, under the names that published checkpoints use."""
     levels = range(len(layout.factors))
     features, width = layout.mapping_features, layout.width(0)
     module.to_in = Patcher(layout.in_channels + layout.concat(0), width, layout.patch_size, features)
@@ -160,7 +160,7 @@ def add_unet(module: nn.Module, layout: Layout) -> None:
 
 
 def run_unet(module: Any, x: Tensor, context: Context) -> Tensor:
-    """x (b c n), already with its input_concat -> (b c n), with the parts that `add_unet` gave `module`."""
+    """x (b c n), including its input_concat -> (b c n), with the parts that `add_unet` added to `module`."""
     x = first = module.to_in(x, context.mapping)
     stack = []
     for down in module.downsamples:

@@ -30,13 +30,13 @@ class DAU1d(Backbone):
         depth: levels.
         channels: channels per level, at least `depth` of them.
         strides: rate change between levels, at least depth - 1 of them.
-        n_attn_layers: levels with self-attention, counted from the innermost; as published, one more than
-            this many have it, and none for 0.
+        n_attn_layers: levels with self-attention, counted from the innermost. As published, one more level
+            has it, and none if this is 0.
         cond_dim: channels of the input_concat slot; resized linearly to n.
-        cond_noise_aug: in training, add noise of a random level to input_concat and tell the level to
-            the network; outside training the level is 0 unless `augment` was called.
+        cond_noise_aug: in training, add noise of a random level to input_concat and condition the network on
+            that level; outside training the level is 0 unless `augment` was called.
         global_cond_dim: features of the global slot, projected and repeated over n as input channels.
-        kernel_size: of every convolution inside the blocks; odd.
+        kernel_size: kernel size of every convolution inside the blocks; odd.
         learned_resample: strided convolutions instead of fixed cubic filters.
         conv_bias: whether those convolutions have a bias.
         use_snake: SnakeBeta instead of GELU.
@@ -104,7 +104,7 @@ class DAU1d(Backbone):
         return self.net(torch.cat(planes, dim=1))
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """Zeros for the global slot; input_concat stays, as it says what to work on."""
+        """Zeros for the global slot; input_concat, which is the material to work on, stays."""
         if Slot.GLOBAL not in self.slots or cond.global_cond is None:
             return None
         return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
@@ -114,7 +114,7 @@ class DAU1d(Backbone):
         return (Slot.GLOBAL,) if Slot.GLOBAL in self.slots else ()
 
     def augment(self, cond: Conditioning, level: Tensor, noise: Tensor) -> Conditioning:
-        """Add `level` (b,) times `noise` (b c n) to input_concat; forward tells the network the level."""
+        """Add `level` (b,) times `noise` (b c n) to input_concat; forward conditions on the level."""
         if cond.input_concat is None:
             raise ValueError("noise augmentation needs input_concat conditioning, but there is none")
         noisy = cond.input_concat + level.view(-1, 1, 1).to(noise) * noise
@@ -149,25 +149,25 @@ class DAU1d(Backbone):
         innermost = i == self._depth - 1
         attention = i >= self._attn_from
 
-        def maybe(channels: int) -> nn.Module:
+        def attention_or_identity(channels: int) -> nn.Module:
             return SelfAttention(channels) if attention else nn.Identity()
 
         stride = self._strides[i - 1]
         return SkipConcat(
             downsample(outer, stride, self._learned),
             self._block(outer, c, c),
-            maybe(c),
+            attention_or_identity(c),
             self._block(c, c, c),
-            maybe(c),
+            attention_or_identity(c),
             self._block(c, c, c),
-            maybe(c),
+            attention_or_identity(c),
             nn.Identity() if innermost else self._level(i + 1),
             self._block(c if innermost else 2 * c, c, c),
-            maybe(c),
+            attention_or_identity(c),
             self._block(c, c, c),
-            maybe(c),
+            attention_or_identity(c),
             self._block(c, c, outer),
-            maybe(outer),
+            attention_or_identity(outer),
             upsample(outer, stride, self._learned),
         )
 

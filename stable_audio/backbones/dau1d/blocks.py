@@ -13,7 +13,7 @@ from stable_audio.nn.snake import SnakeBeta
 class ConvBlock(Checkpointed):
     """Two convolutions with GroupNorm(1) and activation, plus a skip: (b c_in n) -> (b c_out n).
 
-    The last block of the network has neither norm nor activation behind its second convolution.
+    The last block of the network has neither norm nor activation after its second convolution.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SelfAttention(Checkpointed):
 
 
 class SkipConcat(nn.Module):
-    """The layers below a level, with the input of the level concatenated to their output."""
+    """Inner layers whose output is concatenated with their input."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()

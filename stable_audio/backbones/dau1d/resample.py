@@ -24,7 +24,7 @@ def cubic_kernel(stride: int) -> Tensor:
 
 
 def reflect_pad(x: Tensor, amount: int) -> Tensor:
-    """Reflect `amount` samples at both ends; shorter signals are reflected as often as it takes."""
+    """Reflect `amount` samples at both ends; short signals are reflected repeatedly."""
     n = x.shape[-1]
     if amount < n:
         return F.pad(x, (amount, amount), mode="reflect")
@@ -52,7 +52,7 @@ class CubicDownsample(nn.Module):
 
 
 class CubicUpsample(nn.Module):
-    """(b c n) -> (b c n * stride), no parameters; the kernel keeps the level, so it sums to the stride."""
+    """(b c n) -> (b c n * stride), no parameters; the kernel sums to the stride to keep the level."""
 
     kernel: Tensor
 
