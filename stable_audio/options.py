@@ -51,7 +51,7 @@ class Keyword:
 
 
 def keywords_of(cls: Any) -> dict[str, Keyword]:
-    """The keywords of a class or function, with the fields of a flattened dataclass in place of the dataclass.
+    """The keywords of a class or function, with the fields of flattened dataclasses in place of these.
 
     Raises:
         TypeError: two of them have one name, or a flattened dataclass has no decorated constructor.
