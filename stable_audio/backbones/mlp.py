@@ -21,7 +21,7 @@ JoinName = Literal["adaptive", "sum", "concat"]
 
 
 class _Block(Checkpointed):
-    """Norm, joined by the vector, two linear layers, residual: (b n d), (b e) -> (b n d)."""
+    """Norm, merging with the vector, two linear layers, residual: (b n d), (b e) -> (b n d)."""
 
     def __init__(
         self, width: int, hidden: int, features: int, dropout: float, activation: str, join: JoinName
@@ -38,9 +38,9 @@ class _Block(Checkpointed):
         )
 
     def compute(self, h: Tensor, vector: Tensor) -> Tensor:
-        return h + self.layers(self._joined(self.norm(h), vector))
+        return h + self.layers(self._merge(self.norm(h), vector))
 
-    def _joined(self, h: Tensor, vector: Tensor) -> Tensor:
+    def _merge(self, h: Tensor, vector: Tensor) -> Tensor:
         if self.modulation is None:
             return torch.cat([h, vector[:, None].expand(-1, h.shape[1], -1)], dim=-1)
         modulation = self.modulation(vector)[:, None]
@@ -54,18 +54,18 @@ _MODULATION = {"adaptive": 2, "sum": 1}
 
 
 class ConditionalMLP(Backbone):
-    """Acts on every position of x (b c n) alone; positions of toy data are independent samples.
+    """Acts on each position of x (b c n) separately: positions of toy data are independent samples.
 
     Args:
         io_channels: channels of x, the dimensions of the toy data.
         width: features between blocks.
         hidden: width inside blocks; 4 * width by default.
         depth: residual blocks.
-        activation: inside blocks.
-        dropout: inside blocks.
-        join: how the vector of t and the global slot joins the features of every block: `adaptive` scales
-            and shifts them, `sum` adds a linear layer of it, `concat` puts it beside them.
-        time: how t becomes a vector.
+        activation: activation inside blocks.
+        dropout: dropout probability inside blocks.
+        join: how the vector of t and the global slot acts on the features of every block: `adaptive` scales
+            and shifts them, `sum` adds a linear layer of it, `concat` concatenates it.
+        time: the embedding of t.
         global_cond_dim: features of the global slot, added to the time vector; its null value is zeros.
         input_concat_dim: channels of the input_concat slot, resized (nearest) to x.
     """
@@ -105,9 +105,9 @@ class ConditionalMLP(Backbone):
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         vector = self.time_embedding(t, x.dtype)
         if self.to_global is not None:
-            vector = vector + self.to_global(self._filled(cond, Slot.GLOBAL).to(x.dtype))
+            vector = vector + self.to_global(self._required(cond, Slot.GLOBAL).to(x.dtype))
         if Slot.INPUT_CONCAT in self.slots:
-            concat = resized(self._filled(cond, Slot.INPUT_CONCAT), x)
+            concat = resized(self._required(cond, Slot.INPUT_CONCAT), x)
             x = torch.cat([x, concat.to(x.dtype)], dim=1)
         h = self.first(x.transpose(1, 2))
         for block in self.blocks:
@@ -115,7 +115,7 @@ class ConditionalMLP(Backbone):
         return self.last(h).transpose(1, 2).contiguous()
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """Zeros for the global slot; input_concat stays, as it says what to work on."""
+        """Zeros for the global slot; input_concat, which is the material to work on, stays."""
         if self.to_global is None or cond.global_cond is None:
             return None
         return cond.replace(global_cond=torch.zeros_like(cond.global_cond))
@@ -125,7 +125,7 @@ class ConditionalMLP(Backbone):
         return (Slot.GLOBAL,) if self.to_global is not None else ()
 
     @staticmethod
-    def _filled(cond: Conditioning, slot: Slot) -> Tensor:
+    def _required(cond: Conditioning, slot: Slot) -> Tensor:
         value = cond.slot(slot)
         if value is None:
             raise ValueError(f"this network reads the slot '{slot.value}', but it is empty")

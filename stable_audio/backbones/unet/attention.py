@@ -25,8 +25,8 @@ class Tokens:
         cross: keys and values per cross-attention layer.
         cross_mask: (b 1 1 l) bool or None.
         prepend: keys and values per self-attention layer that reads prepend tokens, with prepend_mask.
-        vectors: (b l d), further tokens of cross-attention, which every layer projects at each call since
-            they may depend on t.
+        vectors: (b l d), further tokens of cross-attention, which every layer projects at each call,
+            because they may depend on t.
     """
 
     cross: tuple[KeysValues, ...] = ()
@@ -37,7 +37,7 @@ class Tokens:
 
 
 class HeadNorm(nn.RMSNorm):
-    """Root-mean-square norm of each head, in the dtype of its input (autocast leaves weights alone)."""
+    """Root-mean-square norm of each head, in the dtype of its input, since autocast does not cast weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.to(x.dtype)
@@ -45,7 +45,7 @@ class HeadNorm(nn.RMSNorm):
 
 
 def _linear(c_in: int, between: int, c_out: int, options: AttentionOptions, bias: bool) -> nn.Module:
-    """(... c_in) -> (... c_out): one linear layer, or two in a row, `between` wide in the middle."""
+    """(... c_in) -> (... c_out): one linear layer, or two with `between` features in the middle."""
     if options.projections == 1:
         return nn.Linear(c_in, c_out, bias=bias)
     return nn.Sequential(nn.Linear(c_in, between, bias=bias), nn.Linear(between, c_out, bias=bias))
@@ -69,7 +69,7 @@ class Projection(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries from x (b l c), keys and values from elsewhere -> (b l c)."""
+    """Queries from x (b l c), keys and values from a context -> (b l c)."""
 
     def __init__(self, channels: int, features: int, options: AttentionOptions, bias: str) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Attention(nn.Module):
 
 
 class SelfAttention(Attention):
-    """x attends to itself and to prepend tokens. `index` is its place in `Tokens.prepend`."""
+    """x attends to itself and to prepend tokens. `index` is its position in `Tokens.prepend`."""
 
     index: int = 0
 
@@ -110,15 +110,15 @@ class SelfAttention(Attention):
             q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
         mask = None
         if tokens.prepend:
-            k_more, v_more = tokens.prepend[self.index]
-            k, v = torch.cat([k_more, k], dim=1), torch.cat([v_more, v], dim=1)
+            k_tokens, v_tokens = tokens.prepend[self.index]
+            k, v = torch.cat([k_tokens, k], dim=1), torch.cat([v_tokens, v], dim=1)
             if tokens.prepend_mask is not None:
                 mask = F.pad(tokens.prepend_mask, (0, x.shape[1]), value=True)
         return self.attend(q, (k, v), mask)
 
 
 class CrossAttention(Attention):
-    """x attends to tokens. `index` is its place in `Tokens.cross`."""
+    """x attends to tokens. `index` is its position in `Tokens.cross`."""
 
     index: int = 0
 
@@ -128,8 +128,8 @@ class CrossAttention(Attention):
             return self.attend(self.queries(x), tokens.cross[self.index], mask)
         k, v = self.keys_values(tokens.vectors)
         if tokens.cross:
-            k_more, v_more = tokens.cross[self.index]
-            k, v = torch.cat([k_more, k], dim=1), torch.cat([v_more, v], dim=1)
+            k_tokens, v_tokens = tokens.cross[self.index]
+            k, v = torch.cat([k_tokens, k], dim=1), torch.cat([v_tokens, v], dim=1)
         if mask is not None:
             mask = F.pad(mask, (0, tokens.vectors.shape[1]), value=True)
         return self.attend(self.queries(x), (k, v), mask)

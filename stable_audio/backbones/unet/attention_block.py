@@ -20,7 +20,7 @@ from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU (gated if asked), linear: (b l c) -> (b l c)."""
+    """Linear, GELU (optionally gated), linear: (b l c) -> (b l c)."""
 
     def __init__(self, channels: int, multiplier: int, gated: bool) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each where asked for, pre-normalised, residual."""
+    """Self-attention, cross-attention and feed-forward, each optional, pre-normalised and residual."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class AttentionBlock(Checkpointed):
 
 
 class _Axial(nn.Module):
-    """Rotary tables for one or two axes: each axis turns its share of the channel pairs."""
+    """Rotary tables for one or two axes: each axis rotates its share of the channel pairs."""
 
     def __init__(self, head_dim: int, dims: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What can be chosen about the attention blocks of the U-Net."""
+"""Options of the attention blocks of the U-Net."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """How attention blocks are made.
+    """Structure of the attention blocks.
 
     Attributes:
-        heads: number of heads; 8 when neither this nor `head_dim` is given.
-        head_dim: features of a head; with `heads`, both are fixed, whatever the level's width.
+        heads: number of heads; 8 if neither this nor `head_dim` is set.
+        head_dim: features of a head; if `heads` is set as well, both hold at every width.
         block: `plain`: GroupNorm, attention, residual; `transformer`: GroupNorm and 1x1 convolution around
             `depth` transformer layers with LayerNorm, as in latent diffusion.
         depth: transformer layers per block.
-        groups: groups of the GroupNorm in front of attention; 1 = over all channels; 32 by default.
-        projections: linear layers in each of the projections to queries, keys and values and from the
+        groups: groups of the GroupNorm before attention; 1 = over all channels; 32 by default.
+        projections: number of linear layers in each projection to queries, keys and values and of the
             output. 2: a 1x1 convolution outside of those of torch.nn.MultiheadAttention.
         bias: which projections have biases. Transformer layers have `out` only.
-        feed_forward: width of the feed-forward layer behind attention, in the level's channels; 0 = none.
+        feed_forward: width of the feed-forward layer after attention, in the level's channels; 0 = none.
         geglu: gate the feed-forward layer (Shazeer, 2020).
         rope: rotary position embedding in self-attention, axial in two dimensions.
         qk_norm: root-mean-square normalisation of queries and keys per head.

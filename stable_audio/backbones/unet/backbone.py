@@ -18,7 +18,7 @@ from stable_audio.backbones.unet.network import Network, cross_attentions, prepe
 from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, ConditioningOptions, Layout
 from stable_audio.backbones.unet.plan import Context, Plan
 from stable_audio.backbones.unet.slots import Slots
-from stable_audio.backbones.unet.vectors import Acting, Vectors
+from stable_audio.backbones.unet.vectors import MechanismInputs, Vectors
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
 
@@ -27,7 +27,7 @@ class UNet(Backbone):
     """General residual U-Net; the presets in model_configs/unet are classic designs.
 
     In one dimension x is (b c n). In two it is (b c h w), or (b c * height n) when `height` is given. The
-    fields of all options are keywords, too: `UNet(io_channels=2, channels=32, skips="level")`.
+    fields of all options are keywords as well: `UNet(io_channels=2, channels=32, skips="level")`.
 
     Args:
         io_channels: channels of x.
@@ -35,10 +35,10 @@ class UNet(Backbone):
         layout: the levels, see `Layout`.
         block: the residual blocks, see `BlockOptions`.
         places: the attention blocks, see `AttentionPlaces`.
-        conditioning: how t and the slots act, see `ConditioningOptions`.
+        conditioning: use of t and the slots, see `ConditioningOptions`.
 
     Raises:
-        ValueError: lists that do not fit together, widths that do not divide, unserved slots.
+        ValueError: lists that do not fit together, widths that do not divide, slots that no level uses.
     """
 
     @takes_keywords
@@ -53,17 +53,22 @@ class UNet(Backbone):
         conditioning: Flat[ConditioningOptions] = ConditioningOptions(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
-        own, cross = places.own(layout), places.cross(layout)
+        self_levels, cross_levels = places.self_levels(layout), places.cross_levels(layout)
         cross_dim, prepend_dim = conditioning.cross_dim(layout.channels), conditioning.prepend.dim
-        cross = cross if cross_dim else [False] * len(cross)
+        cross_levels = cross_levels if cross_dim else [False] * len(cross_levels)
         check(layout, block, height)
-        check_readers(cross_dim=cross_dim, has_cross=any(cross), prepend_dim=prepend_dim, has_self=any(own))
+        check_readers(
+            cross_dim=cross_dim,
+            has_cross=any(cross_levels),
+            prepend_dim=prepend_dim,
+            has_self=any(self_levels),
+        )
         self.dims, self.height = layout.dims, height
         self.io_channels = io_channels * (height or 1)
         self.length_multiple = math.prod(layout.rates)
         self.mechanism, self.masks_attention = conditioning.global_mechanism, True
-        self.reading = Slots(conditioning, dims=layout.dims, height=height)
-        self.slot_widths = self.reading.widths
+        self.slot_reader = Slots(conditioning, dims=layout.dims, height=height)
+        self.slot_widths = self.slot_reader.widths
         self.time_embedding = TimeEmbedding(conditioning.time, layout.channels)
         features, self.time_steps = self.time_embedding.features, conditioning.time.steps
         mechanisms = conditioning.mechanisms
@@ -79,21 +84,21 @@ class UNet(Backbone):
             layout=layout,
             block=block,
             places=places,
-            self_attention=own,
-            cross_attention=cross,
+            self_attention=self_levels,
+            cross_attention=cross_levels,
             cross_dim=cross_dim,
             prepend_dim=prepend_dim,
             vectors=self._block_vectors(features, conditioning),
         )
         self.network = Network(
             plan,
-            c_in=io_channels + self.reading.frame_widths["concat"] + self._planes(global_dim),
-            c_added=self.reading.frame_widths["sum"],
+            c_in=io_channels + self.slot_reader.frame_widths["concat"] + self._planes(global_dim),
+            c_added=self.slot_reader.frame_widths["sum"],
             c_out=io_channels,
         )
 
     def _planes(self, global_dim: int) -> int:
-        """Input channels that hold a vector, repeated over positions."""
+        """Number of input channels for vectors, which are repeated over positions."""
         if self.vectors is not None:
             return self.vectors.width("concat")
         return global_dim if self.mechanism == "concat" else 0
@@ -101,7 +106,7 @@ class UNet(Backbone):
     def _block_vectors(
         self, features: int, conditioning: ConditioningOptions
     ) -> tuple[BlockVector, BlockVector]:
-        """The two vectors that residual blocks read."""
+        """The two vectors of residual blocks."""
         if self.vectors is not None:
             first, second, *_ = [
                 *(BlockVector(*v) for v in self.vectors.blocks),
@@ -116,33 +121,33 @@ class UNet(Backbone):
         )
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        shape, x = x.shape, self.reading.unfolded(x)
-        globals_ = self.reading.value(cond, Slot.GLOBAL, self.training)
-        acting = self._acting(
-            self.time_embedding(t, x.dtype), None if globals_ is None else globals_.to(x.dtype)
+        shape, x = x.shape, self.slot_reader.unfolded(x)
+        global_vector = self.slot_reader.value(cond, Slot.GLOBAL, self.training)
+        inputs = self._mechanism_inputs(
+            self.time_embedding(t, x.dtype), None if global_vector is None else global_vector.to(x.dtype)
         )
-        frames = self.reading.frames(cond, x, self.training)
+        frames = self.slot_reader.frames(cond, x, self.training)
         planes = [x, *frames["concat"]]
-        if acting.planes is not None:
-            planes.append(over_positions(acting.planes, self.dims).expand(-1, -1, *x.shape[2:]))
+        if inputs.planes is not None:
+            planes.append(over_positions(inputs.planes, self.dims).expand(-1, -1, *x.shape[2:]))
         tokens = cond.prepared if isinstance(cond.prepared, Tokens) else self._tokens(cond)
-        context = Context(acting.first, acting.second, replace(tokens, vectors=acting.tokens))
+        context = Context(inputs.first, inputs.second, replace(tokens, vectors=inputs.tokens))
         added = torch.cat(frames["sum"], dim=1) if frames["sum"] else None
         return self.network(torch.cat(planes, dim=1), context, added).reshape(shape)
 
-    def _acting(self, time: Tensor, globals_: Tensor | None) -> Acting:
+    def _mechanism_inputs(self, time: Tensor, global_vector: Tensor | None) -> MechanismInputs:
         if self.vectors is not None:
-            return self.vectors(time, globals_)
-        if globals_ is not None and self.to_time is not None:
-            time = time + self.to_time(globals_)
-        return Acting(
+            return self.vectors(time, global_vector)
+        if global_vector is not None and self.to_time is not None:
+            time = time + self.to_time(global_vector)
+        return MechanismInputs(
             first=time,
-            second=globals_ if self.mechanism == "adaptive" else None,
-            planes=globals_ if self.mechanism == "concat" else None,
+            second=global_vector if self.mechanism == "adaptive" else None,
+            planes=global_vector if self.mechanism == "concat" else None,
         )
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """Zeros in every slot but input_concat, which says what to work on; masks stay."""
+        """Zeros in every slot but input_concat, which is the material to work on; masks stay."""
         zeros = {
             slot.field: torch.zeros_like(value)
             for slot in self.droppable
@@ -165,12 +170,12 @@ class UNet(Backbone):
         blank = self.vectors is None or not len(self.vectors.to_tokens)
         return Tokens(
             cross=tuple(layer.keys_values(cross) for layer in layers),
-            cross_mask=self.reading.mask(Slot.CROSS_ATTN, cond.cross_attn_mask, blank=blank),
+            cross_mask=self.slot_reader.mask(Slot.CROSS_ATTN, cond.cross_attn_mask, blank=blank),
             prepend=tuple(layer.prepend(prepend) for layer in readers),  # type: ignore[misc]
-            prepend_mask=self.reading.mask(Slot.PREPEND, cond.prepend_mask, blank=False),
+            prepend_mask=self.slot_reader.mask(Slot.PREPEND, cond.prepend_mask, blank=False),
         )
 
     def _typed(self, cond: Conditioning, slot: Slot) -> Tensor | None:
         """The merged tensor of a slot, in the type of the network's parameters."""
-        value = self.reading.value(cond, slot, self.training)
+        value = self.slot_reader.value(cond, slot, self.training)
         return None if value is None else value.to(next(self.network.parameters()).dtype)

@@ -13,7 +13,7 @@ from stable_audio.nn.checkpointing import Checkpointed
 
 
 class Modulation(nn.Module):
-    """Vector (b e) -> what it does to h (b c *n): addition, or scale and shift after the norm."""
+    """Vector (b e) -> its effect on h (b c *n): a summand, or scale and shift after the norm."""
 
     def __init__(self, dims: int, features: int, channels: int, adaptive: bool, activation: str) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class Modulation(nn.Module):
 
 
 class BlockVector(NamedTuple):
-    """A vector that residual blocks read.
+    """A vector as an input of residual blocks.
 
     Attributes:
-        features: its width; 0 = there is none.
-        adaptive: it scales and shifts; otherwise it is added.
+        features: its width; 0 = no vector.
+        adaptive: whether it scales and shifts; otherwise it is added.
     """
 
     features: int = 0
@@ -51,7 +51,7 @@ class ResBlock(Checkpointed):
     Args:
         options: kernel, norm, activation, dropout, residual sum.
         first: the vector of t.
-        second: the global vector, where the blocks read one of its own.
+        second: the global vector, if the blocks use it separately.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class ResBlock(Checkpointed):
         self.dropout = nn.Dropout(options.dropout)
         self.skip = nn.Identity() if c_in == c_out else conv(dims, c_in, c_out, 1)
 
-    def compute(self, x: Tensor, time: Tensor | None, globals_: Tensor | None) -> Tensor:
+    def compute(self, x: Tensor, time: Tensor | None, global_vector: Tensor | None) -> Tensor:
         if self.pre:
             h = self.conv1(self.activation(self.norm1(x)))
         else:
             h = self.activation(self.norm1(self.conv1(x)))
-        pairs = ((self.time, time), (self.globals, globals_))
+        pairs = ((self.time, time), (self.globals, global_vector))
         modulations = [layer(vector) for layer, vector in pairs if layer is not None and vector is not None]
         for modulation in modulations:
             h = h + modulation if isinstance(modulation, Tensor) else h
@@ -109,7 +109,7 @@ def _scaled(h: Tensor, modulations: list[Tensor | tuple[Tensor, Tensor]]) -> Ten
 
 
 class NormOut(nn.Module):
-    """Norm, activation, convolution: the end of most U-Nets."""
+    """Norm, activation, convolution: the last layers of most U-Nets."""
 
     def __init__(self, dims: int, c_in: int, c_out: int, *, kernel: int, options: BlockOptions) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether the keywords of the U-Net fit together."""
+"""Check that the options of the U-Net fit together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_audio.nn.checks import check_counts
 
 
 def check(layout: Layout, block: BlockOptions, height: int | None) -> None:
-    """Raise ValueError for the first thing that does not fit."""
+    """Raise ValueError for the first mismatch."""
     _check_lists(len(layout.multipliers), layout.rates, layout.counts)
     widths = [layout.channels, *layout.widths]
     if min(widths) < 1:
@@ -27,7 +27,7 @@ def check(layout: Layout, block: BlockOptions, height: int | None) -> None:
 
 
 def check_readers(*, cross_dim: int, has_cross: bool, prepend_dim: int, has_self: bool) -> None:
-    """Raise ValueError if tokens come that no level reads."""
+    """Raise ValueError if there are tokens that no level uses."""
     if cross_dim and not has_cross:
         raise ValueError(
             "cross_attn.dim or the mechanism 'cross_attention' is set, but no level has cross-attention: set "

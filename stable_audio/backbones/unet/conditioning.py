@@ -1,4 +1,4 @@
-"""Several conditioners in one slot: how they are merged, and how each is dropped in training."""
+"""Merge several conditioners in one slot, and drop each at random in training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ MergeName = Literal["concat", "sum"]
 
 @dataclass(frozen=True)
 class SlotOptions:
-    """What a slot holds.
+    """Contents of a slot.
 
     Attributes:
-        dim: features (channels for input_concat) that reach the mechanism; 0 = the slot is not served.
+        dim: features (channels for input_concat) after merging; 0 = the slot is not used.
         merge: for all conditioners, or one per conditioner. `concat`: side by side, as the wiring delivers
-            them; `sum`: those with it are added up, which needs equal sizes.
+            them; `sum`: all with this value are added up, which needs equal sizes.
         sizes: the share of each conditioner, in the order of the id list: features for `global`, channels
-            for `input_concat`, tokens for `cross_attn` and `prepend`. Needed for `sum`, `dropout` and
-            whatever is given per conditioner.
-        dropout: probability of dropping each conditioner of an item in training; a dropped one is zeros.
+            for `input_concat`, tokens for `cross_attn` and `prepend`. Needed for `sum`, `dropout` and all
+            options per conditioner.
+        dropout: probability of replacing each conditioner of an item by zeros in training.
     """
 
     dim: int = 0
@@ -34,11 +34,11 @@ class SlotOptions:
 
 @dataclass(frozen=True)
 class FrameOptions(SlotOptions):
-    """What the input_concat slot holds.
+    """Contents of the input_concat slot.
 
     Attributes:
         mechanism: for all conditioners, or one per conditioner. `concat`: input channels; `sum`: added to
-            the features behind the first convolution, through a 1x1 convolution.
+            the features after the first convolution, through a 1x1 convolution.
     """
 
     mechanism: MergeName | Sequence[MergeName] = "concat"
@@ -48,21 +48,22 @@ class Merge:
     """Applies `SlotOptions` to the tensor of a slot.
 
     Args:
-        name: the keyword, for messages.
-        axis: the axis along which the wiring joined the conditioners.
-        width_axis: whether that axis is also the one that `dim` counts.
+        name: keyword of the slot, for messages.
+        axis: axis along which the wiring concatenated the conditioners.
+        width_axis: whether that axis is also the one of `dim`.
 
     Attributes:
-        width: features (channels) that the slot must bring.
-        widths: with `width_axis`, those of each merged part; mechanisms: what becomes of it.
+        width: features (channels) that the slot must have.
+        widths: features of each merged part, with `width_axis`.
+        mechanisms: mechanism of each merged part.
     """
 
     def __init__(self, options: SlotOptions, *, name: str, axis: int, width_axis: bool) -> None:
         self.options, self.axis = options, axis
         sizes, dropout = tuple(options.sizes), tuple(options.dropout)
-        merges = _each(name, "merge", options.merge, len(sizes))
+        merges = _per_conditioner(name, "merge", options.merge, len(sizes))
         mechanism = options.mechanism if isinstance(options, FrameOptions) else "concat"
-        mechanisms = _each(name, "mechanism", mechanism, len(sizes))
+        mechanisms = _per_conditioner(name, "mechanism", mechanism, len(sizes))
         if options.dim < 0:
             raise ValueError(f"{name}.dim must be 0 or more, found {options.dim}")
         if ("sum" in (options.merge, *merges) or dropout) and not sizes:
@@ -75,8 +76,8 @@ class Merge:
         self.mechanisms = [mechanisms[g[0]] for g in self.groups] if sizes else [str(mechanism)]
         for group in self.groups:
             if len({sizes[n] for n in group}) > 1:
-                found = [sizes[n] for n in group]
-                raise ValueError(f"{name}: merge 'sum' needs equal sizes, found {found}")
+                group_sizes = [sizes[n] for n in group]
+                raise ValueError(f"{name}: merge 'sum' needs equal sizes, found {group_sizes}")
         self.widths = [sizes[g[0]] for g in self.groups] if sizes else [options.dim]
         if sizes and width_axis and sum(self.widths) != options.dim:
             raise ValueError(
@@ -85,7 +86,7 @@ class Merge:
         self.width = sum(sizes) if sizes and width_axis else options.dim
 
     def __call__(self, value: Tensor, training: bool) -> Tensor:
-        """The tensor of the slot -> what the mechanism sees. Dropout draws from torch's generator."""
+        """The tensor of the slot -> the input of the mechanism. Dropout draws from torch's generator."""
         return torch.cat(self.parts(value, training), dim=self.axis) if self.options.sizes else value
 
     def parts(self, value: Tensor, training: bool) -> list[Tensor]:
@@ -94,24 +95,24 @@ class Merge:
             return [value]
         parts = list(value.split(list(self.options.sizes), dim=self.axis))
         if training and self.options.dropout:
-            parts = [dropped(part, p) for part, p in zip(parts, self.options.dropout)]
+            parts = [drop_items(part, p) for part, p in zip(parts, self.options.dropout)]
         return [torch.stack([parts[n] for n in group]).sum(dim=0) for group in self.groups]
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
-        """The mask (b l) that fits the merged tokens: summed tokens are valid where any part is."""
+        """The mask (b l) of the merged tokens: a sum is valid where any summand is."""
         if mask is None or not self.options.sizes:
             return mask
         parts = mask.split(list(self.options.sizes), dim=1)
         return torch.cat([torch.stack([parts[n] for n in g]).any(dim=0) for g in self.groups], dim=1)
 
 
-def dropped(part: Tensor, probability: float) -> Tensor:
-    """Items (b ...) set to zero with a probability, drawn from torch's generator."""
-    kept = torch.rand(part.shape[0], device=part.device) >= probability
-    return part * kept.view(-1, *[1] * (part.ndim - 1)).to(part.dtype)
+def drop_items(part: Tensor, probability: float) -> Tensor:
+    """Set items (b ...) to zero with a probability, drawn from torch's generator."""
+    keep = torch.rand(part.shape[0], device=part.device) >= probability
+    return part * keep.view(-1, *[1] * (part.ndim - 1)).to(part.dtype)
 
 
-def _each(name: str, key: str, value: str | Sequence[str], count: int) -> list[str]:
+def _per_conditioner(name: str, key: str, value: str | Sequence[str], count: int) -> list[str]:
     """One entry per conditioner."""
     if isinstance(value, str):
         return [value] * count
@@ -121,7 +122,7 @@ def _each(name: str, key: str, value: str | Sequence[str], count: int) -> list[s
 
 
 def _groups(merges: Sequence[str], mechanisms: Sequence[str]) -> list[list[int]]:
-    """Conditioners that are added up, per mechanism, at the place of the first; the others alone."""
+    """Indices of conditioners to add up, per mechanism, at the position of the first; others alone."""
     groups: dict[tuple[str, object], list[int]] = {}
     for n, (merge, mechanism) in enumerate(zip(merges, mechanisms)):
         groups.setdefault((mechanism, "sum" if merge == "sum" else n), []).append(n)

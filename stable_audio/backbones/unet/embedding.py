@@ -13,14 +13,14 @@ from stable_audio.backbones.unet.layers import ACTIVATIONS, ActivationName
 
 @dataclass(frozen=True)
 class TimeOptions:
-    """How t becomes a vector: sines and cosines, then two linear layers.
+    """The embedding of t: sines and cosines, then two linear layers.
 
     Attributes:
         dim: features of the sinusoidal embedding, even; by default the U-Net's `channels`.
         hidden: width of the hidden layer and of the result; by default 4 * `channels`.
-        activation: between the linear layers.
-        steps: number of integer steps 0 .. steps - 1 that t is rounded to; None = t as it is.
-        scale: what t is multiplied by when there are no integer steps.
+        activation: activation between the linear layers.
+        steps: number of integer steps 0 .. steps - 1 to which t is rounded; None = continuous t.
+        scale: factor of t without integer steps.
         max_period: the longest period, in steps or in units of scale * t.
     """
 
@@ -51,7 +51,7 @@ class TimeEmbedding(nn.Module):
         )
 
     def positions(self, t: Tensor) -> Tensor:
-        """t -> what the sines see: integer steps, or t * scale."""
+        """t -> the argument of the sines: integer steps, or t * scale."""
         if self.steps is None:
             return t.float() * self.scale
         return (t.float() * (self.steps - 1)).round()

@@ -52,12 +52,12 @@ class ChannelRMSNorm(nn.Module):
 
 
 def norm(kind: str, groups: int, channels: int, eps: float = 1e-5) -> nn.Module:
-    """The norm of (b c *n) named `kind`; `groups` is for group norm alone."""
+    """The norm of (b c *n) named `kind`; `groups` matters to group norm only."""
     return nn.GroupNorm(groups, channels, eps=eps) if kind == "group" else ChannelRMSNorm(channels)
 
 
 class StridedConv(nn.Module):
-    """(b c *n) -> (b c_out *n / factor): kernel - factor zeros around x, the odd one in front."""
+    """(b c *n) -> (b c_out *n / factor): pads kernel - factor zeros, more of them in front."""
 
     def __init__(self, dims: int, c_in: int, c_out: int, kernel: int, factor: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class StridedConv(nn.Module):
 
 
 class TransposedConv(nn.Module):
-    """(b c *n) -> (b c_out *n * factor): kernel - factor samples are cut, the odd one in front."""
+    """(b c *n) -> (b c_out *n * factor): cuts kernel - factor samples, more of them in front."""
 
     def __init__(self, dims: int, c_in: int, c_out: int, kernel: int, factor: int) -> None:
         super().__init__()
@@ -97,19 +97,19 @@ class Interpolate(nn.Module):
         return F.interpolate(x, scale_factor=float(self.factor), mode=self.mode)
 
 
-def downsample(dims: int, c_in: int, c_out: int, *, how: str, kernel: int, factor: int) -> nn.Module:
+def downsample(dims: int, c_in: int, c_out: int, *, kind: str, kernel: int, factor: int) -> nn.Module:
     """(b c_in *n) -> (b c_out *n / factor). Pooling is followed by a 1x1 convolution if widths differ."""
-    if how == "conv":
+    if kind == "conv":
         return StridedConv(dims, c_in, c_out, kernel, factor)
-    pool = (_MAX_POOL if how == "max" else _AVG_POOL)[dims](factor)
+    pool = (_MAX_POOL if kind == "max" else _AVG_POOL)[dims](factor)
     return pool if c_in == c_out else nn.Sequential(pool, conv(dims, c_in, c_out, 1))
 
 
-def upsample(dims: int, c_in: int, c_out: int, *, how: str, kernel: int, factor: int) -> nn.Module:
+def upsample(dims: int, c_in: int, c_out: int, *, kind: str, kernel: int, factor: int) -> nn.Module:
     """(b c_in *n) -> (b c_out *n * factor). Interpolation is followed by a convolution."""
-    if how == "transposed":
+    if kind == "transposed":
         return TransposedConv(dims, c_in, c_out, kernel, factor)
-    mode = "nearest" if how == "nearest" else _LINEAR[dims]
+    mode = "nearest" if kind == "nearest" else _LINEAR[dims]
     return nn.Sequential(Interpolate(factor, mode), conv(dims, c_in, c_out, kernel))
 
 

@@ -1,4 +1,4 @@
-"""The U-Net itself: levels on the way down, the middle, levels on the way up."""
+"""The U-Net itself: downsampling levels, middle, upsampling levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_audio.backbones.unet.plan import Context, Plan
 
 
 class Down(nn.Module):
-    """One level on the way down; puts its skips on the stack."""
+    """One level of the downsampling path; pushes its skips onto the stack."""
 
     def __init__(self, plan: Plan, level: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Down(nn.Module):
                 layout.dims,
                 width,
                 width,
-                how=layout.downsample,
+                kind=layout.downsample,
                 kernel=layout.downsample_kernel,
                 factor=layout.rates[level],
             )
@@ -50,37 +50,39 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """One level on the way up; takes its skips from the stack.
+    """One level of the upsampling path; pops its skips from the stack.
 
     Args:
+        plan: the parts of the level.
+        level: number of the level.
         width: channels of x.
-        stack: channels of the skips that are left; the level removes its own.
+        stack: channels of the remaining skips; the level pops those that it uses.
     """
 
     def __init__(self, plan: Plan, level: int, width: int, stack: list[int]) -> None:
         super().__init__()
         layout = plan.layout
         self.merge = layout.skip_merge
-        own = layout.widths[level] if layout.up_width == "own" else layout.below(level)
+        level_width = layout.widths[level] if layout.up_width == "own" else layout.below(level)
         count = layout.counts[level]
-        self.taken = 1
+        self.skip_count = 1
         if layout.skips == "block":
             count += 1 if layout.skip_merge == "concat" else 0
-            self.taken = count
+            self.skip_count = count
         ins = []
         for n in range(count):
-            ins.append(width + self._skip_width(stack, width) if n < self.taken else width)
-            width = own
-        self.stages = plan.stages(level, ins, [own] * count)
+            ins.append(width + self._skip_width(stack, width) if n < self.skip_count else width)
+            width = level_width
+        self.stages = plan.stages(level, ins, [level_width] * count)
         self.upsample = None
-        self.width = own
+        self.width = level_width
         if level:
-            self.width = own if layout.skip_merge == "concat" else layout.below(level)
+            self.width = level_width if layout.skip_merge == "concat" else layout.below(level)
             self.upsample = upsample(
                 layout.dims,
-                own,
+                level_width,
                 self.width,
-                how=layout.upsample,
+                kind=layout.upsample,
                 kernel=layout.upsample_kernel,
                 factor=layout.rates[level - 1],
             )
@@ -91,7 +93,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
         for n, stage in enumerate(self.stages):
-            if n < self.taken:
+            if n < self.skip_count:
                 skip = skips.pop()
                 if self.merge == "concat":
                     x = torch.cat([x, skip], dim=1)
@@ -106,7 +108,7 @@ class Network(nn.Module):
 
     Args:
         c_in: channels of x.
-        c_added: channels of what joins the features behind the first convolution; 0 for none.
+        c_added: channels that are added to the features after the first convolution; 0 for none.
         c_out: channels of the output.
     """
 
@@ -131,10 +133,10 @@ class Network(nn.Module):
             if self.final is not None
             else NormOut(layout.dims, width, c_out, kernel=kernel, options=plan.block)
         )
-        _number(self)
+        _set_indices(self)
 
     def _skip_widths(self, layout: Layout) -> list[int]:
-        """Channels of the skips, in the order in which the way down leaves them."""
+        """Channels of the skips, in the order in which the downsampling path pushes them."""
         widths = [layout.channels] if self.keeps_first else []
         for level, width in enumerate(layout.widths):
             widths += [width] * (layout.counts[level] if layout.skips == "block" else 1)
@@ -143,7 +145,7 @@ class Network(nn.Module):
         return widths
 
     def forward(self, x: Tensor, context: Context, added: Tensor | None = None) -> Tensor:
-        """`added` (b c_added *n) joins the features behind the first convolution."""
+        """x (b c_in *n) -> (b c_out *n); `added` (b c_added *n) is added after the first convolution."""
         x = self.first(x)
         if self.add is not None and added is not None:
             x = x + self.add(added)
@@ -155,7 +157,7 @@ class Network(nn.Module):
         for up in self.ups:
             x = up(x, context, skips)
         if self.final is not None:
-            x = self.final(x, context.time, context.globals_)
+            x = self.final(x, context.time, context.global_vector)
         return self.last(x)
 
 
@@ -169,8 +171,8 @@ def prepend_attentions(network: nn.Module) -> list[SelfAttention]:
     return [m for m in network.modules() if isinstance(m, SelfAttention) and m.prepend is not None]
 
 
-def _number(network: nn.Module) -> None:
+def _set_indices(network: nn.Module) -> None:
     for index, cross in enumerate(cross_attentions(network)):
         cross.index = index
-    for index, own in enumerate(prepend_attentions(network)):
-        own.index = index
+    for index, prepend in enumerate(prepend_attentions(network)):
+        prepend.index = index

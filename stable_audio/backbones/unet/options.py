@@ -1,4 +1,4 @@
-"""What can be chosen about the U-Net: the keys of its configuration, and the keywords of its constructor."""
+"""The options of the U-Net: keys of its configuration and keywords of its constructor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stable_audio.backbones.unet.vectors import Mechanism
 SkipMerge = Literal["concat", "add", "normalized_add"]
 
 GROUPS = 32
-"""Groups of group norms where none are given."""
+"""Default number of groups of group norms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +29,18 @@ class Layout:
         blocks: residual blocks per level; one number or one per level.
         factors: rate change between levels; 2 by default.
         first_kernel: kernel of the first convolution.
-        last_kernel: kernel of the last one.
+        last_kernel: kernel of the last convolution.
         downsample: strided convolution, max-pooling or average-pooling.
-        downsample_kernel: of the strided convolution.
-        upsample: nearest or linear interpolation with a convolution behind it, or transposed convolution.
-        upsample_kernel: of that convolution.
-        skips: one per level, or one after every block.
+        downsample_kernel: kernel of the strided convolution.
+        upsample: nearest or linear interpolation followed by a convolution, or a transposed convolution.
+        upsample_kernel: kernel of that convolution.
+        skips: one skip per level, or one after every block.
         skip_merge: concatenate skips, add them, or add and divide by sqrt(2).
-        up_width: on the way up a level works at its own width, or already at that of the next finer one.
-        middle: two residual blocks at the lowest rate.
-        middle_attention: attention between them, of the kinds that any level has.
-        finest_up: the finest level also on the way up; without it, its skips are unused and the final block
-            follows the last upsampling, as in DDPM's.
+        up_width: width in the upsampling path: `own`: that of the level; `next`: that of the next finer one.
+        middle: whether there are two residual blocks at the lowest rate.
+        middle_attention: attention between them, of all kinds that some level has.
+        finest_up: whether the upsampling path includes the finest level. Otherwise its skips are unused and
+            the final block follows the last upsampling, as in DDPM.
         final_block: `norm`: norm, activation, convolution; `residual`: residual block, convolution.
     """
 
@@ -90,7 +90,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockOptions:
-    """The residual blocks.
+    """Options of the residual blocks.
 
     Attributes:
         kernel_size: kernel of the residual blocks.
@@ -98,8 +98,8 @@ class BlockOptions:
             over channels in place of both.
         groups: groups of the group norms; 32 by default. Root-mean-square norms have none.
         norm_position: `pre`: norm, activation, convolution; `post`: convolution, norm, activation.
-        dropout: in the residual blocks.
-        activation: of the residual blocks.
+        dropout: dropout probability in the residual blocks.
+        activation: activation of the residual blocks.
         residual_scale: `normalized` divides residual sums by sqrt(2).
     """
 
@@ -124,15 +124,15 @@ class BlockOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPlaces:
-    """Where attention is, and what its blocks look like.
+    """Levels with attention, and the structure of the attention blocks.
 
     Attributes:
         attention: per level, whether it has self-attention.
-        attention_resolutions: the same, as lengths: a level has it if `resolution` over its rate is listed.
-        resolution: length (or height) that `attention_resolutions` refers to.
+        attention_resolutions: the same, as lengths: a level has it if `resolution` / its rate is listed.
+        resolution: length (or height) to which `attention_resolutions` refers.
         cross_attention: per level, whether it has cross-attention; by default where `attention` is.
-        attention_every: attention behind every block, or once per level.
-        attention_options: how attention blocks are made.
+        attention_every: attention after every block, or once per level.
+        attention_options: structure of the attention blocks.
     """
 
     attention: Sequence[bool] | None = None
@@ -142,8 +142,8 @@ class AttentionPlaces:
     attention_every: Literal["block", "level"] = "block"
     attention_options: AttentionOptions = AttentionOptions()  # noqa: RUF009 (frozen)
 
-    def own(self, layout: Layout) -> list[bool]:
-        """Which levels have self-attention, from either way to say so."""
+    def self_levels(self, layout: Layout) -> list[bool]:
+        """Whether each level has self-attention, by `attention` or `attention_resolutions`."""
         levels = len(layout.multipliers)
         if self.attention is not None and self.attention_resolutions is not None:
             raise ValueError("give attention or attention_resolutions, not both")
@@ -161,28 +161,28 @@ class AttentionPlaces:
             raise ValueError(f"attention_resolutions {unknown} are not among those of the levels, {sizes}")
         return [size in self.attention_resolutions for size in sizes]
 
-    def cross(self, layout: Layout) -> list[bool]:
-        """Which levels have cross-attention, where there are tokens."""
+    def cross_levels(self, layout: Layout) -> list[bool]:
+        """Whether each level has cross-attention, if there are tokens."""
         if self.cross_attention is None:
-            return self.own(layout)
+            return self.self_levels(layout)
         return per_level("cross_attention", self.cross_attention, len(layout.multipliers))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditioningOptions:
-    """How t and the slots of conditioning act.
+    """Use of t and of the slots of conditioning.
 
     Attributes:
-        time: how t becomes a vector.
+        time: the embedding of t.
         time_injection: t is added between the convolutions, or scales and shifts the second norm.
-        cross_attn: the cross_attn slot: tokens that cross-attention reads.
+        cross_attn: the cross_attn slot: tokens of cross-attention.
         global_cond: the global slot.
         global_mechanism: `sum`: added to the time vector; `adaptive`: scale and shift of every block;
             `concat`: repeated over positions as input channels.
-        mechanisms: instead of `global_cond`, `global_mechanism` and `time_injection`: how each vector acts
-            and joins the others, by conditioner id of `global_cond_ids`, in that order, and `time`.
-        prepend: the prepend slot: tokens that self-attention reads besides the positions.
-        input_concat: the input_concat slot: more input channels, or channels added behind the first
+        mechanisms: instead of `global_cond`, `global_mechanism` and `time_injection`: use of each vector and
+            its merging with others, by conditioner id of `global_cond_ids`, in that order, and `time`.
+        prepend: the prepend slot: tokens of self-attention besides the positions.
+        input_concat: the input_concat slot: more input channels, or channels added after the first
             convolution, resized (nearest) to x.
     """
 
@@ -196,10 +196,10 @@ class ConditioningOptions:
     input_concat: FrameOptions = FrameOptions()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        others = (self.time_injection, self.global_mechanism) != ("add", "sum")
-        if self.mechanisms is not None and (self.global_cond.dim or others):
+        changed = (self.time_injection, self.global_mechanism) != ("add", "sum")
+        if self.mechanisms is not None and (self.global_cond.dim or changed):
             raise ValueError(
-                "mechanisms says how every vector acts: leave out global_cond, global_mechanism and "
+                "mechanisms sets the use of every vector: leave out global_cond, global_mechanism and "
                 "time_injection"
             )
 

@@ -1,4 +1,4 @@
-"""What the levels of the U-Net are built from: residual blocks, attention blocks, stages of both."""
+"""The parts of the levels of the U-Net: residual blocks, attention blocks, stages of both."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, L
 
 @dataclass(frozen=True)
 class Context:
-    """What blocks read besides x: the two vectors of residual blocks (b e), where there are any, tokens."""
+    """Inputs of the blocks besides x.
+
+    Attributes:
+        time: first vector (b e) of residual blocks, that of t, or None.
+        global_vector: second vector (b e) of residual blocks, or None.
+        tokens: tokens of the attention layers.
+    """
 
     time: Tensor | None
-    globals_: Tensor | None
+    global_vector: Tensor | None
     tokens: Tokens
 
 
 class Stage(nn.Module):
-    """A residual block and, where the level has it, attention."""
+    """A residual block, followed by attention if the level has it."""
 
     def __init__(self, resnet: ResBlock, attention: AttentionBlock | None) -> None:
         super().__init__()
         self.resnet, self.attention = resnet, attention
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = self.resnet(x, context.time, context.globals_)
+        x = self.resnet(x, context.time, context.global_vector)
         return x if self.attention is None else self.attention(x, context.tokens)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the levels are built from.
+    """All that is needed to build the levels.
 
     Attributes:
         layout: the levels.
@@ -45,8 +51,8 @@ class Plan:
         self_attention: per level, whether it has self-attention.
         cross_attention: per level, whether it has cross-attention.
         cross_dim: width of the tokens of cross-attention.
-        prepend_dim: width of the tokens that self-attention reads besides the positions.
-        vectors: the two vectors that residual blocks read.
+        prepend_dim: width of the tokens of self-attention besides the positions.
+        vectors: the two vectors of residual blocks.
     """
 
     layout: Layout
@@ -64,16 +70,19 @@ class Plan:
         return ResBlock(self.layout.dims, c_in, c_out, options=self.block, first=first, second=second)
 
     def stages(self, level: int, ins: Sequence[int], outs: Sequence[int]) -> nn.ModuleList:
-        """Residual blocks of a level, with attention behind each or behind the last."""
-        own, cross = self.self_attention[level], self.cross_attention[level]
+        """Residual blocks of a level, with attention after each or after the last."""
+        self_attention, cross_attention = self.self_attention[level], self.cross_attention[level]
         every, last = self.places.attention_every == "block", len(ins) - 1
         return nn.ModuleList(
-            Stage(self.resnet(i, o), self._attention(o, own, cross) if every or n == last else None)
+            Stage(
+                self.resnet(i, o),
+                self._attention(o, self_attention, cross_attention) if every or n == last else None,
+            )
             for n, (i, o) in enumerate(zip(ins, outs))
         )
 
     def middle(self) -> nn.ModuleList:
-        """Two residual blocks at the lowest rate, between them attention of the kinds that any level has."""
+        """Two residual blocks at the lowest rate, between them attention of all kinds that some level has."""
         if not self.layout.middle:
             return nn.ModuleList()
         width, attention = self.layout.widths[-1], None
@@ -82,15 +91,15 @@ class Plan:
         first = Stage(self.resnet(width, width), attention)
         return nn.ModuleList([first, Stage(self.resnet(width, width), None)])
 
-    def _attention(self, channels: int, own: bool, cross: bool) -> AttentionBlock | None:
-        if not (own or cross):
+    def _attention(self, channels: int, self_attention: bool, cross_attention: bool) -> AttentionBlock | None:
+        if not (self_attention or cross_attention):
             return None
         return AttentionBlock(
             self.layout.dims,
             channels,
             self.places.attention_options,
-            self_attention=own,
-            cross_dim=self.cross_dim if cross else 0,
+            self_attention=self_attention,
+            cross_dim=self.cross_dim if cross_attention else 0,
             prepend_dim=self.prepend_dim,
             norm_kind=self.block.norm,
             normalized=self.block.normalized,

@@ -1,4 +1,4 @@
-"""The slots of the U-Net: what conditioning holds -> what its mechanisms see."""
+"""The slots of the U-Net: conditioning -> inputs of its mechanisms."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Slots:
 
     Args:
         dims: dimensions of the network.
-        height: rows that channels are unfolded to, with two dimensions.
+        height: number of rows into which channels are unfolded, with two dimensions.
 
     Attributes:
-        widths: features (channels for input_concat) of every slot that is read.
+        widths: features (channels for input_concat) of every slot in use.
         frame_widths: channels of input_concat by mechanism, `concat` and `sum`.
     """
 
@@ -41,23 +41,23 @@ class Slots:
         }
 
     def value(self, cond: Conditioning, slot: Slot, training: bool) -> Tensor | None:
-        """The merged tensor of a slot; None where the network does not read it."""
+        """The merged tensor of a slot; None if the network does not use it."""
         if slot not in self.widths:
             return None
-        return self.merges[slot](self._filled(cond, slot), training)
+        return self.merges[slot](self._required(cond, slot), training)
 
     def frames(self, cond: Conditioning, x: Tensor, training: bool) -> dict[str, list[Tensor]]:
         """The parts of the input_concat slot by their mechanism, at the positions of x."""
         frames: dict[str, list[Tensor]] = {"concat": [], "sum": []}
         if Slot.INPUT_CONCAT in self.widths:
             merge = self.merges[Slot.INPUT_CONCAT]
-            parts = merge.parts(self._filled(cond, Slot.INPUT_CONCAT), training)
+            parts = merge.parts(self._required(cond, Slot.INPUT_CONCAT), training)
             for mechanism, part in zip(merge.mechanisms, parts):
                 frames[mechanism].append(resized(part, x).to(x.dtype))
         return frames
 
     def mask(self, slot: Slot, mask: Tensor | None, *, blank: bool) -> Tensor | None:
-        """(b l) -> (b 1 1 l). With `blank`, items without any valid token see all of theirs."""
+        """(b l) -> (b 1 1 l). With `blank`, all tokens are visible in items without any valid one."""
         mask = self.merges[slot].mask(mask) if slot in self.widths else None
         if mask is None:
             return None
@@ -74,12 +74,12 @@ class Slots:
         shapes = "(b c n)" if self.dims == 1 else "(b c h w), or (b c * height n) with `height` set"
         raise ValueError(f"a U-Net of {self.dims} dimensions takes {shapes}, found shape {tuple(x.shape)}")
 
-    def _filled(self, cond: Conditioning, slot: Slot) -> Tensor:
+    def _required(self, cond: Conditioning, slot: Slot) -> Tensor:
         value = cond.slot(slot)
         if value is None:
             raise ValueError(f"this U-Net reads the slot '{slot.value}', but it is empty")
         if slot is Slot.INPUT_CONCAT:
             flat = self.dims == 2 and not self.height and value.ndim == 3
-            # Frames without rows are the same in every row.
+            # Frames without rows are repeated in every row.
             value = value.unsqueeze(2) if flat else self.unfolded(value)
         return value

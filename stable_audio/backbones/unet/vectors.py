@@ -1,4 +1,4 @@
-"""How vectors act in the U-Net: time and the conditioners of the global slot, each by its own mechanism."""
+"""Vectors in the U-Net: time and the conditioners of the global slot, each with its own mechanism."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stable_audio.backbones.unet.conditioning import dropped
+from stable_audio.backbones.unet.conditioning import drop_items
 
 TIME = "time"
-"""The entry of `mechanisms` that is no conditioner."""
+"""The entry of `mechanisms` for t, which is no conditioner."""
 
 MechanismName = Literal["adaptive", "sum", "concat", "cross_attention"]
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """How one vector acts.
+    """Use of one vector.
 
     Attributes:
         mechanism: `adaptive`: scales and shifts the second norm of every residual block; `sum`: added
             between the convolutions of every residual block; `concat`: repeated over positions as input
             channels; `cross_attention`: tokens of cross-attention.
-        merge: how it joins the others of the same mechanism. `sum`: those with it are brought to the width of
-            the time vector and added up; `concat`: it stands beside them (a token of its own).
-        dim: features of the conditioner; the time has its own (`time.hidden`).
-        dropout: probability of dropping it in training, item by item; a dropped one is zeros.
+        merge: merging with other vectors of the same mechanism. `sum`: all with this value are projected to
+            the width of the time vector and added up; `concat`: it is concatenated (as a separate token).
+        dim: features of the conditioner; not for `time`, whose width is `time.hidden`.
+        dropout: probability of replacing it by zeros in training, for each item.
     """
 
     mechanism: MechanismName
@@ -38,14 +38,14 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
-class Acting:
-    """What the mechanisms get.
+class MechanismInputs:
+    """The inputs of the mechanisms.
 
     Attributes:
-        first: first vector (b e) that residual blocks read.
-        second: second vector (b e) that residual blocks read.
-        planes: vector (b c) that becomes input channels, the same at every position.
-        tokens: (b l d), tokens beside those of the cross_attn slot.
+        first: first vector (b e) of residual blocks.
+        second: second vector (b e) of residual blocks.
+        planes: vector (b c) that becomes input channels, repeated at every position.
+        tokens: (b l d), tokens besides those of the cross_attn slot.
     """
 
     first: Tensor | None
@@ -55,7 +55,7 @@ class Acting:
 
 
 class Vectors(nn.Module):
-    """The time vector and the global slot -> `Acting`.
+    """The time vector and the global slot -> `MechanismInputs`.
 
     Args:
         mechanisms: by conditioner id, in the order of the slot, and `time`; time is summed by default.
@@ -73,7 +73,7 @@ class Vectors(nn.Module):
         self.time_features = time_features
         self.projections = nn.ModuleDict()
         for kind in self.kinds:
-            shared = self._named(kind, "sum")
+            shared = self._ids_of(kind, "sum")
             alone = len(shared) == 1
             self.projections[kind] = nn.ModuleList(
                 nn.Linear(self.entries[n].dim, time_features, bias=False)
@@ -99,48 +99,48 @@ class Vectors(nn.Module):
 
     @property
     def blocks(self) -> list[tuple[int, bool]]:
-        """(features, adaptive) of the vectors that residual blocks read; at most two."""
+        """(features, adaptive) of the vectors of residual blocks; at most two."""
         kinds = [k for k in self.kinds if k in ("adaptive", "sum")]
         return [(self.width(k), k == "adaptive") for k in kinds]
 
     def width(self, kind: str) -> int:
-        """Features of what a mechanism gets; 0 where nothing uses it."""
+        """Features of the input of a mechanism; 0 if no vector uses it."""
         return sum(self._widths(kind))
 
-    def forward(self, time: Tensor, globals_: Tensor | None) -> Acting:
+    def forward(self, time: Tensor, global_vector: Tensor | None) -> MechanismInputs:
         parts = {TIME: time}
-        if globals_ is not None:
-            parts.update(zip(self.widths, globals_.split(list(self.widths.values()), dim=1)))
+        if global_vector is not None:
+            parts.update(zip(self.widths, global_vector.split(list(self.widths.values()), dim=1)))
         if self.training:
-            parts = {n: dropped(v, p) if (p := self.entries[n].dropout) else v for n, v in parts.items()}
-        acting = {kind: self._merged(kind, parts) for kind in self.kinds}
-        blocks = [torch.cat(v, dim=1) for k, v in acting.items() if k in ("adaptive", "sum")]
-        tokens = [layer(v) for layer, v in zip(self.to_tokens, acting.get("cross_attention", ()))]
-        return Acting(
+            parts = {n: drop_items(v, p) if (p := self.entries[n].dropout) else v for n, v in parts.items()}
+        merged = {kind: self._merged(kind, parts) for kind in self.kinds}
+        blocks = [torch.cat(v, dim=1) for k, v in merged.items() if k in ("adaptive", "sum")]
+        tokens = [layer(v) for layer, v in zip(self.to_tokens, merged.get("cross_attention", ()))]
+        return MechanismInputs(
             first=blocks[0] if blocks else None,
             second=blocks[1] if len(blocks) > 1 else None,
-            planes=torch.cat(acting["concat"], dim=1) if "concat" in acting else None,
+            planes=torch.cat(merged["concat"], dim=1) if "concat" in merged else None,
             tokens=torch.stack(tokens, dim=1) if tokens else None,
         )
 
     def _merged(self, kind: str, parts: Mapping[str, Tensor]) -> list[Tensor]:
-        """The sum, where there is one, and what stands beside it."""
-        shared = [parts[n] for n in self._named(kind, "sum")]
+        """The sum, if there is one, followed by the vectors to concatenate."""
+        shared = [parts[n] for n in self._ids_of(kind, "sum")]
         layers = iter(self.projections[kind].children())
         if len(shared) > 1:
-            named = zip(self._named(kind, "sum"), shared)
-            shared = [torch.stack([v if n == TIME else next(layers)(v) for n, v in named]).sum(dim=0)]
-        return [*shared, *(parts[n] for n in self._named(kind, "concat"))]
+            pairs = zip(self._ids_of(kind, "sum"), shared)
+            shared = [torch.stack([v if n == TIME else next(layers)(v) for n, v in pairs]).sum(dim=0)]
+        return [*shared, *(parts[n] for n in self._ids_of(kind, "concat"))]
 
     def _widths(self, kind: str) -> list[int]:
-        shared, beside = self._named(kind, "sum"), self._named(kind, "concat")
+        shared, beside = self._ids_of(kind, "sum"), self._ids_of(kind, "concat")
         common = self._size(shared[0]) if len(shared) == 1 else self.time_features
         return [*([common] if shared else []), *(self._size(n) for n in beside)]
 
     def _size(self, name: str) -> int:
         return self.time_features if name == TIME else self.entries[name].dim
 
-    def _named(self, kind: str, merge: str) -> list[str]:
+    def _ids_of(self, kind: str, merge: str) -> list[str]:
         return [n for n, m in self.entries.items() if m.mechanism == kind and m.merge == merge]
 
     def _mechanisms(self) -> list[str]:
