@@ -89,17 +89,17 @@ class WdsDataset(ClipDataset):
     """Samples (sound or latents with a .json) from tar files.
 
     Args:
-        clips: how sounds become clips; its fields are keywords here, too.
+        clips: the conversion of sounds to clips; its fields are keywords as well.
         downsampling_ratio: audio samples per latent frame.
-        datasets: where the tars are.
+        datasets: the tars.
         drop_last: leave out batches that are not full.
-        limits: how long samples may be; its fields are keywords here, too.
-        epoch_steps: batches per epoch while `resampled_shards`.
+        limits: allowed lengths of samples; its fields are keywords as well.
+        epoch_steps: batches per epoch with `resampled_shards`.
         resampled_shards: draw samples with replacement; otherwise an epoch is one pass over all.
         pre_encoded: whether the samples are latents (.npy).
         latent_crop_length: frames of a clip of latents.
-        cache_dir: where tars from `s3_path` are kept; None: `stable_audio/tars` in the user's cache folder.
-        removal: for silence in the middle, of which nothing is offered; its fields are keywords here, too.
+        cache_dir: folder for tars from `s3_path`; None: `stable_audio/tars` in the user's cache folder.
+        removal: removal of silence in the middle, which is not offered; its fields are keywords as well.
 
     Raises:
         DataError: no tar or no sample is found, or a setting is not offered.
