@@ -258,3 +258,13 @@ PRETRANSFORMS: dict[str, dict[str, Any]] = {
     "spectrogram": {"channels": 2, "n_fft": 30, "hop_length": 8},
     "mel_spectrogram": {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "n_mels": 8, "iterations": 2},
 }
+
+METHODS: dict[tuple[str, str], dict[str, Any]] = {
+    # (model type, method) in stable_audio.training.methods.METHODS: what a `training` section needs for it,
+    # and with "teacher": True weights of a model of the same type
+    ("diffusion_cond", "diffusion"): {},
+    ("diffusion_cond_inpaint", "diffusion"): {},
+    ("diffusion_uncond", "diffusion"): {},
+    ("autoencoder", "reconstruction"): {"loss_configs": {"time": {"weights": {"l1": 1.0}}}},
+    ("diffusion_autoencoder", "diffusion"): {},
+}

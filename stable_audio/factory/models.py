@@ -116,4 +116,4 @@ BUILDERS: dict[str, Callable[[Any, Networks], nn.Module]] = {
     "autoencoder": build_autoencoder_model,
     "diffusion_autoencoder": build_diffusion_autoencoder_model,
 }
-"""`model_type` -> builder."""
+"""`model_type` -> builder of the model. How it is trained is for `training.methods.METHODS` to say."""

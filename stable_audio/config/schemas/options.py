@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from stable_audio.config.reporting.findings import findings_of
 from stable_audio.config.reporting.problems import Loc
-from stable_audio.config.schemas.leaf import Leaf, leaf_model
+from stable_audio.config.schemas.leaf import Leaf, joined_leaf, leaf_model
 
 
 def option_mistakes(model: type[Leaf], options: Mapping[str, Any]) -> list[tuple[Loc, str]]:
@@ -24,20 +24,18 @@ def option_mistakes(model: type[Leaf], options: Mapping[str, Any]) -> list[tuple
 
 
 def extension_model(cls: type) -> type[Leaf]:
-    """The keywords that the constructor of a subclass adds to those of its base.
+    """The keywords that the constructors of a class and its bases name, before they pass the rest on.
 
-    It names them, and takes the rest as `model` and `**options`; a class without a constructor of its own has
-    none.
+    These take `**options`; the first base that does not is what they extend, and its keywords are left out.
 
     Raises:
         TypeError: an argument has no annotation, or one that JSON cannot express.
     """
-    if "__init__" not in vars(cls):
-        return leaf_model(_Nothing)
-    parameters = inspect.signature(cls).parameters.values()
-    rest = (parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY)
-    return leaf_model(cls, hidden=tuple(rest))
-
-
-class _Nothing:
-    """Has no keywords."""
+    models = []
+    for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        parameters = inspect.signature(base).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+        rest = (parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY)
+        models.append(leaf_model(base, hidden=tuple(rest)))
+    return joined_leaf(f"{cls.__name__}Options", *models)

@@ -1,16 +1,23 @@
-"""Methods of training by model type and name; of a model type the first one is the default."""
+"""Methods of training by model type and name; of a model type the first one is the default.
+
+How a model is built is for `factory.models.BUILDERS` to say, by model type alone, since models are there
+without training, too; all that training adds, its module, its options and its demos, is said here.
+
+To add a method: one file with its class, one line here, one entry in tests/tiny.py.
+"""
 
 from __future__ import annotations
 
+from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.methods.autoencoder import build_autoencoder_demos, build_autoencoder_training
 from stable_audio.training.methods.base import Method
-from stable_audio.training.methods.diffusion import build_diffusion, build_diffusion_demos
+from stable_audio.training.methods.diffusion import diffusion_method
 from stable_audio.training.methods.diffusion_autoencoder import (
     build_diffusion_autoencoder_demos,
     build_diffusion_autoencoder_training,
 )
 
-DIFFUSION = Method(build_diffusion, build_diffusion_demos)
+DIFFUSION = diffusion_method(DiffusionTraining)
 
 METHODS: dict[tuple[str, str], Method] = {
     ("diffusion_cond", "diffusion"): DIFFUSION,
