@@ -256,6 +256,7 @@ PRETRANSFORMS: dict[str, dict[str, Any]] = {
     "pqmf": {"channels": 2, "num_bands": 4, "attenuation": 60},
     "mdct": {"channels": 2, "bands": 4},
     "spectrogram": {"channels": 2, "n_fft": 30, "hop_length": 8},
+    "magnitude_spectrogram": {"channels": 1, "n_fft": 64, "hop_length": 16, "iterations": 2},
     "mel_spectrogram": {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "n_mels": 8, "iterations": 2},
 }
 

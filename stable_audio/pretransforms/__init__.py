@@ -8,6 +8,7 @@ from stable_audio.pretransforms.coder import Decoder, Encoder
 from stable_audio.pretransforms.conv import fold_weight_norm
 from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
 from stable_audio.pretransforms.dac_pretrained import DACPretrainedPretransform
+from stable_audio.pretransforms.magnitudes import MagnitudeSpectrogramPretransform
 from stable_audio.pretransforms.mdct import MDCTPretransform
 from stable_audio.pretransforms.mel_spectrogram import MelSpectrogramPretransform
 from stable_audio.pretransforms.oobleck import OobleckDecoder, OobleckEncoder
@@ -47,6 +48,7 @@ PRETRANSFORMS: dict[str, type[Pretransform]] = {
     "dac_pretrained": DACPretrainedPretransform,
     "spectrogram": SpectrogramPretransform,
     "mdct": MDCTPretransform,
+    "magnitude_spectrogram": MagnitudeSpectrogramPretransform,
     "mel_spectrogram": MelSpectrogramPretransform,
 }
 

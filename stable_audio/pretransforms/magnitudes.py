@@ -1,0 +1,111 @@
+"""Magnitudes of the short-time Fourier transform, every bin, decoded with a phase that fits them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.pretransforms.phase_gradient import integrated_phases
+from stable_audio.pretransforms.short_time import Layout, ShortTimeTransform
+
+SMOOTH_DB = 12.0
+"""Bins whose neighbourhood varies by less belong to noise, which has no phase to find."""
+
+ONSET_DB = 9.0
+"""A rise from one frame to the next by more is an onset, whose phase the slopes do know."""
+
+REACH = 6
+"""Bins on either side that are a bin's neighbourhood: more than the main lobe of a Hann window."""
+
+LOUDEST = 1e5
+"""Highest magnitude that is decoded, 100 dB above full scale."""
+
+
+class MagnitudeSpectrogramPretransform(ShortTimeTransform):
+    """STFT magnitudes under a power. Decoding integrates the phase and refines it by fast Griffin-Lim.
+
+    Every bin is kept, so every partial comes back at its level: tones, decays and onsets are rebuilt closely
+    where at least four windows overlap (`n_fft` of 4 `hop_length`). The phase is not the original's, noise is
+    another noise of the same spectrum, and channels are decoded one by one. The same latents always give the
+    same audio.
+
+    1d: (b c n) -> (b c*bins n/hop); 2d: (b c bins n/hop), where bins = n_fft / 2 + 1.
+
+    Args:
+        channels: audio channels.
+        n_fft: window and transform length.
+        hop_length: samples per frame.
+        power: magnitudes are raised to it, which lifts quiet partials.
+        mean: mean of these values over the data; latents are (value - mean) / std.
+        std: standard deviation of these values over the data.
+        iterations: iterations of Griffin-Lim.
+        momentum: momentum of Griffin-Lim.
+        seed: seed of the phase of noise.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 1,
+        n_fft: int = 1536,
+        hop_length: int = 384,
+        power: float = 0.3,
+        mean: float = 0.0,
+        std: float = 1.0,
+        iterations: int = 16,
+        momentum: float = 0.99,
+        seed: int = 0,
+        layout: Layout = "1d",
+        enable_grad: bool = False,
+    ) -> None:
+        super().__init__(
+            n_fft=n_fft, hop_length=hop_length, channels=channels, layout=layout, enable_grad=enable_grad
+        )
+        if not 0 < power <= 1 or std <= 0 or iterations < 0:
+            raise ValueError(
+                f"magnitude_spectrogram needs 0 < power <= 1, std > 0 and iterations >= 0, found {power}, "
+                f"{std} and {iterations}"
+            )
+        self.power, self.mean, self.std = power, mean, std
+        self.iterations, self.momentum, self.seed = iterations, momentum, seed
+        self.settings = (n_fft, float(power), float(mean), float(std), layout)
+        self.declare(channels, n_fft // 2 + 1)
+        self.freeze_unless_trained()
+
+    def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        return self.fold((self.stft(audio).abs() ** self.power - self.mean) / self.std)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        values = self.unfold(latents).float() * self.std + self.mean
+        # An untrained network asks for any level; squares of what no sound has would overflow.
+        magnitude = (values.clamp(min=0) ** (1 / self.power)).clamp(max=LOUDEST)
+        audio = self.griffin_lim(
+            magnitude, self._phases(magnitude), iterations=self.iterations, momentum=self.momentum
+        )
+        return audio.to(latents.dtype)
+
+    def _phases(self, magnitude: Tensor) -> Tensor:
+        angle = integrated_phases(magnitude, n_fft=self.n_fft, hop=self.hop)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator).to(magnitude.device)
+        return torch.where(_is_noise(magnitude), noise, angle)
+
+
+def _is_noise(magnitude: Tensor) -> Tensor:
+    """Where (b c bins frames) the magnitudes are smooth along frequency and no onset.
+
+    Slopes of zero would be integrated to an impulse in the middle of every frame, a buzz at the frame rate.
+    """
+    level = 20 * magnitude.clamp(min=1e-6 * float(magnitude.amax().clamp(min=1e-12))).log10()
+    rows = level.transpose(-1, -2).flatten(0, -2)[:, None]
+    padded = F.pad(rows, (REACH, REACH), mode="replicate")
+    size = 2 * REACH + 1
+    spread = F.max_pool1d(padded, size, 1) + F.max_pool1d(-padded, size, 1)
+    smooth = spread.view(level.transpose(-1, -2).shape).transpose(-1, -2) < SMOOTH_DB
+    rise = F.pad(level.diff(dim=-1), (1, 0))
+    onset = F.max_pool1d(rise.flatten(0, -2)[:, None], 3, 1, 1).view(level.shape) > ONSET_DB
+    return smooth & ~onset
