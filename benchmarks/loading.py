@@ -37,7 +37,7 @@ def load_over_random(file: Path) -> torch.nn.Module:
 
 
 def start_run(file: Path) -> torch.nn.Module:
-    return starting_model(load_config(config_in(file)), RunOptions(pretrained_ckpt_path=str(file)))
+    return starting_model(load_config(config_in(file)), RunOptions(pretrained_ckpt_path=str(file))).model
 
 
 WAYS: dict[str, Callable[[Path], torch.nn.Module]] = {

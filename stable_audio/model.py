@@ -15,6 +15,7 @@ from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 from stable_audio.diffusion.objectives import Objective, VObjective
 from stable_audio.diffusion.sampling import sample
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.pretransforms.agreement import check_parts
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import Conditioning, ConditionTensors, Metadata, Slot
@@ -97,7 +98,7 @@ class DiffusionModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.backbone.parameters()).dtype
+        return parameter_dtype(self.backbone)
 
     def condition(
         self,

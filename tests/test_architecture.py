@@ -31,6 +31,7 @@ ORDER = (
     "conditioning",
     "backbones",
     "model",
+    "transforms",
     "config",
     "factory",
     "checkpoints",

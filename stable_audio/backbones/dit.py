@@ -87,7 +87,7 @@ class DiT(Backbone):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the parameters. Inputs are cast to it; t stays in float32 until it is embedded."""
-        return parameter_dtype(self.preprocess_conv)
+        return parameter_dtype(self)
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b io_channels n), t (b,) -> (b io_channels n).

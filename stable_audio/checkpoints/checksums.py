@@ -7,6 +7,7 @@ are verified as well. A safetensors file has no place for checksums but its meta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -94,6 +95,16 @@ def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return wrong if whole else [*wrong, "metadata"]
 
 
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors on the CPU: of their names, types, shapes and values, in whatever file they lie."""
+    keys = sorted(tensors)
+    digests = _in_threads(lambda key: _digest(tensors[key]), keys)
+    whole = hashlib.sha256()
+    for key, digest in zip(keys, digests):
+        whole.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)} {digest}\n".encode())
+    return whole.hexdigest()
+
+
 @contextmanager
 def _without_torch_checksums() -> Iterator[None]:
     computed = torch.serialization.get_crc32_options()
@@ -149,6 +160,11 @@ def _of_tensor(tensor: Tensor) -> int:
     described = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
     values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     return zlib.crc32(values.numpy().data, zlib.crc32(described))
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(values.numpy().data).hexdigest()
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> int:

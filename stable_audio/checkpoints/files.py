@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.json_files import JsonError, parse_json_object, read_json_object
+from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import (
     ALGORITHM_KEY,
     CHECKSUMS_KEY,
@@ -39,9 +41,21 @@ from stable_audio.stored.models import CONFIG_NAME, weights_in
 log = logging.getLogger(__name__)
 
 FORMAT = "stable-audio"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WHOLE_VERSION = 1
+"""What files say that need neither transforms nor a base to be loaded, which earlier versions can read."""
+
 TRAINING_ENTRY = "stable_audio"
-_SELF_DESCRIPTION = ("config", "format", "format_version", ALGORITHM_KEY, CHECKSUMS_KEY)
+TRANSFORMS_KEY, BASE_KEY = "transforms", "base"
+_SELF_DESCRIPTION = (
+    "config",
+    "format",
+    "format_version",
+    TRANSFORMS_KEY,
+    BASE_KEY,
+    ALGORITHM_KEY,
+    CHECKSUMS_KEY,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class StoredWeights:
         weights: "ema" or "online": which of the two `tensors` holds.
         config: the embedded model config, or None.
         left_out: number of entries that only serve training (optimizer, counters, discriminators, ...).
+        transforms: what was done to the model before these weights were trained, as records.
+        base: the file that has all other weights of the model, None where `tensors` is whole.
     """
 
     path: Path
@@ -64,6 +80,8 @@ class StoredWeights:
     config: dict[str, Any] | None = None
     left_out: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    transforms: Sequence[Mapping[str, Any]] = ()
+    base: BaseFile | None = None
 
     @property
     def is_autoencoder(self) -> bool:
@@ -191,8 +209,16 @@ def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
             "upgrade stable-audio"
         )
     info = {k: v for k, v in metadata.items() if k not in _SELF_DESCRIPTION}
+    transforms, base = (json.loads(metadata.get(key, "null")) for key in (TRANSFORMS_KEY, BASE_KEY))
     return StoredWeights(
-        path, "inference file", tensors, metadata.get("weights", "online"), config, info=info
+        path,
+        "inference file",
+        tensors,
+        metadata.get("weights", "online"),
+        config,
+        info=info,
+        transforms=transforms or (),
+        base=None if base is None else BaseFile(**base),
     )
 
 
@@ -290,9 +316,17 @@ def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
         weights = "ema"
         for key, value in average["average"].items():
             tensors[key] = value.to(tensors[key].dtype)
-    info = {"step": entry.get("step")}
+    base = entry.get(BASE_KEY)
     return StoredWeights(
-        path, "training checkpoint", tensors, weights, content.get("model_config"), left_out, info
+        path,
+        "training checkpoint",
+        tensors,
+        weights,
+        content.get("model_config"),
+        left_out,
+        {"step": entry.get("step")},
+        transforms=entry.get(TRANSFORMS_KEY) or (),
+        base=None if base is None else BaseFile(**base),
     )
 
 
@@ -305,9 +339,7 @@ def _with_config_beside(stored: StoredWeights) -> StoredWeights:
         config = read_json_object(beside)
     except (JsonError, OSError) as error:
         raise CheckpointError(f"{error}; the model file beside {stored.path.name} must be whole") from error
-    return StoredWeights(
-        stored.path, stored.kind, stored.tensors, stored.weights, config, stored.left_out, stored.info
-    )
+    return replace(stored, config=config)
 
 
 def _short(error: BaseException) -> str:

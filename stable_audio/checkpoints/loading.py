@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stable_audio.checkpoints.base_file import BaseFile
+from stable_audio.checkpoints.difference import keys_of, read_base, tensors_of
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.checkpoints.keys import (
+    AUTOENCODER_PARTS,
     BACKBONES,
     OURS,
     PRETRANSFORM,
@@ -26,6 +29,7 @@ from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
 from stable_audio.nn.unfilled import with_stored_weights
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.conv import fold_as_stored
+from stable_audio.transforms.recorded import rebuild
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class LoadReport:
         missing: keys of the model that the file lacks.
         mismatched: (key, shape in the file, shape in the model).
         unused: keys of the file that the model lacks.
+        transforms: records of what was done to the model, because it was done before the weights were saved.
     """
 
     source: str
@@ -49,6 +54,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    transforms: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -77,11 +83,13 @@ def load_weights(
     source: str = "weights",
     weights: str = "online",
     partial: bool = False,
+    present: Collection[str] = (),
 ) -> LoadReport:
     """Copy `tensors`, already in the module's names, into `module`.
 
     Args:
         partial: load what fits and report the rest instead of failing.
+        present: keys of the module that are loaded already; they need not be among `tensors`.
 
     Raises:
         CheckpointError: something is missing, of another shape or unused, or nothing at all fits.
@@ -94,7 +102,7 @@ def load_weights(
         source=source,
         weights=weights,
         loaded=sorted(fitting),
-        missing=sorted(k for k in own if k not in tensors),
+        missing=sorted(k for k in own if k not in tensors and k not in present),
         mismatched=sorted(
             (k, tuple(v.shape), tuple(own[k].shape))
             for k, v in tensors.items()
@@ -102,7 +110,7 @@ def load_weights(
         ),
         unused=sorted(k for k in tensors if k not in own),
     )
-    if not fitting and own:
+    if not fitting and own and not present:
         raise CheckpointError(_nothing_fits(report, tensors, own))
     if not report.complete and not partial:
         raise CheckpointError(
@@ -129,6 +137,9 @@ def load_model(
 ) -> tuple[nn.Module, Any]:
     """Build a model from a checkpoint and its config, with weights, in eval mode.
 
+    Where a run has changed the model before it trained it (`$.training.transforms`), the model is changed
+    likewise; where its file holds a difference, all other weights come from the file that it names.
+
     Args:
         path: a file of any layout, or the folder of a run or of a published model.
         config: path, dictionary or loaded config; default: the one inside the file or beside it.
@@ -142,6 +153,32 @@ def load_model(
 
     Raises:
         CheckpointError: unreadable file, no config to be found, or weights that do not fit it.
+    """
+    return load_reported(
+        path,
+        config=config,
+        device=device,
+        use_ema=use_ema,
+        partial=partial,
+        lenient=lenient,
+        pretransform=pretransform,
+    )[:2]
+
+
+def load_reported(
+    path: str | Path,
+    *,
+    config: Any = None,
+    device: torch.device | str = "cpu",
+    use_ema: bool = True,
+    partial: bool = False,
+    lenient: bool = False,
+    pretransform: str | Path | None = None,
+) -> tuple[nn.Module, Any, LoadReport]:
+    """`load_model`, with the report of what was loaded, which also lists the transforms of the model.
+
+    Raises:
+        CheckpointError: see `load_model`.
     """
     from stable_audio.config import load_config
     from stable_audio.factory import create_model_from_config
@@ -169,7 +206,7 @@ def load_model(
         lambda unfilled: create_model_from_config(loaded_config, unfilled=unfilled), load
     )
     log.info("%s", report)
-    return model.to(device).eval(), loaded_config
+    return model.to(device).eval(), loaded_config, report
 
 
 def load_pretrained(
@@ -180,7 +217,15 @@ def load_pretrained(
     Raises:
         CheckpointError: the file does not fit; see `load_weights`.
     """
-    stored = read_checkpoint(path, use_ema=use_ema)
+    return load_stored(model, read_checkpoint(path, use_ema=use_ema), partial=partial)
+
+
+def load_stored(model: nn.Module, stored: StoredWeights, *, partial: bool = False) -> LoadReport:
+    """`load_pretrained` for weights that are read already.
+
+    Raises:
+        CheckpointError: they do not fit, or the file that they add to is absent or another.
+    """
     pretransform = getattr(model, "pretransform", None)
     # An autoencoder may hold a pretransform, too; the file of an autoencoder is for the whole of it.
     within = isinstance(pretransform, nn.Module) and not isinstance(model, Autoencoder)
@@ -235,6 +280,19 @@ def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool 
     )
 
 
+def load_base(model: nn.Module, base: BaseFile, referring: Path) -> tuple[list[Tensor], LoadReport]:
+    """Load the weights that the file `referring` leaves to another one.
+
+    Returns:
+        (the model's parameters and buffers that have their values from there, the report).
+
+    Raises:
+        CheckpointError: that file is absent or another.
+    """
+    report = load_stored(model, read_base(base, referring), partial=True)
+    return tensors_of(model, report.loaded), report
+
+
 def _is_pretransform_alone(stored: StoredWeights, model: nn.Module) -> bool:
     """Whether a file holds an autoencoder, or all that is below `pretransform.`, and nothing else."""
     if stored.is_autoencoder:
@@ -255,11 +313,40 @@ def _names(module: nn.Module) -> set[str]:
 
 
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
-    known = _names(model)
+    loaded, base = load_base(model, stored.base, stored.path) if stored.base is not None else ([], None)
+    try:
+        rebuild(model, stored.transforms)
+    except ValueError as error:
+        raise CheckpointError(f"{_source(stored)}: its model cannot be rebuilt: {error}") from error
+    known, present = _names(model), keys_of(model, loaded)
     tensors = dict(stored.tensors) if starts(stored.tensors, OURS) else to_ours(stored.tensors, known)
-    report = load_weights(model, tensors, source=_source(stored), weights=stored.weights, partial=partial)
+    report = load_weights(
+        model,
+        tensors,
+        source=_source(stored),
+        weights=stored.weights,
+        partial=partial,
+        present=present,
+    )
     adopt_model_scale(model, stored.config)
-    return report
+    return _on_base(report, base, present, stored.transforms)
+
+
+def _on_base(
+    report: LoadReport,
+    base: LoadReport | None,
+    present: Collection[str],
+    transforms: Sequence[Mapping[str, Any]] = (),
+) -> LoadReport:
+    """The report of a difference, as one of all weights that were loaded."""
+    if base is None:
+        return replace(report, transforms=list(transforms))
+    return replace(
+        report,
+        source=f"{report.source}, on {base.source}",
+        loaded=sorted({*report.loaded, *present}),
+        transforms=[*base.transforms, *transforms],
+    )
 
 
 def _require_the_rest(report: LoadReport, partial: bool) -> None:
@@ -270,6 +357,12 @@ def _require_the_rest(report: LoadReport, partial: bool) -> None:
 
 
 def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    loaded, base = [], None
+    if stored.base is not None:
+        base = _fill_pretransform(pretransform, read_base(stored.base, stored.path), partial=True)
+        if not starts(stored.tensors, PRETRANSFORM, *AUTOENCODER_PARTS):
+            return base
+        loaded = tensors_of(pretransform, (k.removeprefix(PRETRANSFORM) for k in base.loaded))
     # An autoencoder may have a pretransform of its own below the same prefix.
     whole = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
     tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
@@ -278,16 +371,17 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
             f"{_source(stored)}: holds a diffusion model without a pretransform; give the file of an "
             "autoencoder, or of a model with a pretransform"
         )
-    tensors = to_pretransform(tensors, _names(pretransform))
+    tensors, present = to_pretransform(tensors, _names(pretransform)), keys_of(pretransform, loaded)
     report = load_weights(
         pretransform,
         tensors,
         source=f"{_source(stored)}, into the pretransform",
         weights=stored.weights,
         partial=partial,
+        present=present,
     )
     adopt_scale(pretransform, stored.config)
-    return _below(report, PRETRANSFORM)
+    return _below(_on_base(report, base, present), PRETRANSFORM)
 
 
 def _below(report: LoadReport, prefix: str) -> LoadReport:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import save_torch_file, with_checksums
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import FORMAT, FORMAT_VERSION
+from stable_audio.checkpoints.files import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.checkpoints.keys import to_sat
 from stable_audio.checkpoints.parts import Part, part_of
 
@@ -27,19 +29,26 @@ def save_inference_file(
     *,
     weights: str = "online",
     info: Mapping[str, Any] | None = None,
+    transforms: Sequence[Mapping[str, Any]] = (),
+    base: BaseFile | None = None,
 ) -> Path:
-    """Write a safetensors file that needs nothing else: weights, config and format version.
+    """Write a safetensors file: weights, config and format version. It needs nothing else, but for its base.
 
     Args:
         tensors: weights by their key in this package.
         weights: "ema" or "online"; recorded in the metadata.
         info: further facts for the metadata, such as the step.
+        transforms: records of what was done to the model before these weights were trained.
+        base: the file that has the weights which are not among `tensors`.
     """
+    further: dict[str, Any] = {TRANSFORMS_KEY: list(transforms), BASE_KEY: base and asdict(base)}
+    further = {key: json.dumps(value) for key, value in further.items() if value}
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(FORMAT_VERSION if further else WHOLE_VERSION),
         "weights": weights,
         "config": json.dumps(config),
+        **further,
         **{k: str(v) for k, v in (info or {}).items()},
     }
     return _save_safetensors(Path(path), tensors, metadata)

@@ -91,6 +91,13 @@ def _run_arguments(group: Any) -> None:
         "--logger", default="csv", help="none, csv, tensorboard, wandb; several with commas (%(default)s)"
     )
     group.add_argument(
+        "--checkpoint-weights",
+        choices=["whole", "base", "difference"],
+        default="whole",
+        help="what checkpoints hold: all weights; those that the run changes of --pretrained-ckpt-path, "
+        "beside a copy of that file; or these alone (%(default)s)",
+    )
+    group.add_argument(
         "--no-background-checkpoints",
         dest="background_checkpoints",
         action="store_false",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
 from stable_audio.nn.transfer import to_device
@@ -17,6 +18,7 @@ from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
+from stable_audio.training.saved import SavedWeights
 from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets
 
@@ -31,6 +33,7 @@ class TrainingModule(OptimisedModule):
         model: what is trained and exported; checkpoints keep its weights under `model.`.
         ema: average of its weights, or None.
         teacher: a frozen model to learn from, which is moved along and no part of what is stored; or None.
+        saved: which weights the run's files hold.
         position: batches that this process has consumed, resumed runs included.
         ranking: validation scalars that choose the best weights, of which the first that was measured counts;
             1: lower is better, -1: higher is better.
@@ -61,6 +64,7 @@ class TrainingModule(OptimisedModule):
         self.seed, self.batch_size = seed, batch_size
         self.position = 0
         self.buckets = SigmaBuckets()
+        self.saved = SavedWeights()
         self._stored_average: Mapping[str, Any] | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -99,6 +103,8 @@ class TrainingModule(OptimisedModule):
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps besides weights and optimizer: tensors and plain values."""
         ema = self.ema.state_dict() if self.ema is not None else None
+        if ema is not None:
+            ema["average"] = self.saved.part(ema["average"])
         return {"position": self.position, "seed": self.seed, "ema": ema, **self.optimising_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -106,6 +112,17 @@ class TrainingModule(OptimisedModule):
         self.position = int(state["position"])
         self.load_optimising_state(state)
         self._stored_average = state.get("ema")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the weights that are in the base of the run's files; subclasses call it too."""
+        checkpoint["state_dict"] = self.saved.part(checkpoint["state_dict"], "model.")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the weights that a difference leaves out, which the model has from its base; subclasses call it
+        too."""
+        if checkpoint[TRAINING_ENTRY].get(BASE_KEY):
+            own = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+            checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def begin_fit(self) -> None:
         """Before the first batch, when all weights are in place: make or continue their average."""
@@ -126,14 +143,15 @@ class TrainingModule(OptimisedModule):
         self.settle_checks()
 
     def inference_tensors(self) -> dict[str, Tensor]:
-        """Weights for generation in our layout, whole, averaged ones where there are any.
+        """Weights for generation in our layout, averaged ones where there are any, but for those that are in
+        the base of the run's files.
 
         Where weights are split over processes, every process must call it; one writes what it returns.
         """
         tensors = dict(self.model.state_dict())
         if self.ema is not None:
             tensors.update({k: v.to(tensors[k].dtype) for k, v in self.ema.average.items()})
-        return whole(tensors)
+        return whole(self.saved.part(tensors))
 
     @property
     def weights_label(self) -> str:

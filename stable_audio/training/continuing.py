@@ -24,6 +24,7 @@ FIXED = (
     "$.model.diffusion.diffusion_process*",
     "$.model.*_ids*",
     "$.training.method",
+    "$.training.transforms*",
     "$.training.optimizer_configs*",
     "$.training.ema.include_conditioner",
     "$.training.loss_configs.discriminator",

@@ -162,7 +162,8 @@ class EMA:
             ValueError: it belongs to other weights.
         """
         averaged = self.average
-        differing = set(state["average"]) ^ {*averaged, *(place.key for place in self._frozen)}
+        stored, frozen = set(state["average"]), {place.key for place in self._frozen}
+        differing = (stored - frozen) ^ set(averaged)  # frozen weights are what they are
         if differing:
             raise ValueError(
                 f"the stored average has other weights: {sorted(differing)[:5]} are on one side only"

@@ -11,7 +11,15 @@ from stable_audio.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
-FILES = ("last.ckpt", "last.safetensors", "best.safetensors", "metrics.csv", "wandb_run_id", "run.json")
+FILES = (
+    "last.ckpt",
+    "last.safetensors",
+    "best.safetensors",
+    "base.safetensors",
+    "metrics.csv",
+    "wandb_run_id",
+    "run.json",
+)
 FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json")
 FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from stable_audio.training.errors import TrainingError
 
 FOLDING = ("", "pre_load", "post_load")
+CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
@@ -24,6 +25,8 @@ class RunOptions:
         matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps between checkpoints; 0 = at the end only.
         keep: number of step checkpoints that stay; -1 = all.
+        checkpoint_weights: what checkpoints hold: "whole" all weights, "difference" those that the run
+            changes of the file at pretrained_ckpt_path, "base" the same beside a copy of that file.
         background_checkpoints: write them from a copy in host memory, while training goes on.
         checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
         first_demo_minutes: of training, after which a run without demos renders some; 0 = by steps alone.
@@ -54,6 +57,7 @@ class RunOptions:
     checkpoint_every: int = 10000
     checkpoint_minutes: float = 30.0
     keep: int = -1
+    checkpoint_weights: str = "whole"
     background_checkpoints: bool = True
     val_every: int = -1
     log_every: int = 1
@@ -100,6 +104,11 @@ class RunOptions:
             raise TrainingError(
                 "--remove-pretransform-weight-norm must be pre_load or post_load, "
                 f"found '{self.remove_pretransform_weight_norm}'"
+            )
+        if self.checkpoint_weights not in CHECKPOINT_WEIGHTS:
+            raise TrainingError(
+                f"--checkpoint-weights must be one of {', '.join(CHECKPOINT_WEIGHTS)}, "
+                f"found '{self.checkpoint_weights}'"
             )
         if self.matmul_precision not in MATMUL_PRECISIONS:
             raise TrainingError(

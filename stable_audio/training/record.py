@@ -34,27 +34,33 @@ def record_run(
     *,
     processes: int,
     resumed_from: Path | None,
-    transforms: Sequence[str] = (),
+    transforms: Sequence[Mapping[str, Any]] = (),
+    frozen: Sequence[str] = (),
 ) -> None:
     """Write the config and dataset files of a run and a line about its start; what fails is logged.
 
     Args:
         files: name without suffix -> content; None: not used.
         transforms: what was done to the model before its training, in order.
+        frozen: parts of the model that are not trained.
     """
     try:
         for name, content in files.items():
             if content is not None:
                 _write(options.folder / f"{name}.json", content)
         path = options.folder / "run.json"
-        starts = [*_earlier(path), _start(options, processes, resumed_from, transforms)]
+        starts = [*_earlier(path), _start(options, processes, resumed_from, transforms, frozen)]
         _write(path, {"starts": starts})
     except (OSError, ValueError, TypeError) as error:
         log.error("the files that describe the run were not written (%s); training goes on", error)
 
 
 def _start(
-    options: RunOptions, processes: int, resumed_from: Path | None, transforms: Sequence[str]
+    options: RunOptions,
+    processes: int,
+    resumed_from: Path | None,
+    transforms: Sequence[Mapping[str, Any]],
+    frozen: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -65,6 +71,7 @@ def _start(
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "resumed_from": None if resumed_from is None else str(resumed_from),
         "transforms": list(transforms),
+        "frozen": list(frozen),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": {name: v for name in PACKAGES if (v := _version(name)) is not None},

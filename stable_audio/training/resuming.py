@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.checkpoints import resolve
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.files import TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.config import ModelConfig
 from stable_audio.training.continuing import check_changes
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
+from stable_audio.transforms.recorded import Record
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Resumed:
     def step(self) -> int:
         """Steps that it is of."""
         return int(self.content[TRAINING_ENTRY]["step"])
+
+    @property
+    def transforms(self) -> list[Record]:
+        """What its run has done to its model, which is done again."""
+        return list(self.content[TRAINING_ENTRY].get(TRANSFORMS_KEY, ()))
 
 
 def resumed_checkpoint(options: RunOptions, config: ModelConfig) -> Resumed | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from stable_audio.checkpoints import (
     load_unsaved,
     load_weights,
 )
+from stable_audio.checkpoints.base_file import BaseFile
+from stable_audio.checkpoints.difference import keys_of, tensors_of
+from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.keys import strip
+from stable_audio.checkpoints.loading import load_base
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
@@ -28,12 +33,30 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.transforms import fold_pretransform
+from stable_audio.training.saved import INHERITED_KEY, base_for
+from stable_audio.transforms.folding import fold_pretransform
+from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
 
 log = logging.getLogger(__name__)
 
 
-def starting_model(config: ModelConfig, options: RunOptions) -> nn.Module:
+@dataclass(frozen=True)
+class Start:
+    """A model with the weights that a run begins or goes on with.
+
+    Attributes:
+        inherited: records of what had been done to it where its weights come from.
+        base: the file that the run's own files refer to, None where they hold all weights.
+        from_base: parameters and buffers that have their values from `base`.
+    """
+
+    model: nn.Module
+    inherited: Sequence[Record] = ()
+    base: BaseFile | None = None
+    from_base: Sequence[Tensor] = ()
+
+
+def starting_model(config: ModelConfig, options: RunOptions) -> Start:
     """Build the model and load what its config and the options name; the options have the last word.
 
     Norms are folded here where that comes before loading; what follows loading, `transforms_for` lists.
@@ -64,40 +87,67 @@ def starting_model(config: ModelConfig, options: RunOptions) -> nn.Module:
     _refuse_untrained_sounds(model, reports, options)
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
-    return model
+    inherited = [record for report in reports for record in report.transforms]
+    base = base_for(options)
+    return Start(model, inherited, base, _from_base(model, reports, options) if base is not None else ())
+
+
+def _from_base(model: nn.Module, reports: Sequence[LoadReport], options: RunOptions) -> list[Tensor]:
+    """What the file of --pretrained-ckpt-path gave, and --pretransform-ckpt-path did not replace."""
+    replaced = set(reports[-1].loaded) if options.pretransform_ckpt_path else set()
+    pretrained = reports[-2] if options.pretransform_ckpt_path else reports[-1]
+    return tensors_of(model, (key for key in pretrained.loaded if key not in replaced))
 
 
 def continuing_model(
-    config: ModelConfig, options: RunOptions, path: Path, state: Mapping[str, Tensor]
-) -> nn.Module:
-    """Build the model of a training checkpoint, with the weights in it.
+    config: ModelConfig, options: RunOptions, path: Path, content: Mapping[str, Any]
+) -> Start:
+    """Build the model of a training checkpoint, with the weights in it and in its base, and do to it what its
+    run has done.
 
     Args:
-        state: the `state_dict` of the checkpoint at `path`, whose model is below `model.`.
+        content: of the training checkpoint at `path`; its `state_dict` has the model below `model.`.
 
     Raises:
-        CheckpointError: it belongs to another model.
+        CheckpointError: it belongs to another model, or its base is absent or another.
     """
-    folded = bool(options.remove_pretransform_weight_norm)
+    folded, state = bool(options.remove_pretransform_weight_norm), content["state_dict"]
+    entry = content[TRAINING_ENTRY]
+    base = BaseFile(**entry[BASE_KEY]) if entry.get(BASE_KEY) else None
 
-    def load(model: nn.Module) -> LoadReport:
+    def load(model: nn.Module) -> tuple[Start, LoadReport]:
         load_unsaved(model, config.weights, use_ema=options.use_ema_weights)
-        match_checkpoint(model, path, state)
-        return load_weights(model, strip(state, "model."), source=str(path))
+        inherited: Sequence[Record] = entry.get(INHERITED_KEY, ())
+        from_base: list[Tensor] = []
+        if base is not None:
+            from_base, report = load_base(model, base, path)
+            inherited = report.transforms
+        try:
+            rebuild(model, inherited if base is None else ())
+            apply_transforms(model, entry.get(TRANSFORMS_KEY, ()))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: what its run has done to its model fails: {error}") from error
+        present = keys_of(model, from_base)
+        match_checkpoint(model, path, state, present)
+        report = load_weights(model, strip(state, "model."), source=str(path), present=present)
+        return Start(model, inherited, base, from_base), report
 
-    model, report = with_stored_weights(
+    model, (start, report) = with_stored_weights(
         lambda unfilled: _seeded(config, options, unfilled=unfilled, folded=folded), load
     )
     torch.manual_seed(options.seed)
-    take_own_memory(model, report.loaded)
-    return model
+    take_own_memory(model, [*report.loaded, *keys_of(model, start.from_base)])
+    return start
 
 
-def match_checkpoint(model: nn.Module, path: Path, state: Mapping[str, Tensor]) -> None:
+def match_checkpoint(
+    model: nn.Module, path: Path, state: Mapping[str, Tensor], present: Collection[str] = ()
+) -> None:
     """Make `model` ready for the weights of a training checkpoint: fold the norms that it has folded.
 
     Args:
         state: the `state_dict` of the checkpoint, whose model is below `model.`.
+        present: keys of the model that are loaded already, and that the checkpoint may leave out.
 
     Raises:
         CheckpointError: it belongs to another model.
@@ -105,7 +155,9 @@ def match_checkpoint(model: nn.Module, path: Path, state: Mapping[str, Tensor]) 
     stored = strip(state, "model.")
     fold_as_stored(model, stored.keys())
     own = model.state_dict()
-    differing = sorted(own.keys() ^ stored.keys()) or [k for k in own if own[k].shape != stored[k].shape]
+    differing = sorted((own.keys() ^ stored.keys()) - (set(present) - stored.keys())) or [
+        k for k in stored if own[k].shape != stored[k].shape
+    ]
     if differing:
         names = ", ".join([*differing[:3], *(["..."] if len(differing) > 3 else [])])
         raise CheckpointError(
@@ -162,7 +214,10 @@ def _seeded(config: ModelConfig, options: RunOptions, *, unfilled: bool, folded:
     torch.manual_seed(options.seed)
     model = create_model_from_config(config, unfilled=unfilled)
     if folded:
-        fold_pretransform(model)
+        try:
+            fold_pretransform(model)
+        except ValueError as error:
+            raise TrainingError(f"--remove-pretransform-weight-norm: {error}") from error
     return model
 
 

@@ -15,6 +15,7 @@ from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
+from stable_audio.training.compiling import compile_networks
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware
@@ -26,11 +27,13 @@ from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
 from stable_audio.training.run import Run
+from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
-from stable_audio.training.transforms import transform, transforms_for
+from stable_audio.training.transforms import COMPILE, transform, transforms_for
 from stable_audio.training.writer import BackgroundWriter
+from stable_audio.transforms.freezing import frozen_parts
 
 
 def train(
@@ -87,18 +90,32 @@ def assemble(
     resumed = resumed_checkpoint(options, config)
     clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
     if resumed is None:
-        model = starting_model(config, options)
+        start = starting_model(config, options)
+        transforms = transforms_for(config, options)
+        transform(start.model, transforms)
+        config = with_hash(config, start.model)
     else:
-        model = continuing_model(config, options, resumed.path, resumed.content["state_dict"])
-    transforms = transform(model, transforms_for(options, resumed=resumed is not None))
-    config = with_hash(config, model) if resumed is None else config
-    module, options = _module(config, model, options, resumed)
+        start = continuing_model(config, options, resumed.path, resumed.content)
+        transforms = resumed.transforms
+    if options.compile:
+        compile_networks(start.model)
+    module, options = _module(config, start.model, options, resumed)
+    module.saved = saved_weights(
+        start.model,
+        options,
+        transforms=transforms,
+        inherited=start.inherited,
+        base=start.base,
+        from_base=start.from_base,
+    )
 
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
     trainer = build_trainer(options, placed, io, accumulate=module.automatic_optimization)
     disable_signal_handlers(trainer)
     if trainer.is_global_zero:
         clear()
+        if resumed is None:
+            copy_base(options, options.folder)
     data = RunData(loader_maker(config, module, files.training, options, training=True))
     logger = _logger(config, options, trainer, resumed)
     parts = RunCallbacks.of(
@@ -126,7 +143,8 @@ def assemble(
             configs,
             processes=trainer.world_size,
             resumed_from=resume,
-            transforms=transforms,
+            transforms=[*transforms, *([COMPILE] if options.compile else [])],
+            frozen=frozen_parts(start.model),
         ),
         meet=partial(meet, world),
     )

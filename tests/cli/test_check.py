@@ -55,6 +55,21 @@ def test_the_report_counts_what_the_model_has(write: Any) -> None:
     assert (report["errors"], report["warnings"]) == ([], [])
 
 
+def test_frozen_parts_need_no_gradients_nor_averages(write: Any) -> None:
+    data = examples.cond()
+    freeze = {"trained": ["conditioner"], "precision": "bfloat16"}
+    data["training"]["transforms"] = [{"type": "freeze", "config": freeze}]
+    report = report_on(write(data), dry=True)
+    counts, parts = report["parameters"], report["memory"]["parts"]
+    assert counts["trainable"] == counts["conditioner"]
+    assert (parts["ema"], parts["gradients"]) == (0, 4 * counts["conditioner"])
+    assert 2 * counts["total"] < parts["weights"] < 4 * counts["total"]
+    freeze["trained"] = ["conditoner"]
+    errors = report_on(write(data), dry=True)["errors"]
+    assert len(errors) == 1
+    assert "did you mean 'conditioner'" in errors[0]
+
+
 def test_published_sizes() -> None:
     config = json.loads((MANIFESTS / "stable_audio_open_1_0_like.json").read_text())
     report = report_on_dict(config["config"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.training.methods.autoencoder import build_autoencoder_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.start import starting_model
-from stable_audio.training.transforms import Transform, transform, transforms_for
 from tests import tiny
 from tests.checkpoints.test_unfilled import Draws
 from tests.training.building import tiny_config, tiny_run
@@ -46,7 +44,7 @@ def seeded(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
 
 
 def start(config: dict[str, Any], **options: Any) -> nn.Module:
-    return starting_model(load_config(config), RunOptions(seed=3, **options))
+    return starting_model(load_config(config), RunOptions(seed=3, **options)).model
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], prefix: str = "") -> None:
@@ -165,15 +163,3 @@ def test_a_teacher_draws_nothing(tmp_path: Path) -> None:
     with open(file, "r+b") as content:
         content.write(bytes(file.stat().st_size))
     assert_equal(module.teacher.model.state_dict(), seeded(config, 7))
-
-
-def test_what_is_done_to_a_model_before_training_is_recorded(tmp_path: Path) -> None:
-    order: list[str] = []
-    transforms = [Transform("first", lambda m: order.append("first")), Transform("second", order.append)]
-    assert transform(torch.nn.Linear(1, 1), transforms) == ["first", "second"]
-    assert order[0] == "first"
-    folding = RunOptions(remove_pretransform_weight_norm="post_load", compile=True)
-    assert [t.name for t in transforms_for(folding, resumed=False)] == ["fold_pretransform_norms", "compile"]
-    assert [t.name for t in transforms_for(folding, resumed=True)] == ["compile"]
-    assert tiny_run(tmp_path, max_steps=1).start() == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]["transforms"] == []

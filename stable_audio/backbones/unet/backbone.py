@@ -19,6 +19,7 @@ from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, C
 from stable_audio.backbones.unet.plan import Context, Plan
 from stable_audio.backbones.unet.slots import Slots
 from stable_audio.backbones.unet.vectors import MechanismInputs, Vectors
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
 
@@ -178,4 +179,4 @@ class UNet(Backbone):
     def _typed(self, cond: Conditioning, slot: Slot) -> Tensor | None:
         """The merged tensor of a slot, in the type of the network's parameters."""
         value = self.slot_reader.value(cond, slot, self.training)
-        return None if value is None else value.to(next(self.network.parameters()).dtype)
+        return None if value is None else value.to(parameter_dtype(self.network))

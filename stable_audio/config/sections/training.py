@@ -14,6 +14,7 @@ from stable_audio.config.sections.pretransform import Positive
 from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.transforms import TRANSFORMS
 
 Probability = Annotated[float, Ge(0), Le(1)]
 
@@ -82,6 +83,7 @@ class InpaintingSection(Section):
 
 
 AnyLoss: TypeAlias = Derived[LossTerm, component(LOSSES, base=LossTerm, title="loss")]
+AnyTransform: TypeAlias = Derived[Component, component(TRANSFORMS, title="transform")]
 SamplerName: TypeAlias = Derived[str, Literal[tuple(SAMPLERS)]]
 TimestepSamplerName: TypeAlias = Derived[str, Literal[tuple(TIMESTEP_SAMPLERS)]]
 
@@ -133,6 +135,9 @@ class RunKeys(Section):
         default=None, description="items per process; --batch-size overrides it"
     )
     max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrides it")
+    transforms: list[AnyTransform] = Field(
+        default=[], description="what is done to the model once its weights are loaded, in order"
+    )
     gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
         default=None, description="maximum gradient norm, 0 = no clipping; --gradient-clip-val overrides it"
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints import save_inference_file
-from stable_audio.checkpoints.files import FORMAT_VERSION, TRAINING_ENTRY
+from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
@@ -145,7 +145,8 @@ class Checkpoints(StepCallback):
                 return
             weights = module.weights_label
             config = with_scale(self.config, module.model)
-            publish = partial(self._publish, target, step, config=config, weights=weights, began=began)
+            described = {"config": config, "weights": weights, **module.saved.inference_info}
+            publish = partial(self._publish, target, step, described=described, began=began)
             self.io.writer.write(tensors, publish)
 
     def _publish(
@@ -154,16 +155,19 @@ class Checkpoints(StepCallback):
         step: int,
         tensors: Mapping[str, Tensor],
         *,
-        config: Mapping[str, Any],
-        weights: str,
+        described: Mapping[str, Any],
         began: float,
     ) -> None:
-        """The inference file beside the checkpoint, `last.*`, and at the very end the removal of old ones."""
+        """The inference file beside the checkpoint, `last.*`, and at the very end the removal of old ones.
+
+        Args:
+            described: what the inference file says of its `tensors`.
+        """
         if self.io.failure is not None:
             return
         inference = target.with_suffix(".safetensors")
         try:
-            save_inference_file(inference, tensors, config, weights=weights, info={"step": step})
+            save_inference_file(inference, tensors, info={"step": step}, **described)
             if inference.name != "last.safetensors":
                 _same_file(inference, self.folder / "last.safetensors")
                 _same_file(target, self.folder / "last.ckpt")
@@ -194,7 +198,7 @@ class Checkpoints(StepCallback):
             torch.distributed.all_gather_object(gathered, here)
         checkpoint["model_config"] = with_scale(self.config, pl_module.model)
         checkpoint[TRAINING_ENTRY] = {
-            "format_version": FORMAT_VERSION,
+            **pl_module.saved.entry,
             "step": trainer.global_step,
             "data": [position for position, _ in gathered],
             "logged": [logged for _, logged in gathered],

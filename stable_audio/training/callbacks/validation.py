@@ -83,7 +83,8 @@ class Validate(StepCallback):
         tensors = module.inference_tensors()  # of all processes, which have the same values
         if trainer.is_global_zero:
             facts = {"step": step, name.replace("/", "_"): values[name]}
-            self.writer.write(tensors, partial(self._keep_best, module.weights_label, facts))
+            described = {"weights": module.weights_label, **module.saved.inference_info, "info": facts}
+            self.writer.write(tensors, partial(self._keep_best, described))
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """What this process measured of its items; none where all of its share was rejected."""
@@ -106,10 +107,10 @@ class Validate(StepCallback):
                 log.error("validation at step %d: %s", step, error)
         return measured.rows()
 
-    def _keep_best(self, weights: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def _keep_best(self, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / "best.safetensors"
         try:
-            save_inference_file(path, tensors, self.config, weights=weights, info=facts)
+            save_inference_file(path, tensors, self.config, **described)
         except OSError as error:
             log.error("best.safetensors was not written (%s); training goes on", error)
 

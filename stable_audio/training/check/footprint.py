@@ -43,13 +43,13 @@ def describe_autoencoder(
     """Sizes of an autoencoder on the meta device, without its discriminator."""
     names = ("encoder", "bottleneck", "decoder", "pretransform", "diffusion")
     parts = {name: _count(getattr(model, name)) for name in names if hasattr(model, name)}
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable = _trained(model)
     total = sum(parts.values())
     memory = {
-        "weights": 4 * total,
+        "weights": _held(model),
         "gradients": 4 * trainable,
         "optimizer": 8 * trainable,
-        "ema": 4 * total if config.training is not None and config.training.use_ema else 0,
+        "ema": 4 * trainable if config.training is not None and config.training.use_ema else 0,
     }
     state = _state_bytes(model)
     return {
@@ -89,13 +89,22 @@ def count_parameters(model: DiffusionModel) -> dict[str, int]:
     return {
         **parts,
         "total": sum(parts.values()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable": _trained(model),
         "text_encoder": _frozen_encoders(model),
     }
 
 
 def _count(module: nn.Module | None) -> int:
     return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+
+def _trained(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _held(model: nn.Module) -> int:
+    """Bytes of all weights; layers that are frozen may be held in less than 32 bits."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _frozen_encoders(model: DiffusionModel) -> int:
@@ -121,10 +130,10 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
         model.backbone.enable_gradient_checkpointing(True)
     assumptions = ["weights, gradients and Adam's two averages in float32, frozen text encoders in float16"]
     parts = {
-        "weights": 4 * counts["total"] + 2 * counts["text_encoder"],
+        "weights": _held(model) + 2 * counts["text_encoder"],
         "gradients": 4 * counts["trainable"],
         "optimizer": 8 * counts["trainable"],
-        "ema": 4 * counts["backbone"] if training is None or training.use_ema else 0,
+        "ema": 4 * _trained(model.backbone) if training is None or training.use_ema else 0,
     }
     try:
         parts["activations"] = batch_size * activation_bytes(model)
@@ -145,7 +154,7 @@ def _checkpoint(model: DiffusionModel, config: ModelConfig) -> dict[str, int]:
     counts = count_parameters(model)
     state = _state_bytes(model)
     ema = config.training is None or config.training.use_ema
-    resume = state + 8 * counts["trainable"] + (4 * counts["backbone"] if ema else 0)
+    resume = state + 8 * counts["trainable"] + (4 * _trained(model.backbone) if ema else 0)
     return {"training": resume, "inference": state}
 
 

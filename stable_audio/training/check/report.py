@@ -20,6 +20,8 @@ from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionModel
 from stable_audio.training.check.deadline import Deadline
 from stable_audio.training.check.footprint import describe, describe_autoencoder
+from stable_audio.training.options import RunOptions
+from stable_audio.training.transforms import transform, transforms_for
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadl
 
     def build() -> tuple[Any, Report]:
         model = create_model_from_config(config, device="meta")
+        transform(model, transforms_for(config, RunOptions()))
         kind = describe if isinstance(model, DiffusionModel) else describe_autoencoder
         return model, kind(model, config, batch_size=batch_size)
 
