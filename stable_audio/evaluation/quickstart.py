@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, SyntheticDataset, note_frequency
+from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, Clip, SyntheticDataset, note_frequency
 from stable_audio.evaluation.pitch import Array, detect_pitch, semitones_between
 from stable_audio.evaluation.timbre import TimbreClassifier
 from stable_audio.types import Metadata
@@ -135,20 +135,28 @@ class QuickstartEvaluator:
 
     def _rendered(self) -> list[tuple[Array, str]]:
         collection = self._collection(CALIBRATION_SEED, "train")
-        count = max(2 * len(collection.classes), 240)
-        return [(collection[i][0][0].double().numpy(), collection.clip(i).timbre) for i in range(count)]
+        return [
+            (collection[i][0][0].double().numpy(), clip.timbre)
+            for i, clip in self._single_notes(collection, 1)
+        ]
+
+    def _single_notes(self, collection: SyntheticDataset, repeats: int) -> list[tuple[int, Clip]]:
+        clips = ((i, collection.clip(i)) for i in range(repeats * len(collection.classes)))
+        return [(i, clip) for i, clip in clips if len(clip.voices) == 1]
 
     def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> list[Request]:
         """Every class `repeats` times, with captions and lengths independent of the training clips."""
         collection = self._collection(seed, "val")
-        clips = [collection.clip(i) for i in range(repeats * len(collection.classes))]
         longest = self.sample_size / self.sample_rate
-        return [Request(c.timbre, c.midi, c.prompt, min(c.voice.duration, longest)) for c in clips]
+        return [
+            Request(c.timbre, c.pitches[0] if c.pitches else None, c.prompt, min(c.seconds, longest))
+            for _, c in self._single_notes(collection, repeats)
+        ]
 
     def originals(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> Tensor:
         """The collection's clips (k c n) for the `requests` with the same arguments."""
         collection = self._collection(seed, "val")
-        return torch.stack([collection[i][0] for i in range(repeats * len(collection.classes))])
+        return torch.stack([collection[i][0] for i, _ in self._single_notes(collection, repeats)])
 
     def score(self, clips: Tensor | Sequence[Tensor], requests: Sequence[Request]) -> Scores:
         """Score clips (k c n) against their requests.

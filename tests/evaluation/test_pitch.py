@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stable_audio.data.sounds import PITCHED, Voice, render
+from stable_audio.data.synthetic.pitched import PITCHED
+from stable_audio.data.synthetic.rendering import Voice, render
 from stable_audio.evaluation.pitch import detect_pitch, semitones_between, sounding_part
 
 RATE = 8000
