@@ -34,14 +34,14 @@ class SyntheticDataset(ClipDataset):
         sample_size: length of the clips in samples.
         audio_channels: channels of the clips, which are copies of one another.
         split: "train" or "val"; they share no clip, and pairs that are held out occur in "val" alone.
-        num_clips: clips of this split; every 406 in a row (by default) hold every sound and pitch.
-        seed: another collection of the same sounds.
+        num_clips: clips of this split; every 406 in a row (by default) contain every sound and pitch.
+        seed: seed of the collection; another seed gives other clips of the same sounds.
         lowest_pitch: MIDI number of the lowest pitch.
         num_pitches: number of pitches, in semitones upwards from the lowest.
         held_out_share: share of the (timbre, pitch) pairs that never occur in "train".
         detune_cents: greatest deviation from the exact pitch.
-        seconds: shortest and longest sound; silence follows. Longer than the clip means cut with a fade.
-        cache_megabytes: rendered clips are kept up to this much memory.
+        seconds: shortest and longest sound, followed by silence; a sound longer than the clip ends in a fade.
+        cache_megabytes: memory for a cache of rendered clips.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class HeldOut:
-    """A share of all pairs of a timbre and a pitch, in equal steps of pitch with another start for each timbre.
+    """A share of all (timbre, pitch) pairs: equal steps of pitch, with another start for each timbre.
 
     Every timbre keeps at least one of `pitches`.
     """
