@@ -178,6 +178,14 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "ch_mult": [1, 1, 1, 1],
         "num_res_blocks": 1,
     },
+    "convnext": {
+        "in_channels": 2,
+        "latent_dim": 4,
+        "channels": 8,
+        "width": 8,
+        "depths": [1, 1],
+        "strides": [2, 4],
+    },
 }
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -218,6 +226,14 @@ DECODERS: dict[str, dict[str, Any]] = {
         "ch": 32,
         "ch_mult": [1, 1, 1, 1],
         "num_res_blocks": 1,
+    },
+    "convnext": {
+        "out_channels": 2,
+        "latent_dim": 4,
+        "channels": 8,
+        "width": 8,
+        "depths": [1, 1],
+        "strides": [2, 4],
     },
 }
 

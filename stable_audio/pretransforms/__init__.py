@@ -6,6 +6,7 @@ from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
 from stable_audio.pretransforms.coder import Decoder, Encoder
 from stable_audio.pretransforms.conv import fold_weight_norm
+from stable_audio.pretransforms.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
 from stable_audio.pretransforms.dac_pretrained import DACPretrainedPretransform
 from stable_audio.pretransforms.magnitudes import MagnitudeSpectrogramPretransform
@@ -28,6 +29,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "same": SAMEEncoder,
     "taae_v2": SAMEEncoder,  # its earlier name, in files of stable-audio-tools
     "autoencoder_kl": KLEncoder,
+    "convnext": ConvNeXtEncoder,
 }
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -38,6 +40,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "same": SAMEDecoder,
     "taae_v2": SAMEDecoder,
     "autoencoder_kl": KLDecoder,
+    "convnext": ConvNeXtDecoder,
 }
 
 PRETRANSFORMS: dict[str, type[Pretransform]] = {

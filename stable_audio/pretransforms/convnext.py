@@ -1,0 +1,136 @@
+"""ConvNeXt along time: encoder and decoder for frames of many channels, such as spectra.
+
+Blocks after Liu et al. 2022, "A ConvNet for the 2020s", in one dimension as in Vocos (Siuzdak 2023). Frames
+enter and leave through two layers with a wide one between them: a comb of partials lies in no low-dimensional
+plane, so one layer from the width of the blocks could not write it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.nn.checkpointing import Checkpointed
+from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
+
+KERNEL = 7
+"""Frames that a block sees."""
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of (b c n)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mT).mT
+
+
+class ConvNeXtBlock(Checkpointed):
+    """x + scale * pointwise(GELU(pointwise(norm(depthwise(x))))).
+
+    Args:
+        channels: channels of input and output.
+        expansion: width of the inner layer, as a multiple of `channels`.
+        scale: where the learned scale of each channel begins.
+    """
+
+    def __init__(self, channels: int, *, expansion: int, scale: float = 0.3) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, KERNEL, padding=KERNEL // 2, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.widen = nn.Conv1d(channels, expansion * channels, 1)
+        self.narrow = nn.Conv1d(expansion * channels, channels, 1)
+        self.scale = nn.Parameter(torch.full((channels, 1), scale))
+
+    def compute(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.narrow(F.gelu(self.widen(self.norm(self.depthwise(x)))))
+
+
+def _through_wide_layer(channels_in: int, width: int, channels_out: int) -> list[nn.Module]:
+    return [nn.Conv1d(channels_in, width, 1), nn.GELU(), nn.Conv1d(width, channels_out, 1)]
+
+
+def _blocks(channels: int, depth: int, expansion: int) -> list[nn.Module]:
+    return [ConvNeXtBlock(channels, expansion=expansion) for _ in range(depth)]
+
+
+class ConvNeXtEncoder(Encoder):
+    """Frames (b in_channels n) -> (b latent_dim n / prod(strides)).
+
+    Args:
+        in_channels: channels of a frame.
+        latent_dim: output channels.
+        channels: width of the blocks.
+        width: width of the layer through which frames enter.
+        depth: blocks at the rate of the frames.
+        depths: blocks after each stride.
+        strides: downsampling between the blocks.
+        expansion: inner width of a block, as a multiple of `channels`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 769,
+        latent_dim: int = 128,
+        channels: int = 224,
+        width: int = 640,
+        depth: int = 1,
+        depths: list[int] = [1],  # noqa: B006
+        strides: list[int] = [4],  # noqa: B006
+        expansion: int = 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.latent_dim = in_channels, latent_dim
+        self.downsampling_ratio = check_stages(strides, depths=depths)
+        layers = _through_wide_layer(in_channels, width, channels)
+        layers += _blocks(channels, depth, expansion)
+        for stride, count in zip(strides, depths):
+            layers += [nn.Conv1d(channels, channels, stride, stride=stride)]
+            layers += _blocks(channels, count, expansion)
+        layers += [ChannelNorm(channels), nn.Conv1d(channels, latent_dim, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.layers(audio)
+
+
+class ConvNeXtDecoder(Decoder):
+    """Latents (b latent_dim n) -> frames (b out_channels n * prod(strides)); stages from last to first.
+
+    Args:
+        out_channels: channels of a frame.
+        latent_dim: input channels.
+        channels: width of the blocks.
+        width: width of the layer through which frames leave.
+        depth: blocks at the rate of the frames.
+        depths: blocks before each stride is undone; the last entry is next to the latents, as in the encoder.
+        strides: as the encoder's.
+        expansion: inner width of a block, as a multiple of `channels`.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int = 769,
+        latent_dim: int = 64,
+        channels: int = 224,
+        width: int = 640,
+        depth: int = 1,
+        depths: list[int] = [2],  # noqa: B006
+        strides: list[int] = [4],  # noqa: B006
+        expansion: int = 3,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.out_channels = latent_dim, out_channels
+        self.downsampling_ratio = check_stages(strides, depths=depths)
+        layers: list[nn.Module] = [nn.Conv1d(latent_dim, channels, 1)]
+        for stride, count in zip(strides[::-1], depths[::-1]):
+            layers += _blocks(channels, count, expansion)
+            layers += [nn.ConvTranspose1d(channels, channels, stride, stride=stride)]
+        layers += _blocks(channels, depth, expansion)
+        layers += [ChannelNorm(channels), *_through_wide_layer(channels, width, out_channels)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return decode_in_stages(self.layers, latents, audible=3)

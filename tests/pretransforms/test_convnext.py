@@ -1,0 +1,55 @@
+"""ConvNeXt's encoder and decoder, layer by layer as the paper writes them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stable_audio.pretransforms.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+
+
+def norm(x: Tensor, state: dict[str, Tensor], key: str) -> Tensor:
+    mean, variance = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
+    gain, shift = state[f"{key}.weight"][:, None], state[f"{key}.bias"][:, None]
+    return (x - mean) / (variance + 1e-5).sqrt() * gain + shift
+
+
+def conv(x: Tensor, state: dict[str, Tensor], key: str, **options: int) -> Tensor:
+    return F.conv1d(x, state[f"{key}.weight"], state[f"{key}.bias"], **options)
+
+
+def block(x: Tensor, state: dict[str, Tensor], key: str) -> Tensor:
+    y = conv(x, state, f"{key}.depthwise", padding=3, groups=x.shape[1])
+    y = conv(norm(y, state, f"{key}.norm"), state, f"{key}.widen")
+    return x + state[f"{key}.scale"] * conv(F.gelu(y), state, f"{key}.narrow")
+
+
+def test_encoder_is_the_literal_network() -> None:
+    torch.manual_seed(0)
+    encoder = ConvNeXtEncoder(
+        in_channels=10, latent_dim=3, channels=6, width=12, depth=1, depths=[2], strides=[4]
+    ).double()
+    state = encoder.state_dict()
+    x = torch.randn(2, 10, 16, dtype=torch.float64)
+    y = conv(F.gelu(conv(x, state, "layers.0")), state, "layers.2")
+    y = block(y, state, "layers.3")
+    y = conv(y, state, "layers.4", stride=4)
+    y = block(block(y, state, "layers.5"), state, "layers.6")
+    y = conv(norm(y, state, "layers.7"), state, "layers.8")
+    torch.testing.assert_close(encoder(x), y)
+
+
+def test_decoder_is_the_literal_network() -> None:
+    torch.manual_seed(0)
+    decoder = ConvNeXtDecoder(
+        out_channels=10, latent_dim=3, channels=6, width=12, depth=1, depths=[2], strides=[4]
+    ).double()
+    state = decoder.state_dict()
+    z = torch.randn(2, 3, 5, dtype=torch.float64)
+    y = conv(z, state, "layers.0")
+    y = block(block(y, state, "layers.1"), state, "layers.2")
+    y = F.conv_transpose1d(y, state["layers.3.weight"], state["layers.3.bias"], stride=4)
+    y = norm(block(y, state, "layers.4"), state, "layers.5")
+    y = conv(F.gelu(conv(y, state, "layers.6")), state, "layers.8")
+    torch.testing.assert_close(decoder(z), y)
