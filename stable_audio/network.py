@@ -23,6 +23,20 @@ def offline(name: str) -> bool:
     return os.path.exists(name) or not hub_in_reach()
 
 
+def load_failure(name: str, error: Exception) -> str:
+    """Why a hub id or local path could not be loaded, as part of a sentence.
+
+    transformers explains a missing connection in several lines, with links.
+
+    Args:
+        name: the hub id or path.
+        error: what the hub's client or transformers raised.
+    """
+    if not os.path.exists(name) and not hub_in_reach():
+        return "it was not downloaded before, and the Hugging Face hub cannot be reached"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+
+
 @functools.cache
 def hub_in_reach() -> bool:
     """Whether the hub, or the proxy on the way to it, accepts connections; the first answer is cached.

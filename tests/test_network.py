@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stable_audio import network
-from stable_audio.conditioning import tokenizers
+from stable_audio.conditioning import t5, tokenizers
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +84,31 @@ def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPa
         with pytest.raises(OSError, match="no tokenizer at 'owner/name'"):
             tokenizers.load_tokenizer("owner/name")
     assert len(asked) == 1
+
+
+TRANSFORMERS_TEXT = (
+    "We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection."
+)
+
+
+def test_a_missing_download_is_explained_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    error = OSError(TRANSFORMERS_TEXT)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    reason = network.load_failure("owner/name", error)
+    assert reason == "it was not downloaded before, and the Hugging Face hub cannot be reached"
+    assert network.load_failure(str(tmp_path), error) == TRANSFORMERS_TEXT.splitlines()[0].rstrip(".")
+
+
+def test_a_t5_encoder_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Transformers:
+        class T5EncoderModel:
+            @staticmethod
+            def from_pretrained(name: str, **options: Any) -> Any:
+                raise OSError(TRANSFORMERS_TEXT)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(t5, "import_transformers", lambda: Transformers)
+    with pytest.raises(OSError, match="t5_model_name 't5-base' cannot be loaded: it was not") as caught:
+        t5.T5Conditioner(output_dim=8).encoder("cpu")
+    assert "\n" not in str(caught.value)
+    assert "huggingface.co" not in str(caught.value)

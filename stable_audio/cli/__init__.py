@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from stable_audio.cli.denied import unwritable_folder
+
 COMMANDS: dict[str, str] = {
     "bakeoff": "stable_audio.cli.bakeoff",
     "check": "stable_audio.cli.check",
@@ -170,6 +172,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (MemoryError, _out_of_memory())):
         first = (str(error).splitlines() or [""])[0] or "there is none left."
         return f"out of memory: {first} A smaller --batch-size helps; see docs/troubleshooting.md"
+    if isinstance(error, OSError) and (folder := unwritable_folder(error)) is not None:
+        return (
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder with --out or "
+            "--save-dir, or make this one writable"
+        )
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF_PACKAGE:
         return f'this command needs {package}: pip install "stable-audio[{EXTRA_OF_PACKAGE[package]}]"'

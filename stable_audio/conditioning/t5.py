@@ -19,7 +19,7 @@ from stable_audio.conditioning.tokenizers import (
     padded_ids,
 )
 from stable_audio.conditioning.values import TextValue
-from stable_audio.network import offline
+from stable_audio.network import load_failure, offline
 from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
 
@@ -154,9 +154,10 @@ class T5Conditioner(Conditioner):
                 self.t5_model_name, dtype=torch.float32, local_files_only=offline(self.t5_model_name)
             )
         except (OSError, ValueError) as error:
+            reason = load_failure(self.t5_model_name, error)
             raise OSError(
-                f"T5 encoder '{self.t5_model_name}' cannot be loaded: give a folder that holds it, or one of "
-                f"{sorted(T5_SIZES)} with access to the hub ({error})"
+                f"t5_model_name '{self.t5_model_name}' cannot be loaded: {reason}; connect to the hub, or "
+                "give a folder that holds it"
             ) from error
 
 

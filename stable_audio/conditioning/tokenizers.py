@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stable_audio.network import offline
+from stable_audio.network import load_failure, offline
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,8 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline(name))
     except (OSError, ValueError) as error:
         raise OSError(
-            f"no tokenizer at '{name}': give a folder that holds one or the id of a public one ({error})"
+            f"no tokenizer at '{name}': {load_failure(name, error)}; give a folder that holds one, or "
+            "connect to the hub"
         ) from error
     _require_vocabulary(name, tokenizer)
     return tokenizer

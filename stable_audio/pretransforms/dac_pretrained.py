@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.network import offline
+from stable_audio.network import load_failure, offline
 from stable_audio.pretransforms.base import Pretransform
 
 ModelType = Literal["44khz", "24khz", "16khz"]
@@ -43,8 +43,8 @@ def _load(name: str | None, model_type: str) -> Any:
         return library.DacModel.from_pretrained(source, local_files_only=offline(source))
     except OSError as error:
         raise OSError(
-            f"dac_pretrained: '{source}' is neither a folder with a saved DAC model nor a model that "
-            f"could be downloaded ({error}); set model_path to such a folder"
+            f"dac_pretrained: '{source}' cannot be loaded: {load_failure(source, error)}; set model_path to "
+            "a folder with a saved DAC model, or connect to the hub"
         ) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.cli import COMMANDS, foreign, main, main_as
 from stable_audio.cli.train import expanded
@@ -165,6 +166,25 @@ def test_run_gradio_names_the_command_that_renders(capsys: Any) -> None:
     assert told.count("\n") == 1
     command = re.findall(r"`stable-audio generate (.*?)`", told)[0].replace('"', "").split()
     parser_of("generate").parse_args(command)
+
+
+def test_run_gradio_names_the_commands_for_autoencoders(tmp_path: Path, capsys: Any) -> None:
+    config = tmp_path / "m.json"
+    config.write_text('{"model_type": "autoencoder"}')
+    assert main_as("run_gradio.py", ["--model-config", str(config), "--ckpt-path", "w.ckpt"]) == 2
+    message = capsys.readouterr().err
+    assert "--prompt" not in message
+    for name in ("reconstruct", "encode", "decode"):
+        command = re.findall(rf"`stable-audio {name} (.*?)`", message)[0].split()
+        args = parser_of(name).parse_args(command)
+        assert (args.ckpt_path, args.model_config) == ("w.ckpt", str(config))
+
+
+def test_run_gradio_reads_the_config_inside_a_checkpoint(tmp_path: Path, capsys: Any) -> None:
+    weights = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {}, "model_config": {"model_type": "autoencoder"}}, weights)
+    assert main_as("run_gradio.py", ["--ckpt-path", str(weights)]) == 2
+    assert f"`stable-audio reconstruct SOUNDS --out FOLDER --ckpt-path {weights}`" in capsys.readouterr().err
 
 
 EARLIER = {

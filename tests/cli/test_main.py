@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import torch
 
 from stable_audio import __version__, cli
+from stable_audio.cli import guarded
+from stable_audio.cli.denied import unwritable_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +142,31 @@ def test_a_lack_of_memory_is_one_sentence(
     assert line.endswith("A smaller --batch-size helps; see docs/troubleshooting.md")
     with pytest.raises(type(error)):
         cli.main(["schema", "--traceback"])
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_an_output_folder_that_cannot_be_written_has_advice(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "renders" / ".a.partial.wav"
+
+    def run() -> int:
+        raise OSError(code, os.strerror(code), str(file))
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert guarded(run, traceback=False) == 2
+    message = capsys.readouterr().err
+    assert message == (
+        f"error: {tmp_path}: cannot be written to ({os.strerror(code)}); choose another folder with --out or "
+        "--save-dir, or make this one writable\n"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_no_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    file.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.W_OK)
+    assert unwritable_folder(PermissionError(errno.EACCES, "Permission denied", str(file))) is None
+    assert unwritable_folder(FileNotFoundError(errno.ENOENT, "No such file", str(file))) is None

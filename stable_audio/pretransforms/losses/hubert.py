@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.audio.resample import resample_sinc
-from stable_audio.network import offline
+from stable_audio.network import load_failure, offline
 
 SAMPLE_RATE = 16_000
 """Hz of the sounds that these networks were trained on."""
@@ -122,6 +122,6 @@ def _load(name: str) -> nn.Module:
         )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"the hubert loss cannot load model_name '{name}': give one of {', '.join(SPEECH_MODELS)} with "
-            f"access to the hub, or a folder saved by transformers ({error})"
+            f"the hubert loss cannot load model_name '{name}': {load_failure(source, error)}; give a folder "
+            f"saved by transformers, or one of {', '.join(SPEECH_MODELS)} and connect to the hub"
         ) from error
