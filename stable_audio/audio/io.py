@@ -48,7 +48,7 @@ _WRITTEN_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class SavedAudio:
-    """What was written.
+    """Result of writing a file.
 
     Attributes:
         peak: largest absolute sample that was to be written.

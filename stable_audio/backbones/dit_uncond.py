@@ -13,7 +13,7 @@ class UncondDiT(DiT):
 
     Args:
         in_channels: channels of x and of the output.
-        options: see `DiTOptions`, whose fields are keywords here, too.
+        options: see `DiTOptions`, whose fields are keywords as well.
     """
 
     @takes_keywords

@@ -186,7 +186,7 @@ def number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class ValueCheck:
-    """Checks that a clip's metadata hold what the conditioners of a model need.
+    """Checks that a clip's metadata suffice for the conditioners of a model.
 
     Attributes:
         rules: conditioner id -> rule for its value.
@@ -216,10 +216,10 @@ class ValueCheck:
 
     def refusal(self, item: Metadata) -> str | None:
         """The reason why the item cannot be used, with every faulty key, or None."""
-        missing = self.missing(item)
-        faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in missing]
+        absent = self.missing(item)
+        faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in absent]
         for key, rule in self.rules.items():
-            if key not in missing and (reason := rule.refusal(self.value(item, key))):
+            if key not in absent and (reason := rule.refusal(self.value(item, key))):
                 faults.append(f"'{key}' {reason}")
         return ("; ".join(faults) + ", which the model's conditioning needs") if faults else None
 

@@ -78,10 +78,10 @@ class SlotWiring:
                 )
 
     def _pick(self, slot: Slot, tensors: ConditionTensors) -> list[tuple[Tensor, Tensor | None]]:
-        missing = [i for i in self.ids[slot] if i not in tensors]
-        if missing:
+        absent = [i for i in self.ids[slot] if i not in tensors]
+        if absent:
             raise KeyError(
-                f"slot '{slot.value}' needs conditioning {missing}, but only {sorted(tensors)} was given"
+                f"slot '{slot.value}' needs conditioning {absent}, but only {sorted(tensors)} was given"
             )
         return [tensors[i] for i in self.ids[slot]]
 

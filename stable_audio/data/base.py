@@ -42,7 +42,7 @@ class Rejected(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """How the clips of a batch share rows.
+    """Layout of the clips of a batch in shared rows.
 
     Attributes:
         lengths: frames of each clip.
@@ -124,7 +124,7 @@ class Runtime(ClipFormat):
 
 
 RUNTIME_KEYS = tuple(field.name for field in fields(Runtime))
-"""Constructor arguments of datasets that no dataset file holds. A dataset declares those that it needs; every
+"""Constructor arguments of datasets that no dataset file has. A dataset declares those that it needs; every
 other argument is a key of the dataset file."""
 
 

@@ -25,7 +25,7 @@ CROP_KEYS = ("timestamps", "seconds_start", "seconds_total", "padding_mask", "sa
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a clip lies in its file, in samples at the model's rate.
+    """Position of a clip in its file, in samples at the model's rate.
 
     Attributes:
         offset: first sample of the clip.

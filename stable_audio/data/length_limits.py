@@ -1,4 +1,4 @@
-"""How long the sounds of a dataset may be."""
+"""Limits of the length of sounds in a dataset."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LengthLimits:
-    """Limits of a sound's length; None: there is no such limit.
+    """Limits of the length of a sound; None: no limit.
 
     Attributes:
-        min_length_sec: leave out what is shorter than this many seconds.
-        max_length_sec: leave out what is longer than this many seconds.
+        min_length_sec: leave out sounds shorter than this many seconds.
+        max_length_sec: leave out sounds longer than this many seconds.
     """
 
     min_length_sec: float | None = None

@@ -165,7 +165,7 @@ def _placed(batch: Batch, plan: _BatchPlan, places: Sequence[int]) -> Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How batches are drawn from a dataset.
+    """Options of drawing batches from a dataset.
 
     Attributes:
         batch_size: items of a batch on each rank.

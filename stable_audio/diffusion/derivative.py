@@ -1,4 +1,4 @@
-"""How the output of a network changes along a path, for objectives that learn from it."""
+"""The derivative of the output of a network along a path, for objectives that need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def derivative(network: Network, x: Tensor, t: Tensor, dx_dt: Tensor) -> Tensor:
     """d network(x(t), t) / dt = dx_dt . d/dx network(x, t) + d/dt network(x, t), in the shape of the output.
 
     One pass of forward-mode differentiation, which costs about two calls of the network; no gradient flows
-    back through it. Attention runs in plain products meanwhile: fused kernels have no such derivative.
+    back through it. Attention uses plain products here, because fused kernels have no such derivative.
 
     Args:
         network: (x (b c n), t (b,)) -> (b c n).

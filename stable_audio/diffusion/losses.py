@@ -51,7 +51,7 @@ class LossInputs:
 
     @cached_property
     def denoised(self) -> Tensor:
-        """The estimate of x0 that `output` stands for."""
+        """The estimate of x0 by `output`."""
         return self.objective.denoised(self.output, self.x_t, self.t)
 
 

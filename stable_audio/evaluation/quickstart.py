@@ -96,7 +96,7 @@ class Scores:
         names = list(dict.fromkeys(requested for requested, _ in self.confusion))
         names += sorted({recognised for _, recognised in self.confusion} - set(names))
         width = max(len(n) for n in names)
-        lines = [" " * width + "  " + " ".join(f"{n[:7]:>7}" for n in names) + "   (heard)"]
+        lines = [" " * width + "  " + " ".join(f"{n[:7]:>7}" for n in names) + "   (recognised)"]
         for requested in dict.fromkeys(a for a, _ in self.confusion):
             cells = " ".join(f"{self.confusion[requested, recognised] or '.':>7}" for recognised in names)
             lines.append(f"{requested:<{width}}  {cells}")
@@ -168,14 +168,14 @@ class QuickstartEvaluator:
             raise ValueError(f"{len(clips)} clips for {len(requests)} requests")
         mono = [np.asarray(clip.detach().double().mean(dim=0).cpu()) for clip in clips]
         timbres = [self.classifier.classify(samples, self.sample_rate) for samples in mono]
-        same = [h == r.timbre for h, r in zip(timbres, requests)]
+        matches = [timbre == r.timbre for timbre, r in zip(timbres, requests)]
         pitched = [i for i, r in enumerate(requests) if r.midi is not None]
         return Scores(
             clips=len(mono),
             pitch=_share([self._right_pitch(mono[i], requests[i]) for i in pitched]),
-            timbre=_share(same),
-            pitched_timbre=_share([same[i] for i in pitched]),
-            confusion=Counter((r.timbre, h) for r, h in zip(requests, timbres)),
+            timbre=_share(matches),
+            pitched_timbre=_share([matches[i] for i in pitched]),
+            confusion=Counter((r.timbre, timbre) for r, timbre in zip(requests, timbres)),
             defects=self._defects(mono, requests),
             peak=max(float(np.abs(samples).max()) for samples in mono),
         )

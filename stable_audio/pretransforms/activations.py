@@ -29,7 +29,7 @@ def kaiser_lowpass(cutoff: float, half_width: float, kernel_size: int) -> Tensor
 
 
 class _Upsample(nn.Module):
-    """Zero-stuffing by `ratio` and a low-pass, edges replicated."""
+    """Zero insertion by `ratio` and a low-pass, with replicated edges."""
 
     filter: Tensor
 
@@ -50,7 +50,7 @@ class _Upsample(nn.Module):
 
 
 class _Lowpass(nn.Module):
-    """A low-pass followed by decimation by `ratio`, edges replicated."""
+    """A low-pass followed by decimation by `ratio`, with replicated edges."""
 
     filter: Tensor
 

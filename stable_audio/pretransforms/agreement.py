@@ -7,36 +7,38 @@ from typing import NamedTuple
 
 
 class Disagreement(NamedTuple):
-    """One measure of a part that differs from what the other parts need."""
+    """A measure of a part that differs from the value that the other parts need."""
 
     measure: str
-    found: int
+    actual: int
     expected: int
 
     def __str__(self) -> str:
-        return f"{self.measure} {self.found}, expected {self.expected}"
+        return f"{self.measure} {self.actual}, expected {self.expected}"
 
 
 class PartsDisagreeError(ValueError):
-    """Parts that cannot work together.
+    """Parts of a model do not fit together.
 
     Attributes:
-        disagreements: each measure that differs.
+        subject: the model, and what its parts do not fit.
+        disagreements: all measures that differ.
         inner_ratio: audio samples per frame of the pretransform around the encoder, 1 without one.
     """
 
-    def __init__(self, whole: str, disagreements: list[Disagreement], *, inner_ratio: int) -> None:
-        self.whole, self.disagreements, self.inner_ratio = whole, disagreements, inner_ratio
-        super().__init__(f"the parts of the {whole}: {'; '.join(map(str, disagreements))}")
+    def __init__(self, subject: str, disagreements: list[Disagreement], *, inner_ratio: int) -> None:
+        self.subject, self.disagreements, self.inner_ratio = subject, disagreements, inner_ratio
+        super().__init__(f"the parts of the {subject}: {'; '.join(map(str, disagreements))}")
 
 
-def check_parts(whole: str, measures: Mapping[str, tuple[int, int]], *, inner_ratio: int) -> None:
-    """Raise PartsDisagreeError unless every measure is what it should be.
+def check_parts(subject: str, measures: Mapping[str, tuple[int, int]], *, inner_ratio: int) -> None:
+    """Raise PartsDisagreeError unless every measure has its expected value.
 
     Args:
-        whole: name of the model that the parts belong to, and what they do not fit.
-        measures: name -> (found, expected).
+        subject: the model, and what its parts do not fit.
+        measures: name -> (actual, expected).
+        inner_ratio: audio samples per frame of the pretransform around the encoder, 1 without one.
     """
     wrong = [Disagreement(name, *pair) for name, pair in measures.items() if pair[0] != pair[1]]
     if wrong:
-        raise PartsDisagreeError(whole, wrong, inner_ratio=inner_ratio)
+        raise PartsDisagreeError(subject, wrong, inner_ratio=inner_ratio)

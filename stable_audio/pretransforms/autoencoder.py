@@ -1,4 +1,4 @@
-"""The autoencoder itself, and the pretransform that puts a diffusion model into its latents."""
+"""The autoencoder itself, and the pretransform for diffusion in its latents."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Autoencoder(nn.Module):
     Args:
         encoder: the network that turns audio into features.
         decoder: the network that turns latents into audio.
-        bottleneck: what turns features into latents; None passes them on unchanged.
+        bottleneck: turns features into latents; None: the features themselves.
         latent_dim: channels of the latents, after the bottleneck.
-        downsampling_ratio: audio samples per latent frame, the inner pretransform included.
+        downsampling_ratio: audio samples per latent frame, including the inner pretransform.
         io_channels: audio channels of input and output.
-        in_channels: audio channels of the input, where they differ.
-        out_channels: audio channels of the output, where they differ.
+        in_channels: audio channels of the input, if different.
+        out_channels: audio channels of the output, if different.
         soft_clip: apply tanh at the end of `decode`.
         pretransform: applied before the encoder and undone after the decoder.
-        sample_rate: sample rate in Hz that it was made for, if known.
-        latent_scale: standard deviation of the latents, measured in training; None where it was not.
+        sample_rate: sample rate in Hz of its audio, if known.
+        latent_scale: standard deviation of the latents, measured in training; None if not measured.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
         return self.encode_with_info(audio, noise=noise)[0]
 
     def encode_with_info(self, audio: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
-        """As `encode`; also the bottleneck's loss terms and `pre_bottleneck_latents`."""
+        """Like `encode`; also returns the bottleneck's loss terms and `pre_bottleneck_latents`."""
         return self.encode_transformed(self.transform(audio), noise=noise)
 
     def encode_features(self, audio: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ class Autoencoder(nn.Module):
         return self._features_of(self.transform(audio))
 
     def encode_transformed(self, values: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
-        """As `encode_with_info`, from the output of `transform`."""
+        """Like `encode_with_info`, from the output of `transform`."""
         return self.compress(self._features_of(values), noise=noise)
 
     def _features_of(self, values: Tensor) -> Tensor:
-        # Faster layers leave other strides, and what follows, such as random draws, goes by strides.
+        # Faster layers return other strides, which change later operations such as random draws.
         return self.encoder(values).contiguous()
 
     def transform(self, audio: Tensor) -> Tensor:
@@ -145,8 +145,8 @@ class Autoencoder(nn.Module):
         crossfade: int | None = None,
         noise: NoiseSource | None = None,
     ) -> Tensor:
-        """`encode` in flat memory. The bottleneck sees the joined features, so that its noise, and hence
-        the latents, are those of one pass."""
+        """`encode` in constant memory. The bottleneck receives the features of all chunks at once, so that
+        its noise, and hence the latents, are those of a single pass."""
         features = self._features_in_chunks(audio, chunk_size, overlap, crossfade)
         return self.compress(features, noise=noise)[0]
 
@@ -172,7 +172,7 @@ class Autoencoder(nn.Module):
         crossfade: int | None = None,
         noise: NoiseSource | None = None,
     ) -> Tensor:
-        """`decode` in flat memory: only the output grows with the length."""
+        """`decode` in constant memory: only the output grows with the length."""
         return in_chunks(
             self.decode_features,
             self.expand(latents, noise=noise),
@@ -184,11 +184,11 @@ class Autoencoder(nn.Module):
         )
 
     def encode_audio(self, audio: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
-        """`encode_chunked(audio, **options)` where `chunked`, else `encode`."""
+        """`encode_chunked(audio, **options)` if `chunked`, else `encode`."""
         return self.encode_chunked(audio, **options) if chunked else self.encode(audio)  # type: ignore[arg-type]
 
     def decode_audio(self, latents: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
-        """`decode_chunked(latents, **options)` where `chunked`, else `decode`."""
+        """`decode_chunked(latents, **options)` if `chunked`, else `decode`."""
         return self.decode_chunked(latents, **options) if chunked else self.decode(latents)  # type: ignore[arg-type]
 
     def encode_tokens(self, audio: Tensor, *, chunked: bool = False, **options: int) -> Tensor:
@@ -247,11 +247,11 @@ class AutoencoderPretransform(Pretransform):
 
     Args:
         model: the autoencoder.
-        scale: latents are divided by it, so that their std is near 1 for the diffusion model; None takes
-            the autoencoder's `latent_scale`, or 1 where that is unknown.
+        scale: divisor of the latents, so that their std is near 1 for the diffusion model; None: the
+            autoencoder's `latent_scale`, or 1 if that is unknown.
         model_half: run the autoencoder in float16; inputs and outputs stay float32.
-        iterate_batch: process one item at a time, which bounds memory.
-        chunked: encode and decode in pieces of 128 frames.
+        iterate_batch: process one item at a time, which limits memory.
+        chunked: encode and decode in chunks of 128 frames.
     """
 
     needs_weights = True
@@ -292,7 +292,7 @@ class AutoencoderPretransform(Pretransform):
 
     @property
     def scale(self) -> float:
-        """The number that latents are divided by."""
+        """The divisor of the latents."""
         return self._scale or self.model.latent_scale or 1.0
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -1,8 +1,8 @@
 """The 2-D variational autoencoder of Stable Diffusion (Rombach et al. 2022), for spectrograms.
 
 Encoder and decoder for `Autoencoder`, with a 2-D pretransform around them and the `gaussian` bottleneck
-between. State keys below `encoder.` and `decoder.` are those of the published weights, whose 1x1
-convolutions around the bottleneck (`quant_conv`, `post_quant_conv`) belong to them here.
+between. State keys below `encoder.` and `decoder.` are those of the published weights, where the 1x1
+convolutions around the bottleneck (`quant_conv`, `post_quant_conv`) are part of encoder and decoder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(Checkpointed):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 convolution where the width changes."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1 convolution if the width changes."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Middle(nn.Module):
 
 
 class _Level(nn.Module):
-    """Residual blocks, then a change of resolution under the key `name` (or none)."""
+    """Residual blocks, then an optional change of resolution under the key `name`."""
 
     def __init__(self, widths: list[int], name: str | None) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class KLEncoder(Encoder):
 
     Args:
         in_channels: image channels.
-        latent_dim: output channels: twice those of the latents (8 for 4).
+        latent_dim: output channels, twice those of the latents (8 for 4).
         ch: width of the first level.
         ch_mult: width of each level as a multiple of `ch`.
         num_res_blocks: residual blocks per level.

@@ -18,10 +18,11 @@ class Pretransform(nn.Module):
         encoded_channels: channels of the latents.
         downsampling_ratio: audio samples per latent frame.
         latent_height: rows of 2-D latents (b c rows n); None for latents (b c n).
-        enable_grad: whether training reaches the parameters; False freezes them and keeps eval mode.
-        needs_weights: True when the transform is learned, so that untrained weights mean noise.
+        enable_grad: whether to train the parameters; otherwise they are frozen, in eval mode.
+        needs_weights: whether the transform is learned, so that it is useless without trained weights.
+        is_discrete: whether the latents have tokens.
         settings: settings other than weights and geometry that change the latents; they are part of the hash.
-        folded_from: hash of the weights before their norms were folded; None where they were not.
+        folded_from: hash of the weights before their norms were folded; None if they were not.
     """
 
     io_channels: int
@@ -64,7 +65,7 @@ class Pretransform(nn.Module):
         crossfade: int | None = None,
         noise: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """`encode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
+        """`encode` for any length in constant memory; sizes in latent frames, see `chunking.in_chunks`."""
         return in_chunks(
             lambda piece: self.encode_piece(piece, noise),
             audio,
@@ -78,7 +79,7 @@ class Pretransform(nn.Module):
     def decode_chunked(
         self, latents: Tensor, *, chunk_size: int = 128, overlap: int = 32, crossfade: int | None = None
     ) -> Tensor:
-        """`decode` for any length in flat memory; sizes in latent frames, see `chunking.in_chunks`."""
+        """`decode` for any length in constant memory; sizes in latent frames, see `chunking.in_chunks`."""
         return in_chunks(
             self.decode_piece,
             latents,
@@ -90,7 +91,7 @@ class Pretransform(nn.Module):
         )
 
     def encode_piece(self, audio: Tensor, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Encode one chunk for `encode_chunked`; differs from `encode` where that is itself chunked."""
+        """Encode one chunk for `encode_chunked`; differs from `encode` if that is chunked itself."""
         return self.encode(audio, noise=noise)
 
     def decode_piece(self, latents: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class Pretransform(nn.Module):
         return self.decode(latents)
 
     def train(self, mode: bool = True) -> Pretransform:
-        """A frozen pretransform stays in eval mode whatever its parent does."""
+        """Set the mode; a frozen pretransform stays in eval mode, whatever its parent does."""
         return super().train(mode and self.enable_grad)
 
     def freeze_unless_trained(self) -> Pretransform:

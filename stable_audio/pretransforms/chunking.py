@@ -35,12 +35,12 @@ def in_chunks(
     out_per_frame: int,
     crossfade: int | None = None,
 ) -> Tensor:
-    """Apply `fn` to overlapping chunks of the last axis of `x` and join the results.
+    """Apply `fn` to overlapping chunks of the last axis of `x` and concatenate the results.
 
     A frame is the unit of `chunk_size`, `overlap` and `crossfade`: `in_per_frame` elements of x,
     `out_per_frame` elements of the result. Each chunk drops half the overlap on its inner edges. Around
     a seam, `crossfade` frames are blended linearly (default: a quarter of the overlap, which keeps the
-    blend away from chunk edges; 0 = a hard cut). Inputs of at most one chunk are passed on whole.
+    blend away from chunk edges; 0 = a hard cut). Inputs of at most one chunk are processed at once.
     """
     crossfade = overlap // 4 if crossfade is None else crossfade
     _check(chunk_size, overlap, crossfade)
@@ -51,7 +51,7 @@ def in_chunks(
     trim = (overlap // 2) * out_per_frame
     half_fade = min(crossfade * out_per_frame // 2, trim)
     current, current_start = fn(x[..., : chunk_size * in_per_frame]), 0
-    # Written in place: a list of parts, joined at the end, would hold the output twice.
+    # Written in place: concatenating a list of parts would hold the output twice.
     length = starts[-1] * out_per_frame + current.shape[-1]
     out = current.new_empty(*current.shape[:-1], length)
     for start in starts[1:]:

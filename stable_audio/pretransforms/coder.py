@@ -1,4 +1,4 @@
-"""The measures that encoders and decoders declare, so that a mismatch is found when they are joined."""
+"""The interfaces of encoders and decoders, whose sizes are checked when they are combined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_audio.nn.precision import full_precision
 class Encoder(nn.Module):
     """Audio (b in_channels n) -> features (b latent_dim n / downsampling_ratio).
 
-    `latent_dim` counts what leaves the encoder, before the bottleneck (twice the latents for a VAE).
+    `latent_dim` is the number of output channels, before the bottleneck (twice the latents for a VAE).
     """
 
     in_channels: int
@@ -36,10 +36,10 @@ class Decoder(nn.Module):
 
 
 def decode_in_stages(layers: nn.Sequential, x: Tensor, *, audible: int) -> Tensor:
-    """All layers in order; the last `audible` ones, which work at the rate of the audio, in float32.
+    """Apply all layers in order; under autocast, the last `audible` ones in float32.
 
-    Under autocast, that is. What these layers round is noise in the audio, and a loss of log magnitudes
-    hears nothing else in the quiet parts of the spectrum: training would end at a higher loss.
+    These work at the rate of the audio: their rounding errors are noise in the audio, which dominates a loss
+    of log magnitudes in the quiet parts of the spectrum, so that training would end at a higher loss.
     """
     stages = list(layers)
     for layer in stages[:-audible]:
@@ -51,7 +51,7 @@ def check_stages(strides: Sequence[int], **lists: Sequence[object]) -> int:
     """The product of `strides`, after checking that every list has one entry per stride.
 
     Raises:
-        ValueError: with the name and both lengths.
+        ValueError: a list has another length; the message has its name and both lengths.
     """
     for name, values in lists.items():
         if len(values) != len(strides):

@@ -42,7 +42,7 @@ class _WeightNorm(nn.Module):
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
     def fold(self) -> None:
-        """Replace `weight_g`, `weight_v` by the plain `weight`; does nothing the second time."""
+        """Replace `weight_g`, `weight_v` by the plain `weight`; does nothing if folded already."""
         if "weight" in self._parameters:
             return
         trained = self.weight_v.requires_grad
@@ -104,13 +104,14 @@ def fold_weight_norm(module: Module) -> Module:
 
 
 def fold_as_stored(module: Module, keys: Collection[str]) -> int:
-    """Fold those weight-normalised layers below `module` whose plain `weight` is among `keys`.
+    """Fold the weight-normalised layers below `module` whose plain `weight` is among `keys`.
 
     Args:
-        keys: names of stored weights, as `module` would name them.
+        module: changed in place.
+        keys: names of stored weights, in the naming of `module`.
 
     Returns:
-        how many were folded now.
+        number of layers folded by this call.
     """
     count = 0
     for name, layer in module.named_modules():

@@ -99,7 +99,7 @@ class DACEncoder(Encoder):
 
     Args:
         in_channels: audio channels.
-        latent_dim: output channels of a 1x1 convolution; None leaves `d_model * 2^len(strides)`.
+        latent_dim: output channels of a final 1x1 convolution; None: none, `d_model * 2^len(strides)`.
         d_model: width before the first stage; each stage doubles it.
         strides: downsampling factor of each stage.
     """

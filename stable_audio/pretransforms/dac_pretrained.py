@@ -15,7 +15,7 @@ from stable_audio.pretransforms.base import Pretransform
 
 ModelType = Literal["44khz", "24khz", "16khz"]
 
-# What the published models are made of, so that sizes are known without a download.
+# Settings of the published models, so that sizes are known without a download.
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "44khz": {"downsampling_ratios": [2, 4, 8, 8], "n_codebooks": 9, "sampling_rate": 44100},
     "24khz": {"downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32, "sampling_rate": 24000},
@@ -32,7 +32,7 @@ def _transformers() -> Any:
 
 
 def _load(name: str | None, model_type: str) -> Any:
-    """The codec with its weights; on the meta device only its shape, without a download."""
+    """The codec with its weights; on the meta device only its structure, without a download."""
     library = _transformers()
     if torch.empty(0).is_meta:
         if name is None or not Path(name).exists():
@@ -53,11 +53,11 @@ class DACPretrainedPretransform(Pretransform):
 
     Args:
         model_type: rate of the published model: 44khz (ratio 512), 24khz or 16khz (ratio 320).
-        model_bitrate: 8kbps is what transformers has; others need `model_path`.
+        model_bitrate: 8kbps, which transformers has; others need `model_path`.
         model_path: folder saved by transformers, or hub id, instead of the published model.
-        scale: latents are divided by it.
-        quantize_on_decode: latents are those before quantisation, and `decode` quantises them.
-        chunked: encode and decode in pieces of 128 frames.
+        scale: divisor of the latents.
+        quantize_on_decode: latents are unquantised, and `decode` quantises them.
+        chunked: encode and decode in chunks of 128 frames.
     """
 
     is_discrete = True
@@ -110,7 +110,7 @@ class DACPretrainedPretransform(Pretransform):
         return self.model.quantizer(self.model.encoder(self._padded_to_frames(audio)))[1]
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens (b q n) -> audio; fewer codebooks than trained will do."""
+        """Tokens (b q n) -> audio; fewer codebooks than in training are allowed."""
         return self._finish(self.model.decoder(self.model.quantizer.from_codes(tokens)[0]), tokens.shape[-1])
 
     def _encode(self, audio: Tensor) -> Tensor:
@@ -128,6 +128,6 @@ class DACPretrainedPretransform(Pretransform):
         return F.pad(audio, (0, -audio.shape[-1] % self.downsampling_ratio))
 
     def _finish(self, audio: Tensor, frames: int) -> Tensor:
-        """Pad or cut to exactly `frames` frames, since odd strides lose samples at the end."""
+        """Pad or cut to exactly `frames` frames, because odd strides lose samples at the end."""
         length = frames * self.downsampling_ratio
         return F.pad(audio.view(audio.shape[0], 1, -1), (0, max(0, length - audio.shape[-1])))[..., :length]

@@ -1,16 +1,16 @@
-"""Convolutional coders at inference on a CPU: the same numbers, faster, and in less memory per second.
+"""Faster inference of convolutional coders on a CPU, with the same results and less memory.
 
-What `fast_inference` changes while it lasts:
+What `fast_inference` changes within its block:
 
-- weights are normalised once, not at every call, and kept in the order that oneDNN reads;
-- activations lie in memory frame by frame (b n c), as 2-D "channels last", which oneDNN's convolutions
-  prefer; (b c n) is rearranged at every layer otherwise;
+- weights are normalised once, not at every call, and stored in the layout of oneDNN;
+- activations are stored frame by frame (b n c), as 2-D "channels last", the layout of oneDNN's convolutions;
+  (b c n) would be rearranged at every layer;
 - a transposed convolution of kernel 2s and stride s is a convolution of kernel 2 with s times the channels,
   whose output, frame by frame, is the longer signal already;
-- activation and convolution, and whole residual units, go through the length in tiles that stay in the
-  cache, and residual units write over their input.
+- activation and convolution, and whole residual units, process the length in tiles that stay in the cache,
+  and residual units overwrite their input.
 
-On other devices it changes nothing: their libraries arrange memory themselves.
+On other devices it changes nothing: their libraries choose layouts themselves.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from stable_audio.pretransforms import dac, oobleck
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 _TILE_VALUES = 2**19  # 2 MB in float32: about the second-level cache
-_TILE_FRAMES = 1024  # at least, since oneDNN rearranges the weight at every call
+_TILE_FRAMES = 1024  # minimum, since oneDNN rearranges the weight at every call
 
 _UNITS: dict[type[nn.Module], str] = {oobleck.ResidualUnit: "layers", dac.ResidualUnit: "block"}
-"""Residual units, and where they hold activation, convolution, activation, 1x1 convolution."""
+"""Residual units -> attribute with activation, convolution, activation, 1x1 convolution."""
 
 Replaced = list[tuple[nn.Sequential, int, nn.Module]]
 
 _ONE_THREAD = threading.RLock()
-"""Another thread must not find an activation gone whose convolution, a moment later, is the old one again."""
+"""Serialises the replacement of layers: threads must not see a module half replaced or half restored."""
 
 
 @contextmanager
 def fast_inference(module: nn.Module) -> Iterator[None]:
     """Within the block, the coders inside `module` compute the same to float32 rounding, but faster.
 
-    Layers are exchanged for others that hold a rearranged copy of their weights, and put back at the end,
-    so neither keys nor values of `module` change. It does nothing where gradients are wanted, under
-    autocast, off the CPU, without oneDNN, or for types other than float32 and, where the processor has it,
-    bfloat16. Blocks may be nested; those of several threads wait for one another. A layer's weight is
-    rearranged when it is first called, which costs about as much as normalising it.
+    Layers are replaced by others with a rearranged copy of their weights, and restored at the end, so that
+    neither keys nor values of `module` change. It does nothing with gradients enabled, under autocast, off
+    the CPU, without oneDNN, or for types other than float32 and, if the processor supports it, bfloat16.
+    Blocks may be nested; those of several threads wait for one another. A layer's weight is rearranged at its
+    first call, which costs about as much as normalising it.
     """
     with ExitStack() as stack:
-        # Before anything is looked at: a module in use by another thread has lost its parameters, too.
+        # Lock before inspecting: a module in use by another thread lacks its parameters.
         stack.enter_context(_ONE_THREAD)
-        if _helps(module):
+        if _is_applicable(module):
             replaced: Replaced = []
             stack.callback(_put_back, replaced)
             _replace_below(module, replaced)
@@ -68,7 +68,7 @@ def _put_back(replaced: Replaced) -> None:
         parent[index] = layer
 
 
-def _helps(module: nn.Module) -> bool:
+def _is_applicable(module: nn.Module) -> bool:
     parameter = next(module.parameters(), None)
     if parameter is None or parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -87,28 +87,28 @@ def _replace_below(module: nn.Module, replaced: Replaced) -> None:
 
 
 def _replace(parent: nn.Sequential, index: int, replaced: Replaced) -> bool:
-    """Exchange one layer, with the activation before it, if there is a faster one."""
+    """Replace one layer, with the activation before it, if there is a faster one."""
     layer: Any = parent[index]
     if type(layer) in _UNITS:
-        _put(parent, index, _FastUnit(layer.get_submodule(_UNITS[type(layer)])), replaced)
+        _set_layer(parent, index, _FastUnit(layer.get_submodule(_UNITS[type(layer)])), replaced)
         return True
     if not _is_plain(layer):
         return False
     activate = _in_place(parent[index - 1] if index else None)
-    if activate is not _nothing:
-        _put(parent, index - 1, nn.Identity(), replaced)
+    if activate is not _identity:
+        _set_layer(parent, index - 1, nn.Identity(), replaced)
     fast = _FastUpsampler if isinstance(layer, WNConvTranspose1d) else _FastConv
-    _put(parent, index, fast(layer, activate), replaced)
+    _set_layer(parent, index, fast(layer, activate), replaced)
     return True
 
 
-def _put(parent: nn.Sequential, index: int, layer: nn.Module, replaced: Replaced) -> None:
+def _set_layer(parent: nn.Sequential, index: int, layer: nn.Module, replaced: Replaced) -> None:
     replaced.append((parent, index, parent[index]))
     parent[index] = layer
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether the layer is one of the convolutions below, and not a variant that pads in its own way."""
+    """Whether the layer is one of the convolutions below, and not a variant with other padding."""
     if type(layer) is WNConv1d:
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if type(layer) is WNConvTranspose1d:
@@ -120,23 +120,23 @@ def _is_plain(layer: nn.Module) -> bool:
 Activation = Callable[[Tensor], Tensor]
 
 
-def _nothing(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
 def _in_place(layer: nn.Module | None) -> Activation:
-    """The activation (b n c), which may overwrite its argument and keeps zeros; of other layers, nothing."""
+    """The activation on (b n c), which may overwrite its argument and maps 0 to 0; otherwise the identity."""
     if isinstance(layer, nn.ELU):
         return lambda x: F.elu_(x, layer.alpha)
     if isinstance(layer, (Snake, SnakeBeta)):
         frequency, inverse = (c.detach().float().flatten() for c in layer.coefficients())
 
         def activate(x: Tensor) -> Tensor:
-            # Phases of many turns need float32 whatever the type of x.
+            # Large phases need float32, whatever the type of x.
             return snake_(x.float(), frequency, inverse).to(x.dtype)
 
         return activate
-    return _nothing
+    return _identity
 
 
 class _Kernel:
@@ -145,10 +145,14 @@ class _Kernel:
     def __init__(
         self, taps: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> None:
-        """
+        """Prepare the weight.
 
         Args:
-            taps: the weight, in this order in memory: (out, kernel, in / groups).
+            taps: the weight (out, kernel, in / groups), contiguous in this order.
+            bias: (out,), or None.
+            stride: stride of the convolution.
+            dilation: dilation of the convolution.
+            groups: groups of channels.
         """
         self.weight = taps.detach().contiguous().transpose(1, 2).unsqueeze(2)
         self.bias = None if bias is None else bias.detach()
@@ -158,14 +162,14 @@ class _Kernel:
 
     def __call__(self, frames: Tensor) -> Tensor:
         picture = frames.transpose(1, 2).unsqueeze(2)
-        # conv2d would not take oneDNN for 1x1 kernels on a single thread.
+        # conv2d would not use oneDNN for 1x1 kernels on a single thread.
         frames_out = torch.mkldnn_convolution(
             picture, self.weight, self.bias, (0, 0), (1, self.stride), (1, self.dilation), self.groups
         )
         return frames_out.squeeze(2).transpose(1, 2)
 
     def tile(self, batch: int) -> int:
-        """Output frames at once."""
+        """Number of output frames per tile."""
         return max(_TILE_FRAMES, _TILE_VALUES // (batch * self.values_per_frame))
 
 
@@ -189,14 +193,14 @@ def _upsampling_kernel_of(layer: WNConvTranspose1d) -> _Kernel:
 
 
 def _window(frames: Tensor, start: int, stop: int) -> Tensor:
-    """A copy of frames start to stop, zeros where there are none."""
+    """A copy of the frames start to stop, with zeros outside of the signal."""
     length = frames.shape[1]
     inside = frames[:, max(start, 0) : min(stop, length)]
     return F.pad(inside, (0, 0, max(-start, 0), max(stop - length, 0)))
 
 
 class _FastConv(nn.Module):
-    """Activation and convolution, (b c n) -> (b c' n'), whose memory lies frame by frame."""
+    """Activation and convolution, (b c n) -> (b c' n'), stored frame by frame."""
 
     def __init__(self, layer: WNConv1d, activate: Activation) -> None:
         super().__init__()
@@ -245,7 +249,7 @@ def _convolve(frames: Tensor, kernel: _Kernel, padding: int, activate: Activatio
 class _FastUnit(nn.Module):
     """A residual unit that writes its sum over its input.
 
-    Every unit follows a convolution or another unit, which need their output no more.
+    Every unit follows a convolution or another unit, which no longer need their output.
     """
 
     def __init__(self, layers: nn.Module) -> None:
@@ -262,7 +266,7 @@ class _FastUnit(nn.Module):
         halo = (wide.reach - 1) // 2
         tile = max(halo, wide.tile(batch))
         zeros = frames.new_zeros(batch, halo, channels)
-        before = zeros  # what the tile on the left was, before its sum
+        before = zeros  # the end of the previous tile, before the sum was added
         for start in range(0, length, tile):
             stop = min(start + tile, length)
             after = zeros[:, : max(stop + halo - length, 0)]

@@ -1,4 +1,4 @@
-"""A hash of a pretransform, so that its latents are not used with another one."""
+"""A hash of a pretransform, which guards against using its latents with another one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from stable_audio.pretransforms.base import Pretransform
 
 
 def pretransform_hash(pretransform: Pretransform) -> str:
-    """16 hex digits: equal for equal class, geometry, settings and weights, these in float32 or half alike.
+    """16 hex digits of class, geometry, settings and weights, equal for weights in float32 and float16.
 
-    `scale` does not count, because latents are stored without it.
+    `scale` is not included, because latents are stored without it.
     """
     digest = hashlib.sha256()
     geometry = (pretransform.io_channels, pretransform.encoded_channels, pretransform.downsampling_ratio)

@@ -54,15 +54,15 @@ class MDCTPretransform(Pretransform):
         self.settings = (float(power),)
         index = torch.arange(bands, dtype=torch.float64) + 0.5
         matrix = math.sqrt(2 / bands) * torch.cos(math.pi / bands * index[:, None] * index)
-        # Rising half of the sine window, from the border between two blocks to where the overlap ends.
+        # Rising half of the sine window, from the border between two blocks to the end of the overlap.
         angle = math.pi / 4 + math.pi / 2 * (torch.arange(bands // 2, dtype=torch.float64) + 0.5) / bands
         self.register_buffer("matrix", matrix.float(), persistent=False)
         self.register_buffer("window", torch.stack([angle.sin(), angle.cos()]).float(), persistent=False)
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        missing = -audio.shape[-1] % self.bands
-        blocks = F.pad(audio, (0, missing)).unflatten(-1, (-1, self.bands))
+        padding = -audio.shape[-1] % self.bands
+        blocks = F.pad(audio, (0, padding)).unflatten(-1, (-1, self.bands))
         coefficients = self._fold(blocks, 1.0) @ self.matrix.to(audio.dtype)
         compressed = coefficients.sign() * coefficients.abs() ** self.power / self.scale
         return compressed.transpose(2, 3).flatten(1, 2)
@@ -73,7 +73,7 @@ class MDCTPretransform(Pretransform):
         return self._fold(coefficients @ self.matrix.to(latents.dtype), -1.0).flatten(2)
 
     def _fold(self, blocks: Tensor, direction: float) -> Tensor:
-        """Rotate each pair of samples that mirror one another at a block border; -1 undoes +1."""
+        """Rotate each pair of samples that mirror one another at a block border; -1 inverts +1."""
         half = self.bands // 2
         near, far = self.window.to(blocks.dtype)
         tail, head = blocks[..., :-1, half:].flip(-1), blocks[..., 1:, :half]

@@ -1,4 +1,4 @@
-"""Mel magnitudes, which are decoded by solving for the magnitudes and guessing the phase."""
+"""Mel magnitudes, which are decoded by solving for the magnitudes and estimating the phase."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ LOUDEST = 1e5
 
 
 class MelSpectrogramPretransform(ShortTimeTransform):
-    """Mel magnitudes in decibels or under a power: for pictures and small models. Decoding guesses the phase.
+    """Mel magnitudes in decibels or to a power, for pictures and small models. Decoding estimates the phase.
 
     Decoding solves for non-negative magnitudes (multiplicative updates, Lee and Seung 1999), then runs
     the fast Griffin-Lim algorithm (Perraudin et al. 2013) from a phase drawn with a fixed seed or from
-    sinusoids at the peaks: the same latents always give the same audio, but transients smear and phase is
-    not the original's.
+    sinusoids at the peaks: the same latents always give the same audio, but transients are smeared and the
+    phase differs from the original.
 
     1d: (b c n) -> (b c*n_mels n/hop); 2d: (b c n_mels n/hop).
 
@@ -49,13 +49,13 @@ class MelSpectrogramPretransform(ShortTimeTransform):
         n_mels: number of mel filters.
         f_min: lower end of the filters in Hz.
         f_max: upper end of the filters in Hz; None takes half the sample rate.
-        break_hz: see `mel_filters`.
+        break_hz: scale of the spacing of the filters, see `mel_filters`.
         floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
-        power: values are magnitudes raised to it instead of decibels, whose errors grow without bound.
+        power: exponent of magnitudes as values instead of decibels, whose errors are unbounded.
         mean: mean of these values over the data; latents are (value - mean) / std.
         std: standard deviation of these values over the data.
-        interpolation: decoding makes this many frames of each, so that windows overlap enough for steady
-            tones to sound steady; a divisor of hop_length.
+        interpolation: number of frames in decoding per latent frame, so that windows overlap enough for
+            steady tones; a divisor of hop_length.
         initial_phase: "random" suits noise, "peaks" tones.
         iterations: iterations of Griffin-Lim.
         momentum: momentum of Griffin-Lim.
@@ -131,7 +131,7 @@ class MelSpectrogramPretransform(ShortTimeTransform):
         if self.interpolation > 1:
             size = (values.shape[2], values.shape[3] * self.interpolation)
             values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)
-        # An untrained network asks for any level; squares of what no sound has would overflow.
+        # An untrained network may return any level, and squares of extreme values would overflow.
         mels = self._mels(values).clamp(max=LOUDEST)
         magnitude, hop = self._magnitude(mels), self.hop // self.interpolation
         audio = self.griffin_lim(

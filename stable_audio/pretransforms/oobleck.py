@@ -39,7 +39,7 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, use_snake: bool) -> None:
         super().__init__()
-        # No anti-aliasing here, whatever the encoder asks for: existing checkpoints were trained so.
+        # Never anti-aliased, whatever the encoder's option says: existing checkpoints were trained without.
         self.layers = nn.Sequential(
             *residual_units(channels_in, use_snake=use_snake),
             make_activation(channels_in, use_snake=use_snake),
@@ -51,7 +51,7 @@ class EncoderBlock(nn.Module):
 
 
 class _SameConv(WNConv1d):
-    """Even kernel, output as long as the input; pads by hand, where torch would copy and warn."""
+    """Convolution with an even kernel that keeps the length; torch's own padding would copy and warn."""
 
     def forward(self, x: Tensor) -> Tensor:
         total = self.kernel_size[0] - 1
@@ -139,7 +139,7 @@ class OobleckDecoder(Decoder):
 
     Args:
         use_nearest_upsample: repeat and convolve instead of a transposed convolution.
-        antialias_activation: for the activations before upsampling and the last one.
+        antialias_activation: anti-alias the activations before upsampling and the last one.
         final_tanh: bound the output to (-1, 1).
     """
 

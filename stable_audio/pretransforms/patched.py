@@ -1,4 +1,4 @@
-"""Patches of samples folded into channels: the cheapest way to a shorter sequence. Exact inverse."""
+"""Fold patches of samples into channels, the cheapest way to shorten a sequence. Exact inverse."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class PatchedPretransform(Pretransform):
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        missing = -audio.shape[-1] % self.downsampling_ratio
-        audio = self.input_upsampler(F.pad(audio, (0, missing)) if missing else audio)
+        padding = -audio.shape[-1] % self.downsampling_ratio
+        audio = self.input_upsampler(F.pad(audio, (0, padding)) if padding else audio)
         b, c, n = audio.shape
         return audio.reshape(b, c, n // self.patch_size, self.patch_size).transpose(2, 3).flatten(1, 2)
 

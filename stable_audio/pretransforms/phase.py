@@ -1,7 +1,7 @@
-"""A first guess of the phase of a magnitude spectrogram: each peak is a sinusoid that goes on.
+"""An initial estimate of the phase of a magnitude spectrogram: each peak is a continuing sinusoid.
 
-Single-pass spectrogram inversion (Beauregard, Harish and Wyse 2015). For steady tones it is close enough
-to the truth that a few Griffin-Lim iterations finish it; for noise it is as good as a random phase.
+Single-pass spectrogram inversion (Beauregard, Harish and Wyse 2015). For steady tones it is so
+close that a few Griffin-Lim iterations suffice; for noise it is as good as a random phase.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def peak_phases(magnitude: Tensor, *, n_fft: int, hop: int) -> Tensor:
     """Magnitudes (... bins frames) of a symmetric window -> phases of the same shape, in radians.
 
     Every bin follows its nearest peak: at the centre of the window all bins of one peak have one phase,
-    which advances from frame to frame by the peak's frequency. Oscillators start as sines where the first
-    frame's hop starts.
+    which advances from frame to frame by the peak's frequency. Oscillators start as sines at the start of the
+    first frame's hop.
     """
     bins = torch.arange(magnitude.shape[-2], device=magnitude.device)
     owners, frequencies = _nearest_peak(magnitude.mT), _peak_frequencies(magnitude.mT, n_fft)
@@ -45,10 +45,10 @@ def _nearest_peak(frames: Tensor) -> Tensor:
 
 
 def _peak_frequencies(frames: Tensor, n_fft: int) -> Tensor:
-    """Radians per sample (... frames bins): where the parabola through three log magnitudes peaks."""
+    """Radians per sample (... frames bins) of the peak of the parabola through three log magnitudes."""
     logs = torch.nn.functional.pad(frames.clamp(min=1e-9).log(), (1, 1), value=-30.0)
-    left, middle, right = logs[..., :-2], logs[..., 1:-1], logs[..., 2:]
-    curvature = (left - 2 * middle + right).clamp(max=-1e-6)
-    offset = (0.5 * (left - right) / curvature).clamp(-0.5, 0.5)
+    lower, centre, upper = logs[..., :-2], logs[..., 1:-1], logs[..., 2:]
+    curvature = (lower - 2 * centre + upper).clamp(max=-1e-6)
+    offset = (0.5 * (lower - upper) / curvature).clamp(-0.5, 0.5)
     index = torch.arange(frames.shape[-1], device=frames.device)
     return 2 * math.pi * (index + offset) / n_fft

@@ -16,7 +16,7 @@ Array = np.ndarray
 
 
 def kaiser_lowpass(cutoff: float, attenuation: float) -> Array:
-    """Kaiser-windowed sinc of odd length, unscaled; cutoff in radians per sample, transition as wide."""
+    """Kaiser-windowed sinc of odd length, unscaled. Transition as wide as `cutoff` (radians/sample)."""
     taps = math.ceil((attenuation - 7.95) / (2.285 * cutoff) + 1)
     taps = 2 * (taps // 2) + 1
     if attenuation > 50:
@@ -30,15 +30,15 @@ def kaiser_lowpass(cutoff: float, attenuation: float) -> Array:
 
 
 def reconstruction_error(cutoff: float, attenuation: float, num_bands: int) -> float:
-    """Largest autocorrelation at multiples of 2 * num_bands: what keeps the bank from being perfect."""
+    """Largest autocorrelation at multiples of 2 * num_bands, which would be 0 for a perfect bank."""
     h = kaiser_lowpass(cutoff, attenuation)
     g = np.convolve(h, h[::-1])
     return float(np.abs(g[g.shape[0] // 2 :: 2 * num_bands][1:]).max(initial=0.0))
 
 
 def minimise(fn: Callable[[float], float], start: float, tolerance: float = 1e-4) -> float:
-    """Nelder-Mead in one dimension. The filter's length follows from the result, so that checkpoints
-    need exactly this method."""
+    """Nelder-Mead in one dimension. The length of the filters depends on the result, so that checkpoints
+    require exactly this method."""
     best, worst = sorted(((start, fn(start)), (start * 1.05, fn(start * 1.05))), key=lambda p: p[1])
     for _ in range(200):
         if abs(best[0] - worst[0]) <= tolerance and abs(best[1] - worst[1]) <= tolerance:
@@ -79,8 +79,8 @@ class _Bank(nn.Module):
         t = np.arange(-(h.shape[0] // 2), h.shape[0] // 2 + 1)
         phase = (-1.0) ** k * np.pi / 4
         bank = 2 * h * np.cos((2 * k + 1) * np.pi / (2 * num_bands) * t + phase)
-        missing = 2 ** math.ceil(math.log2(h.shape[0])) - h.shape[0]
-        bank = np.pad(bank, ((0, 0), (missing // 2, missing - missing // 2)))
+        padding = 2 ** math.ceil(math.log2(h.shape[0])) - h.shape[0]
+        bank = np.pad(bank, ((0, 0), (padding // 2, padding - padding // 2)))
         self.register_buffer("prototype", torch.from_numpy(h).float())
         self.register_buffer("filter_bank", torch.from_numpy(bank).float())
 
@@ -89,7 +89,7 @@ class PQMFPretransform(Pretransform):
     """(b c n) -> (b c*num_bands n/num_bands); zero-padded at the end to a multiple.
 
     Args:
-        attenuation: of the stop band in dB; more gives longer filters and smaller errors.
+        attenuation: attenuation of the stop band in dB; more means longer filters and smaller errors.
         num_bands: number of sub-bands, a power of two.
         channels: audio channels.
     """
@@ -115,11 +115,11 @@ class PQMFPretransform(Pretransform):
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        missing = -audio.shape[-1] % self.num_bands
-        audio = F.pad(audio, (0, missing)) if missing else audio
+        padding = -audio.shape[-1] % self.num_bands
+        audio = F.pad(audio, (0, padding)) if padding else audio
         b, c, n = audio.shape
         bank = self.pqmf.filter_bank.to(audio.dtype)
-        # Decimated convolution, written as one over phases: only the samples that are kept are computed.
+        # Decimated convolution, computed over phases, so that only the remaining samples are computed.
         phases = audio.reshape(b * c, n // self.num_bands, self.num_bands).mT
         kernel = bank.unflatten(1, (-1, self.num_bands)).mT
         bands = F.conv1d(phases, kernel, padding=kernel.shape[-1] // 2)[..., :-1]
@@ -136,7 +136,7 @@ class PQMFPretransform(Pretransform):
         return audio[..., 2 * m :]
 
     def _mirror(self, bands: Tensor) -> Tensor:
-        """Odd bands come out upside down in frequency: alternate the sign of every other frame."""
+        """Undo the frequency inversion of odd bands: change the sign of every other frame."""
         sign = torch.ones_like(bands[:1])
         sign[:, 1::2, ::2] = -1
         return bands * sign

@@ -25,25 +25,25 @@ from stable_audio.pretransforms.conv import WNConv1d
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """What all stages of a coder share.
+    """Options of all stages of a coder.
 
     Attributes:
-        sliding_window: [left, right] segments that attention sees; null = whole chunks.
-        chunk_size: tokens of a chunk on the side of the audio: chunk_size / stride segments in a stage.
+        sliding_window: [left, right] segments visible to attention; null = whole chunks.
+        chunk_size: tokens of a chunk at the rate nearer to the audio: chunk_size / stride segments.
         chunk_midpoint_shift: the second half of the layers works on chunks shifted by half a chunk.
         checkpointing: recompute activations in training.
         conformer: a convolution module in the transformers.
         layer_scale: learned gains on the branches of the transformers.
         differential: differential attention in the transformers.
-        feat_scale: gains on the mean over tokens and on the rest of what attention gives.
+        feat_scale: gains on the mean over tokens of the output of attention and on the rest.
         ff_mult: inner features of the feed-forward layers, per feature.
         dim_heads: width of the heads.
         dyt: dynamic tanh instead of RMS norms.
-        variable_stride: one learned token for all places of a segment, instead of one each.
+        variable_stride: one learned token for all positions of a segment, instead of one each.
         mask_noise: std of noise added to the learned tokens in training.
         mapping_bias: biases in the convolution that changes the width.
         conv_mapping: that convolution has kernel 3 instead of 1.
-        freeze_backbone: the transformers are not trained.
+        freeze_backbone: do not train the transformers.
         cross_attn: not published; must be false.
     """
 
@@ -81,8 +81,8 @@ class StageOptions:
         """Options of the blocks of a stage whose segments have `segment` tokens."""
         window = None
         if self.sliding_window is not None:
-            left, right = self.sliding_window
-            window = left * segment, right * segment
+            before, after = self.sliding_window
+            window = before * segment, after * segment
         return TransformerOptions(
             add_rope=True,
             sliding_window=window,
@@ -106,8 +106,8 @@ class SAMEStage(nn.Module):
     Args:
         channels_in: channels before the convolution that maps the width.
         channels_out: channels after it.
-        map_first: the mapping comes before the transformers, which are then `channels_out` wide;
-            else after them, and they are `channels_in` wide.
+        map_first: whether the mapping precedes the transformers, which then have `channels_out` features;
+            otherwise it follows them, and they have `channels_in`.
         sinusoidal: n, which turns on sin(pi x) in the feed-forward layers of the last blocks: block i of
             `depth` has it where depth - i < n, so that there are n - 1 of them. 0 for none.
     """
@@ -152,11 +152,11 @@ class SAMEStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b channels_in n) -> (b channels_out n/tokens_in*tokens_out)."""
         x = self.mapping(x) if self.map_first else widened(x)
-        missing = -x.shape[-1] % self.tokens_in
-        x = nn.functional.pad(x, (0, missing)) if missing else x
+        padding = -x.shape[-1] % self.tokens_in
+        x = nn.functional.pad(x, (0, padding)) if padding else x
         segments = x.mT.unflatten(1, (-1, self.tokens_in))
-        new = self._new_tokens(segments)
-        mixed = self._mix(torch.cat([segments, new], dim=2))
+        learned = self._new_tokens(segments)
+        mixed = self._mix(torch.cat([segments, learned], dim=2))
         x = mixed[:, :, self.tokens_in :].flatten(1, 2).mT
         return x if self.map_first else full_precision([self.mapping], x)
 
@@ -177,7 +177,7 @@ class SAMEStage(nn.Module):
             return self._in_chunks(blocks, segments)
         half = len(blocks) // 2
         segments = self._in_chunks(blocks[:half], segments)
-        # The edges are repeated, so that the shifted chunks at both ends are whole.
+        # Repeat the edges, so that the shifted chunks at both ends are complete.
         edge = min(self.chunk // 2, segments.shape[1])
         shifted = torch.cat([segments[:, :edge], segments, segments[:, -edge:]], dim=1)
         return self._in_chunks(blocks[half:], shifted)[:, edge : edge + segments.shape[1]]
@@ -201,7 +201,7 @@ class SAMEStage(nn.Module):
 
 
 class _Frames(nn.Identity):
-    """Holds the place of a transpose in the list of layers, so that the linear layer keeps its key."""
+    """Takes the index of a transpose in the list of layers, so that the linear layer keeps its key."""
 
 
 def _check_chunks(options: StageOptions, strides: list[int]) -> None:
@@ -229,7 +229,7 @@ class SAMEEncoder(Encoder):
         c_mults: width of each stage as a multiple of `channels`.
         strides: stride of each stage.
         transformer_depths: transformer blocks of each stage.
-        options: what all stages share, see `StageOptions`; its fields are keywords here, too.
+        options: options of all stages, see `StageOptions`; its fields are keywords as well.
     """
 
     @takes_keywords
@@ -275,7 +275,7 @@ class SAMEDecoder(Decoder):
         sinusoidal_blocks: one number n for each entry of `strides`, or [] for none: n turns on sin(pi x) in
             the feed-forward layers of the last n - 1 blocks of that stage; 0 in none. (Block i of d has it
             where d - i < n, as in published weights.)
-        options: what all stages share, see `StageOptions`; its fields are keywords here, too.
+        options: options of all stages, see `StageOptions`; its fields are keywords as well.
     """
 
     @takes_keywords

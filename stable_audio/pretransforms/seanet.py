@@ -19,12 +19,12 @@ ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Identity")
 
 
 def pad_reflect(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad the last axis; reflection works for inputs shorter than the padding too."""
+    """Pad the last axis; reflection also works for inputs shorter than the padding."""
     if mode != "reflect":
         return F.pad(x, (left, right), mode=mode)
-    missing = max(0, max(left, right) - x.shape[-1] + 1)
-    padded = F.pad(F.pad(x, (0, missing)), (left, right), mode="reflect")
-    return padded[..., : padded.shape[-1] - missing]
+    shortage = max(0, max(left, right) - x.shape[-1] + 1)
+    padded = F.pad(F.pad(x, (0, shortage)), (left, right), mode="reflect")
+    return padded[..., : padded.shape[-1] - shortage]
 
 
 class _Inner(nn.Module):
@@ -71,7 +71,7 @@ class PaddedConv(nn.Module):
 
 
 class TrimmedConvTranspose(nn.Module):
-    """Transposed convolution that gives length * stride; `trim_right` of the surplus is cut on the right."""
+    """Transposed convolution to length * stride; `trim_right` of the surplus is cut on the right."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class ResidualLSTM(nn.Module):
 
 
 class _Options:
-    """What encoder and decoder share: layers with the same norm, padding and activation."""
+    """Options of encoder and decoder, and layers with these options."""
 
     def __init__(
         self, *, norm: str, causal: bool, pad_mode: str, activation: str, activation_params: dict[str, float]
@@ -185,7 +185,7 @@ class SEANetEncoder(Encoder):
         last_kernel_size: kernel of the last convolution.
         lstm: number of LSTM layers at the end.
         norm: none, weight_norm or time_group_norm.
-        causal: whether the convolutions see the past only.
+        causal: whether the convolutions depend on the past only.
         pad_mode: padding mode of every convolution.
         activation: name of the activation in torch.nn.
         activation_params: keyword arguments of the activation.

@@ -17,7 +17,7 @@ class ShortTimeTransform(Pretransform):
     """STFT with one frame per hop, and its least-squares inverse (Griffin and Lim 1984).
 
     The audio is padded with zeros by (n_fft - hop) / 2 on both sides, so n samples give n / hop frames
-    and every sample lies under the window. Values are divided by the window's energy: white noise of
+    and the windows cover every sample. Values are divided by the window's energy: white noise of
     unit variance has unit variance in every bin.
     """
 
@@ -39,7 +39,7 @@ class ShortTimeTransform(Pretransform):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def declare(self, planes: int, rows: int) -> None:
-        """`planes` images of `rows` rows: channels of a 2-D latent, or rows folded into channels."""
+        """Set the size of the latents: `planes` images of `rows` rows, folded into channels in layout 1d."""
         self.planes, self.rows = planes, rows
         self.encoded_channels = planes if self.layout == "2d" else planes * rows
         self.latent_height = rows if self.layout == "2d" else None
@@ -59,8 +59,8 @@ class ShortTimeTransform(Pretransform):
             hop: samples per frame; None takes the hop of the latents.
         """
         hop = hop or self.hop
-        missing, side = -audio.shape[-1] % hop, (self.n_fft - hop) // 2
-        frames = F.pad(audio, (side, side + missing)).unfold(-1, self.n_fft, hop)
+        padding, side = -audio.shape[-1] % hop, (self.n_fft - hop) // 2
+        frames = F.pad(audio, (side, side + padding)).unfold(-1, self.n_fft, hop)
         window = self.window.to(audio.dtype)
         return torch.fft.rfft(frames * (window / window.square().sum().sqrt())).mT
 
@@ -82,19 +82,19 @@ class ShortTimeTransform(Pretransform):
         """Magnitudes (b c bins frames) -> audio (b c frames*hop), by fast Griffin-Lim (Perraudin 2013).
 
         Args:
-            magnitude: magnitudes that the audio shall have.
-            angle: phases to start from in radians, of the same shape or that of one item.
-            iterations: how often the phase is taken from the audio that it gives; 0 keeps `angle`.
-            momentum: how far each step goes on in its direction; 0 is the algorithm of 1984.
+            magnitude: magnitudes of the audio.
+            angle: initial phases in radians, of the same shape or that of one item.
+            iterations: number of updates of the phase from the STFT of the audio; 0 keeps `angle`.
+            momentum: weight of the last change of the STFT, added to each update; 0: Griffin and Lim 1984.
             hop: samples per frame; None takes the hop of the latents.
         """
         phase = torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
         previous: Tensor | None = None
         for _ in range(iterations):
-            rebuilt = self.stft(self.istft(magnitude * phase, hop), hop)
-            step = rebuilt if previous is None else rebuilt + momentum * (rebuilt - previous)
+            spectrum = self.stft(self.istft(magnitude * phase, hop), hop)
+            step = spectrum if previous is None else spectrum + momentum * (spectrum - previous)
             phase = step / step.abs().clamp(min=1e-12)
-            previous = rebuilt
+            previous = spectrum
         return self.istft(magnitude * phase, hop)
 
     def _overlap_add(self, pieces: Tensor, hop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The complex spectrogram, which can be undone exactly."""
+"""The complex spectrogram, which is exactly invertible."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SpectrogramPretransform(ShortTimeTransform):
         channels: audio channels.
         n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives 256 rows.
         hop_length: samples per frame.
-        power: magnitudes are raised to it, which lifts quiet partials; 1 leaves them.
-        scale: multiplies the result.
+        power: exponent of the magnitudes, which raises quiet partials; 1 leaves them unchanged.
+        scale: factor of the result.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SpectrogramPretransform(ShortTimeTransform):
         )
         if not 0 < power <= 1 or scale <= 0:
             raise ValueError(f"a spectrogram needs 0 < power <= 1 and scale > 0, found {power} and {scale}")
-        # Not `scale`, which is what latents were divided by and what stored ones are without.
+        # Not named `scale`, which is a divisor of latents that stored ones do not include.
         self.power, self.gain = power, float(scale)
         self.settings = (n_fft, float(power), self.gain, layout)
         self.declare(2 * channels, n_fft // 2 + 1)

@@ -20,7 +20,7 @@ from stable_audio.pretransforms.oobleck import residual_units
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What the transformer stacks of all stages share; see TAAEEncoder."""
+    """Options of the transformer stacks of all stages; see TAAEEncoder."""
 
     sliding_window: tuple[int, int] | None
     checkpointing: bool
@@ -29,7 +29,7 @@ class StackOptions:
 
 
 class TransformerStack(nn.Sequential):
-    """Transformer blocks on (b c n). The first and last entry are empty: checkpoints count from 1."""
+    """Transformer blocks on (b c n). First and last entry are identities: checkpoints count from 1."""
 
     def __init__(self, channels: int, depth: int, options: StackOptions) -> None:
         settings = TransformerOptions(
@@ -52,7 +52,7 @@ class TransformerStack(nn.Sequential):
 
 
 def _activation(channels: int, use_snake: bool) -> nn.Module:
-    """SnakeBeta or nothing: without it the transformers are the only non-linearity between convolutions."""
+    """SnakeBeta or the identity: then only the transformers are non-linear between convolutions."""
     return SnakeBeta(channels) if use_snake else nn.Identity()
 
 
@@ -118,9 +118,9 @@ class TAAEDecoderBlock(nn.Module):
         return self.layers(x)
 
     def audible(self, x: Tensor) -> Tensor:
-        """The block before the audio: sums of its transformers and all that follows them in float32."""
-        first, *others = self.layers
-        return full_precision(others, first(widened(x)))
+        """Forward pass of the last block: residual sums of its transformers and later layers in float32."""
+        first, *remaining = self.layers
+        return full_precision(remaining, first(widened(x)))
 
 
 class TAAEEncoder(Encoder):
@@ -133,8 +133,7 @@ class TAAEEncoder(Encoder):
         transformer_depths: transformer blocks of each stage.
         use_snake: SnakeBeta instead of no activation.
         use_dilated_conv: residual units before each convolution.
-        sliding_window: [left, right] frames that attention sees, in every implementation of attention;
-            null = all.
+        sliding_window: [left, right] frames visible to attention; null = all.
         checkpointing: recompute activations in training.
         conformer: add conformer convolutions to the transformers.
         layer_scale: learned scale on each branch of the transformers.
@@ -236,8 +235,8 @@ class TAAEDecoder(Decoder):
 
     def forward(self, latents: Tensor) -> Tensor:
         x = latents
-        *before, last, activation, out = self.layers
-        for layer in before:
+        *layers, last, activation, out = self.layers
+        for layer in layers:
             x = layer(x)
         assert isinstance(last, TAAEDecoderBlock)
         return full_precision((activation, out), last.audible(x))

@@ -121,12 +121,12 @@ def filter_bank(wavelet: str) -> tuple[Tensor, Tensor]:
     analysis, synthesis = (torch.tensor(half, dtype=torch.float64) for half in _FILTERS[wavelet])
     low = torch.cat([analysis.flip(0)[:-1], analysis])
     size, reach = low.shape[0], synthesis.shape[0] - 1
-    other = torch.zeros(size, dtype=torch.float64)
+    low_synthesis = torch.zeros(size, dtype=torch.float64)
     centre = size // 2 - 1
-    other[centre - reach : centre + reach + 1] = torch.cat([synthesis.flip(0)[:-1], synthesis])
+    low_synthesis[centre - reach : centre + reach + 1] = torch.cat([synthesis.flip(0)[:-1], synthesis])
     sign = (-1.0) ** torch.arange(size, dtype=torch.float64)
     # Quadrature mirrors: each high-pass is the other side's low-pass with alternating signs.
-    return torch.stack([low, (sign * other).flip(0)]), torch.stack([other, -sign * low])
+    return torch.stack([low, (sign * low_synthesis).flip(0)]), torch.stack([low_synthesis, -sign * low])
 
 
 def _per_channel(filters: Tensor, channels: int) -> Tensor:
@@ -138,7 +138,7 @@ def _per_channel(filters: Tensor, channels: int) -> Tensor:
 
 
 def _reflect(x: Tensor, reach: int) -> Tensor:
-    """Extend both ends by mirroring; a clip shorter than `reach` is mirrored again and again."""
+    """Extend both ends by mirroring; a clip shorter than `reach` is mirrored repeatedly."""
     n = x.shape[-1]
     if reach < n:
         return F.pad(x, (reach, reach), mode="reflect")
@@ -162,7 +162,7 @@ class WaveletPretransform(Pretransform):
 
     Args:
         channels: audio channels.
-        levels: how often the length is halved.
+        levels: number of times that the length is halved.
         wavelet: name of the wavelet, bior2.2 to bior6.8.
     """
 
@@ -188,24 +188,24 @@ class WaveletPretransform(Pretransform):
         x, c, kernel = audio, self.io_channels, self.encoder.kernel.to(audio.dtype)
         reach = kernel.shape[-1] // 2
         for _ in range(self.levels):
-            low, rest = x[:, :c], x[:, c:]
+            low, bands = x[:, :c], x[:, c:]
             low = F.conv1d(_reflect(low, reach), kernel, stride=2)
-            # The sub-bands found so far are longer by two: fold pairs of frames into channels.
-            rest = rest.unflatten(1, (-1, c)).unflatten(3, (-1, 2)).permute(0, 1, 4, 2, 3)
-            x = torch.cat([low, rest.flatten(1, 3)], dim=1)
+            # The sub-bands of earlier levels are twice as long: fold pairs of frames into channels.
+            bands = bands.unflatten(1, (-1, c)).unflatten(3, (-1, 2)).permute(0, 1, 4, 2, 3)
+            x = torch.cat([low, bands.flatten(1, 3)], dim=1)
         return x
 
     def decode(self, latents: Tensor) -> Tensor:
         x, c, kernel = latents, self.io_channels, self.decoder.kernel.to(latents.dtype)
         pad = kernel.shape[-1] // 2 + 2
         for _ in range(self.levels):
-            low, rest = x[:, : 2 * c], x[:, 2 * c :]
+            low, bands = x[:, : 2 * c], x[:, 2 * c :]
             # Reflect the interleaved signal, so that edges continue as in the analysis.
-            both = low.unflatten(1, (2, c)).permute(0, 2, 3, 1).flatten(2)
-            both = _reflect(both, pad)
-            low = both.unflatten(2, (-1, 2)).permute(0, 3, 1, 2).flatten(1, 2)
+            interleaved = low.unflatten(1, (2, c)).permute(0, 2, 3, 1).flatten(2)
+            interleaved = _reflect(interleaved, pad)
+            low = interleaved.unflatten(2, (-1, 2)).permute(0, 3, 1, 2).flatten(1, 2)
             low = F.conv_transpose1d(low, kernel, stride=2, padding=kernel.shape[-1] // 2)
             low = low[..., pad - 1 : -pad]
-            rest = rest.unflatten(1, (-1, 2, c)).permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2)
-            x = torch.cat([low, rest], dim=1)
+            bands = bands.unflatten(1, (-1, 2, c)).permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2)
+            x = torch.cat([low, bands], dim=1)
         return x

@@ -387,7 +387,7 @@ def test_numbers_may_be_text() -> None:
 
 def test_sounds_are_checked_before_they_are_read(tmp_path: Path) -> None:
     rule = SoundValue()
-    assert "not there" in str(rule.refusal(str(tmp_path / "a.wav")))
+    assert "does not exist" in str(rule.refusal(str(tmp_path / "a.wav")))
     assert rule.refusal(5) is not None
     assert rule.refusal(torch.zeros(1, 0)) is not None
     assert rule.refusal((8000, torch.zeros(1, 4))) is None

@@ -45,7 +45,7 @@ def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys
     assert alone["pitch"] > 0.5, "the mel spectrogram keeps some of what is asked for"
     assert all(f["pitch"] < 0.3 and f["pitched_timbre"] < 0.4 for f in figures.values())
     assert len(list(out.glob("*.wav"))) == 366
-    assert "(heard)" in capsys.readouterr().out
+    assert "(recognised)" in capsys.readouterr().out
 
 
 def test_shipped_prompts_give_what_the_model_needs() -> None:

@@ -23,7 +23,7 @@ class ADP1d(ADPBackbone):
     All parameters start at half of torch's default. The null conditioning zeroes the global features.
 
     Args:
-        options: see `Options`, whose fields are keywords here, too.
+        options: see `Options`, whose fields are keywords as well.
 
     Raises:
         ValueError: lists whose lengths do not fit, widths that do not divide.
@@ -83,7 +83,7 @@ class ADPCfg1d(ADPBackbone):
         context_embedding_features: features of the tokens.
         context_embedding_max_length: largest number of tokens that the null embedding covers.
         use_xattn_time: add t to the tokens of cross-attention, as the last one.
-        options: see `Options`, whose fields are keywords here, too.
+        options: see `Options`, whose fields are keywords as well.
 
     Raises:
         ValueError: lists whose lengths do not fit, widths that do not divide.

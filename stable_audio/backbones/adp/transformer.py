@@ -114,7 +114,7 @@ class Transformer(Checkpointed):
             raise ValueError(f"levels with attention need a multiple of {_GROUPS} channels, found {channels}")
         if heads is None:
             if head_features is None:
-                raise ValueError("attentions need attention_heads or attention_features")
+                raise ValueError("for attentions, give attention_heads or attention_features")
             heads = channels // head_features
         head_features = head_features or channels // heads
         self.to_in = nn.Sequential(

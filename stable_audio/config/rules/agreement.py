@@ -64,19 +64,19 @@ def _measures_of(model: dict[str, Any], wrong: Disagreement) -> bool:
     if names is RATES:
         return bool(model["downsampling_ratio"] == wrong.expected)
     section: Any = model.get(part)
-    key = _key(part, section, names, wrong.found)
-    return key is None or not _has_config(section) or section["config"].get(key) in (None, wrong.found)
+    key = _key(part, section, names, wrong.actual)
+    return key is None or not _has_config(section) or section["config"].get(key) in (None, wrong.actual)
 
 
 def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Iterator[Problem]:
     rates = [d for d in error.disagreements if KEYS.get(d.measure, ("", ()))[1] is RATES]
-    agreeing = {d.found for d in rates} if len(rates) > 1 or "decoder" not in model else set()
+    agreeing = {d.actual for d in rates} if len(rates) > 1 or "decoder" not in model else set()
     for wrong in error.disagreements:
         if wrong.measure == "downsampling" or (wrong in rates and len(agreeing) == 1):
             coders = "its parts work" if wrong.measure == "downsampling" else "encoder and decoder work"
             message = (
-                f"found {wrong.expected}, but {coders} at {wrong.found} samples per latent frame; "
-                f"set it to {wrong.found}"
+                f"found {wrong.expected}, but {coders} at {wrong.actual} samples per latent frame; "
+                f"set it to {wrong.actual}"
             )
             yield Problem(json_path((*loc, "downsampling_ratio")), message)
         else:
@@ -86,18 +86,18 @@ def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Ite
 def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: int) -> Problem:
     part, names = KEYS.get(wrong.measure, ("", ()))
     section: Any = model.get(part)
-    key = _key(part, section, names, wrong.found)
+    key = _key(part, section, names, wrong.actual)
     if key is None:
-        message = f"{wrong.measure} are {wrong.found}, but the other parts need {wrong.expected}"
+        message = f"{wrong.measure} are {wrong.actual}, but the other parts need {wrong.expected}"
         return Problem(json_path(loc), message)
     place = json_path((*loc, part, "config", key))
     configured: Any = section["config"].get(key) if _has_config(section) else None
     if names is not RATES:
-        as_counted = configured is None or configured == wrong.found or not wrong.found
-        value = wrong.expected if as_counted else configured * wrong.expected // wrong.found
+        as_counted = configured is None or configured == wrong.actual or not wrong.actual
+        value = wrong.expected if as_counted else configured * wrong.expected // wrong.actual
         state = "left out" if configured is None else f"found {excerpt(configured)}"
         mismatch = (
-            f"{state}, which makes {wrong.found} {wrong.measure}; the other parts need {wrong.expected}"
+            f"{state}, which makes {wrong.actual} {wrong.measure}; the other parts need {wrong.expected}"
         )
         return Problem(place, f"{mismatch}: set it to {value}")
     return Problem(place, _rates_message(wrong, configured, inner_ratio))
@@ -106,10 +106,12 @@ def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: 
 def _rates_message(wrong: Disagreement, configured: Any, inner_ratio: int) -> str:
     state = "left out" if configured is None else f"found {excerpt(configured)}"
     inner = f" (its pretransform's {inner_ratio} included)" if inner_ratio > 1 else ""
-    message = f"{state}, which makes {wrong.found} samples per latent frame{inner}, but downsampling_ratio is"
+    message = (
+        f"{state}, which makes {wrong.actual} samples per latent frame{inner}, but downsampling_ratio is"
+    )
     message += f" {wrong.expected}; "
     if wrong.expected % inner_ratio:
-        return message + f"set downsampling_ratio to {wrong.found}"
+        return message + f"set downsampling_ratio to {wrong.actual}"
     return message + f"give factors whose product is {wrong.expected // inner_ratio}"
 
 

@@ -29,16 +29,16 @@ def broadcast_like(values: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingPoint:
-    """What a training step has for the objective.
+    """The inputs of an objective in a training step.
 
     Attributes:
         x0: clean latents (b c n).
         noise: noise (b c n).
         t: time of each item (b,).
-        network: the backbone that is trained, to be called as often as needed.
-        uniform: draws (b,) in [0, 1), for such as a second time; every call differs. In validation an item
-            always gets the same.
-        teacher: the backbone of the teacher; None where the objective does not ask for one.
+        network: the backbone in training, which may be called several times.
+        uniform: returns draws (b,) in [0, 1), for example for a second time, different at every call. In
+            validation an item always gets the same draws.
+        teacher: the backbone of the teacher; None if the objective needs none.
     """
 
     x0: Tensor
@@ -50,7 +50,7 @@ class TrainingPoint:
 
 
 class Compared(NamedTuple):
-    """What the losses compare: `output`, which the backbone returned for `x_t`, with `target`."""
+    """The inputs of the losses: `output`, that of the backbone for `x_t`, and its `target`."""
 
     x_t: Tensor
     output: Tensor
@@ -134,11 +134,11 @@ class Objective:
         return Compared(x_t, point.network(x_t, point.t), self.target(point.x0, point.noise, point.t))
 
     def denoised(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x0 that `output` stands for."""
+        """The estimate of x0 by `output`."""
         return self.denoised_at(output, x_t, *self._scales(x_t, t))
 
     def noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The estimate of the noise that `output` stands for; x_t = alpha denoised + sigma noise."""
+        """The estimate of the noise by `output`; x_t = alpha denoised + sigma noise."""
         return self.noise_at(output, x_t, *self._scales(x_t, t))
 
     def denoised_at(self, output: Tensor, x_t: Tensor, alpha: Scale, sigma: Scale) -> Tensor:

@@ -24,11 +24,11 @@ class Bottleneck(nn.Module):
     """Base of the bottlenecks: the identity.
 
     Attributes:
-        input_multiple: encoder channels per latent channel (2 where mean and scale come in).
+        input_multiple: encoder channels per latent channel (2 for mean and scale).
         decoder_channels_added: channels that `decode` appends for the decoder.
-        loss_weights: {name in info: weight} of the terms that training adds, unless a config says else.
+        loss_weights: {name in info: weight} of the terms that training adds by default.
         settings: settings other than weights and their shapes that change the latents.
-        channels: number of latent channels that it needs; None for any number.
+        channels: required number of latent channels; None for any number.
     """
 
     input_multiple: int = 1
@@ -63,5 +63,5 @@ class DiscreteBottleneck(Bottleneck):
     codebook_size: int
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens (b q n) -> latents (b c n), as they leave encode; fewer quantisers than trained will do."""
+        """Tokens (b q n) -> latents (b c n), like those of `encode`; fewer quantisers are allowed."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def nearest(rows: Tensor, codes: Tensor) -> Tensor:
-    """Index (m,) of the code (k d) nearest to each row (m d), in float32: rows may lie far from 0."""
+    """Index (m,) of the code (k d) nearest to each row (m d), in float32, because rows may lie far from 0."""
     with torch.autocast(rows.device.type, enabled=False):
         rows, codes = rows.float(), codes.float()
         distance = codes.square().sum(1) - 2 * rows @ codes.T
@@ -23,7 +23,7 @@ def nearest(rows: Tensor, codes: Tensor) -> Tensor:
 
 
 def kmeans(rows: Tensor, size: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm from random rows -> (means (size d), counts (size,)); empty clusters keep theirs."""
+    """Lloyd's algorithm from random rows -> (means (size d), counts (size,)); empty clusters stay."""
     means = rows[_pick(rows, size)]
     counts = torch.zeros(size, device=rows.device)
     for _ in range(iterations):
@@ -35,13 +35,13 @@ def kmeans(rows: Tensor, size: int, iterations: int) -> tuple[Tensor, Tensor]:
 
 
 def _pick(rows: Tensor, count: int) -> Tensor:
-    """Indices of `count` rows, different ones while there are enough."""
+    """Indices of `count` random rows, all different if there are enough."""
     if rows.shape[0] >= count:
         return torch.randperm(rows.shape[0], device=rows.device)[:count]
     return torch.randint(rows.shape[0], (count,), device=rows.device)
 
 
-def _shared() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -75,11 +75,11 @@ class EMACodebook(nn.Module):
 
     @torch.no_grad()
     def start(self, rows: Tensor) -> None:
-        """Take the codes from k-means of `rows` (m d), once; ranks agree on the first one's."""
+        """Initialise the codes by k-means of `rows` (m d), once; all ranks use those of the first."""
         if bool(self.initted):
             return
         means, counts = kmeans(rows, self.embed.shape[1], self.kmeans_iters)
-        if _shared():
+        if _is_distributed():
             dist.broadcast(means, 0)
             dist.broadcast(counts, 0)
         self.embed.copy_(means[None])
@@ -101,7 +101,7 @@ class EMACodebook(nn.Module):
         size = self.embed.shape[1]
         counts = torch.bincount(index, minlength=size).to(rows.dtype)
         sums = torch.zeros_like(self.embed[0]).index_add_(0, index, rows)
-        if _shared():
+        if _is_distributed():
             dist.all_reduce(counts)
             dist.all_reduce(sums)
         self.cluster_size.lerp_(counts[None], 1 - self.decay)
@@ -116,7 +116,7 @@ class EMACodebook(nn.Module):
         if not self.dead_below or not bool(dead.any()):
             return
         fresh = rows[_pick(rows, dead.shape[0])]
-        if _shared():
+        if _is_distributed():
             dist.broadcast(fresh, 0)
         self.embed[0, dead] = fresh[dead]
         self.cluster_size[0, dead] = self.dead_below
@@ -176,8 +176,8 @@ class ResidualVQ(nn.Module):
         """Latents (b c n) -> (quantised (b c n), tokens (b q n), loss).
 
         The loss is the commitment to the codes, averaged over the codebooks; 0 in eval mode. Gradients
-        pass the quantisation unchanged (straight-through). Codebooks left out by quantiser dropout
-        get the token -1 and no update.
+        pass the quantisation unchanged (straight-through). Codebooks disabled by quantiser dropout
+        have the token -1 and no update.
         """
         z = self.project_in(x.mT)
         active = self._draw_active()

@@ -14,7 +14,7 @@ def vae_sample(x: Tensor, noise: NoiseSource | None, *, sample: bool = True) -> 
     """Mean and scale stacked on channels (b 2c n) -> latents (b c n) and the KL term.
 
     std = softplus(scale) + 1e-4; KL = (mean^2 + var - log var - 1) summed over channels, averaged over
-    batch and time (twice the divergence from N(0, 1), which is what loss weights are tuned to).
+    batch and time (twice the divergence from N(0, 1); loss weights are tuned to this).
     """
     mean, scale = x.chunk(2, dim=1)
     std = F.softplus(scale) + 1e-4
@@ -111,7 +111,7 @@ def append_noise(latents: Tensor, channels: int, noise: NoiseSource | None) -> T
 
 
 class WassersteinBottleneck(Bottleneck):
-    """Latents are pulled to N(0, 1) by the maximum mean discrepancy, in training only.
+    """Latents are drawn towards N(0, 1) by a loss, the maximum mean discrepancy, in training only.
 
     Args:
         noise_augment_dim: channels of noise appended for the decoder.
@@ -162,7 +162,7 @@ class SoftNormBottleneck(Bottleneck):
     Args:
         dim: latent channels.
         noise_augment_dim: channels of scaled noise appended for the decoder.
-        noise_regularize: add noise to the decoder's input: 5e-2 of the std in training, 1e-3 in use.
+        noise_regularize: add noise to the decoder's input: 5e-2 of the std in training, 1e-3 otherwise.
         auto_scale: divide by a running std of the latents.
         freeze: do not train scale and offset, and do not update the running std.
     """

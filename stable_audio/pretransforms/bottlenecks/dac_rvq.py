@@ -52,7 +52,7 @@ class FactorisedVQ(nn.Module):
 
 
 class FactorisedRVQ(nn.Module):
-    """Several of them, each on the residual of the ones before."""
+    """Several `FactorisedVQ`, each on the residual of those before."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class FactorisedRVQ(nn.Module):
 
     def forward(self, x: Tensor) -> Info:
         """x (b c n) -> z (b c n), codes (b q n), latents (b q*d n) and two losses, summed over codebooks."""
-        keep = self._draw_counts(x)
+        counts = self._draw_counts(x)
         residual, z = x, torch.zeros_like(x)
         codes, latents = [], []
         commitment = codebook = x.new_zeros(())
         for k, quantizer in enumerate(self.quantizers):
             quantised, index, projected, commit, book = quantizer(residual)
-            in_use = (k < keep).to(x.dtype)
+            in_use = (k < counts).to(x.dtype)
             z = z + quantised * in_use[:, None, None]
             residual = residual - quantised
             commitment, codebook = commitment + (commit * in_use).mean(), codebook + (book * in_use).mean()
@@ -96,13 +96,13 @@ class FactorisedRVQ(nn.Module):
         }
 
     def _draw_counts(self, x: Tensor) -> Tensor:
-        """Codebooks that each item uses (b,); in training a share `quantizer_dropout` uses fewer."""
+        """Codebooks that each item uses (b,); in training, `quantizer_dropout` of the items use fewer."""
         count, b = len(self.quantizers), x.shape[0]
-        keep = torch.full((b,), count, device=x.device)
+        counts = torch.full((b,), count, device=x.device)
         if self.training:
-            dropped = int(b * self.quantizer_dropout)
-            keep[:dropped] = torch.randint(1, count + 1, (dropped,), device=x.device)
-        return keep
+            reduced = int(b * self.quantizer_dropout)
+            counts[:reduced] = torch.randint(1, count + 1, (reduced,), device=x.device)
+        return counts
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (b q n) -> quantised (b c n)."""
@@ -115,12 +115,12 @@ class DACRVQBottleneck(DiscreteBottleneck):
     """Residual quantisation with factorised codes.
 
     Args:
-        quantize_on_decode: latents stay unquantised until `decode`, so that diffusion sees numbers.
+        quantize_on_decode: quantise the latents in `decode`, so that diffusion runs on continuous ones.
         noise_augment_dim: channels of noise appended for the decoder.
         input_dim: latent channels.
         n_codebooks: number of codebooks.
         codebook_size: codes per codebook.
-        codebook_dim: width in which codes are compared.
+        codebook_dim: number of features in which codes are compared.
         quantizer_dropout: share of a training batch that uses a random number of codebooks.
     """
 

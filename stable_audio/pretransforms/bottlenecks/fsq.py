@@ -24,7 +24,7 @@ def round_through(x: Tensor) -> Tensor:
 
 
 class _ScalarQuantizer(nn.Module):
-    """Levels, codebooks and projections that both forms share. Works on channels last (b n c)."""
+    """Levels, codebooks and projections of both forms. Works on channels last (b n c)."""
 
     levels: Tensor
     basis: Tensor
@@ -33,7 +33,7 @@ class _ScalarQuantizer(nn.Module):
         super().__init__()
         if not levels or any(v < 2 for v in levels):
             raise ValueError(f"levels must be at least 2 each, found {list(levels)}")
-        # Beside the buffer, which holds no numbers where a model is only planned, on the meta device.
+        # Besides the buffer, which has no values while a model is planned on the meta device.
         self.num_codebooks, self.level_counts = num_codebooks, tuple(levels)
         values = torch.tensor(levels, dtype=torch.int64)
         basis = torch.cat([torch.ones(1, dtype=torch.int64), values[:-1].cumprod(0)])
@@ -47,7 +47,7 @@ class _ScalarQuantizer(nn.Module):
 
     @abstractmethod
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z (b n k l) -> (values that leave the bottleneck, integer levels from 0)."""
+        """z (b n k l) -> (output of the bottleneck, integer levels from 0)."""
 
     @abstractmethod
     def values(self, integers: Tensor) -> Tensor:
@@ -138,9 +138,9 @@ class FSQBottleneck(_FSQBottleneck):
     Args:
         levels: levels of each channel of a codebook.
         num_codebooks: groups of such channels.
-        dim: latent channels; projected to `len(levels) * num_codebooks` where they differ.
-        keep_num_codebooks_dim: False is refused with one codebook only by other readers of the file;
-            tokens are (b q n) here in every case.
+        dim: latent channels; projected to `len(levels) * num_codebooks` if they differ.
+        keep_num_codebooks_dim: accepted for existing files, but not false with several codebooks; tokens
+            are (b q n) in any case.
         noise_augment_dim: channels of noise appended for the decoder.
     """
 
@@ -168,16 +168,15 @@ class DitheredFSQBottleneck(_FSQBottleneck):
     """Symmetric scalar quantisation, trained with dither (Parker et al. 2024).
 
     Latents have `dim * num_codebooks` channels, those of the first codebook first, and pass tanh. In
-    training each item is rounded with chance 1 - noise_dropout, and then, whether it was or not, replaced
-    with chance 1 - noise_dropout by tanh(x) plus uniform noise as wide as one step.
+    training each item is rounded with probability 1 - noise_dropout, and then, rounded or not, replaced with
+    probability 1 - noise_dropout by tanh(x) plus uniform noise as wide as one step.
 
     Args:
         dim: channels of each codebook.
         levels: levels of each of these channels, or one number for all of them.
         num_codebooks: groups of `dim` channels, each with its own token.
-        dither_inference: no effect on the result: inference rounds with either value, as existing
-            checkpoints expect.
-        noise_dropout: chance of each of the two steps to leave a training item as it is.
+        dither_inference: has no effect: inference always rounds, as existing checkpoints expect.
+        noise_dropout: probability of skipping each of these two steps for a training item.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class RVQBottleneck(DiscreteBottleneck):
         dim: latent channels.
         codebook_size: codes per codebook.
         num_quantizers: number of codebooks.
-        codebook_dim: width in which codes are compared; None = dim.
+        codebook_dim: number of features in which codes are compared; None = dim.
         decay: decay of the moving averages.
         kmeans_init: start the codes from k-means of the first batch.
         kmeans_iters: iterations of that k-means.

@@ -1,4 +1,4 @@
-"""Discriminators: networks that tell audio from its reconstruction, for training autoencoders."""
+"""Discriminators: networks that distinguish audio from its reconstruction, for training autoencoders."""
 
 from stable_audio.pretransforms.discriminators.base import Discriminator, GeneratorLosses
 from stable_audio.pretransforms.discriminators.dac import DACDiscriminator

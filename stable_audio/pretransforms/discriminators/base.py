@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Judgement = list[Tensor]
-"""What one sub-discriminator makes of a batch: its feature maps, then its score map, last."""
+"""Output of one sub-discriminator for a batch: its feature maps, followed by its score map."""
 
 
 class GeneratorLosses(NamedTuple):
@@ -22,8 +22,8 @@ class GeneratorLosses(NamedTuple):
 class Discriminator(nn.Module):
     """Base of the discriminators: several networks, each with feature maps and a score map.
 
-    Gradients reach the discriminator's parameters unless the caller freezes them; a frozen one keeps no
-    graph for reals.
+    Gradients reach the discriminator's parameters unless the caller freezes them; if frozen, no graph is kept
+    for reals.
     """
 
     def judge(self, audio: Tensor) -> list[Judgement]:
@@ -50,7 +50,7 @@ class Discriminator(nn.Module):
         return -fake.mean()
 
     def combine(self, losses: list[Tensor]) -> Tensor:
-        """Over the sub-discriminators: the mean."""
+        """Combine the losses of the sub-discriminators: their mean."""
         return torch.stack(losses).mean()
 
     def feature_distance(self, real: list[Judgement], fake: list[Judgement]) -> Tensor:

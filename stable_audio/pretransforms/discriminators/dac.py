@@ -41,14 +41,14 @@ class PeriodDiscriminator(nn.Module):
         self.conv_post = WNConv2d(1024, 1, (3, 1), padding=(1, 0))
 
     def forward(self, audio: Tensor) -> Judgement:
-        # A whole period is added where none is missing, as in the original.
-        missing = self.period - audio.shape[-1] % self.period
-        folded = F.pad(audio, (0, missing), mode="reflect").unflatten(-1, (-1, self.period))
+        # A full period is added even if none is missing, as in the original.
+        padding = self.period - audio.shape[-1] % self.period
+        folded = F.pad(audio, (0, padding), mode="reflect").unflatten(-1, (-1, self.period))
         return _walk(self.convs, self.conv_post, folded)
 
 
 class RateDiscriminator(nn.Module):
-    """The waveform at 1 / rate of its rate, channels apart."""
+    """Convolutions over the waveform at 1 / rate of its rate, channels separately."""
 
     def __init__(self, *, rate: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class RateDiscriminator(nn.Module):
 
 
 class BandDiscriminator(nn.Module):
-    """The complex spectrogram in bands, each with its own convolutions; channels apart."""
+    """The complex spectrogram in bands, each with its own convolutions; channels separately."""
 
     def __init__(self, *, window_length: int, bands: list[Band]) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class DACDiscriminator(Discriminator):
         rates: divisors of the sample rate, none by default.
         periods: periods in samples.
         fft_sizes: window lengths of the band discriminators.
-        bands: bands, as shares of the spectrum.
+        bands: bands, as fractions of the spectrum.
         use_hinge: hinge losses instead of least squares.
     """
 

@@ -109,7 +109,7 @@ class EncodecDiscriminator(Discriminator):
         kernel_size: kernel of the inner convolutions, (time, frequency).
         stride: stride of the inner convolutions, (time, frequency).
         dilations: dilation in time of each inner convolution.
-        normalize_losses: divide the distance of each feature map by the mean magnitude of the reals' one.
+        normalize_losses: divide the distance of each feature map by the mean magnitude of that of the reals.
         loss_type: hinge, or rpgan (relativistic pairing, Huang et al. 2024).
         spec_scale_pow: spectra are multiplied by their magnitude to this power.
     """

@@ -14,7 +14,7 @@ from stable_audio.pretransforms.discriminators.base import Discriminator, Genera
 
 
 class ConvStack(nn.Module):
-    """Strided convolutions with SiLU, then a 1x1 convolution; layers doubles in width."""
+    """Strided convolutions with SiLU, then a 1x1 convolution; the width doubles per layer."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class OobleckDiscriminator(Discriminator):
 
     @classmethod
     def of(cls, *networks: nn.Module) -> OobleckDiscriminator:
-        """A discriminator of the given networks, each of which returns a list of judgements."""
+        """A discriminator with these networks, each of which returns a list of judgements."""
         discriminator = cls.__new__(cls)
         nn.Module.__init__(discriminator)
         discriminator._assemble(*networks)

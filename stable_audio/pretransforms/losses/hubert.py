@@ -12,17 +12,17 @@ from stable_audio.audio.resample import resample_sinc
 from stable_audio.network import load_failure, offline
 
 SAMPLE_RATE = 16_000
-"""Hz of the sounds that these networks were trained on."""
+"""Sample rate in Hz of the training data of these networks."""
 
 SPEECH_MODELS: dict[str, str] = {
     "HUBERT_LARGE": "facebook/hubert-large-ll60k",
     "WAVLM_LARGE": "microsoft/wavlm-large",
     "WAV2VEC2_LARGE_LV60K": "facebook/wav2vec2-large-lv60",
 }
-"""Names that configs use -> hub ids."""
+"""Names in configs -> hub ids."""
 
 KINDS = ("hubert", "wavlm", "wav2vec2")
-"""Model types of transformers that have the layers compared here."""
+"""Supported model types of transformers."""
 
 
 class HubertLoss(nn.Module):
@@ -40,7 +40,7 @@ class HubertLoss(nn.Module):
 
     Raises:
         ImportError: transformers is missing.
-        OSError: nothing usable under `model_name`.
+        OSError: there is no usable network under `model_name`.
         ValueError: a layer that the network lacks, or sounds of less than a frame (25 ms).
     """
 
@@ -64,7 +64,7 @@ class HubertLoss(nn.Module):
         return torch.stack([F.l1_loss(a, b) for a, b in zip(layers_y, layers_x)]).mean()
 
     def layers(self, audio: Tensor) -> list[Tensor]:
-        """Audio (b c n) -> the chosen layers, each (b*c frames d)."""
+        """Audio (b c n) -> the layers of `feature_ids`, each (b*c frames d)."""
         network: Any = self.network(audio.device)
         converted = resample_sinc(audio.flatten(0, 1), self.sample_rate, SAMPLE_RATE)
         least = _receptive_field(network.config)
@@ -73,7 +73,7 @@ class HubertLoss(nn.Module):
                 f"the hubert loss needs at least {least} samples at {SAMPLE_RATE} Hz, found "
                 f"{converted.shape[-1]}; raise sample_size or remove the section"
             )
-        # Of the tuple, the first is what enters the first layer.
+        # The first entry of the tuple is the input of the first layer.
         hidden = network(_standardised(converted), output_hidden_states=True).hidden_states[1:]
         return (
             list(hidden) if self.feature_ids is None else [self._layer(hidden, i) for i in self.feature_ids]
@@ -100,7 +100,7 @@ def _standardised(audio: Tensor) -> Tensor:
 
 
 def _receptive_field(config: Any) -> int:
-    """Samples that one frame needs."""
+    """Number of samples in the receptive field of one frame."""
     samples = 1
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
         samples = (samples - 1) * stride + kernel

@@ -117,7 +117,7 @@ class STFTLoss(nn.Module):
         return F.conv1d(x[:, None], self.taps.to(x.dtype), padding=self.taps.shape[-1] // 2)[:, 0]
 
     def compare(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of what `weigh` returned."""
+        """The loss of two outputs of `weigh`."""
         (x_mag, x_bins), (y_mag, y_bins) = self._bins(x), self._bins(y)
         if self.scale_invariance:
             gain = (x_mag * y_mag).sum((-2, -1)) / y_mag.square().sum((-2, -1))
@@ -135,7 +135,7 @@ class STFTLoss(nn.Module):
         return loss
 
     def spectrum(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Audio (b c n) -> magnitudes, in mel bands if so set, and complex bins (b*c bins frames)."""
+        """Audio (b c n) -> magnitudes, in mel bands with `scale`, and complex bins (b*c bins frames)."""
         return self._bins(self.weigh(audio))
 
     def _bins(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,7 +216,7 @@ class MultiResolutionMelLoss(nn.Module):
     Args:
         n_mels: mel bands of each resolution.
         window_lengths: window length of each resolution in samples.
-        pow: exponent that mel magnitudes are raised to before the logarithm.
+        pow: exponent of the mel magnitudes before the logarithm.
         log_weight: weight of the mean absolute difference of log10 magnitudes.
         mag_weight: weight of the mean absolute difference of magnitudes.
     """

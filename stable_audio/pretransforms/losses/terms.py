@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Values = Mapping[str, Tensor]
-"""What a training step computed, by name: reals, decoded, latents, kl, ..."""
+"""Results of a training step by name: reals, decoded, latents, kl, ..."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Term:
     """weight * loss(values); the weight is multiplied by `decay` before each use.
 
     Attributes:
-        name: under which the term is logged.
+        name: name of the term in logs.
         loss: values -> scalar.
     """
 
@@ -39,14 +39,14 @@ class Terms:
     terms: list[Term] = field(default_factory=list)
 
     def __call__(self, values: Values) -> tuple[Tensor, dict[str, Tensor]]:
-        """(sum, each term by name); terms without weight are not computed but reported as 0."""
+        """(sum, each term by name); terms of weight 0 are not computed, but reported as 0."""
         losses = {t.name: t(values) if t.weight else torch.zeros(()) for t in self.terms}
         if not losses:
             raise ValueError("no loss is configured: give at least one section of loss_configs")
         return torch.stack([v.to(next(iter(values.values())).device) for v in losses.values()]).sum(), losses
 
     def compared(self) -> set[str]:
-        """Names of the values that pairs of them compare."""
+        """Names of the values that `Pair` terms compare."""
         pairs = [t.loss for t in self.terms if isinstance(t.loss, Pair)]
         return {name for pair in pairs for name in (pair.first, pair.second)}
 
@@ -65,7 +65,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Pair:
-    """A loss of two named values; extra samples at the end of either are left out."""
+    """A loss of two named values; the longer one is cut at the end."""
 
     loss: Callable[[Tensor, Tensor], Tensor]
     first: str
@@ -78,7 +78,7 @@ class Pair:
 
 
 class OneChannel(nn.Module):
-    """A loss of channel `index` alone; several may share the loss."""
+    """A loss of channel `index` alone; several instances may share the loss."""
 
     def __init__(self, loss: nn.Module, index: int) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class OneChannel(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y (b c n) -> scalar."""
-        one = slice(self.index, self.index + 1)
-        return self.loss(x[:, one], y[:, one])
+        channel = slice(self.index, self.index + 1)
+        return self.loss(x[:, channel], y[:, channel])
 
 
 def value(name: str) -> Callable[[Values], Tensor]:
-    """A value that is a loss already; 0 where it was not computed."""
+    """A term whose loss is the value `name`; 0 if it was not computed."""
 
     def of(values: Values) -> Tensor:
         return values[name] if name in values else torch.zeros(())
