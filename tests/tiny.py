@@ -285,3 +285,9 @@ METHODS: dict[tuple[str, str], dict[str, Any]] = {
     ("autoencoder", "reconstruction"): {"loss_configs": {"time": {"weights": {"l1": 1.0}}}},
     ("diffusion_autoencoder", "diffusion"): {},
 }
+
+TRANSFORMS: dict[str, dict[str, Any]] = {
+    # name in stable_audio.transforms.TRANSFORMS: constructor keywords, for a DiT on latents
+    "freeze": {"trained": ["backbone"], "frozen": ["*.layers.0.ff"], "precision": "bfloat16"},
+    "fold_pretransform_norms": {},
+}

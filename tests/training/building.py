@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from stable_audio.checkpoints import export
 from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
 from stable_audio.training.options import RunOptions
 from stable_audio.training.trainer import Run, assemble
+from tests import tiny
 
 DATASET = {"dataset_type": "synthetic"}
 
@@ -49,6 +54,24 @@ def tiny_config(**training: Any) -> dict[str, Any]:
         },
         "training": {"learning_rate": 1e-3, **training},
     }
+
+
+def latent_config() -> dict[str, Any]:
+    """A DiT on the latents of a small autoencoder."""
+    config = tiny_config()
+    section = tiny.PRETRANSFORMS["autoencoder"]
+    channels = section["latent_dim"]
+    config["model"]["io_channels"] = channels
+    config["model"]["diffusion"]["config"]["io_channels"] = channels
+    config["model"]["pretransform"] = {"type": "autoencoder", "config": section}
+    return config | {"audio_channels": section["io_channels"]}
+
+
+def stored(folder: Path, suffix: str, config: dict[str, Any], **options: Any) -> Path:
+    """A file with the random weights of a config's model."""
+    torch.manual_seed(7)
+    model = create_model_from_config(config)
+    return export(model, folder / f"stored{suffix}", config=config, **options)
 
 
 def demo_section(**changes: Any) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from stable_audio.checkpoints import CheckpointError, export, load_model, load_p
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
 from stable_audio.training.errors import TrainingError
-from tests.training.building import tiny_config, tiny_run
+from tests.training.building import latent_config, stored, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
-from tests.training.test_start import latent_config, stored
 
 LAYER = "backbone.transformer.layers.0"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints import export, load_model
+from stable_audio.checkpoints import load_model
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.methods.autoencoder import build_autoencoder_training
@@ -18,24 +18,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.start import starting_model
 from tests import tiny
 from tests.checkpoints.test_unfilled import Draws
-from tests.training.building import tiny_config, tiny_run
-
-
-def latent_config() -> dict[str, Any]:
-    """A DiT on the latents of a small autoencoder."""
-    config = tiny_config()
-    section = tiny.PRETRANSFORMS["autoencoder"]
-    channels = section["latent_dim"]
-    config["model"]["io_channels"] = channels
-    config["model"]["diffusion"]["config"]["io_channels"] = channels
-    config["model"]["pretransform"] = {"type": "autoencoder", "config": section}
-    return config | {"audio_channels": section["io_channels"]}
-
-
-def stored(folder: Path, suffix: str, config: dict[str, Any], **options: Any) -> Path:
-    torch.manual_seed(7)
-    model = create_model_from_config(config)
-    return export(model, folder / f"stored{suffix}", config=config, **options)
+from tests.training.building import latent_config, stored, tiny_config, tiny_run
 
 
 def seeded(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
