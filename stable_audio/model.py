@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -139,13 +140,27 @@ class DiffusionModel(nn.Module):
         return latents if self.pretransform is None else self.pretransform.decode(latents)
 
 
+@dataclass(frozen=True)
+class LatentSampling:
+    """How latents are decoded by diffusion, unless a call says otherwise.
+
+    Attributes:
+        sampler: name of the sampler.
+        steps: its steps.
+    """
+
+    sampler: str = "v-ddim"
+    steps: int = 100
+
+
 class DiffusionAutoencoder(nn.Module):
     """An autoencoder whose decoder is a diffusion model conditioned on the latents.
 
     Latents, repeated to the length of the audio, enter the backbone's input_concat slot.
 
     Args:
-        backbone: predicts v; its input_concat slot takes the latents, or the output of `decoder`.
+        backbone: predicts what the objective asks for; its input_concat slot takes the latents, or the
+            output of `decoder`.
         latent_dim: channels of the latents.
         downsampling_ratio: audio samples per latent frame.
         io_channels: audio channels.
@@ -153,6 +168,8 @@ class DiffusionAutoencoder(nn.Module):
         bottleneck: turns features into latents; None: the features themselves.
         decoder: network that prepares latents for the backbone; None: the latents themselves.
         pretransform: pretransform in whose latent space diffusion runs.
+        objective: what the backbone predicts; None: v on the cosine process.
+        sampling: how `decode` samples.
 
     Raises:
         ValueError: parts that disagree, with the numbers.
@@ -170,6 +187,8 @@ class DiffusionAutoencoder(nn.Module):
         decoder: Decoder | None = None,
         pretransform: Pretransform | None = None,
         sample_rate: int | None = None,
+        objective: Objective | None = None,
+        sampling: LatentSampling = LatentSampling(),
     ) -> None:
         super().__init__()
         # The name of the wrapper is part of the keys of existing checkpoints.
@@ -178,7 +197,8 @@ class DiffusionAutoencoder(nn.Module):
         self.pretransform = pretransform
         self.latent_dim, self.downsampling_ratio = latent_dim, downsampling_ratio
         self.io_channels, self.sample_rate = io_channels, sample_rate
-        self.objective: Objective = VObjective()
+        self.objective = objective if objective is not None else VObjective()
+        self.sampling = sampling
         self._check_agreement()
 
     @property
@@ -238,14 +258,18 @@ class DiffusionAutoencoder(nn.Module):
         return Conditioning(input_concat=x if x.shape[-1] == length else F.interpolate(x, size=length))
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """x (b c n), t (b,) -> v (b c n)."""
+        """x (b c n), t (b,) -> what the objective predicts (b c n)."""
         return self.backbone(x, t, cond)
 
-    def decode(self, latents: Tensor, *, noise: Noise, steps: int = 100, sampler: str = "v-ddim") -> Tensor:
+    def decode(
+        self, latents: Tensor, *, noise: Noise, steps: int | None = None, sampler: str | None = None
+    ) -> Tensor:
         """Latents (b latent_dim n) -> audio (b io_channels n * downsampling_ratio).
 
         Args:
             noise: source of the starting point, and then of whatever the sampler draws.
+            steps: None: those of `sampling`.
+            sampler: None: that of `sampling`.
         """
         length = latents.shape[-1] * self.diffusion_ratio
         start = noise(latents.new_empty(latents.shape[0], self.backbone.io_channels, length))
@@ -255,8 +279,8 @@ class DiffusionAutoencoder(nn.Module):
             start,
             objective=self.objective,
             noise=noise,
-            sampler=sampler,
-            steps=steps,
+            sampler=sampler if sampler is not None else self.sampling.sampler,
+            steps=steps if steps is not None else self.sampling.steps,
         )
         return self.from_space(x)
 

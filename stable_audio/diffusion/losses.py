@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.diffusion.objectives import Objective
+from stable_audio.nn.terms import Term, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LossInputs:
         t: diffusion time of each item (b,).
         objective: objective that defines `output`.
         mask: (b 1 n) bool, True where the loss counts; None counts everything.
+        computed: what else the step computed, by name, such as losses of a bottleneck.
     """
 
     output: Tensor
@@ -35,9 +37,10 @@ class LossInputs:
     t: Tensor
     objective: Objective
     mask: Tensor | None = None
+    computed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def item(self, index: int) -> LossInputs:
-        """The inputs of one item alone, as a batch of one."""
+        """The inputs of one item alone, as a batch of one; what else was computed is of the whole batch."""
         span = slice(index, index + 1)
         return LossInputs(
             output=self.output[span],
@@ -144,30 +147,18 @@ MAIN = "diffusion"
 """Name of the main term in `training.loss_configs`; it must be elementwise. Default: mse with weight 1."""
 
 
-@dataclass(frozen=True)
-class Term:
-    """One weighted term; it is logged as `label`."""
-
-    label: str
-    loss: Callable[[LossInputs], Tensor]
-    weight: float = 1.0
-
-
 class LossSum:
     """The weighted sum of the terms; the first is the main one."""
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(self, terms: Sequence[Term[LossInputs]]) -> None:
         if not terms or not isinstance(terms[0].loss, ElementwiseLoss):
-            raise ValueError(
-                f"the first term must be one of mse, l1, huber; found {[t.label for t in terms]}"
-            )
+            raise ValueError(f"the first term must be one of mse, l1, huber; found {[t.name for t in terms]}")
         self.terms = tuple(terms)
 
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, {"<label>_loss": unweighted term})."""
-        values = {f"{t.label}_loss": t.loss(inputs) for t in self.terms}
-        total = sum(t.weight * v for t, v in zip(self.terms, values.values()))
-        return torch.as_tensor(total), {k: v.detach() for k, v in values.items()}
+        """(loss, {"<name>_loss": unweighted term})."""
+        total, values = weighted_sum(self.terms, inputs)
+        return total, {f"{name}_loss": value.detach() for name, value in values.items()}
 
     def alone(self, inputs: LossInputs) -> Tensor:
         """The loss (b,) of each item by itself, as if it were a batch, for comparisons between batches."""

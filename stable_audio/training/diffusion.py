@@ -13,10 +13,11 @@ from torch import Tensor
 from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
-from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss, Term
+from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA

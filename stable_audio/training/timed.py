@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -108,10 +109,17 @@ class TimedTraining(TrainingModule):
             items=items,
         )
 
-    def loss_inputs(self, compared: Compared, point: TrainingPoint, mask: Tensor | None = None) -> LossInputs:
+    def loss_inputs(
+        self,
+        compared: Compared,
+        point: TrainingPoint,
+        mask: Tensor | None = None,
+        computed: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> LossInputs:
         """What the losses compare, in float32."""
         output, target = compared.output.float(), compared.target.float()
-        return LossInputs(output, target, point.x0, compared.x_t, point.t, self.model.objective, mask)
+        objective = self.model.objective
+        return LossInputs(output, target, point.x0, compared.x_t, point.t, objective, mask, computed)
 
     def losses_at_times(
         self, point: TrainingPoint, losses: LossSum, mask: Tensor | None = None

@@ -269,7 +269,7 @@ def test_teacher(tmp_path: Path) -> None:
         ({"loss_configs": {"bottleneck": {}}}, r"\$\.training\.loss_configs: nothing compares"),
         ({"loss_configs": {"spectral": {"config": {"fft_sizes": [256, 1024]}}}}, r"\[1024\], too long"),
         ({"loss_configs": {"discriminator": {"type": "encodec", "config": {"n_ffts": [1024]}}}}, r"\[1024\]"),
-        ({"loss_configs": {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}}, "makes 2"),
+        ({"loss_configs": {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}}, "to 2 channels"),
         ({"eval_loss_configs": {"stft": {"fft_size": 3}}}, r"eval_loss_configs\.stft\.fft_size: unknown"),
         ({"eval_loss_configs": {"pesq": {"mode": "uwb"}}}, r"eval_loss_configs\.pesq\.mode"),
         ({"decoder_loss": {"weight": 1}}, "decoder_loss: not supported: the decoder is trained"),
@@ -299,11 +299,11 @@ def test_neutral_values_and_the_old_name_of_clipping(caplog: pytest.LogCaptureFi
 
 def test_a_warm_up_that_ends_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     load_config(tiny_config({"spectral": SPECTRAL}, warmup_steps=5))
-    assert "$.training.warmup_steps: changes nothing" in caplog.text
+    assert "$.training.warmup_steps: has no effect" in caplog.text
     caplog.clear()
     load_config(tiny_config({"spectral": SPECTRAL}, warmup_steps=5, encoder_freeze_on_warmup=True))
     load_config(tiny_config(warmup_steps=5))
-    assert "changes nothing" not in caplog.text
+    assert "has no effect" not in caplog.text
 
 
 def test_the_encoder_is_frozen_after_warm_up_without_a_discriminator_too() -> None:
@@ -353,7 +353,7 @@ def test_losses_teacher_and_discriminator_follow_the_module_to_its_device(tmp_pa
     assert module.discriminator.discriminator_loss(audio, audio).is_meta
     latents = module.model.encode(audio, noise=torch.zeros_like)
     teacher = Teacher(module_of(tiny_config()).model)
-    assert all(v.is_meta for v in module._ask(teacher, audio, latents).values())
+    assert all(v.is_meta for v in module._teacher_values(teacher, audio, latents).values())
 
 
 def test_a_mono_encoder_with_a_stereo_decoder(tmp_path: Path) -> None:

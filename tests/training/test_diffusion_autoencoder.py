@@ -12,16 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.backbones.base import Backbone
 from stable_audio.checkpoints import CheckpointError, export, load_model, load_pretrained
 from stable_audio.config import ConfigError, load_config
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.diffusion.objectives import RectifiedFlowObjective
 from stable_audio.factory import create_model_from_config
-from stable_audio.model import DiffusionAutoencoder
+from stable_audio.model import DiffusionAutoencoder, LatentSampling
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTraining
 from stable_audio.training.build import build_training
 from stable_audio.training.check.report import report_on
 from stable_audio.training.errors import TrainingError
+from stable_audio.types import Conditioning, Slot
 from tests import tiny
 from tests.training.building import DATASET, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
@@ -291,3 +294,37 @@ def test_a_loss_that_explodes_ends_the_run_before_the_weights_change(tmp_path: P
     ):
         run.start()
     assert all(torch.equal(v, before[k]) for k, v in module.model.state_dict().items())
+
+
+class Silent(Backbone):
+    """Predicts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.io_channels, self.length_multiple = 2, 1
+        self.slot_widths = {Slot.INPUT_CONCAT: 2}
+        self.gain = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        return self.gain * x
+
+
+def test_objective_and_sampling_are_parts_of_the_model() -> None:
+    """With weights that predict nothing, an Euler step of a flow leaves the noise as it is; a DDIM step of v
+    turns x_1 into x_0 = -v = 0."""
+    one = LatentSampling(sampler="euler", steps=1)
+    options = {"latent_dim": 2, "downsampling_ratio": 1, "io_channels": 2}
+    flow, plain = (
+        DiffusionAutoencoder(backbone=Silent(), **options, **parts)  # type: ignore[arg-type]
+        for parts in ({"objective": RectifiedFlowObjective(), "sampling": one}, {})
+    )
+    latents, noise = torch.randn(1, 2, 8), SeededNoise([0])
+    start = SeededNoise([0])(torch.empty(1, 2, 8))
+    assert torch.allclose(flow.decode(latents, noise=noise), start)
+    still = plain.decode(latents, noise=SeededNoise([0]), steps=1)
+    assert torch.allclose(still, torch.zeros(1, 2, 8), atol=1e-5)
+    assert plain.objective.name == "v"
+    module = DiffusionAutoencoderTraining(flow, optimizer={"type": "Adam", "config": {"lr": 1e-3}})
+    x0 = torch.randn(2, 2, 8)
+    loss = module.training_step(Batch(x0, [{}, {}]), draws=module.draws(0))
+    assert torch.allclose(loss, (module.draws(0).noise(x0) - x0).square().mean())

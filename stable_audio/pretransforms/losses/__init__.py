@@ -1,5 +1,6 @@
 """Losses of autoencoder training."""
 
+from stable_audio.nn.terms import Term
 from stable_audio.pretransforms.losses.hubert import HubertLoss
 from stable_audio.pretransforms.losses.stft import (
     MultiResolutionMelLoss,
@@ -9,7 +10,7 @@ from stable_audio.pretransforms.losses.stft import (
     SumAndDifferenceSTFTLoss,
     distance_for,
 )
-from stable_audio.pretransforms.losses.terms import Term, Terms
+from stable_audio.pretransforms.losses.terms import Terms
 
 __all__ = [
     "HubertLoss",

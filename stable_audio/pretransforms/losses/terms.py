@@ -1,4 +1,4 @@
-"""Weighted terms of a training loss, and their sum."""
+"""The loss of autoencoders: what its terms compare, and their sum."""
 
 from __future__ import annotations
 
@@ -9,41 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.nn.terms import Term, weighted_sum
+
 Values = Mapping[str, Tensor]
 """Results of a training step by name: reals, decoded, latents, kl, ..."""
-
-
-@dataclass
-class Term:
-    """weight * loss(values); the weight is multiplied by `decay` before each use.
-
-    Attributes:
-        name: name of the term in logs.
-        loss: values -> scalar.
-    """
-
-    name: str
-    loss: Callable[[Values], Tensor]
-    weight: float = 1.0
-    decay: float = 1.0
-
-    def __call__(self, values: Values) -> Tensor:
-        self.weight *= self.decay
-        return self.weight * self.loss(values)
 
 
 @dataclass
 class Terms:
     """A list of terms; decayed weights are its only state."""
 
-    terms: list[Term] = field(default_factory=list)
+    terms: list[Term[Values]] = field(default_factory=list)
 
     def __call__(self, values: Values) -> tuple[Tensor, dict[str, Tensor]]:
         """(sum, each term by name); terms of weight 0 are not computed, but reported as 0."""
-        losses = {t.name: t(values) if t.weight else torch.zeros(()) for t in self.terms}
-        if not losses:
+        if not self.terms:
             raise ValueError("no loss is configured: give at least one section of loss_configs")
-        return torch.stack([v.to(next(iter(values.values())).device) for v in losses.values()]).sum(), losses
+        used = [term for term in self.terms if term.weight]
+        total, raw = weighted_sum(used, values)
+        device = next(iter(values.values())).device
+        return total.to(device), {
+            term.name: term.weight * raw[term.name] if term.name in raw else torch.zeros(())
+            for term in self.terms
+        }
 
     def compared(self) -> set[str]:
         """Names of the values that `Pair` terms compare."""
@@ -88,6 +76,11 @@ class OneChannel(nn.Module):
         """x, y (b c n) -> scalar."""
         channel = slice(self.index, self.index + 1)
         return self.loss(x[:, channel], y[:, channel])
+
+
+def loss_name(name: str) -> str:
+    """What a loss that a bottleneck calls `name` is logged as."""
+    return f"{name.removesuffix('_loss')}_loss"
 
 
 def value(name: str) -> Callable[[Values], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.data.base import Batch
-from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss, Term
+from stable_audio.diffusion.losses import LossInputs, LossSum, MSELoss
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import TrainingPoint
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
+from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
+from stable_audio.pretransforms.losses.terms import value
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import EMA
@@ -32,12 +34,12 @@ _WINDOWS = (2048, 1024, 512, 256, 128, 64, 32)
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch in the space of diffusion, its latents, what they tell the backbone, terms to add."""
+    """A batch in the space of diffusion, its latents, their conditioning, and losses of the bottleneck."""
 
     x0: Tensor
     latents: Tensor
     conditioning: Conditioning
-    terms: dict[str, Tensor]
+    losses: dict[str, Tensor]
 
 
 class ReconstructionLoss:
@@ -71,7 +73,7 @@ class ReconstructionLoss:
 
 
 class DiffusionAutoencoderTraining(TimedTraining):
-    """Trains the backbone to predict v of the audio from noisy audio and latents, and the encoder with it.
+    """Trains the backbone to denoise the audio with the help of latents, and the encoder with it.
 
     What the bottleneck asks for (such as the KL divergence of a VAE) is added with the weights that it
     names. The average is of the whole model.
@@ -112,10 +114,11 @@ class DiffusionAutoencoderTraining(TimedTraining):
             gradient_clip_val=gradient_clip_val,
             ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
         )
-        terms = [Term("mse", MSELoss())]
+        terms: list[Term[LossInputs]] = [Term("mse", MSELoss())]
         if use_reconstruction_loss:
             terms.append(Term("mrstft", ReconstructionLoss(model), RECONSTRUCTION_WEIGHT))
-        self.losses = LossSum(terms)
+        self.denoising = LossSum(terms)
+        self.losses = LossSum([*terms, *self._bottleneck_terms()])
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
             set_gradient_checkpointing(model)
@@ -126,14 +129,11 @@ class DiffusionAutoencoderTraining(TimedTraining):
         made = self.encode(batch.audio, draws)
         t = to_device(draws.timesteps(made.x0.shape[0], made.x0.shape[-1]), made.x0.device, made.x0.dtype)
         point = self._point(made, t, draws)
-        loss, terms = self.losses(self.loss_inputs(self.model.objective.compare(point), point))
-        weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
-        for name, value in made.terms.items():
-            loss = loss + weights[name] * value
+        compared = self.model.objective.compare(point)
+        loss, terms = self.losses(self.loss_inputs(compared, point, computed=made.losses))
         self._loss = loss.detach()
-        named = {**terms, **{_loss_name(k): v.detach() for k, v in made.terms.items()}}
         spreads = {"train/std_data": made.x0.std(), "train/latent_std": made.latents.detach().float().std()}
-        self.record({"train/loss": loss, **{f"train/{k}": v for k, v in named.items()}, **spreads})
+        self.record({"train/loss": loss, **{f"train/{k}": v for k, v in terms.items()}, **spreads})
         return loss
 
     def encode(self, audio: Tensor, draws: Draws) -> Encoded:
@@ -142,9 +142,20 @@ class DiffusionAutoencoderTraining(TimedTraining):
         latents, info = self.model.compress(x0, noise=draws.bottleneck_noise)
         conditioning = self.model.condition(latents, noise=draws.bottleneck_noise)
         assert conditioning.input_concat is not None
-        weights = self.model.bottleneck.loss_weights if self.model.bottleneck is not None else {}
-        terms = {name: info[name] for name in weights if name in info}
-        return Encoded(x0[..., : conditioning.input_concat.shape[-1]], latents, conditioning, terms)
+        length = conditioning.input_concat.shape[-1]
+        losses = {k: v for k, v in info.items() if k in self._bottleneck_weights()}
+        return Encoded(x0[..., :length], latents, conditioning, losses)
+
+    def _bottleneck_weights(self) -> Mapping[str, float]:
+        """Weights of the losses that the bottleneck computes, by its names for them."""
+        bottleneck = self.model.bottleneck
+        return {} if bottleneck is None else bottleneck.loss_weights
+
+    def _bottleneck_terms(self) -> list[Term[LossInputs]]:
+        return [
+            Term(name.removesuffix("_loss"), _computed(name), weight)
+            for name, weight in self._bottleneck_weights().items()
+        ]
 
     def _point(self, made: Encoded, t: Tensor, draws: Draws) -> TrainingPoint:
         return TrainingPoint(
@@ -172,11 +183,12 @@ class DiffusionAutoencoderTraining(TimedTraining):
         draws = self.draws(-1, items=items)
         made = self.encode(batch.audio, draws)
         point = self._point(made, made.x0.new_zeros(made.x0.shape[0]), draws)
-        return self.losses_at_times(point, self.losses)
+        return self.losses_at_times(point, self.denoising)
 
 
-def _loss_name(name: str) -> str:
-    return name if name.endswith("_loss") else f"{name}_loss"
+def _computed(name: str) -> Callable[[LossInputs], Tensor]:
+    loss = value(name)
+    return lambda inputs: loss(inputs.computed)
 
 
 class DiffusionAutoencoderDemos(AutoencoderDemos):

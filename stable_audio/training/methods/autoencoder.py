@@ -12,6 +12,7 @@ from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.sections.autoencoder import AutoencoderTrainingSection as Section
 from stable_audio.factory.components import create
+from stable_audio.nn.terms import Term
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
@@ -19,10 +20,9 @@ from stable_audio.pretransforms.losses import (
     MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
     SumAndDifferenceSTFTLoss,
-    Term,
     Terms,
 )
-from stable_audio.pretransforms.losses.terms import OneChannel, Pair, l1, mse, value
+from stable_audio.pretransforms.losses.terms import OneChannel, Pair, Values, l1, loss_name, mse, value
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.autoencoder.metrics import PESQ, SISDR
 from stable_audio.training.autoencoder.module import AutoencoderTraining
@@ -131,7 +131,7 @@ def build_adversary(section: Section, losses: AutoencoderLosses, model: Autoenco
 
 def build_terms(
     losses: AutoencoderLosses, model: Autoencoder, sample_rate: int, *, teacher: bool
-) -> list[Term]:
+) -> list[Term[Values]]:
     """Every loss but the adversarial ones."""
     terms = _spectral_terms(losses, model, sample_rate, teacher)
     if losses.mrmel is not None:
@@ -147,7 +147,9 @@ def build_terms(
     return terms + _bottleneck_terms(losses, model)
 
 
-def _pointwise_terms(section: PointwiseSection | None, name: str, compared: tuple[str, str]) -> list[Term]:
+def _pointwise_terms(
+    section: PointwiseSection | None, name: str, compared: tuple[str, str]
+) -> list[Term[Values]]:
     """L1 and L2 distances of two values, where they have a weight."""
     if section is None:
         return []
@@ -161,7 +163,7 @@ def _pointwise_terms(section: PointwiseSection | None, name: str, compared: tupl
 
 def _spectral_terms(
     losses: AutoencoderLosses, model: Autoencoder, sample_rate: int, teacher: bool
-) -> list[Term]:
+) -> list[Term[Values]]:
     section = losses.spectral
     if section is None:
         return [Term("latent_distill_loss", Pair(mse, "teacher_latents", "latents"))] if teacher else []
@@ -188,16 +190,13 @@ def _spectral_terms(
     return terms
 
 
-def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Term]:
+def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Term[Values]]:
     defaults = dict(model.bottleneck.loss_weights) if model.bottleneck is not None else {}
     section = losses.bottleneck
     given = dict(section.weights) if section is not None else {}
     decay = section.decay if section is not None else 1.0
     weights = {**defaults, **given}
-    return [
-        Term(name if name.endswith("_loss") else f"{name}_loss", value(name), weight, decay)
-        for name, weight in weights.items()
-    ]
+    return [Term(loss_name(name), value(name), weight, decay) for name, weight in weights.items()]
 
 
 def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | None:

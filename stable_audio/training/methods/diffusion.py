@@ -9,10 +9,11 @@ from typing import Any
 from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config import ModelConfig
 from stable_audio.config.sections.training import TrainingKeys
-from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss, Term
+from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.factory.components import create
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.terms import Term
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.demos import DiffusionDemos
 from stable_audio.training.diffusion import DiffusionTraining
