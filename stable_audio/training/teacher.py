@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,9 +50,11 @@ class Teacher:
     def on(self, device: torch.device) -> Iterator[Any]:
         """The model on `device` and in its own precision within the block; give it what `cast` returns."""
         self.to(device)
-        half = self._dtype in (torch.float16, torch.bfloat16)
-        own = torch.autocast(device.type, self._dtype if half else None, enabled=half)
-        with nullcontext() if self._dtype is None else own:
+        if self._dtype is None:
+            yield self.model
+            return
+        half = self._dtype is not torch.float32
+        with torch.autocast(device.type, self._dtype if half else None, enabled=half):
             yield self.model
 
     def cast(self, x: Tensor) -> Tensor:

@@ -269,7 +269,7 @@ def test_teacher(tmp_path: Path) -> None:
         ({"loss_configs": {"bottleneck": {}}}, r"\$\.training\.loss_configs: nothing compares"),
         ({"loss_configs": {"spectral": {"config": {"fft_sizes": [256, 1024]}}}}, r"\[1024\], too long"),
         ({"loss_configs": {"discriminator": {"type": "encodec", "config": {"n_ffts": [1024]}}}}, r"\[1024\]"),
-        ({"loss_configs": {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}}, "to 2 channels"),
+        ({"loss_configs": {"discriminator": {"type": "oobleck", "config": {"in_channels": 1}}}}, "to 2 ch"),
         ({"eval_loss_configs": {"stft": {"fft_size": 3}}}, r"eval_loss_configs\.stft\.fft_size: unknown"),
         ({"eval_loss_configs": {"pesq": {"mode": "uwb"}}}, r"eval_loss_configs\.pesq\.mode"),
         ({"decoder_loss": {"weight": 1}}, "decoder_loss: not supported: the decoder is trained"),
