@@ -17,7 +17,7 @@ def create_dataset(config: DatasetConfig | Source, *, runtime: Flat[Runtime]) ->
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        runtime: settings from the model; its fields, such as sample_rate, are keywords here, too.
+        runtime: settings from the model; its fields, such as sample_rate, are keywords as well.
 
     Raises:
         ConfigError: with every mistake of the configuration.
@@ -48,8 +48,8 @@ def create_loader(
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
-        runtime: settings from the model; its fields are keywords here, too.
-        loading: how batches are drawn; its fields, such as batch_size, are keywords here, too.
+        runtime: settings from the model; its fields are keywords as well.
+        loading: how batches are drawn; its fields, such as batch_size, are keywords as well.
         check: metadata -> the reason why a model cannot use the clip, or None; clips with a reason are left
             out. Their number is logged before the first batch, as far as it is known without reading sound,
             and DataError is raised if no clip is left.

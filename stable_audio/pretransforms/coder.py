@@ -4,10 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from stable_audio.nn.precision import full_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """The stages of an encoder from the audio to the latents; a decoder runs through them backwards.
+
+    Attributes:
+        channels: base width; stage i ends with `channels * c_mults[i]`.
+        latent_dim: channels of the latents, before the bottleneck.
+        c_mults: width of each stage as a multiple of `channels`.
+        strides: factor by which each stage changes the rate. Odd strides round lengths down unevenly.
+
+    Raises:
+        ValueError: lists of different lengths, or a stride below 1.
+    """
+
+    channels: int = 128
+    latent_dim: int = 32
+    c_mults: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    strides: list[int] = field(default_factory=lambda: [2, 4, 8, 8])
+
+    def __post_init__(self) -> None:
+        check_stages(self.strides, c_mults=self.c_mults)
+
+    @property
+    def ratio(self) -> int:
+        """Audio samples per frame of latents."""
+        return math.prod(self.strides)
+
+    @property
+    def widths(self) -> list[int]:
+        """The width that each stage ends with."""
+        return [self.channels * multiple for multiple in self.c_mults]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerStages(Stages):
+    """Stages with transformers.
+
+    Attributes:
+        transformer_depths: transformer blocks of each stage.
+    """
+
+    transformer_depths: list[int] = field(default_factory=lambda: [3, 3, 3, 3])
+
+    def __post_init__(self) -> None:
+        check_stages(self.strides, c_mults=self.c_mults, transformer_depths=self.transformer_depths)
 
 
 class Encoder(nn.Module):

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.phase_gradient import integrated_phases
-from stable_audio.pretransforms.short_time import Layout, ShortTimeTransform
+from stable_audio.pretransforms.short_time import FrameOptions, ShortTimeTransform
 
 SMOOTH_DB = 12.0
 """Bins whose neighbourhood varies by less belong to noise, which has no phase to find."""
@@ -36,9 +37,7 @@ class MagnitudeSpectrogramPretransform(ShortTimeTransform):
     1d: (b c n) -> (b c*bins n/hop); 2d: (b c bins n/hop), where bins = n_fft / 2 + 1.
 
     Args:
-        channels: audio channels.
-        n_fft: window and transform length.
-        hop_length: samples per frame.
+        frames: frames of the STFT; its fields are keywords as well.
         power: magnitudes are raised to it, which lifts quiet partials.
         mean: mean of these values over the data; latents are (value - mean) / std.
         std: standard deviation of these values over the data.
@@ -47,24 +46,19 @@ class MagnitudeSpectrogramPretransform(ShortTimeTransform):
         seed: seed of the phase of noise.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        channels: int = 1,
-        n_fft: int = 1536,
-        hop_length: int = 384,
+        frames: Flat[FrameOptions] = FrameOptions(channels=1, n_fft=1536, hop_length=384),  # noqa: B008 (frozen)
         power: float = 0.3,
         mean: float = 0.0,
         std: float = 1.0,
         iterations: int = 16,
         momentum: float = 0.99,
         seed: int = 0,
-        layout: Layout = "1d",
-        enable_grad: bool = False,
     ) -> None:
-        super().__init__(
-            n_fft=n_fft, hop_length=hop_length, channels=channels, layout=layout, enable_grad=enable_grad
-        )
+        super().__init__(frames)
         if not 0 < power <= 1 or std <= 0 or iterations < 0:
             raise ValueError(
                 f"magnitude_spectrogram needs 0 < power <= 1, std > 0 and iterations >= 0, found {power}, "
@@ -72,8 +66,8 @@ class MagnitudeSpectrogramPretransform(ShortTimeTransform):
             )
         self.power, self.mean, self.std = power, mean, std
         self.iterations, self.momentum, self.seed = iterations, momentum, seed
-        self.settings = (n_fft, float(power), float(mean), float(std), layout)
-        self.declare(channels, n_fft // 2 + 1)
+        self.settings = (frames.n_fft, float(power), float(mean), float(std), frames.layout)
+        self.declare(frames.channels, frames.n_fft // 2 + 1)
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:

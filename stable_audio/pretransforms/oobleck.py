@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.activations import make_activation
-from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
+from stable_audio.pretransforms.coder import Decoder, Encoder, Stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -98,36 +99,34 @@ class OobleckEncoder(Encoder):
 
     Args:
         in_channels: audio channels.
-        latent_dim: output channels.
-        channels: width before the first stage; stage i ends with `channels * c_mults[i]`.
-        strides: downsampling of each stage. Odd strides round lengths down unevenly.
+        stages: widths and strides; its fields are keywords as well. The first convolution gives
+            `channels`.
         use_snake: SnakeBeta instead of ELU.
         antialias_activation: anti-alias the last activation only.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         in_channels: int = 2,
-        channels: int = 128,
-        latent_dim: int = 32,
-        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
-        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        stages: Flat[Stages] = Stages(),  # noqa: B008 (frozen)
         use_snake: bool = False,
         antialias_activation: bool = False,
     ) -> None:
         super().__init__()
-        self.in_channels, self.latent_dim = in_channels, latent_dim
-        self.downsampling_ratio = check_stages(strides, c_mults=c_mults)
-        widths = [channels * m for m in (1, *c_mults)]
+        self.in_channels, self.latent_dim = in_channels, stages.latent_dim
+        self.downsampling_ratio = stages.ratio
+        widths = [stages.channels, *stages.widths]
         blocks = [
-            EncoderBlock(a, b, stride=s, use_snake=use_snake) for a, b, s in zip(widths, widths[1:], strides)
+            EncoderBlock(a, b, stride=s, use_snake=use_snake)
+            for a, b, s in zip(widths, widths[1:], stages.strides)
         ]
         self.layers = nn.Sequential(
             WNConv1d(in_channels, widths[0], 7, padding=3),
             *blocks,
             make_activation(widths[-1], use_snake=use_snake, antialias=antialias_activation),
-            WNConv1d(widths[-1], latent_dim, 3, padding=1),
+            WNConv1d(widths[-1], stages.latent_dim, 3, padding=1),
         )
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -138,28 +137,29 @@ class OobleckDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
 
     Args:
+        out_channels: audio channels.
+        stages: widths and strides; its fields are keywords as well.
+        use_snake: SnakeBeta instead of ELU.
         use_nearest_upsample: repeat and convolve instead of a transposed convolution.
         antialias_activation: anti-alias the activations before upsampling and the last one.
         final_tanh: bound the output to (-1, 1).
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         out_channels: int = 2,
-        channels: int = 128,
-        latent_dim: int = 32,
-        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
-        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
+        stages: Flat[Stages] = Stages(),  # noqa: B008 (frozen)
         use_snake: bool = False,
         antialias_activation: bool = False,
         use_nearest_upsample: bool = False,
         final_tanh: bool = True,
     ) -> None:
         super().__init__()
-        self.out_channels, self.latent_dim = out_channels, latent_dim
-        self.downsampling_ratio = check_stages(strides, c_mults=c_mults)
-        widths = [channels * m for m in (1, *c_mults)][::-1]
+        self.out_channels, self.latent_dim = out_channels, stages.latent_dim
+        self.downsampling_ratio = stages.ratio
+        widths = [stages.channels, *stages.widths][::-1]
         blocks = [
             DecoderBlock(
                 a,
@@ -169,10 +169,10 @@ class OobleckDecoder(Decoder):
                 antialias=antialias_activation,
                 nearest=use_nearest_upsample,
             )
-            for a, b, s in zip(widths, widths[1:], strides[::-1])
+            for a, b, s in zip(widths, widths[1:], stages.strides[::-1])
         ]
         self.layers = nn.Sequential(
-            WNConv1d(latent_dim, widths[0], 7, padding=3),
+            WNConv1d(stages.latent_dim, widths[0], 7, padding=3),
             *blocks,
             make_activation(widths[-1], use_snake=use_snake, antialias=antialias_activation),
             WNConv1d(widths[-1], out_channels, 7, padding=3, bias=False),

@@ -2,165 +2,63 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
-from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
+from stable_audio.pretransforms.seanet_layers import (
+    Norm,
+    PaddedConv,
+    ResidualBlock,
+    ResidualLSTM,
+    TrimmedConvTranspose,
+)
 
-Norm = Literal["none", "weight_norm", "time_group_norm"]
 NORMS = ("none", "weight_norm", "time_group_norm")
 ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Identity")
 
 
-def pad_reflect(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad the last axis; reflection also works for inputs shorter than the padding."""
-    if mode != "reflect":
-        return F.pad(x, (left, right), mode=mode)
-    shortage = max(0, max(left, right) - x.shape[-1] + 1)
-    padded = F.pad(F.pad(x, (0, shortage)), (left, right), mode="reflect")
-    return padded[..., : padded.shape[-1] - shortage]
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions:
+    """What the layers of encoder and decoder share.
 
+    Attributes:
+        activation: name of the activation in torch.nn.
+        activation_params: keyword arguments of the activation.
+        norm: none, weight_norm or time_group_norm.
+        causal: whether the convolutions depend on the past only.
+        pad_mode: padding mode of every convolution.
+    """
 
-class _Inner(nn.Module):
-    """A convolution under the key `name`, followed by its norm."""
+    activation: str = "ELU"
+    activation_params: dict[str, float] = field(default_factory=lambda: {"alpha": 1.0})
+    norm: Norm = "weight_norm"
+    causal: bool = False
+    pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
 
-    def __init__(self, name: str, conv: nn.Module, norm: Norm, channels: int) -> None:
-        super().__init__()
-        self.name = name
-        self.add_module(name, conv)
-        self.norm = nn.GroupNorm(1, channels) if norm == "time_group_norm" else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.get_submodule(self.name)(x))
-
-
-class PaddedConv(nn.Module):
-    """Convolution that keeps length / stride: pads both sides, or the left alone when causal."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel_size: int,
-        *,
-        norm: Norm,
-        causal: bool,
-        pad_mode: str,
-        stride: int = 1,
-        dilation: int = 1,
-    ) -> None:
-        super().__init__()
-        kind = WNConv1d if norm == "weight_norm" else nn.Conv1d
-        conv = kind(channels_in, channels_out, kernel_size, stride=stride, dilation=dilation)
-        self.conv = _Inner("conv", conv, norm, channels_out)
-        self.span, self.stride = (kernel_size - 1) * dilation + 1, stride
-        self.causal, self.pad_mode = causal, pad_mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = self.span - self.stride
-        frames = math.ceil((x.shape[-1] - self.span + total) / self.stride + 1)
-        extra = (frames - 1) * self.stride + self.span - total - x.shape[-1]
-        right = 0 if self.causal else total // 2
-        return self.conv(pad_reflect(x, total - right, right + extra, self.pad_mode))
-
-
-class TrimmedConvTranspose(nn.Module):
-    """Transposed convolution to length * stride; `trim_right` of the surplus is cut on the right."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel_size: int,
-        *,
-        stride: int,
-        norm: Norm,
-        causal: bool,
-        trim_right: float,
-    ) -> None:
-        super().__init__()
-        kind = WNConvTranspose1d if norm == "weight_norm" else nn.ConvTranspose1d
-        conv = kind(channels_in, channels_out, kernel_size, stride=stride)
-        self.convtr = _Inner("convtr", conv, norm, channels_out)
-        surplus = kernel_size - stride
-        self.right = math.ceil(surplus * trim_right) if causal else surplus // 2
-        self.left = surplus - self.right
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.convtr(x)
-        return y[..., self.left : y.shape[-1] - self.right]
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions through a narrower width beside a shortcut."""
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        kernel_size: int,
-        dilation: int,
-        compress: int,
-        true_skip: bool,
-        act: Callable[[], nn.Module],
-        conv: Callable[..., PaddedConv],
-    ) -> None:
-        super().__init__()
-        hidden = channels // compress
-        self.block = nn.Sequential(
-            act(),
-            conv(channels, hidden, kernel_size, dilation=dilation),
-            act(),
-            conv(hidden, channels, 1),
-        )
-        self.shortcut = nn.Identity() if true_skip else conv(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.block(x)
-
-
-class ResidualLSTM(nn.Module):
-    """x + LSTM(x) along time, on (b c n)."""
-
-    def __init__(self, channels: int, layers: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(channels, channels, layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.lstm(x.permute(2, 0, 1))
-        return x + y.permute(1, 2, 0)
-
-
-class _Options:
-    """Options of encoder and decoder, and layers with these options."""
-
-    def __init__(
-        self, *, norm: str, causal: bool, pad_mode: str, activation: str, activation_params: dict[str, float]
-    ) -> None:
-        if norm not in NORMS:
-            raise ValueError(f"norm of seanet must be one of {', '.join(NORMS)}, found {norm!r}")
-        if activation not in ACTIVATIONS:
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm of seanet must be one of {', '.join(NORMS)}, found {self.norm!r}")
+        if self.activation not in ACTIVATIONS:
             raise ValueError(
-                f"activation of seanet must be one of {', '.join(ACTIVATIONS)}, found {activation!r}"
+                f"activation of seanet must be one of {', '.join(ACTIVATIONS)}, found {self.activation!r}"
             )
-        self.norm, self.causal, self.pad_mode = norm, causal, pad_mode
-        self.activation, self.params = activation, activation_params
 
     def act(self) -> nn.Module:
-        return getattr(nn, self.activation)(**self.params)
+        """The activation."""
+        return getattr(nn, self.activation)(**self.activation_params)
 
     def conv(self, a: int, b: int, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> PaddedConv:
+        """A convolution of `a` to `b` channels, and its norm."""
         return PaddedConv(
             a,
             b,
             kernel_size,
-            norm=self.norm,  # type: ignore[arg-type]
+            norm=self.norm,
             causal=self.causal,
             pad_mode=self.pad_mode,
             stride=stride,
@@ -168,80 +66,90 @@ class _Options:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResidualOptions:
+    """The residual blocks of a stage.
+
+    Attributes:
+        n_residual_layers: residual blocks per stage; block j has dilation `dilation_base ** j`.
+        residual_kernel_size: kernel of the residual blocks.
+        dilation_base: base of the residual blocks' dilations.
+        true_skip: identity instead of a 1x1 convolution around the residual blocks.
+        compress: factor by which a residual block narrows inside.
+    """
+
+    n_residual_layers: int = 1
+    residual_kernel_size: int = 3
+    dilation_base: int = 2
+    true_skip: bool = False
+    compress: int = 2
+
+    def blocks(self, width: int, layers: LayerOptions) -> list[nn.Module]:
+        """The blocks of one stage, `width` channels wide."""
+        return [
+            ResidualBlock(
+                width,
+                kernel_size=self.residual_kernel_size,
+                dilation=self.dilation_base**j,
+                compress=self.compress,
+                true_skip=self.true_skip,
+                act=layers.act,
+                conv=layers.conv,
+            )
+            for j in range(self.n_residual_layers)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SEANetOptions:
+    """What encoder and decoder have in common.
+
+    Attributes:
+        channels: audio channels.
+        dimension: channels of the latents.
+        n_filters: width of the stage beside the audio, doubled by each of `ratios` away from it.
+        ratios: strides of the stages, first to last. (Files written for an encoder keep its order in the
+            decoder, so that it is not the encoder's mirror image unless the list is reversed.)
+        kernel_size: kernel of the first convolution.
+        last_kernel_size: kernel of the last convolution.
+        lstm: number of LSTM layers beside the latents.
+        residual: residual blocks of the stages; its fields are keywords as well.
+        layers: layers of all kinds; its fields are keywords as well.
+    """
+
+    channels: int = 1
+    dimension: int = 128
+    n_filters: int = 32
+    ratios: list[int] = field(default_factory=lambda: [2, 2, 2, 2, 2])
+    kernel_size: int = 7
+    last_kernel_size: int = 7
+    lstm: int = 2
+    residual: Flat[ResidualOptions] = ResidualOptions()
+    layers: Flat[LayerOptions] = LayerOptions()
+
+
 class SEANetEncoder(Encoder):
     """Audio (b channels n) -> (b dimension n / prod(ratios)).
 
     Args:
-        channels: audio channels.
-        dimension: output channels.
-        n_filters: width of the first stage, doubled by each of `ratios`.
-        n_residual_layers: residual blocks per stage; block j has dilation `dilation_base ** j`.
-        residual_kernel_size: kernel of the residual blocks.
-        dilation_base: base of the residual blocks' dilations.
-        compress: factor by which a residual block narrows inside.
-        true_skip: identity instead of a 1x1 convolution around the residual blocks.
-        ratios: strides of the stages, first to last.
-        kernel_size: kernel of the first convolution.
-        last_kernel_size: kernel of the last convolution.
-        lstm: number of LSTM layers at the end.
-        norm: none, weight_norm or time_group_norm.
-        causal: whether the convolutions depend on the past only.
-        pad_mode: padding mode of every convolution.
-        activation: name of the activation in torch.nn.
-        activation_params: keyword arguments of the activation.
+        options: see `SEANetOptions`; its fields are keywords as well.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: int = 1,
-        dimension: int = 128,
-        n_filters: int = 32,
-        n_residual_layers: int = 1,
-        ratios: list[int] = [2, 2, 2, 2, 2],  # noqa: B006
-        activation: str = "ELU",
-        activation_params: dict[str, float] = {"alpha": 1.0},  # noqa: B006
-        norm: Norm = "weight_norm",
-        kernel_size: int = 7,
-        last_kernel_size: int = 7,
-        residual_kernel_size: int = 3,
-        dilation_base: int = 2,
-        causal: bool = False,
-        pad_mode: Literal["reflect", "constant", "replicate"] = "reflect",
-        true_skip: bool = False,
-        compress: int = 2,
-        lstm: int = 2,
-    ) -> None:
+    @takes_keywords
+    def __init__(self, *, options: Flat[SEANetOptions] = SEANetOptions()) -> None:
         super().__init__()
-        self.in_channels, self.latent_dim = channels, dimension
-        self.downsampling_ratio = check_stages(ratios)
-        o = _Options(
-            norm=norm,
-            causal=causal,
-            pad_mode=pad_mode,
-            activation=activation,
-            activation_params=activation_params,
-        )
-        width = n_filters
-        layers: list[nn.Module] = [o.conv(channels, width, kernel_size)]
-        for ratio in ratios:
-            layers += [
-                ResidualBlock(
-                    width,
-                    kernel_size=residual_kernel_size,
-                    dilation=dilation_base**j,
-                    compress=compress,
-                    true_skip=true_skip,
-                    act=o.act,
-                    conv=o.conv,
-                )
-                for j in range(n_residual_layers)
-            ]
-            layers += [o.act(), o.conv(width, 2 * width, 2 * ratio, stride=ratio)]
+        o, act, conv = options, options.layers.act, options.layers.conv
+        self.in_channels, self.latent_dim = o.channels, o.dimension
+        self.downsampling_ratio = check_stages(o.ratios)
+        width = o.n_filters
+        layers: list[nn.Module] = [conv(o.channels, width, o.kernel_size)]
+        for ratio in o.ratios:
+            layers += o.residual.blocks(width, o.layers)
+            layers += [act(), conv(width, 2 * width, 2 * ratio, stride=ratio)]
             width *= 2
-        if lstm:
-            layers.append(ResidualLSTM(width, lstm))
-        layers += [o.act(), o.conv(width, dimension, last_kernel_size)]
+        if o.lstm:
+            layers.append(ResidualLSTM(width, o.lstm))
+        layers += [act(), conv(width, o.dimension, o.last_kernel_size)]
         self.model = nn.Sequential(*layers)
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -249,84 +157,51 @@ class SEANetEncoder(Encoder):
 
 
 class SEANetDecoder(Decoder):
-    """Latents (b dimension n) -> audio (b channels n * prod(ratios)); options as for the encoder.
+    """Latents (b dimension n) -> audio (b channels n * prod(ratios)).
 
     Args:
-        ratios: upsampling of the stages, first to last. (Files written for an encoder keep its order
-            here, so the decoder is not its mirror image unless the list is reversed.)
-        trim_right_ratio: share of a transposed convolution's surplus that a causal one cuts at the end.
+        options: see `SEANetOptions`; its fields are keywords as well.
         final_activation: torch.nn name, or None.
+        trim_right_ratio: share of a transposed convolution's surplus that a causal one cuts at the end.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        channels: int = 1,
-        dimension: int = 128,
-        n_filters: int = 32,
-        n_residual_layers: int = 1,
-        ratios: list[int] = [2, 2, 2, 2, 2],  # noqa: B006
-        activation: str = "ELU",
-        activation_params: dict[str, float] = {"alpha": 1.0},  # noqa: B006
+        options: Flat[SEANetOptions] = SEANetOptions(),
         final_activation: str | None = None,
-        norm: Norm = "weight_norm",
-        kernel_size: int = 7,
-        last_kernel_size: int = 7,
-        residual_kernel_size: int = 3,
-        dilation_base: int = 2,
-        causal: bool = False,
-        pad_mode: Literal["reflect", "constant", "replicate"] = "reflect",
-        true_skip: bool = False,
-        compress: int = 2,
-        lstm: int = 2,
         trim_right_ratio: float = 1.0,
     ) -> None:
         super().__init__()
-        self.latent_dim, self.out_channels = dimension, channels
-        self.downsampling_ratio = check_stages(ratios)
-        o = _Options(
-            norm=norm,
-            causal=causal,
-            pad_mode=pad_mode,
-            activation=activation,
-            activation_params=activation_params,
-        )
-        width = n_filters * 2 ** len(ratios)
-        layers: list[nn.Module] = [o.conv(dimension, width, kernel_size)]
-        if lstm:
-            layers.append(ResidualLSTM(width, lstm))
-        for ratio in ratios:
+        o, act, conv = options, options.layers.act, options.layers.conv
+        self.latent_dim, self.out_channels = o.dimension, o.channels
+        self.downsampling_ratio = check_stages(o.ratios)
+        width = o.n_filters * 2 ** len(o.ratios)
+        layers: list[nn.Module] = [conv(o.dimension, width, o.kernel_size)]
+        if o.lstm:
+            layers.append(ResidualLSTM(width, o.lstm))
+        for ratio in o.ratios:
             layers += [
-                o.act(),
+                act(),
                 TrimmedConvTranspose(
                     width,
                     width // 2,
                     2 * ratio,
                     stride=ratio,
-                    norm=norm,
-                    causal=causal,
+                    norm=o.layers.norm,
+                    causal=o.layers.causal,
                     trim_right=trim_right_ratio,
                 ),
             ]
             width //= 2
-            layers += [
-                ResidualBlock(
-                    width,
-                    kernel_size=residual_kernel_size,
-                    dilation=dilation_base**j,
-                    compress=compress,
-                    true_skip=true_skip,
-                    act=o.act,
-                    conv=o.conv,
-                )
-                for j in range(n_residual_layers)
-            ]
-        layers += [o.act(), o.conv(width, channels, last_kernel_size)]
+            layers += o.residual.blocks(width, o.layers)
+        layers += [act(), conv(width, o.channels, o.last_kernel_size)]
         if final_activation is not None:
             layers.append(_final(final_activation))
         self.model = nn.Sequential(*layers)
         # From the last upsampling on: it, residual blocks, activation, convolution, final activation.
-        self.audible = 1 + n_residual_layers + 2 + (final_activation is not None)
+        self.audible = 1 + o.residual.n_residual_layers + 2 + (final_activation is not None)
 
     def forward(self, latents: Tensor) -> Tensor:
         return decode_in_stages(self.model, latents, audible=self.audible)

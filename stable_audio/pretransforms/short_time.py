@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,7 +11,36 @@ from torch import Tensor
 
 from stable_audio.pretransforms.base import Pretransform
 
-Layout = Literal["1d", "2d"]
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """The frames of a spectrogram.
+
+    Attributes:
+        channels: audio channels.
+        n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives 256 rows.
+        hop_length: samples per frame.
+        layout: 1d folds rows into channels; 2d has them as an axis, for 2-D backbones and autoencoder_kl.
+        enable_grad: whether gradients pass through.
+    """
+
+    channels: int = 2
+    n_fft: int = 510
+    hop_length: int = 128
+    layout: Literal["1d", "2d"] = "1d"
+    enable_grad: bool = False
+
+    def __post_init__(self) -> None:
+        n_fft, hop = self.n_fft, self.hop_length
+        if n_fft % 2 or hop < 1 or (n_fft - hop) % 2 or 2 * hop > n_fft:
+            raise ValueError(
+                f"a spectrogram needs an even n_fft of at least twice hop_length, and n_fft - hop_length "
+                f"even, found n_fft={n_fft}, hop_length={hop}"
+            )
+        if self.layout not in ("1d", "2d"):
+            raise ValueError(f'layout must be "1d" or "2d", found {self.layout!r}')
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, found {self.channels}")
 
 
 class ShortTimeTransform(Pretransform):
@@ -23,20 +53,11 @@ class ShortTimeTransform(Pretransform):
 
     window: Tensor
 
-    def __init__(self, *, n_fft: int, hop_length: int, channels: int, layout: Layout, enable_grad: bool):
-        super().__init__(enable_grad=enable_grad)
-        if n_fft % 2 or hop_length < 1 or (n_fft - hop_length) % 2 or 2 * hop_length > n_fft:
-            raise ValueError(
-                f"a spectrogram needs an even n_fft of at least twice hop_length, and n_fft - hop_length "
-                f"even, found n_fft={n_fft}, hop_length={hop_length}"
-            )
-        if layout not in ("1d", "2d"):
-            raise ValueError(f'layout must be "1d" or "2d", found {layout!r}')
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, found {channels}")
-        self.n_fft, self.hop, self.layout = n_fft, hop_length, layout
-        self.io_channels, self.downsampling_ratio = channels, hop_length
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+    def __init__(self, frames: FrameOptions) -> None:
+        super().__init__(enable_grad=frames.enable_grad)
+        self.n_fft, self.hop, self.layout = frames.n_fft, frames.hop_length, frames.layout
+        self.io_channels, self.downsampling_ratio = frames.channels, frames.hop_length
+        self.register_buffer("window", torch.hann_window(frames.n_fft), persistent=False)
 
     def declare(self, planes: int, rows: int) -> None:
         """Set the size of the latents: `planes` images of `rows` rows, folded into channels in layout 1d."""

@@ -1,4 +1,4 @@
-"""The complex spectrogram, which is exactly invertible."""
+"""The complex STFT as latents, which can be undone exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stable_audio.pretransforms.short_time import Layout, ShortTimeTransform
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.pretransforms.short_time import FrameOptions, ShortTimeTransform
 
 
 class SpectrogramPretransform(ShortTimeTransform):
@@ -16,33 +17,26 @@ class SpectrogramPretransform(ShortTimeTransform):
     1d: (b c n) -> (b 2*c*bins n/hop); 2d: (b 2*c bins n/hop), for 2-D backbones and autoencoder_kl.
 
     Args:
-        channels: audio channels.
-        n_fft: window and transform length; bins = n_fft / 2 + 1, so 510 gives 256 rows.
-        hop_length: samples per frame.
+        frames: frames of the STFT; its fields are keywords as well.
         power: exponent of the magnitudes, which raises quiet partials; 1 leaves them unchanged.
         scale: factor of the result.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        channels: int = 2,
-        n_fft: int = 510,
-        hop_length: int = 128,
+        frames: Flat[FrameOptions] = FrameOptions(),  # noqa: B008 (frozen)
         power: float = 0.5,
         scale: float = 1.0,
-        layout: Layout = "1d",
-        enable_grad: bool = False,
     ) -> None:
-        super().__init__(
-            n_fft=n_fft, hop_length=hop_length, channels=channels, layout=layout, enable_grad=enable_grad
-        )
+        super().__init__(frames)
         if not 0 < power <= 1 or scale <= 0:
             raise ValueError(f"a spectrogram needs 0 < power <= 1 and scale > 0, found {power} and {scale}")
         # Not named `scale`, which is a divisor of latents that stored ones do not include.
         self.power, self.gain = power, float(scale)
-        self.settings = (n_fft, float(power), self.gain, layout)
-        self.declare(2 * channels, n_fft // 2 + 1)
+        self.settings = (frames.n_fft, float(power), self.gain, frames.layout)
+        self.declare(2 * frames.channels, frames.n_fft // 2 + 1)
         self.freeze_unless_trained()
 
     def encode(self, audio: Tensor, *, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -13,19 +14,48 @@ from stable_audio.nn.norms import NormOptions
 from stable_audio.nn.precision import full_precision, widened
 from stable_audio.nn.snake import SnakeBeta
 from stable_audio.nn.transformer import TransformerBlock, TransformerOptions
-from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.pretransforms.coder import Decoder, Encoder, TransformerStages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 from stable_audio.pretransforms.oobleck import residual_units
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """Options of the transformer stacks of all stages; see TAAEEncoder."""
+    """What all stages share.
 
-    sliding_window: tuple[int, int] | None
-    checkpointing: bool
-    conformer: bool
-    layer_scale: bool
+    Attributes:
+        use_snake: SnakeBeta instead of no activation.
+        sliding_window: [left, right] frames visible to attention; null = all.
+        checkpointing: recompute activations in training.
+        conformer: add conformer convolutions to the transformers.
+        layer_scale: learned scale on each branch of the transformers.
+        use_dilated_conv: residual units beside each convolution.
+    """
+
+    use_snake: bool = False
+    sliding_window: list[int] | None = field(default_factory=lambda: [63, 64])
+    checkpointing: bool = False
+    conformer: bool = False
+    layer_scale: bool = True
+    use_dilated_conv: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sliding_window is not None and len(self.sliding_window) != 2:
+            raise ValueError(f"sliding_window must be [left, right] or null, found {self.sliding_window}")
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """`sliding_window` as transformers take it."""
+        return None if self.sliding_window is None else (self.sliding_window[0], self.sliding_window[1])
+
+    def units(self, channels: int) -> Sequence[nn.Module]:
+        """The residual units beside a convolution."""
+        return residual_units(channels, use_snake=self.use_snake) if self.use_dilated_conv else ()
+
+    def activation(self, channels: int) -> nn.Module:
+        """SnakeBeta or nothing, where transformers are all that is not linear between convolutions."""
+        return SnakeBeta(channels) if self.use_snake else nn.Identity()
 
 
 class TransformerStack(nn.Sequential):
@@ -33,7 +63,7 @@ class TransformerStack(nn.Sequential):
 
     def __init__(self, channels: int, depth: int, options: StackOptions) -> None:
         settings = TransformerOptions(
-            sliding_window=options.sliding_window,
+            sliding_window=options.window,
             conformer=options.conformer,
             layer_scale=options.layer_scale,
             add_rope=True,
@@ -51,19 +81,6 @@ class TransformerStack(nn.Sequential):
         return super().forward(x.mT).mT
 
 
-def _activation(channels: int, use_snake: bool) -> nn.Module:
-    """SnakeBeta or the identity: then only the transformers are non-linear between convolutions."""
-    return SnakeBeta(channels) if use_snake else nn.Identity()
-
-
-def _window(sliding_window: list[int] | None) -> tuple[int, int] | None:
-    if sliding_window is None:
-        return None
-    if len(sliding_window) != 2:
-        raise ValueError(f"sliding_window must be [left, right] or null, found {sliding_window}")
-    return sliding_window[0], sliding_window[1]
-
-
 class TAAEEncoderBlock(nn.Module):
     """[dilated units,] activation, strided convolution, transformers at the new rate."""
 
@@ -74,14 +91,12 @@ class TAAEEncoderBlock(nn.Module):
         *,
         stride: int,
         depth: int,
-        use_snake: bool,
-        use_dilated_conv: bool,
         options: StackOptions,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(residual_units(channels_in, use_snake=use_snake) if use_dilated_conv else ()),
-            _activation(channels_in, use_snake),
+            *options.units(channels_in),
+            options.activation(channels_in),
             WNConv1d(channels_in, channels_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
             TransformerStack(channels_out, depth, options),
         )
@@ -100,18 +115,16 @@ class TAAEDecoderBlock(nn.Module):
         *,
         stride: int,
         depth: int,
-        use_snake: bool,
-        use_dilated_conv: bool,
         options: StackOptions,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             TransformerStack(channels_in, depth, options),
-            _activation(channels_in, use_snake),
+            options.activation(channels_in),
             WNConvTranspose1d(
                 channels_in, channels_out, 2 * stride, stride=stride, padding=math.ceil(stride / 2)
             ),
-            *(residual_units(channels_out, use_snake=use_snake) if use_dilated_conv else ()),
+            *options.units(channels_out),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,58 +140,32 @@ class TAAEEncoder(Encoder):
     """Audio (b in_channels n) -> (b latent_dim n / prod(strides)).
 
     Args:
-        channels: base width; stage i ends with `channels * c_mults[i]`.
-        c_mults: width of each stage as a multiple of `channels`.
-        strides: stride of each stage.
-        transformer_depths: transformer blocks of each stage.
-        use_snake: SnakeBeta instead of no activation.
-        use_dilated_conv: residual units before each convolution.
-        sliding_window: [left, right] frames visible to attention; null = all.
-        checkpointing: recompute activations in training.
-        conformer: add conformer convolutions to the transformers.
-        layer_scale: learned scale on each branch of the transformers.
+        in_channels: audio channels.
+        stages: widths, strides and depths; its fields are keywords as well.
+        options: what all stages share; its fields are keywords as well.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         in_channels: int = 2,
-        channels: int = 128,
-        latent_dim: int = 32,
-        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
-        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
-        transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
-        use_snake: bool = False,
-        sliding_window: list[int] | None = [63, 64],  # noqa: B006
-        checkpointing: bool = False,
-        conformer: bool = False,
-        layer_scale: bool = True,
-        use_dilated_conv: bool = False,
+        stages: Flat[TransformerStages] = TransformerStages(),  # noqa: B008 (frozen)
+        options: Flat[StackOptions] = StackOptions(),
     ) -> None:
         super().__init__()
-        self.in_channels, self.latent_dim = in_channels, latent_dim
-        self.downsampling_ratio = check_stages(
-            strides, c_mults=c_mults, transformer_depths=transformer_depths
-        )
-        options = StackOptions(_window(sliding_window), checkpointing, conformer, layer_scale)
-        widths = [channels * m for m in (c_mults[0], *c_mults)]
+        self.in_channels, self.latent_dim = in_channels, stages.latent_dim
+        self.downsampling_ratio = stages.ratio
+        widths = [stages.widths[0], *stages.widths]
         blocks = [
-            TAAEEncoderBlock(
-                a,
-                b,
-                stride=s,
-                depth=d,
-                use_snake=use_snake,
-                use_dilated_conv=use_dilated_conv,
-                options=options,
-            )
-            for a, b, s, d in zip(widths, widths[1:], strides, transformer_depths)
+            TAAEEncoderBlock(a, b, stride=s, depth=d, options=options)
+            for a, b, s, d in zip(widths, widths[1:], stages.strides, stages.transformer_depths)
         ]
         self.layers = nn.Sequential(
             WNConv1d(in_channels, widths[0], 7, padding=3),
             *blocks,
-            _activation(widths[-1], use_snake),
-            WNConv1d(widths[-1], latent_dim, 3, padding=1),
+            options.activation(widths[-1]),
+            WNConv1d(widths[-1], stages.latent_dim, 3, padding=1),
         )
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -188,48 +175,32 @@ class TAAEEncoder(Encoder):
 class TAAEDecoder(Decoder):
     """Latents (b latent_dim n) -> audio (b out_channels n * prod(strides)); stages from last to first.
 
-    Options as for TAAEEncoder.
+    Args:
+        out_channels: audio channels.
+        stages: widths, strides and depths; its fields are keywords as well.
+        options: what all stages share; its fields are keywords as well.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         out_channels: int = 2,
-        channels: int = 128,
-        latent_dim: int = 32,
-        c_mults: list[int] = [1, 2, 4, 8],  # noqa: B006
-        strides: list[int] = [2, 4, 8, 8],  # noqa: B006
-        transformer_depths: list[int] = [3, 3, 3, 3],  # noqa: B006
-        use_snake: bool = False,
-        sliding_window: list[int] | None = [63, 64],  # noqa: B006
-        checkpointing: bool = False,
-        conformer: bool = False,
-        layer_scale: bool = True,
-        use_dilated_conv: bool = False,
+        stages: Flat[TransformerStages] = TransformerStages(),  # noqa: B008 (frozen)
+        options: Flat[StackOptions] = StackOptions(),
     ) -> None:
         super().__init__()
-        self.out_channels, self.latent_dim = out_channels, latent_dim
-        self.downsampling_ratio = check_stages(
-            strides, c_mults=c_mults, transformer_depths=transformer_depths
-        )
-        options = StackOptions(_window(sliding_window), checkpointing, conformer, layer_scale)
-        widths = [channels * m for m in (c_mults[0], *c_mults)][::-1]
+        self.out_channels, self.latent_dim = out_channels, stages.latent_dim
+        self.downsampling_ratio = stages.ratio
+        widths = [stages.widths[0], *stages.widths][::-1]
         blocks = [
-            TAAEDecoderBlock(
-                a,
-                b,
-                stride=s,
-                depth=d,
-                use_snake=use_snake,
-                use_dilated_conv=use_dilated_conv,
-                options=options,
-            )
-            for a, b, s, d in zip(widths, widths[1:], strides[::-1], transformer_depths[::-1])
+            TAAEDecoderBlock(a, b, stride=s, depth=d, options=options)
+            for a, b, s, d in zip(widths, widths[1:], stages.strides[::-1], stages.transformer_depths[::-1])
         ]
         self.layers = nn.Sequential(
-            WNConv1d(latent_dim, widths[0], 3, padding=1),
+            WNConv1d(stages.latent_dim, widths[0], 3, padding=1),
             *blocks,
-            _activation(widths[-1], use_snake),
+            options.activation(widths[-1]),
             WNConv1d(widths[-1], out_channels, 7, padding=3, bias=False),
         )
 

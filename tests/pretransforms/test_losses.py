@@ -17,7 +17,7 @@ from stable_audio.pretransforms.losses import (
     Term,
     Terms,
 )
-from stable_audio.pretransforms.losses.stft import a_weighting_taps, slaney_mel_filters
+from stable_audio.pretransforms.losses.filters import a_weighting_taps, slaney_mel_filters
 from stable_audio.pretransforms.losses.terms import OneChannel, Pair, mse, value
 
 X, Y = torch.randn(2, 1, 2, 2000, generator=torch.Generator().manual_seed(0))

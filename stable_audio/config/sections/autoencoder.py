@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
-from stable_audio.config.schemas.leaf import Leaf, Section, joined_leaf, leaf_model
+from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
 from stable_audio.config.sections.pretransform import Positive
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
@@ -17,7 +17,6 @@ from stable_audio.pretransforms.losses import (
     HubertLoss,
     MultiResolutionMelLoss,
     MultiResolutionSTFTLoss,
-    STFTLoss,
     SumAndDifferenceSTFTLoss,
 )
 
@@ -66,24 +65,8 @@ class SpectralWeights(Section):
     mrstft: Weight = 1.0
 
 
-# The resolutions of MultiResolutionSTFTLoss and the options of each STFTLoss, as one object.
-STFTOptions: TypeAlias = Derived[
-    Leaf,
-    joined_leaf(
-        "STFTOptions",
-        leaf_model(SumAndDifferenceSTFTLoss, hidden=("options",)),
-        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
-        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
-    ),
-]
-STFTDistanceOptions: TypeAlias = Derived[
-    Leaf,
-    joined_leaf(
-        "STFTDistanceOptions",
-        leaf_model(MultiResolutionSTFTLoss, hidden=("options",)),
-        leaf_model(STFTLoss, hidden=("fft_size", "hop_size", "win_length")),
-    ),
-]
+STFTOptions: TypeAlias = Derived[Leaf, leaf_model(SumAndDifferenceSTFTLoss)]
+STFTDistanceOptions: TypeAlias = Derived[Leaf, leaf_model(MultiResolutionSTFTLoss)]
 MelOptions: TypeAlias = Derived[Leaf, leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))]
 HubertOptions: TypeAlias = Derived[Leaf, leaf_model(HubertLoss, hidden=("sample_rate",))]
 

@@ -58,7 +58,7 @@ def generate(
         sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
         batch_size: clips rendered at once; None = all.
         audio_inputs: audio that the clips start from or keep parts of; its fields, such as
-            init_audio, are keywords here, too.
+            init_audio, are keywords as well.
         draws: random draws in place of the seeds', to reproduce results of other programs; its fields are
             keywords here, too.
         return_latents: return latents instead of decoding them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.conv import WNConv2d
 from stable_audio.pretransforms.discriminators.base import Discriminator, Judgement
 
@@ -36,33 +38,45 @@ class _Conv(nn.Module):
         return self.conv(x)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions:
+    """What the discriminators of all resolutions share.
+
+    Attributes:
+        in_channels: audio channels.
+        filters: width of the first layer.
+        filters_scale: factor by which the width grows from layer to layer.
+        max_filters: largest width of a layer.
+        kernel_size: kernel of the inner convolutions, (time, frequency).
+        stride: stride of the inner convolutions, (time, frequency).
+        dilations: dilation in time of each inner convolution.
+        spec_scale_pow: spectra are multiplied by their magnitude to this power.
+    """
+
+    in_channels: int = 2
+    filters: int = 32
+    filters_scale: int = 1
+    max_filters: int = 1024
+    kernel_size: tuple[int, int] = (3, 9)
+    stride: tuple[int, int] = (1, 1)
+    dilations: list[int] = field(default_factory=lambda: [1, 2, 4])
+    spec_scale_pow: float = 0.0
+
+
 class STFTDiscriminator(nn.Module):
     """2-D convolutions over one complex spectrogram (b 2c frames bins)."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        filters: int,
-        filters_scale: int,
-        max_filters: int,
-        n_fft: int,
-        hop_length: int,
-        win_length: int,
-        kernel_size: tuple[int, int],
-        stride: tuple[int, int],
-        dilations: list[int],
-        spec_scale_pow: float,
-    ) -> None:
+    def __init__(self, *, n_fft: int, hop_length: int, win_length: int, options: LayerOptions) -> None:
         super().__init__()
+        o = options
         self.n_fft, self.hop, self.win = n_fft, hop_length, win_length
-        self.spec_scale_pow = spec_scale_pow
+        self.spec_scale_pow = o.spec_scale_pow
         self.spec_transform = _Window(win_length)
-        widths = [min(filters * filters_scale**i, max_filters) for i in range(len(dilations) + 2)]
-        widths[0] = filters
-        square = (kernel_size[0], kernel_size[0])
-        layers = [_Conv(2 * in_channels, widths[0], kernel_size)]
-        layers += [_Conv(a, b, kernel_size, stride, d) for a, b, d in zip(widths, widths[1:], dilations)]
+        widths = [min(o.filters * o.filters_scale**i, o.max_filters) for i in range(len(o.dilations) + 2)]
+        widths[0] = o.filters
+        kernel, square = o.kernel_size, (o.kernel_size[0], o.kernel_size[0])
+        layers = [_Conv(2 * o.in_channels, widths[0], kernel)]
+        layers += [_Conv(a, b, kernel, o.stride, d) for a, b, d in zip(widths, widths[1:], o.dilations)]
         layers.append(_Conv(widths[-2], widths[-1], square))
         self.convs = nn.ModuleList(layers)
         self.conv_post = _Conv(widths[-1], 1, square)
@@ -99,37 +113,24 @@ class EncodecDiscriminator(Discriminator):
     """STFT discriminators at several resolutions; hinge or relativistic losses.
 
     Args:
-        in_channels: audio channels.
-        filters: width of the first layer.
-        filters_scale: factor by which the width grows from layer to layer.
-        max_filters: largest width of a layer.
+        options: layers of all resolutions; its fields are keywords as well.
         n_ffts: transform length of each resolution.
         hop_lengths: hop of each resolution in samples.
         win_lengths: window length of each resolution in samples.
-        kernel_size: kernel of the inner convolutions, (time, frequency).
-        stride: stride of the inner convolutions, (time, frequency).
-        dilations: dilation in time of each inner convolution.
         normalize_losses: divide the distance of each feature map by the mean magnitude of that of the reals.
         loss_type: hinge, or rpgan (relativistic pairing, Huang et al. 2024).
-        spec_scale_pow: spectra are multiplied by their magnitude to this power.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
-        in_channels: int = 2,
-        filters: int = 32,
-        filters_scale: int = 1,
-        max_filters: int = 1024,
+        options: Flat[LayerOptions] = LayerOptions(),
         n_ffts: list[int] = [1024, 2048, 512],  # noqa: B006
         hop_lengths: list[int] = [256, 512, 128],  # noqa: B006
         win_lengths: list[int] = [1024, 2048, 512],  # noqa: B006
-        kernel_size: tuple[int, int] = (3, 9),
-        stride: tuple[int, int] = (1, 1),
-        dilations: list[int] = [1, 2, 4],  # noqa: B006
         normalize_losses: bool = False,
         loss_type: Literal["hinge", "rpgan"] = "hinge",
-        spec_scale_pow: float = 0.0,
     ) -> None:
         super().__init__()
         if not len(n_ffts) == len(hop_lengths) == len(win_lengths) > 0:
@@ -141,19 +142,7 @@ class EncodecDiscriminator(Discriminator):
             raise ValueError(f'loss_type must be "hinge" or "rpgan", found {loss_type!r}')
         self.normalize_losses, self.relativistic = normalize_losses, loss_type == "rpgan"
         networks = nn.ModuleList(
-            STFTDiscriminator(
-                in_channels=in_channels,
-                filters=filters,
-                filters_scale=filters_scale,
-                max_filters=max_filters,
-                n_fft=n,
-                hop_length=h,
-                win_length=w,
-                kernel_size=kernel_size,
-                stride=stride,
-                dilations=dilations,
-                spec_scale_pow=spec_scale_pow,
-            )
+            STFTDiscriminator(n_fft=n, hop_length=h, win_length=w, options=options)
             for n, h, w in zip(n_ffts, hop_lengths, win_lengths)
         )
         self.discriminators = nn.ModuleDict({"discriminators": networks})

@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.pretransforms.losses.filters import a_weighting_taps, slaney_mel_filters
 
-def a_weighting_taps(sample_rate: float, taps: int = 101) -> Tensor:
-    """Least-squares FIR (taps,) of the magnitude of the A-weighting curve (IEC 61672) at `sample_rate` Hz.
 
-    The analog curve is warped as by the bilinear transform, then fitted on 512 frequencies.
+@dataclass(frozen=True, kw_only=True)
+class DistanceOptions:
+    """What is compared of two spectrograms.
+
+    Attributes:
+        window: torch window function of the STFT.
+        w_sc: weight of the spectral convergence.
+        w_log_mag: weight of the distance of log magnitudes.
+        w_lin_mag: weight of the distance of magnitudes.
+        w_phs: weight of the distance of complex bins, relative to their size.
+        sample_rate: sample rate in Hz, needed for mel bins and A-weighting.
+        scale: "mel" compares `n_bins` mel bands.
+        n_bins: number of mel bands.
+        perceptual_weighting: A-weight the audio first.
+        scale_invariance: fit the gain of X to Y first.
+        eps: smallest power; magnitudes are clamped at its square root.
+        mag_distance: L1 or L2 (mean squared) between magnitudes and between log magnitudes.
     """
-    from scipy import signal
 
-    frequency = np.arange(512) * sample_rate / 1024
-    warped = sample_rate / np.pi * np.tan(np.pi * frequency / sample_rate)
-    poles = (20.598997, 107.65265, 737.86223, 12194.217)
-    f2 = warped**2
-    gain = 10 ** (1.9997 / 20) * poles[3] ** 2 * f2**2
-    gain /= (f2 + poles[0] ** 2) * (f2 + poles[3] ** 2)
-    gain /= np.sqrt((f2 + poles[1] ** 2) * (f2 + poles[2] ** 2))
-    return torch.from_numpy(signal.firls(taps, frequency, gain, fs=sample_rate)).float()
+    window: Literal["hann_window", "hamming_window", "blackman_window"] = "hann_window"
+    w_sc: float = 1.0
+    w_log_mag: float = 1.0
+    w_lin_mag: float = 0.0
+    w_phs: float = 0.0
+    sample_rate: float | None = None
+    scale: Literal["mel"] | None = None
+    n_bins: int | None = None
+    perceptual_weighting: bool = False
+    scale_invariance: bool = False
+    eps: float = 1e-8
+    mag_distance: Literal["L1", "L2"] = "L1"
 
+    def __post_init__(self) -> None:
+        if (self.scale is not None or self.perceptual_weighting) and self.sample_rate is None:
+            raise ValueError("mel scale and perceptual_weighting need sample_rate")
+        if (self.scale is None) != (self.n_bins is None):
+            raise ValueError(
+                f"scale and n_bins go together, found scale={self.scale!r}, n_bins={self.n_bins}"
+            )
+        if self.mag_distance not in ("L1", "L2"):
+            raise ValueError(f'mag_distance must be "L1" or "L2", found {self.mag_distance!r}')
 
-def slaney_mel_filters(n_mels: int, n_fft: int, sample_rate: float) -> Tensor:
-    """Triangular filters (n_mels n_fft/2+1) of equal area, linear below 1 kHz and logarithmic above."""
-    step = math.log(6.4) / 27
+    def mel_filters(self, fft_size: int) -> Tensor | None:
+        """The mel bands (n_bins fft_size/2+1); None: bins are compared as they are."""
+        if self.n_bins is None or self.sample_rate is None:
+            return None
+        return slaney_mel_filters(self.n_bins, fft_size, self.sample_rate)
 
-    def to_mel(hz: float) -> float:
-        return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) / step
-
-    mels = torch.linspace(0, to_mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp(step * (mels - 15)))
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    rise = (bins - edges[:-2, None]) / edges.diff()[:-1, None]
-    fall = (edges[2:, None] - bins) / edges.diff()[1:, None]
-    area = (2 / (edges[2:] - edges[:-2]))[:, None]
-    return (torch.minimum(rise, fall).clamp(min=0) * area).float()
+    def weighting_taps(self) -> Tensor | None:
+        """The filter (1 1 taps) of A-weighting; None: audio is compared as it is."""
+        if not self.perceptual_weighting or self.sample_rate is None:
+            return None
+        return a_weighting_taps(self.sample_rate)[None, None]
 
 
 class STFTLoss(nn.Module):
@@ -54,56 +78,31 @@ class STFTLoss(nn.Module):
         fft_size: transform length of the STFT.
         hop_size: hop of the STFT in samples.
         win_length: window length of the STFT in samples.
-        window: torch window function of the STFT.
-        sample_rate: sample rate in Hz, needed for mel bins and A-weighting.
-        scale: "mel" compares `n_bins` mel bands.
-        perceptual_weighting: A-weight the audio first.
-        scale_invariance: fit the gain of X to Y first.
-        mag_distance: L1 or L2 (mean squared) between magnitudes and between log magnitudes.
+        options: what is compared; its fields are keywords as well.
     """
 
     window: Tensor
     filters: Tensor | None
     taps: Tensor | None
 
+    @takes_keywords
     def __init__(
         self,
         *,
         fft_size: int = 1024,
         hop_size: int = 256,
         win_length: int = 1024,
-        window: Literal["hann_window", "hamming_window", "blackman_window"] = "hann_window",
-        w_sc: float = 1.0,
-        w_log_mag: float = 1.0,
-        w_lin_mag: float = 0.0,
-        w_phs: float = 0.0,
-        sample_rate: float | None = None,
-        scale: Literal["mel"] | None = None,
-        n_bins: int | None = None,
-        perceptual_weighting: bool = False,
-        scale_invariance: bool = False,
-        eps: float = 1e-8,
-        mag_distance: Literal["L1", "L2"] = "L1",
+        options: Flat[DistanceOptions] = DistanceOptions(),
     ) -> None:
         super().__init__()
-        if (scale is not None or perceptual_weighting) and sample_rate is None:
-            raise ValueError("mel scale and perceptual_weighting need sample_rate")
-        if (scale is None) != (n_bins is None):
-            raise ValueError(f"scale and n_bins go together, found scale={scale!r}, n_bins={n_bins}")
         if not 0 < win_length <= fft_size:
             raise ValueError(f"win_length must be at most fft_size={fft_size}, found {win_length}")
-        if mag_distance not in ("L1", "L2"):
-            raise ValueError(f'mag_distance must be "L1" or "L2", found {mag_distance!r}')
-        self.fft_size, self.hop_size, self.win_length, self.eps = fft_size, hop_size, win_length, eps
-        self.w_sc, self.w_log_mag, self.w_lin_mag, self.w_phs = w_sc, w_log_mag, w_lin_mag, w_phs
-        self.scale_invariance = scale_invariance
-        self.distance = F.l1_loss if mag_distance == "L1" else F.mse_loss
-        self.register_buffer("window", getattr(torch, window)(win_length), persistent=False)
-        rate = 0.0 if sample_rate is None else sample_rate
-        filters = slaney_mel_filters(n_bins, fft_size, rate) if n_bins is not None else None
-        self.register_buffer("filters", filters, persistent=False)
-        taps = a_weighting_taps(rate)[None, None] if perceptual_weighting else None
-        self.register_buffer("taps", taps, persistent=False)
+        self.fft_size, self.hop_size, self.win_length = fft_size, hop_size, win_length
+        self.options = options
+        self.distance = F.l1_loss if options.mag_distance == "L1" else F.mse_loss
+        self.register_buffer("window", getattr(torch, options.window)(win_length), persistent=False)
+        self.register_buffer("filters", options.mel_filters(fft_size), persistent=False)
+        self.register_buffer("taps", options.weighting_taps(), persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y (b c n) -> scalar."""
@@ -119,19 +118,19 @@ class STFTLoss(nn.Module):
     def compare(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of two outputs of `weigh`."""
         (x_mag, x_bins), (y_mag, y_bins) = self._bins(x), self._bins(y)
-        if self.scale_invariance:
+        if self.options.scale_invariance:
             gain = (x_mag * y_mag).sum((-2, -1)) / y_mag.square().sum((-2, -1))
             y_mag = y_mag * gain[:, None, None]
         loss = x_mag.new_zeros(())
-        if self.w_sc:
+        if self.options.w_sc:
             norm = torch.linalg.matrix_norm(y_mag - x_mag) / torch.linalg.matrix_norm(y_mag)
-            loss = loss + self.w_sc * norm.mean()
-        if self.w_log_mag:
-            loss = loss + self.w_log_mag * self.distance(x_mag.log(), y_mag.log())
-        if self.w_lin_mag:
-            loss = loss + self.w_lin_mag * self.distance(x_mag, y_mag)
-        if self.w_phs:
-            loss = loss + self.w_phs * self.phase_distance(x_bins, y_bins)
+            loss = loss + self.options.w_sc * norm.mean()
+        if self.options.w_log_mag:
+            loss = loss + self.options.w_log_mag * self.distance(x_mag.log(), y_mag.log())
+        if self.options.w_lin_mag:
+            loss = loss + self.options.w_lin_mag * self.distance(x_mag, y_mag)
+        if self.options.w_phs:
+            loss = loss + self.options.w_phs * self.phase_distance(x_bins, y_bins)
         return loss
 
     def spectrum(self, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,37 +146,58 @@ class STFTLoss(nn.Module):
         z = torch.stft(
             x, self.fft_size, self.hop_size, self.win_length, self.window.to(x.dtype), return_complex=True
         )
-        magnitude = (z.real.square() + z.imag.square()).clamp(min=self.eps).sqrt()
+        magnitude = (z.real.square() + z.imag.square()).clamp(min=self.options.eps).sqrt()
         if self.filters is not None:
             magnitude = self.filters.to(x.dtype) @ magnitude
         return magnitude, z
 
     def phase_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean of 2 |X - Y| / (|X| + |Y|) over complex bins: 0 where equal, 2 where opposite."""
-        size = sum((z.real.square() + z.imag.square()).clamp(min=self.eps).sqrt() for z in (x, y))
+        size = sum((z.real.square() + z.imag.square()).clamp(min=self.options.eps).sqrt() for z in (x, y))
         return (2 * (x - y).abs() / size).mean()
 
 
-class MultiResolutionSTFTLoss(nn.Module):
-    """The mean of STFTLoss over resolutions; options as there."""
+@dataclass(frozen=True, kw_only=True)
+class Resolutions:
+    """The transforms of a loss at several resolutions.
 
+    Attributes:
+        fft_sizes: transform length of each resolution.
+        hop_sizes: hop of each resolution in samples.
+        win_lengths: window length of each resolution in samples.
+    """
+
+    fft_sizes: list[int] = field(default_factory=lambda: [1024, 2048, 512])
+    hop_sizes: list[int] = field(default_factory=lambda: [120, 240, 50])
+    win_lengths: list[int] = field(default_factory=lambda: [600, 1200, 240])
+
+    def __post_init__(self) -> None:
+        if not len(self.fft_sizes) == len(self.hop_sizes) == len(self.win_lengths) > 0:
+            raise ValueError(
+                f"fft_sizes, hop_sizes and win_lengths need one entry per resolution, found "
+                f"{self.fft_sizes}, {self.hop_sizes}, {self.win_lengths}"
+            )
+
+
+class MultiResolutionSTFTLoss(nn.Module):
+    """The mean of STFTLoss over resolutions.
+
+    Args:
+        resolutions: transforms of each; its fields are keywords as well.
+        options: what is compared; its fields are keywords as well.
+    """
+
+    @takes_keywords
     def __init__(
         self,
         *,
-        fft_sizes: list[int] = [1024, 2048, 512],  # noqa: B006
-        hop_sizes: list[int] = [120, 240, 50],  # noqa: B006
-        win_lengths: list[int] = [600, 1200, 240],  # noqa: B006
-        **options: Any,
+        resolutions: Flat[Resolutions] = Resolutions(),
+        options: Flat[DistanceOptions] = DistanceOptions(),
     ) -> None:
         super().__init__()
-        if not len(fft_sizes) == len(hop_sizes) == len(win_lengths) > 0:
-            raise ValueError(
-                f"fft_sizes, hop_sizes and win_lengths need one entry per resolution, found {fft_sizes}, "
-                f"{hop_sizes}, {win_lengths}"
-            )
         self.stft_losses = nn.ModuleList(
-            STFTLoss(fft_size=f, hop_size=h, win_length=w, **options)
-            for f, h, w in zip(fft_sizes, hop_sizes, win_lengths)
+            STFTLoss(fft_size=f, hop_size=h, win_length=w, options=options)
+            for f, h, w in zip(resolutions.fft_sizes, resolutions.hop_sizes, resolutions.win_lengths)
         )
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -194,12 +214,27 @@ def distance_for(length: int) -> MultiResolutionSTFTLoss:
 
 
 class SumAndDifferenceSTFTLoss(nn.Module):
-    """Stereo: (w_sum * loss of left + right, plus w_diff * loss of left - right) / 2."""
+    """Stereo: (w_sum * loss of left + right, plus w_diff * loss of left - right) / 2.
 
-    def __init__(self, *, w_sum: float = 1.0, w_diff: float = 1.0, **options: Any) -> None:
+    Args:
+        w_sum: weight of the loss of the sum.
+        w_diff: weight of the loss of the difference.
+        resolutions: transforms of each; its fields are keywords as well.
+        options: what is compared; its fields are keywords as well.
+    """
+
+    @takes_keywords
+    def __init__(
+        self,
+        *,
+        w_sum: float = 1.0,
+        w_diff: float = 1.0,
+        resolutions: Flat[Resolutions] = Resolutions(),
+        options: Flat[DistanceOptions] = DistanceOptions(),
+    ) -> None:
         super().__init__()
         self.w_sum, self.w_diff = w_sum, w_diff
-        self.mrstft = MultiResolutionSTFTLoss(**options)
+        self.mrstft = MultiResolutionSTFTLoss(resolutions=resolutions, options=options)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y (b 2 n) -> scalar."""
