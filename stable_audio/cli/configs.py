@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 HELP = "list the model and dataset files that come with the package, or copy one here"
 
@@ -22,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from stable_audio.stored.shipped_configs import copy_config, described
+
     if args.copy is not None:
         print(f"wrote {copy_config(args.copy, args.out or Path(), overwrite=args.overwrite)}")
         return 0
     if args.out is not None or args.overwrite:
         raise ValueError("--out and --overwrite belong to --copy NAME")
-    listing = {kind: dict(lines(kind)) for kind in _DESCRIBE}
+    listing = described()
     if args.json:
         print(json.dumps(listing, indent=2))
         return 0
@@ -36,82 +36,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{kind}:", *(f"  {name:<{width}}  {line}" for name, line in part.items()), "", sep="\n")
     print("`stable-audio configs --copy NAME` copies a file here; --model-config NAME uses it as it is")
     return 0
-
-
-def lines(kind: str) -> list[tuple[str, str]]:
-    """Name and one-line description of every shipped file of a kind."""
-    from stable_audio.shipped import shipped
-
-    return [(name, _DESCRIBE[kind](path)) for name, path in shipped(kind).items()]
-
-
-def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
-    """Copy a shipped file to a file or into a folder, and return the path of the copy.
-
-    Raises:
-        ValueError: no file or several files have this name.
-        FileExistsError: the target exists, and `overwrite` is False.
-    """
-    from stable_audio.audio.atomic import atomic_write
-    from stable_audio.shipped import KINDS, shipped_file
-
-    matches = [path for kind in KINDS if (path := shipped_file(name, kind)) is not None]
-    if not matches:
-        raise ValueError(f"no config is called '{name}'; `stable-audio configs` lists them")
-    if len(matches) > 1:
-        raise ValueError(f"'{name}' is both a model and a dataset file; {_apart(matches)}")
-    target = to / matches[0].name if to.is_dir() else to
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} already exists; give --overwrite, or another place with --out")
-    # The path of the schema is relative to the original's folder, so it would be wrong in the copy.
-    text = re.sub(r'\n\s*"\$schema":[^\n]*', "", matches[0].read_text(encoding="utf-8"), count=1)
-    with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return target
-
-
-def _apart(paths: list[Path]) -> str:
-    return "name it " + " or ".join(f"{path.parent.name}/{path.stem}" for path in paths)
-
-
-def _of_model(path: Path) -> str:
-    data = _read(path)
-    model = data["model"]
-    seconds = data["sample_size"] / data["sample_rate"]
-    channels = {1: "mono", 2: "stereo"}.get(data.get("audio_channels", 2), f"{data.get('audio_channels')} ch")
-    diffusion = model.get("diffusion", model)
-    parts = [data["model_type"], diffusion.get("type") or _encoder(model)]
-    if (inner := model.get("pretransform")) is not None:
-        parts.append(f"on {inner['type']}")
-    conditions = [c["id"] for c in model.get("conditioning", {}).get("configs", ())]
-    if conditions:
-        parts.append(f"from {', '.join(conditions)}")
-    return f"{' '.join(parts)}; {channels}, {data['sample_rate']} Hz, {seconds:.3g} s"
-
-
-def _encoder(model: dict[str, Any]) -> str:
-    part = model.get("encoder", {}).get("type", "")
-    bottleneck = model.get("bottleneck") or {}
-    return " ".join(filter(None, [part, bottleneck.get("type")]))
-
-
-def _of_dataset(path: Path) -> str:
-    data = _read(path)
-    other_keys = [key for key in data if key not in ("$schema", "dataset_type", "datasets")]
-    places = [str(d.get("path") or d.get("s3_path")) for d in data.get("datasets", ())]
-    words = [data["dataset_type"], *([f"of {', '.join(places)}"] if places else [])]
-    return " ".join(words) + (f"; sets {', '.join(other_keys)}" if other_keys else "")
-
-
-def _of_prompts(path: Path) -> str:
-    count = sum(1 for line in path.read_text(encoding="utf-8").split("\n") if line.strip())
-    return f"{count} prompts, for --prompts of the generate command"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from stable_audio.audio.json_files import read_json_object
-
-    return read_json_object(path)
-
-
-_DESCRIBE = {"model": _of_model, "dataset": _of_dataset, "prompts": _of_prompts}

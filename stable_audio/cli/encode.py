@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
 from stable_audio.cli.options import add_dtype, add_out
+
+if TYPE_CHECKING:
+    from stable_audio.inference.codec.sharing import EncodeJob
 
 log = logging.getLogger(__name__)
 
@@ -43,66 +48,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.data.world import launched_world, refuse_other
+    from stable_audio.inference.codec.sharing import run_processes
+    from stable_audio.inference.devices import best_device
 
-    world = launched_world()
+    world, job = launched_world(), _job(args)
     if world.launcher:
         refuse_other(world, devices=args.devices)
     elif (args.devices or 1) > 1:
-        return _by_many(args)
+        log.info("%d processes on this machine", args.devices)
+        return run_processes(functools.partial(_one_of_many, args), args.devices) or _report(job.finish())
     if world.size > 1:
         log.info("%s", world)
-    return _report(_encode(args, world.rank, world.size, world.local_rank))
+    device = best_device(args.device, rank=world.local_rank)
+    return _report(
+        job.encode(device, rank=world.rank, world_size=world.size, progress=_progress_of(world.rank))
+    )
 
 
-def _by_many(args: argparse.Namespace) -> int:
-    """Encode in `--devices` processes; if one fails, it prints why, and what all have finished stays."""
-    import torch.multiprocessing as multiprocessing
-
-    log.info("%d processes on this machine", args.devices)
-    try:
-        processes = multiprocessing.spawn(_one_of_many, args=(args,), nprocs=args.devices, join=False)
-        _wait(processes)
-    except multiprocessing.ProcessExitedException as error:
-        return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
-    return _report(_finish(args))
-
-
-def _wait(context: Any) -> None:
-    """Wait until all processes have ended; an interruption of this process ends them, too."""
-    try:
-        while not context.join():
-            pass
-    except KeyboardInterrupt:
-        for process in context.processes:
-            if process.is_alive():
-                process.terminate()
-        for process in context.processes:
-            process.join()
-        raise
-
-
-def _one_of_many(rank: int, args: argparse.Namespace) -> None:
+def _one_of_many(args: argparse.Namespace, rank: int) -> None:
     from stable_audio.cli import guarded
+    from stable_audio.inference.devices import best_device
 
     def share() -> int:
-        _encode(args, rank, args.devices, rank)
+        device = best_device(args.device, rank=rank)
+        _job(args).encode(device, rank=rank, world_size=args.devices, progress=_progress_of(rank))
         return 0
 
     if status := guarded(share, traceback=args.traceback):
         sys.exit(status)
 
 
-def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: int) -> dict[str, Any]:
-    from stable_audio.cli.codec_options import codec_from, parts_from
-    from stable_audio.inference.codec.encode import EncodeOptions, encode_to_folder
-    from stable_audio.inference.devices import best_device
+def _job(args: argparse.Namespace) -> EncodeJob:
+    from stable_audio.inference.codec.latents import EncodeOptions
+    from stable_audio.inference.codec.sharing import EncodeJob
 
-    codec = codec_from(args, best_device(args.device, rank=local_rank))
-    return encode_to_folder(
-        codec.pretransform,
-        parts_from(args, codec),
-        args.out,
-        sample_rate=codec.sample_rate,
+    return EncodeJob(
+        source=args.source,
+        folder=args.out,
+        model_config=args.model_config,
+        ckpt_path=args.ckpt_path,
+        allow_untrained=args.allow_untrained_pretransform,
+        crop=args.sample_size,
         options=EncodeOptions(
             batch_size=args.batch_size,
             num_workers=args.num_workers,
@@ -110,30 +96,12 @@ def _encode(args: argparse.Namespace, rank: int, world_size: int, local_rank: in
             chunk_above=args.chunk_above or None,
             half=args.dtype == "float16",
             seed=args.seed,
-            rank=rank,
-            world_size=world_size,
         ),
-        settings=_settings(args, codec),
-        progress=_progress if rank == 0 and sys.stderr.isatty() else None,
     )
 
 
-def _settings(args: argparse.Namespace, codec: Any) -> dict[str, Any]:
-    return {"autoencoder": codec.source, "crop": args.sample_size}
-
-
-def _finish(args: argparse.Namespace) -> dict[str, Any]:
-    """Write and return the manifest once all processes have ended.
-
-    Each process counted only what the others had written by the time that it ended itself.
-    """
-    from stable_audio.cli.codec_options import codec_from, parts_from
-    from stable_audio.data.latents import read_manifest, write_manifest
-
-    names = [part.name for part in parts_from(args, codec_from(args, "cpu")).parts]
-    derived = ("items", "frames", "hours", "latents", "rejected", "shards", "format", "version", "complete")
-    settings = {k: v for k, v in read_manifest(args.out).items() if k not in derived}
-    return write_manifest(args.out, settings, names)
+def _progress_of(rank: int) -> Callable[[int, int], None] | None:
+    return _progress if rank == 0 and sys.stderr.isatty() else None
 
 
 def _progress(count: int, total: int) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import statistics
-from pathlib import Path
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
 from stable_audio.cli.options import add_out
 
-FIGURES = ("si_sdr", "stft_distance", "mel_distance")
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
 
 
@@ -33,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.audio.atomic import atomic_write
     from stable_audio.cli.codec_options import codec_from, parts_from
-    from stable_audio.evaluation.reconstruction import reconstruct
+    from stable_audio.evaluation.reconstruction import as_json, reconstruct, summary, write_report
 
     codec = codec_from(args)
     rows = list(
@@ -50,27 +45,10 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     report = {"pretransform": codec.source, **summary(rows), "items": rows}
-    text = json.dumps({**report, "items": [_jsonable(row) for row in rows]}, indent=2, ensure_ascii=False)
     if args.out:
-        with atomic_write(Path(args.out) / "figures.json") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text if args.json else as_text(report))
+        write_report(args.out, report)
+    print(as_json(report) if args.json else as_text(report))
     return 0 if report["measured"] else 1
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts, and the mean of each figure where it is finite."""
-    measured = [row for row in rows if "rejected" not in row]
-    means: dict[str, Any] = {}
-    for name in FIGURES:
-        finite = [row[name] for row in measured if math.isfinite(row[name])]
-        means[name] = statistics.fmean(finite) if finite else None
-    return {"measured": len(measured), "rejected": len(rows) - len(measured), **means}
-
-
-def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with None for what is not finite, which JSON cannot hold: the SI-SDR of a perfect copy."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -88,5 +66,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def _line(figures: dict[str, Any], name: str) -> str:
+    from stable_audio.evaluation.reconstruction import FIGURES
+
     sdr, stft, mel = (figures[f] if figures[f] is not None else math.nan for f in FIGURES)
     return f"{sdr:9.2f}   {stft:13.3f}   {mel:12.3f}   {name}"

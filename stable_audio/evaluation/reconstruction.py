@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.io import save_audio
 from stable_audio.data.base import ItemKey, Rejected
 from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.inference.codec.decode import decode_unscaled, sound_names
-from stable_audio.inference.codec.encode import unscaled_latents
+from stable_audio.inference.codec.latents import unscaled_latents
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.pretransforms.losses import MultiResolutionMelLoss
+
+FIGURES = ("si_sdr", "stft_distance", "mel_distance")
+"""What is measured of every part."""
 
 RESOLUTIONS = (2048, 1024, 512, 256, 128)
 """FFT sizes of the STFT distance; the hop is a quarter."""
@@ -121,6 +127,31 @@ def reconstruct(
             "stft_distance": stft_distance(reconstruction, audio),
             "mel_distance": mel_distance(reconstruction, audio, sample_rate),
         }
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of the rows of `reconstruct`, and the mean of each figure where it is finite."""
+    measured = [row for row in rows if "rejected" not in row]
+    means: dict[str, Any] = {}
+    for name in FIGURES:
+        finite = [row[name] for row in measured if math.isfinite(row[name])]
+        means[name] = statistics.fmean(finite) if finite else None
+    return {"measured": len(measured), "rejected": len(rows) - len(measured), **means}
+
+
+def write_report(folder: str | os.PathLike[str], report: dict[str, Any]) -> None:
+    """Write figures.json into `folder`."""
+    with atomic_write(Path(folder) / "figures.json") as temporary:
+        temporary.write_text(as_json(report), encoding="utf-8")
+
+
+def as_json(report: dict[str, Any]) -> str:
+    """A report with `items`. JSON has no infinity: a perfect copy, or nothing in common, becomes null."""
+    items = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        for row in report["items"]
+    ]
+    return json.dumps({**report, "items": items}, indent=2, ensure_ascii=False)
 
 
 @torch.inference_mode()

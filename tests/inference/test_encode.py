@@ -14,7 +14,8 @@ from stable_audio.data.latent_sources import open_folder
 from stable_audio.data.latents import read_manifest, shards
 from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.inference.codec.decode import decode_folder, sound_name, sound_names
-from stable_audio.inference.codec.encode import EncodeOptions, encode_to_folder
+from stable_audio.inference.codec.encode import encode_to_folder
+from stable_audio.inference.codec.latents import EncodeOptions
 from stable_audio.pretransforms import PRETRANSFORMS
 from stable_audio.pretransforms.autoencoder import Autoencoder, AutoencoderPretransform
 from stable_audio.pretransforms.bottlenecks import BOTTLENECKS
@@ -268,7 +269,7 @@ def test_metadata_that_json_cannot_hold_is_left_out(tmp_path: Path) -> None:
 def test_a_signal_right_after_a_file_was_written_doubles_nothing(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import stable_audio.inference.codec.encode as module
+    import stable_audio.inference.codec.shard_writer as module
 
     real, calls = module.write_shard, []
 

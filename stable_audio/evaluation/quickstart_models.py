@@ -1,0 +1,150 @@
+"""Judge a model of the synthetic collection against what it is made of and what it has not learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.io import save_audio
+from stable_audio.config import ModelConfig, load_dataset_config
+from stable_audio.evaluation.quickstart import QuickstartEvaluator, Request, Scores
+from stable_audio.factory import create_model_from_config
+from stable_audio.inference import generate
+from stable_audio.inference.generation.to_audio import decode_each
+from stable_audio.model import DiffusionModel
+
+TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"
+"""What is judged: the model, its pretransform alone, the model without conditioning, and without training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """What a model is asked for, and how it answers.
+
+    Attributes:
+        repeats: clips per sound and pitch.
+        seed: seed of the first clip.
+        steps: sampling steps.
+        cfg_scale: guidance weight.
+        sampler: key of SAMPLERS; None takes that of the objective.
+        batch_size: clips at once.
+    """
+
+    repeats: int = 2
+    seed: int = 0
+    steps: int = 24
+    cfg_scale: float = 1.5
+    sampler: str | None = None
+    batch_size: int = 42
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How one of the models did.
+
+    Attributes:
+        label: TRAINED, RECONSTRUCTION, NULL or UNTRAINED.
+        scores: shares and counts over all requests.
+        clips: what was judged (k c n).
+        requests: what was asked for.
+        cfg_scale: guidance weight; None: nothing was generated.
+        steps: sampling steps; None: nothing was generated.
+    """
+
+    label: str
+    scores: Scores
+    clips: Tensor
+    requests: Sequence[Request]
+    cfg_scale: float | None = None
+    steps: int | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """The scores and how the clips were made, as plain values."""
+        made = {} if self.steps is None else {"cfg_scale": self.cfg_scale, "steps": self.steps}
+        return {**self.scores.as_dict(), **made}
+
+    def reaches(self, target: float) -> bool:
+        """Whether pitch and timbre are right in this share of the clips."""
+        scores = self.scores
+        return min(scores.pitch, scores.timbre, scores.pitched_timbre) >= target
+
+    def save(self, folder: Path, sample_rate: int) -> None:
+        """Write every clip under the prompt that it answers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (clip, request) in enumerate(zip(self.clips, self.requests)):
+            slug = "".join(c if c.isalnum() else "_" for c in request.prompt)
+            save_audio(folder / f"{number:03d}_{slug}.wav", clip, sample_rate)
+
+
+def evaluator_for(model: DiffusionModel, dataset: str | None = None) -> QuickstartEvaluator:
+    """An evaluator of clips of the model's format.
+
+    Args:
+        dataset: file of the synthetic dataset that it was trained on; None: the default one.
+    """
+    entry = load_dataset_config(dataset).model_dump() if dataset is not None else {}
+    pitches = {key: entry[key] for key in ("lowest_pitch", "num_pitches") if key in entry}
+    return QuickstartEvaluator(sample_rate=model.sample_rate, sample_size=model.sample_size, **pitches)
+
+
+def judgements(
+    model: DiffusionModel,
+    config: ModelConfig,
+    evaluator: QuickstartEvaluator,
+    asked: Requests,
+    *,
+    baselines: bool = True,
+) -> Iterator[Judgement]:
+    """Judge the model and, as soon as each is done, what it is compared with.
+
+    Args:
+        config: configuration of the model, which is built anew for the baseline without training.
+        baselines: False judges the trained model alone.
+    """
+    yield _judged(TRAINED, model, evaluator, asked, asked.cfg_scale)
+    if not baselines:
+        return
+    if model.pretransform is not None:
+        yield _reconstruction(model, evaluator, asked)
+    # At weight 0 guidance leaves the unconditional branch alone.
+    yield _judged(NULL, model, evaluator, asked, 0.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(asked.seed)
+        untrained: Any = create_model_from_config(config).to(model.device).eval()
+    yield _judged(UNTRAINED, untrained, evaluator, asked, asked.cfg_scale)
+
+
+def _judged(
+    label: str, model: DiffusionModel, evaluator: QuickstartEvaluator, asked: Requests, cfg_scale: float
+) -> Judgement:
+    """A clip for every request."""
+    requests = evaluator.requests(repeats=asked.repeats)
+    clips = generate(
+        model,
+        [request.metadata() for request in requests],
+        seeds=asked.seed,
+        steps=asked.steps,
+        cfg_scale=cfg_scale,
+        sampler=asked.sampler,
+        batch_size=asked.batch_size,
+    )
+    scores = evaluator.score(clips, requests)
+    return Judgement(label, scores, clips, requests, cfg_scale=cfg_scale, steps=asked.steps)
+
+
+@torch.inference_mode()
+def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, asked: Requests) -> Judgement:
+    """What the pretransform alone makes of the clips that are asked for: how good its space is."""
+    assert model.pretransform is not None
+    originals = evaluator.originals(repeats=asked.repeats).expand(-1, model.audio_channels, -1)
+    latents = [
+        model.pretransform.encode(clip.to(model.device), noise=torch.zeros_like)
+        for clip in originals.split(1)
+    ]
+    clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=asked.repeats)
+    return Judgement(RECONSTRUCTION, evaluator.score(clips, requests), clips, requests)
