@@ -22,7 +22,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -101,17 +101,35 @@ def _nested(cls: Any, keywords: dict[str, Any], base: Any = None) -> dict[str, A
     """
     remaining = dict(keywords)
     instances: dict[str, Any] = {}
-    for name, parameter, annotation in _parameters(cls):
-        if (options := _flattened(annotation)) is None:
-            continue
-        default = parameter.default if base is None else _fields(base)[name]
-        initial = remaining.pop(name, default)
-        inner = {key: remaining.pop(key) for key in _names(options) if key in remaining}
+    for name, options, default, names in _flat_arguments(cls):
+        initial = remaining.pop(name, default if base is None else getattr(base, name))
+        inner = {key: remaining.pop(key) for key in names & remaining.keys()}
         if initial is NO_DEFAULT:
             instances[name] = from_keywords(options, inner)
-        else:
+        elif inner:
             instances[name] = dataclasses.replace(initial, **_nested(options, inner, base=initial))
+        else:
+            instances[name] = initial
     return {**remaining, **instances}
+
+
+class _FlatArgument(NamedTuple):
+    """A `Flat` argument: its dataclass, its default, and every keyword that it takes."""
+
+    name: str
+    options: Any
+    default: Any
+    names: frozenset[str]
+
+
+@functools.cache
+def _flat_arguments(cls: Any) -> tuple[_FlatArgument, ...]:
+    """The `Flat` arguments of a class, dataclass, constructor or function."""
+    return tuple(
+        _FlatArgument(name, options, parameter.default, frozenset(_names(options)))
+        for name, parameter, annotation in _parameters(cls)
+        if (options := _flattened(annotation)) is not None
+    )
 
 
 def _names(options: Any) -> set[str]:
