@@ -1,8 +1,8 @@
 """ConvNeXt along time: encoder and decoder for frames of many channels, such as spectra.
 
-Blocks after Liu et al. 2022, "A ConvNet for the 2020s", in one dimension as in Vocos (Siuzdak 2023). Frames
-enter and leave through two layers with a wide one between them: a comb of partials lies in no low-dimensional
-plane, so one layer from the width of the blocks could not write it.
+Blocks after Liu et al. 2022, "A ConvNet for the 2020s", in one dimension as in Vocos (Siuzdak 2023). Two
+layers with many features between them map frames to blocks and back: combs of partials lie in no
+low-dimensional plane, so that a single layer from the width of the blocks could not represent them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 
 KERNEL = 7
-"""Frames that a block sees."""
+"""Number of input frames of a block's convolution."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -31,7 +31,7 @@ class ConvNeXtBlock(Checkpointed):
     Args:
         channels: channels of input and output.
         expansion: width of the inner layer, as a multiple of `channels`.
-        scale: where the learned scale of each channel begins.
+        scale: initial value of the learned scale of each channel.
     """
 
     def __init__(self, channels: int, *, expansion: int, scale: float = 0.3) -> None:
@@ -61,7 +61,7 @@ class ConvNeXtEncoder(Encoder):
         in_channels: channels of a frame.
         latent_dim: output channels.
         channels: width of the blocks.
-        width: width of the layer through which frames enter.
+        width: features between the two layers that map frames to blocks.
         depth: blocks at the rate of the frames.
         depths: blocks after each stride.
         strides: downsampling between the blocks.
@@ -102,10 +102,10 @@ class ConvNeXtDecoder(Decoder):
         out_channels: channels of a frame.
         latent_dim: input channels.
         channels: width of the blocks.
-        width: width of the layer through which frames leave.
+        width: features between the two layers that map blocks to frames.
         depth: blocks at the rate of the frames.
-        depths: blocks before each stride is undone; the last entry is next to the latents, as in the encoder.
-        strides: as the encoder's.
+        depths: blocks before the upsampling by each stride; the last entry is nearest to the latents.
+        strides: strides of the encoder.
         expansion: inner width of a block, as a multiple of `channels`.
     """
 

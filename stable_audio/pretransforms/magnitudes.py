@@ -1,4 +1,4 @@
-"""Magnitudes of the short-time Fourier transform, every bin, decoded with a phase that fits them."""
+"""Magnitudes of the short-time Fourier transform, decoded with an estimated phase."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from stable_audio.pretransforms.phase_gradient import integrated_phases
 from stable_audio.pretransforms.short_time import FrameOptions, ShortTimeTransform
 
 SMOOTH_DB = 12.0
-"""Bins whose neighbourhood varies by less belong to noise, which has no phase to find."""
+"""Bins whose neighbourhood varies by less than this belong to noise, whose phase is random."""
 
 ONSET_DB = 9.0
-"""A rise from one frame to the next by more is an onset, whose phase the slopes do know."""
+"""A larger rise from one frame to the next is an onset, whose phase follows from the slopes."""
 
 REACH = 6
-"""Bins on either side that are a bin's neighbourhood: more than the main lobe of a Hann window."""
+"""Number of neighbouring bins on either side of a bin: more than the main lobe of a Hann window."""
 
 LOUDEST = 1e5
 """Highest magnitude that is decoded, 100 dB above full scale."""
 
 
 class MagnitudeSpectrogramPretransform(ShortTimeTransform):
-    """STFT magnitudes under a power. Decoding integrates the phase and refines it by fast Griffin-Lim.
+    """STFT magnitudes to a power. Decoding integrates the phase and refines it by fast Griffin-Lim.
 
-    Every bin is kept, so every partial comes back at its level: tones, decays and onsets are rebuilt closely
-    where at least four windows overlap (`n_fft` of 4 `hop_length`). The phase is not the original's, noise is
-    another noise of the same spectrum, and channels are decoded one by one. The same latents always give the
-    same audio.
+    Latents have every bin, so that every partial keeps its level: tones, decays and onsets are reconstructed
+    closely if at least four windows overlap (`n_fft` >= 4 `hop_length`). The phase differs from the original,
+    noise becomes another noise of the same spectrum, and channels are decoded separately. The same latents
+    always give the same audio.
 
     1d: (b c n) -> (b c*bins n/hop); 2d: (b c bins n/hop), where bins = n_fft / 2 + 1.
 
     Args:
         frames: frames of the STFT; its fields are keywords as well.
-        power: magnitudes are raised to it, which lifts quiet partials.
+        power: exponent of the magnitudes, which raises quiet partials.
         mean: mean of these values over the data; latents are (value - mean) / std.
         std: standard deviation of these values over the data.
         iterations: iterations of Griffin-Lim.
@@ -75,7 +75,7 @@ class MagnitudeSpectrogramPretransform(ShortTimeTransform):
 
     def decode(self, latents: Tensor) -> Tensor:
         values = self.unfold(latents).float() * self.std + self.mean
-        # An untrained network asks for any level; squares of what no sound has would overflow.
+        # An untrained network may return any level, and squares of extreme values would overflow.
         magnitude = (values.clamp(min=0) ** (1 / self.power)).clamp(max=LOUDEST)
         audio = self.griffin_lim(
             magnitude, self._phases(magnitude), iterations=self.iterations, momentum=self.momentum
@@ -90,7 +90,7 @@ class MagnitudeSpectrogramPretransform(ShortTimeTransform):
 
 
 def _is_noise(magnitude: Tensor) -> Tensor:
-    """Where (b c bins frames) the magnitudes are smooth along frequency and no onset.
+    """(b c bins frames) bool: True where magnitudes are smooth along frequency, except at onsets.
 
     Slopes of zero would be integrated to an impulse in the middle of every frame, a buzz at the frame rate.
     """

@@ -3,8 +3,8 @@
 Under a Gaussian window, the phase's derivatives along time and frequency are those of the log magnitude along
 frequency and time, up to a factor; other windows are close to a Gaussian (Prusa, Balazs and Sondergaard 2017,
 "A noniterative method for reconstruction of phase from STFT magnitude"). They are summed from the loudest bin
-outwards, always through the loudest neighbour: no quiet bin, whose slope means little, lies on the way to a
-loud one. A spanning tree takes the place of the paper's heap, for speed.
+outwards, always through the loudest neighbour: no quiet bin, whose slope is unreliable, is on the path to a
+loud one. A spanning tree replaces the paper's heap, for speed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ HANN_SPREAD = 0.25645
 """Time-frequency ratio of the Gaussian nearest to a Hann window of one sample (Prusa 2017)."""
 
 RANGE = 1e-6
-"""Magnitudes are at least this share of the loudest one (-120 dB), so that logarithms are finite."""
+"""Lower limit of magnitudes relative to the loudest one (-120 dB), so that logarithms are finite."""
 
 TIE = 1e-6
-"""Weight of an edge's louder bin, small enough to decide only where the quieter one is the same."""
+"""Weight of an edge's louder bin, so small that it only decides between edges with equal quieter bins."""
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def integrated_phases(magnitude: Tensor, *, n_fft: int, hop: int) -> Tensor:
 
 
 def _integrate(magnitude: Array, *, n_fft: int, hop: int) -> Array:
-    """As `integrated_phases`, for one item (bins, frames)."""
+    """Like `integrated_phases`, for one item (bins, frames)."""
     loudest = magnitude.max()
     if loudest <= 0:
         return np.zeros_like(magnitude)
@@ -71,9 +71,9 @@ def _slope(rows: Array) -> Array:
 
 
 def _sums_along_tree(logs: Array, steps: Array) -> Array:
-    """Sums of `steps` on the way from the loudest bin to every bin, flat.
+    """Sums of `steps` along the path from the loudest bin to every bin, flat.
 
-    The way is the one in the spanning tree of the grid whose quietest bins are as loud as possible, which is
+    The path is that in the spanning tree of the grid whose quietest bins are as loud as possible, which is
     the order of the paper's heap.
 
     Args:
@@ -84,10 +84,15 @@ def _sums_along_tree(logs: Array, steps: Array) -> Array:
     first = np.concatenate([nodes[:, :-1].ravel(), nodes[:-1].ravel()])
     second = np.concatenate([nodes[:, 1:].ravel(), nodes[1:].ravel()])
     flat = logs.ravel()
-    # Of edges with the same quieter bin, the one to the loudest neighbour. Lengths are positive, since a
+    # Of edges with the same quieter bin, prefer that to the loudest neighbour. Lengths are positive, since a
     # sparse graph has no edge of length zero.
-    one, other = flat[first], flat[second]
-    lengths = 1 + flat.max() - np.minimum(one, other) - TIE * (np.maximum(one, other) - flat.max())
+    level_first, level_second = flat[first], flat[second]
+    lengths = (
+        1
+        + flat.max()
+        - np.minimum(level_first, level_second)
+        - TIE * (np.maximum(level_first, level_second) - flat.max())
+    )
     graph = csr_array((lengths, (first, second)), shape=(logs.size, logs.size))
     root = int(flat.argmax())
     order, parents = breadth_first_order(minimum_spanning_tree(graph), root, directed=False)

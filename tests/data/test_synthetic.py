@@ -164,7 +164,7 @@ def test_captions_say_what_there_is_and_metadata_agrees() -> None:
         assert clip.length == "medium" or clip.timbre in SUSTAINED
         low, high = length_range(clip.length, collection.seconds)
         assert low <= clip.seconds <= high
-        assert collection.known(index)["seconds_total"] == min(clip.seconds, SIZE / RATE)
+        assert collection.stored_metadata(index)["seconds_total"] == min(clip.seconds, SIZE / RATE)
         for voice, midi in zip(clip.voices, clip.pitches):
             assert abs(1200 * np.log2(voice.frequency / note_frequency(midi))) <= 2.0
     assert all(len(texts) > 1 for (_, pitches), texts in prompts.items() if len(pitches) < 2)

@@ -1,7 +1,7 @@
 """The embedded collection: captioned clips rendered by closed formulas, so that no download is needed.
 
 A clip is a pure function of (seed, split, index); sample rate and length only decide how it is sampled.
-`describe` chooses what it holds, `sounds` are the formulas, `SyntheticDataset` renders it.
+`describe` chooses its parameters, `sounds` are the formulas, `SyntheticDataset` renders it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the clips of the synthetic collection are called: a few ways to say each, none of them long."""
+"""Captions of the synthetic collection: short, and in several wordings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_audio.data.synthetic.notes import note_name
 from stable_audio.data.synthetic.words import LENGTH_WORDS, LOUDNESS_WORDS, VIBRATO, Length, Loudness
 
 MOST_CHARACTERS = 46
-"""Captions are at most this long: with its two marks a text of 48 bytes holds them whole."""
+"""Longest caption; with begin and end tokens it fits into 48 bytes."""
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "sine": ("sine wave", "sine tone", "pure sine"),
@@ -53,7 +53,7 @@ def caption(
     length: Length,
     vibrato: bool,
 ) -> str:
-    """One of the ways to say it. `length` is not told of two notes, which are long."""
+    """A random wording. It does not mention the `length` of two notes, which are always long."""
     words = [str(rng.choice(LOUDNESS_WORDS[loudness]))]
     words.append(str(rng.choice(LENGTH_WORDS[length])) if len(pitches) < 2 else "")
     if rng.random() < 0.5:

@@ -23,7 +23,7 @@ SECONDS = (0.3, 1.1)
 """Shortest and longest sound."""
 
 FULL_SCALE = 32768.0
-"""Clips have the resolution of 16 bits: what is kept in memory is what was rendered, in half the space."""
+"""Clips have a resolution of 16 bits, which halves the memory of the cache."""
 
 
 class SyntheticDataset(ClipDataset):
@@ -33,7 +33,7 @@ class SyntheticDataset(ClipDataset):
         sample_rate: sample rate of the clips in Hz.
         sample_size: length of the clips in samples.
         audio_channels: channels of the clips, which are copies of one another.
-        split: "train" or "val"; they share no clip, and pairs that are held out occur in "val" alone.
+        split: "train" or "val"; they share no clip, and held-out pairs occur in "val" only.
         num_clips: clips of this split; every 406 in a row (by default) contain every sound and pitch.
         seed: seed of the collection; another seed gives other clips of the same sounds.
         lowest_pitch: MIDI number of the lowest pitch.
@@ -94,7 +94,7 @@ class SyntheticDataset(ClipDataset):
         )
 
     def __getitem__(self, key: int | ItemKey) -> tuple[Tensor, Metadata]:
-        """An index or an ItemKey -> audio (c n) float32 and its metadata. The key's seed is not needed."""
+        """An index or an ItemKey -> audio (c n) float32 and its metadata. The key's seed is not used."""
         index = key if isinstance(key, int) else key.index
         clip = self.clip(index)
         audio = torch.zeros(self.audio_channels, self.sample_size)
@@ -102,12 +102,12 @@ class SyntheticDataset(ClipDataset):
         audio[:, : len(sounding)] = torch.from_numpy(sounding.astype(np.float32) / np.float32(FULL_SCALE))
         return audio, self._metadata(index, clip)
 
-    def known(self, index: int) -> Metadata:
+    def stored_metadata(self, index: int) -> Metadata:
         return self._metadata(index, self.clip(index))
 
     def inspect(self, index: int, *, thorough: bool = True) -> ItemFacts:
-        """Facts about one clip from its description: nothing in it can be damaged, so nothing is rendered."""
-        metadata = self.known(index)
+        """Facts about one clip from its description, without rendering it: no clip can be damaged."""
+        metadata = self.stored_metadata(index)
         seconds = float(metadata["seconds_total"])
         name = type(self).__name__
         return ItemFacts(name, seconds, self.sample_rate, self.audio_channels, "clip", True, metadata)
@@ -150,7 +150,7 @@ class SyntheticDataset(ClipDataset):
 
 
 MOST_CLIPS = 100_000_000
-"""The order of an epoch is a list of all of them."""
+"""Limit of num_clips: the order of an epoch is an array of all clips."""
 
 
 def _check(

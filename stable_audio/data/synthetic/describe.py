@@ -1,4 +1,4 @@
-"""What a clip of the synthetic collection holds, as a pure function of three integers."""
+"""The description of a clip of the synthetic collection, as a pure function of three integers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LARGEST_INTERVAL = 12
 """Semitones between the two notes of a sequence."""
 
 ONSET_STEP = 0.02
-"""Seconds of which the second onset is a multiple: a whole number of samples at every usual rate."""
+"""The second onset is a multiple of this many seconds, a whole number of samples at usual rates."""
 
 _VIBRATO_SHARE = 0.3
 _WORDS: tuple[float, ...] = (0.3, 0.4, 0.3)
@@ -42,7 +42,7 @@ _WORDS: tuple[float, ...] = (0.3, 0.4, 0.3)
 
 
 class SoundClass(NamedTuple):
-    """A kind of clip that every round of the collection holds.
+    """A kind of clip, which occurs in every round of the collection.
 
     Attributes:
         pitch: MIDI note number; None for unpitched sounds and sequences.
@@ -60,8 +60,8 @@ class Clip:
 
     Attributes:
         pitches: MIDI note numbers, one after the other; empty for unpitched sounds.
-        voices: one for each note.
-        held_out: whether a (timbre, pitch) pair of it never occurs in the train split.
+        voices: one voice per note.
+        held_out: whether the clip has a (timbre, pitch) pair that never occurs in the train split.
     """
 
     timbre: str
@@ -75,20 +75,20 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """From the beginning of the clip to the end of its last note."""
+        """Seconds from the beginning of the clip to the end of its last note."""
         return self.voices[-1].onset + self.voices[-1].duration
 
 
 def sound_classes(pitches: Sequence[int], *, without: HeldOut | None = None) -> list[SoundClass]:
-    """Every class in the order in which a split visits them, so mixed that each part of it holds all sorts.
+    """Every class in the order in which a split visits them, shuffled so that every part of it is varied.
 
     Args:
         pitches: MIDI numbers.
-        without: pairs that are left out.
+        without: pairs to omit.
     """
-    allowed = {timbre: _allowed(timbre, pitches, without) for timbre in PITCHED}
-    classes = [SoundClass(timbre, midi, 1) for timbre, midis in allowed.items() for midi in midis]
-    classes += [SoundClass(t, None, 2) for t, midis in allowed.items() if len(midis) > 1] * SEQUENCE_SHARE
+    pitches_of = {timbre: _usable_pitches(timbre, pitches, without) for timbre in PITCHED}
+    classes = [SoundClass(timbre, midi, 1) for timbre, midis in pitches_of.items() for midi in midis]
+    classes += [SoundClass(t, None, 2) for t, midis in pitches_of.items() if len(midis) > 1] * SEQUENCE_SHARE
     classes += [SoundClass(timbre, None, 1) for timbre in UNPITCHED] * UNPITCHED_SHARE
     order = np.random.default_rng(0).permutation(len(classes))
     return [classes[i] for i in order]
@@ -119,16 +119,18 @@ def describe(
     vibrato = (
         bool(rng.random() < _VIBRATO_SHARE) and notes < 2 and length != "short" and timbre in CAN_VIBRATE
     )
-    played: tuple[int, ...] = () if pitch is None else (pitch,)
+    note_pitches: tuple[int, ...] = () if pitch is None else (pitch,)
     if notes > 1:
-        played = _two_pitches(rng, _allowed(timbre, pitches, held_out if split == "train" else None))
+        note_pitches = _two_pitches(
+            rng, _usable_pitches(timbre, pitches, held_out if split == "train" else None)
+        )
     detune = rng.uniform(-detune_cents, detune_cents) / 100
     onset = ONSET_STEP * round(duration / 2 / ONSET_STEP)
     spans = [(0.0, onset), (onset, duration - onset)] if notes > 1 else [(0.0, duration)]
     brightness, damping = (float(v) for v in rng.uniform(-1, 1, 2))
     voices = tuple(
         Voice(
-            frequency=note_frequency(played[number] + detune) if played else 0.0,
+            frequency=note_frequency(note_pitches[number] + detune) if note_pitches else 0.0,
             duration=span,
             loudness=gain(loudness_db),
             brightness=brightness,
@@ -139,12 +141,14 @@ def describe(
         )
         for number, (start, span) in enumerate(spans)
     )
-    prompt = caption(rng, timbre=timbre, pitches=played, loudness=loudness, length=length, vibrato=vibrato)
-    is_held_out = any(held_out.holds(timbre, midi) for midi in played)
-    return Clip(timbre, played, prompt, voices, loudness, length, vibrato, is_held_out)
+    prompt = caption(
+        rng, timbre=timbre, pitches=note_pitches, loudness=loudness, length=length, vibrato=vibrato
+    )
+    is_held_out = any(held_out.holds(timbre, midi) for midi in note_pitches)
+    return Clip(timbre, note_pitches, prompt, voices, loudness, length, vibrato, is_held_out)
 
 
-def _allowed(timbre: str, pitches: Sequence[int], without: HeldOut | None) -> list[int]:
+def _usable_pitches(timbre: str, pitches: Sequence[int], without: HeldOut | None) -> list[int]:
     return [midi for midi in pitches if without is None or not without.holds(timbre, midi)]
 
 
@@ -155,10 +159,10 @@ def _two_pitches(rng: np.random.Generator, pitches: Sequence[int]) -> tuple[int,
 
 
 def _length(rng: np.random.Generator, timbre: str, notes: int) -> Length:
-    drawn = _choice(rng, tuple(LENGTH_SHARES))
+    length = _choice(rng, tuple(LENGTH_SHARES))
     if notes > 1:
         return "long"
-    return drawn if timbre in SUSTAINED else "medium"
+    return length if timbre in SUSTAINED else "medium"
 
 
 _Word = TypeVar("_Word", Loudness, Length)

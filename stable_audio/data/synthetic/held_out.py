@@ -1,4 +1,4 @@
-"""Which (timbre, pitch) pairs never occur in training, so that a model has to combine what it knows."""
+"""The (timbre, pitch) pairs that never occur in training, to test whether a model generalises to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stable_audio.data.synthetic.pitched import PITCHED
 HELD_OUT_SHARE = 0.1
 
 _GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it, less their whole part, spread evenly over [0, 1)."""
+"""The fractional parts of its multiples are spread evenly over [0, 1)."""
 
 
 class HeldOut:
@@ -22,13 +22,13 @@ class HeldOut:
         self._pairs: set[tuple[str, int]] = set()
         for number, timbre in enumerate(PITCHED):
             offset = (number + 0.5) * _GOLDEN % 1.0
-            held = [midi for midi in pitches if (midi * share + offset) % 1.0 < share]
-            if len(held) < len(pitches):
-                self._pairs |= {(timbre, midi) for midi in held}
+            omitted = [midi for midi in pitches if (midi * share + offset) % 1.0 < share]
+            if len(omitted) < len(pitches):
+                self._pairs |= {(timbre, midi) for midi in omitted}
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def holds(self, timbre: str, midi: int) -> bool:
-        """Whether the train split is without this pair."""
+        """Whether the train split omits this pair."""
         return (timbre, midi) in self._pairs

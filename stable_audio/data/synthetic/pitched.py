@@ -110,7 +110,7 @@ def _steady(voice: Voice, grid: Grid, amplitudes: Array) -> Array:
 
 
 def _tilt(voice: Voice, k: Array) -> Array:
-    """At most 1.2 dB up or down at the tenth partial: clips differ, but no word would tell them apart."""
+    """At most 1.2 dB up or down at the tenth partial: clips vary, but too little for a caption to mention."""
     return np.asarray(k ** (0.06 * voice.brightness))
 
 

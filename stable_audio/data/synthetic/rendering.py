@@ -1,4 +1,4 @@
-"""How the sounds of the synthetic collection are sampled: closed-form, the same at every sample rate.
+"""Rendering of the synthetic collection: closed-form, the same sound at every sample rate.
 
 Tones are sums of sinusoids below the Nyquist frequency and noises are inverse Fourier transforms of a
 spectrum drawn once, so nothing aliases and a clip rendered at two rates is one sound sampled twice.
@@ -26,7 +26,7 @@ RELEASE = 0.04
 """Seconds of the raised-cosine ramps at both ends of a note; crisp, but without clicks."""
 
 VIBRATO_CENTS, VIBRATO_RATE, VIBRATO_START = 30.0, 5.5, 0.15
-"""Greatest deviation, Hz, and seconds after the onset at which it begins."""
+"""Greatest deviation; rate in Hz; seconds after the onset at which it begins."""
 
 _INAUDIBLE = 3e-4
 """Partials at most this strong (-70 dB) are not computed."""
@@ -127,8 +127,8 @@ def harmonics_below(top: float, frequency: float) -> Array:
 
 def audible(amplitudes: Array) -> list[float]:
     """`amplitudes` without the inaudible ones at the end; at least one."""
-    heard = np.flatnonzero(amplitudes > _INAUDIBLE)
-    return [float(a) for a in amplitudes[: heard[-1] + 1 if heard.size else 1]]
+    indices = np.flatnonzero(amplitudes > _INAUDIBLE)
+    return [float(a) for a in amplitudes[: indices[-1] + 1 if indices.size else 1]]
 
 
 def noise_spectrum(seed: int) -> NDArray[np.complex128]:

@@ -1,4 +1,4 @@
-"""Every sound of the synthetic collection by its name, and which words each obeys."""
+"""The sounds of the synthetic collection by name, and the words that apply to each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stable_audio.data.synthetic.unpitched import UNPITCHED
 SOUNDS: dict[str, Sound] = {**PITCHED, **UNPITCHED}
 
 SUSTAINED = frozenset({*PITCHED, "cymbal", "noise sweep"})
-"""Sounds whose length a caption can tell; the others are over sooner than any note."""
+"""Sounds whose length a caption may mention; the others end before any note does."""
 
 CAN_VIBRATE = frozenset(STEADY)
-"""Sounds that vibrato suits."""
+"""Sounds that may have vibrato."""

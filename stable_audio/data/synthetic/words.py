@@ -1,6 +1,6 @@
-"""The words of captions that are obeyed, and the narrow ranges that they stand for.
+"""The words of captions that have an audible meaning, and the narrow ranges that they denote.
 
-The ranges of a word lie clearly apart from those of the others, so that obeying can be measured.
+The ranges of different words lie clearly apart, so that a model's adherence can be measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LENGTH_SHARES: dict[Length, tuple[float, float]] = {
     "medium": (0.42, 0.54),
     "long": (0.88, 1.0),
 }
-"""Parts of the way from the shortest to the longest sound."""
+"""Ranges as fractions of the span from the shortest to the longest sound."""
 
 LOUDNESS_WORDS: dict[Loudness, tuple[str, ...]] = {
     "quiet": ("quiet", "soft"),
@@ -29,7 +29,7 @@ LOUDNESS_WORDS: dict[Loudness, tuple[str, ...]] = {
     "loud": ("loud",),
 }
 LENGTH_WORDS: dict[Length, tuple[str, ...]] = {"short": ("short",), "medium": ("",), "long": ("long",)}
-"""No word stands for the medium."""
+"""Medium values have no word."""
 
 VIBRATO = "with vibrato"
 
@@ -40,7 +40,7 @@ def gain(loudness_db: float) -> float:
 
 
 def length_range(length: Length, seconds: tuple[float, float]) -> tuple[float, float]:
-    """Shortest and longest duration that a word means, of sounds that last between `seconds`."""
+    """Shortest and longest duration that a word denotes, for sounds between `seconds`."""
     low, high = LENGTH_SHARES[length]
     span = seconds[1] - seconds[0]
     return seconds[0] + low * span, seconds[0] + high * span
