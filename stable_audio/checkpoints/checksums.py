@@ -36,7 +36,7 @@ def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
     """`torch.save` with the same checksums, but computed in several threads, members side by side.
 
     Raises:
-        OSError, RuntimeError: it could not be written; torch reports a full disk as RuntimeError.
+        OSError, RuntimeError: the file could not be written; torch reports a full disk as RuntimeError.
     """
     with _without_torch_checksums():
         torch.save(content, path)
@@ -53,7 +53,7 @@ def damaged_members(path: Path) -> list[str]:
     """Members of a zip archive that differ from their checksums; members without one are left out.
 
     Raises:
-        OSError, zipfile.BadZipFile, struct.error: it cannot be read, or is no archive.
+        OSError, zipfile.BadZipFile, struct.error: the file cannot be read, or is no zip archive.
     """
     with zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.CRC and m.compress_type == zipfile.ZIP_STORED]
@@ -72,27 +72,31 @@ def with_checksums(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     Args:
         tensors: on the CPU.
     """
-    found = _in_threads(_of_tensor, tensors.values())
+    checksums = _in_threads(_of_tensor, tensors.values())
     sums = {
         "metadata": _hex(_of_metadata(metadata)),
-        "tensors": {key: _hex(value) for key, value in zip(tensors, found)},
+        "tensors": {key: _hex(value) for key, value in zip(tensors, checksums)},
     }
     return {**metadata, ALGORITHM_KEY: _ALGORITHM, CHECKSUMS_KEY: json.dumps(sums)}
 
 
 def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[str]:
-    """What of a safetensors file differs from its checksums; nothing where it has none."""
+    """Tensors of a safetensors file, or "metadata", that differ from its checksums; empty if it has none."""
     if ALGORITHM_KEY not in metadata and CHECKSUMS_KEY not in metadata:
         return []
     try:
-        stored = parse_json_object(metadata[CHECKSUMS_KEY], source="checksums")
-        expected, of_metadata = dict(stored["tensors"]), str(stored["metadata"])
+        entry = parse_json_object(metadata[CHECKSUMS_KEY], source="checksums")
+        expected, of_metadata = dict(entry["tensors"]), str(entry["metadata"])
     except (ValueError, KeyError, TypeError):
         return ["metadata"]
-    found = dict(zip(tensors, _in_threads(_of_tensor, tensors.values())))
-    wrong = [k for k in sorted({*expected, *found}) if k not in found or _hex(found[k]) != expected.get(k)]
-    whole = metadata.get(ALGORITHM_KEY) == _ALGORITHM and _hex(_of_metadata(metadata)) == of_metadata
-    return wrong if whole else [*wrong, "metadata"]
+    checksums = dict(zip(tensors, _in_threads(_of_tensor, tensors.values())))
+    wrong = [
+        k
+        for k in sorted({*expected, *checksums})
+        if k not in checksums or _hex(checksums[k]) != expected.get(k)
+    ]
+    intact = metadata.get(ALGORITHM_KEY) == _ALGORITHM and _hex(_of_metadata(metadata)) == of_metadata
+    return wrong if intact else [*wrong, "metadata"]
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -116,7 +120,7 @@ def _without_torch_checksums() -> Iterator[None]:
 
 
 def _data_begin(file: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin: after its header, a name and a field of further facts."""
+    """Offset of the bytes of a member, which follow its header, name and extra field."""
     file.seek(member.header_offset + 26)
     name, extra = struct.unpack("<HH", file.read(4))
     return int(member.header_offset + 30 + name + extra)
@@ -125,14 +129,14 @@ def _data_begin(file: BinaryIO, member: zipfile.ZipInfo) -> int:
 def _write_checksum(
     file: BinaryIO, member: zipfile.ZipInfo, directory: int, data_end: int, checksum: int
 ) -> int:
-    """Enter a member's checksum where the format has it; returns where the directory's next entry begins.
+    """Write a member's checksum at both of its places; returns the offset of the directory's next entry.
 
     Args:
         directory: offset of the member's entry in the central directory.
         data_end: offset at which the member's bytes end.
     """
     value = struct.pack("<I", checksum)
-    if member.flag_bits & 8:  # it follows the bytes, after a signature that may be left out
+    if member.flag_bits & 8:  # the checksum follows the bytes, after an optional signature
         file.seek(data_end)
         file.seek(data_end + (4 if file.read(4) == b"PK\x07\x08" else 0))
     else:
@@ -145,7 +149,7 @@ def _write_checksum(
 
 
 def _of_part(path: Path, begin: int, size: int) -> int:
-    """Read, not mapped to memory: a disk that fails is then an error and not a signal."""
+    """Checksum of a part of a file. It is read, not memory-mapped, so that a failing disk raises an error."""
     checksum = 0
     with open(path, "rb", buffering=0) as file:
         file.seek(begin)
@@ -168,8 +172,8 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _of_metadata(metadata: Mapping[str, str]) -> int:
-    rest = {k: v for k, v in metadata.items() if k not in (ALGORITHM_KEY, CHECKSUMS_KEY)}
-    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+    described = {k: v for k, v in metadata.items() if k not in (ALGORITHM_KEY, CHECKSUMS_KEY)}
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
 def _hex(checksum: int) -> str:

@@ -1,4 +1,4 @@
-"""Reads checkpoint files of every layout, without ever running code from them."""
+"""Read checkpoint files of every layout, without running code from them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _SELF_DESCRIPTION = (
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a file holds.
+    """The content of a weights file.
 
     Attributes:
         path: the file that holds the weights.
@@ -91,22 +91,23 @@ class StoredWeights:
 
 
 def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
-    """A file, or the checkpoint that a run's or a model's folder offers.
+    """The file at `path`, or the preferred checkpoint in the folder of a run or a model.
 
     Args:
+        path: a file or folder.
         use_ema: False prefers the training checkpoint, which also has the weights as trained.
 
     Raises:
-        CheckpointError: nothing is there.
+        CheckpointError: there is no such file, or no checkpoint to choose.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        found = weights_in(path, prefer="" if use_ema else ".ckpt")
-        if found is None:
+        file = weights_in(path, prefer="" if use_ema else ".ckpt")
+        if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
             counted = f"{count} checkpoints" if count else "no checkpoint"
             raise CheckpointError(f"{path}: the folder has {counted}; name the file to load")
-        return found
+        return file
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one"
@@ -126,14 +127,14 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     path = resolve(path, use_ema=use_ema)
     _refuse_foreign(path)
     if path.suffix == ".safetensors" or _begins_like_safetensors(path):
-        stored = _read_safetensors(path, use_ema)
+        weights = _read_safetensors(path, use_ema)
     else:
-        stored = _unwrap(path, load_torch_file(path), use_ema)
-    if stored.weights == "ema" and not use_ema:
+        weights = _unwrap(path, load_torch_file(path), use_ema)
+    if weights.weights == "ema" and not use_ema:
         log.warning("%s holds averaged weights only; the weights as trained are in the .ckpt beside it", path)
-    if stored.config is None:
-        stored = _with_config_beside(stored)
-    return stored
+    if weights.config is None:
+        weights = _with_config_beside(weights)
+    return weights
 
 
 def load_torch_file(path: Path, *, verify: bool = True) -> dict[str, Any]:
@@ -150,11 +151,11 @@ def load_torch_file(path: Path, *, verify: bool = True) -> dict[str, Any]:
         archive = zipfile.is_zipfile(path)
         if verify and archive and (damaged := damaged_members(path)):
             raise _damage(path, damaged)
-        # Memory-mapped: entries that are not asked for take no memory.
+        # Memory-mapped, so that entries which are not used take no memory.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: not a checkpoint, or one with objects that only running code from it would restore; "
+            f"{path}: not a checkpoint, or one with objects that only code inside it can restore; "
             "give another file, or save it again with tensors and plain values only"
         ) from error
     except OSError as error:
@@ -253,8 +254,8 @@ def _unwrap_tensors(
             tensors = strip(tensors, prefix)
     if adapter := next((k for k in tensors if is_adapter(k)), None):
         raise CheckpointError(
-            f"{path}: holds a LoRA adapter ('{adapter}'), which changes a model but is none; merge it into "
-            "its model with the program that made it, and give the result"
+            f"{path}: holds a LoRA adapter ('{adapter}'), not a model; merge it into its model with the "
+            "program that made it, and give the result"
         )
     if is_diffusion_autoencoder(tensors, config):
         return _plain(path, tensors, config)
@@ -330,16 +331,16 @@ def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
     )
 
 
-def _with_config_beside(stored: StoredWeights) -> StoredWeights:
+def _with_config_beside(weights: StoredWeights) -> StoredWeights:
     """Published models keep `model_config.json` in the same folder."""
-    beside = stored.path.with_name(CONFIG_NAME)
+    beside = weights.path.with_name(CONFIG_NAME)
     if not beside.is_file():
-        return stored
+        return weights
     try:
         config = read_json_object(beside)
     except (JsonError, OSError) as error:
-        raise CheckpointError(f"{error}; the model file beside {stored.path.name} must be whole") from error
-    return replace(stored, config=config)
+        raise CheckpointError(f"{error}; the model file beside {weights.path.name} must be whole") from error
+    return replace(weights, config=config)
 
 
 def _short(error: BaseException) -> str:

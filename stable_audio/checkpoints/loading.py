@@ -1,4 +1,4 @@
-"""Puts stored weights into models: strictly, or partly when asked, and always with a report."""
+"""Load stored weights into models, strictly by default or in part, always with a report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did with every key.
+    """What happened to every key when weights were loaded.
 
     Attributes:
         source: the file and its kind.
@@ -58,7 +58,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every key of both sides found its partner."""
+        """Whether the keys of file and model are the same."""
         return not (self.missing or self.mismatched or self.unused)
 
     def loaded_below(self, prefix: str) -> int:
@@ -92,36 +92,36 @@ def load_weights(
         present: keys of the module that are loaded already; they need not be among `tensors`.
 
     Raises:
-        CheckpointError: something is missing, of another shape or unused, or nothing at all fits.
+        CheckpointError: a key is missing, unused or of another shape, or no key fits.
     """
     if folded := fold_as_stored(module, tensors.keys()):
         log.info("%s: %d weight norms are folded there, and hence in the model", source, folded)
-    own = module.state_dict()
-    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    state = module.state_dict()
+    matches = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
     report = LoadReport(
         source=source,
         weights=weights,
-        loaded=sorted(fitting),
-        missing=sorted(k for k in own if k not in tensors and k not in present),
+        loaded=sorted(matches),
+        missing=sorted(k for k in state if k not in tensors and k not in present),
         mismatched=sorted(
-            (k, tuple(v.shape), tuple(own[k].shape))
+            (k, tuple(v.shape), tuple(state[k].shape))
             for k, v in tensors.items()
-            if k in own and v.shape != own[k].shape
+            if k in state and v.shape != state[k].shape
         ),
-        unused=sorted(k for k in tensors if k not in own),
+        unused=sorted(k for k in tensors if k not in state),
     )
-    if not fitting and own and not present:
-        raise CheckpointError(_nothing_fits(report, tensors, own))
+    if not matches and state and not present:
+        raise CheckpointError(_nothing_fits(report, tensors, state))
     if not report.complete and not partial:
         raise CheckpointError(
             f"{report}. The file belongs to another config; use that, or load what fits with --partial"
         )
-    if any(v.is_meta for v in own.values()):
-        # Nothing to copy into: the stored tensors become the weights, in the types that the model has.
-        fitting = {k: v.to(own[k].dtype) for k, v in fitting.items()}
-        module.load_state_dict(fitting, strict=False, assign=True)
+    if any(v.is_meta for v in state.values()):
+        # The model has no memory to copy into: the stored tensors become its weights, in its types.
+        matches = {k: v.to(state[k].dtype) for k, v in matches.items()}
+        module.load_state_dict(matches, strict=False, assign=True)
     else:
-        module.load_state_dict(fitting, strict=False)
+        module.load_state_dict(matches, strict=False)
     return report
 
 
@@ -152,7 +152,7 @@ def load_model(
         (model, config).
 
     Raises:
-        CheckpointError: unreadable file, no config to be found, or weights that do not fit it.
+        CheckpointError: unreadable file, no config, or weights that do not fit it.
     """
     return load_reported(
         path,
@@ -197,7 +197,7 @@ def load_reported(
     def load(model: nn.Module) -> LoadReport:
         report = _fill(model, stored, partial=partial or pretransform is not None)
         if pretransform is not None:
-            _require_the_rest(report, partial)
+            _require_other_weights(report, partial)
             load_pretransform(model, pretransform)
         load_unsaved(model, loaded_config.weights, use_ema=use_ema)
         return report
@@ -227,7 +227,7 @@ def load_stored(model: nn.Module, stored: StoredWeights, *, partial: bool = Fals
         CheckpointError: they do not fit, or the file that they add to is absent or another.
     """
     pretransform = getattr(model, "pretransform", None)
-    # An autoencoder may hold a pretransform, too; the file of an autoencoder is for the whole of it.
+    # An autoencoder may have a pretransform, too, but its file is for the whole autoencoder.
     within = isinstance(pretransform, nn.Module) and not isinstance(model, Autoencoder)
     if within and _is_pretransform_alone(stored, model):
         assert pretransform is not None
@@ -256,7 +256,7 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
         weights: module of the model -> absolute path or hub id.
 
     Raises:
-        CheckpointError: a file that is not there any more, or that does not fit its own config.
+        CheckpointError: a file no longer exists, or does not fit its own config.
     """
     from stable_audio.stored.models import weights_file
 
@@ -273,10 +273,10 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
 
 
 def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:
-    """As `load_named`, only for the weights that are no part of the model's checkpoints."""
-    saved = model.state_dict()
+    """As `load_named`, for those weights that are not in the model's checkpoints."""
+    state = model.state_dict()
     return load_named(
-        model, {k: v for k, v in weights.items() if not starts(saved, k + ".")}, use_ema=use_ema
+        model, {k: v for k, v in weights.items() if not starts(state, k + ".")}, use_ema=use_ema
     )
 
 
@@ -294,20 +294,20 @@ def load_base(model: nn.Module, base: BaseFile, referring: Path) -> tuple[list[T
 
 
 def _is_pretransform_alone(stored: StoredWeights, model: nn.Module) -> bool:
-    """Whether a file holds an autoencoder, or all that is below `pretransform.`, and nothing else."""
+    """Whether a file holds an autoencoder, or the weights below `pretransform.`, and nothing else."""
     if stored.is_autoencoder:
         return True
     if starts(stored.tensors, *BACKBONES, "conditioner."):
         return False
-    rest = {k for k in _names(model) if not k.startswith(PRETRANSFORM)}
+    outer = {k for k in _names(model) if not k.startswith(PRETRANSFORM)}
     inner = _names(model.get_submodule(PRETRANSFORM.rstrip(".")))
-    return rest.isdisjoint(to_ours(stored.tensors, rest)) and not inner.isdisjoint(
+    return outer.isdisjoint(to_ours(stored.tensors, outer)) and not inner.isdisjoint(
         to_pretransform(stored.tensors, inner)
     )
 
 
 def _names(module: nn.Module) -> set[str]:
-    """Keys of the module's state, and those that it would have with folded weight norms."""
+    """Keys of the module's state, and its keys after folding weight norms."""
     keys = set(module.state_dict())
     return keys | {k.removesuffix("_g") for k in keys if k.endswith(".weight_g")}
 
@@ -349,8 +349,8 @@ def _on_base(
     )
 
 
-def _require_the_rest(report: LoadReport, partial: bool) -> None:
-    """Raises CheckpointError where more than the weights of the pretransform is absent or does not fit."""
+def _require_other_weights(report: LoadReport, partial: bool) -> None:
+    """Raise CheckpointError if other weights than the pretransform's are missing or do not fit."""
     elsewhere = [key for key in report.missing if not key.startswith(PRETRANSFORM)]
     if (elsewhere or report.mismatched or report.unused) and not partial:
         raise CheckpointError(f"{report}. The file belongs to another config")
@@ -364,9 +364,9 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
             return base
         loaded = tensors_of(pretransform, (k.removeprefix(PRETRANSFORM) for k in base.loaded))
     # An autoencoder may have a pretransform of its own below the same prefix.
-    whole = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
-    tensors = strip(stored.tensors, PRETRANSFORM) if whole else dict(stored.tensors)
-    if not whole and starts(tensors, *BACKBONES):
+    of_model = starts(stored.tensors, PRETRANSFORM) and not stored.is_autoencoder
+    tensors = strip(stored.tensors, PRETRANSFORM) if of_model else dict(stored.tensors)
+    if not of_model and starts(tensors, *BACKBONES):
         raise CheckpointError(
             f"{_source(stored)}: holds a diffusion model without a pretransform; give the file of an "
             "autoencoder, or of a model with a pretransform"
@@ -385,7 +385,7 @@ def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partia
 
 
 def _below(report: LoadReport, prefix: str) -> LoadReport:
-    """The same report with keys as the whole model names them."""
+    """The report with the keys of the whole model."""
     return LoadReport(
         report.source,
         report.weights,
@@ -400,18 +400,18 @@ def _source(stored: StoredWeights) -> str:
     return f"{stored.path} ({stored.kind})"
 
 
-def _nothing_fits(report: LoadReport, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+def _nothing_fits(report: LoadReport, tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     if report.mismatched:
         return f"{report}. Nothing fits this model"
-    found, wanted = (", ".join(list(names)[:2]) for names in (tensors, own))
+    theirs, ours = (", ".join(list(names)[:2]) for names in (tensors, state))
     return (
-        f"{report.source}: none of its {len(tensors)} tensors belongs to this model, of another "
-        f"architecture or layout (it has {found}, ...; the model has {wanted}, ...). Nothing fits this model"
+        f"{report.source}: none of its {len(tensors)} tensors belongs to this model, which has another "
+        f"architecture or layout (it has {theirs}, ...; the model has {ours}, ...). Nothing fits this model"
     )
 
 
 def _listing(what: str, names: list[str]) -> str:
     if not names:
         return ""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{len(names)} {what}: {shown}"
+    text = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{len(names)} {what}: {text}"

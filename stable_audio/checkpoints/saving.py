@@ -1,4 +1,4 @@
-"""Writes weights: the small inference file beside each checkpoint, and exports to other layouts."""
+"""Write weights: the inference file beside each checkpoint, and exports to other layouts."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def export(
         raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
     if path.suffix not in (".safetensors", ".ckpt"):
         raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
-    chosen, config = part_of(model, config, part)
-    tensors = {k: _cast(v, dtype) for k, v in chosen.items()}
+    weights, config = part_of(model, config, part)
+    tensors = {k: _cast(v, dtype) for k, v in weights.items()}
     if layout == "ours" and path.suffix == ".safetensors":
         return save_inference_file(path, tensors, config)
     if layout == "sat":
@@ -96,11 +96,11 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    stored = _storable(tensors)
+    on_cpu = _storable(tensors)
     try:
         with atomic_write(path) as temporary:
-            save_file(stored, str(temporary), with_checksums(stored, metadata))
-    except SafetensorError as error:  # its name for a full disk
+            save_file(on_cpu, str(temporary), with_checksums(on_cpu, metadata))
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path} was not written: {error}") from error
     return path
 
@@ -111,14 +111,14 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous CPU tensors without shared memory, which the format refuses."""
-    seen: set[int] = set()
-    stored: dict[str, Tensor] = {}
+    pointers: set[int] = set()
+    on_cpu: dict[str, Tensor] = {}
     for key, value in tensors.items():
         value = value.detach().to("cpu").contiguous()
-        # Views of one storage are as unwelcome as the same tensor twice.
+        # The format refuses views of one storage as well as the same tensor twice.
         pointer = value.untyped_storage().data_ptr()
-        if pointer in seen or value.untyped_storage().nbytes() != value.numel() * value.element_size():
+        if pointer in pointers or value.untyped_storage().nbytes() != value.numel() * value.element_size():
             value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        stored[key] = value
-    return stored
+        pointers.add(value.untyped_storage().data_ptr())
+        on_cpu[key] = value
+    return on_cpu

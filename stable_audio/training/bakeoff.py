@@ -1,4 +1,4 @@
-"""Trains the contenders of a bakeoff; see `stable_audio.evaluation.bakeoff`."""
+"""Train the contenders of a bakeoff; see `stable_audio.evaluation.bakeoff`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BackboneTraining:
     """Trains one contender after the other on the synthetic collection, each with the same options.
 
     Args:
-        folder: where each gets a folder of its own.
+        folder: folder in which each contender gets a folder.
         precision: see `RunOptions`.
         accelerator: see `RunOptions`.
     """
@@ -41,7 +41,7 @@ class BackboneTraining:
         self.precision, self.accelerator = precision, accelerator
 
     def __call__(self, entry: Contender, steps: int) -> TrainingResult:
-        """Train and load what validation saved: averaged weights, where the contender's config has them.
+        """Train, and load the weights that validation saved: averaged ones if the config has `use_ema`.
 
         Raises:
             Interrupted: a signal ended the training.

@@ -1,4 +1,4 @@
-"""What every kind of training shares: position, seeds, averaged weights, gradient norm, scalars to log."""
+"""Base of every kind of training: position, seeds, averaged weights, scalars to log."""
 
 from __future__ import annotations
 
@@ -75,24 +75,24 @@ class TrainingModule(OptimisedModule):
         return moved
 
     def begin_batch(self, batch: Batch) -> None:
-        """Before `training_step`: remember the files, and seed what draws from the global generators.
+        """Called before `training_step`: record the files, and seed the global random generators.
 
-        Dropout layers know no other source. Seeding them anew for every batch makes a run independent of
-        everything else that draws, so that it can be resumed exactly.
+        Dropout layers have no other source. Seeding for every batch makes a run independent of all other
+        draws, so that it can be resumed exactly.
         """
         self.begin_step()
         self._files += [str(m.get("path", m.get("latent_filename", "?"))) for m in batch.metadata]
         torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Only the audio goes to the device by itself; conditioners move what they use of the metadata."""
+        """Move the audio only; conditioners move the metadata that they use."""
         return batch._replace(audio=to_device(batch.audio, device))
 
     def end_batch(self, *, stepped: bool) -> None:
-        """After `training_step`.
+        """Called after `training_step`.
 
         Args:
-            stepped: whether an optimizer moved weights. The average follows those of the first network alone.
+            stepped: whether an optimizer stepped. The average is updated after steps of the first network.
         """
         self.position += 1
         if stepped:
@@ -101,7 +101,7 @@ class TrainingModule(OptimisedModule):
             self.ema.update()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides weights and optimizer: tensors and plain values."""
+        """State for checkpoints besides weights and optimizers: tensors and plain values."""
         ema = self.ema.state_dict() if self.ema is not None else None
         if ema is not None:
             ema["average"] = self.saved.part(ema["average"])
@@ -125,7 +125,7 @@ class TrainingModule(OptimisedModule):
             checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def begin_fit(self) -> None:
-        """Before the first batch, when all weights are in place: make or continue their average."""
+        """Called before the first batch, when all weights are in place: make or continue their average."""
         super().begin_fit()
         stored, self._stored_average = self._stored_average, None
         if self.ema is None:
@@ -135,10 +135,10 @@ class TrainingModule(OptimisedModule):
             self.ema.load_state_dict(stored)
 
     def before_save(self) -> None:
-        """Called before a checkpoint is written, on every process; subclasses call it too.
+        """Called before a checkpoint is written, on every process; overriding methods must call it, too.
 
         Raises:
-            TrainingError: the weights would be those of a run that has failed.
+            TrainingError: the last step failed, so its weights must not be saved.
         """
         self.settle_checks()
 
@@ -155,20 +155,21 @@ class TrainingModule(OptimisedModule):
 
     @property
     def weights_label(self) -> str:
-        """What the `inference_tensors` are: "ema" or "online"."""
+        """Kind of the `inference_tensors`: "ema" or "online"."""
         return "ema" if self.ema is not None else "online"
 
     def averaged(self) -> AbstractContextManager[object]:
-        """The model with averaged weights where there are any, for as long as the context is open."""
+        """Context in which the model has its averaged weights, if it has an average."""
         return self.ema.swapped() if self.ema is not None else nullcontext()
 
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
-        """What validation measures: one value (b,) per item and name, which depends on the item alone.
+        """Measures of validation: name -> values (b,), each of which depends on its item alone.
 
-        Not a number: there was nothing to measure.
+        NaN means that there was nothing to measure.
 
         Args:
-            items: numbers of the clips in their dataset; they choose the noise.
+            batch: the items.
+            items: numbers of the clips in their dataset, which choose the noise.
         """
         raise TrainingError(f"{type(self).__name__} has no validation; leave out --val-dataset-config")
 

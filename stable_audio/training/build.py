@@ -1,4 +1,4 @@
-"""Config -> the module that trains its model and the demos of it, by the method that the config names."""
+"""Build the training module and the demos of a config by its method of training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_training(
 
 
 def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """(renderer, steps between demos) as the config's `training.demo` says; None when it asks for none."""
+    """(renderer, steps between demos) for `training.demo`; None if the config has no demos."""
     return method_of(config).demos(config)
 
 

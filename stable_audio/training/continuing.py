@@ -1,4 +1,4 @@
-"""What may change when a run is continued, and what not: named change by change."""
+"""Compare the config of a continued run with that in its checkpoint, and refuse changes that cannot work."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ FIXED = (
     "$.training.loss_configs.discriminator",
     "$.training.loss_configs.discriminator.type",
 )
-"""Weights, optimizer state or position mean something else after a change of these."""
+"""Settings that must not change, since weights, optimizer state or position would change their meaning."""
 
 FREE = (
     "$.training.optimizer_configs.*.scheduler.config.total_steps",
     "$.training.optimizer_configs.*.scheduler.config.epochs",
     "$.training.optimizer_configs.*.scheduler.config.steps_per_epoch",
 )
-"""Though below a fixed key: the length of a schedule is that of the run."""
+"""Settings that may change although they are below a fixed key: lengths of schedules."""
 
-UNTOLD = (
+IGNORED = (
     "$.$schema",
     "$.training.demo*",
     "$.training.max_steps",
@@ -48,14 +48,13 @@ UNTOLD = (
     "$.model*.hash",
     "$*ckpt*",
 )
-"""Says nothing about the run, or follows from its weights."""
-
+"""Settings whose changes are not reported, since they do not affect training or follow from the weights."""
 
 LEARNING_RATE = "$.training.learning_rate"
 
 
 class Change(NamedTuple):
-    """A setting that differs: its JSON path, its value in the checkpoint and now; None: not there."""
+    """A setting that differs: its JSON path, its value in the checkpoint and now; None: absent."""
 
     path: str
     before: Any
@@ -66,28 +65,30 @@ class Change(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """Whether a run cannot go on with it."""
-        if self.path == LEARNING_RATE:  # another value applies; without one, the optimizer is another
+        """Whether a run cannot continue with this change."""
+        if self.path == LEARNING_RATE:  # another value may be used, but without a value the optimizer changes
             return self.before is None or self.now is None
         return _matches(self.path, FIXED) and not _matches(self.path, FREE)
 
 
-def check_changes(config: ModelConfig, stored: Mapping[str, Any] | None, path: Path) -> None:
-    """Refuse to continue with settings that would give the weights another meaning; name the others.
+def check_changes(config: ModelConfig, before: Mapping[str, Any] | None, path: Path) -> None:
+    """Refuse changes of settings with which a run cannot continue, and log the others.
 
     Args:
-        stored: the config in the checkpoint at `path`; None: it has none.
+        config: the config now.
+        before: the config in the checkpoint at `path`; None: it has none.
+        path: the checkpoint.
 
     Raises:
-        CheckpointError: with every such setting.
+        CheckpointError: with every refused change.
     """
-    if stored is None:
+    if before is None:
         return
-    changes = settings_changed(stored, config)
+    changes = changed_settings(before, config)
     refused = [str(c) for c in changes if c.refused]
     if refused:
         raise CheckpointError(
-            f"{path}: the run that it belongs to cannot go on with other settings: {'; '.join(refused)}; "
+            f"{path}: its run cannot continue with other settings: {'; '.join(refused)}; "
             "leave --model-config out to use the config inside, or start a new run from its weights with "
             "--pretrained-ckpt-path"
         )
@@ -98,10 +99,10 @@ def check_changes(config: ModelConfig, stored: Mapping[str, Any] | None, path: P
 def apply_learning_rate(
     config: Mapping[str, Any], networks: Sequence[TrainedNetwork], checkpoint: Mapping[str, Any]
 ) -> None:
-    """Let the optimizers of a training checkpoint go on with the config's `learning_rate`.
+    """Set the learning rate in the optimizer states of a training checkpoint to the config's `learning_rate`.
 
-    It has no schedule; `optimizer_configs`, which may have one, is left alone, and so is a network with an
-    optimizer of its own.
+    This changes neither optimizers of `optimizer_configs`, which may have a schedule, nor networks with an
+    optimizer of their own.
     """
     section = config.get("training") or {}
     rate = section.get("learning_rate")
@@ -115,15 +116,17 @@ def apply_learning_rate(
             group["lr"] = rate
 
 
-def settings_changed(stored: Mapping[str, Any], config: ModelConfig) -> list[Change]:
+def changed_settings(stored: Mapping[str, Any], config: ModelConfig) -> list[Change]:
     """Differences between two configs after defaults have been filled in."""
     before, now = _full(stored), config.model_dump(mode="json", by_alias=True)
-    return [c for c in _differences("$", before, now) if not _matches(c.path, UNTOLD)]
+    return [c for c in _differences("$", before, now) if not _matches(c.path, IGNORED)]
 
 
 def _full(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     level = logging.getLogger("stable_audio.config").level
-    logging.getLogger("stable_audio.config").setLevel(logging.ERROR)  # its warnings were told when it began
+    logging.getLogger("stable_audio.config").setLevel(
+        logging.ERROR
+    )  # warnings were logged when the run began
     try:
         return load_config(dict(stored), lenient=True).model_dump(mode="json", by_alias=True)
     except ValueError as error:

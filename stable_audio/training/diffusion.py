@@ -36,9 +36,9 @@ class Clean:
 
     Attributes:
         x0: clean latents (b c n).
-        mask: True where frames are sound, on the CPU; None where that is not known.
-        lengths: frames of each clip where clips share rows, else None.
-        metadata: of each clip.
+        mask: True for frames before the padding, on the CPU; None if unknown.
+        lengths: frames of each clip if clips share rows, else None.
+        metadata: metadata of each clip.
     """
 
     x0: Tensor
@@ -49,13 +49,13 @@ class Clean:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch with all that is drawn for its training step.
+    """A batch with all draws of its training step.
 
     Attributes:
-        point: what the objective compares.
-        conditioning: what the network is told, after dropping.
+        point: inputs of the objective.
+        conditioning: conditioning of the backbone, after dropout.
         mask: (b 1 n) bool on the device, True where the loss counts; None counts everything.
-        lengths: frames of each clip where clips share rows, else None.
+        lengths: frames of each clip if clips share rows, else None.
     """
 
     point: TrainingPoint
@@ -65,7 +65,7 @@ class Prepared:
 
 
 class DiffusionTraining(TimedTraining):
-    """Trains `model` to predict what its objective asks for.
+    """Trains `model` to predict the target of its objective.
 
     A packed batch (`Batch.packed`) goes through the backbone without padding. Its loss is the mean over
     all elements of real frames: with l_i the loss of clip i alone and without padding, for the same t,
@@ -123,7 +123,7 @@ class DiffusionTraining(TimedTraining):
         gradient_clip_val: float = 0.0,
         teacher: Teacher | None = None,
     ) -> None:
-        check_teacher(teacher, model, learner=type(self).__name__, needed=self.needs_teacher)
+        check_teacher(teacher, model, learner=type(self).__name__, required=self.needs_teacher)
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
         ema = EMA(model, parts=parts, deferred=True, **(ema_options or {})) if use_ema else None
         super().__init__(
@@ -175,12 +175,12 @@ class DiffusionTraining(TimedTraining):
         )
 
     def score(self, compared: Compared, step: Prepared) -> Tensor:
-        """The loss; notes the scalars to log."""
+        """The loss; records the scalars to log."""
         inputs = self.loss_inputs(compared, step.point, step.mask)
         loss, terms = self.losses(inputs)
         self._loss = loss.detach()
-        named = {f"train/{name}": value for name, value in terms.items()}
-        self.record({"train/loss": loss, "train/std_data": _std(step), **named})
+        scalars = {f"train/{name}": value for name, value in terms.items()}
+        self.record({"train/loss": loss, "train/std_data": _std(step), **scalars})
         if self.log_loss_info:
             with torch.no_grad():
                 sigma = self.model.objective.alpha_sigma(step.point.t)[1]
@@ -196,23 +196,23 @@ class DiffusionTraining(TimedTraining):
         return partial(model.forward_packed, cond=conditioning, lengths=lengths)
 
     def _teacher_network(self, clean: Clean, inpainting: Tensor | None) -> Network | None:
-        """The same of the teacher, where the objective asks for one; its conditioning is never dropped."""
+        """The teacher as a function of x and t, if the objective needs one, without dropped conditioning."""
         if self.teacher is None or not self.model.objective.needs_teacher:
             return None
         teacher, device = self.teacher, clean.x0.device
         with torch.no_grad(), teacher.on(device) as model:
             network = self._network(model, self._condition(model, clean, inpainting), clean.lengths)
 
-        def ask(x: Tensor, t: Tensor) -> Tensor:
+        def teacher_output(x: Tensor, t: Tensor) -> Tensor:
             with torch.no_grad(), teacher.on(device):
                 return network(teacher.cast(x), t).to(x.dtype)
 
-        return ask
+        return teacher_output
 
     def _clean(self, batch: Batch, draws: Draws) -> Clean:
         x0 = self.latents(batch.audio, draws)
         if batch.packed is None:
-            mask = padding_mask(batch.metadata, x0, needed=self.mask_padding)
+            mask = padding_mask(batch.metadata, x0, required=self.mask_padding)
             return Clean(x0, mask, None, batch.metadata)
         if any(isinstance(term.loss, SpectralLoss) for term in self.losses.terms):
             raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
@@ -221,13 +221,14 @@ class DiffusionTraining(TimedTraining):
         return Clean(x0, frame_mask(real, x0.shape[-1]), lengths, batch.metadata)
 
     def latents(self, audio: Tensor, draws: Draws) -> Tensor:
-        """What diffusion runs on: encoded audio, or the given latents at the model's scale."""
+        """The latents that diffusion runs on: encoded audio, or stored latents divided by `scale`."""
         pretransform = self.model.pretransform
         if self.pre_encoded:
             return audio / getattr(pretransform, "scale", 1.0)
         if pretransform is None:
             return audio
-        # In full precision: spectra lose too much in half, and latents set what the model can reach.
+        # In full precision, since spectra lose too much in half precision, and latents limit the model's
+        # quality.
         with (
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
@@ -235,10 +236,10 @@ class DiffusionTraining(TimedTraining):
             return pretransform.encode(audio.float(), noise=draws.encoder_noise)
 
     def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
-        """What `model` makes of the metadata.
+        """The conditioning of `model` for the metadata.
 
         Args:
-            inpainting: masks (b 1 n), 1 = keep, of models that inpaint.
+            inpainting: masks (b 1 n), 1 = keep, of models that inpaint; else None.
         """
         extra = None if inpainting is None else inpainting_tensors(clean.x0, inpainting)
         return model.condition(clean.metadata, extra, device=clean.x0.device)

@@ -1,8 +1,8 @@
 """All randomness of a training step, from (seed, position, place in the global batch) alone.
 
-Nothing depends on the number of processes, on what was drawn before, or on demos in between: two
-processes with batches of 2 draw what one process draws for a batch of 4, and a resumed run goes on with
-the draws that the unbroken run would have made.
+Nothing depends on the number of processes, on earlier draws, or on demos in between: two processes with
+batches of 2 draw what one process draws for a batch of 4, and a resumed run continues with the draws of the
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stable_audio.diffusion.timesteps import Timesteps
 
 
 class Draws(Protocol):
-    """What a training step draws; tests replace it by stored values."""
+    """The random draws of a training step; tests replace them by stored values."""
 
     def timesteps(self, n: int, length: int | Sequence[int]) -> Tensor:
         """(n,) in [0, 1], for latents of `length` frames, or of so many frames each."""
@@ -89,7 +89,7 @@ class StepDraws:
             mine = slice(self._first, self._first + n)
             return self._timesteps.part(max(self._global, mine.stop), mine, length=length)
         assert isinstance(length, int)
-        # A batch that lost items still takes its full share, so that the stream stays the same everywhere.
+        # A batch that lost items still draws its full share, so that the stream is the same in all processes.
         return self._timesteps(max(n, self._batch_size), length=length)[:n]
 
     def noise(self, like: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
@@ -123,16 +123,16 @@ class StepDraws:
         return random.Random(self._key("item", self._first + item))
 
     def _normal(self, purpose: str, like: Tensor, first: int, lengths: Sequence[int] | None = None) -> Tensor:
-        drawn = torch.empty_like(like) if lengths is None else torch.zeros_like(like)
+        noise = torch.empty_like(like) if lengths is None else torch.zeros_like(like)
         generator = torch.Generator(like.device)
         for i in range(like.shape[0]):
             generator.manual_seed(self._key(purpose, self._place(first + i)))
             if lengths is None:
-                drawn[i].normal_(generator=generator)
-            else:  # not into a view, whose layout would depend on the other clips
-                own = like.new_empty(*like.shape[1:-1], lengths[i])
-                drawn[i, ..., : lengths[i]] = own.normal_(generator=generator)
-        return drawn
+                noise[i].normal_(generator=generator)
+            else:  # not in a view, whose layout would depend on the other clips
+                clip_noise = like.new_empty(*like.shape[1:-1], lengths[i])
+                noise[i, ..., : lengths[i]] = clip_noise.normal_(generator=generator)
+        return noise
 
     def _place(self, index: int) -> int:
         """What the draws of an item depend on: its number, or else its place in the global batch."""

@@ -20,11 +20,11 @@ class EMA:
     warm-up of Crowson's k-diffusion, with stable-audio-tools' settings as defaults. The average starts from a
     copy at the first update past the wait, whatever the decay.
 
-    Frozen parts of the module are no part of it: their average would be what they are. It is laid out as
-    the weights are, whole or split over processes.
+    Frozen parts of the module are not averaged, since they do not change. The average is split over
+    processes as the weights are.
 
     Weights of less than 32 bits are averaged in float32: at a decay of 0.9999 a bfloat16 average would
-    never move. The update is fused over all tensors of a type.
+    never change. The update is fused over all tensors of a type.
 
     Args:
         module: whose weights are averaged. Its submodules stay the ones that it has now.
@@ -35,8 +35,8 @@ class EMA:
         min_value: smallest decay.
         update_after_step: steps during which the average copies the weights.
         update_every: average at every such update only.
-        deferred: make the average at `start` or first use; before a run has its weights in place, on their
-            device and split as they will be, it would be made in the wrong place.
+        deferred: make the average at `start` or first use, once a run has moved its weights to their device
+            and split them over processes.
 
     Raises:
         ValueError: a setting out of its range.
@@ -74,10 +74,10 @@ class EMA:
             self.start()
 
     def start(self) -> None:
-        """Make the average, a copy of the module's present weights."""
-        # What checkpoints keep: no scratch buffers, no frozen encoders that stay out of them.
-        stored = frozenset(k for k in self._module.state_dict(keep_vars=True) if self._is_averaged(k))
-        places = _places(self._module, stored)
+        """Make the average, a copy of the module's current weights."""
+        # Only weights that checkpoints hold, without scratch buffers and frozen encoders.
+        keys = frozenset(k for k in self._module.state_dict(keep_vars=True) if self._is_averaged(k))
+        places = _places(self._module, keys)
         self._places = [place for place in places if not _rests(place)]
         self._frozen = [place for place in places if _rests(place)]
         self._average = {key: _shadow(tensor) for key, tensor in self._tracked().items()}
@@ -99,7 +99,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the module's weights in. Call once per optimizer step."""
+        """Update the average with the module's weights. Call it once per optimizer step."""
         step, self.step = self.step, self.step + 1
         if step % self.update_every:
             return
@@ -129,37 +129,37 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[nn.Module]:
-        """The module with averaged weights; its own come back at the end, whatever happens.
+        """Context in which the module has averaged weights; its own are always restored at the end.
 
-        Parameters trade places with their average, so that no second set of weights is made (but for
-        parameters of less than 32 bits). Buffers are copied in and back, since a forward pass may write
-        to them, and so are split parameters, whose storage belongs to what gathers them.
+        Parameters and their average are exchanged, so that no second set of weights is made (except for
+        parameters of less than 32 bits). Buffers are copied, since a forward pass may write to them, and so
+        are split parameters, whose storage must not be replaced.
         """
-        own: list[tuple[Tensor, Tensor]] = []
+        originals: list[tuple[Tensor, Tensor]] = []
         averaged = self.average
         try:
             for key, owner, name in self._places:
                 tensor = owner[name]
-                own.append((tensor, _exchange(tensor, averaged[key])))
+                originals.append((tensor, _exchange(tensor, averaged[key])))
             yield self._module
         finally:
-            for tensor, value in own:
+            for tensor, value in originals:
                 _exchange(tensor, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Average and counters; only whole tensors and plain values. Every process of a run must call it.
+        """Average and counters, as gathered tensors and plain values. Every process of a run must call it.
 
-        Frozen weights, whose average is what they are, stand beside the others.
+        Frozen weights, which equal their average, are included.
         """
         averaged, frozen = self.average, {k: owner[name].detach() for k, owner, name in self._frozen}
         frozen = {k: _shadow(v) if _is_low(v) else v for k, v in frozen.items()}
         return {"step": self.step, "initialised": self.initialised, "average": whole({**frozen, **averaged})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over.
+        """Continue from `state`.
 
         Raises:
-            ValueError: it belongs to other weights.
+            ValueError: it has other weights.
         """
         averaged = self.average
         stored, frozen = set(state["average"]), {place.key for place in self._frozen}
@@ -174,12 +174,12 @@ class EMA:
                 copy_whole(average, state["average"][key])
 
     def reset(self) -> None:
-        """Start again from the module's present weights."""
+        """Start again from the module's current weights."""
         self.step, self.initialised = 0, False
         self.start()
 
     def _tracked(self) -> dict[str, Tensor]:
-        """The module's tensors by key. They are looked up anew, since moving a module replaces buffers."""
+        """The module's tensors by key, looked up at every call, since moving a module replaces buffers."""
         return {key: owner[name].detach() for key, owner, name in self._places}
 
     def _is_averaged(self, key: str) -> bool:
@@ -187,7 +187,7 @@ class EMA:
 
 
 class _Place(NamedTuple):
-    """Where a tensor is to be found: in the parameters or buffers of one submodule, by its name there."""
+    """The place of a tensor: the parameters or buffers of one submodule, and its name there."""
 
     key: str
     owner: dict[str, Any]
@@ -195,7 +195,7 @@ class _Place(NamedTuple):
 
 
 def _places(module: nn.Module, keys: Collection[str]) -> list[_Place]:
-    """Of the tensors with these keys, parameters first; one that has several keys counts once."""
+    """Places of the tensors with these keys, parameters first; a tensor with several keys counts once."""
     members = list(module.named_modules())
     owners = [(k, m._parameters) for k, m in members] + [(k, m._buffers) for k, m in members]
     places: dict[int, _Place] = {}
@@ -208,21 +208,21 @@ def _places(module: nn.Module, keys: Collection[str]) -> list[_Place]:
 
 
 def _rests(place: _Place) -> bool:
-    """Whether it is a parameter of a layer that is frozen as a whole. A layer that trains may move frozen
-    parameters by itself, such as running scales."""
-    own = [p for p in place.owner.values() if isinstance(p, nn.Parameter)]
-    return bool(own) and not any(p.requires_grad for p in own)
+    """Whether it is a parameter of a layer that is completely frozen. A layer that trains may change frozen
+    parameters itself, such as running scales."""
+    parameters = [p for p in place.owner.values() if isinstance(p, nn.Parameter)]
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 @torch.no_grad()
 def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
-    """Give `tensor` another value and return the one it had."""
+    """Set `tensor` to `value` and return its previous value."""
     if isinstance(tensor, nn.Parameter) and not is_split(tensor):
-        own, tensor.data = tensor.data, value.to(tensor)
-        return own
-    own = tensor.clone()
+        previous, tensor.data = tensor.data, value.to(tensor)
+        return previous
+    previous = tensor.clone()
     tensor.copy_(value)
-    return own
+    return previous
 
 
 def _shadow(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The folder of a run: one run only, and what tells later where it came from."""
+"""The folder of a run, which holds the files of one run only."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb")
 
 
 def holds_a_run(folder: Path) -> str | None:
-    """What shows that a run has been here, or None. A run that did not reach its first step shows nothing.
+    """The name of a file that shows an earlier run in `folder`; None if there is none.
 
-    So the processes of one run, which all look before the first step, see the same.
+    A run that did not reach its first step does not count, so that all processes of one run, which look
+    before the first step, get the same result.
     """
     for path in (folder / "last.ckpt", *sorted((folder / "checkpoints").glob("step=*.ckpt"))):
         if path.exists():
@@ -49,10 +50,10 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
         continues: whether this run continues the earlier one.
 
     Returns:
-        what removes the earlier run, if that is asked for; one process calls it.
+        a function that removes the earlier run if `overwrite`; one process must call it.
 
     Raises:
-        TrainingError: another run is there.
+        TrainingError: there is another run, and it is neither continued nor overwritten.
     """
     sign = None if continues else holds_a_run(folder)
     if sign is not None and not overwrite:
@@ -64,7 +65,7 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
 
 
 def _remove_run(folder: Path) -> None:
-    """Everything that runs write, and nothing else that lies there."""
+    """Remove all files that runs write, and no others."""
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in (*FILES, *FILES_BY_PATTERN):

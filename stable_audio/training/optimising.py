@@ -1,4 +1,4 @@
-"""How every kind of training steps: turns of networks, accumulation, clipping, checks, LR schedules."""
+"""Optimizer steps of every training: turns of networks, accumulation, clipping, checks, LR schedules."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ OWNED = {
     "automatic_optimization": "set `by_hand` in the class",
     "optimise": "change the loss before it is passed to it",
 }
-"""Methods whose replacement would lose clipping, checks or schedules, and what to do instead."""
+"""Methods that subclasses must not replace, or lose clipping, checks or schedules -> what to do instead."""
 
 
 class OptimisedModule(CheckedModule):
     """Optimises the networks that a subclass declares, by Lightning or by hand, with the same checks.
 
-    A subclass declares `networks`. With one network Lightning steps on the loss that `training_step`
-    returns. Several take turns: the subclass sets `by_hand`, says in `turn` whose step it is, and passes
-    the loss of every batch to `optimise`. Either way the gradient norm is logged and clipped, a loss or
-    gradient that is not finite ends the run before the weights move, and LR schedules count the steps of
-    their own network. Subclasses cannot replace these methods (`OWNED`).
+    A subclass declares `networks`. With one network, Lightning steps on the loss that `training_step`
+    returns. Several networks take turns: the subclass sets `by_hand`, returns in `turn` which network a step
+    belongs to, and passes the loss of every batch to `optimise`. Either way the gradient norm is logged and
+    clipped, a loss or gradient that is not finite ends the run before the weights change, and LR schedules
+    count the steps of their own network. Subclasses cannot replace these methods (`OWNED`).
 
     Attributes:
         by_hand: whether `training_step` passes its loss to `optimise` instead of returning it.
-        watches_explosion: end the run when a loss explodes, too; the host then reads every loss at once.
+        watches_explosion: end the run when a loss explodes, too; the host then waits for every loss.
         no_float16: why 16-mixed is refused.
-        accum_batches: batches per step where steps are taken by hand; else Lightning's trainer counts them.
-        run_steps: steps that the run will take, -1 = no end; LR schedules without a length follow it.
-        moved: the network that stepped on the present batch, by its place in `networks`.
+        accum_batches: batches per step with `by_hand`; otherwise Lightning's trainer counts them.
+        run_steps: steps of the run, -1 = no end; LR schedules without a length follow it.
+        moved: index in `networks` of the network that stepped on the current batch, or None.
 
     Args:
-        gradient_clip_val: greatest gradient norm, 0 = no clipping.
+        gradient_clip_val: maximum gradient norm, 0 = no clipping.
     """
 
     by_hand: ClassVar[bool] = False
@@ -75,18 +75,18 @@ class OptimisedModule(CheckedModule):
         self._schedulers: list[Any] = []
         self._stored_schedulers: Sequence[Any] = ()
 
-    # What a subclass declares.
+    # Declared by subclasses.
 
     def networks(self) -> Sequence[TrainedNetwork]:
-        """What is trained; the weights of the first one are averaged."""
+        """The networks to train; the weights of the first one are averaged."""
         raise NotImplementedError
 
     def turn(self, step: int) -> int:
-        """The network that step number `step` is of, by its place in `networks`."""
+        """Index in `networks` of the network that step number `step` belongs to."""
         return 0
 
     def configure_networks(self) -> None:
-        """Before optimizers are built, for what steps have left frozen."""
+        """Called before optimizers are built, to unfreeze networks that steps have frozen."""
 
     def schedules(self, steps: int) -> list[Schedule]:
         """The LR schedules, with the steps that each takes in a run of `steps`; -1 = no end, for all."""
@@ -98,7 +98,7 @@ class OptimisedModule(CheckedModule):
                 shares[self.turn(step)] += 1
         return [Schedule(n.name, n.choice.scheduler, share) for n, share in zip(networks, shares)]
 
-    # How it is optimised.
+    # Optimisation.
 
     @property
     def automatic_optimization(self) -> bool:
@@ -118,7 +118,7 @@ class OptimisedModule(CheckedModule):
         """One optimizer per network, and LR schedulers that step with their own network.
 
         Raises:
-            TrainingError: nothing is trainable, or weights are no network's.
+            TrainingError: a network has no trainable weights, or trainable weights belong to no network.
         """
         self.configure_networks()
         networks = self.networks()
@@ -142,18 +142,18 @@ class OptimisedModule(CheckedModule):
         }
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
-        """Refused: steps that are taken past `optimise` would be neither clipped, checked nor scheduled."""
+        """Raise TrainingError: without `optimise`, steps would be neither clipped, checked nor scheduled."""
         raise TrainingError(
             f"{type(self).__name__} asks for its optimizers; {OWNED['optimizers']}, which accumulates, "
             "clips, checks and steps"
         )
 
     def optimise(self, loss: Tensor) -> None:
-        """Take in the loss () of a batch of the network whose turn it is; every `accum_batches` batches
-        check, clip and step.
+        """Back-propagate the loss () of a batch of the network whose turn it is, and after every
+        `accum_batches` batches check, clip and step.
 
         Raises:
-            TrainingError: loss or gradient are not finite, or the loss exploded.
+            TrainingError: loss or gradient are not finite, or the loss has exploded.
         """
         if not self.by_hand or self._received:
             problem = "takes a second step on one batch" if self.by_hand else "is not `by_hand`"
@@ -168,10 +168,10 @@ class OptimisedModule(CheckedModule):
             self._step(turn)
 
     def step_and_turn(self) -> tuple[int, int]:
-        """The number of the present step, and the network that it is of, where steps are taken by hand.
+        """Number of the current step and index of its network, with `by_hand`.
 
         Raises:
-            TrainingError: it would train in float16.
+            TrainingError: the precision is float16.
         """
         if self._precision() == "16-mixed":
             raise TrainingError(f"{self.no_float16}; use --precision bf16-mixed or 32")
@@ -179,11 +179,11 @@ class OptimisedModule(CheckedModule):
         return step, self.turn(step)
 
     def begin_step(self) -> None:
-        """Before a batch."""
+        """Called before a batch."""
         self._received, self.moved = False, None
 
     def end_step(self, *, stepped: bool) -> int | None:
-        """After a batch: the network that stepped on it, None where accumulation goes on.
+        """Called after a batch; returns the index of the network that stepped on it, None while accumulating.
 
         Raises:
             TrainingError: the loss of the batch was not passed to `optimise`.
@@ -243,7 +243,7 @@ class OptimisedModule(CheckedModule):
         return build_optimizer(self._with_fused(network.choice.optimizer), parameters)
 
     def _refuse_strays(self, networks: Sequence[TrainedNetwork]) -> None:
-        """Networks that Lightning cannot step, and trainable weights that nothing would train."""
+        """Raise for several networks without `by_hand`, and for trainable weights that no network has."""
         if len(networks) > 1 and not self.by_hand:
             raise TrainingError(
                 f"{type(self).__name__} declares {len(networks)} networks, which take turns; "
@@ -258,16 +258,16 @@ class OptimisedModule(CheckedModule):
             )
 
     def _with_fused(self, optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With float16 the gradients are unscaled before clipping, which fused optimizers do themselves."""
+        """The optimizer, not fused with float16: fused ones would unscale gradients again, after clipping."""
         cls = OPTIMIZERS.get(optimizer.get("type", ""))
         if cls is None or self._precision() != "16-mixed" or "fused" not in inspect.signature(cls).parameters:
             return optimizer
         return {**optimizer, "config": {"fused": False, **(optimizer.get("config") or {})}}
 
-    # What checkpoints hold of it.
+    # State for checkpoints.
 
     def optimising_state(self) -> dict[str, Any]:
-        """LR schedulers that Lightning does not know, and what losses are compared with."""
+        """States of LR schedulers that Lightning does not handle, and of explosion checks."""
         state: dict[str, Any] = {}
         if self.by_hand:
             state["schedulers"] = [s.state_dict() if s is not None else None for s in self._schedulers]
@@ -277,14 +277,14 @@ class OptimisedModule(CheckedModule):
         return state
 
     def load_optimising_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `optimising_state` says; schedulers as soon as they exist, in `begin_fit`."""
+        """Continue from `optimising_state`; schedulers do so in `begin_fit`, once they exist."""
         self._stored_schedulers = state.get("schedulers") or ()
         alone = [state["explosion"]] if "explosion" in state else []
         for index, stored in enumerate(state.get("explosions") or alone):
             self._explosion(index).load_state_dict(stored)
 
     def begin_fit(self) -> None:
-        """Before the first batch, when the optimizers exist: put the schedulers where they were."""
+        """Called before the first batch, when the optimizers exist: restore the schedulers."""
         stored, self._stored_schedulers = self._stored_schedulers, ()
         for scheduler, state in zip(self._schedulers, stored):
             if scheduler is not None and state is not None:

@@ -1,4 +1,4 @@
-"""How a run is made: everything that is not a property of the model."""
+"""Options of a run: everything that is not a property of the model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RunOptions:
     """Settings of one run; the flags of the train command, by the same names.
 
     Attributes:
-        project: at Weights & Biases, "" = the name of the run.
+        project: project at Weights & Biases, "" = the name of the run.
         batch_size: items per batch and process.
         max_steps: optimizer steps; -1 = until stopped.
-        precision: Lightning's names, or "auto": bfloat16 where the device computes it well, else full.
-        matmul_precision: of float32 products on a GPU: "high" allows TF32, "highest" does not.
+        precision: a name of Lightning, or "auto": bfloat16 on GPUs with support for it, else the best fit.
+        matmul_precision: precision of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps between checkpoints; 0 = at the end only.
         keep: number of step checkpoints that stay; -1 = all.
         checkpoint_weights: what checkpoints hold: "whole" all weights, "difference" those that the run
@@ -32,14 +32,13 @@ class RunOptions:
         first_demo_minutes: of training, after which a run without demos renders some; 0 = by steps alone.
         ckpt_path: training checkpoint to continue.
         recover: continue this run's own `last.ckpt`, if any.
-        overwrite: remove an earlier run of this name; without it or recover, its folder is refused.
+        overwrite: delete an earlier run of this name; without this or recover, its folder is refused.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: file with weights to start from.
         pretransform_ckpt_path: file with the weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
-        devices: processes per machine; "auto" and None take what the launcher started, or all GPUs of this
-            machine.
-        num_nodes: number of machines; None takes what the launcher started, or one.
+        devices: processes per machine; "auto" takes those of the launcher, or all GPUs of this machine.
+        num_nodes: number of machines; None takes that of the launcher, or one.
         partial: load those pretrained weights that fit.
         use_ema_weights: start from the averaged weights.
     """
@@ -120,5 +119,5 @@ class RunOptions:
 
     @property
     def folder(self) -> Path:
-        """Where everything of the run goes."""
+        """The folder of the run."""
         return Path(self.save_dir).expanduser() / self.name

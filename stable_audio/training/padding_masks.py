@@ -1,4 +1,4 @@
-"""Which latent frames are sound, from the padding masks of the clips."""
+"""Masks of latent frames, from the padding masks of the clips."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.types import Metadata
 
 
-def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, needed: bool) -> Tensor | None:
-    """(b 1 n) bool, (b 1 1 n) for latents with rows, True = real; None where the items have no mask.
+def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, required: bool) -> Tensor | None:
+    """Mask (b 1 n) bool, (b 1 1 n) for latents with rows, True = not padding; None if the items have no mask.
 
-    On the CPU, where the lengths of the items can be read without waiting for the device.
+    It is on the CPU, where the lengths of the items can be read without waiting for the device.
+
+    Args:
+        metadata: metadata of each item.
+        x0: latents of the items.
+        required: raise an error if an item has no mask.
 
     Raises:
-        TrainingError: it is needed, and an item has none.
+        TrainingError: the mask is required, and an item has none.
     """
     masks = [_unwrapped(m["padding_mask"]) for m in metadata if "padding_mask" in m]
     if len(masks) < len(metadata):
-        if needed:
+        if required:
             raise TrainingError(
                 f"mask_padding needs 'padding_mask' in the metadata of every item; "
                 f"{len(metadata) - len(masks)} of {len(metadata)} have none"

@@ -1,4 +1,4 @@
-"""What a run's folder tells of the run: its files, its command, versions, host, and a log."""
+"""The record of a run in its folder: its config files, command, versions, host, and a log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def record_run(
     transforms: Sequence[Mapping[str, Any]] = (),
     frozen: Sequence[str] = (),
 ) -> None:
-    """Write the config and dataset files of a run and a line about its start; what fails is logged.
+    """Write the config and dataset files of a run and an entry about its start; failures are logged.
 
     Args:
         files: name without suffix -> content; None: not used.
@@ -52,7 +52,7 @@ def record_run(
         starts = [*_earlier(path), _start(options, processes, resumed_from, transforms, frozen)]
         _write(path, {"starts": starts})
     except (OSError, ValueError, TypeError) as error:
-        log.error("the files that describe the run were not written (%s); training goes on", error)
+        log.error("the files that describe the run were not written (%s); training continues", error)
 
 
 def _start(
@@ -100,14 +100,14 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose disk may be full."""
+    """A log file that ignores errors of writing, such as a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 class EarlyLog(logging.Handler):
-    """Keeps what the package logs while a run is being put together, before its folder is claimed."""
+    """Keeps the log records of the package until the folder of the run can hold a log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,19 +126,21 @@ class EarlyLog(logging.Handler):
 
 @contextmanager
 def logged_to(folder: Path, rank: int, early: EarlyLog | None = None) -> Iterator[None]:
-    """What the package logs in here also goes to `log.txt`, of other processes to `log.RANK.txt`.
+    """Also write the log of the package to `log.txt`, of other processes to `log.RANK.txt`, in this context.
 
-    An exception that passes is written with its traceback.
+    An exception is written with its traceback.
 
     Args:
-        early: what was logged before; it comes first.
+        folder: folder of the run.
+        rank: number of this process.
+        early: earlier log records, which are written first.
     """
     name = "log.txt" if rank == 0 else f"log.{rank}.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(folder / name, encoding="utf-8", delay=False)
     except OSError as error:
-        log.error("%s cannot be written (%s); training goes on", folder / name, error)
+        log.error("%s cannot be written (%s); training continues", folder / name, error)
         yield
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from."""
+"""The checkpoint that a run continues from."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stable_audio.transforms.recorded import Record
 
 @dataclass(frozen=True)
 class Resumed:
-    """The training checkpoint that a run goes on from, and its content."""
+    """The training checkpoint that a run continues from, and its content."""
 
     path: Path
     content: Mapping[str, Any]
 
     @property
     def step(self) -> int:
-        """Steps that it is of."""
+        """Number of steps of the run at the checkpoint."""
         return int(self.content[TRAINING_ENTRY]["step"])
 
     @property
@@ -35,10 +35,10 @@ class Resumed:
 
 
 def resumed_checkpoint(options: RunOptions, config: ModelConfig) -> Resumed | None:
-    """The checkpoint to go on from, None for a run from the beginning.
+    """The checkpoint to continue from; None for a new run.
 
     Raises:
-        CheckpointError: it cannot be read, or its run cannot go on with this config.
+        CheckpointError: it cannot be read, or its run cannot continue with this config.
     """
     path, content = _newest(options)
     if path is None:
@@ -48,7 +48,7 @@ def resumed_checkpoint(options: RunOptions, config: ModelConfig) -> Resumed | No
 
 
 def continues(options: RunOptions, resumed: Resumed | None) -> bool:
-    """Whether the run goes on in the folder where it began."""
+    """Whether the run continues in the folder of the checkpoint."""
     inside = resumed is not None and resumed.path.resolve().is_relative_to(options.folder.resolve())
     return options.recover or options.requeue or inside
 
@@ -56,13 +56,13 @@ def continues(options: RunOptions, resumed: Resumed | None) -> bool:
 def _newest(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
     """The training checkpoint to continue, and its content."""
     if options.ckpt_path:
-        given = Path(options.ckpt_path).expanduser()
-        newest = newest_whole(given) if given.is_dir() else None
-        return newest if newest is not None else _named(given)
+        path = Path(options.ckpt_path).expanduser()
+        newest = newest_whole(path) if path.is_dir() else None
+        return newest if newest is not None else _checkpoint_at(path)
     newest = newest_whole(options.folder) if options.recover or options.requeue else None
     return newest if newest is not None else (None, {})
 
 
-def _named(given: Path) -> tuple[Path, Mapping[str, Any]]:
-    path = resolve(given)
+def _checkpoint_at(source: Path) -> tuple[Path, Mapping[str, Any]]:
+    path = resolve(source)
     return path, load_training_file(path)

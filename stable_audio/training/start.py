@@ -57,14 +57,14 @@ class Start:
 
 
 def starting_model(config: ModelConfig, options: RunOptions) -> Start:
-    """Build the model and load what its config and the options name; the options have the last word.
+    """Build the model and load the weights that its config and the options name; options take precedence.
 
     Norms are folded here where that comes before loading; what follows loading, `transforms_for` lists.
     A model whose weights are all stored is built without any. What no file holds starts as it would in a
     run from scratch with the same seed.
 
     Raises:
-        TrainingError: a learned pretransform would stay untrained, or is not the one that is asked for.
+        TrainingError: a learned pretransform has no weights, or not those with the hash in the config.
         CheckpointError: a file does not fit.
     """
     folding = options.remove_pretransform_weight_norm
@@ -77,7 +77,7 @@ def starting_model(config: ModelConfig, options: RunOptions) -> Start:
 
     if options.pretrained_ckpt_path:
         model, reports = with_stored_weights(build, load)
-        torch.manual_seed(options.seed)  # of what is built next
+        torch.manual_seed(options.seed)  # for what is built next
         take_own_memory(model, (key for report in reports for key in report.loaded))
     else:  # a backbone from scratch draws after its pretransform
         model = build(False)
@@ -152,11 +152,11 @@ def match_checkpoint(
     Raises:
         CheckpointError: it belongs to another model.
     """
-    stored = strip(state, "model.")
-    fold_as_stored(model, stored.keys())
-    own = model.state_dict()
-    differing = sorted((own.keys() ^ stored.keys()) - (set(present) - stored.keys())) or [
-        k for k in stored if own[k].shape != stored[k].shape
+    tensors = strip(state, "model.")
+    fold_as_stored(model, tensors.keys())
+    state_now = model.state_dict()
+    differing = sorted((state_now.keys() ^ tensors.keys()) - (set(present) - tensors.keys())) or [
+        k for k in tensors if state_now[k].shape != tensors[k].shape
     ]
     if differing:
         names = ", ".join([*differing[:3], *(["..."] if len(differing) > 3 else [])])
@@ -171,18 +171,20 @@ def match_training(module: TrainingModule, path: Path, content: Mapping[str, Any
     """Refuse a training checkpoint whose discriminator or optimizers are not those of this run.
 
     Args:
-        content: of the training checkpoint at `path`.
+        module: the training module of this run.
+        path: the training checkpoint.
+        content: its content.
 
     Raises:
-        CheckpointError: what differs.
+        CheckpointError: they differ.
     """
-    own, stored = (
+    ours, theirs = (
         {k: v.shape for k, v in state.items() if not k.startswith("model.")}
         for state in (module.state_dict(), content["state_dict"])
     )
     advice = "set it as it was, or start a new run from the weights with --pretrained-ckpt-path"
-    if own != stored:
-        has, had = ("a discriminator" if side else "no discriminator" for side in (own, stored))
+    if ours != theirs:
+        has, had = ("a discriminator" if side else "no discriminator" for side in (ours, theirs))
         if has == had:
             has, had = "another one", "a discriminator"
         raise CheckpointError(
@@ -190,10 +192,10 @@ def match_training(module: TrainingModule, path: Path, content: Mapping[str, Any
             f"($.training.loss_configs.discriminator); {advice}"
         )
     trained = [sum(p.requires_grad for p in n.module.parameters()) for n in module.networks()]
-    known = [sum(len(g["params"]) for g in o["param_groups"]) for o in content.get("optimizer_states", [])]
-    if known and known != trained:
+    counts = [sum(len(g["params"]) for g in o["param_groups"]) for o in content.get("optimizer_states", [])]
+    if counts and counts != trained:
         raise CheckpointError(
-            f"{path}: its optimizer trained {' and '.join(map(str, known))} weights, but this config trains "
+            f"{path}: its optimizer trained {' and '.join(map(str, counts))} weights, but this config trains "
             f"{' and '.join(map(str, trained))}: another part of the model is frozen; {advice}"
         )
 
@@ -222,10 +224,10 @@ def _seeded(config: ModelConfig, options: RunOptions, *, unfilled: bool, folded:
 
 
 def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
-    named = dict(config.weights)
+    paths = dict(config.weights)
     if options.pretransform_ckpt_path:
-        named = {k: v for k, v in named.items() if not k.startswith("pretransform")}
-    reports = load_named(model, named, use_ema=options.use_ema_weights)
+        paths = {k: v for k, v in paths.items() if not k.startswith("pretransform")}
+    reports = load_named(model, paths, use_ema=options.use_ema_weights)
     for path, load in (
         (options.pretrained_ckpt_path, load_pretrained),
         (options.pretransform_ckpt_path, load_pretransform),
@@ -239,7 +241,7 @@ def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], 
     pretransform: Any = getattr(model, "pretransform", None)
     if pretransform is None or not pretransform.needs_weights or pretransform.enable_grad:
         return
-    missing = _never_loaded(model, reports)
+    missing = _missing_weights(model, reports)
     if not missing:
         return
     text = "the pretransform is learned, but no weights were loaded for it: the model would learn noise"
@@ -277,25 +279,25 @@ def _refuse_untrained_sounds(model: nn.Module, reports: list[LoadReport], option
 
 
 def _refuse_another_pretransform(model: nn.Module, config: ModelConfig, reports: list[LoadReport]) -> None:
-    wanted = getattr(getattr(config.model, "pretransform", None), "hash", None)
-    if wanted is None or not _loaded(reports):
+    expected = getattr(getattr(config.model, "pretransform", None), "hash", None)
+    if expected is None or not _loaded(reports):
         return
     pretransform: Any = model.pretransform
-    if (found := pretransform_hash(pretransform)) != wanted:
+    if (actual := pretransform_hash(pretransform)) != expected:
         raise TrainingError(
-            f"$.model.pretransform.hash: weights with the hash {found} were loaded, but {wanted} is asked "
-            "for; give the file with these weights, or remove the key"
+            f"$.model.pretransform.hash: found {expected}, but the loaded weights have the hash {actual}; "
+            "give the file with the right weights, or remove the key"
         )
 
 
 def _loaded(reports: list[LoadReport]) -> bool:
-    """Whether the pretransform got weights; one inside it does not count."""
+    """Whether weights of the pretransform were loaded, not counting a pretransform inside it."""
     inner = "pretransform.model.pretransform."
     return any(r.loaded_below("pretransform.") > r.loaded_below(inner) for r in reports)
 
 
-def _never_loaded(model: nn.Module, reports: list[LoadReport]) -> list[str]:
-    """Weights of the pretransform that no file gave; those of one inside it follow from formulas."""
+def _missing_weights(model: nn.Module, reports: list[LoadReport]) -> list[str]:
+    """Weights of the pretransform that were not loaded; those of one inside it follow from formulas."""
     inner = "pretransform.model.pretransform."
     loaded = {key for report in reports for key in report.loaded}
     own = [k for k in model.state_dict() if k.startswith("pretransform.") and not k.startswith(inner)]

@@ -1,4 +1,4 @@
-"""Models that a training learns from: any model, frozen, beside the one that is trained."""
+"""Teachers: frozen models of any type that a training learns from."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TeacherPrecision = Literal["float32", "float16", "bfloat16"]
 class Teacher:
     """A frozen model of any type, which a training module may hold without training or storing it.
 
-    It stays in eval mode, and its weights get no gradients; what it computes of tensors that require some has
-    them. It is no submodule of whatever holds it, so neither optimizers, averages nor checkpoints meet it.
-    `TrainingModule` takes it along to other devices.
+    It stays in eval mode, and its weights have no gradients, but gradients flow through it to its inputs. It
+    is not registered as a submodule, so optimizers, averages and checkpoints do not contain it.
+    `TrainingModule` moves it to other devices.
 
     Attributes:
         model: the frozen model.
 
     Args:
-        model: it is frozen in place.
-        precision: of its products; half types also store its weights in 16 bits. None: that of the training.
+        model: the model, which is frozen in place.
+        precision: type of its products; half types also store its weights in 16 bits. None: as the training.
     """
 
     def __init__(self, model: nn.Module, *, precision: TeacherPrecision | None = None) -> None:
@@ -41,14 +41,14 @@ class Teacher:
                 parameter.data = parameter.data.to(self._dtype)
 
     def to(self, device: torch.device) -> None:
-        """Move the weights, unless they are there already."""
+        """Move the weights to `device`, unless they are already there."""
         first = next(self.model.parameters(), None)
         if first is not None and first.device != device:
             self.model.to(device)
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Any]:
-        """The model on `device` and in its own precision within the block; give it what `cast` returns."""
+        """Context with the model on `device` and in its precision; its inputs must come from `cast`."""
         self.to(device)
         if self._dtype is None:
             yield self.model
@@ -58,7 +58,7 @@ class Teacher:
             yield self.model
 
     def cast(self, x: Tensor) -> Tensor:
-        """An input in the type that the model takes."""
+        """Convert an input to the type of the model."""
         return x if self._dtype is None else x.to(self._dtype)
 
 
@@ -68,12 +68,12 @@ def load_teacher(
     *,
     precision: TeacherPrecision | None = None,
 ) -> Teacher:
-    """The model of a config with the weights of a checkpoint, frozen; any model type will do.
+    """Load a frozen model of any model type from a checkpoint.
 
     Args:
         path: a file of weights, or the folder of a run.
-        config: the model's, or its path; None: the one inside the file.
-        precision: as `Teacher` takes it.
+        config: the model's config, or its path; None: the config inside the file.
+        precision: as for `Teacher`.
 
     Raises:
         TrainingError: there is no config, or the weights do not fit it.
@@ -83,7 +83,9 @@ def load_teacher(
     try:
         config = config if config is not None else read_checkpoint(path).config
         if config is None:
-            raise TrainingError(f"{key}: {path} holds no config; give that of the model as teacher_model")
+            raise TrainingError(
+                f"{key}: {path} has no config inside; give the model's config as teacher_model"
+            )
         model, _ = load_model(path, config=config)
     except CheckpointError as error:
         raise TrainingError(f"{key}: {error}") from error
@@ -92,7 +94,7 @@ def load_teacher(
 
 
 def build_teacher(section: Any) -> Teacher | None:
-    """The teacher that a `training` section names, None where it names none.
+    """The teacher of a `training` section; None if it names none.
 
     Raises:
         TrainingError: no weights are named, or they do not fit.
@@ -106,26 +108,28 @@ def build_teacher(section: Any) -> Teacher | None:
     return None
 
 
-def check_teacher(teacher: Teacher | None, model: DiffusionModel, *, learner: str, needed: bool) -> None:
-    """Whether a diffusion model has the teacher that its training needs, and no other.
+def check_teacher(teacher: Teacher | None, model: DiffusionModel, *, learner: str, required: bool) -> None:
+    """Check that a diffusion model has the teacher that its training needs, and no needless one.
 
     Args:
-        learner: name of the training.
-        needed: whether it learns from a teacher, whatever the objective does.
+        teacher: the teacher, or None.
+        model: the model that is trained.
+        learner: name of the training, for messages.
+        required: whether the training needs a teacher, even if the objective does not.
 
     Raises:
-        TrainingError: there is none, nothing would learn from it, or the objective cannot.
+        TrainingError: the teacher is missing, not used, or does not fit the objective.
     """
     objective, key = model.objective, "$.training.teacher_model_ckpt"
-    if not (needed or objective.needs_teacher):
+    if not (required or objective.needs_teacher):
         if teacher is not None:
             raise TrainingError(f"{key}: found, but nothing in {learner} learns from a teacher; remove it")
         return
     if teacher is None:
-        who = learner if needed else f"the objective '{objective.name}'"
+        who = learner if required else f"the objective '{objective.name}'"
         raise TrainingError(f"{key}: missing; {who} learns from a teacher")
     if not objective.needs_teacher:
-        return  # what the teacher must be like is for the training to say
+        return  # the training itself checks that the teacher fits
     if not isinstance(teacher.model, DiffusionModel):
         kind = type(teacher.model).__name__
         raise TrainingError(f"{key}: '{objective.name}' learns from a diffusion model, found {kind}")

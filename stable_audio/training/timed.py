@@ -72,7 +72,7 @@ class TimedTraining(TrainingModule):
 
     @property
     def timesteps(self) -> Timesteps:
-        """The run's stream of t; made late, since rank and world size are known late."""
+        """The run's stream of t, made at first use, when rank and world size are known."""
         if self._timesteps is None:
             self._timesteps = Timesteps(
                 self.timestep_sampler,
@@ -92,9 +92,10 @@ class TimedTraining(TrainingModule):
         packed: Packed | None = None,
         items: Sequence[int] | None = None,
     ) -> StepDraws:
-        """The draws of the batch at `position`, default the current one; that of all validation is -1.
+        """The draws of the batch at `position`.
 
         Args:
+            position: batches before this one; default: the current position; -1 for validation.
             packed: layout of a batch whose clips share rows.
             items: numbers of the clips in their dataset.
         """
@@ -116,7 +117,7 @@ class TimedTraining(TrainingModule):
         mask: Tensor | None = None,
         computed: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> LossInputs:
-        """What the losses compare, in float32."""
+        """Inputs of the losses, in float32."""
         output, target = compared.output.float(), compared.target.float()
         objective = self.model.objective
         return LossInputs(output, target, point.x0, compared.x_t, point.t, objective, mask, computed)
@@ -150,8 +151,8 @@ class TimedTraining(TrainingModule):
 
 
 def _with_average(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Losses (b,) at several times and their mean, `val/avg_loss`. What is not a number becomes infinite:
-    it was measured, and says that the model is lost."""
+    """Losses (b,) at several times and their mean, `val/avg_loss`. NaN becomes infinite, since NaN would mean
+    that nothing was measured."""
     finite = {k: v.float().nan_to_num(nan=float("inf"), posinf=float("inf")) for k, v in losses.items()}
     return {**finite, "val/avg_loss": torch.stack(list(finite.values())).mean(0)}
 
@@ -165,9 +166,9 @@ def optimizer_configs(
         TrainingError: neither is given.
     """
     if section.optimizer_configs is not None:
-        chosen = section.optimizer_configs.diffusion
-        scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
-        return chosen.optimizer.model_dump(), scheduler
+        configs = section.optimizer_configs.diffusion
+        scheduler = configs.scheduler.model_dump() if configs.scheduler is not None else None
+        return configs.optimizer.model_dump(), scheduler
     if section.learning_rate is None:
         raise TrainingError("$.training: give learning_rate or optimizer_configs")
     return {"type": "Adam", "config": {"lr": section.learning_rate}}, None

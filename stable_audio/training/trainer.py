@@ -1,4 +1,4 @@
-"""Assembles and runs a training: config, dataset and options in, exit status out."""
+"""Assemble and run a training from config, dataset and options."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def train(
     SIGUSR1 saves, and with `options.requeue` puts the SLURM job back into the queue (138).
 
     Args:
-        early: what was logged while the files were read; it opens the log of the run.
+        early: log records from reading the files, which the log of the run begins with.
 
     Raises:
-        TrainingError, CheckpointError, DataError: what is wrong, in one sentence.
+        TrainingError, CheckpointError, DataError: the run cannot start or continue.
     """
     with early if early is not None else EarlyLog() as early:
         run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
@@ -153,7 +153,7 @@ def assemble(
 def _module(
     config: ModelConfig, model: nn.Module, options: RunOptions, resumed: Resumed | None
 ) -> tuple[TrainingModule, RunOptions]:
-    """What trains the model, and the options, which end with its LR schedules."""
+    """The module that trains the model, and the options, whose max_steps follows its LR schedules."""
     module = build_training(
         config,
         model,

@@ -1,4 +1,4 @@
-"""What a run does to its model between weights and training: a list, applied in order and recorded."""
+"""The transforms of a model between loading its weights and training, applied in order and recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 FOLD: Record = {"type": "fold_pretransform_norms"}
 COMPILE: Record = {"type": "compile"}
-"""How `run.json` records `--compile`. It is a matter of the machine: a run may go on without it."""
+"""The record of `--compile` in `run.json`. It depends on the machine, so a run may continue without it."""
 
 
 def transforms_for(config: ModelConfig, options: RunOptions) -> list[Record]:
@@ -39,9 +39,9 @@ def transform(model: nn.Module, records: Sequence[Record]) -> None:
         TrainingError: the model has nothing that one of them changes.
     """
     for record in records:
-        asked = "--remove-pretransform-weight-norm" if record is FOLD else "$.training.transforms"
+        origin = "--remove-pretransform-weight-norm" if record is FOLD else "$.training.transforms"
         try:
             apply_transforms(model, [record])
         except ValueError as error:
-            raise TrainingError(f"{asked}: {error}") from error
+            raise TrainingError(f"{origin}: {error}") from error
         log.info("the model is changed before training: %s", record["type"])

@@ -13,7 +13,7 @@ import pytest
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.config import load_config
-from stable_audio.training.continuing import settings_changed
+from stable_audio.training.continuing import changed_settings
 from stable_audio.training.errors import TrainingError
 from tests.training.building import tiny_config, tiny_run
 
@@ -112,7 +112,7 @@ def test_nothing_changed_is_nothing_named(tmp_path: Path, caplog: pytest.LogCapt
     stored = load_torch_file(tmp_path / "run" / "last.ckpt")["model_config"]
     # Defaults that are written out are no changes.
     same = _changed(("training", "use_ema"), True)
-    assert settings_changed(stored, load_config(same)) == []
+    assert changed_settings(stored, load_config(same)) == []
     tiny_run(tmp_path, same, recover=True)
     assert "changed from here on" not in caplog.text
 

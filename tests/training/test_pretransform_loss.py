@@ -90,7 +90,7 @@ def test_an_autoencoder_goes_on_from_the_file_of_another(suffix: str, tmp_path: 
     [
         (
             tiny_config({"spectral": SPECTRAL, "pretransform": {"weights": {"l1": 1.0}}}),
-            r"loss_configs\.pretransform: the autoencoder has no pretransform",
+            r"loss_configs\.pretransform: it compares values of the autoencoder",
         ),
         (over_patches({"pretransform": {}}), r"loss_configs: nothing compares"),
         (over_patches({"pretransform": {"weights": {"l3": 1.0}}}), r"weights\.l3: unknown key"),

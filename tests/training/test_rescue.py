@@ -62,7 +62,7 @@ def test_spoilt_weights_and_first_steps_are_not_saved(
     run.module.training_step = spoil  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="bad"):
         run.start()
-    assert "the weights hold values that are not numbers" in caplog.text
+    assert "the weights hold values that are not finite" in caplog.text
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
@@ -85,7 +85,7 @@ def test_last_is_renewed_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     due = []
     for minute in range(0, 71):
         now[0] = 60.0 * minute
-        if checkpoints.due(minute):
+        if checkpoints.is_outdated(minute):
             due.append(minute)
             checkpoints._saved_at, checkpoints._clock = minute, now[0]
     assert due == [5, 35, 65]
@@ -95,7 +95,7 @@ def test_last_is_renewed_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_time_no_early_checkpoint(tmp_path: Path, options: dict[str, Any]) -> None:
     checkpoints = tiny_run(tmp_path, **options).checkpoints
     checkpoints._first, checkpoints._clock = 1, -1e9
-    assert not checkpoints.due(500)
+    assert not checkpoints.is_outdated(500)
 
 
 def _second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:

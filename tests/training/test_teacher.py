@@ -108,5 +108,5 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"teacher_model is a DiffusionModel; autoencoders learn from"):
         tiny_run(tmp_path / "b", config)
     torch.save({"state_dict": {"model.weight": torch.zeros(1)}}, tmp_path / "empty.ckpt")
-    with pytest.raises(TrainingError, match=r"ckpt: .*holds no config; give .*as teacher_model"):
+    with pytest.raises(TrainingError, match=r"ckpt: .*has no config inside; give .*as teacher_model"):
         load_teacher(tmp_path / "empty.ckpt")

@@ -152,7 +152,7 @@ def test_a_set_without_a_usable_item_ends_no_run(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.ERROR):
         assert run.start() == 0
     assert "validation at step 2" in caplog.text
-    assert "validation at step 4 found no usable item; training goes on" in caplog.text
+    assert "validation at step 4 found no usable item; training continues" in caplog.text
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 

@@ -193,6 +193,7 @@ def _cosine(value: Any, options: Options) -> str:
 
 OBJECTIVE: Table = {
     "diffusion_objective": only("v"),
+    "diffusion_objective_options": only({}),
     "diffusion_process": Held("scheduler", _cosine),
     "distribution_shift_options": IN_TRAINING,
 }

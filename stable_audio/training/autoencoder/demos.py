@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AutoencoderDemos(DemoRenderer):
-    """The first clips of the run, at every demo step again, with the distances of their reconstructions
-    and a picture of their latents.
+    """Reconstructs the first clips of the run at every demo step, with distances and a plot of the latents.
 
     Args:
         sample_rate: sample rate in Hz.
@@ -73,7 +72,7 @@ class AutoencoderDemos(DemoRenderer):
 
 
 def describe(real: Tensor, decoded: Tensor, latents: Tensor) -> str:
-    """SI-SDR, STFT distance and the spread of the latents, in words."""
+    """SI-SDR, STFT distance and the standard deviation of the latents, as text."""
     real = real.float()
     ratio = -SISDRLoss()(decoded, real)
     distance = distance_for(real.shape[-1]).to(real.device)(real, decoded)

@@ -34,7 +34,14 @@ _WINDOWS = (2048, 1024, 512, 256, 128, 64, 32)
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch in the space of diffusion, its latents, their conditioning, and losses of the bottleneck."""
+    """An encoded batch.
+
+    Attributes:
+        x0: audio in the space of diffusion (b c n).
+        latents: latents (b d frames).
+        conditioning: the latents in the slots of the backbone.
+        losses: losses of the bottleneck, by name.
+    """
 
     x0: Tensor
     latents: Tensor
@@ -43,12 +50,12 @@ class Encoded:
 
 
 class ReconstructionLoss:
-    """Multi-resolution STFT distance between the audio and what the estimate of it says.
+    """Multi-resolution STFT distance between the audio and its estimate (the denoised audio).
 
-    Windows of 2048 down to 32 samples that fit the audio, hops of a quarter.
+    Windows have 2048 down to 32 samples, as far as they fit the audio, and hops of a quarter.
 
     Args:
-        model: its pretransform, if any, turns both into audio.
+        model: its pretransform, if it has one, decodes both into audio.
     """
 
     def __init__(self, model: DiffusionAutoencoder) -> None:
@@ -57,10 +64,10 @@ class ReconstructionLoss:
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         with torch.autocast(inputs.x0.device.type, enabled=False):
-            found = self._to_audio(inputs.denoised.float()).float()
+            estimate = self._to_audio(inputs.denoised.float()).float()
             with torch.no_grad():
-                wanted = self._to_audio(inputs.x0.float()).float()
-            return self._distance(wanted)(wanted, found)
+                audio = self._to_audio(inputs.x0.float()).float()
+            return self._distance(audio)(audio, estimate)
 
     def _distance(self, audio: Tensor) -> MultiResolutionSTFTLoss:
         length = audio.shape[-1]
@@ -75,8 +82,8 @@ class ReconstructionLoss:
 class DiffusionAutoencoderTraining(TimedTraining):
     """Trains the backbone to denoise the audio with the help of latents, and the encoder with it.
 
-    What the bottleneck asks for (such as the KL divergence of a VAE) is added with the weights that it
-    names. The average is of the whole model.
+    Loss terms of the bottleneck (such as the KL divergence of a VAE) are added with the weights that it
+    defines. The average is of the whole model.
 
     Args:
         optimizer: `{"type", "config"}` of an optimizer.
@@ -126,18 +133,23 @@ class DiffusionAutoencoderTraining(TimedTraining):
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
         draws = draws if draws is not None else self.draws()
-        made = self.encode(batch.audio, draws)
-        t = to_device(draws.timesteps(made.x0.shape[0], made.x0.shape[-1]), made.x0.device, made.x0.dtype)
-        point = self._point(made, t, draws)
+        encoded = self.encode(batch.audio, draws)
+        t = to_device(
+            draws.timesteps(encoded.x0.shape[0], encoded.x0.shape[-1]), encoded.x0.device, encoded.x0.dtype
+        )
+        point = self._point(encoded, t, draws)
         compared = self.model.objective.compare(point)
-        loss, terms = self.losses(self.loss_inputs(compared, point, computed=made.losses))
+        loss, terms = self.losses(self.loss_inputs(compared, point, computed=encoded.losses))
         self._loss = loss.detach()
-        spreads = {"train/std_data": made.x0.std(), "train/latent_std": made.latents.detach().float().std()}
+        spreads = {
+            "train/std_data": encoded.x0.std(),
+            "train/latent_std": encoded.latents.detach().float().std(),
+        }
         self.record({"train/loss": loss, **{f"train/{k}": v for k, v in terms.items()}, **spreads})
         return loss
 
     def encode(self, audio: Tensor, draws: Draws) -> Encoded:
-        """Audio (b c n) -> what diffusion runs on, cut to whole latent frames, and its latents."""
+        """Encode audio (b c n) into the space of diffusion, cut to whole latent frames, and into latents."""
         x0 = self._to_space(audio, draws)
         latents, info = self.model.compress(x0, noise=draws.bottleneck_noise)
         conditioning = self.model.condition(latents, noise=draws.bottleneck_noise)
@@ -170,7 +182,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         pretransform = self.model.pretransform
         if pretransform is None:
             return audio
-        # In full precision: spectra lose too much in half.
+        # In full precision, since spectra lose too much in half precision.
         with (
             torch.set_grad_enabled(pretransform.enable_grad and torch.is_grad_enabled()),
             torch.autocast(audio.device.type, enabled=False),
@@ -181,8 +193,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
         """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
         draws = self.draws(-1, items=items)
-        made = self.encode(batch.audio, draws)
-        point = self._point(made, made.x0.new_zeros(made.x0.shape[0]), draws)
+        encoded = self.encode(batch.audio, draws)
+        point = self._point(encoded, encoded.x0.new_zeros(encoded.x0.shape[0]), draws)
         return self.losses_at_times(point, self.denoising)
 
 
@@ -192,7 +204,7 @@ def _computed(name: str) -> Callable[[LossInputs], Tensor]:
 
 
 class DiffusionAutoencoderDemos(AutoencoderDemos):
-    """Originals beside what is decoded from their latents.
+    """Renders originals beside the audio that is decoded from their latents.
 
     Args:
         steps: steps of the sampler.

@@ -1,4 +1,4 @@
-"""What validation measures of reconstructions: modules (reals, decoded) -> scalar."""
+"""Metrics of validation of autoencoders: modules (reals, decoded) -> scalar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stable_audio.audio.resample import resample
 from stable_audio.pretransforms.losses import SISDRLoss, distance_for
 
 PESQ_RATES = {"wb": 16_000, "nb": 8_000}
-"""Hz that each mode of PESQ is defined for."""
+"""Mode of PESQ -> its sample rate in Hz."""
 
 
 class SISDR(nn.Module):
@@ -42,7 +42,7 @@ class STFTDistance(nn.Module):
 class PESQ(nn.Module):
     """Perceptual quality of speech, about 1 (bad) to 4.6 (ITU-T P.862), of the mean of the channels.
 
-    Clips in which it finds no speech do not count; without any other the result is not a number.
+    Clips without speech do not count; the result is NaN if none has speech.
 
     Args:
         sample_rate: sample rate of the audio in Hz; the audio is converted.
@@ -61,9 +61,9 @@ class PESQ(nn.Module):
 
     def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
         """Audio (b c n) twice -> scalar."""
-        found = [self._score(a, b) for a, b in zip(reals.cpu(), decoded.cpu())]
-        heard = [score for score in found if score is not None]
-        return reals.new_tensor(sum(heard) / len(heard) if heard else float("nan"))
+        results = [self._score(a, b) for a, b in zip(reals.cpu(), decoded.cpu())]
+        scores = [score for score in results if score is not None]
+        return reals.new_tensor(sum(scores) / len(scores) if scores else float("nan"))
 
     def _score(self, real: Tensor, decoded: Tensor) -> float | None:
         package, rate = self._package(), PESQ_RATES[self.mode]
@@ -87,5 +87,5 @@ class PESQ(nn.Module):
 
 
 def default_metrics() -> dict[str, nn.Module]:
-    """What is measured where a config names nothing."""
+    """The metrics if a config names none."""
     return {"stft": STFTDistance(), "sisdr": SISDR()}

@@ -1,4 +1,4 @@
-"""Training of autoencoders: reconstruction, and a discriminator that takes every other step."""
+"""Training of autoencoders: reconstruction, with a discriminator that is trained every other step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from stable_audio.training.teacher import Teacher
 log = logging.getLogger(__name__)
 AUTOENCODER, DISCRIMINATOR = 0, 1
 MEASURED_BATCHES = 4
-"""Latest batches on which the spread of the latents is measured."""
+"""Number of latest batches on which the scale of the latents is measured."""
 
 
 class AutoencoderTraining(TrainingModule):
@@ -117,9 +117,9 @@ class AutoencoderTraining(TrainingModule):
         self._recent.append(batch.audio)
 
     def before_save(self) -> None:
-        """Measure the spread of the latents of the latest batches; files keep it as `latent_scale`.
+        """Measure the standard deviation of the latents of the latest batches, to store it as `latent_scale`.
 
-        The weights that inference will use are the ones measured, and the random state is left alone.
+        It is measured with the weights that inference will use, and does not change the random state.
         """
         super().before_save()
         if not self._recent:
@@ -131,7 +131,7 @@ class AutoencoderTraining(TrainingModule):
             log.warning("the scale of the latents was not measured: %s", error)
 
     def _spread(self) -> float | None:
-        """Standard deviation over all latents of the latest batches, None where it means nothing."""
+        """Standard deviation of all latents of the latest batches; None if it is 0 or not finite."""
         like = next(self.model.parameters())
         noise = self._draws(0).encoder_noise
         mono = self.encoder.force_input_mono
@@ -150,51 +150,55 @@ class AutoencoderTraining(TrainingModule):
 
     def networks(self) -> list[TrainedNetwork]:
         """The autoencoder, and its discriminator if it has one."""
-        own = TrainedNetwork("autoencoder", self.model, self.optimizer_choice, rate_label="train/gen_lr")
+        generator = TrainedNetwork(
+            "autoencoder", self.model, self.optimizer_choice, rate_label="train/gen_lr"
+        )
         if self.discriminator is None:
-            return [own]
-        theirs = TrainedNetwork(
+            return [generator]
+        discriminator = TrainedNetwork(
             "discriminator",
             self.discriminator,
             self.discriminator_choice,
             "train/disc_grad_norm",
             "train/disc_lr",
         )
-        return [own, theirs]
+        return [generator, discriminator]
 
     def turn(self, step: int) -> int:
         return DISCRIMINATOR if self.is_discriminator_step(step) else AUTOENCODER
 
     def configure_networks(self) -> None:
-        """A discriminator that a generator step has frozen is trained all the same."""
+        """Unfreeze the discriminator, which a generator step may have left frozen."""
         if self.discriminator is not None:
             self.discriminator.requires_grad_(True)
 
     def is_discriminator_step(self, step: int) -> bool:
-        """Odd steps, unless warm-up leaves the discriminator out."""
+        """Whether the step is the discriminator's: odd steps, unless warm-up leaves the discriminator out."""
         if self.adversary is None or step % 2 == 0:
             return False
         return self.adversary.warmup_mode == "adv" or self.warmed_up(step)
 
     def warmed_up(self, step: int) -> bool:
-        """Whether the generator sees the discriminator, and an encoder to be frozen then is frozen."""
+        """Whether warm-up is over: adversarial terms count, and `freeze_on_warmup` freezes the encoder."""
         return step >= self.warmup_steps
 
     def generator_step(self, audio: Tensor, step: int, *, noise: NoiseSource | None = None) -> Tensor:
-        """The loss of the autoencoder; notes the scalars to log."""
+        """The loss of the autoencoder; records the scalars to log."""
         frozen = self.encoder.decoder_finetune or (self.encoder.freeze_on_warmup and self.warmed_up(step))
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-        made = self.reconstruct(audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio)
-        return self.generator_loss(made, step)
+        reconstruction = self.reconstruct(
+            audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio
+        )
+        return self.generator_loss(reconstruction, step)
 
     def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        """The loss of the discriminator; the autoencoder keeps no graph and stays as it is."""
+        """The loss of the discriminator; the autoencoder runs without a graph and does not change."""
         assert self.discriminator is not None
         self.discriminator.requires_grad_(True)
         with torch.no_grad(), unchanged(self.model.bottleneck):
-            made = self.reconstruct(audio, noise=noise)
-        return self.discriminator_loss(made)
+            reconstruction = self.reconstruct(audio, noise=noise)
+        return self.discriminator_loss(reconstruction)
 
     def reconstruct(
         self,
@@ -204,20 +208,26 @@ class AutoencoderTraining(TrainingModule):
         encoder_frozen: bool = False,
         audible: bool = True,
     ) -> Reconstruction:
-        """Encode and decode audio (b c n); both are cut to the shorter. Not audible: without the audio."""
+        """Encode and decode audio (b c n); both are cut to the shorter length.
+
+        Args:
+            noise: source of the bottleneck's draws.
+            encoder_frozen: encode without gradients.
+            audible: False: decode only into the space of the autoencoder's pretransform, not into audio.
+        """
         encoder_audio = encoder_input(audio, self.model, mono=self.encoder.force_input_mono)
-        resting = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
-        with resting, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
-            seen = self.model.transform(encoder_audio)
-            latents, info = self.model.encode_transformed(seen, noise=noise)
+        restoring = unchanged(self.model.bottleneck) if encoder_frozen else contextlib.nullcontext()
+        with restoring, torch.set_grad_enabled(torch.is_grad_enabled() and not encoder_frozen):
+            transformed_audio = self.model.transform(encoder_audio)
+            latents, info = self.model.encode_transformed(transformed_audio, noise=noise)
         if self.encoder.latent_mask_ratio > 0 and self.training:
-            kept = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
-            latents = latents * kept
+            mask = torch.rand_like(latents[:, :1]) >= self.encoder.latent_mask_ratio
+            latents = latents * mask
         values = {k: v for k, v in info.items() if isinstance(v, Tensor)}
         transformed, decoded = self.model.decoder(self.model.expand(latents)), None
         if self._compares_transformed:
             with torch.no_grad():
-                reals = seen if encoder_audio is audio else self.model.transform(audio)
+                reals = transformed_audio if encoder_audio is audio else self.model.transform(audio)
             values.update(transformed_reals=reals.detach(), transformed=transformed)
         if audible:
             decoded = self.model.undo_transform(transformed)
@@ -233,64 +243,64 @@ class AutoencoderTraining(TrainingModule):
     def _teacher_values(self, teacher: Teacher, audio: Tensor, latents: Tensor) -> dict[str, Tensor]:
         with teacher.on(audio.device) as model:
             with torch.no_grad():
-                theirs = model.encode(teacher.cast(audio))
-                decoded = model.decode(theirs)
+                teacher_latents = model.encode(teacher.cast(audio))
+                decoded = model.decode(teacher_latents)
             ours = model.decode(teacher.cast(latents))
         return {
-            "teacher_latents": theirs,
+            "teacher_latents": teacher_latents,
             "teacher_decoded": decoded,
             "teacher_decodes_ours": ours,
-            "we_decode_theirs": self.model.decode(theirs.to(latents.dtype)),
+            "we_decode_theirs": self.model.decode(teacher_latents.to(latents.dtype)),
         }
 
-    def generator_loss(self, made: Reconstruction, step: int) -> Tensor:
-        """Sum of the terms and the adversarial ones; notes the scalars to log."""
-        with torch.autocast(made.latents.device.type, enabled=False):
-            loss, terms = self.terms({k: _full(v) for k, v in made.values.items()})
+    def generator_loss(self, reconstruction: Reconstruction, step: int) -> Tensor:
+        """Sum of the terms and the adversarial terms; records the scalars to log."""
+        with torch.autocast(reconstruction.latents.device.type, enabled=False):
+            loss, terms = self.terms({k: _full(v) for k, v in reconstruction.values.items()})
             if self.adversary is not None:
-                extra = self._adversarial(made, step)
+                extra = self._adversarial(reconstruction, step)
                 loss, terms = loss + torch.stack(list(extra.values())).sum(), {**extra, **terms}
         self._loss = loss.detach()
         self.record(
             {
                 "train/loss": loss,
-                "train/latent_std": made.latents.std(),
-                "train/data_std": made.reals.std(),
+                "train/latent_std": reconstruction.latents.std(),
+                "train/data_std": reconstruction.reals.std(),
                 **{f"train/{name}": value for name, value in terms.items()},
             }
         )
         return loss
 
-    def _adversarial(self, made: Reconstruction, step: int) -> dict[str, Tensor]:
+    def _adversarial(self, reconstruction: Reconstruction, step: int) -> dict[str, Tensor]:
         assert self.adversary is not None
         names = ("loss_adv", "feature_matching_loss")
         if not self.warmed_up(step):
-            return {name: made.reals.new_zeros(()) for name in names}
-        assert made.decoded is not None
-        found = self.adversary.discriminator.generator_losses(made.reals, made.decoded)
+            return {name: reconstruction.reals.new_zeros(()) for name in names}
+        assert reconstruction.decoded is not None
+        losses = self.adversary.discriminator.generator_losses(reconstruction.reals, reconstruction.decoded)
         weights = (self.adversary.adversarial, self.adversary.feature_matching)
-        return {name: weight * value for name, weight, value in zip(names, weights, found)}
+        return {name: weight * value for name, weight, value in zip(names, weights, losses)}
 
-    def discriminator_loss(self, made: Reconstruction) -> Tensor:
-        """How badly the discriminator tells reals from reconstructions."""
+    def discriminator_loss(self, reconstruction: Reconstruction) -> Tensor:
+        """The loss of the discriminator, between real audio and reconstructions."""
         assert self.discriminator is not None
-        assert made.decoded is not None
-        with torch.autocast(made.decoded.device.type, enabled=False):
-            loss = self.discriminator.discriminator_loss(made.reals, made.decoded)
+        assert reconstruction.decoded is not None
+        with torch.autocast(reconstruction.decoded.device.type, enabled=False):
+            loss = self.discriminator.discriminator_loss(reconstruction.reals, reconstruction.decoded)
         self._loss = loss.detach()
         self.record({"train/discriminator_loss": loss})
         return loss
 
     def schedules(self, steps: int) -> list[Schedule]:
-        """Of the autoencoder and its discriminator, which share the steps; -1 = no end, for both."""
+        """LR schedules of the autoencoder and its discriminator, which share the steps; -1 = no end."""
         if self.adversary is None:
             return [Schedule("autoencoder", self.optimizer_choice.scheduler, steps)]
         waits = self.warmup_steps if self.adversary.warmup_mode == "full" else 0
         # Odd steps from `waits` on: as many as there are below `steps`, less those below `waits`.
-        theirs = max(0, steps // 2 - waits // 2) if steps >= 0 else -1
+        share = max(0, steps // 2 - waits // 2) if steps >= 0 else -1
         return [
-            Schedule("autoencoder", self.optimizer_choice.scheduler, steps - theirs if steps >= 0 else -1),
-            Schedule("discriminator", self.discriminator_choice.scheduler, theirs),
+            Schedule("autoencoder", self.optimizer_choice.scheduler, steps - share if steps >= 0 else -1),
+            Schedule("discriminator", self.discriminator_choice.scheduler, share),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -317,11 +327,11 @@ class AutoencoderTraining(TrainingModule):
 
     @torch.no_grad()
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
-        """`val/<metric>` (b,) of each reconstruction; not a number where there was nothing to measure."""
-        made = self.reconstruct(batch.audio, noise=self._draws(-1, items).encoder_noise)
-        assert made.decoded is not None
-        pairs = list(zip(made.reals.split(1), made.decoded.split(1)))
-        with torch.autocast(made.decoded.device.type, enabled=False):
+        """`val/<metric>` (b,) of each reconstruction; NaN if there was nothing to measure."""
+        reconstruction = self.reconstruct(batch.audio, noise=self._draws(-1, items).encoder_noise)
+        assert reconstruction.decoded is not None
+        pairs = list(zip(reconstruction.reals.split(1), reconstruction.decoded.split(1)))
+        with torch.autocast(reconstruction.decoded.device.type, enabled=False):
             return {
                 f"val/{name}": torch.stack([metric(*pair).reshape(()) for pair in pairs])
                 for name, metric in self.metrics.items()

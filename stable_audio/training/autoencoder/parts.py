@@ -1,4 +1,4 @@
-"""Parts of autoencoder training: the adversary, what is done to the encoder, what a forward pass gives."""
+"""Parts of autoencoder training: the adversary, options of the encoder, the result of a forward pass."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from stable_audio.pretransforms.discriminators import Discriminator
 
 @dataclass(frozen=True)
 class Adversary:
-    """A discriminator, its weights in the generator's loss, and what trains it.
+    """A discriminator and its weights in the generator's loss.
 
     Attributes:
-        warmup_mode: "adv": the discriminator trains during warm-up; "full": it waits as well.
+        discriminator: the network.
+        adversarial: weight of the adversarial term.
+        feature_matching: weight of the feature matching term.
+        warmup_mode: "adv": the discriminator trains during warm-up; "full": it is not trained until the end
+            of warm-up.
     """
 
     discriminator: Discriminator
@@ -30,14 +34,14 @@ class Adversary:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What training does to the encoder and the latents.
+    """Options of the encoder and the latents in training.
 
     Attributes:
         freeze_on_warmup: freeze the encoder once warm-up is over.
         decoder_finetune: never train the encoder. The bottleneck is frozen, too, so that the same audio keeps
             its latents.
-        force_input_mono: the encoder hears the mean of the channels.
-        latent_mask_ratio: share of the latents set to zero, so that the decoder learns to do without.
+        force_input_mono: the encoder gets the mean of the channels.
+        latent_mask_ratio: share of the latent frames set to zero, so that the decoder learns to fill gaps.
     """
 
     freeze_on_warmup: bool = False
@@ -48,10 +52,13 @@ class EncoderOptions:
 
 @dataclass
 class Reconstruction:
-    """What a forward pass gives: tensors for the loss terms, by name.
+    """The result of a forward pass.
 
     Attributes:
-        decoded: decoded audio; None where no loss needs it.
+        reals: the audio (b c n).
+        decoded: its reconstruction (b c n); None if no loss needs it.
+        latents: latents (b d frames).
+        values: tensors for the loss terms, by name.
     """
 
     reals: Tensor
@@ -70,13 +77,13 @@ def encoder_input(audio: Tensor, model: Autoencoder, *, mono: bool) -> Tensor:
 
 @contextlib.contextmanager
 def unchanged(module: nn.Module | None) -> Iterator[None]:
-    """Puts back what a forward pass changes in place: codebooks and scales that follow averages."""
+    """Restore what a forward pass changes in place, such as codebooks and scales that follow averages."""
     tensors = [] if module is None else [*module.buffers(), *module.parameters()]
-    kept = [(t, t._version, t.detach().clone()) for t in tensors if not t.requires_grad]
+    copies = [(t, t._version, t.detach().clone()) for t in tensors if not t.requires_grad]
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, version, value in kept:
+            for tensor, version, value in copies:
                 if tensor._version != version:
                     tensor.copy_(value)

@@ -1,4 +1,4 @@
-"""Checkpoints: every N steps, at the end and on request; `last` always whole."""
+"""Checkpoints every N steps, at the end and on request; `last` is always complete."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ FIRST_MINUTES = 5.0
 
 
 class Checkpoints(StepCallback):
-    """Writes `checkpoints/step=N.ckpt` with an inference file beside, and `last.*` in the run's folder.
+    """Writes `checkpoints/step=N.ckpt` with an inference file beside it, and `last.*` in the run's folder.
 
     A checkpoint holds weights, their average, optimizer, LR scheduler, position in the data and in every
-    stream of random numbers, and the config: a run that continues from it does what the unbroken run
-    would have done. The inference file (`.safetensors`) holds what generation needs.
+    stream of random numbers, and the config: a run that continues from it gives the same results as an
+    uninterrupted run. The inference file (`.safetensors`) holds what generation needs.
 
     Attributes:
-        seconds: how long it took until the last one was on disk.
+        seconds: duration of the last save, until it was on disk.
 
     Args:
         folder: folder of the run.
         config: the model config.
         every: steps between checkpoints; 0 = only at the end.
-        keep: number of step checkpoints that stay, -1 = all.
-        minutes: greatest time without a new `last`, which is renewed alone then; 0 = by steps alone.
+        keep: number of step checkpoints to keep, -1 = all.
+        minutes: time after which `last` alone is renewed; 0 = by steps alone.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Checkpoints(StepCallback):
         if trainer.global_step != self._saved_at and trainer.global_step > 0:
             self.save(trainer, pl_module)
 
-    def due(self, step: int) -> bool:
-        """Whether `last` is too old: the first one comes early, so that a short run leaves something."""
+    def is_outdated(self, step: int) -> bool:
+        """Whether `last` is too old. The first one comes early, so that a short run has a checkpoint."""
         if self.every == 0 or self.minutes == 0 or step == self._saved_at:
             return False
         minutes = (time.monotonic() - self._clock) / 60
@@ -98,7 +98,7 @@ class Checkpoints(StepCallback):
         return first or minutes >= self.minutes
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """A run that dies leaves a checkpoint, unless its weights are spoilt or a person ended it at once."""
+        """Save a checkpoint after an error, unless weights are not finite or Ctrl-C interrupted the run."""
         ended = isinstance(exception, KeyboardInterrupt) or trainer.global_step in (0, self._saved_at)
         if ended or not self._clock:
             return
@@ -106,29 +106,28 @@ class Checkpoints(StepCallback):
             log.error("no checkpoint: each process has a part of the weights")
             return
         if not _finite(pl_module):
-            log.error("no checkpoint: the weights hold values that are not numbers")
+            log.error("no checkpoint: the weights hold values that are not finite")
             return
         if trainer.world_size > 1 and not _first_to_rescue(self.folder, trainer.global_step):
             return
-        self._alone = True  # the other processes may be gone, or wait in another place
+        self._alone = True  # the other processes may have ended, or wait elsewhere
         try:
             self.save(trainer, pl_module)
             self.io.writer.wait()
         except Exception as error:
             _leave_rescue(self.folder, trainer.global_step)
-            log.error("no checkpoint of the run that dies (%s: %s)", type(error).__name__, error)
+            log.error("no checkpoint of the failed run (%s: %s)", type(error).__name__, error)
             return
         if self.io.failure is not None:
             _leave_rescue(self.folder, trainer.global_step)
         else:
-            log.warning("the run dies at step %d; its checkpoint is written", trainer.global_step)
+            log.warning("the run fails at step %d; its checkpoint is written", trainer.global_step)
 
     def save(self, trainer: pl.Trainer, module: TrainingModule, *, numbered: bool = True) -> None:
-        """Take the checkpoint of the present step; it is written while training goes on. Every process must
-        call it.
+        """Save the current step. Every process must call it; the file is written while training continues.
 
         Args:
-            numbered: as `step=N` and as `last`; otherwise only as `last`.
+            numbered: True: as `step=N` and as `last`; False: as `last` only.
         """
         step, began = trainer.global_step, time.monotonic()
         module.before_save()
@@ -175,16 +174,16 @@ class Checkpoints(StepCallback):
         except OSError as error:
             reason = write_failure(error, target.parent, size=tensor_bytes(tensors))
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
-            log.error("%s; earlier ones are unharmed and training goes on", self.io.failure)
+            log.error("%s; earlier ones are intact and training continues", self.io.failure)
         self.seconds = time.monotonic() - began
 
     def _prune(self, step: int) -> None:
-        """Keep the newest of the checkpoints up to `step`. Later ones are of a run that went further, and
-        this one has not replaced them yet."""
+        """Remove all but the newest checkpoints up to `step`. Later ones are of an earlier run that went
+        further, and are not replaced yet."""
         if self.keep < 0:
             return
-        written = [path for at, path in step_checkpoints(self.folder) if at <= step]
-        for old in written[: -self.keep]:
+        paths = [path for at, path in step_checkpoints(self.folder) if at <= step]
+        for old in paths[: -self.keep]:
             old.unlink(missing_ok=True)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
@@ -227,8 +226,8 @@ class Checkpoints(StepCallback):
 
 
 def _begin_with_a_whole_step(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Lightning steps where its count of batches is a multiple of `accumulate`. With another number than
-    before, the first step would come too early, on the gradients of fewer batches."""
+    """Round Lightning's count of batches up to a multiple of `accumulate`, where it steps. Otherwise, if
+    `accumulate` has changed, the first step would use the gradients of fewer batches."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     batches = progress["current"]["processed"]
     if batches % accumulate:
@@ -242,7 +241,7 @@ def _finite(module: TrainingModule) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Halves of files that a killed run was writing."""
+    """Remove incomplete files of a killed run."""
     for place in (folder, folder / "checkpoints"):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
@@ -250,16 +249,16 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _first_to_rescue(folder: Path, step: int) -> bool:
-    """Whether no other process of the run has taken it upon itself to save `step`; this one has from now on.
+    """Claim the saving of `step` after an error; returns False if another process of the run has claimed it.
 
-    All have the same weights, and where one dies, the others often die of that.
+    All processes have the same weights, and if one fails, the others often fail, too.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f".rescue-{step}").touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError:  # a full disk says so when the checkpoint is written
+    except OSError:  # a full disk is reported when the checkpoint is written
         return True
     return True
 
@@ -269,7 +268,7 @@ def _leave_rescue(folder: Path, step: int) -> None:
 
 
 def _same_file(source: Path, target: Path) -> None:
-    """Make `target` another name of `source`, or a copy where the file system has no links."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no links."""
     with atomic_write(target) as temporary:
         try:
             os.link(source, temporary)

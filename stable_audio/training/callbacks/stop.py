@@ -30,7 +30,7 @@ class StopOnSignal(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self.request.steps = True
-        renew = trainer.is_global_zero and self.checkpoints.due(step)
+        renew = trainer.is_global_zero and self.checkpoints.is_outdated(step)
         stop, save = self.request.signal is not None, self.request.save
         if trainer.world_size > 1:
             flags = torch.tensor(

@@ -1,4 +1,4 @@
-"""Validation every N steps: averaged weights, fixed times, noise that never changes."""
+"""Validation every N steps, with averaged weights and the same times and noise every time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 class Validate(StepCallback):
-    """Logs `val/...`, means over the items, and keeps the inference file of the best weights, those that
-    `module.ranking` says: `best.safetensors`.
+    """Logs `val/...`, means over the items, and writes the best weights by `module.ranking` to
+    `best.safetensors`.
 
     Args:
         make_loader: (rank, world_size) -> a loader that repeats one pass.
@@ -63,7 +63,7 @@ class Validate(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        # Now, so that a mistake in the dataset file shows before the first step.
+        # Now, so that a mistake in the dataset file is found before the first step.
         self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
@@ -75,7 +75,7 @@ class Validate(StepCallback):
         if trainer.is_global_zero and values:
             self.logger.scalars(values, step)
         if not values and trainer.is_global_zero:
-            log.error("validation at step %d found no usable item; training goes on", step)
+            log.error("validation at step %d found no usable item; training continues", step)
         name = next((n for n in module.ranking if n in values), None)
         if name is None or (measure := module.ranking[name] * values[name]) >= self.best:
             return
@@ -87,7 +87,7 @@ class Validate(StepCallback):
             self.writer.write(tensors, partial(self._keep_best, described))
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
-        """What this process measured of its items; none where all of its share was rejected."""
+        """Measured values of the items of this process; empty if all of them were rejected."""
         assert self._loader is not None
         measured, device = ItemValues(), module.device
         with (
@@ -99,7 +99,7 @@ class Validate(StepCallback):
             try:
                 for index, batch in enumerate(self._loader):
                     items = batch.items if batch.items is not None else _numbered(index, batch)
-                    # What draws from the global generators starts from the same place at every validation.
+                    # Draws from the global generators are the same at every validation.
                     torch.manual_seed(derive_seed("validation", module.seed, items[0]))
                     on_device = trainer.strategy.batch_to_device(batch, device)
                     measured.add(items, module.validation_values(on_device, items))
@@ -112,9 +112,9 @@ class Validate(StepCallback):
         try:
             save_inference_file(path, tensors, self.config, **described)
         except OSError as error:
-            log.error("best.safetensors was not written (%s); training goes on", error)
+            log.error("best.safetensors was not written (%s); training continues", error)
 
 
 def _numbered(index: int, batch: Batch) -> list[int]:
-    """Numbers of the items of a batch that does not know them."""
+    """Numbers for the items of a batch without item numbers."""
     return [(index << 20) + place for place in range(batch.audio.shape[0])]

@@ -51,7 +51,7 @@ DEFAULT_LOSSES: dict[str, Any] = {
         "weights": {"mrstft": 1.0},
     },
 }
-"""What a config without `loss_configs` trains with."""
+"""The losses of a config without `loss_configs`."""
 
 METRICS: dict[str, Any] = {
     "stft": MultiResolutionSTFTLoss,
@@ -74,12 +74,12 @@ def build_autoencoder_training(
     if losses is None:
         losses = AutoencoderLosses.model_validate(DEFAULT_LOSSES)
     teacher = build_teacher(section)
-    own, theirs = optimizer_choices(section)
+    optimizer, discriminator_optimizer = optimizer_choices(section)
     return AutoencoderTraining(
         model,
         terms=Terms(build_terms(losses, model, config.sample_rate, teacher=teacher is not None)),
-        optimizer=own,
-        discriminator_optimizer=theirs,
+        optimizer=optimizer,
+        discriminator_optimizer=discriminator_optimizer,
         adversary=build_adversary(section, losses, model),
         warmup_steps=section.warmup_steps,
         encoder=EncoderOptions(
@@ -98,11 +98,13 @@ def build_autoencoder_training(
 
 
 def optimizer_choices(section: Section) -> tuple[OptimizerChoice, OptimizerChoice]:
-    """Of the autoencoder and of the discriminator; `learning_rate` alone means AdamW with betas (.8, .99)."""
+    """Optimizers of autoencoder and discriminator; `learning_rate` alone means AdamW with betas (.8, .99)."""
     configs = section.optimizer_configs
     if configs is not None:
-        own = _choice(configs.autoencoder)
-        return own, (_choice(configs.discriminator) if configs.discriminator is not None else own)
+        autoencoder = _choice(configs.autoencoder)
+        return autoencoder, (
+            _choice(configs.discriminator) if configs.discriminator is not None else autoencoder
+        )
     if section.learning_rate is None:
         raise TrainingError("$.training: give learning_rate or optimizer_configs")
     default = OptimizerChoice(
@@ -111,20 +113,20 @@ def optimizer_choices(section: Section) -> tuple[OptimizerChoice, OptimizerChoic
     return default, default
 
 
-def _choice(chosen: Any) -> OptimizerChoice:
-    scheduler = chosen.scheduler.model_dump() if chosen.scheduler is not None else None
-    return OptimizerChoice(chosen.optimizer.model_dump(), scheduler)
+def _choice(section: Any) -> OptimizerChoice:
+    scheduler = section.scheduler.model_dump() if section.scheduler is not None else None
+    return OptimizerChoice(section.optimizer.model_dump(), scheduler)
 
 
 def build_adversary(section: Section, losses: AutoencoderLosses, model: Autoencoder) -> Adversary | None:
-    """The discriminator, built for the model's channels."""
-    chosen = losses.discriminator
-    if chosen is None:
+    """Build the discriminator for the model's channels; None if the losses have none."""
+    discriminator = losses.discriminator
+    if discriminator is None:
         return None
     return Adversary(
-        create(chosen, DISCRIMINATORS, in_channels=model.out_channels),
-        adversarial=chosen.weights.adversarial,
-        feature_matching=chosen.weights.feature_matching,
+        create(discriminator, DISCRIMINATORS, in_channels=model.out_channels),
+        adversarial=discriminator.weights.adversarial,
+        feature_matching=discriminator.weights.feature_matching,
         warmup_mode=section.warmup_mode,
     )
 
@@ -132,7 +134,7 @@ def build_adversary(section: Section, losses: AutoencoderLosses, model: Autoenco
 def build_terms(
     losses: AutoencoderLosses, model: Autoencoder, sample_rate: int, *, teacher: bool
 ) -> list[Term[Values]]:
-    """Every loss but the adversarial ones."""
+    """All loss terms except the adversarial ones."""
     terms = _spectral_terms(losses, model, sample_rate, teacher)
     if losses.mrmel is not None:
         mel = MultiResolutionMelLoss(sample_rate=sample_rate, **arguments(losses.mrmel.config))
@@ -150,7 +152,7 @@ def build_terms(
 def _pointwise_terms(
     section: PointwiseSection | None, name: str, compared: tuple[str, str]
 ) -> list[Term[Values]]:
-    """L1 and L2 distances of two values, where they have a weight."""
+    """Terms of the L1 and L2 distances of two values, if their weights are not 0."""
     if section is None:
         return []
     weights = {"l1": (l1, section.weights.l1), "l2": (mse, section.weights.l2)}
@@ -193,26 +195,26 @@ def _spectral_terms(
 def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Term[Values]]:
     defaults = dict(model.bottleneck.loss_weights) if model.bottleneck is not None else {}
     section = losses.bottleneck
-    given = dict(section.weights) if section is not None else {}
+    configured = dict(section.weights) if section is not None else {}
     decay = section.decay if section is not None else 1.0
-    weights = {**defaults, **given}
+    weights = {**defaults, **configured}
     return [Term(loss_name(name), value(name), weight, decay) for name, weight in weights.items()]
 
 
 def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | None:
     """Metrics of validation by name; None for the default ones."""
-    made: dict[str, nn.Module] = {}
+    metrics: dict[str, nn.Module] = {}
     for name in section.eval_loss_configs.model_fields_set:
-        if (chosen := getattr(section.eval_loss_configs, name)) is None:
+        if (options_section := getattr(section.eval_loss_configs, name)) is None:
             continue
-        options = chosen.model_dump(exclude_unset=True)
+        options = options_section.model_dump(exclude_unset=True)
         rate = {} if name == "sisdr" else {"sample_rate": sample_rate}
-        made[name] = METRICS[name](**{**rate, **options})
-    return {name: made[name] for name in METRICS if name in made} or None
+        metrics[name] = METRICS[name](**{**rate, **options})
+    return {name: metrics[name] for name in METRICS if name in metrics} or None
 
 
 def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """Of `autoencoder`."""
+    """(renderer, steps between demos) for `autoencoder`; None if the config has no demos."""
     section = config.training.demo
     if section is None:
         return None

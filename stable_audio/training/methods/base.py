@@ -17,7 +17,7 @@ class Method:
 
     Attributes:
         training: (config, model, keywords of `TrainingModule`) -> the module that trains the model.
-        demos: config -> (renderer, steps between demos), None where the config asks for none.
+        demos: config -> (renderer, steps between demos), None if the config has no demos.
         options: class whose constructor's own keywords are those of `training.method_options`, which reach
             `training` among the keywords of the module; None: the method has no options.
     """
@@ -28,4 +28,4 @@ class Method:
 
 
 def no_demos(config: ModelConfig) -> None:
-    """Of a method that renders nothing."""
+    """The builder of demos of a method without demos."""

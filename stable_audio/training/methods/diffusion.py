@@ -69,25 +69,27 @@ def build_diffusion(
 def build_losses(section: TrainingKeys) -> LossSum:
     """The main term first, labelled by its type; the others by their names."""
     terms = {k: Term(k, create(v, LOSSES), v.weight) for k, v in section.loss_configs.items()}
-    named = section.loss_configs.get(MAIN)
+    main_section = section.loss_configs.get(MAIN)
     main = terms.pop(MAIN, None)
     first = (
-        Term("mse", MSELoss()) if main is None or named is None else Term(named.type, main.loss, main.weight)
+        Term("mse", MSELoss())
+        if main is None or main_section is None
+        else Term(main_section.type, main.loss, main.weight)
     )
     return LossSum([first, *terms.values()])
 
 
 def build_inpainting(section: TrainingKeys, model: DiffusionModel) -> InpaintingMasks | None:
-    """Masks for a model wired to them, with the defaults when the section says nothing."""
+    """Masks for a model with inpainting inputs, by default those of InpaintingMasks; else None."""
     wired = any(i in INPAINT_IDS for ids in model.wiring.ids.values() for i in ids)
-    given = getattr(section, "inpainting", None)
+    inpainting = getattr(section, "inpainting", None)
     if not wired:
         return None
-    return InpaintingMasks(**(given.mask_kwargs.model_dump() if given is not None else {}))
+    return InpaintingMasks(**(inpainting.mask_kwargs.model_dump() if inpainting is not None else {}))
 
 
 def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
-    """Of `diffusion_cond`, `diffusion_cond_inpaint` and `diffusion_uncond`."""
+    """(renderer, steps between demos) for diffusion models; None if the config has no demos."""
     section = config.training.demo
     if section is None or section.count == 0:
         return None
