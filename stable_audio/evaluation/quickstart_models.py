@@ -1,4 +1,4 @@
-"""Judge a model of the synthetic collection against what it is made of and what it has not learned."""
+"""Judge a model of the synthetic collection and baselines: its pretransform, no conditioning, no training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stable_audio.inference.generation.to_audio import decode_each
 from stable_audio.model import DiffusionModel
 
 TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"
-"""What is judged: the model, its pretransform alone, the model without conditioning, and without training."""
+"""Labels: the model, its pretransform alone, the model without conditioning, and without training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """What a model is asked for, and how it answers.
+    """The number of requests to a model, and the settings of generation.
 
     Attributes:
         repeats: clips per sound and pitch.
@@ -32,7 +32,7 @@ class Requests:
         steps: sampling steps.
         cfg_scale: guidance weight.
         sampler: key of SAMPLERS; None takes that of the objective.
-        batch_size: clips at once.
+        batch_size: clips per batch.
     """
 
     repeats: int = 2
@@ -45,13 +45,13 @@ class Requests:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How one of the models did.
+    """The result of judging one of the models.
 
     Attributes:
         label: TRAINED, RECONSTRUCTION, NULL or UNTRAINED.
         scores: shares and counts over all requests.
-        clips: what was judged (k c n).
-        requests: what was asked for.
+        clips: the judged clips (k c n).
+        requests: the request for each clip.
         cfg_scale: guidance weight; None: nothing was generated.
         steps: sampling steps; None: nothing was generated.
     """
@@ -64,9 +64,9 @@ class Judgement:
     steps: int | None = None
 
     def figures(self) -> dict[str, Any]:
-        """The scores and how the clips were made, as plain values."""
-        made = {} if self.steps is None else {"cfg_scale": self.cfg_scale, "steps": self.steps}
-        return {**self.scores.as_dict(), **made}
+        """The scores and the settings of generation, as plain values."""
+        generation = {} if self.steps is None else {"cfg_scale": self.cfg_scale, "steps": self.steps}
+        return {**self.scores.as_dict(), **generation}
 
     def reaches(self, target: float) -> bool:
         """Whether pitch and timbre are right in this share of the clips."""
@@ -74,7 +74,7 @@ class Judgement:
         return min(scores.pitch, scores.timbre, scores.pitched_timbre) >= target
 
     def save(self, folder: Path, sample_rate: int) -> None:
-        """Write every clip under the prompt that it answers."""
+        """Write every clip to a file named after its prompt."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, (clip, request) in enumerate(zip(self.clips, self.requests)):
             slug = "".join(c if c.isalnum() else "_" for c in request.prompt)
@@ -96,55 +96,55 @@ def judgements(
     model: DiffusionModel,
     config: ModelConfig,
     evaluator: QuickstartEvaluator,
-    asked: Requests,
+    settings: Requests,
     *,
     baselines: bool = True,
 ) -> Iterator[Judgement]:
-    """Judge the model and, as soon as each is done, what it is compared with.
+    """Judge the model and the baselines, each yielded as soon as it is done.
 
     Args:
         config: configuration of the model, which is built anew for the baseline without training.
         baselines: False judges the trained model alone.
     """
-    yield _judged(TRAINED, model, evaluator, asked, asked.cfg_scale)
+    yield _judged(TRAINED, model, evaluator, settings, settings.cfg_scale)
     if not baselines:
         return
     if model.pretransform is not None:
-        yield _reconstruction(model, evaluator, asked)
-    # At weight 0 guidance leaves the unconditional branch alone.
-    yield _judged(NULL, model, evaluator, asked, 0.0)
+        yield _reconstruction(model, evaluator, settings)
+    # With weight 0, guidance returns the unconditional branch alone.
+    yield _judged(NULL, model, evaluator, settings, 0.0)
     with torch.random.fork_rng():
-        torch.manual_seed(asked.seed)
+        torch.manual_seed(settings.seed)
         untrained: Any = create_model_from_config(config).to(model.device).eval()
-    yield _judged(UNTRAINED, untrained, evaluator, asked, asked.cfg_scale)
+    yield _judged(UNTRAINED, untrained, evaluator, settings, settings.cfg_scale)
 
 
 def _judged(
-    label: str, model: DiffusionModel, evaluator: QuickstartEvaluator, asked: Requests, cfg_scale: float
+    label: str, model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests, cfg_scale: float
 ) -> Judgement:
-    """A clip for every request."""
-    requests = evaluator.requests(repeats=asked.repeats)
+    """Generate and score a clip for every request."""
+    requests = evaluator.requests(repeats=settings.repeats)
     clips = generate(
         model,
         [request.metadata() for request in requests],
-        seeds=asked.seed,
-        steps=asked.steps,
+        seeds=settings.seed,
+        steps=settings.steps,
         cfg_scale=cfg_scale,
-        sampler=asked.sampler,
-        batch_size=asked.batch_size,
+        sampler=settings.sampler,
+        batch_size=settings.batch_size,
     )
     scores = evaluator.score(clips, requests)
-    return Judgement(label, scores, clips, requests, cfg_scale=cfg_scale, steps=asked.steps)
+    return Judgement(label, scores, clips, requests, cfg_scale=cfg_scale, steps=settings.steps)
 
 
 @torch.inference_mode()
-def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, asked: Requests) -> Judgement:
-    """What the pretransform alone makes of the clips that are asked for: how good its space is."""
+def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests) -> Judgement:
+    """Score the requested clips after encoding and decoding by the pretransform alone."""
     assert model.pretransform is not None
-    originals = evaluator.originals(repeats=asked.repeats).expand(-1, model.audio_channels, -1)
+    originals = evaluator.originals(repeats=settings.repeats).expand(-1, model.audio_channels, -1)
     latents = [
         model.pretransform.encode(clip.to(model.device), noise=torch.zeros_like)
         for clip in originals.split(1)
     ]
-    clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=asked.repeats)
+    clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=settings.repeats)
     return Judgement(RECONSTRUCTION, evaluator.score(clips, requests), clips, requests)

@@ -17,7 +17,7 @@ class Term(Generic[Inputs]):
     """weight * loss(inputs); the weight is multiplied by `decay` before each use.
 
     Attributes:
-        name: under which the term is logged.
+        name: name of the term in logs.
         loss: inputs -> scalar.
     """
 

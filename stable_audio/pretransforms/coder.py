@@ -13,7 +13,7 @@ from stable_audio.nn.precision import full_precision
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """The stages of an encoder from the audio to the latents; a decoder runs through them backwards.
+    """The stages of an encoder from the audio to the latents; a decoder has them in reverse order.
 
     Attributes:
         channels: base width; stage i ends with `channels * c_mults[i]`.
@@ -40,7 +40,7 @@ class Stages:
 
     @property
     def widths(self) -> list[int]:
-        """The width that each stage ends with."""
+        """Output width of each stage."""
         return [self.channels * multiple for multiple in self.c_mults]
 
 

@@ -1,4 +1,4 @@
-"""Mel magnitudes as latents, which cannot be undone exactly."""
+"""Mel magnitudes as latents, which are not exactly invertible."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MelBands:
 
 @dataclass(frozen=True, kw_only=True)
 class MelValues:
-    """What latents say of the magnitudes of mel bands.
+    """Mapping of the magnitudes of mel bands to latents.
 
     Attributes:
         floor_db: quietest level, mapped to -1; 0 dB is mapped to 1.
@@ -91,7 +91,7 @@ class MelValues:
 
     @property
     def settings(self) -> tuple[float, ...]:
-        """What tells these values from others; -1 stands for decibels."""
+        """Numbers that identify the mapping; -1 stands for decibels."""
         return self.floor_db, self.mean, self.std, -1 if self.power is None else self.power
 
     def of(self, mels: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class MelValues:
 
 @dataclass(frozen=True, kw_only=True)
 class InversionOptions:
-    """How decoding finds a phase.
+    """Options of the estimation of the phase in decoding.
 
     Attributes:
         interpolation: number of frames in decoding per latent frame, so that windows overlap enough for
@@ -159,8 +159,8 @@ class MelSpectrogramPretransform(ShortTimeTransform):
         sample_rate: sample rate in Hz.
         frames: frames of the STFT; its fields are keywords as well.
         bands: the mel filters; its fields are keywords as well.
-        values: what latents say of magnitudes; its fields are keywords as well.
-        inversion: how the phase is found; its fields are keywords as well.
+        values: mapping of magnitudes to latents; its fields are keywords as well.
+        inversion: estimation of the phase; its fields are keywords as well.
     """
 
     filters: Tensor

@@ -99,8 +99,8 @@ class OobleckEncoder(Encoder):
 
     Args:
         in_channels: audio channels.
-        stages: widths and strides; its fields are keywords as well. The first convolution gives
-            `channels`.
+        stages: widths and strides; its fields are keywords as well. The first convolution
+            has `channels` outputs.
         use_snake: SnakeBeta instead of ELU.
         antialias_activation: anti-alias the last activation only.
     """

@@ -1,4 +1,4 @@
-"""Stages of SAME: learned tokens between segments, mixed by transformers inside of chunks."""
+"""Stages of SAME: learned tokens between segments, mixed by transformers within chunks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class StageOptions:
             raise ValueError(f"sliding_window must be [left, right] or null, found {self.sliding_window}")
 
     def segments_per_chunk(self, stride: int) -> int:
-        """Segments of a chunk; chunk_size counts tokens on the side of the audio, `stride` a segment."""
+        """Segments of a chunk: chunk_size in tokens at the rate nearer to the audio, `stride` per segment."""
         return self.chunk_size // stride
 
     def transformer(self, segment: int, *, sinusoidal: bool) -> TransformerOptions:

@@ -24,7 +24,7 @@ ACTIVATIONS = ("ELU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Tanh", "Identity")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOptions:
-    """What the layers of encoder and decoder share.
+    """Options of all layers of encoder and decoder.
 
     Attributes:
         activation: name of the activation in torch.nn.
@@ -102,17 +102,17 @@ class ResidualOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SEANetOptions:
-    """What encoder and decoder have in common.
+    """Options of encoder and decoder.
 
     Attributes:
         channels: audio channels.
         dimension: channels of the latents.
-        n_filters: width of the stage beside the audio, doubled by each of `ratios` away from it.
+        n_filters: width of the stage next to the audio, doubled at each of `ratios` towards the latents.
         ratios: strides of the stages, first to last. (Files written for an encoder keep its order in the
             decoder, so that it is not the encoder's mirror image unless the list is reversed.)
         kernel_size: kernel of the first convolution.
         last_kernel_size: kernel of the last convolution.
-        lstm: number of LSTM layers beside the latents.
+        lstm: number of LSTM layers next to the latents.
         residual: residual blocks of the stages; its fields are keywords as well.
         layers: layers of all kinds; its fields are keywords as well.
     """
@@ -161,7 +161,7 @@ class SEANetDecoder(Decoder):
 
     Args:
         options: see `SEANetOptions`; its fields are keywords as well.
-        final_activation: torch.nn name, or None.
+        final_activation: name of an activation in torch.nn, or None.
         trim_right_ratio: share of a transposed convolution's surplus that a causal one cuts at the end.
     """
 

@@ -22,7 +22,7 @@ from stable_audio.pretransforms.oobleck import residual_units
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """What all stages share.
+    """Options of all stages.
 
     Attributes:
         use_snake: SnakeBeta instead of no activation.
@@ -30,7 +30,7 @@ class StackOptions:
         checkpointing: recompute activations in training.
         conformer: add conformer convolutions to the transformers.
         layer_scale: learned scale on each branch of the transformers.
-        use_dilated_conv: residual units beside each convolution.
+        use_dilated_conv: residual units next to each convolution, on the side of the audio.
     """
 
     use_snake: bool = False
@@ -46,15 +46,15 @@ class StackOptions:
 
     @property
     def window(self) -> tuple[int, int] | None:
-        """`sliding_window` as transformers take it."""
+        """`sliding_window` in the form that transformers expect."""
         return None if self.sliding_window is None else (self.sliding_window[0], self.sliding_window[1])
 
     def units(self, channels: int) -> Sequence[nn.Module]:
-        """The residual units beside a convolution."""
+        """The residual units next to a convolution."""
         return residual_units(channels, use_snake=self.use_snake) if self.use_dilated_conv else ()
 
     def activation(self, channels: int) -> nn.Module:
-        """SnakeBeta or nothing, where transformers are all that is not linear between convolutions."""
+        """SnakeBeta, or the identity: then only the transformers are non-linear between convolutions."""
         return SnakeBeta(channels) if self.use_snake else nn.Identity()
 
 
@@ -142,7 +142,7 @@ class TAAEEncoder(Encoder):
     Args:
         in_channels: audio channels.
         stages: widths, strides and depths; its fields are keywords as well.
-        options: what all stages share; its fields are keywords as well.
+        options: options of all stages; its fields are keywords as well.
     """
 
     @takes_keywords
@@ -178,7 +178,7 @@ class TAAEDecoder(Decoder):
     Args:
         out_channels: audio channels.
         stages: widths, strides and depths; its fields are keywords as well.
-        options: what all stages share; its fields are keywords as well.
+        options: options of all stages; its fields are keywords as well.
     """
 
     @takes_keywords

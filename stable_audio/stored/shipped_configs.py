@@ -1,4 +1,4 @@
-"""What the configs that come with the package describe, and copies of them to change."""
+"""Descriptions of the configs that come with the package, and copies of them to edit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stable_audio.shipped import KINDS, shipped, shipped_file
 
 
 def described() -> dict[str, dict[str, str]]:
-    """Key of KINDS -> name of every shipped file of the kind -> one line that says what it describes."""
+    """Key of KINDS -> name of every shipped file of the kind -> a description in one line."""
     return {
         kind: {name: describe(path) for name, path in shipped(kind).items()}
         for kind, describe in _DESCRIBE.items()

@@ -40,7 +40,7 @@ class _Conv(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOptions:
-    """What the discriminators of all resolutions share.
+    """Options of the discriminators of all resolutions.
 
     Attributes:
         in_channels: audio channels.

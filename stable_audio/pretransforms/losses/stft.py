@@ -15,7 +15,7 @@ from stable_audio.pretransforms.losses.filters import a_weighting_taps, slaney_m
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceOptions:
-    """What is compared of two spectrograms.
+    """Options of the comparison of two spectrograms.
 
     Attributes:
         window: torch window function of the STFT.
@@ -56,13 +56,13 @@ class DistanceOptions:
             raise ValueError(f'mag_distance must be "L1" or "L2", found {self.mag_distance!r}')
 
     def mel_filters(self, fft_size: int) -> Tensor | None:
-        """The mel bands (n_bins fft_size/2+1); None: bins are compared as they are."""
+        """The mel bands (n_bins fft_size/2+1); None: compare the bins themselves."""
         if self.n_bins is None or self.sample_rate is None:
             return None
         return slaney_mel_filters(self.n_bins, fft_size, self.sample_rate)
 
     def weighting_taps(self) -> Tensor | None:
-        """The filter (1 1 taps) of A-weighting; None: audio is compared as it is."""
+        """The filter (1 1 taps) of A-weighting; None: compare the audio without a filter."""
         if not self.perceptual_weighting or self.sample_rate is None:
             return None
         return a_weighting_taps(self.sample_rate)[None, None]
@@ -78,7 +78,7 @@ class STFTLoss(nn.Module):
         fft_size: transform length of the STFT.
         hop_size: hop of the STFT in samples.
         win_length: window length of the STFT in samples.
-        options: what is compared; its fields are keywords as well.
+        options: options of the comparison; its fields are keywords as well.
     """
 
     window: Tensor
@@ -184,7 +184,7 @@ class MultiResolutionSTFTLoss(nn.Module):
 
     Args:
         resolutions: transforms of each; its fields are keywords as well.
-        options: what is compared; its fields are keywords as well.
+        options: options of the comparison; its fields are keywords as well.
     """
 
     @takes_keywords
@@ -220,7 +220,7 @@ class SumAndDifferenceSTFTLoss(nn.Module):
         w_sum: weight of the loss of the sum.
         w_diff: weight of the loss of the difference.
         resolutions: transforms of each; its fields are keywords as well.
-        options: what is compared; its fields are keywords as well.
+        options: options of the comparison; its fields are keywords as well.
     """
 
     @takes_keywords
