@@ -73,7 +73,7 @@ def test_a_copy_is_complete_and_replaces_nothing(tmp_path: Path, monkeypatch, ca
     original.pop("$schema")
     assert copied == original
     assert main(["configs", "--copy", "stable_audio_open_1_0"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["configs", "--copy", "latent", "--out", "a/mine.json"]) == 0
     assert load_config("a/mine.json").model_type == "diffusion_cond"
     assert main(["configs", "--copy", "denoising"]) == 2
