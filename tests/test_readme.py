@@ -75,7 +75,7 @@ def test_links_and_files_exist(page: Path) -> None:
 
 def test_the_tree_of_the_readme_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = text.split("## What is where")[1].split("```")[1]
+    tree = text.split("## Source tree")[1].split("```")[1]
     for name in re.findall(r"^  (\w+/)", tree, re.MULTILINE):
         assert (ROOT / "stable_audio" / name).is_dir(), name
     folders = {p.name for p in (ROOT / "stable_audio").iterdir() if (p / "__init__.py").exists()}

@@ -48,8 +48,8 @@ LISTS: dict[str, tuple[list[str], Iterable[str]]] = {
     ),
     "encoders": (names(table("pretransforms", "Autoencoders", "encoder and decoder")), ENCODERS),
     "decoders": (names(table("pretransforms", "Autoencoders", "encoder and decoder")), DECODERS),
-    "rules": (names(table("configuration", "What must hold between keys", "rule")), RULES),
-    "hints": (names(tables(section("configuration", "What must hold between keys"))[1][1:]), HINTS),
+    "rules": (names(table("configuration", "Rules between keys", "rule")), RULES),
+    "hints": (names(tables(section("configuration", "Rules between keys"))[1][1:]), HINTS),
     "bottlenecks": (names(table("pretransforms", "Autoencoders", "bottleneck")), BOTTLENECKS),
 }
 
@@ -99,7 +99,7 @@ def test_presets_of_unets_are_those_in_the_folder() -> None:
 
 
 def test_files_of_the_bakeoff_are_those_of_its_folder() -> None:
-    measured = {f"{n}.json" for n in names(table("backbones", "Which one learns most"))}
+    measured = {f"{n}.json" for n in names(table("backbones", "Comparing backbones"))}
     assert measured <= shipped("model", "bakeoff")
 
 
@@ -142,7 +142,7 @@ def test_links_to_headings_find_them(path: Path) -> None:
 
 COUNTED = [
     *[("unet", row[0], row[2]) for row in table("backbones", "unet", "file")],
-    *[("bakeoff", row[0] + ".json", row[1]) for row in table("backbones", "Which one learns most")],
+    *[("bakeoff", row[0] + ".json", row[1]) for row in table("backbones", "Comparing backbones")],
 ]
 
 
