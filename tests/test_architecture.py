@@ -255,6 +255,40 @@ def test_components_do_not_know_pydantic() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+MOST_ARGUMENTS = 12
+"""Of one function, without `self`: more belong together in options that are taken whole (`options.Flat`)."""
+
+
+def _long_signatures(source: str) -> list[tuple[int, str, int]]:
+    """(line, name, number of arguments) of every function that names too many."""
+    functions = (
+        n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    counted = ((n.lineno, n.name, _arguments(n)) for n in functions)
+    return [(line, name, count) for line, name, count in counted if count > MOST_ARGUMENTS]
+
+
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return sum(argument.arg not in ("self", "cls") for argument in named)
+
+
+def test_no_function_names_more_arguments_than_one_can_read() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name} has {count} arguments, at most {MOST_ARGUMENTS}"
+        for path, _ in _files()
+        for line, name, count in _long_signatures(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_check_counts_arguments() -> None:
+    names = ", ".join(f"a{i}" for i in range(MOST_ARGUMENTS))
+    source = f"class C:\n    def f(self, *, {names}): ...\n    def g(self, b, *, {names}, **more): ...\n"
+    assert _long_signatures(source) == [(3, "g", MOST_ARGUMENTS + 1)]
+
+
 def test_nothing_outside_the_command_line_knows_its_arguments() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
 from stable_audio.nn.transfer import to_device
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import whole
@@ -21,6 +23,21 @@ from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.saved import SavedWeights
 from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Settings of a run that its training module needs.
+
+    Attributes:
+        seed: seed of all random draws.
+        batch_size: items per batch and process.
+        gradient_clip_val: greatest gradient norm, 0 = no clipping.
+    """
+
+    seed: int = 0
+    batch_size: int = 1
+    gradient_clip_val: float = 0.0
 
 
 class TrainingModule(OptimisedModule):
@@ -39,29 +56,26 @@ class TrainingModule(OptimisedModule):
             1: lower is better, -1: higher is better.
 
     Args:
-        seed: seed of all random draws.
-        batch_size: items per batch and process.
-        gradient_clip_val: greatest gradient norm, 0 = no clipping.
+        run: settings of the run; its fields are keywords as well.
     """
 
     position: int
     ranking: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
+    @takes_keywords
     def __init__(
         self,
         model: nn.Module,
         *,
-        seed: int = 0,
-        batch_size: int = 1,
-        gradient_clip_val: float = 0.0,
+        run: Flat[RunSettings] = RunSettings(),
         ema: EMA | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(gradient_clip_val=gradient_clip_val)
+        super().__init__(gradient_clip_val=run.gradient_clip_val)
         self.model = model
         self.ema = ema
         self.teacher = teacher
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size = run.seed, run.batch_size
         self.position = 0
         self.buckets = SigmaBuckets()
         self.saved = SavedWeights()

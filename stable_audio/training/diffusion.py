@@ -19,8 +19,10 @@ from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.training.base import RunSettings
 from stable_audio.training.draws import Draws
-from stable_audio.training.ema import EMA
+from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.packed import frame_mask, masked_std, whole_steps
@@ -64,6 +66,27 @@ class Prepared:
     lengths: Sequence[int] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What a training step of diffusion does.
+
+    Attributes:
+        cfg_dropout_prob: share of items whose conditioning is dropped, per slot.
+        mask_padding: leave padding out of the loss.
+        mask_padding_dropout: share of batches whose loss includes the padding.
+        pre_encoded: batches hold latents, unscaled, as the encode command stores them.
+        log_loss_info: also log the loss by noise level.
+        gradient_checkpointing: recompute activations in the backward pass.
+    """
+
+    cfg_dropout_prob: float = 0.0
+    mask_padding: bool = False
+    mask_padding_dropout: float = 0.0
+    pre_encoded: bool = False
+    log_loss_info: bool = False
+    gradient_checkpointing: bool = False
+
+
 class DiffusionTraining(TimedTraining):
     """Trains `model` to predict the target of its objective.
 
@@ -79,16 +102,11 @@ class DiffusionTraining(TimedTraining):
         losses: terms to minimise; default: mean squared error.
         timestep_sampler: distribution of t in training.
         p_one_shot: probability of training at t = 1, pure noise.
-        cfg_dropout_prob: share of items whose conditioning is dropped, per slot.
-        mask_padding: leave padding out of the loss.
-        mask_padding_dropout: share of batches whose loss includes the padding.
-        pre_encoded: batches hold latents, unscaled, as the encode command stores them.
+        options: what a training step does; its fields are keywords as well.
         inpainting: masks for models with the ids `inpaint_mask` and `inpaint_masked_input`.
-        use_ema: average the weights of the backbone.
-        ema_options: options of the average.
+        averaging: average of the weights of the backbone; its fields are keywords as well.
         ema_conditioner: average the weights of the conditioners, too.
-        log_loss_info: also log the loss by noise level.
-        gradient_checkpointing: recompute activations in the backward pass.
+        run: settings of the run; its fields are keywords as well.
         teacher: a model to learn from, where the objective or a subclass needs one.
 
     Attributes:
@@ -99,6 +117,7 @@ class DiffusionTraining(TimedTraining):
     model: DiffusionModel
     needs_teacher: ClassVar[bool] = False
 
+    @takes_keywords
     def __init__(
         self,
         model: DiffusionModel,
@@ -108,24 +127,15 @@ class DiffusionTraining(TimedTraining):
         losses: LossSum | None = None,
         timestep_sampler: TimestepSampler | None = None,
         p_one_shot: float = 0.0,
-        cfg_dropout_prob: float = 0.0,
-        mask_padding: bool = False,
-        mask_padding_dropout: float = 0.0,
-        pre_encoded: bool = False,
+        options: Flat[StepOptions] = StepOptions(),
         inpainting: InpaintingMasks | None = None,
-        use_ema: bool = True,
-        ema_options: Mapping[str, Any] | None = None,
+        averaging: Flat[Averaging] = Averaging(),  # noqa: B008 (frozen)
         ema_conditioner: bool = False,
-        log_loss_info: bool = False,
-        gradient_checkpointing: bool = False,
-        seed: int = 0,
-        batch_size: int = 1,
-        gradient_clip_val: float = 0.0,
+        run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
         teacher: Teacher | None = None,
     ) -> None:
         check_teacher(teacher, model, learner=type(self).__name__, required=self.needs_teacher)
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
-        ema = EMA(model, parts=parts, deferred=True, **(ema_options or {})) if use_ema else None
         super().__init__(
             model,
             optimizer=optimizer,
@@ -133,18 +143,14 @@ class DiffusionTraining(TimedTraining):
             timestep_sampler=timestep_sampler if timestep_sampler is not None else Uniform(),
             p_one_shot=p_one_shot,
             dist_shift=model.dist_shift,
-            seed=seed,
-            batch_size=batch_size,
-            gradient_clip_val=gradient_clip_val,
-            ema=ema,
+            run=run,
+            ema=averaging.average(model, parts=parts),
             teacher=teacher,
         )
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
-        self.cfg_dropout_prob = cfg_dropout_prob
-        self.mask_padding, self.mask_padding_dropout = mask_padding, mask_padding_dropout
-        self.pre_encoded, self.inpainting = pre_encoded, inpainting
-        self.log_loss_info = log_loss_info
-        model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
+        self.options, self.inpainting = options, inpainting
+        self.pre_encoded = options.pre_encoded
+        model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
@@ -157,7 +163,8 @@ class DiffusionTraining(TimedTraining):
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
         inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
         conditioning = self._condition(self.model, clean, inpainting)
-        conditioning = cfg_dropout(self.model.backbone, conditioning, self.cfg_dropout_prob, draws.bernoulli)
+        dropped = self.options.cfg_dropout_prob
+        conditioning = cfg_dropout(self.model.backbone, conditioning, dropped, draws.bernoulli)
         times = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths)
         t = to_device(self.model.objective.process.grid(times), x0.device, x0.dtype)
         return Prepared(
@@ -181,7 +188,7 @@ class DiffusionTraining(TimedTraining):
         self._loss = loss.detach()
         scalars = {f"train/{name}": value for name, value in terms.items()}
         self.record({"train/loss": loss, "train/std_data": _std(step), **scalars})
-        if self.log_loss_info:
+        if self.options.log_loss_info:
             with torch.no_grad():
                 sigma = self.model.objective.alpha_sigma(step.point.t)[1]
                 self.buckets.add(sigma, self.losses.per_item(inputs))
@@ -212,7 +219,7 @@ class DiffusionTraining(TimedTraining):
     def _clean(self, batch: Batch, draws: Draws) -> Clean:
         x0 = self.latents(batch.audio, draws)
         if batch.packed is None:
-            mask = padding_mask(batch.metadata, x0, required=self.mask_padding)
+            mask = padding_mask(batch.metadata, x0, required=self.options.mask_padding)
             return Clean(x0, mask, None, batch.metadata)
         if any(isinstance(term.loss, SpectralLoss) for term in self.losses.terms):
             raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
@@ -252,7 +259,8 @@ class DiffusionTraining(TimedTraining):
         return to_device(torch.stack(masks), x0.device, x0.dtype)
 
     def _loss_mask(self, mask: Tensor | None, draws: Draws) -> Tensor | None:
-        if not self.mask_padding or (self.mask_padding_dropout > 0 and draws.coin(self.mask_padding_dropout)):
+        share = self.options.mask_padding_dropout
+        if not self.options.mask_padding or (share > 0 and draws.coin(share)):
             return None
         return mask
 
@@ -271,7 +279,7 @@ class DiffusionTraining(TimedTraining):
             uniform=lambda: to_device(draws.uniform(x0.shape[0]), x0.device, x0.dtype),
             teacher=self._teacher_network(clean, inpainting),
         )
-        mask = _on(x0, clean.mask if self.mask_padding or clean.lengths is not None else None)
+        mask = _on(x0, clean.mask if self.options.mask_padding or clean.lengths is not None else None)
         return self.losses_at_times(point, self.losses, mask)
 
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stable_audio.training.gathering import copy_whole, is_split, whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """Whether weights are averaged, and how.
+
+    Attributes:
+        use_ema: average the weights.
+        ema_options: keywords of `EMA`.
+    """
+
+    use_ema: bool = True
+    ema_options: Mapping[str, Any] | None = None
+
+    def average(self, module: nn.Module, *, parts: Sequence[str] | None = None) -> EMA | None:
+        """The average of a module, which is made when the fit starts; None: there is none."""
+        return EMA(module, parts=parts, deferred=True, **(self.ema_options or {})) if self.use_ema else None
 
 
 class EMA:

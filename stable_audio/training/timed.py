@@ -18,7 +18,8 @@ from stable_audio.diffusion.objectives import Compared, TrainingPoint
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
-from stable_audio.training.base import TrainingModule
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -37,10 +38,12 @@ class TimedTraining(TrainingModule):
         timestep_sampler: distribution of t in training.
         p_one_shot: probability of training at t = 1, pure noise.
         dist_shift: shift of t for long latents.
+        run: settings of the run; its fields are keywords as well.
     """
 
     model: DiffusionModel | DiffusionAutoencoder
 
+    @takes_keywords
     def __init__(
         self,
         model: DiffusionModel | DiffusionAutoencoder,
@@ -50,17 +53,13 @@ class TimedTraining(TrainingModule):
         timestep_sampler: TimestepSampler,
         p_one_shot: float = 0.0,
         dist_shift: DistributionShift | None = None,
-        seed: int = 0,
-        batch_size: int = 1,
-        gradient_clip_val: float = 0.0,
+        run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
         ema: EMA | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__(
             model,
-            seed=seed,
-            batch_size=batch_size,
-            gradient_clip_val=gradient_clip_val,
+            run=run,
             ema=ema,
             teacher=teacher,
         )

@@ -19,11 +19,13 @@ from stable_audio.model import DiffusionAutoencoder
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.pretransforms.losses.terms import value
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
+from stable_audio.training.base import RunSettings
 from stable_audio.training.draws import Draws
-from stable_audio.training.ema import EMA
+from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning
@@ -89,14 +91,15 @@ class DiffusionAutoencoderTraining(TimedTraining):
         optimizer: `{"type", "config"}` of an optimizer.
         scheduler: `{"type", "config"}` of an LR schedule.
         use_reconstruction_loss: add an STFT distance of the estimate of the audio, times 0.1.
-        use_ema: average the weights.
-        ema_options: options of the average.
+        averaging: average of the weights; its fields are keywords as well.
         gradient_checkpointing: recompute activations in the backward pass.
+        run: settings of the run; its fields are keywords as well.
     """
 
     model: DiffusionAutoencoder
     watches_explosion = True
 
+    @takes_keywords
     def __init__(
         self,
         model: DiffusionAutoencoder,
@@ -104,22 +107,17 @@ class DiffusionAutoencoderTraining(TimedTraining):
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any] | None = None,
         use_reconstruction_loss: bool = False,
-        use_ema: bool = True,
-        ema_options: Mapping[str, Any] | None = None,
+        averaging: Flat[Averaging] = Averaging(),  # noqa: B008 (frozen)
         gradient_checkpointing: bool = False,
-        seed: int = 0,
-        batch_size: int = 1,
-        gradient_clip_val: float = 0.0,
+        run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
             model,
             optimizer=optimizer,
             scheduler=scheduler,
             timestep_sampler=Uniform(),
-            seed=seed,
-            batch_size=batch_size,
-            gradient_clip_val=gradient_clip_val,
-            ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
+            run=run,
+            ema=averaging.average(model),
         )
         terms: list[Term[LossInputs]] = [Term("mse", MSELoss())]
         if use_reconstruction_loss:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stable_audio.data.base import Batch
 from stable_audio.nn.checkpointing import set_gradient_checkpointing
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.losses import Terms
@@ -25,9 +26,9 @@ from stable_audio.training.autoencoder.parts import (
     encoder_input,
     unchanged,
 )
-from stable_audio.training.base import TrainingModule
+from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.draws import StepDraws
-from stable_audio.training.ema import EMA
+from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
 from stable_audio.training.networks import OptimizerChoice, Schedule, TrainedNetwork
@@ -53,8 +54,8 @@ class AutoencoderTraining(TrainingModule):
         teacher: an autoencoder with latents of the same shape; adds the values `teacher_*`.
         warmup_steps: steps (of both networks) before the generator sees the discriminator.
         metrics: metrics of validation, by name.
-        use_ema: average the weights.
-        ema_options: options of the average.
+        averaging: average of the weights, by default none; its fields are keywords as well.
+        run: settings of the run; its fields are keywords as well.
     """
 
     model: Autoencoder
@@ -63,6 +64,7 @@ class AutoencoderTraining(TrainingModule):
     no_float16 = "autoencoders are not trained in float16: gradients of spectral losses overflow"
     ranking = MappingProxyType({"val/stft": 1, "val/mel": 1, "val/sisdr": -1, "val/pesq": -1})
 
+    @takes_keywords
     def __init__(
         self,
         model: Autoencoder,
@@ -75,19 +77,14 @@ class AutoencoderTraining(TrainingModule):
         teacher: Teacher | None = None,
         warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
-        use_ema: bool = False,
-        ema_options: Mapping[str, Any] | None = None,
+        averaging: Flat[Averaging] = Averaging(use_ema=False),  # noqa: B008 (frozen)
         gradient_checkpointing: bool = False,
-        seed: int = 0,
-        batch_size: int = 1,
-        gradient_clip_val: float = 0.0,
+        run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
             model,
-            seed=seed,
-            batch_size=batch_size,
-            gradient_clip_val=gradient_clip_val,
-            ema=EMA(model, deferred=True, **(ema_options or {})) if use_ema else None,
+            run=run,
+            ema=averaging.average(model),
             teacher=teacher,
         )
         self.terms, self.adversary = terms, adversary

@@ -14,9 +14,10 @@ from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.factory.components import create
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
+from stable_audio.options import from_keywords, keywords_of
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.demos import DiffusionDemos
-from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.diffusion import DiffusionTraining, StepOptions
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.methods.base import Method
 from stable_audio.training.teacher import build_teacher
@@ -44,6 +45,7 @@ def build_diffusion(
     section: TrainingKeys = config.training
     optimizer, scheduler = optimizer_configs(section)
     ema = section.ema.model_dump()
+    step = {key: getattr(section, key) for key in keywords_of(StepOptions) if hasattr(section, key)}
     return cls(
         model,
         optimizer=optimizer,
@@ -51,16 +53,11 @@ def build_diffusion(
         losses=build_losses(section),
         timestep_sampler=TIMESTEP_SAMPLERS[section.timestep_sampler](**section.timestep_sampler_options),
         p_one_shot=section.p_one_shot,
-        cfg_dropout_prob=getattr(section, "cfg_dropout_prob", 0.0),
-        mask_padding=section.mask_padding,
-        mask_padding_dropout=section.mask_padding_dropout,
-        pre_encoded=section.pre_encoded,
+        options=from_keywords(StepOptions, step),
         inpainting=build_inpainting(section, model),
         use_ema=section.use_ema,
         ema_conditioner=ema.pop("include_conditioner"),
         ema_options=ema,
-        log_loss_info=section.log_loss_info,
-        gradient_checkpointing=section.gradient_checkpointing,
         teacher=build_teacher(section),
         **run,
     )
