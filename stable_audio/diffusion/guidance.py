@@ -226,12 +226,3 @@ def cfg_dropout(
         if value is not None:
             keep[slot] = to_device(~bernoulli(value.shape[0], prob).bool(), value.device)
     return backbone.drop(cond, keep)
-
-
-def seeded_bernoulli(generator: torch.Generator | None) -> Bernoulli:
-    """Decisions drawn from `generator` (CPU)."""
-
-    def draw(n: int, prob: float) -> Tensor:
-        return torch.rand(n, generator=generator) < prob
-
-    return draw

@@ -50,7 +50,7 @@ class Clean:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedBatch:
     """A batch with all draws of its training step.
 
     Attributes:
@@ -157,7 +157,7 @@ class DiffusionTraining(TimedTraining):
         step = self.prepare(batch, draws if draws is not None else self.draws(packed=batch.packed))
         return self.score(self.model.objective.compare(step.point), step)
 
-    def prepare(self, batch: Batch, draws: Draws) -> Prepared:
+    def prepare(self, batch: Batch, draws: Draws) -> PreparedBatch:
         """Encode, condition, drop conditioning, draw t and noise."""
         clean = self._clean(batch, draws)
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
@@ -167,7 +167,7 @@ class DiffusionTraining(TimedTraining):
         conditioning = cfg_dropout(self.model.backbone, conditioning, dropped, draws.bernoulli)
         times = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths)
         t = to_device(self.model.objective.process.grid(times), x0.device, x0.dtype)
-        return Prepared(
+        return PreparedBatch(
             point=TrainingPoint(
                 x0=x0,
                 noise=draws.noise(x0) if lengths is None else draws.noise(x0, lengths),
@@ -181,7 +181,7 @@ class DiffusionTraining(TimedTraining):
             lengths=lengths,
         )
 
-    def score(self, compared: Compared, step: Prepared) -> Tensor:
+    def score(self, compared: Compared, step: PreparedBatch) -> Tensor:
         """The loss; records the scalars to log."""
         inputs = self.loss_inputs(compared, step.point, step.mask)
         loss, terms = self.losses(inputs)
@@ -283,7 +283,7 @@ class DiffusionTraining(TimedTraining):
         return self.losses_at_times(point, self.losses, mask)
 
 
-def _std(step: Prepared) -> Tensor:
+def _std(step: PreparedBatch) -> Tensor:
     x0 = step.point.x0
     return x0.std() if step.lengths is None or step.mask is None else masked_std(x0, step.mask)
 

@@ -191,11 +191,6 @@ class EMA:
             for key, average in averaged.items():
                 copy_whole(average, state["average"][key])
 
-    def reset(self) -> None:
-        """Start again from the module's current weights."""
-        self.step, self.initialised = 0, False
-        self.start()
-
     def _tracked(self) -> dict[str, Tensor]:
         """The module's tensors by key, looked up at every call, since moving a module replaces buffers."""
         return {key: owner[name].detach() for key, owner, name in self._places}

@@ -58,7 +58,7 @@ class OptimisedModule(CheckedModule):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name, instead in OWNED.items():
-            if name in vars(cls):
+            if inspect.getattr_static(cls, name) is not inspect.getattr_static(OptimisedModule, name):
                 raise TrainingError(
                     f"{cls.__name__} replaces `{name}`, by which a run would lose its gradient clipping, its "
                     f"checks, its LR schedule or its average; {instead}"

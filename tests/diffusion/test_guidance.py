@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.backbones import DiT
-from stable_audio.diffusion.guidance import Guidance, cfg_dropout, rescaled, seeded_bernoulli
+from stable_audio.diffusion.guidance import Guidance, cfg_dropout, rescaled
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.types import Conditioning, Slot
 from tests.diffusion.gaussian import normal
@@ -196,8 +196,3 @@ def test_dropout_draws_once_per_slot_in_use_in_order() -> None:
     assert len(asked) == 1
     with pytest.raises(ValueError, match=r"found 1.2"):
         cfg_dropout(backbone, COND, 1.2, scripted)
-
-
-def test_seeded_decisions() -> None:
-    draw = seeded_bernoulli(torch.Generator().manual_seed(0))
-    assert float(draw(20_000, 0.1).float().mean()) == pytest.approx(0.1, abs=0.01)

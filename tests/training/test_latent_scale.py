@@ -49,7 +49,7 @@ def trained(tmp_path: Path) -> Path:
     with torch.no_grad():  # latents far from unit variance, so that the measurement matters
         last = run.module.model.encoder.layers[-1]  # type: ignore[union-attr,index]
         last.weight_g.mul_(40.0)
-    run.module.ema.reset()  # type: ignore[union-attr]
+    run.module.ema.start()  # type: ignore[union-attr]
     run.start()
     return tmp_path / "ae"
 

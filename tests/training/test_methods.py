@@ -16,7 +16,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.methods import METHODS
-from stable_audio.training.methods.base import Method, no_demos
+from stable_audio.training.methods.base import Method
 from stable_audio.training.methods.diffusion import build_diffusion
 from stable_audio.training.networks import OptimizerChoice, TrainedNetwork
 from tests.training.building import tiny_config, tiny_run
@@ -52,9 +52,7 @@ class Turns(DiffusionTraining):
 
 def turns_run(folder: Path, monkeypatch: pytest.MonkeyPatch, cls: type = Turns, **options: Any) -> Any:
     """A run of `cls` in place of the diffusion training."""
-    monkeypatch.setitem(
-        METHODS, ("diffusion_cond", "turns"), Method(partial(build_diffusion, cls=cls), no_demos)
-    )
+    monkeypatch.setitem(METHODS, ("diffusion_cond", "turns"), Method(partial(build_diffusion, cls=cls)))
     return tiny_run(folder, tiny_config(method="turns"), log_every=1, **options)
 
 
@@ -89,6 +87,17 @@ def test_a_second_optimizer_past_the_base_is_refused_where_the_class_is_written(
                 optimizer.zero_grad()
                 self.manual_backward(loss)
                 optimizer.step()
+
+
+def test_a_mixin_cannot_bring_one_in() -> None:
+    class OwnOptimizer:
+        def configure_optimizers(self) -> Any:
+            raise AssertionError("never called")
+
+    with pytest.raises(TrainingError, match="Mixed replaces `configure_optimizers`"):
+
+        class Mixed(OwnOptimizer, DiffusionTraining):
+            pass
 
 
 def test_other_ways_past_the_base_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,10 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.demo import DemoRenderer
 
 
+def no_demos(config: ModelConfig) -> None:
+    """The builder of demos of a method without demos."""
+
+
 @dataclass(frozen=True)
 class Method:
     """Builders of one kind of training.
@@ -23,9 +27,5 @@ class Method:
     """
 
     training: Callable[[ModelConfig, Any, Mapping[str, Any]], TrainingModule]
-    demos: Callable[[ModelConfig], tuple[DemoRenderer, int] | None]
+    demos: Callable[[ModelConfig], tuple[DemoRenderer, int] | None] = no_demos
     options: type | None = None
-
-
-def no_demos(config: ModelConfig) -> None:
-    """The builder of demos of a method without demos."""
