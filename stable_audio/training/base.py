@@ -21,6 +21,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.saved import SavedWeights
+from stable_audio.training.splitting import SplitWeights, are_split, split
 from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets
 
@@ -127,6 +128,12 @@ class TrainingModule(OptimisedModule):
         self.load_optimising_state(state)
         self._stored_average = state.get("ema")
 
+    def configure_model(self) -> None:
+        """Lightning calls this before optimizers are built: split the weights where the run asks for it."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, SplitWeights) and not are_split(self.model):
+            split(self.model, strategy.device_mesh["data_parallel"])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the weights that are in the base of the run's files; subclasses call it too."""
         checkpoint["state_dict"] = self.saved.part(checkpoint["state_dict"], "model.")
@@ -135,7 +142,7 @@ class TrainingModule(OptimisedModule):
         """Add the weights that a difference leaves out, which the model has from its base; subclasses call it
         too."""
         if checkpoint[TRAINING_ENTRY].get(BASE_KEY):
-            own = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+            own = {f"model.{key}": value for key, value in whole(self.model.state_dict()).items()}
             checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def begin_fit(self) -> None:

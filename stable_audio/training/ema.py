@@ -129,8 +129,9 @@ class EMA:
 
     @torch.no_grad()
     def _blend(self, weight: float) -> None:
-        """average += weight * (current - average), one fused operation per dtype."""
-        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        """average += weight * (current - average), one fused operation per type, buffers apart where
+        parameters are split."""
+        groups: dict[tuple[torch.dtype, bool], tuple[list[Tensor], list[Tensor]]] = {}
         averaged = self.average
         for key, current in self._tracked().items():
             average = averaged[key]
@@ -139,7 +140,7 @@ class EMA:
             if not average.is_floating_point() or weight == 1.0:
                 average.copy_(current)
                 continue
-            averages, currents = groups.setdefault(average.dtype, ([], []))
+            averages, currents = groups.setdefault((average.dtype, is_split(average)), ([], []))
             averages.append(average)
             currents.append(current.to(average.dtype))
         for averages, currents in groups.values():

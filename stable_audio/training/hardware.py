@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from stable_audio.training.cluster import parse_devices
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.splitting import NAME
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -44,12 +45,18 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
     _check_accelerator(options.accelerator)
     _check_devices(options)
     _check_strategy(options.strategy)
-    if averages and options.strategy.startswith(SHARDING):
+    shards = options.strategy.startswith(SHARDING) and options.strategy != NAME
+    if averages and shards:
         raise TrainingError(
-            f"--strategy {options.strategy} splits the weights over devices, and their average cannot be "
-            "kept then; set use_ema to false in the config's training section, or use --strategy ddp"
+            f"--strategy {options.strategy} flattens the weights that it splits over devices, and their "
+            f"average cannot be kept then; use --strategy {NAME}, which splits and averages, or --strategy "
+            "ddp, or set use_ema to false in the config's training section"
         )
-    if options.strategy.startswith(SHARDING) and not _uses_cuda(options.accelerator):
+    if options.strategy == NAME and options.precision == "16-mixed":
+        raise TrainingError(
+            f"--strategy {NAME} does not scale gradients of float16; use --precision bf16-mixed or 32"
+        )
+    if shards and not _uses_cuda(options.accelerator):
         raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
     if options.precision not in PRECISIONS:
         raise TrainingError(f"--precision {options.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")

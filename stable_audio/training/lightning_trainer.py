@@ -15,6 +15,7 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import Layout, on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.splitting import NAME, SplitWeights
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
 
@@ -64,7 +65,9 @@ def _new_trainer(
     )
 
 
-def _strategy(options: RunOptions, placed: Layout) -> str:
+def _strategy(options: RunOptions, placed: Layout) -> str | SplitWeights:
+    if options.strategy == NAME:
+        return SplitWeights()
     if options.strategy not in ("auto", ""):
         return STRATEGIES.get(options.strategy, options.strategy)
     # Parts of a model may be unused in a step (dropped conditioning), which plain DDP does not support.
@@ -88,6 +91,8 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
+            # Nothing here writes into what a network returns.
+            warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
             yield
     finally:
         logger.setLevel(level)

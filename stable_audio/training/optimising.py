@@ -15,6 +15,7 @@ from stable_audio.training.checks import CheckedModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
 from stable_audio.training.networks import Schedule, TrainedNetwork
+from stable_audio.training.splitting import measured
 
 OWNED = {
     "configure_optimizers": "declare what is trained in `networks`",
@@ -231,6 +232,7 @@ class OptimisedModule(CheckedModule):
             norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
         else:
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = measured(norm)
         self.record({self.networks()[index].norm_label: norm})
         self.check_finite(
             norm, None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)

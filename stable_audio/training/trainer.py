@@ -29,6 +29,7 @@ from stable_audio.training.resuming import Resumed, continues, resumed_checkpoin
 from stable_audio.training.run import Run
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
+from stable_audio.training.splitting import NAME, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.transforms import COMPILE, transform, transforms_for
@@ -97,6 +98,8 @@ def assemble(
     else:
         start = continuing_model(config, options, resumed.path, resumed.content)
         transforms = resumed.transforms
+    if options.strategy == NAME:
+        check_splitting(start.model, config.model_type)
     if options.compile:
         compile_networks(start.model)
     module, options = _module(config, start.model, options, resumed)

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.diffusion.timesteps import Timesteps, Uniform
 from stable_audio.training.draws import StepDraws
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.splitting import check_splitting
 from tests.training.building import tiny_config, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +114,41 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     for key, value in first["state_dict"].items():
         assert torch.allclose(value, second["state_dict"][key], atol=1e-4), key
     assert len(second["stable_audio"]["data"]) == 2
+
+
+@pytest.mark.slow
+def test_split_weights_train_like_whole_ones(tmp_path: Path) -> None:
+    """Two processes with a part of each weight, stopped and continued: loss, weights, average, optimizer."""
+    one = _train(tmp_path, "one", "--batch-size", "4", "--devices", "1")
+    split = ["--batch-size", "2", "--devices", "2", "--strategy", "fsdp"]
+    _train(tmp_path, "two", *split, "--max-steps", "3")
+    two = _train(tmp_path, "two", *split, "--recover")
+    assert [r["step"] for r in two] == [r["step"] for r in one] == ["1", "2", "3", "4", "5"]
+    for a, b in zip(one, two):
+        for name in ("train/loss", "train/grad_norm"):
+            assert float(b[name]) == pytest.approx(float(a[name]), rel=2e-4), (a["step"], name)
+    first, second = (load_torch_file(tmp_path / n / "last.ckpt") for n in ("one", "two"))
+    averages = [content["stable_audio"]["ema"]["average"] for content in (first, second)]
+    for whole, parts in (averages, (first["state_dict"], second["state_dict"])):
+        assert whole.keys() == parts.keys()
+        for key, value in whole.items():
+            assert torch.allclose(value, parts[key], atol=1e-4), key
+    states = [content["optimizer_states"][0]["state"] for content in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    for number, state in states[0].items():
+        for name, value in state.items():
+            assert torch.allclose(value, states[1][number][name], atol=1e-4), (number, name)
+
+
+def test_models_with_other_trained_networks_are_not_split() -> None:
+    model = nn.Module()
+    with pytest.raises(TrainingError, match="autoencoder has other networks, use --strategy ddp"):
+        check_splitting(model, "autoencoder")
+    model.pretransform = nn.Linear(1, 1)
+    with pytest.raises(TrainingError, match="enable_grad"):
+        check_splitting(model, "diffusion_cond")
+    model.pretransform.requires_grad_(False)
+    check_splitting(model, "diffusion_cond")
 
 
 def _free_port() -> int:

@@ -20,6 +20,7 @@ from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
+from stable_audio.training.splitting import are_split
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class RenderDemos(StepCallback):
         self.folder, self.every = Path(folder) / "demos", every
         self.first_minutes = first_minutes
         self._first_at: float | None = None
+        self._possible = True
         self.failure: str | None = None
         self.seconds = 0.0
 
@@ -68,6 +70,9 @@ class RenderDemos(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
+        self._possible = not are_split(pl_module)
+        if not self._possible and trainer.is_global_zero:
+            log.warning("no demos: each process has a part of the weights; render them from the checkpoints")
         waits = self.first_minutes > 0 and not self.page.exists()
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
@@ -77,7 +82,7 @@ class RenderDemos(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
-        if (early or step % self.every == 0) and trainer.is_global_zero:
+        if (early or step % self.every == 0) and trainer.is_global_zero and self._possible:
             self._first_at = None
             self.render(trainer, module, step)
 
