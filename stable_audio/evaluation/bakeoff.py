@@ -17,7 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stable_audio.config import ModelConfig, load_config
-from stable_audio.evaluation.quickstart import QuickstartEvaluator, Scores
+from stable_audio.evaluation.quickstart import QuickstartEvaluator
+from stable_audio.evaluation.scores import Scores
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
 from stable_audio.model import DiffusionModel

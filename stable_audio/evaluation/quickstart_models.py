@@ -12,7 +12,9 @@ from torch import Tensor
 
 from stable_audio.audio.io import save_audio
 from stable_audio.config import ModelConfig, load_dataset_config
-from stable_audio.evaluation.quickstart import QuickstartEvaluator, Request, Scores
+from stable_audio.evaluation.listening.verdict import Verdict
+from stable_audio.evaluation.quickstart import QuickstartEvaluator
+from stable_audio.evaluation.scores import Request, Scores
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
 from stable_audio.inference.generation.to_audio import decode_each
@@ -21,13 +23,16 @@ from stable_audio.model import DiffusionModel
 TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"
 """Labels: the model, its pretransform alone, the model without conditioning, and without training."""
 
+BASELINE_STEP = 3
+"""Chance shows in a part of the requests; they are mixed, so that each part has all sorts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
     """The number of requests to a model, and the settings of generation.
 
     Attributes:
-        repeats: clips per sound and pitch.
+        repeats: clips per sound and pitch. The baselines answer every BASELINE_STEP-th request.
         seed: seed of the first clip.
         steps: sampling steps.
         cfg_scale: guidance weight.
@@ -35,7 +40,7 @@ class Requests:
         batch_size: clips per batch.
     """
 
-    repeats: int = 2
+    repeats: int = 1
     seed: int = 0
     steps: int = 24
     cfg_scale: float = 1.5
@@ -50,6 +55,7 @@ class Judgement:
     Attributes:
         label: TRAINED, RECONSTRUCTION, NULL or UNTRAINED.
         scores: shares and counts over all requests.
+        verdicts: one per clip.
         clips: the judged clips (k c n).
         requests: the request for each clip.
         cfg_scale: guidance weight; None: nothing was generated.
@@ -58,20 +64,20 @@ class Judgement:
 
     label: str
     scores: Scores
+    verdicts: Sequence[Verdict]
     clips: Tensor
     requests: Sequence[Request]
     cfg_scale: float | None = None
     steps: int | None = None
 
     def figures(self) -> dict[str, Any]:
-        """The scores and the settings of generation, as plain values."""
+        """The scores, the settings of generation and the verdicts, as plain values."""
         generation = {} if self.steps is None else {"cfg_scale": self.cfg_scale, "steps": self.steps}
-        return {**self.scores.as_dict(), **generation}
-
-    def reaches(self, target: float) -> bool:
-        """Whether pitch and timbre are right in this share of the clips."""
-        scores = self.scores
-        return min(scores.pitch, scores.timbre, scores.pitched_timbre) >= target
+        rows = [
+            {"prompt": request.prompt, "held_out": request.clip.held_out, **verdict.as_dict()}
+            for request, verdict in zip(self.requests, self.verdicts)
+        ]
+        return {**self.scores.as_dict(), **generation, "per_clip": rows}
 
     def save(self, folder: Path, sample_rate: int) -> None:
         """Write every clip to a file named after its prompt."""
@@ -88,8 +94,9 @@ def evaluator_for(model: DiffusionModel, dataset: str | None = None) -> Quicksta
         dataset: file of the synthetic dataset that it was trained on; None: the default one.
     """
     entry = load_dataset_config(dataset).model_dump() if dataset is not None else {}
-    pitches = {key: entry[key] for key in ("lowest_pitch", "num_pitches") if key in entry}
-    return QuickstartEvaluator(sample_rate=model.sample_rate, sample_size=model.sample_size, **pitches)
+    keys = ("lowest_pitch", "num_pitches", "held_out_share", "seconds")
+    told = {key: entry[key] for key in keys if key in entry}
+    return QuickstartEvaluator(sample_rate=model.sample_rate, sample_size=model.sample_size, **told)
 
 
 def judgements(
@@ -112,18 +119,24 @@ def judgements(
     if model.pretransform is not None:
         yield _reconstruction(model, evaluator, settings)
     # With weight 0, guidance returns the unconditional branch alone.
-    yield _judged(NULL, model, evaluator, settings, 0.0)
+    yield _judged(NULL, model, evaluator, settings, 0.0, step=BASELINE_STEP)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         untrained: Any = create_model_from_config(config).to(model.device).eval()
-    yield _judged(UNTRAINED, untrained, evaluator, settings, settings.cfg_scale)
+    yield _judged(UNTRAINED, untrained, evaluator, settings, settings.cfg_scale, step=BASELINE_STEP)
 
 
 def _judged(
-    label: str, model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests, cfg_scale: float
+    label: str,
+    model: DiffusionModel,
+    evaluator: QuickstartEvaluator,
+    settings: Requests,
+    cfg_scale: float,
+    *,
+    step: int = 1,
 ) -> Judgement:
-    """Generate and score a clip for every request."""
-    requests = evaluator.requests(repeats=settings.repeats)
+    """Generate and score a clip for every `step`-th request."""
+    requests = evaluator.requests(repeats=settings.repeats)[::step]
     clips = generate(
         model,
         [request.metadata() for request in requests],
@@ -133,8 +146,9 @@ def _judged(
         sampler=settings.sampler,
         batch_size=settings.batch_size,
     )
-    scores = evaluator.score(clips, requests)
-    return Judgement(label, scores, clips, requests, cfg_scale=cfg_scale, steps=settings.steps)
+    verdicts = evaluator.judge(clips, requests)
+    scores = Scores.of(requests, verdicts)
+    return Judgement(label, scores, verdicts, clips, requests, cfg_scale=cfg_scale, steps=settings.steps)
 
 
 @torch.inference_mode()
@@ -147,4 +161,5 @@ def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, setti
         for clip in originals.split(1)
     ]
     clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=settings.repeats)
-    return Judgement(RECONSTRUCTION, evaluator.score(clips, requests), clips, requests)
+    verdicts = evaluator.judge(clips, requests)
+    return Judgement(RECONSTRUCTION, Scores.of(requests, verdicts), verdicts, clips, requests)

@@ -11,7 +11,7 @@ import pytest
 from stable_audio.cli import main
 from stable_audio.evaluation import bakeoff
 from stable_audio.evaluation.bakeoff import Contender, TrainingResult, compete, contender, table
-from stable_audio.evaluation.quickstart import Scores
+from stable_audio.evaluation.scores import Scores
 from stable_audio.factory import create_model_from_config
 
 CONFIGS = Path(__file__).parents[2] / "model_configs" / "bakeoff"

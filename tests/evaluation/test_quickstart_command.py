@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from stable_audio.checkpoints import save_inference_file
+from stable_audio.checkpoints import load_model, save_inference_file
 from stable_audio.cli import main
+from stable_audio.evaluation.quickstart_models import evaluator_for
 from stable_audio.factory import create_model_from_config
 
 CONFIGS = Path(__file__).parents[2] / "model_configs" / "quickstart"
@@ -24,14 +26,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "out"
+    out, dataset = tmp_path / "out", tmp_path / "data.json"
+    dataset.write_text(
+        '{"dataset_type": "synthetic", "lowest_pitch": 60, "num_pitches": 4, "held_out_share": 0.25}'
+    )
     status = main(
         [
             "evaluate-quickstart",
             "--ckpt-path",
             str(weights),
-            "--repeats",
-            "1",
+            "--dataset-config",
+            str(dataset),
             "--steps",
             "1",
             "--out",
@@ -42,10 +47,29 @@ def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys
     figures = json.loads((out / "figures.json").read_text())
     assert list(figures) == ["trained", "reconstruction", "null conditioning", "untrained"]
     alone = figures.pop("reconstruction")
-    assert alone["pitch"] > 0.5, "the mel spectrogram keeps some of what is asked for"
-    assert all(f["pitch"] < 0.3 and f["pitched_timbre"] < 0.4 for f in figures.values())
-    assert len(list(out.glob("*.wav"))) == 366
-    assert "(recognised)" in capsys.readouterr().out
+    assert alone["pitch"] > 0.5, "the spectrogram keeps some of what is asked for"
+    assert all(f["pitch"] < 0.1 and f["timbre"] < 0.1 for f in figures.values())
+    trained = figures["trained"]
+    assert trained["clips"] == len(trained["per_clip"]) == len(list(out.glob("*.wav"))) == 150
+    assert figures["untrained"]["clips"] == 50
+    assert trained["parts"]["held out"]["clips"] == sum(row["held_out"] for row in trained["per_clip"]) > 10
+    assert {"prompt", "held_out", "heard_as", "right", "defects"} <= set(trained["per_clip"][0])
+    printed = capsys.readouterr().out
+    assert "(recognised)" in printed
+    assert re.search(r"missed: pitch \d.\d%, not 98.0%; timbre .* of held-out pairs", printed)
+
+
+def test_the_dataset_file_decides_what_is_asked_for(weights: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "data.json"
+    dataset.write_text(
+        '{"dataset_type": "synthetic", "lowest_pitch": 60, "num_pitches": 2, "held_out_share": 0,'
+        ' "seconds": [0.2, 0.4]}'
+    )
+    model, _ = load_model(weights)
+    requests = evaluator_for(model, str(dataset)).requests()
+    assert {p for r in requests for p in r.clip.pitches} == {60, 61}
+    assert not any(r.clip.held_out for r in requests)
+    assert max(r.seconds for r in requests) <= 0.4
 
 
 def test_shipped_prompts_give_what_the_model_needs() -> None:

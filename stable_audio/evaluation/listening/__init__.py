@@ -1,0 +1,1 @@
+"""Listening to clips of the synthetic collection: measurements, rendered references, and verdicts."""

@@ -1,0 +1,76 @@
+"""What a quickstart model has to reach, and what its baselines must not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stable_audio.evaluation.scores import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goals:
+    """Shares in [0, 1].
+
+    Attributes:
+        pitch: least share of right pitches, of notes that occur in training.
+        timbre: least share of right timbres, of sounds that occur in training.
+        held_out: least share of both, of notes whose (timbre, pitch) pair does not.
+        chance: greatest share of both without conditioning or without training.
+    """
+
+    pitch: float = 0.98
+    timbre: float = 0.95
+    held_out: float = 0.85
+    chance: float = 0.1
+
+    @classmethod
+    def uniform(cls, target: float) -> Goals:
+        """The same share for the three."""
+        return cls(pitch=target, timbre=target, held_out=target)
+
+    def missed(self, scores: Scores) -> list[str]:
+        """One phrase for each goal that a model misses."""
+        seen, held_out, drums = (scores.parts[name] for name in ("seen", "held out", "drums"))
+        sounds = seen.clips + drums.clips
+        timbre = (seen.clips * seen.timbre + drums.clips * drums.timbre) / max(1, sounds)
+        shares = {"pitch": (seen.pitch, self.pitch), "timbre": (timbre, self.timbre)}
+        if held_out.clips:
+            shares["pitch of held-out pairs"] = (held_out.pitch, self.held_out)
+            shares["timbre of held-out pairs"] = (held_out.timbre, self.held_out)
+        return [
+            f"{name} {value:.1%}, not {least:.1%}" for name, (value, least) in shares.items() if value < least
+        ]
+
+    def beyond_chance(self, label: str, scores: Scores) -> list[str]:
+        """One phrase for each share of a baseline above chance, which means that the measure is wrong."""
+        shares = {"pitch": scores.pitch, "timbre": scores.timbre}
+        return [
+            f"{name} of {label} {value:.1%}, more than {self.chance:.1%}"
+            for name, value in shares.items()
+            if value > self.chance
+        ]
+
+
+class Judged(Protocol):
+    """A model and how it did."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def scores(self) -> Scores: ...
+
+
+def missed_goals(
+    judged: Sequence[Judged], goals: Goals, *, trained: str, baselines: Sequence[str]
+) -> list[str]:
+    """All goals that were missed, by the trained model or by a baseline."""
+    missed: list[str] = []
+    for one in judged:
+        if one.label == trained:
+            missed += goals.missed(one.scores)
+        elif one.label in baselines:
+            missed += goals.beyond_chance(one.label, one.scores)
+    return missed
