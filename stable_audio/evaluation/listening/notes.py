@@ -11,6 +11,7 @@ from stable_audio.evaluation.listening import limits
 from stable_audio.evaluation.listening.envelope import envelope, envelope_fits
 from stable_audio.evaluation.listening.partials import noise_level, partial_levels, pattern_deviation
 from stable_audio.evaluation.listening.references import References
+from stable_audio.evaluation.listening.vibrato import mean_cents
 from stable_audio.evaluation.pitch import Array, detect_pitch, semitones_between
 
 BREATHY = frozenset({"flute"})
@@ -87,10 +88,13 @@ def judge_note(
 
 
 def note_pitch(samples: Array, sample_rate: int, seconds: float) -> float | None:
-    """Fundamental in Hz, the median of three parts of a note, which vibrato hardly moves; None if unclear."""
+    """Fundamental in Hz, of a note long enough the mean over whole periods of a vibrato; None if unclear."""
     last = max(_PITCH_FROM, min(seconds, 0.6) - 0.05 - _PITCH_WINDOW)
     starts = np.unique(np.round(np.linspace(_PITCH_FROM, last, 3), 4))
     length = round(_PITCH_WINDOW * sample_rate)
     parts = (samples[round(start * sample_rate) :][:length] for start in starts)
     pitches = [pitch for part in parts if (pitch := detect_pitch(part, sample_rate)) is not None]
-    return float(np.median(pitches)) if pitches else None
+    if not pitches:
+        return None
+    frequency = float(np.median(pitches))
+    return frequency * 2 ** (mean_cents(samples, sample_rate, frequency, seconds) / 1200)

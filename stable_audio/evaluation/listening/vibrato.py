@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from stable_audio.data.synthetic.rendering import VIBRATO_RATE
 from stable_audio.evaluation.listening import limits
 from stable_audio.evaluation.pitch import Array
 
@@ -14,13 +15,32 @@ _FROM, _BEFORE_END = 0.15, 0.06
 def vibrato_cents(samples: Array, sample_rate: int, frequency: float, seconds: float) -> float:
     """Greatest amplitude in cents of a sine between 4 and 7.5 Hz in the pitch of a note, by least squares.
 
-    The fundamental is shifted to zero and low-passed by a Hann window of three periods, at least 20 ms,
-    which has its zeros near the other partials; the pitch is the rate of its phase.
-
     Args:
         samples: the note from its onset, (n,).
         frequency: its mean fundamental in Hz.
         seconds: its duration.
+    """
+    cents, _, times = _track(samples, sample_rate, frequency, seconds)
+    if len(cents) < 60:
+        return 0.0
+    return max(_amplitude(cents, times, hertz) for hertz in np.arange(*limits.VIBRATO_RATES, 0.5))
+
+
+def mean_cents(samples: Array, sample_rate: int, frequency: float, seconds: float) -> float:
+    """Mean pitch in cents above `frequency` over whole periods of vibrato, by power; 0 if too short."""
+    periods = int((seconds - _FROM - _BEFORE_END) * VIBRATO_RATE)
+    if periods < 1:
+        return 0.0
+    end = _FROM + periods / VIBRATO_RATE + _BEFORE_END
+    cents, power, _ = _track(samples, sample_rate, frequency, end)
+    return float(np.average(cents, weights=power)) if power.sum() > 0 else 0.0
+
+
+def _track(samples: Array, sample_rate: int, frequency: float, seconds: float) -> tuple[Array, Array, Array]:
+    """Pitch in cents above `frequency`, at most 100, power, and seconds, every 2 ms.
+
+    The fundamental is shifted to zero and low-passed by a Hann window of three periods, at least 20 ms,
+    which has its zeros near the other partials; the pitch is the rate of its phase.
     """
     length = round(max(3 / frequency, 0.02) * sample_rate)
     times = np.arange(len(samples)) / sample_rate
@@ -31,13 +51,9 @@ def vibrato_cents(samples: Array, sample_rate: int, frequency: float, seconds: f
     step = max(1, round(0.002 * sample_rate))
     first, last = (round(t * sample_rate) for t in (_FROM, seconds - _BEFORE_END))
     turns = smooth[first:last:step]
-    if len(turns) < 60:
-        return 0.0
     rate = np.angle(turns[1:] * np.conj(turns[:-1])) / (2 * np.pi) * sample_rate / step
-    cents = 1200 * np.log2(np.maximum(1 + rate / frequency, 0.5))
-    cents = np.clip(cents - np.median(cents), -100, 100)
-    at = np.arange(len(cents)) * step / sample_rate
-    return max(_amplitude(cents, at, hertz) for hertz in np.arange(*limits.VIBRATO_RATES, 0.5))
+    cents = np.clip(1200 * np.log2(np.maximum(1 + rate / frequency, 0.5)), -100, 100)
+    return cents, np.abs(turns[1:] * turns[:-1]), np.arange(len(cents)) * step / sample_rate
 
 
 def _amplitude(cents: Array, times: Array, hertz: float) -> float:

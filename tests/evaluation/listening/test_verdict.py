@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stable_audio.data.synthetic import SyntheticDataset
+from stable_audio.evaluation.listening.notes import note_pitch
 from stable_audio.evaluation.listening.references import References
 from stable_audio.evaluation.listening.verdict import DEFECTS, POOR, Verdict, judge
 from tests.evaluation.listening import spoiling
@@ -97,6 +98,16 @@ def test_vibrato_is_wanted_or_not(timbre, clips, references) -> None:
         verdict = heard(other, clip, references)
         assert verdict.vibrato is False
         assert verdict.pitch
+
+
+@pytest.mark.parametrize("timbre", ["sine", "flute", "bell", "sawtooth"])
+@pytest.mark.parametrize("cents", [0, -35, 35])
+def test_pitch_is_the_middle_of_a_vibrato(timbre, cents, clips) -> None:
+    clip = clips.clip(one(clips, timbre, length="medium"))
+    samples = spoiling.resounded(clip, RATE, SIZE, cents=cents, vibrato=timbre != "bell")
+    heard_pitch = note_pitch(samples, RATE, clip.seconds)
+    played = clip.voices[0].frequency * 2 ** (cents / 1200)
+    assert abs(1200 * np.log2(heard_pitch / played)) < 3
 
 
 def test_half_a_semitone(clips, references) -> None:
