@@ -32,7 +32,11 @@ def load_failure(name: str, error: Exception) -> str:
         name: the hub id or path.
         error: what the hub's client or transformers raised.
     """
-    if not os.path.exists(name) and not hub_in_reach():
+    exists = os.path.exists(name)
+    # Ids of the hub are a name, or an owner and a name.
+    if not exists and (os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1):
+        return "it is neither a folder nor the id of a model on the Hugging Face hub"
+    if not exists and not hub_in_reach():
         return "it was not downloaded before, and the Hugging Face hub cannot be reached"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 

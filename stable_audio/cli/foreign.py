@@ -72,7 +72,7 @@ PRE_ENCODE: dict[str, Flag] = {
     "--num-nodes": Flag(None, "start the command on every node with torchrun or srun", neutral=("1",)),
     "--strategy": Flag(None, "each process works by itself; leave it out", neutral=("auto", "")),
     "--limit-batches": Flag(
-        None, "had no effect there; Ctrl-C stops a run, and the same command goes on", neutral=("",)
+        None, "had no effect there; Ctrl-C stops a run, and the same command continues it", neutral=("",)
     ),
     "--shuffle": Flag(None, "the order of the files does not change what is written; leave it out", True),
 }

@@ -126,7 +126,7 @@ def test_names_of_configs_are_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(library.AutoConfig, "from_pretrained", refuse)
     for name in SPEECH_MODELS:
-        with pytest.raises(OSError, match=f"model_name '{name}'.*no network"):
+        with pytest.raises(OSError, match=f"model_name '{name}'"):
             HubertLoss(sample_rate=16_000, model_name=name)(*sounds())
     assert asked == ["facebook/hubert-large-ll60k", "microsoft/wavlm-large", "facebook/wav2vec2-large-lv60"]
 

@@ -239,5 +239,5 @@ def test_dac_pretrained_from_a_folder(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="mono"):
         numbers.encode(torch.zeros(1, 2, 100))
-    with pytest.raises(OSError, match="neither a folder"):
+    with pytest.raises(OSError, match="neither a folder nor"):
         PRETRANSFORMS["dac_pretrained"](model_path=str(tmp_path / "nowhere"))
