@@ -53,6 +53,7 @@ EXTRAS["dev"] = [
 
 # Folders of configs that a wheel has inside the package; stable_audio/shipped.py finds them at both places.
 CONFIGS = {f"stable_audio.{name}": name for name in ("model_configs", "dataset_configs")}
+SHIPPED = ["**/*.json", "**/*.jsonl", "**/*.safetensors"]
 
 setup(
     name="stable-audio",
@@ -64,7 +65,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["stable_audio", "stable_audio.*"]), *CONFIGS],
     package_dir=CONFIGS,
-    package_data={"stable_audio": ["py.typed"], **{name: ["**/*.json", "**/*.jsonl"] for name in CONFIGS}},
+    package_data={"stable_audio": ["py.typed"], **dict.fromkeys(CONFIGS, SHIPPED)},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["stable-audio = stable_audio.cli:main"]},

@@ -186,6 +186,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "depths": [1, 1],
         "strides": [2, 4],
     },
+    "linear": {"in_channels": 2, "latent_dim": 4, "patch_size": 8},
 }
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -234,7 +235,9 @@ DECODERS: dict[str, dict[str, Any]] = {
         "width": 8,
         "depths": [1, 1],
         "strides": [2, 4],
+        "shortcut": True,
     },
+    "linear": {"out_channels": 2, "latent_dim": 4, "patch_size": 8},
 }
 
 BOTTLENECKS: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ from stable_audio.pretransforms.conv import fold_weight_norm
 from stable_audio.pretransforms.convnext import ConvNeXtDecoder, ConvNeXtEncoder
 from stable_audio.pretransforms.dac import DACDecoder, DACEncoder
 from stable_audio.pretransforms.dac_pretrained import DACPretrainedPretransform
+from stable_audio.pretransforms.linear import LinearDecoder, LinearEncoder
 from stable_audio.pretransforms.magnitudes import MagnitudeSpectrogramPretransform
 from stable_audio.pretransforms.mdct import MDCTPretransform
 from stable_audio.pretransforms.mel_spectrogram import MelSpectrogramPretransform
@@ -30,6 +31,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "taae_v2": SAMEEncoder,  # its earlier name, in files of stable-audio-tools
     "autoencoder_kl": KLEncoder,
     "convnext": ConvNeXtEncoder,
+    "linear": LinearEncoder,
 }
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -41,6 +43,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "taae_v2": SAMEDecoder,
     "autoencoder_kl": KLDecoder,
     "convnext": ConvNeXtDecoder,
+    "linear": LinearDecoder,
 }
 
 PRETRANSFORMS: dict[str, type[Pretransform]] = {

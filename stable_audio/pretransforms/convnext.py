@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
+from stable_audio.pretransforms.linear import LinearDecoder
 
 KERNEL = 7
 """Number of input frames of a block's convolution."""
@@ -107,6 +108,8 @@ class ConvNeXtDecoder(Decoder):
         depths: blocks before the upsampling by each stride; the last entry is nearest to the latents.
         strides: strides of the encoder.
         expansion: inner width of a block, as a multiple of `channels`.
+        shortcut: add what one matrix makes of each latent frame (a `LinearDecoder`), so that the network only
+            has to correct it. A decoder that begins with principal components is useful from the first step.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class ConvNeXtDecoder(Decoder):
         depths: list[int] = [2],  # noqa: B006
         strides: list[int] = [4],  # noqa: B006
         expansion: int = 3,
+        shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim, self.out_channels = latent_dim, out_channels
@@ -131,6 +135,13 @@ class ConvNeXtDecoder(Decoder):
         layers += _blocks(channels, depth, expansion)
         layers += [ChannelNorm(channels), *_through_wide_layer(channels, width, out_channels)]
         self.layers = nn.Sequential(*layers)
+        ratio = self.downsampling_ratio
+        self.shortcut = (
+            LinearDecoder(out_channels=out_channels, latent_dim=latent_dim, patch_size=ratio)
+            if shortcut
+            else None
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return decode_in_stages(self.layers, latents, audible=3)
+        frames = decode_in_stages(self.layers, latents, audible=3)
+        return frames if self.shortcut is None else frames + self.shortcut(latents)

@@ -53,3 +53,16 @@ def test_decoder_is_the_literal_network() -> None:
     y = norm(block(y, state, "layers.4"), state, "layers.5")
     y = conv(F.gelu(conv(y, state, "layers.6")), state, "layers.8")
     torch.testing.assert_close(decoder(z), y)
+
+
+def test_shortcut_adds_one_matrix_per_latent_frame() -> None:
+    torch.manual_seed(0)
+    options = {"out_channels": 10, "latent_dim": 3, "channels": 6, "width": 12, "strides": [4], "depths": [1]}
+    decoder = ConvNeXtDecoder(**options, shortcut=True).double()
+    plain = ConvNeXtDecoder(**options).double()
+    plain.load_state_dict({k: v for k, v in decoder.state_dict().items() if not k.startswith("shortcut.")})
+    z = torch.randn(2, 3, 5, dtype=torch.float64)
+    state = decoder.state_dict()
+    patches = torch.einsum("bzn,zck->bcnk", z, state["shortcut.project.weight"]).flatten(2)
+    expected = plain(z) + patches + state["shortcut.project.bias"][:, None]
+    torch.testing.assert_close(decoder(z), expected)
