@@ -71,3 +71,18 @@ def test_training_is_continued_and_gives_sounds_early() -> None:
     command = demo._training(Path("out"), None)
     assert "--recover" in command
     assert command[command.index("--first-demo-minutes") + 1] == "2"
+
+
+@pytest.mark.parametrize(("failing", "status"), [("evaluate-quickstart", 0), ("infer.py", 1)])
+def test_missed_goals_hide_no_sounds_but_a_failure_ends_it(
+    failing: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from scripts import demo
+
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(demo.Commands, "run", lambda self, *command: int(failing in command))
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path)])
+    assert demo.main() == status
+    printed = capsys.readouterr().out
+    assert (f"listen: {tmp_path / 'rendered' / 'index.html'}" in printed) == (status == 0)
+    assert ("misses goals" in printed) == (status == 0)
