@@ -81,6 +81,8 @@ def main() -> int:
             "evaluate-quickstart",
             "--ckpt-path",
             weights,
+            "--dataset-config",
+            DATASET,
             "--out",
             str(out / "evaluation"),
         ],

@@ -45,7 +45,7 @@ def test_names_work_where_files_do(name: str, tmp_path: Path, monkeypatch: pytes
 def test_names_of_datasets_and_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_dataset_config("synthetic").dataset_type == "synthetic"
-    assert len(read_jobs("quickstart/prompts")) == 18
+    assert len(read_jobs("quickstart/prompts")) == 16
     assert main(["check", "--dry", "quickstart/quickstart", "synthetic"]) == 0
     assert "all is well" in capsys.readouterr().out
 

@@ -32,6 +32,7 @@ class QuickstartEvaluator:
         lowest_pitch: as in the dataset that the model was trained on.
         num_pitches: as in the dataset.
         held_out_share: as in the dataset.
+        words: as in the dataset.
         seconds: as in the dataset.
     """
 
@@ -43,11 +44,12 @@ class QuickstartEvaluator:
         lowest_pitch: int = LOWEST_PITCH,
         num_pitches: int = NUM_PITCHES,
         held_out_share: float = HELD_OUT_SHARE,
+        words: bool = True,
         seconds: tuple[float, float] = SECONDS,
     ) -> None:
         self.sample_rate, self.sample_size = sample_rate, sample_size
         self.lowest_pitch, self.num_pitches = lowest_pitch, num_pitches
-        self.held_out_share, self.seconds = held_out_share, seconds
+        self.held_out_share, self.words, self.seconds = held_out_share, words, seconds
         self.references = References(sample_rate)
 
     def _collection(self, seed: int) -> SyntheticDataset:
@@ -60,6 +62,7 @@ class QuickstartEvaluator:
             lowest_pitch=self.lowest_pitch,
             num_pitches=self.num_pitches,
             held_out_share=self.held_out_share,
+            words=self.words,
             seconds=self.seconds,
         )
 

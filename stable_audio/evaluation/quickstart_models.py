@@ -94,7 +94,7 @@ def evaluator_for(model: DiffusionModel, dataset: str | None = None) -> Quicksta
         dataset: file of the synthetic dataset that it was trained on; None: the default one.
     """
     entry = load_dataset_config(dataset).model_dump() if dataset is not None else {}
-    keys = ("lowest_pitch", "num_pitches", "held_out_share", "seconds")
+    keys = ("lowest_pitch", "num_pitches", "held_out_share", "words", "seconds")
     told = {key: entry[key] for key in keys if key in entry}
     return QuickstartEvaluator(sample_rate=model.sample_rate, sample_size=model.sample_size, **told)
 

@@ -118,6 +118,16 @@ def test_without_held_out_pairs_training_has_everything() -> None:
     assert not len(dataset(held_out_share=0).held_out)
 
 
+def test_without_words_all_are_single_sounds_of_medium_loudness_and_length() -> None:
+    collection = dataset(words=False, num_clips=500)
+    clips = [collection.clip(i) for i in range(500)]
+    assert {(c.loudness, c.length, c.vibrato) for c in clips} == {("medium", "medium", False)}
+    assert max(len(c.pitches) for c in clips) == 1
+    said = " ".join(c.prompt for c in clips)
+    assert not any(word in said for word in ("quiet", "soft ", "loud", "short", "long", "vibrato", "then"))
+    assert len(dataset().classes) - len(collection.classes) == 8 * len(PITCHED)
+
+
 @pytest.mark.parametrize("num_pitches", [1, 2, 3])
 def test_every_timbre_keeps_a_pitch(num_pitches: int) -> None:
     collection = dataset(num_pitches=num_pitches, held_out_share=0.5, num_clips=300)

@@ -39,6 +39,8 @@ class SyntheticDataset(ClipDataset):
         lowest_pitch: MIDI number of the lowest pitch.
         num_pitches: number of pitches, in semitones upwards from the lowest.
         held_out_share: share of the (timbre, pitch) pairs that never occur in "train".
+        words: whether captions tell loudness, length and vibrato, and some clips are two notes; without them
+            all clips are single notes and drums of medium loudness and length.
         detune_cents: greatest deviation from the exact pitch.
         seconds: shortest and longest sound, followed by silence; a sound longer than the clip ends in a fade.
         cache_megabytes: memory for a cache of rendered clips.
@@ -56,6 +58,7 @@ class SyntheticDataset(ClipDataset):
         lowest_pitch: int = LOWEST_PITCH,
         num_pitches: int = NUM_PITCHES,
         held_out_share: float = HELD_OUT_SHARE,
+        words: bool = True,
         detune_cents: float = 2.0,
         seconds: tuple[float, float] = SECONDS,
         cache_megabytes: int = 512,
@@ -69,7 +72,9 @@ class SyntheticDataset(ClipDataset):
         self.seed = seed
         self.pitches = range(lowest_pitch, lowest_pitch + num_pitches)
         self.held_out = HeldOut(share=held_out_share, pitches=self.pitches)
-        self.classes = sound_classes(self.pitches, without=self.held_out if split == "train" else None)
+        without = self.held_out if split == "train" else None
+        self.words = words
+        self.classes = sound_classes(self.pitches, without=without, sequences=words)
         self.detune_cents = detune_cents
         self.seconds = (float(seconds[0]), float(seconds[1]))
         self._cache: dict[int, NDArray[np.int16]] = {}
@@ -91,6 +96,7 @@ class SyntheticDataset(ClipDataset):
             held_out=self.held_out,
             detune_cents=self.detune_cents,
             seconds=self.seconds,
+            words=self.words,
         )
 
     def __getitem__(self, key: int | ItemKey) -> tuple[Tensor, Metadata]:

@@ -79,16 +79,21 @@ class Clip:
         return self.voices[-1].onset + self.voices[-1].duration
 
 
-def sound_classes(pitches: Sequence[int], *, without: HeldOut | None = None) -> list[SoundClass]:
+def sound_classes(
+    pitches: Sequence[int], *, without: HeldOut | None = None, sequences: bool = True
+) -> list[SoundClass]:
     """Every class in the order in which a split visits them, shuffled so that every part of it is varied.
 
     Args:
         pitches: MIDI numbers.
         without: pairs to omit.
+        sequences: whether there are classes of two notes, too.
     """
     pitches_of = {timbre: _usable_pitches(timbre, pitches, without) for timbre in PITCHED}
     classes = [SoundClass(timbre, midi, 1) for timbre, midis in pitches_of.items() for midi in midis]
-    classes += [SoundClass(t, None, 2) for t, midis in pitches_of.items() if len(midis) > 1] * SEQUENCE_SHARE
+    if sequences:
+        pairs = [SoundClass(t, None, 2) for t, midis in pitches_of.items() if len(midis) > 1]
+        classes += pairs * SEQUENCE_SHARE
     classes += [SoundClass(timbre, None, 1) for timbre in UNPITCHED] * UNPITCHED_SHARE
     order = np.random.default_rng(0).permutation(len(classes))
     return [classes[i] for i in order]
@@ -104,6 +109,7 @@ def describe(
     held_out: HeldOut,
     detune_cents: float,
     seconds: tuple[float, float],
+    words: bool = True,
 ) -> Clip:
     """The clip at `index`. All classes are equally frequent; the rest depends on (seed, split, index).
 
@@ -112,13 +118,15 @@ def describe(
     rng = np.random.default_rng([seed, SPLITS[split], index])
     timbre, pitch, notes = classes[index % len(classes)]
     loudness = _choice(rng, tuple(LOUDNESS_DB))
+    loudness = loudness if words else "medium"
     loudness_step = 2 * int(rng.integers(2**20)) + SPLITS[split]
     loudness_db = LOUDNESS_DB[loudness] + LOUDNESS_REACH * (loudness_step / 2**20 - 1)
     length = _length(rng, timbre, notes)
+    length = length if words else "medium"
     duration = float(rng.uniform(*length_range(length, seconds)))
     vibrato = (
         bool(rng.random() < _VIBRATO_SHARE) and notes < 2 and length != "short" and timbre in CAN_VIBRATE
-    )
+    ) and words
     note_pitches: tuple[int, ...] = () if pitch is None else (pitch,)
     if notes > 1:
         note_pitches = _two_pitches(
