@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from stable_audio.data.synthetic.held_out import HELD_OUT_SHARE, HeldOut
 from stable_audio.data.synthetic.notes import LOWEST_PITCH, NUM_PITCHES, note_name
 from stable_audio.data.synthetic.rendering import render
 from stable_audio.data.synthetic.sounds import SOUNDS
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 SECONDS = (0.3, 1.1)
@@ -24,6 +26,19 @@ SECONDS = (0.3, 1.1)
 
 FULL_SCALE = 32768.0
 """Clips have a resolution of 16 bits, which halves the memory of the cache."""
+
+
+@dataclass(frozen=True)
+class PitchRange:
+    """Pitches of a collection.
+
+    Attributes:
+        lowest_pitch: MIDI number of the lowest pitch.
+        num_pitches: number of pitches, in semitones upwards from the lowest.
+    """
+
+    lowest_pitch: int = LOWEST_PITCH
+    num_pitches: int = NUM_PITCHES
 
 
 class SyntheticDataset(ClipDataset):
@@ -36,8 +51,7 @@ class SyntheticDataset(ClipDataset):
         split: "train" or "val"; they share no clip, and held-out pairs occur in "val" only.
         num_clips: clips of this split; every 406 in a row (by default) contain every sound and pitch.
         seed: seed of the collection; another seed gives other clips of the same sounds.
-        lowest_pitch: MIDI number of the lowest pitch.
-        num_pitches: number of pitches, in semitones upwards from the lowest.
+        pitches: the pitches of the notes.
         held_out_share: share of the (timbre, pitch) pairs that never occur in "train".
         words: whether captions tell loudness, length and vibrato, and some clips are two notes; without them
             all clips are single notes and drums of medium loudness and length.
@@ -46,6 +60,7 @@ class SyntheticDataset(ClipDataset):
         cache_megabytes: memory for a cache of rendered clips.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
@@ -55,22 +70,21 @@ class SyntheticDataset(ClipDataset):
         split: Literal["train", "val"] = "train",
         num_clips: int = 12180,
         seed: int = 0,
-        lowest_pitch: int = LOWEST_PITCH,
-        num_pitches: int = NUM_PITCHES,
+        pitches: Flat[PitchRange] = PitchRange(),
         held_out_share: float = HELD_OUT_SHARE,
         words: bool = True,
         detune_cents: float = 2.0,
         seconds: tuple[float, float] = SECONDS,
         cache_megabytes: int = 512,
     ) -> None:
-        _check(split, num_clips, lowest_pitch, num_pitches, held_out_share, seconds)
+        _check(split, num_clips, pitches.lowest_pitch, pitches.num_pitches, held_out_share, seconds)
         self.sample_rate = sample_rate
         self.sample_size = sample_size
         self.audio_channels = audio_channels
         self.split = split
         self.num_clips = num_clips
         self.seed = seed
-        self.pitches = range(lowest_pitch, lowest_pitch + num_pitches)
+        self.pitches = range(pitches.lowest_pitch, pitches.lowest_pitch + pitches.num_pitches)
         self.held_out = HeldOut(share=held_out_share, pitches=self.pitches)
         without = self.held_out if split == "train" else None
         self.words = words
