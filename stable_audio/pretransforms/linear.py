@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from stable_audio.nn.precision import full_precision
 from stable_audio.pretransforms.coder import Decoder, Encoder
 
 
@@ -40,4 +41,4 @@ class LinearDecoder(Decoder):
         self.project = nn.ConvTranspose1d(latent_dim, out_channels, patch_size, stride=patch_size)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.project(latents)
+        return full_precision([self.project], latents)
