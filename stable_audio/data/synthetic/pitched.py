@@ -67,7 +67,7 @@ def plucked_string(voice: Voice, grid: Grid) -> Array:
     """All harmonics of a string plucked at a seventh of its length; high ones decay first."""
     k = harmonics_below(grid.top, voice.frequency)
     levels = audible(1.5 * np.abs(np.sin(np.pi * k / 7.3)) / k**1.8 * _tilt(voice, k))
-    slowest = 2.4 * _speed(voice)
+    slowest = 2.4 * voice.decay_speed
     decay, extra = np.exp(-slowest * grid.times), np.exp(-0.5 * slowest * grid.times)
     # exp(-slowest (1 + (k - 1) / 2) t) for harmonic k, by repeated multiplication.
     amplitudes, envelope = [], decay
@@ -100,7 +100,7 @@ def _struck(
     for partial, level, rate in zip(partials, levels, rates):
         if partial * voice.frequency < grid.top:
             gain = level * float(_tilt(voice, np.array(partial)))
-            out += gain * np.exp(-rate * _speed(voice) * grid.times) * np.sin(partial * angle)
+            out += gain * np.exp(-rate * voice.decay_speed * grid.times) * np.sin(partial * angle)
     return out
 
 
@@ -112,11 +112,6 @@ def _steady(voice: Voice, grid: Grid, amplitudes: Array) -> Array:
 def _tilt(voice: Voice, k: Array) -> Array:
     """At most 1.2 dB up or down at the tenth partial: clips vary, but too little for a caption to mention."""
     return np.asarray(k ** (0.06 * voice.brightness))
-
-
-def _speed(voice: Voice) -> float:
-    """Factor of the rates of decay, at most 9% either way."""
-    return float(2 ** (0.12 * voice.damping))
 
 
 STEADY: dict[str, Sound] = {

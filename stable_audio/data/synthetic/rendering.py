@@ -56,6 +56,11 @@ class Voice:
     vibrato: bool = False
     onset: float = 0.0
 
+    @property
+    def decay_speed(self) -> float:
+        """Factor of the rates of decay, at most 9% either way."""
+        return float(2 ** (0.12 * self.damping))
+
 
 @dataclass(frozen=True)
 class Grid:
