@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
 from stable_audio.checkpoints.loading import (
     LoadReport,
@@ -27,6 +27,7 @@ from stable_audio.checkpoints.saving import export, save_inference_file
 __all__ = [
     "CheckpointError",
     "LoadReport",
+    "NoConfigError",
     "StoredWeights",
     "export",
     "load_model",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, read_base, tensors_of
-from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.checkpoints.keys import (
     AUTOENCODER_PARTS,
@@ -186,7 +186,7 @@ def load_reported(
     stored = read_checkpoint(path, use_ema=use_ema)
     source = config if config is not None else stored.config
     if source is None:
-        raise CheckpointError(f"{stored.path}: no config inside the file or beside it; give --model-config")
+        raise NoConfigError(f"{stored.path}: no config inside the file or beside it; give --model-config")
     inside = f"{stored.path}, config" if config is None else None
     loaded_config = (
         load_config(source, lenient=lenient, source_name=inside)

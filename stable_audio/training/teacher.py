@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints import CheckpointError, load_model, read_checkpoint
+from stable_audio.checkpoints import CheckpointError, NoConfigError, load_model
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import take_own_memory
 from stable_audio.training.errors import TrainingError
@@ -81,12 +81,11 @@ def load_teacher(
     """
     key = "$.training.teacher_model_ckpt"
     try:
-        config = config if config is not None else read_checkpoint(path).config
-        if config is None:
-            raise TrainingError(
-                f"{key}: {path} has no config inside; give the model's config as teacher_model"
-            )
         model, _ = load_model(path, config=config)
+    except NoConfigError as error:
+        raise TrainingError(
+            f"{key}: {path} has no config inside; give the model's config as teacher_model"
+        ) from error
     except CheckpointError as error:
         raise TrainingError(f"{key}: {error}") from error
     take_own_memory(model, model.state_dict())
