@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.pretransforms.phase_gradient import integrated_phases
+from stable_audio.pretransforms.phase_gradient import RANGE, integrated_phases
 from stable_audio.pretransforms.short_time import FrameOptions, ShortTimeTransform
 
 SMOOTH_DB = 12.0
@@ -94,12 +94,13 @@ def _is_noise(magnitude: Tensor) -> Tensor:
 
     Slopes of zero would be integrated to an impulse in the middle of every frame, a buzz at the frame rate.
     """
-    level = 20 * magnitude.clamp(min=1e-6 * float(magnitude.amax().clamp(min=1e-12))).log10()
-    rows = level.transpose(-1, -2).flatten(0, -2)[:, None]
-    padded = F.pad(rows, (REACH, REACH), mode="replicate")
+    loudest = magnitude.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+    level = 20 * magnitude.clamp(min=RANGE * loudest).log10()
+    frames = level.mT
+    padded = F.pad(frames.flatten(0, -2)[:, None], (REACH, REACH), mode="replicate")
     size = 2 * REACH + 1
     spread = F.max_pool1d(padded, size, 1) + F.max_pool1d(-padded, size, 1)
-    smooth = spread.view(level.transpose(-1, -2).shape).transpose(-1, -2) < SMOOTH_DB
+    smooth = spread.view(frames.shape).mT < SMOOTH_DB
     rise = F.pad(level.diff(dim=-1), (1, 0))
     onset = F.max_pool1d(rise.flatten(0, -2)[:, None], 3, 1, 1).view(level.shape) > ONSET_DB
     return smooth & ~onset

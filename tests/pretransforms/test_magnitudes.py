@@ -93,6 +93,13 @@ def test_items_of_a_batch_do_not_touch_each_other() -> None:
     torch.testing.assert_close(both[:1], pretransform.decode(latents[:1]))
 
 
+def test_the_loudest_item_of_a_batch_does_not_decide_what_is_noise_in_another() -> None:
+    pretransform = MagnitudeSpectrogramPretransform(power=1.0, iterations=0)
+    quiet = pretransform.encode(torch.from_numpy(sawtooth()).float()[None, None])
+    both = pretransform.decode(torch.cat([quiet, 1e5 * quiet / quiet.amax()]))
+    torch.testing.assert_close(both[:1], pretransform.decode(quiet))
+
+
 def test_silence_stays_silent() -> None:
     pretransform = MagnitudeSpectrogramPretransform(n_fft=64, hop_length=16)
     assert pretransform.decode(pretransform.encode(torch.zeros(1, 1, 160))).abs().max() == 0
