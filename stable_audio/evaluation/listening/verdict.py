@@ -67,14 +67,11 @@ def judge(samples: Array, clip: Clip, references: References, *, sample_size: in
     rate = references.sample_rate
     whole, samples = len(samples) == sample_size, _fitted(samples, sample_size)
     expected, rendered = _expected(clip, references, sample_size)
-    notes = _notes(samples, clip, references)
+    notes, seconds = _notes(samples, clip, references), _end(clip, sample_size, rate)
     if notes:
         timbre = all(note.timbre for note in notes)
     else:
-        drum, seconds = (
-            references.drum(clip.timbre, _end(clip, sample_size, rate)),
-            _end(clip, sample_size, rate),
-        )
+        drum = references.drum(clip.timbre, seconds)
         heard = band_levels(samples[: int(np.ceil(seconds * rate))], rate, seconds)
         timbre = share_outside(heard, drum.lowest, drum.highest) <= limits.BANDS_OUTSIDE
     loudness = level(samples, rate) - level(expected, rate) - LOUDNESS_DB[clip.loudness]
@@ -91,7 +88,7 @@ def judge(samples: Array, clip: Clip, references: References, *, sample_size: in
                 "clipped": _is_clipped(samples, rendered, rate),
                 "clicks": _has_clicks(samples, rendered, rate),
                 "noisy": any(note.noisy for note in notes),
-                "noisy tails": not has_quiet_tail(samples, rate, _end(clip, sample_size, rate)),
+                "noisy tails": not has_quiet_tail(samples, rate, seconds),
                 "wrong length": not whole,
             }.items()
             if present
