@@ -95,7 +95,7 @@ def main() -> int:
     minutes = (time.monotonic() - began) / 60
     print(f"\ndone in {minutes:.1f} minutes; listen: {out / 'rendered' / 'index.html'}")
     if status == MISSED:
-        print("the model misses goals of the measure, named above; --max-steps trains it for longer")
+        print("the model misses goals of the measure, named above; docs/quickstart.md says why")
     return 0
 
 
