@@ -13,6 +13,7 @@ CORE = [
     "numpy>=1.26",
     "safetensors>=0.4.3",
     "pydantic>=2.7,<3",
+    "annotated-types>=0.6",
     "soundfile>=0.12.1",
     "soxr>=0.3.7",
     "scipy>=1.11",

@@ -38,7 +38,7 @@ class Keyword:
     """One keyword of a constructor.
 
     Attributes:
-        annotation: its type; None where there is none.
+        annotation: its type, with its range if that is stated; None where there is none.
         default: its default value, or NO_DEFAULT.
         owner: the class that declares it, whose docstring describes it.
         variadic: whether it is `*args` or `**kwargs`.
@@ -61,7 +61,7 @@ def keywords_of(cls: Any) -> dict[str, Keyword]:
         options = _flattened(annotation)
         if options is None:
             variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            entries = {name: Keyword(_plain(annotation), parameter.default, cls, variadic)}
+            entries = {name: Keyword(annotation, parameter.default, cls, variadic)}
         else:
             _check_decorated(cls, name)
             entries = keywords_of(options)
@@ -164,10 +164,6 @@ def _flattened(annotation: Any) -> Any:
         return None
     options, *marks = typing.get_args(annotation)
     return options if _FLAT in marks else None
-
-
-def _plain(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
 def _values_of(options: Any, keywords: dict[str, Keyword]) -> list[tuple[str, Keyword, Any]]:

@@ -18,6 +18,7 @@ ORDER = (
     "public",
     "wording",
     "options",
+    "ranges",
     "types",
     "shipped",
     "network",

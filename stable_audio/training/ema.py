@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stable_audio.optim.averaging import AveragingRule
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.gathering import copy_whole, is_split, whole
 
 
@@ -19,7 +21,7 @@ class Averaging:
 
     Attributes:
         use_ema: average the weights.
-        ema_options: keywords of `EMA`.
+        ema_options: keywords of `AveragingRule`.
     """
 
     use_ema: bool = True
@@ -47,40 +49,22 @@ class EMA:
     Args:
         module: whose weights are averaged. Its submodules stay the ones that it has now.
         parts: names of submodules to average (prefixes of keys); None averages everything.
-        beta: largest decay; see the rule above.
-        power: exponent of the rule above.
-        inv_gamma: time constant of the rule above, in steps.
-        min_value: smallest decay.
-        update_after_step: steps during which the average copies the weights.
-        update_every: average at every such update only.
+        rule: the decay; its fields are keywords as well.
         deferred: make the average at `start` or first use, once a run has moved its weights to their device
             and split them over processes.
 
-    Raises:
-        ValueError: a setting out of its range.
     """
 
+    @takes_keywords
     def __init__(
         self,
         module: nn.Module,
         *,
         parts: Sequence[str] | None = None,
-        beta: float = 0.9999,
-        power: float = 0.75,
-        inv_gamma: float = 1.0,
-        min_value: float = 0.0,
-        update_every: int = 1,
-        update_after_step: int = 1,
+        rule: Flat[AveragingRule] = AveragingRule(),  # noqa: B008 (frozen)
         deferred: bool = False,
     ) -> None:
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), found {beta}")
-        if not 0 <= min_value <= beta:
-            raise ValueError(f"min_value must be from 0 to beta, {beta}, found {min_value}")
-        if update_every < 1:
-            raise ValueError(f"update_every must be at least 1, found {update_every}")
-        self.beta, self.power, self.inv_gamma, self.min_value = beta, power, inv_gamma, min_value
-        self.update_every, self.update_after_step = update_every, update_after_step
+        self.rule = rule
         self._module = module
         self._parts = None if parts is None else tuple(f"{p}." for p in parts)
         self.step = 0
@@ -110,19 +94,21 @@ class EMA:
 
     def decay(self) -> float:
         """Weight of the old average at the current step."""
-        age = self.step - self.update_after_step - 1
+        rule = self.rule
+        age = self.step - rule.update_after_step - 1
         if age <= 0:
             return 0.0
-        return min(max(1 - (1 + age / self.inv_gamma) ** -self.power, self.min_value), self.beta)
+        return min(max(1 - (1 + age / rule.inv_gamma) ** -rule.power, rule.min_value), rule.beta)
 
     @torch.no_grad()
     def update(self) -> None:
         """Update the average with the module's weights. Call it once per optimizer step."""
         step, self.step = self.step, self.step + 1
-        if step % self.update_every:
+        if step % self.rule.update_every:
             return
-        if step <= self.update_after_step or not self.initialised:
-            self.initialised = step > self.update_after_step
+        wait = self.rule.update_after_step
+        if step <= wait or not self.initialised:
+            self.initialised = step > wait
             self._blend(1.0)
         else:
             self._blend(1 - self.decay())

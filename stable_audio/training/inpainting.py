@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from stable_audio.conditioning.inpainting import MaskOptions
+from stable_audio.options import Flat, takes_keywords
 
 
 class InpaintingMasks:
@@ -17,37 +19,23 @@ class InpaintingMasks:
     is to be generated. Padding counts as kept except in full masks.
 
     Args:
-        max_mask_segments: largest number of random segments.
-        mask_type_probabilities: of (random segments, full, causal); they sum to 1.
+        options: how many of each; its fields are keywords as well.
     """
 
-    def __init__(
-        self,
-        *,
-        max_mask_segments: int = 10,
-        mask_type_probabilities: Sequence[float] = (0.1, 0.8, 0.1),
-    ) -> None:
-        probabilities = list(mask_type_probabilities)
-        if len(probabilities) != 3 or min(probabilities) < 0 or abs(sum(probabilities) - 1) > 1e-6:
-            raise ValueError(
-                "mask_type_probabilities needs three numbers >= 0 that sum to 1 "
-                f"(random segments, full, causal), found {probabilities}"
-            )
-        if max_mask_segments < 1:
-            raise ValueError(f"max_mask_segments must be at least 1, found {max_mask_segments}")
-        self.max_mask_segments = max_mask_segments
-        self.probabilities = tuple(probabilities)
+    @takes_keywords
+    def __init__(self, *, options: Flat[MaskOptions] = MaskOptions()) -> None:  # noqa: B008 (frozen)
+        self.options = options
 
     def __call__(self, real: int, length: int, choices: random.Random) -> Tensor:
         """Mask (1 length) for an item with `real` frames before its padding."""
         kinds = (self._segments, self._full, self._causal)
-        (kind,) = choices.choices(kinds, weights=self.probabilities)
+        (kind,) = choices.choices(kinds, weights=self.options.mask_type_probabilities)
         mask = torch.ones(1, length)
         kind(mask, real, choices)
         return mask
 
     def _segments(self, mask: Tensor, real: int, choices: random.Random) -> None:
-        count = choices.randint(1, self.max_mask_segments)
+        count = choices.randint(1, self.options.max_mask_segments)
         longest = max(1, real // count)
         for _ in range(count):
             size = choices.randint(1, longest)

@@ -422,7 +422,7 @@ def test_the_best_weights_are_kept(metrics: dict[str, Any], name: str, sign: int
 def test_ema_settings() -> None:
     module = module_of(tiny_config(use_ema=True, ema={"beta": 0.5, "update_every": 3}))
     assert module.ema is not None
-    assert (module.ema.beta, module.ema.update_every) == (0.5, 3)
+    assert (module.ema.rule.beta, module.ema.rule.update_every) == (0.5, 3)
 
 
 def test_float16_is_refused(tmp_path: Path) -> None:

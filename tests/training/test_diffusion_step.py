@@ -139,7 +139,7 @@ def test_the_average_can_include_conditioners() -> None:
     assert all(k.startswith("backbone.") for k in _module().ema.average)  # type: ignore[union-attr]
     both = _module(ema={"include_conditioner": True, "beta": 0.5})
     assert any(k.startswith("conditioner.") for k in both.ema.average)  # type: ignore[union-attr]
-    assert both.ema.beta == 0.5  # type: ignore[union-attr]
+    assert both.ema.rule.beta == 0.5  # type: ignore[union-attr]
     assert _module(use_ema=False).ema is None
 
 

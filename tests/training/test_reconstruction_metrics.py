@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.training.autoencoder.metrics import PESQ, SISDR
+from stable_audio.pretransforms.metrics import PESQ, SISDR
 from stable_audio.training.item_means import ItemValues, means
 from tests.training.test_autoencoder import AUDIO, module_of, tiny_config
 

@@ -12,16 +12,16 @@ from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
 from stable_audio.config.schemas.options import option_mistakes as keyword_mistakes
-from stable_audio.config.sections.training import EmaRule
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
+from stable_audio.optim.averaging import AveragingRule
 from stable_audio.optim.checks import option_mistakes
 from stable_audio.wording import did_you_mean, excerpt, names
 
 ELEMENTWISE = ("mse", "l1", "huber")
 ANY_STEPS = 1000
 """Length of the run for building schedulers, since the real one is unknown when a file is checked."""
-EMA_RANGE = {key: EmaRule.model_fields[key].default for key in ("min_value", "beta")}
+EMA_RANGE = {key: getattr(AveragingRule, key) for key in ("min_value", "beta")}
 
 
 def has_an_optimizer(ctx: Context) -> Iterator[tuple[Loc, str]]:

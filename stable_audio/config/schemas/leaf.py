@@ -2,7 +2,7 @@
 
 `leaf_model(DiT)` is a pydantic model with one field per constructor argument, same names, types and
 defaults. Nested dataclasses become nested objects; those annotated `Flat` give their fields to the object
-around them. `arguments` goes the other way.
+around them. Ranges (`Annotated[int, Gt(0)]`) are those of the schema. `arguments` goes the other way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from torch import nn
@@ -49,7 +49,7 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     """
     keywords = _keywords(cls)
     documented: dict[str, str] = {}
-    for owner in dict.fromkeys([cls, *(k.owner for k in keywords.values())]):
+    for owner in dict.fromkeys([*_declaring(cls), *(k.owner for k in keywords.values())]):
         names = {*keywords, *_signature_names(owner)}
         documented = {**_documented_arguments(inspect.getdoc(owner) or "", names), **documented}
     fields: dict[str, Any] = {}
@@ -102,6 +102,14 @@ def _keywords(cls: Any) -> Mapping[str, Keyword]:
     return {} if cls.__init__ in (nn.Module.__init__, object.__init__) else keywords_of(cls)
 
 
+def _declaring(cls: Any) -> Iterable[Any]:
+    """The class and its bases up to the one that declares the constructor."""
+    for base in inspect.getmro(cls):
+        yield base
+        if "__init__" in vars(base):
+            return
+
+
 def _signature_names(cls: Any) -> Iterable[str]:
     """Names that a docstring may describe, including arguments whose fields are flattened."""
     return inspect.signature(cls).parameters if _keywords(cls) else ()
@@ -127,6 +135,8 @@ def _json_type(annotation: Any, where: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _SCALARS or annotation is Any or origin is Literal:
         return annotation
+    if origin is Annotated:
+        return Annotated[(_json_type(args[0], where), *annotation.__metadata__)]  # type: ignore[return-value]
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return leaf_model(annotation)  # type: ignore[arg-type]
     if isinstance(annotation, type) and issubclass(annotation, Enum):

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import Ge, Le
-from pydantic import Field
+from annotated_types import Ge
+from pydantic import Field, create_model
 
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
-from stable_audio.config.sections.pretransform import Positive
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
     HubertLoss,
     MultiResolutionMelLoss,
-    MultiResolutionSTFTLoss,
     SumAndDifferenceSTFTLoss,
 )
+from stable_audio.pretransforms.metrics import METRICS, PESQ
+from stable_audio.ranges import Positive, Probability
 
 Weight = Annotated[float, Ge(0)]
-Share = Annotated[float, Ge(0), Le(1)]
 
 
 class AutoencoderOptimizers(Section):
@@ -66,7 +66,6 @@ class SpectralWeights(Section):
 
 
 STFTOptions: TypeAlias = Derived[Leaf, leaf_model(SumAndDifferenceSTFTLoss)]
-STFTDistanceOptions: TypeAlias = Derived[Leaf, leaf_model(MultiResolutionSTFTLoss)]
 MelOptions: TypeAlias = Derived[Leaf, leaf_model(MultiResolutionMelLoss, provided=("sample_rate",))]
 HubertOptions: TypeAlias = Derived[Leaf, leaf_model(HubertLoss, hidden=("sample_rate",))]
 
@@ -144,26 +143,19 @@ class AutoencoderLosses(Section):
     hubert: HubertSection | None = None
 
 
-class SISDROptions(Section):
-    """Keywords of the signal-to-distortion ratio."""
+def _metrics_model() -> type[Section]:
+    """One optional object per metric, with the keywords of its constructor."""
+    fields: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        # PESQ converts audio from its true sample rate, so a file has no say in it.
+        hidden = ("sample_rate",) if metric is PESQ else ()
+        options: Any = leaf_model(metric, provided=("sample_rate",), hidden=hidden)
+        description = " ".join((inspect.getdoc(metric) or "").split("\n\n")[0].split())
+        fields[name] = (options | None, Field(default=None, description=description))
+    return create_model("ValidationMetrics", __base__=Section, __module__=__name__, **fields)
 
-    zero_mean: bool = Field(default=True, description="subtract the mean first")
-    eps: float = Field(default=1e-8, gt=0)
 
-
-class PESQOptions(Section):
-    """Keywords of the perceptual quality of speech."""
-
-    mode: Literal["wb", "nb"] = Field(default="wb", description="wide band at 16 kHz, narrow band at 8 kHz")
-
-
-class ValidationMetrics(Section):
-    """`eval_loss_configs`: metrics of validation; sisdr and stft if none is named."""
-
-    stft: STFTDistanceOptions | None = None
-    sisdr: SISDROptions | None = None
-    mel: MelOptions | None = None
-    pesq: PESQOptions | None = Field(default=None, description="needs the extra [pesq]")
+ValidationMetrics: TypeAlias = Derived[Section, _metrics_model()]
 
 
 class AutoencoderDemoSection(Section):
@@ -211,10 +203,13 @@ class AutoencoderTrainingSection(RunKeys):
     )
     loss_configs: AutoencoderLosses | None = None
     eval_loss_configs: ValidationMetrics = Field(
-        default=ValidationMetrics(), description="metrics of validation and their keywords"
+        default=ValidationMetrics(),
+        description="metrics of validation and their keywords; sisdr and stft if none is named",
     )
     force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
-    latent_mask_ratio: Share = Field(default=0.0, description="share of latents set to zero in training")
+    latent_mask_ratio: Probability = Field(
+        default=0.0, description="share of latents set to zero in training"
+    )
     decoder_finetune: bool = Field(
         default=False, description="train the decoder only; the bottleneck is frozen, too"
     )

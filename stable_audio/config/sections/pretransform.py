@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from annotated_types import Gt
 from pydantic import ConfigDict, Field
 
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Section
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
-
-Positive = Annotated[int, Gt(0)]
+from stable_audio.ranges import Positive
 
 
 class Part(Component):

@@ -15,8 +15,9 @@ from stable_audio.config.sections.autoencoder import (
     DiffusionAutoencoderTrainingSection,
 )
 from stable_audio.config.sections.diffusion import CondModel, DiffusionAutoencoderModel, UncondModel
-from stable_audio.config.sections.pretransform import AutoencoderModel, Positive
+from stable_audio.config.sections.pretransform import AutoencoderModel
 from stable_audio.config.sections.training import CondTraining, UncondTraining
+from stable_audio.ranges import Positive
 
 MAX_SAMPLE_SIZE = 1 << 34
 """Largest sample_size: a day at 192 kHz, so anything above is a mistake."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from pydantic import Field
 
+from stable_audio.conditioning.inpainting import MaskOptions
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
-from stable_audio.config.schemas.leaf import Section
-from stable_audio.config.sections.pretransform import Positive
+from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
 from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
+from stable_audio.optim.averaging import AveragingRule
+from stable_audio.ranges import Positive, Probability
 from stable_audio.transforms import TRANSFORMS
-
-Probability = Annotated[float, Ge(0), Le(1)]
 
 
 class TorchClass(Section):
@@ -39,17 +39,7 @@ class DiffusionOptimizers(Section):
     diffusion: OptimizerSection
 
 
-class EmaRule(Section):
-    """Averaging of weights: decay(step) = 1 - (1 + (step - update_after_step - 1) / inv_gamma)^-power."""
-
-    beta: float = Field(default=0.9999, ge=0, lt=1, description="maximum decay")
-    power: float = Field(default=0.75, gt=0)
-    inv_gamma: float = Field(default=1.0, gt=0)
-    min_value: float = Field(default=0.0, ge=0, lt=1, description="minimum decay once averaging has begun")
-    update_after_step: int = Field(
-        default=1, ge=0, description="up to this step the average is a copy of the weights"
-    )
-    update_every: Positive = 1
+EmaRule: TypeAlias = Derived[Leaf, leaf_model(AveragingRule)]
 
 
 class EmaSection(EmaRule):
@@ -66,14 +56,7 @@ class LossTerm(Component):
     weight: float = Field(default=1.0, ge=0)
 
 
-class MaskSection(Section):
-    """Random masks of inpainting training."""
-
-    max_mask_segments: Positive = 10
-    mask_type_probabilities: tuple[Probability, Probability, Probability] = Field(
-        default=(0.1, 0.8, 0.1),
-        description="of random segments, of everything masked, of all but the beginning masked",
-    )
+MaskSection: TypeAlias = Derived[Leaf, leaf_model(MaskOptions)]
 
 
 class InpaintingSection(Section):

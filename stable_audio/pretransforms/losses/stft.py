@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor, nn
 
 from stable_audio.options import Flat, takes_keywords
@@ -296,9 +297,14 @@ class MultiResolutionMelLoss(nn.Module):
 
 
 class SISDRLoss(nn.Module):
-    """Negative scale-invariant signal-to-distortion ratio in dB of x against y (Le Roux et al. 2018)."""
+    """Negative scale-invariant signal-to-distortion ratio in dB of x against y (Le Roux et al. 2018).
 
-    def __init__(self, *, zero_mean: bool = True, eps: float = 1e-8) -> None:
+    Args:
+        zero_mean: subtract the mean first.
+        eps: small constant that keeps the ratio of silence finite.
+    """
+
+    def __init__(self, *, zero_mean: bool = True, eps: Annotated[float, Gt(0)] = 1e-8) -> None:
         super().__init__()
         self.zero_mean, self.eps = zero_mean, eps
 

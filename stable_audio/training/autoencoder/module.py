@@ -18,7 +18,7 @@ from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
 from stable_audio.pretransforms.losses import Terms
-from stable_audio.training.autoencoder.metrics import default_metrics
+from stable_audio.pretransforms.metrics import default_metrics
 from stable_audio.training.autoencoder.parts import (
     Adversary,
     EncoderOptions,

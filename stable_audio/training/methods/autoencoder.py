@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 
 from stable_audio.config import ModelConfig
-from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.schemas.leaf import Leaf, arguments
 from stable_audio.config.sections.autoencoder import AutoencoderLosses, PointwiseSection
 from stable_audio.config.sections.autoencoder import AutoencoderTrainingSection as Section
 from stable_audio.factory.components import create
 from stable_audio.nn.terms import Term
+from stable_audio.options import keywords_of
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.losses import (
@@ -23,8 +24,8 @@ from stable_audio.pretransforms.losses import (
     Terms,
 )
 from stable_audio.pretransforms.losses.terms import OneChannel, Pair, Values, l1, loss_name, mse, value
+from stable_audio.pretransforms.metrics import METRICS
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
-from stable_audio.training.autoencoder.metrics import PESQ, SISDR
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions
 from stable_audio.training.demo import DemoRenderer
@@ -52,13 +53,6 @@ DEFAULT_LOSSES: dict[str, Any] = {
     },
 }
 """The losses of a config without `loss_configs`."""
-
-METRICS: dict[str, Any] = {
-    "stft": MultiResolutionSTFTLoss,
-    "sisdr": SISDR,
-    "mel": MultiResolutionMelLoss,
-    "pesq": PESQ,
-}
 
 
 def build_autoencoder_training(
@@ -204,13 +198,12 @@ def _bottleneck_terms(losses: AutoencoderLosses, model: Autoencoder) -> list[Ter
 def build_metrics(section: Section, sample_rate: int) -> dict[str, nn.Module] | None:
     """Metrics of validation by name; None for the default ones."""
     metrics: dict[str, nn.Module] = {}
-    for name in section.eval_loss_configs.model_fields_set:
-        if (options_section := getattr(section.eval_loss_configs, name)) is None:
-            continue
-        options = options_section.model_dump(exclude_unset=True)
-        rate = {} if name == "sisdr" else {"sample_rate": sample_rate}
-        metrics[name] = METRICS[name](**{**rate, **options})
-    return {name: metrics[name] for name in METRICS if name in metrics} or None
+    for name, metric in METRICS.items():
+        options: Leaf | None = getattr(section.eval_loss_configs, name)
+        if options is not None:
+            rate = {"sample_rate": sample_rate} if "sample_rate" in keywords_of(metric) else {}
+            metrics[name] = metric(**{**rate, **arguments(options)})
+    return metrics or None
 
 
 def build_autoencoder_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:

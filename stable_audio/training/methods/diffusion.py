@@ -8,6 +8,7 @@ from typing import Any
 
 from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config import ModelConfig
+from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
@@ -77,12 +78,12 @@ def build_losses(section: TrainingKeys) -> LossSum:
 
 
 def build_inpainting(section: TrainingKeys, model: DiffusionModel) -> InpaintingMasks | None:
-    """Masks for a model with inpainting inputs, by default those of InpaintingMasks; else None."""
+    """Masks for a model with inpainting inputs, by default those of MaskOptions; else None."""
     wired = any(i in INPAINT_IDS for ids in model.wiring.ids.values() for i in ids)
     inpainting = getattr(section, "inpainting", None)
     if not wired:
         return None
-    return InpaintingMasks(**(inpainting.mask_kwargs.model_dump() if inpainting is not None else {}))
+    return InpaintingMasks(**(arguments(inpainting.mask_kwargs) if inpainting is not None else {}))
 
 
 def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:

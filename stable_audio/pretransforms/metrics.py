@@ -8,27 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.resample import resample
-from stable_audio.pretransforms.losses import SISDRLoss, distance_for
+from stable_audio.pretransforms.losses import (
+    MultiResolutionMelLoss,
+    MultiResolutionSTFTLoss,
+    SISDRLoss,
+    distance_for,
+)
 
 PESQ_RATES = {"wb": 16_000, "nb": 8_000}
 """Mode of PESQ -> its sample rate in Hz."""
 
 
-class SISDR(nn.Module):
-    """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better.
-
-    Args:
-        zero_mean: subtract the mean first.
-        eps: small constant that keeps the ratio of silence finite.
-    """
-
-    def __init__(self, *, zero_mean: bool = True, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.loss = SISDRLoss(zero_mean=zero_mean, eps=eps)
+class SISDR(SISDRLoss):
+    """Scale-invariant signal-to-distortion ratio in dB of the second against the first; higher is better."""
 
     def forward(self, reals: Tensor, decoded: Tensor) -> Tensor:
         """Audio (b c n) twice -> scalar."""
-        return -self.loss(decoded, reals)
+        return -super().forward(decoded, reals)
 
 
 class STFTDistance(nn.Module):
@@ -40,13 +36,13 @@ class STFTDistance(nn.Module):
 
 
 class PESQ(nn.Module):
-    """Perceptual quality of speech, about 1 (bad) to 4.6 (ITU-T P.862), of the mean of the channels.
+    """Perceptual quality of speech, about 1 (bad) to 4.6 (ITU-T P.862); needs the extra [pesq].
 
-    Clips without speech do not count; the result is NaN if none has speech.
+    The channels are averaged. Clips without speech do not count; the result is NaN if none has speech.
 
     Args:
         sample_rate: sample rate of the audio in Hz; the audio is converted.
-        mode: "wb" at 16 kHz (P.862.2), "nb" at 8 kHz.
+        mode: "wb": wide band at 16 kHz (P.862.2), "nb": narrow band at 8 kHz.
 
     Raises:
         ImportError: the package pesq is missing.
@@ -84,6 +80,14 @@ class PESQ(nn.Module):
                 '$.training.eval_loss_configs.pesq needs the package pesq: pip install "stable-audio[pesq]"'
             ) from error
         return pesq
+
+
+METRICS: dict[str, Any] = {
+    "stft": MultiResolutionSTFTLoss,
+    "sisdr": SISDR,
+    "mel": MultiResolutionMelLoss,
+    "pesq": PESQ,
+}
 
 
 def default_metrics() -> dict[str, nn.Module]:
