@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.dit_options import DiTOptions, DiTSlots
-from stable_audio.backbones.dit_parts import TRANSFORMERS, patch, projection, unpatch, zero_conv
+from stable_audio.backbones.dit_parts import TRANSFORMERS, projection, zero_conv
 from stable_audio.nn.checks import check_choice, check_positive
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.packed import check_lengths
@@ -83,11 +83,7 @@ class DiT(Backbone):
             final_cross_attn_ix=slots.final_cross_attn_ix,
         )
         self.postprocess_conv = zero_conv(io_channels)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters. Inputs are cast to it; t stays in float32 until it is embedded."""
-        return parameter_dtype(self)
+        self.time_as_channels, self.modulated = timestep.as_channels, options.modulated
 
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b io_channels n), t (b,) -> (b io_channels n).
@@ -128,16 +124,13 @@ class DiT(Backbone):
 
     def null(self, cond: Conditioning) -> Conditioning | None:
         """Zeros for cross-attention and prepended tokens; None without either."""
-        zeros = {
-            slot.value: torch.zeros_like(tokens)
-            for slot in (Slot.CROSS_ATTN, Slot.PREPEND)
-            if (tokens := cond.slot(slot)) is not None
-        }
+        tokens = {"cross_attn": cond.cross_attn, "prepend": cond.prepend}
+        zeros = {name: torch.zeros_like(v) for name, v in tokens.items() if v is not None}
         return cond.replace(**zeros) if zeros else None
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Project all conditioning, and compute the keys and values of every cross-attention."""
-        projected = self._projected(cond)
+        projected = self._projected(cond, parameter_dtype(self))
         if projected.context is not None and isinstance(self.transformer, ContinuousTransformer):
             kvs = self.transformer.prepare_context(projected.context)
             projected = replace(projected, context=None, kvs=kvs)
@@ -152,12 +145,13 @@ class DiT(Backbone):
     def _embedded(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, TransformerInputs]:
         """The tokens of x, and the other inputs of the transformer."""
         self._check(x, cond)
-        prepared = cond.prepared
+        # Inputs are cast to the type of the parameters; t stays in float32 until it is embedded.
+        dtype, prepared = parameter_dtype(self), cond.prepared
         if not isinstance(prepared, TransformerInputs):
             # In training the layers compute keys and values, so that checkpointing can recompute them.
-            prepared = self._projected(cond)
-        t_embed = self.to_timestep_embed(self._timestep_features(t))
-        channels = self._with_channels(x.to(self.dtype), t_embed, cond.input_concat)
+            prepared = self._projected(cond, dtype)
+        t_embed = self.to_timestep_embed(self._timestep_features(t).to(dtype))
+        channels = self._with_channels(x.to(dtype), t_embed, cond.input_concat)
         tokens = patch(channels + self.preprocess_conv(channels), self.patch_size)
         return tokens, self._with_time(prepared, t_embed)
 
@@ -165,48 +159,49 @@ class DiT(Backbone):
         out = unpatch(tokens, self.patch_size)
         return out + self.postprocess_conv(out)
 
-    def _projected(self, cond: Conditioning) -> TransformerInputs:
+    def _projected(self, cond: Conditioning, dtype: torch.dtype) -> TransformerInputs:
         """Conditioning after the projections, which depend on neither x nor t."""
-        return TransformerInputs(
-            context=self._project(self.to_cond_embed, cond.cross_attn),
-            context_mask=cond.cross_attn_mask if self.masks_attention else None,
-            prepend=self._project(self.to_prepend_embed, cond.prepend),
-            global_cond=self._project(self.to_global_embed, cond.global_cond),
-        )
 
-    def _project(self, layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
-        return None if layer is None or value is None else layer(value.to(self.dtype))
+        def project(layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
+            return None if layer is None or value is None else layer(value.to(dtype))
+
+        return TransformerInputs(
+            context=project(self.to_cond_embed, cond.cross_attn),
+            context_mask=cond.cross_attn_mask if self.masks_attention else None,
+            prepend=project(self.to_prepend_embed, cond.prepend),
+            global_cond=project(self.to_global_embed, cond.global_cond),
+        )
 
     def _timestep_features(self, t: Tensor) -> Tensor:
         t = t.float()
         if self.options.timestep.timestep_features_logsnr:
             t = (5.0 - torch.logit(1.0 - t, eps=1e-7).clamp(-12.0, 5.0)) / 17.0
-        return self.timestep_features(t).to(self.dtype)
+        return self.timestep_features(t)
 
     def _with_channels(self, x: Tensor, t_embed: Tensor, input_concat: Tensor | None) -> Tensor:
         """x followed by the channels of input_concat and of t."""
         parts = [x]
-        if input_concat is not None and Slot.INPUT_CONCAT in self.slots:
+        if input_concat is not None and Slot.INPUT_CONCAT in self.slot_widths:
             if input_concat.shape[-1] != x.shape[-1]:
                 input_concat = F.interpolate(input_concat.float(), size=x.shape[-1], mode="nearest")
             parts.append(input_concat.to(x.dtype))
-        if self.options.timestep.as_channels:
+        if self.time_as_channels:
             parts.append(t_embed.to(x.dtype).unsqueeze(-1).expand(-1, -1, x.shape[-1]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _with_time(self, inputs: TransformerInputs, t_embed: Tensor) -> TransformerInputs:
         """`inputs` with t in the global vector, which becomes a token unless it modulates the blocks."""
         global_cond, prepend = inputs.global_cond, inputs.prepend
-        if not self.options.timestep.as_channels:
+        if not self.time_as_channels:
             global_cond = t_embed if global_cond is None else global_cond + t_embed
-        if not self.options.modulated and global_cond is not None:
+        if not self.modulated and global_cond is not None:
             token = global_cond.unsqueeze(1)
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
             global_cond = None
         return TransformerInputs(inputs.context, inputs.kvs, inputs.context_mask, prepend, global_cond)
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
-        if lacking := [s.value for s in self.required_slots - cond.present()]:
+        if lacking := [s.value for s in self.required_slots if cond.slot(s) is None]:
             raise ValueError(f"conditioning lacks {lacking}, which this DiT needs")
         if x.shape[-1] % self.patch_size:
             raise ValueError(f"length {x.shape[-1]} is not a multiple of patch_size = {self.patch_size}")
@@ -221,3 +216,17 @@ class DiT(Backbone):
                 f"input_concat has {concat.shape[-1]} frames, but packed clips need it as long as x, "
                 f"{x.shape[-1]}: its frames could not be told from its padding"
             )
+
+
+def patch(x: Tensor, size: int) -> Tensor:
+    """(b c (l p)) -> (b l (c p))."""
+    if size == 1:
+        return x.transpose(1, 2)
+    return x.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
+
+
+def unpatch(tokens: Tensor, size: int) -> Tensor:
+    """(b l (c p)) -> (b c (l p))."""
+    if size == 1:
+        return tokens.transpose(1, 2)
+    return tokens.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)

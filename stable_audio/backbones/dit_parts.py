@@ -1,10 +1,10 @@
-"""Parts of the DiT: its transformer by name, single layers, and the conversion of x to tokens."""
+"""Parts of the DiT: its transformer by name, and single layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from stable_audio.backbones.dit_options import DiTOptions
 from stable_audio.backbones.x_transformers import build_x_transformer
@@ -36,20 +36,6 @@ TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
     "continuous_transformer": _build_continuous,
     "x-transformers": build_x_transformer,
 }
-
-
-def patch(x: Tensor, size: int) -> Tensor:
-    """(b c (l p)) -> (b l (c p))."""
-    if size == 1:
-        return x.transpose(1, 2)
-    return x.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
-
-
-def unpatch(tokens: Tensor, size: int) -> Tensor:
-    """(b l (c p)) -> (b c (l p))."""
-    if size == 1:
-        return tokens.transpose(1, 2)
-    return tokens.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
 
 
 def zero_conv(channels: int) -> nn.Conv1d:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.norms import DynamicTanh, L2Norm
 from stable_audio.nn.packed import Packing
-from stable_audio.nn.rotary import RotaryTables, apply_rotary
+from stable_audio.nn.rotary import RotaryTables, rotated
 from stable_audio.nn.windowed import banded_mask, windowed_attention
 
 
@@ -222,8 +222,10 @@ class Attention(nn.Module):
             keys, values = kv
         else:
             q, k, values, *second = self._heads(self.to_qkv(x), 3 + 2 * self.differential)
-            queries = self._normed(self.q_norm, (q, *second[:1]), rotary)
-            keys = self._normed(self.k_norm, (k, *second[1:]), rotary)
+            queries = self._normed(self.q_norm, (q, *second[:1]))
+            keys = self._normed(self.k_norm, (k, *second[1:]))
+            if rotary is not None:
+                queries, keys = rotated(queries, rotary), rotated(keys, rotary)
         outs = [
             self._attend(q, k, values, context_mask, packing, cross=kv is not None)
             for q, k in zip(queries, keys)
@@ -251,12 +253,9 @@ class Attention(nn.Module):
         return x.unflatten(-1, (parts, -1, self.dim_heads)).unbind(2)
 
     @staticmethod
-    def _normed(
-        norm: nn.Module, parts: tuple[Tensor, ...], rotary: RotaryTables | None = None
-    ) -> tuple[Tensor, ...]:
+    def _normed(norm: nn.Module, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # Norms return float32 under autocast; the kernel needs one type for q, k and v.
-        normed = tuple(norm(x).to(x.dtype) for x in parts)
-        return normed if rotary is None else tuple(apply_rotary(x, rotary) for x in normed)
+        return tuple(norm(x).to(x.dtype) for x in parts)
 
     def _scale_features(self, out: Tensor, packing: Packing | None) -> Tensor:
         if not self.feat_scale:

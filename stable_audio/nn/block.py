@@ -150,11 +150,11 @@ class TransformerBlock(Checkpointed):
             inputs: the inputs that all blocks share.
             kv: keys and values of this block's cross-attention, instead of `inputs.context`.
         """
-        packing = inputs.packing
+        packing, rotary = inputs.packing, inputs.rotary
+        if rotary is None and self.rope is not None:
+            rotary = self.rope(x.shape[1], packing)
         attn, ff = self._modulation(inputs)
-        branch = self.self_attn(
-            _modulate(self.pre_norm(x), attn), rotary=self._rotary(x, inputs), packing=packing
-        )
+        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary, packing=packing)
         x = x + _gate(self.self_attn_scale(branch), attn)
         if self.cross_attn is not None and (inputs.context is not None or kv is not None):
             branch = self.cross_attn(
@@ -168,12 +168,6 @@ class TransformerBlock(Checkpointed):
         if self.conformer is not None:
             x = x + self.conformer_scale(self.conformer(x))
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
-
-    def _rotary(self, x: Tensor, inputs: BlockInputs) -> RotaryTables | None:
-        """The tables for all blocks, or else those of this block."""
-        if inputs.rotary is not None or self.rope is None:
-            return inputs.rotary
-        return rotary_tables(self.rope, x.shape[1], inputs.packing)
 
     def _modulation(self, inputs: BlockInputs) -> tuple[_Modulation | None, _Modulation | None]:
         if self.to_scale_shift_gate is None or inputs.modulation is None:
@@ -194,11 +188,6 @@ def _modulate(x: Tensor, modulation: _Modulation | None) -> Tensor:
 
 def _gate(branch: Tensor, modulation: _Modulation | None) -> Tensor:
     return branch if modulation is None else branch * torch.sigmoid(1 - modulation[2])
-
-
-def rotary_tables(rope: RotaryEmbedding, length: int, packing: Packing | None) -> RotaryTables:
-    """Tables for `length` tokens; in a packed row, positions restart in every clip."""
-    return rope(length) if packing is None else rope(max(packing.lengths)).at(packing.position)
 
 
 def _layer_scale(dim: int, options: TransformerOptions) -> nn.Module:

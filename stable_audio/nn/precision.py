@@ -25,9 +25,9 @@ def rounds(x: Tensor) -> bool:
 def parameter_dtype(module: nn.Module) -> torch.dtype:
     """The type that a module computes in: of its first floating-point parameter of 32 bits or more, since
     frozen layers may be held in less; else of its first parameter or buffer; float32 without any."""
-    types = (p.dtype for p in module.parameters() if p.is_floating_point() and p.element_size() >= 4)
-    if (full := next(types, None)) is not None:
-        return full
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.element_size() >= 4:
+            return parameter.dtype
     tensors = itertools.chain(module.parameters(), module.buffers())
     return next((v.dtype for v in tensors if v.is_floating_point()), torch.float32)
 

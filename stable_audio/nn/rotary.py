@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from stable_audio.nn.packed import Packing
 
 
 class RotaryTables(NamedTuple):
@@ -37,8 +39,10 @@ class RotaryEmbedding(nn.Module):
         exponents = torch.arange(0, dim - dim % 2, 2).float() / (dim - dim % 2)
         self.register_buffer("inv_freq", 1.0 / base**exponents)
 
-    def forward(self, length: int) -> RotaryTables:
-        """Tables for positions 0 .. length - 1."""
+    def forward(self, length: int, packing: Packing | None = None) -> RotaryTables:
+        """Tables for `length` tokens; in a packed row, positions restart in every clip."""
+        if packing is not None:
+            return self(max(packing.lengths)).at(packing.position)
         positions = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
         angles = positions[:, None] * self.inv_freq.float()[None, :]
         return RotaryTables(angles.cos(), angles.sin())
@@ -69,3 +73,8 @@ def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
     first, second = first.float(), second.float()
     rotated = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
     return torch.cat([*rotated, unrotated], dim=-1)
+
+
+def rotated(parts: Sequence[Tensor], tables: RotaryTables) -> tuple[Tensor, ...]:
+    """`apply_rotary` to each tensor."""
+    return tuple(apply_rotary(x, tables) for x in parts)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.nn.attention import KeyValues
-from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions, rotary_tables
+from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions
 from stable_audio.nn.checks import check_divides, check_positive
 from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
 from stable_audio.nn.packed import PackedRow, Packing
@@ -152,7 +152,7 @@ class ContinuousTransformer(nn.Module):
         return BlockInputs(
             context=inputs.context,
             context_mask=inputs.context_mask,
-            rotary=None if rope is None else rotary_tables(rope, length, packing),
+            rotary=None if rope is None else rope(length, packing),
             modulation=None if embedder is None else embedder(inputs.global_cond),
             packing=packing,
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stable_audio.backbones import DiT, UncondDiT
-from stable_audio.backbones.dit_parts import patch, unpatch
+from stable_audio.backbones.dit import patch, unpatch
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.norms import DynamicTanh, NormOptions, RMSNorm
 from stable_audio.types import Conditioning, Slot
