@@ -135,3 +135,14 @@ def test_wrong_configs_are_refused() -> None:
     data["model"]["diffusion"]["config"]["depth"] = -1
     with pytest.raises(ConfigError, match=r"\$\.model\.diffusion\.config"):
         create_model_from_config(data)
+
+
+def test_a_trained_pretransform_leaves_frozen_what_its_parts_freeze() -> None:
+    data = examples.cond()
+    section = data["model"]["pretransform"]
+    section["enable_grad"] = True
+    section["config"]["bottleneck"] = {"type": "softnorm", "config": {"dim": 4, "freeze": True}}
+    section["config"]["encoder"]["config"]["latent_dim"] = 4
+    autoencoder = create_model_from_config(data).pretransform.model
+    assert not any(p.requires_grad for p in autoencoder.bottleneck.parameters())
+    assert all(p.requires_grad for p in autoencoder.encoder.parameters())

@@ -18,6 +18,7 @@ from stable_audio.factory.backbones import (
     build_uncond_backbone,
 )
 from stable_audio.factory.conditioning import build_conditioning, build_wiring
+from stable_audio.factory.freezing import freeze_as_configured
 from stable_audio.factory.loading import load_config
 from stable_audio.factory.pretransforms import (
     build_autoencoder,
@@ -37,7 +38,7 @@ def create_model_from_config(
     device: torch.device | str | None = None,
     unfilled: bool = False,
 ) -> Any:
-    """Build the model that a configuration describes, with fresh weights.
+    """Build the model that a configuration describes, with fresh weights, of which it may freeze some.
 
     Args:
         config: a loaded configuration, its dict, or the path of its file.
@@ -53,7 +54,9 @@ def create_model_from_config(
     if not isinstance(config, ModelConfig):
         config = load_config(config, extra_ids=extra_ids, skip_rules=skip_rules)
     with torch.device(device if device is not None else torch.get_default_device()):
-        return BUILDERS[config.model_type](config, Unfilled() if unfilled else nullcontext())
+        model = BUILDERS[config.model_type](config, Unfilled() if unfilled else nullcontext())
+    freeze_as_configured(model, config)
+    return model
 
 
 Networks = AbstractContextManager[Any]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
 from stable_audio.backbones import BACKBONES
-from stable_audio.config.schemas.component import Component
 from stable_audio.config.sections.diffusion import DiffusionAutoencoderModel
-from stable_audio.config.sections.pretransform import AutoencoderModel, Part, PretransformSection
+from stable_audio.config.sections.pretransform import AutoencoderModel, PretransformSection
 from stable_audio.factory.components import create
 from stable_audio.model import DiffusionAutoencoder
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
@@ -24,10 +19,7 @@ def build_pretransform(section: PretransformSection) -> Pretransform:
     """Build a pretransform, which may be an autoencoder."""
     keywords = {name: getattr(section, name) for name in section.model_fields_set - BY_NAME}
     if isinstance(section.config, AutoencoderModel):
-        autoencoder = PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **keywords)  # type: ignore[call-arg]
-        # `enable_grad` trains the whole autoencoder except for the parts that the file freezes.
-        _freeze_parts(autoencoder.model, section.config)
-        return autoencoder
+        return PRETRANSFORMS[section.type](model=build_autoencoder(section.config), **keywords)  # type: ignore[call-arg]
     return create(section, PRETRANSFORMS, **keywords)
 
 
@@ -45,9 +37,9 @@ def build_autoencoder(model: AutoencoderModel, *, sample_rate: int | None = None
         )
     }
     return Autoencoder(
-        encoder=_part(model.encoder, ENCODERS),
-        decoder=_part(model.decoder, DECODERS),
-        bottleneck=_part(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
+        encoder=create(model.encoder, ENCODERS),
+        decoder=create(model.decoder, DECODERS),
+        bottleneck=create(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
         pretransform=build_pretransform(model.pretransform) if model.pretransform is not None else None,
         soft_clip=model.decoder.soft_clip,
         sample_rate=sample_rate,
@@ -61,25 +53,12 @@ def build_diffusion_autoencoder(
     """Build a diffusion autoencoder from its `model` section."""
     return DiffusionAutoencoder(
         backbone=create(model.diffusion, BACKBONES),
-        encoder=_part(model.encoder, ENCODERS) if model.encoder is not None else None,
-        bottleneck=_part(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
-        decoder=_part(model.decoder, DECODERS) if model.decoder is not None else None,
+        encoder=create(model.encoder, ENCODERS) if model.encoder is not None else None,
+        bottleneck=create(model.bottleneck, BOTTLENECKS) if model.bottleneck is not None else None,
+        decoder=create(model.decoder, DECODERS) if model.decoder is not None else None,
         pretransform=build_pretransform(model.pretransform) if model.pretransform is not None else None,
         latent_dim=model.latent_dim,
         downsampling_ratio=model.downsampling_ratio,
         io_channels=model.io_channels,
         sample_rate=sample_rate,
     )
-
-
-def _part(section: Part | Component, registry: dict[str, Any]) -> Any:
-    part: nn.Module = create(section, registry)
-    # `requires_grad` true must not unfreeze parameters that the part itself freezes.
-    return part if getattr(section, "requires_grad", True) else part.requires_grad_(False)
-
-
-def _freeze_parts(model: Any, section: AutoencoderModel) -> None:
-    for name in ("encoder", "decoder", "bottleneck"):
-        part = getattr(section, name)
-        if part is not None and not part.requires_grad:
-            getattr(model, name).requires_grad_(False)

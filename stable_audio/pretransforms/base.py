@@ -103,7 +103,8 @@ class Pretransform(nn.Module):
         return super().train(mode and self.enable_grad)
 
     def freeze_unless_trained(self) -> Pretransform:
-        """Apply `enable_grad` to the parameters; constructors call it last."""
-        self.requires_grad_(self.enable_grad)
+        """Apply `enable_grad`; constructors call it last. What parts of it freeze themselves stays frozen."""
+        if not self.enable_grad:
+            self.requires_grad_(False)
         self.train(self.enable_grad)
         return self

@@ -50,6 +50,13 @@ IGNORED = (
 )
 """Settings whose changes are not reported, since they do not affect training or follow from the weights."""
 
+TRAINS: Mapping[str, bool] = {
+    "$.training.decoder_finetune": False,
+    "$.model*.enable_grad": True,
+    "$.model*.requires_grad": True,
+}
+"""Values that train parts which the others freeze. What a run has frozen stays frozen."""
+
 LEARNING_RATE = "$.training.learning_rate"
 
 
@@ -68,6 +75,8 @@ class Change(NamedTuple):
         """Whether a run cannot continue with this change."""
         if self.path == LEARNING_RATE:  # another value may be used, but without a value the optimizer changes
             return self.before is None or self.now is None
+        if any(_matches(self.path, (switch,)) and self.now is value for switch, value in TRAINS.items()):
+            return True
         return _matches(self.path, FIXED) and not _matches(self.path, FREE)
 
 

@@ -32,7 +32,7 @@ from stable_audio.training.schedules import within_schedules
 from stable_audio.training.splitting import NAME, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
-from stable_audio.training.transforms import COMPILE, transform, transforms_for
+from stable_audio.training.transforms import COMPILE, frozen_as_built, transform, transforms_for
 from stable_audio.training.writer import BackgroundWriter
 from stable_audio.transforms.freezing import frozen_parts
 
@@ -92,7 +92,7 @@ def assemble(
     clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
     if resumed is None:
         start = starting_model(config, options)
-        transforms = transforms_for(config, options)
+        transforms = [*frozen_as_built(start.model), *transforms_for(config, options)]
         transform(start.model, transforms)
         config = with_hash(config, start.model)
     else:

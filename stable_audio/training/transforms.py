@@ -12,6 +12,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.transforms.freezing import frozen_parts, literal
 from stable_audio.transforms.recorded import Record, apply_transforms
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,15 @@ log = logging.getLogger(__name__)
 FOLD: Record = {"type": "fold_pretransform_norms"}
 COMPILE: Record = {"type": "compile"}
 """The record of `--compile` in `run.json`. It depends on the machine, so a run may continue without it."""
+
+
+def frozen_as_built(model: nn.Module) -> list[Record]:
+    """The record of what a new model's config keeps from training by other keys than its list of transforms.
+
+    A run records it before all others, and a run that goes on applies it again.
+    """
+    parts = [literal(part) for part in frozen_parts(model)]
+    return [{"type": "freeze", "config": {"frozen": parts}}] if parts else []
 
 
 def transforms_for(config: ModelConfig, options: RunOptions) -> list[Record]:

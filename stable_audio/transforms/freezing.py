@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import glob
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ class Freeze(Transform):
 
     def apply(self, model: nn.Module) -> None:
         names = self._names(model)
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.named_parameters(remove_duplicate=False):
             if name in names:
                 parameter.requires_grad_(False)
         if self.dtype is not torch.float32:
@@ -72,7 +73,7 @@ class Freeze(Transform):
         Raises:
             ValueError: a part that the model does not have.
         """
-        places = {name: _enclosing(name) for name, _ in model.named_parameters()}
+        places = {name: _enclosing(name) for name, _ in model.named_parameters(remove_duplicate=False)}
         for key, parts in (("frozen", self.frozen), ("trained", self.trained or ())):
             for part in parts:
                 if not any(_matches(place, [part]) for place in places.values()):
@@ -85,6 +86,17 @@ class Freeze(Transform):
         if self.trained is not None:
             frozen |= {name for name, place in places.items() if not _matches(place, self.trained)}
         return frozen
+
+
+def weight_places(model: nn.Module) -> set[str]:
+    """Names of all parts of a model that have weights, down to the weights themselves."""
+    names = (name for name, _ in model.named_parameters(remove_duplicate=False))
+    return {place for name in names for place in _enclosing(name)}
+
+
+def literal(part: str) -> str:
+    """A name for `Freeze` whose `*`, `?` and `[` stand for themselves."""
+    return glob.escape(part)
 
 
 def is_frozen(layer: nn.Module) -> bool:

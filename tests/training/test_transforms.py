@@ -16,8 +16,10 @@ from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.config import ConfigError, load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.start import continuing_model
 from stable_audio.training.transforms import FOLD, transforms_for
 from stable_audio.transforms.freezing import Freeze, frozen_parts
+from tests.training import test_autoencoder as codecs
 from tests.training.building import tiny_config, tiny_run
 
 LAYER = "backbone.transformer.layers.0"
@@ -167,3 +169,30 @@ def test_a_run_without_transforms_records_none(tmp_path: Path) -> None:
     entry = load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]
     assert entry["format_version"] == 1
     assert not {"transforms", "base"} & set(entry)
+
+
+def test_older_switches_are_recorded_and_applied_as_a_transform(tmp_path: Path) -> None:
+    config = codecs.tiny_config({"spectral": codecs.SPECTRAL}, decoder_finetune=True, use_ema=True)
+    run = tiny_run(tmp_path, config, max_steps=1)
+    assert run.start() == 0
+    frozen = {"type": "freeze", "config": {"frozen": ["encoder"]}}
+    path = tmp_path / "run" / "last.ckpt"
+    content = load_torch_file(path)
+    assert content["stable_audio"]["transforms"] == [frozen]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+    assert (record["transforms"], record["frozen"]) == ([frozen], ["encoder"])
+    assert set(run.module.ema.average) == {k for k in run.module.model.state_dict() if k[:8] == "decoder."}
+
+    # The record freezes as well as the switch: it alone decides where a run goes on.
+    loaded = load_config(config)
+    plain = load_config(codecs.tiny_config({"spectral": codecs.SPECTRAL}))
+    for model_config, entry in ((plain, content["stable_audio"]), (loaded, {"format_version": 1})):
+        model = continuing_model(model_config, RunOptions(), path, {**content, "stable_audio": entry}).model
+        assert frozen_parts(model) == ["encoder"]
+
+
+def test_a_run_does_not_train_what_it_has_frozen(tmp_path: Path) -> None:
+    losses = {"spectral": codecs.SPECTRAL}
+    assert tiny_run(tmp_path, codecs.tiny_config(losses, decoder_finetune=True), max_steps=1).start() == 0
+    with pytest.raises(CheckpointError, match=r"\$\.training\.decoder_finetune: true in the checkpoint"):
+        tiny_run(tmp_path, codecs.tiny_config(losses), max_steps=2, recover=True)

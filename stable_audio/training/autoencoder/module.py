@@ -102,10 +102,6 @@ class AutoencoderTraining(TrainingModule):
         if teacher is not None:
             _check_teacher(teacher.model, model)
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
-        if encoder.decoder_finetune:
-            model.encoder.requires_grad_(False)
-            if model.bottleneck is not None:
-                model.bottleneck.requires_grad_(False)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
             set_gradient_checkpointing(model)
 

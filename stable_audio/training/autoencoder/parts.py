@@ -38,8 +38,8 @@ class EncoderOptions:
 
     Attributes:
         freeze_on_warmup: freeze the encoder once warm-up is over.
-        decoder_finetune: never train the encoder. The bottleneck is frozen, too, so that the same audio keeps
-            its latents.
+        decoder_finetune: never train the encoder. A model that is built from a config with it has encoder and
+            bottleneck frozen, so that the same audio keeps its latents.
         force_input_mono: the encoder gets the mean of the channels.
         latent_mask_ratio: share of the latent frames set to zero, so that the decoder learns to fill gaps.
     """
