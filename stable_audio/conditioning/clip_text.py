@@ -70,7 +70,8 @@ class ClipTextConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
-        ids, mask = (to_device(v, device) for v in self.tokenizer([str(v) for v in values]))
+        ids, mask = self.tokenizer([str(v) for v in values])
+        ids, mask = to_device(ids, device), to_device(mask, device)
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
             hidden = self.encoder(ids)
         if self.pooled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +33,9 @@ class MultiConditioner(nn.Module):
         self.conditioners = nn.ModuleDict(dict(conditioners))
         self.default_keys = dict(default_keys or {})
         self.pre_encoded_keys = tuple(pre_encoded_keys)
+        rules: dict[str, ValueRule] = {key: part.value_rule() for key, part in conditioners.items()}
+        rules.update(dict.fromkeys(pre_encoded_keys, AnyValue()))
+        self._check = ValueCheck(rules, self.default_keys)
 
     def forward(self, metadata: Sequence[Metadata], device: torch.device | str) -> ConditionTensors:
         """b metadata dicts -> {id: (tensor, mask)} on `device`. Conditioners run where their weights are.
@@ -42,58 +44,32 @@ class MultiConditioner(nn.Module):
             ValueError: an item lacks the key of a conditioner, or has an unusable value; all missing keys are
                 named at once.
         """
-        check = self.value_check()
-        self._check(metadata, check)
+        values, target = self._check.values(metadata), torch.device(device)
         tensors: ConditionTensors = {}
         for key, conditioner in self.conditioners.items():
             if key in self.pre_encoded_keys:
                 continue
             try:
-                values = [check.value(m, key) for m in metadata]
-                tensors[key] = _run(conditioner, values, device)  # type: ignore[arg-type]
+                tensor, mask = conditioner(values[key], conditioner.device_or(target))  # type: ignore[operator]
             except (TypeError, ValueError) as error:
                 raise ValueError(f"conditioner '{key}': {error}") from error
+            tensors[key] = _on(target, tensor), None if mask is None else _on(target, mask)
         for key in self.pre_encoded_keys:
-            stacked = torch.stack([_as_tensor(check.value(m, key)) for m in metadata])
-            tensors[key] = (to_device(stacked, device), None)
+            tensors[key] = _on(target, torch.stack([torch.as_tensor(v) for v in values[key]])), None
         return tensors
 
     def ids(self) -> tuple[str, ...]:
         """Every id that the metadata must hold."""
-        return (*self.conditioners, *(k for k in self.pre_encoded_keys if k not in self.conditioners))
+        return tuple(self._check.rules)
 
     def missing(self, item: Metadata) -> list[str]:
         """The ids for which `item` has neither a value nor a default key; null counts as missing."""
-        return self.value_check().missing(item)
+        return self._check.missing(item)
 
     def value_check(self) -> ValueCheck:
         """A check of an item's metadata without weights, for the worker processes that load data."""
-        rules: dict[str, ValueRule] = {
-            i: AnyValue() if i in self.pre_encoded_keys else self.conditioners[i].value_rule()  # type: ignore[operator]
-            for i in self.ids()
-        }
-        return ValueCheck(rules, dict(self.default_keys))
-
-    def _check(self, metadata: Sequence[Metadata], check: ValueCheck) -> None:
-        lacking = {n: m for n, item in enumerate(metadata) if (m := check.missing(item))}
-        if lacking:
-            item, ids = next(iter(lacking.items()))
-            raise ValueError(
-                f"{len(lacking)} of {len(metadata)} items lack conditioning; item {item} lacks {ids}. "
-                f"The model needs {list(self.ids())}: give each a value or a 'default_keys' entry"
-            )
-        for key, rule in check.rules.items():
-            for position, item_metadata in enumerate(metadata):
-                if reason := rule.refusal(check.value(item_metadata, key)):
-                    raise ValueError(f"conditioner '{key}': the value of item {position} {reason}")
+        return self._check
 
 
-def _as_tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.as_tensor(value)
-
-
-def _run(
-    conditioner: Conditioner, values: list[Any], device: torch.device | str
-) -> tuple[Tensor, Tensor | None]:
-    tensor, mask = conditioner(values, conditioner.device_or(device))
-    return to_device(tensor, device), None if mask is None else to_device(mask, device)
+def _on(device: torch.device, tensor: Tensor) -> Tensor:
+    return tensor if tensor.device == device else to_device(tensor, device)

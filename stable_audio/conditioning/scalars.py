@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
-from stable_audio.conditioning.values import NumberValue, TextValue, excerpt
+from stable_audio.conditioning.values import NumberValue, TextValue, excerpt, number
 from stable_audio.nn.embeddings import ExpoFourierFeatures
 from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
@@ -138,21 +138,23 @@ class _Range:
     """
 
     def __init__(self, low: float, high: float, *, integer: bool) -> None:
-        self.rule = NumberValue(low, high, integer)
+        self.rule, self.integer = NumberValue(low, high), integer
         self.beyond = 0
 
     def __call__(self, values: list[Any]) -> list[float]:
-        outside = [v for v in values if self.rule.beyond(v)]
+        low, high, exact = self.rule.low, self.rule.high, [number(v) for v in values]
+        outside = [v for v, n in zip(values, exact) if not low <= n <= high]
         if outside and not self.beyond:
             logger.warning(
                 "%s lies outside %s to %s and is clamped, as all such values are from here on; the data "
                 "report counts them (data-report --model-config)",
                 excerpt(outside[0]),
-                self.rule.low,
-                self.rule.high,
+                low,
+                high,
             )
         self.beyond += len(outside)
-        return [self.rule.clamped(v) for v in values]
+        clamped = [min(max(n, low), high) for n in exact]
+        return [int(n) for n in clamped] if self.integer else clamped
 
 
 def _label(value: Any) -> str:

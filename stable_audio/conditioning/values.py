@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -103,15 +103,10 @@ class TextValue:
 
 @dataclass(frozen=True)
 class NumberValue:
-    """A finite number between low and high.
-
-    Attributes:
-        integer: whether to drop the decimals of the number.
-    """
+    """A finite number between low and high."""
 
     low: float
     high: float
-    integer: bool = False
 
     def refusal(self, value: Any) -> str | None:
         try:
@@ -122,15 +117,6 @@ class NumberValue:
 
     def beyond(self, value: Any) -> bool:
         return not self.low <= number(value) <= self.high
-
-    def clamped(self, value: Any) -> float:
-        """The number, clamped to the range.
-
-        Raises:
-            ValueError: the value is no number.
-        """
-        clamped = min(max(number(value), self.low), self.high)
-        return int(clamped) if self.integer else clamped
 
 
 @dataclass(frozen=True)
@@ -203,6 +189,27 @@ class ValueCheck:
             value = item.get(self.default_keys[key])
         # Loaders wrap scalars in one-element lists; conditioners see the bare value.
         return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+
+    def values(self, metadata: Sequence[Metadata]) -> dict[str, list[Any]]:
+        """The values that the conditioners read from a batch, by id.
+
+        Raises:
+            ValueError: an item lacks the key of a conditioner, or has an unusable value; all missing keys are
+                named at once.
+        """
+        lacking = {n: ids for n, item in enumerate(metadata) if (ids := self.missing(item))}
+        if lacking:
+            item, ids = next(iter(lacking.items()))
+            raise ValueError(
+                f"{len(lacking)} of {len(metadata)} items lack conditioning; item {item} lacks {ids}. "
+                f"The model needs {list(self.rules)}: give each a value or a 'default_keys' entry"
+            )
+        values = {key: [self.value(item, key) for item in metadata] for key in self.rules}
+        for key, rule in self.rules.items():
+            for position, value in enumerate(values[key]):
+                if reason := rule.refusal(value):
+                    raise ValueError(f"conditioner '{key}': the value of item {position} {reason}")
+        return values
 
     def missing(self, item: Metadata) -> list[str]:
         """The ids for which `item` has neither a value under the id nor under the default key."""
