@@ -18,7 +18,7 @@ from stable_audio.cli.key_values import key_values
 from stable_audio.config import load_config
 from stable_audio.data.world import launched_world
 from stable_audio.inference.devices import best_device
-from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
+from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.gallery import write_render_page
 from stable_audio.inference.rendering.jobs import Job, complete, needed_ids, read_jobs, repeated

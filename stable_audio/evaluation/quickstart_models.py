@@ -17,7 +17,7 @@ from stable_audio.evaluation.quickstart import QuickstartEvaluator
 from stable_audio.evaluation.scores import Request, Scores
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
-from stable_audio.inference.generation.to_audio import decode_each
+from stable_audio.inference.generation.audio_inputs import decode_each
 from stable_audio.model import DiffusionModel
 
 TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"

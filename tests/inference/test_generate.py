@@ -8,9 +8,8 @@ import torch
 
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
 from stable_audio.inference import Sampling, generate
-from stable_audio.inference.generation import batch
 from stable_audio.inference.generation.audio_inputs import AudioInputs, frame_mask, inpaint_tensors
-from stable_audio.inference.generation.batch import Draws
+from stable_audio.inference.generation.generate import Draws
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
@@ -142,7 +141,8 @@ def test_a_region_stays_where_it_is_when_the_length_is_rounded_up(monkeypatch: p
     inpaint = tiny.build(tiny.config(inpaint=True))
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
-        batch, "inpaint_tensors", lambda *args: seen.append(args[2]) or inpaint_tensors(*args)
+        "stable_audio.inference.generation.generate.inpaint_tensors",
+        lambda *args: seen.append(args[2]) or inpaint_tensors(*args),
     )
     mask = torch.ones(1, 625)  # 40 frames of 16 samples, rounded up from 39.06
     mask[:, 307:390] = 0

@@ -1,9 +1,10 @@
-"""Audio that steers a generation: initial audio, and audio to inpaint."""
+"""Audio that steers a generation, its way to latents, and the way of latents to audio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,11 @@ from torch import Tensor
 from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
 from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
+from stable_audio.conditioning.sounds import PretransformConditioner
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.base import Pretransform
-from stable_audio.types import ConditionTensors, Slot
+from stable_audio.types import ConditionTensors, Metadata, Slot
 
 EncoderNoise = Callable[[Tensor], Tensor]
 
@@ -51,27 +53,27 @@ class AudioInputs:
                 "inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not"
             )
 
-    def kept_frames(self, model: DiffusionModel, samples: int, length: int) -> Tensor | None:
-        """The mask of latent frames (b frames), 1 = keep, of `samples` samples padded to `length`."""
-        if self.inpaint_mask is None:
-            return None
-        ratio = model.downsampling_ratio
-        return frame_mask(self.inpaint_mask, samples=samples, ratio=ratio, frames=length // ratio)
-
     def latents(
-        self, model: DiffusionModel, length: int, noise: EncoderNoise | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Latents (b c n) of init_audio and of inpaint_audio, cut or padded to `length` audio samples."""
+        self, model: DiffusionModel, samples: int, length: int, noise: EncoderNoise | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Latents (b c n) of init_audio and of inpaint_audio, and the mask of their frames (b n), 1 = keep.
 
-        def encoded(audio: Tensor | None, sample_rate: int | None) -> Tensor | None:
-            if audio is None:
-                return None
-            return encode_each(model, fit_audio(audio, sample_rate, model, length), noise)
-
-        return (
-            encoded(self.init_audio, self.init_sample_rate),
-            encoded(self.inpaint_audio, self.inpaint_sample_rate),
-        )
+        Args:
+            samples: audio samples of a clip.
+            length: audio samples of its latents, to which the audio is cut or padded.
+        """
+        latents = [
+            None if audio is None else encode_each(model, fit_audio(audio, rate, model, length), noise)
+            for audio, rate in (
+                (self.init_audio, self.init_sample_rate),
+                (self.inpaint_audio, self.inpaint_sample_rate),
+            )
+        ]
+        if self.inpaint_mask is None:
+            return latents[0], latents[1], None
+        ratio = model.downsampling_ratio
+        mask = frame_mask(self.inpaint_mask, samples=samples, ratio=ratio, frames=length // ratio)
+        return latents[0], latents[1], mask
 
 
 def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:
@@ -109,6 +111,17 @@ def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None
         item = item.to(device=model.device, dtype=dtype)
         latents.append(model.encode(item, noise=noise or SeededNoise([0])).float())
     return torch.cat(latents)
+
+
+def decode_each(model: DiffusionModel, latents: Tensor, chunked: bool = False) -> Tensor:
+    """Decode latents (b c n) into audio (b c n), float32 on the CPU; one by one, to save memory."""
+    pretransform = model.pretransform
+    if pretransform is None:
+        return latents.float().cpu()
+    dtype = pretransform_dtype(pretransform)
+    decode = pretransform.decode_chunked if chunked else pretransform.decode
+    clips = [decode(item.to(device=model.device, dtype=dtype)).float().cpu() for item in latents.split(1)]
+    return torch.cat(clips)
 
 
 def pretransform_dtype(pretransform: Pretransform) -> torch.dtype:
@@ -180,3 +193,42 @@ def inpaint_tensors(
     if latents is not None:
         audio_latents = for_batch(latents, count, "inpaint_audio").to(device)
     return inpainting_tensors(audio_latents, frames_to_keep)
+
+
+def fit_sounds(model: DiffusionModel, items: Iterable[Metadata], length: int) -> list[Metadata]:
+    """Cut or pad every sound in the metadata that a conditioner reads to `length` samples of the model.
+
+    Raises:
+        ValueError: a value is no sound; the message has its id.
+    """
+    return [{**item, **_fitted(model, item, length)} for item in items]
+
+
+def sound_conditioners(model: DiffusionModel) -> dict[str, PretransformConditioner]:
+    """The conditioners that read sounds, by id."""
+    conditioners = model.conditioner.conditioners.items() if model.conditioner is not None else ()
+    return {key: part for key, part in conditioners if isinstance(part, PretransformConditioner)}
+
+
+def sounds_of(model: DiffusionModel, item: Metadata) -> list[tuple[str, Any, PretransformConditioner]]:
+    """(key of the metadata, value, conditioner) of the sounds that the item has."""
+    sounds = []
+    for name, conditioner in sound_conditioners(model).items():
+        assert model.conditioner is not None
+        key = name if name in item else model.conditioner.default_keys.get(name)
+        if key is not None and key in item:
+            sounds.append((key, item[key], conditioner))
+    return sounds
+
+
+def _fitted(model: DiffusionModel, item: Metadata, length: int) -> Metadata:
+    sounds: Metadata = {}
+    for key, value, conditioner in sounds_of(model, item):
+        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        try:
+            sounds[key] = conditioner.fitted(
+                value, round(length * conditioner.sample_rate / model.sample_rate)
+            )
+        except (ValueError, OSError) as error:
+            raise ValueError(f"conditioning '{key}': {error}") from error
+    return sounds

@@ -1,27 +1,54 @@
-"""`generate`: noise -> sampler -> decode."""
+"""`generate`: conditioning -> noise -> sampler -> decode."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.sampling import Callback
-from stable_audio.inference.generation.audio_inputs import AudioInputs
-from stable_audio.inference.generation.batch import Clips, Draws, sample_batch
-from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
+from stable_audio.diffusion.guidance import Guidance
+from stable_audio.diffusion.noise import Noise, SeededNoise
+from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.sampling import Callback, sample
+from stable_audio.inference.generation.audio_inputs import (
+    AudioInputs,
+    EncoderNoise,
+    decode_each,
+    fit_sounds,
+    for_batch,
+    inpaint_tensors,
+    inpaints,
+)
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.generation.sounds import fit_sounds
-from stable_audio.inference.generation.to_audio import decode_each
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.types import Metadata
+from stable_audio.types import ConditionTensors, Metadata
 
 log = logging.getLogger(__name__)
+
+RANDOM_SEED = -1
+"""Stands for a seed drawn at random, as in stable-audio-tools."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random draws that take the place of those from the seeds.
+
+    Attributes:
+        start_noise: noise to start from (b c n).
+        noise: source of the samplers' draws.
+        encoder_noise: source of the draws of VAE encoders.
+    """
+
+    start_noise: Tensor | None = None
+    noise: Noise | None = None
+    encoder_noise: EncoderNoise | None = None
 
 
 @torch.no_grad()
@@ -36,7 +63,7 @@ def generate(
     sample_size: int | None = None,
     batch_size: int | None = None,
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
-    draws: Flat[Draws] = Draws(),  # noqa: B008 (frozen)
+    draws: Flat[Draws] = Draws(),
     return_latents: bool = False,
     chunked_decode: bool = False,
     callback: Callback | None = None,
@@ -78,28 +105,107 @@ def generate(
     how = (sampling or Sampling()).with_keywords(**settings).resolved(model.objective)
     audio_inputs.check(model)
     samples = model.sample_size if sample_size is None else sample_size
+    if samples < 1:
+        raise ValueError(f"sample_size must be at least 1, found {samples}")
     items = _items(_described(conditioning, model, samples), seeds, draws.start_noise)
-    length = _rounded(samples, model.length_multiple)
+    numbers = _seeds(seeds, len(items))
+    multiple = model.length_multiple
+    length = -(-samples // multiple) * multiple
     negatives = _negatives(negative_conditioning, items)
     if negatives is not None and how.cfg_scale == 1:
         log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
-    clips = Clips(
-        items=fit_sounds(model, items, length),
-        seeds=_seeds(seeds, len(items)),
-        shape=model.latent_shape_of(length),
-        negatives=None if negatives is None else fit_sounds(model, negatives, length),
-        inpaint_mask=audio_inputs.kept_frames(model, samples, length),
-        start_noise=draws.start_noise,
-    )
+    assert how.sampler is not None  # `resolved` fills it in
+    batch = 1 if SAMPLERS[how.sampler].one_by_one else batch_size or len(items)
     with eval_mode(model):
-        clips.init, clips.inpaint_latents = audio_inputs.latents(model, length, draws.encoder_noise)
-        batch = 1 if how.spec(model.objective).one_by_one else batch_size or len(items)
+        init, kept, mask = audio_inputs.latents(model, samples, length, draws.encoder_noise)
+        clips = _Clips(
+            items=fit_sounds(model, items, length),
+            seeds=numbers,
+            shape=model.latent_shape_of(length),
+            negatives=None if negatives is None else fit_sounds(model, negatives, length),
+            init=init,
+            inpaint_latents=kept,
+            inpaint_mask=mask,
+            start_noise=draws.start_noise,
+        )
         latents = [
-            sample_batch(model, clips, rows, how, draws.noise, callback)
+            _sampled(model, clips, rows, how, draws.noise, callback)
             for rows in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)
         return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :samples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clips:
+    """Inputs of all clips of a call; tensors have one row per clip, or one for all.
+
+    Attributes:
+        items: metadata of each clip.
+        seeds: seed of each clip.
+        shape: shape of one clip's latents.
+        negatives: metadata to steer away from, of each clip.
+        init: latents to start from.
+        inpaint_latents: latents to keep parts of; see `inpaint_tensors`.
+        inpaint_mask: mask of the parts to keep; see `inpaint_tensors`.
+        start_noise: noise to start from; None draws it from the seeds.
+    """
+
+    items: list[Metadata]
+    seeds: list[int]
+    shape: tuple[int, ...]
+    negatives: list[Metadata] | None = None
+    init: Tensor | None = None
+    inpaint_latents: Tensor | None = None
+    inpaint_mask: Tensor | None = None
+    start_noise: Tensor | None = None
+
+
+def _sampled(
+    model: DiffusionModel,
+    clips: _Clips,
+    indices: Tensor,
+    settings: Sampling,
+    noise: Noise | None,
+    callback: Callback | None,
+) -> Tensor:
+    """Sample latents (b c n), on the CPU, of the clips at `indices`."""
+    count, device = len(clips.items), model.device
+    item_noise = SeededNoise([clips.seeds[i] for i in indices.tolist()])
+    if clips.start_noise is not None:
+        start = clips.start_noise[indices]
+    else:
+        start = item_noise(torch.empty(len(indices), *clips.shape))
+    init = None if clips.init is None else for_batch(clips.init, count, "init_audio")[indices.to(device)]
+    latents = sample(
+        _guidance(model, clips, indices, settings),
+        start.to(device),
+        objective=model.objective,
+        noise=noise or item_noise,
+        init=init,
+        callback=callback,
+        solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
+        shift=model.dist_shift if settings.dist_shift else None,
+    )
+    return latents.cpu()
+
+
+def _guidance(model: DiffusionModel, clips: _Clips, indices: Tensor, settings: Sampling) -> Guidance:
+    """The guided backbone for the clips at `indices`."""
+    rows = indices.tolist()
+    extra: ConditionTensors = {}
+    if inpaints(model):
+        shared = inpaint_tensors(
+            model, clips.inpaint_latents, clips.inpaint_mask, len(clips.items), clips.shape
+        )
+        extra = {key: (value[indices.to(value.device)], None) for key, (value, _) in shared.items()}
+    device, dtype = model.device, model.dtype
+    cond = model.condition([clips.items[i] for i in rows], extra, device=device).to(dtype=dtype)
+    negative = None
+    if clips.negatives is not None and settings.cfg_scale != 1.0:
+        metadata = [clips.negatives[i] for i in rows]
+        negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
+    return Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings)
 
 
 def _described(
@@ -149,7 +255,6 @@ def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:
     return numbers
 
 
-def _rounded(sample_size: int, multiple: int) -> int:
-    if sample_size < 1:
-        raise ValueError(f"sample_size must be at least 1, found {sample_size}")
-    return -(-sample_size // multiple) * multiple
+def random_seed() -> int:
+    """A seed from the operating system's randomness, so that seeding torch does not repeat it."""
+    return secrets.randbelow(1 << 31)

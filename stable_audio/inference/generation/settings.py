@@ -8,7 +8,6 @@ from typing import Any
 
 from stable_audio.diffusion.guidance import GuidanceOptions
 from stable_audio.diffusion.objectives import Objective
-from stable_audio.diffusion.samplers import SamplerSpec
 from stable_audio.diffusion.sampling import Solver, default_schedule, resolve_sampler
 from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
 from stable_audio.wording import did_you_mean
@@ -43,10 +42,6 @@ class Sampling(Solver, GuidanceOptions):
             if name not in names:
                 raise TypeError(f"'{name}' is no setting of sampling; {did_you_mean(name, names)}")
         return replace(self, **keywords)
-
-    def solver(self) -> Solver:
-        """The settings for `diffusion.sampling.sample`, with sigma_min at most sigma_max."""
-        return replace(self, sigma_min=min(self.sigma_min, self.sigma_max))
 
     def check(self) -> None:
         """Check everything that can be checked without a model.
@@ -86,7 +81,3 @@ class Sampling(Solver, GuidanceOptions):
             dist_shift=self.dist_shift if self.dist_shift is not None else spec.shifts,
             options={**spec.options, **self.options},
         )
-
-    def spec(self, objective: Objective) -> SamplerSpec:
-        """The sampler itself."""
-        return resolve_sampler(self.sampler or objective.default_sampler, self.options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
-from stable_audio.inference.generation.seeds import RANDOM_SEED, random_seed
+from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.model import DiffusionModel
 from stable_audio.shipped import file_or_shipped
 from stable_audio.types import Metadata
