@@ -76,6 +76,10 @@ class Conditioning:
         """The slots that hold a tensor."""
         return frozenset(s for s in Slot if self.slot(s) is not None)
 
+    def shapes(self) -> dict[Slot, torch.Size]:
+        """The shape of every slot that holds a tensor."""
+        return {s: value.shape for s in Slot if (value := self.slot(s)) is not None}
+
     def replace(self, **changes: Any) -> Conditioning:
         """A copy with some fields changed; it has no `prepared` unless `changes` sets it."""
         return dataclasses.replace(self, **{"prepared": None, **changes})

@@ -136,7 +136,8 @@ def _write(
     container = _FORMATS.get(suffix, suffix.upper())
     subtype = "OPUS" if suffix == "opus" and subtype is None else subtype
     codec = "VORBIS" if container == "OGG" and subtype is None else subtype or ""
-    order = channel_order.from_standard(codec, len(samples))
+    # Only Ogg has an order of channels of its own.
+    order = channel_order.from_standard(codec, len(samples)) if container == "OGG" else None
     data = _rounded(samples if order is None else samples[order], subtype).T
     try:
         with soundfile.SoundFile(

@@ -81,17 +81,17 @@ class Denoiser:
     def __init__(self, predict: Predict, objective: Objective, space: Space) -> None:
         self._predict = predict
         self._objective = objective
-        self._space = space
+        self._space, self._native = space, objective.space
 
     def __call__(self, x: Tensor, level: float) -> Prediction:
-        native = self._objective.space
+        native = self._native
         if native is not self._space:
             native_level = self._space.convert(level, native)
             x = x * (native.scale(native_level) / self._space.scale(level))
             level = native_level
-        time = self._objective.process.time(level)
+        time, scales = self._objective.process.time(level), native.path(level)
         t = torch.full((x.shape[0],), time, dtype=torch.float32, device=x.device)
         result = self._predict(x, t)
         output = result if isinstance(result, Output) else Output(result)
         uncond = None if output.uncond is None else output.uncond.to(x.dtype)
-        return Prediction(self._objective, Output(output.value.to(x.dtype), uncond), x, *native.path(level))
+        return Prediction(self._objective, Output(output.value.to(x.dtype), uncond), x, *scales)

@@ -139,7 +139,7 @@ class Guidance:
     @cached_property
     def _prepared_pair(self) -> Conditioning | None:
         """Both branches as one batch; None if their shapes differ, since padding would change results."""
-        if self._uncond is None or _shapes(self._cond) != _shapes(self._uncond):
+        if self._uncond is None or self._cond.shapes() != self._uncond.shapes():
             return None
         return self._backbone.prepare(Conditioning.cat([self._cond, self._uncond]))
 
@@ -189,10 +189,6 @@ def _replacement(
     if mask_name is None or (old.shape[1] == new.shape[1] and not uses_mask):
         return {name: new}
     return {name: new, mask_name: getattr(negative, mask_name)}
-
-
-def _shapes(cond: Conditioning) -> list[tuple[int, ...] | None]:
-    return [None if v is None else tuple(v.shape) for v in (cond.slot(s) for s in Slot)]
 
 
 def rescaled(mixed: Tensor, cond: Tensor, phi: float) -> Tensor:

@@ -65,6 +65,8 @@ class Objective:
 
     Attributes:
         name: its name in configs.
+        space: the space of the levels of the process.
+        ratios: lowest and highest sigma / alpha at which the backbone may be evaluated.
         spaces: spaces whose processes the objective fits.
         default_process: process used when the caller names none.
         max_ratio: largest sigma / alpha at which sampling begins; for continuous processes.
@@ -94,22 +96,14 @@ class Objective:
                 f"'{self.name}' is defined for processes of the space "
                 f"{' or '.join(s.name for s in self.spaces)}, found one of {self.process.space.name}"
             )
-
-    @property
-    def space(self) -> Space:
-        """The space of the levels of the process."""
-        return self.process.space
+        self.space = self.process.space
+        low, high = (_ratio(self.space, v) for v in (self.process.min_level, self.process.max_level))
+        self.ratios = low, high if self.process.steps is not None else min(high, self.max_ratio)
 
     @property
     def usual_steps(self) -> int:
         """`default_steps`, or the number of steps of a process that has fewer."""
         return min(self.default_steps, self.process.steps or self.default_steps)
-
-    @property
-    def ratios(self) -> tuple[float, float]:
-        """Lowest and highest sigma / alpha at which the backbone may be evaluated."""
-        low, high = (_ratio(self.space, v) for v in (self.process.min_level, self.process.max_level))
-        return low, high if self.process.steps is not None else min(high, self.max_ratio)
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise scale at t, in the shape of t."""
@@ -150,8 +144,7 @@ class Objective:
         raise NotImplementedError
 
     def _scales(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = self.alpha_sigma(broadcast_like(t, x))
-        return alpha, sigma
+        return self.process.alpha_sigma(broadcast_like(t, x))
 
 
 def _ratio(space: Space, level: float) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -73,7 +74,7 @@ class SamplerSpec:
     one_by_one: bool = False
     evaluations: int = 1
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Option -> default."""
         return {name: k.default for name, k in keywords_of(self.fn).items() if name not in _NOT_OPTIONS}
