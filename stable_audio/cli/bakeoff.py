@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from stable_audio.cli.fields import add_field
 from stable_audio.cli.options import add_out
+from stable_audio.training.options import RunOptions
 
 HELP = "train several models on the synthetic collection, with equal numbers of operations, and compare them"
 
@@ -22,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry", action="store_true", help="print the number of steps and train nothing")
     parser.add_argument("--batch-size", type=int, default=32, help="items per step (%(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=42, help="seed of weights, data order and noise (%(default)s)"
-    )
+    add_field(parser, RunOptions, "seed", help="seed of weights, data order and noise (%(default)s)")
     parser.add_argument(
         "--sampling-steps", type=int, default=20, help="sampling steps of the judged clips (%(default)s)"
     )
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=1, help="judged clips per class (%(default)s)")
     add_out(parser, "--save-dir", default="runs/bakeoff", help="one folder per model (%(default)s)")
-    parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
-    parser.add_argument("--precision", default="auto", help="as for train (%(default)s)")
+    add_field(parser, RunOptions, "accelerator", help="auto, cpu, gpu, mps (%(default)s)")
+    add_field(parser, RunOptions, "precision", help="as for train (%(default)s)")
     parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
 
 

@@ -6,6 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from stable_audio.cli.fields import add_field
+from stable_audio.training.options import RunOptions
+
 HELP = "validate a model file and a dataset file, report sizes and memory, and rehearse a training step"
 
 
@@ -20,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "step, one demo, one save and one reload follow",
     )
     parser.add_argument("--lenient", action="store_true", help="report unknown keys as warnings")
-    parser.add_argument(
-        "--batch-size", type=int, default=4, help="items per step for the memory estimate (%(default)s)"
-    )
+    add_field(parser, RunOptions, "batch_size", help="items per step for the memory estimate (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

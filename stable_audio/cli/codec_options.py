@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from stable_audio.cli.fields import given
 from stable_audio.cli.options import add_device
 
 
@@ -39,9 +40,13 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-above",
         type=at_least(0),
-        default=2048,
-        help="process clips of more latent frames in overlapping chunks; 0 = never (%(default)s)",
+        help="process clips of more latent frames in overlapping chunks; 0 = never (2048)",
     )
+
+
+def chunking(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword of `--chunk-above`; empty if it is not given."""
+    return {name: value or None for name, value in given(args, "chunk_above").items()}
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +55,6 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-size",
         type=at_least(1),
-        default=None,
         help="cut files into crops of this many samples; default: whole files",
     )
 

@@ -8,12 +8,14 @@ from typing import Any
 
 HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
 
+_DEFAULTS = {"sample_rate": 44100, "sample_size": 65536, "audio_channels": 2}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="dataset file")
     parser.add_argument("--headers", action="store_true", help="read file headers only: faster, finds less")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--num-workers", type=int, default=4, help="files read in parallel (%(default)s)")
+    parser.add_argument("--num-workers", type=int, help="files read in parallel (4)")
     parser.add_argument(
         "--model-config",
         metavar="CONFIG",
@@ -21,10 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "below",
     )
     parser.add_argument(
-        "--sample-rate", type=int, help="sample rate in Hz; matters only where files are cropped (44100)"
+        "--sample-rate",
+        type=int,
+        help=f"sample rate in Hz; matters only where files are cropped ({_DEFAULTS['sample_rate']})",
     )
-    parser.add_argument("--sample-size", type=int, help="length of a clip in samples (65536)")
-    parser.add_argument("--channels", type=int, help="audio channels of the model (2)")
+    parser.add_argument(
+        "--sample-size", type=int, help=f"length of a clip in samples ({_DEFAULTS['sample_size']})"
+    )
+    parser.add_argument(
+        "--channels", type=int, help=f"audio channels of the model ({_DEFAULTS['audio_channels']})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,15 +54,12 @@ def run(args: argparse.Namespace) -> int:
     report = inspect_dataset(
         dataset,
         thorough=not args.headers,
-        num_threads=args.num_workers,
+        **({} if args.num_workers is None else {"num_threads": args.num_workers}),
         check=None if check is None else check.refusal,
         beyond=None if check is None else check.beyond,
     )
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
     return 0 if not report["rejected"] else 1
-
-
-_DEFAULTS = {"sample_rate": 44100, "sample_size": 65536, "audio_channels": 2}
 
 
 def _of_model(path: str) -> tuple[dict[str, int], Any]:

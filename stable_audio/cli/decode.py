@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_out(parser, required=True, help="folder for the sound files")
     add_codec_arguments(parser)
-    parser.add_argument("--format", default="wav", help="wav, flac, mp3, ogg, ... (%(default)s)")
+    parser.add_argument("--format", help="wav, flac, mp3, ogg, ... (wav)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.codec_options import codec_from
+    from stable_audio.cli.codec_options import chunking, codec_from
     from stable_audio.inference.codec.decode import decode_folder
 
     codec = codec_from(args)
@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
             args.folder,
             args.out,
             sample_rate=codec.sample_rate,
-            suffix=args.format,
-            chunk_above=args.chunk_above or None,
             overwrite=args.overwrite,
+            **({} if args.format is None else {"suffix": args.format}),
+            **chunking(args),
         )
     )
     files = [item for item in results if item is not None]

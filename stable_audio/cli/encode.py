@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least
+from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least, chunking
+from stable_audio.cli.fields import given
 from stable_audio.cli.options import add_dtype, add_out
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     add_out(parser, required=True, help="folder for the latents")
     add_codec_arguments(parser)
-    parser.add_argument(
-        "--batch-size", type=at_least(1), default=1, help="crops encoded together (%(default)s)"
-    )
+    parser.add_argument("--batch-size", type=at_least(1), help="crops encoded together (1)")
     parser.add_argument(
         "--num-workers", type=at_least(0), default=4, help="processes that read sound files (%(default)s)"
     )
@@ -36,14 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         help="processes, one per device (default: as many as the launcher started, else 1)",
     )
-    parser.add_argument(
-        "--items-per-shard", type=at_least(1), default=256, help="clips per file (%(default)s)"
-    )
+    parser.add_argument("--items-per-shard", type=at_least(1), help="clips per file (256)")
     add_dtype(parser, choices=("float32", "float16"), help="type of the stored latents (float32)")
     parser.add_argument(
         "--half", dest="dtype", action="store_const", const="float16", help="earlier name of --dtype float16"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of a variational autoencoder's noise")
+    parser.add_argument("--seed", type=int, help="seed of a variational autoencoder's noise (0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,12 +87,9 @@ def _job(args: argparse.Namespace) -> EncodeJob:
         allow_untrained=args.allow_untrained_pretransform,
         crop=args.sample_size,
         options=EncodeOptions(
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-            items_per_shard=args.items_per_shard,
-            chunk_above=args.chunk_above or None,
+            **given(args, "batch_size", "num_workers", "items_per_shard", "seed"),
+            **chunking(args),
             half=args.dtype == "float16",
-            seed=args.seed,
         ),
     )
 

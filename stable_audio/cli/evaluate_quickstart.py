@@ -7,20 +7,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.options import add_device, add_out
+from stable_audio.evaluation.quickstart_goals import Goals
+from stable_audio.evaluation.quickstart_requests import Requests
 
 if TYPE_CHECKING:
     from stable_audio.evaluation.quickstart_models import Judgement
 
 HELP = "measure how well the clips of a quickstart model match the pitch and timbre of their prompts"
 
-EPILOG = """
-exit status: 0 when the model reaches its goals at the given CFG scale (pitch 98%, timbre 95%, pairs of a
-timbre and a pitch that never occur in training 85%; or --target for each) and the baselines are at chance;
-1 otherwise.
+EPILOG = f"""
+exit status: 0 when the model reaches its goals at the given CFG scale (pitch {Goals.pitch:.0%}, timbre
+{Goals.timbre:.0%}, pairs of a timbre and a pitch that never occur in training {Goals.held_out:.0%}; or
+--target for each) and the baselines are at chance; 1 otherwise.
 """
-
-CFG_SCALE, STEPS = 1.5, 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset-config", help="synthetic dataset that the model was trained on (the default one)"
     )
-    parser.add_argument("--cfg-scale", type=float, default=CFG_SCALE, help="guidance weight (%(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="sampling steps (%(default)s)")
-    parser.add_argument("--sampler", help="name of the sampler (default: the objective's)")
-    parser.add_argument("--repeats", type=int, default=1, help="clips per sound and pitch (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first clip (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=42, help="clips per batch (%(default)s)")
+    add_field(parser, Requests, "cfg_scale", help="guidance weight (%(default)s)")
+    add_field(parser, Requests, "steps", help="sampling steps (%(default)s)")
+    add_field(parser, Requests, "sampler", help="name of the sampler (default: the objective's)")
+    add_field(parser, Requests, "repeats", help="clips per sound and pitch (%(default)s)")
+    add_field(parser, Requests, "seed", help="seed of the first clip (%(default)s)")
+    add_field(parser, Requests, "batch_size", help="clips per batch (%(default)s)")
     add_device(parser)
     parser.add_argument("--target", type=float, help="share to reach of pitch, timbre and held-out pairs")
     parser.add_argument(
@@ -45,12 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from stable_audio.checkpoints import load_model
-    from stable_audio.evaluation.quickstart_goals import Goals, missed_goals
+    from stable_audio.evaluation.quickstart_goals import missed_goals
     from stable_audio.evaluation.quickstart_models import (
         NULL,
         TRAINED,
         UNTRAINED,
-        Requests,
         evaluator_for,
         judgements,
     )
@@ -59,14 +59,7 @@ def run(args: argparse.Namespace) -> int:
     model: Any
     model, config = load_model(args.ckpt_path, device=best_device(args.device))
     evaluator = evaluator_for(model, args.dataset_config)
-    asked = Requests(
-        repeats=args.repeats,
-        seed=args.seed,
-        steps=args.steps,
-        cfg_scale=args.cfg_scale,
-        sampler=args.sampler,
-        batch_size=args.batch_size,
-    )
+    asked = Requests(**fields_from(args, Requests))
     goals = Goals() if args.target is None else Goals.uniform(args.target)
     figures: dict[str, Any] = {}
     judged = []

@@ -113,7 +113,7 @@ def _audio_arguments(group: Any) -> None:
 
 def _output_arguments(group: Any) -> None:
     add_out(group, default="renders", help="folder for the clips (%(default)s)")
-    group.add_argument("--format", choices=FORMATS, default="wav", help="file format (%(default)s)")
+    group.add_argument("--format", choices=FORMATS, help="file format (wav)")
     group.add_argument("--subtype", help="sample format: PCM_16, PCM_24, FLOAT, ... (16 bits)")
     group.add_argument(
         "--batch-size", type=int, help="clips per batch; does not change them (8 on a GPU, else 1)"

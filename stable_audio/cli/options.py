@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from stable_audio.cli.fields import add_field
+from stable_audio.training.options import MATMUL_PRECISIONS, RunOptions
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -45,9 +48,10 @@ def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> N
 
 def add_matmul_precision(parser: Any) -> None:
     """`--matmul-precision`: precision of float32 matrix products on a GPU."""
-    parser.add_argument(
-        "--matmul-precision",
-        default="high",
-        choices=["highest", "high", "medium"],
+    add_field(
+        parser,
+        RunOptions,
+        "matmul_precision",
+        choices=MATMUL_PRECISIONS,
         help="precision of float32 matrix products on a GPU (%(default)s: TF32)",
     )

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.codec_options import codec_from, parts_from
+    from stable_audio.cli.codec_options import chunking, codec_from, parts_from
     from stable_audio.evaluation.reconstruction import as_json, reconstruct, summary, write_report
 
     codec = codec_from(args)
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
             codec.pretransform,
             parts_from(args, codec),
             sample_rate=codec.sample_rate,
-            chunk_above=args.chunk_above or None,
             sampled=args.sampled,
             quantizers=args.quantizers,
             out=args.out,
+            **chunking(args),
         )
     )
     report = {"pretransform": codec.source, **summary(rows), "items": rows}

@@ -14,6 +14,7 @@ import torch
 
 from stable_audio import __version__
 from stable_audio.checkpoints import resolve
+from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import key_values
 from stable_audio.config import load_config
 from stable_audio.data.world import launched_world
@@ -86,9 +87,8 @@ def render_command(args: argparse.Namespace) -> int:
 def _output(args: argparse.Namespace, model: DiffusionModel) -> Output:
     return Output(
         Path(args.out),
-        format=args.format,
-        subtype=args.subtype,
         overwrite=args.overwrite,
+        **given(args, "format", "subtype"),
         software={"stable_audio": __version__, "torch": torch.__version__, "device": str(model.device)},
     )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
 from stable_audio.cli.options import add_matmul_precision, add_no_ema
+from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, RunOptions
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -36,141 +39,110 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_arguments(group: Any) -> None:
-    group.add_argument(
-        "--name", default="run", help="name of the run; its files go to SAVE_DIR/NAME (%(default)s)"
+    add = functools.partial(add_field, group, RunOptions)
+    add("name", help="name of the run; its files go to SAVE_DIR/NAME (%(default)s)")
+    add("project", help="project at Weights & Biases (default: the name of the run)")
+    add("save_dir", help="folder of the runs (%(default)s)")
+    _add_configured(
+        group, "max_steps", help="optimizer steps; -1 = until stopped (default: the config's, else {default})"
     )
-    group.add_argument(
-        "--project", default="", help="project at Weights & Biases (default: the name of the run)"
+    _add_configured(group, "batch_size", help="items per process (default: the config's, else {default})")
+    add("accum_batches", help="batches per optimizer step (%(default)s)")
+    add(
+        "num_workers",
+        help=f"processes that load data, 0 = none (default: one per core, at most {MOST_WORKERS})",
     )
-    group.add_argument("--save-dir", default="runs", help="folder of the runs (%(default)s)")
-    group.add_argument(
-        "--max-steps", type=int, help="optimizer steps; -1 = until stopped (default: the config's, else -1)"
+    add("seed", help="seed of weights, data order and noise (%(default)s)")
+    _add_configured(
+        group,
+        "gradient_clip_val",
+        help="maximum norm of the gradient, 0 = no clipping (default: the config's, else {default:g})",
     )
-    group.add_argument("--batch-size", type=int, help="items per process (default: the config's, else 4)")
-    group.add_argument(
-        "--accum-batches", type=int, default=1, help="batches per optimizer step (%(default)s)"
-    )
-    group.add_argument(
-        "--num-workers",
-        type=int,
-        help="processes that load data, 0 = none (default: one per core, at most 6)",
-    )
-    group.add_argument(
-        "--seed", type=int, default=42, help="seed of weights, data order and noise (%(default)s)"
-    )
-    group.add_argument(
-        "--gradient-clip-val",
-        type=float,
-        help="maximum norm of the gradient, 0 = no clipping (default: the config's, else 0)",
-    )
-    group.add_argument(
-        "--checkpoint-every",
-        type=int,
-        default=10000,
-        help="steps between checkpoints; 0 = at the end only (%(default)s)",
-    )
-    group.add_argument(
-        "--checkpoint-minutes",
-        type=float,
-        default=30.0,
+    add("checkpoint_every", help="steps between checkpoints; 0 = at the end only (%(default)s)")
+    add(
+        "checkpoint_minutes",
         help="minutes between renewals of `last`, the first after 100 steps or 5 minutes; 0 = by steps alone "
         "(%(default)s)",
     )
-    group.add_argument(
-        "--keep",
+    add(
+        "keep",
         "--save-top-k",
-        type=int,
-        default=-1,
         help="number of step checkpoints to keep, -1 = all; `last` is always kept (%(default)s)",
     )
-    group.add_argument(
-        "--val-every", type=int, default=-1, help="steps between validations; default: --checkpoint-every"
-    )
-    group.add_argument("--log-every", type=int, default=1, help="steps per log line (%(default)s)")
-    group.add_argument(
-        "--logger", default="csv", help="none, csv, tensorboard, wandb; several with commas (%(default)s)"
-    )
-    group.add_argument(
-        "--checkpoint-weights",
-        choices=["whole", "base", "difference"],
-        default="whole",
+    add("val_every", help="steps between validations; default: --checkpoint-every")
+    add("log_every", help="steps per log line (%(default)s)")
+    add("logger", help="none, csv, tensorboard, wandb; several with commas (%(default)s)")
+    add(
+        "checkpoint_weights",
+        choices=CHECKPOINT_WEIGHTS,
         help="what checkpoints hold: all weights; those that the run changes of --pretrained-ckpt-path, "
         "beside a copy of that file; or these alone (%(default)s)",
     )
-    group.add_argument(
-        "--no-background-checkpoints",
-        dest="background_checkpoints",
-        action="store_false",
+    add(
+        "background_checkpoints",
         help="write checkpoints without a copy in host memory: training waits until they are on disk",
     )
-    group.add_argument("--no-demos", dest="demos", action="store_false", help="render no demos")
-    group.add_argument(
-        "--first-demo-minutes",
-        type=float,
-        default=0.0,
+    add("demos", help="render no demos")
+    add(
+        "first_demo_minutes",
         help="render demos after this time if the run has none by then; 0 = by steps alone (%(default)s)",
     )
-    group.add_argument("--no-progress", dest="progress", action="store_false", help="print no progress line")
+    add("progress", help="print no progress line")
+
+
+def _add_configured(group: Any, name: str, *, help: str) -> None:
+    """Add a flag that takes precedence over the key of the same name in the model file.
+
+    Args:
+        help: with `{default}` where both are absent.
+    """
+    default = getattr(RunOptions, name)
+    add_field(group, RunOptions, name, default=None, help=help.format(default=default))
 
 
 def _weights_arguments(group: Any) -> None:
-    group.add_argument("--ckpt-path", default="", help="training checkpoint or folder of a run to continue")
-    group.add_argument(
-        "--recover",
+    add = functools.partial(add_field, group, RunOptions)
+    add("ckpt_path", help="training checkpoint or folder of a run to continue")
+    add(
+        "recover",
         nargs="?",
         const=True,
-        default=False,
         type=boolean,
         metavar="BOOL",
         help="continue from this run's last.ckpt if it exists",
     )
-    group.add_argument(
-        "--overwrite", action="store_true", help="delete an earlier run of the same name and start over"
-    )
-    group.add_argument(
-        "--requeue",
-        action="store_true",
+    add("overwrite", help="delete an earlier run of the same name and start over")
+    add(
+        "requeue",
         help="on SIGUSR1, save and put the SLURM job back into the queue, to recover when it starts again; "
         "without it, SIGUSR1 saves and training continues",
     )
-    group.add_argument("--pretrained-ckpt-path", default="", help="weights of a model or of an autoencoder")
-    group.add_argument("--pretransform-ckpt-path", default="", help="weights of the pretransform")
-    group.add_argument(
-        "--partial", action="store_true", help="load the weights that fit and report the others"
-    )
+    add("pretrained_ckpt_path", help="weights of a model or of an autoencoder")
+    add("pretransform_ckpt_path", help="weights of the pretransform")
+    add("partial", help="load the weights that fit and report the others")
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
-    group.add_argument(
-        "--remove-pretransform-weight-norm",
-        default="",
-        choices=["", "pre_load", "post_load"],
+    add(
+        "remove_pretransform_weight_norm",
+        choices=FOLDING,
         help="fold the weight norms of the pretransform, before or after its weights are loaded",
     )
-    group.add_argument(
-        "--allow-untrained-pretransform",
-        action="store_true",
-        help="accept a learned pretransform with random weights",
-    )
+    add("allow_untrained_pretransform", help="accept a learned pretransform with random weights")
 
 
 def _hardware_arguments(group: Any) -> None:
-    group.add_argument(
-        "--precision", default="auto", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)"
-    )
+    add = functools.partial(add_field, group, RunOptions)
+    add("precision", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)")
     add_matmul_precision(group)
-    group.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, mps (%(default)s)")
-    group.add_argument(
-        "--devices", "--num-gpus", default="auto", help="auto, a count, or a list like 0,2 (%(default)s)"
-    )
-    group.add_argument("--num-nodes", type=int, help="machines (default: the launcher's, else 1)")
-    group.add_argument(
-        "--strategy",
-        type=lambda text: text or "auto",
-        default="auto",
+    add("accelerator", help="auto, cpu, gpu, mps (%(default)s)")
+    add("devices", "--num-gpus", help="auto, a count, or a list like 0,2 (%(default)s)")
+    add("num_nodes", help="machines (default: the launcher's, else 1)")
+    add(
+        "strategy",
+        type=lambda text: text or RunOptions.strategy,
         help="auto, ddp, fsdp, deepspeed, ... (%(default)s)",
     )
-    group.add_argument(
-        "--compile",
-        action="store_true",
+    add(
+        "compile",
         help="compile the backbone, or the encoder and decoder of an autoencoder, with torch.compile",
     )
 
@@ -221,17 +193,11 @@ def _read_and_train(args: argparse.Namespace, stop: Any, early: Any) -> int:
     return train(config, dataset, options, val_dataset=validation, stop=stop, early=early)
 
 
-def run_options(args: argparse.Namespace, section: Any) -> Any:
+def run_options(args: argparse.Namespace, section: Any) -> RunOptions:
     """RunOptions from the flags, else from the config's `training` section, else the defaults."""
-    import dataclasses
-
-    from stable_audio.training.options import RunOptions
-
-    names = [f.name for f in dataclasses.fields(RunOptions)]
     configured = {n: getattr(section, n, None) for n in ("batch_size", "max_steps", "gradient_clip_val")}
-    flags = {n: getattr(args, n) for n in names}
-    values = {n: v if v is not None else configured.get(n) for n, v in flags.items()}
-    return RunOptions(**{n: v for n, v in values.items() if v is not None})
+    configured = {name: value for name, value in configured.items() if value is not None}
+    return RunOptions(**{**configured, **fields_from(args, RunOptions)})
 
 
 def _model_config(args: argparse.Namespace) -> Any:

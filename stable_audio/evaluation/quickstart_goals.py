@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stable_audio.evaluation.scores import Scores
+if TYPE_CHECKING:
+    from stable_audio.evaluation.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

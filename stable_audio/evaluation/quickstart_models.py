@@ -14,6 +14,7 @@ from stable_audio.audio.io import save_audio
 from stable_audio.config import ModelConfig, load_dataset_config
 from stable_audio.evaluation.listening.verdict import Verdict
 from stable_audio.evaluation.quickstart import QuickstartEvaluator
+from stable_audio.evaluation.quickstart_requests import BASELINE_STEP, Requests
 from stable_audio.evaluation.scores import Request, Scores
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
@@ -22,30 +23,6 @@ from stable_audio.model import DiffusionModel
 
 TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"
 """Labels: the model, its pretransform alone, the model without conditioning, and without training."""
-
-BASELINE_STEP = 3
-"""Chance shows in a part of the requests; they are mixed, so that each part has all sorts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Requests:
-    """The number of requests to a model, and the settings of generation.
-
-    Attributes:
-        repeats: clips per sound and pitch. The baselines answer every BASELINE_STEP-th request.
-        seed: seed of the first clip.
-        steps: sampling steps.
-        cfg_scale: guidance weight.
-        sampler: key of SAMPLERS; None takes that of the objective.
-        batch_size: clips per batch.
-    """
-
-    repeats: int = 1
-    seed: int = 0
-    steps: int = 24
-    cfg_scale: float = 1.5
-    sampler: str | None = None
-    batch_size: int = 42
 
 
 @dataclass(frozen=True)

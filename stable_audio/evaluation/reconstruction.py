@@ -20,6 +20,7 @@ from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.inference.codec.decode import decode_unscaled, sound_names
 from stable_audio.inference.codec.latents import unscaled_latents
 from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.chunking import CHUNK_ABOVE
 from stable_audio.pretransforms.losses import MultiResolutionMelLoss
 
 FIGURES = ("si_sdr", "stft_distance", "mel_distance")
@@ -91,7 +92,7 @@ def reconstruct(
     source: FileParts | DatasetParts,
     *,
     sample_rate: int,
-    chunk_above: int | None = 2048,
+    chunk_above: int | None = CHUNK_ABOVE,
     sampled: bool = False,
     quantizers: int | None = None,
     out: str | os.PathLike[str] | None = None,

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+CHUNK_ABOVE = 2048
+"""Clips of more latent frames are encoded and decoded in overlapping chunks, unless another number is set."""
+
 
 def chunk_starts(frames: int, chunk_size: int, hop: int) -> list[int]:
     """First frame of each chunk; the last chunk is aligned to the end, so all have `chunk_size` frames."""

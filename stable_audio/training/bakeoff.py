@@ -32,10 +32,10 @@ class BackboneTraining:
         self,
         folder: str | Path,
         *,
-        batch_size: int = 32,
-        seed: int = 42,
-        precision: str = "auto",
-        accelerator: str = "auto",
+        batch_size: int,
+        seed: int = RunOptions.seed,
+        precision: str = RunOptions.precision,
+        accelerator: str = RunOptions.accelerator,
     ) -> None:
         self.folder, self.batch_size, self.seed = str(folder), batch_size, seed
         self.precision, self.accelerator = precision, accelerator

@@ -11,6 +11,8 @@ from stable_audio.training.errors import TrainingError
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
+MOST_WORKERS = 6
+"""Processes that load data, if the number is not set and there are as many cores."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class RunOptions:
     project: str = ""
     save_dir: str = "runs"
     batch_size: int = 4
-    num_workers: int = field(default_factory=lambda: min(6, os.cpu_count() or 1))
+    num_workers: int = field(default_factory=lambda: min(MOST_WORKERS, os.cpu_count() or 1))
     seed: int = 42
     max_steps: int = -1
     precision: str = "auto"

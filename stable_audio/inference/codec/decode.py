@@ -15,6 +15,7 @@ from stable_audio.audio.io import SavedAudio, save_audio
 from stable_audio.data.base import DataError
 from stable_audio.data.latent_sources import LatentSource, open_folder
 from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.chunking import CHUNK_ABOVE
 from stable_audio.pretransforms.fingerprint import pretransform_hash
 
 
@@ -25,7 +26,7 @@ def decode_folder(
     *,
     sample_rate: int,
     suffix: str = "wav",
-    chunk_above: int | None = 2048,
+    chunk_above: int | None = CHUNK_ABOVE,
     overwrite: bool = False,
 ) -> Iterator[SavedAudio | None]:
     """Decode every clip of `folder` into a file in `out`, cut to its own length; yields each saved file.

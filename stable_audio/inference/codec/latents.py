@@ -19,6 +19,7 @@ from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.data.seeding import derive_seed
 from stable_audio.data.workers import answer_signals
 from stable_audio.pretransforms.base import Pretransform
+from stable_audio.pretransforms.chunking import CHUNK_ABOVE
 from stable_audio.types import Metadata
 
 _LOADER_KEYS = frozenset(
@@ -51,7 +52,7 @@ class EncodeOptions:
     batch_size: int = 1
     num_workers: int = 0
     items_per_shard: int = 256
-    chunk_above: int | None = 2048
+    chunk_above: int | None = CHUNK_ABOVE
     half: bool = False
     seed: int = 0
     rank: int = 0

@@ -16,6 +16,9 @@ from stable_audio.inference.rendering.jobs import Job, listed
 from stable_audio.inference.rendering.recipe import InputFile, Recipe
 from stable_audio.model import DiffusionModel
 
+INIT_NOISE_LEVEL = 0.7
+"""Of the sound that --init-audio names, so that the clips resemble it."""
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -46,12 +49,12 @@ class Steering:
         """Read the sounds.
 
         Args:
-            init_noise_level: noise level of the initial audio; None = 0.7.
+            init_noise_level: noise level of the initial audio; None = INIT_NOISE_LEVEL.
         """
         values: dict[str, Any] = {}
         if init_audio is not None:
             values["init_audio"], values["init_sample_rate"] = read_audio(init_audio)
-            values["init_noise_level"] = 0.7 if init_noise_level is None else init_noise_level
+            values["init_noise_level"] = INIT_NOISE_LEVEL if init_noise_level is None else init_noise_level
         if inpaint_audio is not None:
             values["inpaint_audio"], values["inpaint_sample_rate"] = read_audio(inpaint_audio)
             values["inpaint_spans"] = [(start, end) for start, end in inpaint_spans]

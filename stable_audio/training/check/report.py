@@ -37,7 +37,7 @@ def report_on(
     *,
     dry: bool = False,
     lenient: bool = False,
-    batch_size: int = 4,
+    batch_size: int = RunOptions.batch_size,
 ) -> Report:
     """Check a model file and a dataset file, and report everything that can be known before training.
 
