@@ -27,22 +27,24 @@ ConditionTensors = dict[str, tuple[Tensor, "Tensor | None"]]
 
 
 class Slot(str, Enum):
-    """The ways in which a backbone takes conditioning."""
+    """The ways in which a backbone takes conditioning.
+
+    Attributes:
+        field: the attribute of `Conditioning` with the tensor; `global` itself is a Python keyword.
+        mask_field: the attribute with the mask of the slot's tokens; None for slots without tokens.
+    """
+
+    field: str
+    mask_field: str | None
 
     CROSS_ATTN = "cross_attn"
     GLOBAL = "global"
     PREPEND = "prepend"
     INPUT_CONCAT = "input_concat"
 
-    @property
-    def field(self) -> str:
-        """The attribute of `Conditioning` with the tensor; `global` itself is a Python keyword."""
-        return "global_cond" if self is Slot.GLOBAL else self.value
-
-    @property
-    def mask_field(self) -> str | None:
-        """The attribute with the mask of the slot's tokens; None for slots without tokens."""
-        return f"{self.value}_mask" if self in (Slot.CROSS_ATTN, Slot.PREPEND) else None
+    def __init__(self, name: str) -> None:
+        self.field = "global_cond" if name == "global" else name
+        self.mask_field = f"{name}_mask" if name in ("cross_attn", "prepend") else None
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,7 @@ class Conditioning:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor, masks included."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "prepared"]
-        tensors = {n: fn(v) for n in names if (v := getattr(self, n)) is not None}
-        return self.replace(**tensors)
+        return self.replace(**{n: fn(v) for n, v in vars(self).items() if v is not None and n != "prepared"})
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Move to `device`; floating-point tensors are cast to `dtype`, masks stay bool."""
@@ -109,11 +109,12 @@ class Conditioning:
         Raises:
             ValueError: a slot is filled in some batches and empty in others.
         """
-        if len({p.present() for p in batches}) > 1:
-            slots = [sorted(s.value for s in p.present()) for p in batches]
+        present = [p.present() for p in batches]
+        if len(set(present)) > 1:
+            slots = [sorted(s.value for s in p) for p in present]
             raise ValueError(f"conditioning of different slots cannot be joined: {slots}")
         fields: dict[str, Tensor] = {}
-        for slot in batches[0].present():
+        for slot in present[0]:
             if slot.mask_field is not None:
                 fields.update(_cat_tokens(batches, slot.field, slot.mask_field))
             else:

@@ -201,6 +201,8 @@ def fit_sounds(model: DiffusionModel, items: Iterable[Metadata], length: int) ->
     Raises:
         ValueError: a value is no sound; the message has its id.
     """
+    if not sound_conditioners(model):
+        return list(items)
     return [{**item, **_fitted(model, item, length)} for item in items]
 
 
