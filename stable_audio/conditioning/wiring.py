@@ -51,6 +51,11 @@ class SlotWiring:
             KeyError: an id of the wiring has no tensor.
             ValueError: tensors that the slot cannot take, with their ids and shapes.
         """
+        for slot, ids in self.ids.items():
+            if absent := [i for i in ids if i not in tensors]:
+                raise KeyError(
+                    f"slot '{slot.value}' needs conditioning {absent}, but only {sorted(tensors)} was given"
+                )
         cross_attn, cross_attn_mask = self._tokens(Slot.CROSS_ATTN, tensors)
         prepend, prepend_mask = self._tokens(Slot.PREPEND, tensors)
         cond = Conditioning(
@@ -77,34 +82,26 @@ class SlotWiring:
                     f"bring {value.shape[axis]}"
                 )
 
-    def _pick(self, slot: Slot, tensors: ConditionTensors) -> list[tuple[Tensor, Tensor | None]]:
-        absent = [i for i in self.ids[slot] if i not in tensors]
-        if absent:
-            raise KeyError(
-                f"slot '{slot.value}' needs conditioning {absent}, but only {sorted(tensors)} was given"
-            )
-        return [tensors[i] for i in self.ids[slot]]
-
     def _tokens(self, slot: Slot, tensors: ConditionTensors) -> tuple[Tensor | None, Tensor | None]:
-        inputs = [_as_sequence(value, mask) for value, mask in self._pick(slot, tensors)]
+        inputs = [_as_sequence(*tensors[i]) for i in self.ids[slot]]
         if not inputs:
             return None, None
         return torch.cat([v for v, _ in inputs], dim=1), torch.cat([m for _, m in inputs], dim=1)
 
     def _vectors(self, tensors: ConditionTensors) -> Tensor | None:
-        inputs = [value for value, _ in self._pick(Slot.GLOBAL, tensors)]
+        ids = self.ids[Slot.GLOBAL]
+        inputs = [tensors[i][0] for i in ids]
         if not inputs:
             return None
-        long = [i for i, v in zip(self.ids[Slot.GLOBAL], inputs) if v.ndim == 3 and v.shape[1] != 1]
+        long = [i for i, v in zip(ids, inputs) if v.ndim == 3 and v.shape[1] != 1]
         if long:
             raise ValueError(f"global conditioning takes one vector per item, but {long} returned sequences")
         return torch.cat([v.squeeze(1) if v.ndim == 3 else v for v in inputs], dim=-1)
 
     def _channels(self, tensors: ConditionTensors) -> Tensor | None:
-        inputs = self._pick(Slot.INPUT_CONCAT, tensors)
-        if not inputs:
+        frames = [self._as_frames(i, tensors[i][0]) for i in self.ids[Slot.INPUT_CONCAT]]
+        if not frames:
             return None
-        frames = [self._as_frames(i, value) for i, (value, _) in zip(self.ids[Slot.INPUT_CONCAT], inputs)]
         positions = max((v.shape[2:] for v in frames), key=lambda shape: (len(shape), shape[-1]))
         return torch.cat([_resized(v, positions) for v in frames], dim=1)
 
