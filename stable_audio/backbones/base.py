@@ -94,7 +94,7 @@ class Backbone(nn.Module):
     @property
     def droppable(self) -> tuple[Slot, ...]:
         """Slots that training drops independently, in the order of their random draws."""
-        return tuple(s for s in (Slot.CROSS_ATTN, Slot.PREPEND) if s in self.slots)
+        return tuple(s for s in (Slot.CROSS_ATTN, Slot.PREPEND) if s in self.slot_widths)
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Compute once per generation what depends on neither x nor t. The result replaces `cond`."""

@@ -106,7 +106,9 @@ class _Recompute:
         return recompute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return recomputed(self.forward, self.enabled, *args, **kwargs)
+        if self.enabled:
+            return recomputed(self.forward, *args, **kwargs)
+        return self.forward(*args, **kwargs)
 
 
 def build_x_transformer(

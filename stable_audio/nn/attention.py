@@ -88,7 +88,7 @@ def sdpa_attend(
     """PyTorch's attention. A causal mask on unequal lengths is aligned at the top left."""
     if k.shape[2] != q.shape[2]:
         k, v = (y.repeat_interleave(q.shape[2] // y.shape[2], dim=2) for y in (k, v))
-    q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if window is not None:
         left, right = window
         out = windowed_attention(q, k, v, left, 0 if causal else right)
@@ -236,9 +236,9 @@ class Attention(nn.Module):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, packing: Packing | None, *, cross: bool
     ) -> Tensor:
-        kernel = partial(self.attend, causal=self.causal, window=self.window)
         if packing is None:
-            return kernel(q, k, v, mask=mask)
+            return self.attend(q, k, v, causal=self.causal, window=self.window, mask=mask)
+        kernel = partial(self.attend, causal=self.causal, window=self.window)
         if cross:
             return packing.cross_attend(kernel, q, k, v, mask)
         return packing.attend(partial(kernel, mask=None), q, k, v)

@@ -25,12 +25,14 @@ class Checkpointed(nn.Module):
         raise NotImplementedError
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return recomputed(self.compute, self.gradient_checkpointing, *args, **kwargs)
+        if self.gradient_checkpointing:
+            return recomputed(self.compute, *args, **kwargs)
+        return self.compute(*args, **kwargs)
 
 
-def recomputed(compute: Callable[..., Any], enabled: bool, *args: Any, **kwargs: Any) -> Any:
-    """`compute(*args, **kwargs)`; if `enabled`, the backward pass recomputes its activations."""
-    if enabled and torch.is_grad_enabled():
+def recomputed(compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`compute(*args, **kwargs)`, whose activations the backward pass recomputes."""
+    if torch.is_grad_enabled():
         return checkpoint(compute, *args, use_reentrant=False, **kwargs)
     return compute(*args, **kwargs)
 
