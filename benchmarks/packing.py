@@ -26,7 +26,7 @@ from torch import Tensor
 
 from stable_audio.backbones import DiT
 from stable_audio.data.packing import pack_rows
-from stable_audio.training.packed import frame_mask
+from stable_audio.training.frame_masks import frame_mask
 from stable_audio.types import Conditioning
 
 BUCKETS = (0.25, 0.5, 0.75, 1.0)

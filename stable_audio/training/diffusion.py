@@ -24,9 +24,8 @@ from stable_audio.training.base import RunSettings
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.frame_masks import frame_mask, masked_std, padding_mask, whole_steps
 from stable_audio.training.inpainting import InpaintingMasks
-from stable_audio.training.packed import frame_mask, masked_std, whole_steps
-from stable_audio.training.padding_masks import padding_mask
 from stable_audio.training.teacher import Teacher, check_teacher
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata

@@ -23,7 +23,7 @@ from stable_audio.training.check.report import report_on
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.draws import StepDraws
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.packed import masked_std
+from stable_audio.training.frame_masks import masked_std
 from tests.data.test_pre_encoded import make_npy
 from tests.training.building import tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
