@@ -14,4 +14,7 @@ def load_dataset_config(source: Source, *, lenient: bool = False) -> DatasetConf
         ConfigError: with every mistake of the file.
     """
     data, name, _ = read_source(source, "dataset")
-    return result(check_structure(data, tag="dataset_type", models=dataset_models(), lenient=lenient), name)
+    checked = check_structure(data, tag="dataset_type", models=dataset_models(), lenient=lenient)
+    config = result(checked, name)
+    config._source = name
+    return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stable_audio.config.load import load_dataset_config
 from stable_audio.config.reading.sources import Source
+from stable_audio.config.reporting.problems import in_file
 from stable_audio.config.sections.dataset import DatasetConfig
 from stable_audio.data.base import ClipDataset, ItemCheck, Runtime
 from stable_audio.data.foresight import warn_of_refused
@@ -26,7 +27,8 @@ def create_dataset(config: DatasetConfig | Source, *, runtime: Flat[Runtime]) ->
     validated = dataset_config(config)
     keywords = keywords_of(validated.target)
     model_keywords = {name: value for name, value in vars(runtime).items() if name in keywords}
-    return validated.target(**validated.constructor_keywords(), **model_keywords)
+    with in_file(validated.source):
+        return validated.target(**validated.constructor_keywords(), **model_keywords)
 
 
 def dataset_config(source: DatasetConfig | Source) -> DatasetConfig:

@@ -50,4 +50,5 @@ def load_config(
     config = result(checked, name)
     config._untrainable = tuple(checked.untrainable)
     config._weights = references.weights
+    config._source = name
     return config

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from stable_audio.config import ModelConfig
-from stable_audio.config.reporting.problems import json_path
+from stable_audio.config.reporting.problems import in_file, json_path
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.schemas.options import extension_model, option_mistakes
 from stable_audio.training.base import TrainingModule
@@ -36,12 +36,17 @@ def build_training(
     Raises:
         TrainingError: the config has no `training` section, or its model type cannot be trained so.
     """
+    run = {"seed": seed, "batch_size": batch_size, "gradient_clip_val": gradient_clip_val}
+    with in_file(config.source):
+        return _built(config, model, run)
+
+
+def _built(config: ModelConfig, model: nn.Module, run: Mapping[str, Any]) -> TrainingModule:
     method = method_of(config)
     if config.untrainable:
         raise TrainingError("; ".join(map(str, config.untrainable)))
-    run = {"seed": seed, "batch_size": batch_size, "gradient_clip_val": gradient_clip_val}
-    run |= _options(method, config.training.method_options)
-    module = method.training(config, model, run)
+    options = _options(method, config.training.method_options)
+    module = method.training(config, model, {**run, **options})
     if config.training.teacher_model_ckpt is not None and module.teacher is None:
         learner = type(module).__name__
         raise TrainingError(
@@ -52,7 +57,8 @@ def build_training(
 
 def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
     """(renderer, steps between demos) for `training.demo`; None if the config has no demos."""
-    return method_of(config).demos(config)
+    with in_file(config.source):
+        return method_of(config).demos(config)
 
 
 def method_of(config: ModelConfig) -> Method:

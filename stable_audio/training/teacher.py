@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.checkpoints import CheckpointError, NoConfigError, load_model
+from stable_audio.config import ModelConfig, load_config
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import take_own_memory
 from stable_audio.training.errors import TrainingError
@@ -64,7 +65,7 @@ class Teacher:
 
 def load_teacher(
     path: str | Path,
-    config: Mapping[str, Any] | str | None = None,
+    config: ModelConfig | Mapping[str, Any] | str | None = None,
     *,
     precision: TeacherPrecision | None = None,
 ) -> Teacher:
@@ -80,6 +81,8 @@ def load_teacher(
         ConfigError: with every mistake of the config.
     """
     key = "$.training.teacher_model_ckpt"
+    if isinstance(config, Mapping):
+        config = load_config(config, source_name="$.training.teacher_model")
     try:
         model, _ = load_model(path, config=config)
     except NoConfigError as error:

@@ -9,6 +9,7 @@ from torch import nn
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
+from stable_audio.config.reporting.problems import in_file
 from stable_audio.data.world import World, launched_world
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
@@ -86,23 +87,24 @@ def assemble(
     world = world if world is not None else launched_world()
     placed = layout(options, world)
     log_world(world)
-    refuse_datasets(config, options, files)
+    with in_file(config.source):
+        refuse_datasets(config, options, files)
 
-    resumed = resumed_checkpoint(options, config)
-    clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
-    if resumed is None:
-        start = starting_model(config, options)
-        transforms = [*frozen_as_built(start.model), *transforms_for(config, options)]
-        transform(start.model, transforms)
-        config = with_hash(config, start.model)
-    else:
-        start = continuing_model(config, options, resumed.path, resumed.content)
-        transforms = resumed.transforms
-    if options.strategy == NAME:
-        check_splitting(start.model, config.model_type)
-    if options.compile:
-        compile_networks(start.model)
-    module, options = _module(config, start.model, options, resumed)
+        resumed = resumed_checkpoint(options, config)
+        clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
+        if resumed is None:
+            start = starting_model(config, options)
+            transforms = [*frozen_as_built(start.model), *transforms_for(config, options)]
+            transform(start.model, transforms)
+            config = with_hash(config, start.model)
+        else:
+            start = continuing_model(config, options, resumed.path, resumed.content)
+            transforms = resumed.transforms
+        if options.strategy == NAME:
+            check_splitting(start.model, config.model_type)
+        if options.compile:
+            compile_networks(start.model)
+        module, options = _module(config, start.model, options, resumed)
     module.saved = saved_weights(
         start.model,
         options,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_audio.config.reading.plain import plain, read_json
-from stable_audio.config.reporting.problems import ConfigError, Problem
+from stable_audio.config.reporting.problems import UNNAMED, ConfigError, Problem
 from stable_audio.shipped import file_or_shipped, shipped
 from stable_audio.wording import did_you_mean
 
@@ -42,7 +42,7 @@ def read_source(source: Source, kind: str, *, name: str | None = None) -> Source
         ConfigError: no such file, or not JSON.
     """
     if isinstance(source, Mapping):
-        name = name or "config"
+        name = name or UNNAMED
         return SourceData(plain(dict(source), source=name), name, Path())
     path = _file(source, kind)
     return SourceData(read_json(path), os.fspath(path), Path(path).parent)

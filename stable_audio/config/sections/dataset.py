@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, PrivateAttr, create_model
 
+from stable_audio.config.reporting.problems import UNNAMED
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
 from stable_audio.data import DATASETS, RUNTIME_KEYS
 
@@ -15,6 +16,13 @@ class DatasetConfig(Leaf):
     """A dataset file; the models of the types have its keys."""
 
     dataset_type: str
+
+    _source: str = PrivateAttr(default=UNNAMED)
+
+    @property
+    def source(self) -> str:
+        """Name of the file, for messages."""
+        return self._source
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form: exactly the keys of the file."""

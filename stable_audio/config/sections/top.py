@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from stable_audio.config.reporting.problems import Problem
+from stable_audio.config.reporting.problems import UNNAMED, Problem
 from stable_audio.config.schemas.leaf import Section
 from stable_audio.config.sections.autoencoder import (
     AutoencoderTrainingSection,
@@ -38,6 +38,12 @@ class ModelConfig(Section):
 
     _untrainable: tuple[Problem, ...] = PrivateAttr(default=())
     _weights: dict[str, str] = PrivateAttr(default_factory=dict)
+    _source: str = PrivateAttr(default=UNNAMED)
+
+    @property
+    def source(self) -> str:
+        """Name of the file, for messages."""
+        return self._source
 
     @property
     def untrainable(self) -> tuple[Problem, ...]:

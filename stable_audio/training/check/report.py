@@ -223,7 +223,7 @@ def _attempt(report: Report, action: Any, *, source: str = "", late: str = "") -
     Args:
         report: the report.
         action: what to do.
-        source: prefix of the errors.
+        source: prefix of the errors, unless they have it.
         late: the error if the action runs out of time; without it TimeoutError is raised.
     """
     try:
@@ -243,7 +243,8 @@ def _attempt(report: Report, action: Any, *, source: str = "", late: str = "") -
         ValueError,
         RuntimeError,
     ) as error:
-        report["errors"].append(source + " ".join(str(error).split()))
+        message = " ".join(str(error).split())
+        report["errors"].append(message if message.startswith(source) else source + message)
     return None
 
 
