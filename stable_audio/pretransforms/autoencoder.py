@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -320,6 +321,9 @@ class AutoencoderPretransform(Pretransform):
     ) -> Tensor:
         options: dict[str, Any] = {"chunk_size": chunk_size, "overlap": overlap, "crossfade": crossfade}
         return self._run(lambda x: self.model.decode_chunked(x, **options), latents * self.scale)
+
+    def prepared(self) -> AbstractContextManager[object]:
+        return fast_inference(self.model)
 
     def remove_weight_norm(self) -> None:
         """Fold the weight norms: same output, plain `weight` keys, faster."""

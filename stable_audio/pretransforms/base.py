@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,10 @@ class Pretransform(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (b c n) -> audio (b io_channels n * downsampling_ratio)."""
         raise NotImplementedError
+
+    def prepared(self) -> AbstractContextManager[object]:
+        """Context of several calls, in which what they share, such as normalised weights, is made once."""
+        return nullcontext()
 
     def encode_chunked(
         self,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.inference.generation.audio_inputs import decode_each, encode_each
 from stable_audio.pretransforms import DECODERS, ENCODERS, Autoencoder, AutoencoderPretransform, fast
 from stable_audio.pretransforms.fast import fast_inference
 
@@ -204,3 +207,20 @@ def test_threads_do_not_find_half_exchanged_layers() -> None:
     with ThreadPoolExecutor(4) as threads:
         for index, found in enumerate(threads.map(decode_often, range(4))):
             assert all(torch.equal(audio, expected[index]) for audio in found)
+
+
+@torch.no_grad()
+def test_the_clips_of_a_generation_share_normalised_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, kernel_of, normalised = pretransform(), fast._kernel_of, []
+    model: Any = SimpleNamespace(pretransform=part, device=torch.device("cpu"))
+    latents = torch.randn(3, part.encoded_channels, 4)
+    monkeypatch.setattr(fast, "_kernel_of", lambda layer: normalised.append(layer) or kernel_of(layer))
+    expected = torch.cat([part.decode(z) for z in latents.split(1)])
+    assert len(normalised) == 3 * len(set(normalised))
+    normalised.clear()
+    assert torch.equal(decode_each(model, latents), expected)
+    assert len(normalised) == len(set(normalised))
+    normalised.clear()
+    encode_each(model, expected, None)
+    assert len(normalised) == len(set(normalised))
+    assert not fast_layers(part.model)

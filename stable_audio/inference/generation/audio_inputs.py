@@ -105,11 +105,14 @@ def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None
     Args:
         noise: source of a VAE's draws; None: the same noise for every item and every call.
     """
-    dtype = torch.float32 if model.pretransform is None else pretransform_dtype(model.pretransform)
-    latents = []
-    for item in audio.split(1):
-        item = item.to(device=model.device, dtype=dtype)
-        latents.append(model.encode(item, noise=noise or SeededNoise([0])).float())
+    pretransform, device = model.pretransform, model.device
+    if pretransform is None:
+        return audio.to(device=device, dtype=torch.float32)
+    dtype, latents = pretransform_dtype(pretransform), []
+    with pretransform.prepared():
+        for item in audio.split(1):
+            item = item.to(device=device, dtype=dtype)
+            latents.append(pretransform.encode(item, noise=noise or SeededNoise([0])).float())
     return torch.cat(latents)
 
 
@@ -118,9 +121,10 @@ def decode_each(model: DiffusionModel, latents: Tensor, chunked: bool = False) -
     pretransform = model.pretransform
     if pretransform is None:
         return latents.float().cpu()
-    dtype = pretransform_dtype(pretransform)
+    device, dtype = model.device, pretransform_dtype(pretransform)
     decode = pretransform.decode_chunked if chunked else pretransform.decode
-    clips = [decode(item.to(device=model.device, dtype=dtype)).float().cpu() for item in latents.split(1)]
+    with pretransform.prepared():
+        clips = [decode(item.to(device=device, dtype=dtype)).float().cpu() for item in latents.split(1)]
     return torch.cat(clips)
 
 
