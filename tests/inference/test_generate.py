@@ -141,7 +141,7 @@ def test_a_region_stays_where_it_is_when_the_length_is_rounded_up(monkeypatch: p
     inpaint = tiny.build(tiny.config(inpaint=True))
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
-        "stable_audio.inference.generation.generate.inpaint_tensors",
+        "stable_audio.inference.generation.audio_inputs.inpaint_tensors",
         lambda *args: seen.append(args[2]) or inpaint_tensors(*args),
     )
     mask = torch.ones(1, 625)  # 40 frames of 16 samples, rounded up from 39.06

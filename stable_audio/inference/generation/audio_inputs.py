@@ -53,27 +53,37 @@ class AudioInputs:
                 "inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not"
             )
 
-    def latents(
-        self, model: DiffusionModel, samples: int, length: int, noise: EncoderNoise | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Latents (b c n) of init_audio and of inpaint_audio, and the mask of their frames (b n), 1 = keep.
+    def tensors(
+        self,
+        model: DiffusionModel,
+        noise: EncoderNoise | None,
+        *,
+        count: int,
+        samples: int,
+        length: int,
+    ) -> tuple[Tensor | None, ConditionTensors]:
+        """Latents (count c n) of init_audio, and the inpainting tensors of a model that reads them.
 
         Args:
+            noise: see `encode_each`.
+            count: number of clips.
             samples: audio samples of a clip.
             length: audio samples of its latents, to which the audio is cut or padded.
         """
-        latents = [
+        init, inpaint = (
             None if audio is None else encode_each(model, fit_audio(audio, rate, model, length), noise)
             for audio, rate in (
                 (self.init_audio, self.init_sample_rate),
                 (self.inpaint_audio, self.inpaint_sample_rate),
             )
-        ]
-        if self.inpaint_mask is None:
-            return latents[0], latents[1], None
-        ratio = model.downsampling_ratio
-        mask = frame_mask(self.inpaint_mask, samples=samples, ratio=ratio, frames=length // ratio)
-        return latents[0], latents[1], mask
+        )
+        init = None if init is None else for_batch(init, count, "init_audio")
+        if not inpaints(model):
+            return init, {}
+        ratio, mask = model.downsampling_ratio, self.inpaint_mask
+        if mask is not None:
+            mask = frame_mask(mask, samples=samples, ratio=ratio, frames=length // ratio)
+        return init, inpaint_tensors(model, inpaint, mask, count, model.latent_shape_of(length))
 
 
 def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:

@@ -20,9 +20,6 @@ from stable_audio.inference.generation.audio_inputs import (
     EncoderNoise,
     decode_each,
     fit_sounds,
-    for_batch,
-    inpaint_tensors,
-    inpaints,
 )
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
@@ -111,21 +108,23 @@ def generate(
     numbers = _seeds(seeds, len(items))
     multiple = model.length_multiple
     length = -(-samples // multiple) * multiple
+    shape = model.latent_shape_of(length)
     negatives = _negatives(negative_conditioning, items)
     if negatives is not None and how.cfg_scale == 1:
         log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
     assert how.sampler is not None  # `resolved` fills it in
     batch = 1 if SAMPLERS[how.sampler].one_by_one else batch_size or len(items)
     with eval_mode(model):
-        init, kept, mask = audio_inputs.latents(model, samples, length, draws.encoder_noise)
+        init, inpainting = audio_inputs.tensors(
+            model, draws.encoder_noise, count=len(items), samples=samples, length=length
+        )
         clips = _Clips(
             items=fit_sounds(model, items, length),
             seeds=numbers,
-            shape=model.latent_shape_of(length),
+            shape=shape,
             negatives=None if negatives is None else fit_sounds(model, negatives, length),
             init=init,
-            inpaint_latents=kept,
-            inpaint_mask=mask,
+            inpainting=inpainting,
             start_noise=draws.start_noise,
         )
         latents = [
@@ -138,26 +137,24 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Clips:
-    """Inputs of all clips of a call; tensors have one row per clip, or one for all.
+    """Inputs of all clips of a call; tensors have one row per clip.
 
     Attributes:
         items: metadata of each clip.
         seeds: seed of each clip.
         shape: shape of one clip's latents.
+        inpainting: conditioning tensors of inpainting.
         negatives: metadata to steer away from, of each clip.
         init: latents to start from.
-        inpaint_latents: latents to keep parts of; see `inpaint_tensors`.
-        inpaint_mask: mask of the parts to keep; see `inpaint_tensors`.
         start_noise: noise to start from; None draws it from the seeds.
     """
 
     items: list[Metadata]
     seeds: list[int]
     shape: tuple[int, ...]
+    inpainting: ConditionTensors
     negatives: list[Metadata] | None = None
     init: Tensor | None = None
-    inpaint_latents: Tensor | None = None
-    inpaint_mask: Tensor | None = None
     start_noise: Tensor | None = None
 
 
@@ -170,42 +167,31 @@ def _sampled(
     callback: Callback | None,
 ) -> Tensor:
     """Sample latents (b c n), on the CPU, of the clips at `indices`."""
-    count, device = len(clips.items), model.device
-    item_noise = SeededNoise([clips.seeds[i] for i in indices.tolist()])
+    rows, device, dtype = indices.tolist(), model.device, model.dtype
+    item_noise = SeededNoise([clips.seeds[i] for i in rows])
     if clips.start_noise is not None:
         start = clips.start_noise[indices]
     else:
-        start = item_noise(torch.empty(len(indices), *clips.shape))
-    init = None if clips.init is None else for_batch(clips.init, count, "init_audio")[indices.to(device)]
-    latents = sample(
-        _guidance(model, clips, indices, settings),
-        start.to(device),
-        objective=model.objective,
-        noise=noise or item_noise,
-        init=init,
-        callback=callback,
-        solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
-        shift=model.dist_shift if settings.dist_shift else None,
-    )
-    return latents.cpu()
-
-
-def _guidance(model: DiffusionModel, clips: _Clips, indices: Tensor, settings: Sampling) -> Guidance:
-    """The guided backbone for the clips at `indices`."""
-    rows = indices.tolist()
-    extra: ConditionTensors = {}
-    if inpaints(model):
-        shared = inpaint_tensors(
-            model, clips.inpaint_latents, clips.inpaint_mask, len(clips.items), clips.shape
-        )
-        extra = {key: (value[indices.to(value.device)], None) for key, (value, _) in shared.items()}
-    device, dtype = model.device, model.dtype
+        start = item_noise(torch.empty(len(rows), *clips.shape))
+    extra: ConditionTensors = {
+        key: (value[indices.to(device)], None) for key, (value, _) in clips.inpainting.items()
+    }
     cond = model.condition([clips.items[i] for i in rows], extra, device=device).to(dtype=dtype)
     negative = None
     if clips.negatives is not None and settings.cfg_scale != 1.0:
         metadata = [clips.negatives[i] for i in rows]
         negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
-    return Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings)
+    latents = sample(
+        Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings),
+        start.to(device),
+        objective=model.objective,
+        noise=noise or item_noise,
+        init=None if clips.init is None else clips.init[indices.to(device)],
+        callback=callback,
+        solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
+        shift=model.dist_shift if settings.dist_shift else None,
+    )
+    return latents.cpu()
 
 
 def _described(
