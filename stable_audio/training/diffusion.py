@@ -15,6 +15,7 @@ from stable_audio.data.base import Batch
 from stable_audio.diffusion.guidance import cfg_dropout
 from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
+from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
@@ -65,27 +66,6 @@ class PreparedBatch:
     lengths: Sequence[int] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepOptions:
-    """What a training step of diffusion does.
-
-    Attributes:
-        cfg_dropout_prob: share of items whose conditioning is dropped, per slot.
-        mask_padding: leave padding out of the loss.
-        mask_padding_dropout: share of batches whose loss includes the padding.
-        pre_encoded: batches hold latents, unscaled, as the encode command stores them.
-        log_loss_info: also log the loss by noise level.
-        gradient_checkpointing: recompute activations in the backward pass.
-    """
-
-    cfg_dropout_prob: float = 0.0
-    mask_padding: bool = False
-    mask_padding_dropout: float = 0.0
-    pre_encoded: bool = False
-    log_loss_info: bool = False
-    gradient_checkpointing: bool = False
-
-
 class DiffusionTraining(TimedTraining):
     """Trains `model` to predict the target of its objective.
 
@@ -126,7 +106,7 @@ class DiffusionTraining(TimedTraining):
         losses: LossSum | None = None,
         timestep_sampler: TimestepSampler | None = None,
         p_one_shot: float = 0.0,
-        options: Flat[StepOptions] = StepOptions(),
+        options: Flat[StepOptions] = StepOptions(),  # noqa: B008 (frozen)
         inpainting: InpaintingMasks | None = None,
         averaging: Flat[Averaging] = Averaging(),  # noqa: B008 (frozen)
         ema_conditioner: bool = False,

@@ -68,6 +68,18 @@ def leaf_model(cls: Any, *, provided: tuple[str, ...] = (), hidden: tuple[str, .
     return model
 
 
+def keys_of(cls: Any, *, hidden: tuple[str, ...] = ()) -> type[Section]:
+    """The arguments of a class as the base of a section that has other keys besides.
+
+    Args:
+        hidden: arguments that are no keys of the section, or that it states itself.
+    """
+    fields: dict[str, Any] = {
+        n: (f.annotation, f) for n, f in leaf_model(cls, hidden=hidden).model_fields.items()
+    }
+    return create_model(f"{cls.__name__}Keys", __base__=Section, __module__=__name__, **fields)
+
+
 def joined_leaf(name: str, *models: type[Leaf]) -> type[Leaf]:
     """One model with the fields of several, for constructors that pass their keywords on."""
     fields: dict[str, Any] = {n: (f.annotation, f) for m in models for n, f in m.model_fields.items()}

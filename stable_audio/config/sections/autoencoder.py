@@ -10,16 +10,17 @@ from pydantic import Field, create_model
 
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
-from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
+from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import (
     HubertLoss,
     MultiResolutionMelLoss,
     SumAndDifferenceSTFTLoss,
 )
 from stable_audio.pretransforms.metrics import METRICS, PESQ
-from stable_audio.ranges import Positive, Probability
+from stable_audio.ranges import Positive
 
 Weight = Annotated[float, Ge(0)]
 
@@ -184,7 +185,10 @@ class DiffusionAutoencoderTrainingSection(RunKeys):
     demo: DiffusionAutoencoderDemoSection | None = None
 
 
-class AutoencoderTrainingSection(RunKeys):
+EncoderKeys: TypeAlias = Derived[Section, keys_of(EncoderOptions)]
+
+
+class AutoencoderTrainingSection(RunKeys, EncoderKeys):
     """`training` of `autoencoder`."""
 
     learning_rate: float | None = Field(
@@ -198,20 +202,10 @@ class AutoencoderTrainingSection(RunKeys):
         default="adv",
         description="what warm-up leaves out: the adversarial terms, or all of adversarial training",
     )
-    encoder_freeze_on_warmup: bool = Field(
-        default=False, description="freeze encoder and bottleneck once warm-up is over"
-    )
     loss_configs: AutoencoderLosses | None = None
     eval_loss_configs: ValidationMetrics = Field(
         default=ValidationMetrics(),
         description="metrics of validation and their keywords; sisdr and stft if none is named",
-    )
-    force_input_mono: bool = Field(default=False, description="encode the mean of the channels")
-    latent_mask_ratio: Probability = Field(
-        default=0.0, description="share of latents set to zero in training"
-    )
-    decoder_finetune: bool = Field(
-        default=False, description="train the decoder only; the bottleneck is frozen, too"
     )
     pre_encoded: Literal[False] = False
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")

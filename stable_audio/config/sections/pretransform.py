@@ -8,8 +8,9 @@ from pydantic import ConfigDict, Field
 
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
-from stable_audio.config.schemas.leaf import Section
+from stable_audio.config.schemas.leaf import Section, keys_of
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
+from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.ranges import Positive
 
 
@@ -46,15 +47,17 @@ class PretransformSection(Component):
     enable_grad: bool = Field(default=False, description="train it with the model; false freezes it")
 
 
-class AutoencoderPretransformSection(PretransformSection):
+AutoencoderKeys: TypeAlias = Derived[
+    Section, keys_of(AutoencoderPretransform, hidden=("model", "scale", "enable_grad"))
+]
+
+
+class AutoencoderPretransformSection(PretransformSection, AutoencoderKeys):
     """An autoencoder as the pretransform of another model."""
 
     scale: float = Field(
         default=1.0, gt=0, description="latents are divided by it; default: its latent_scale, else 1"
     )
-    model_half: bool = Field(default=False, description="run the autoencoder in float16")
-    iterate_batch: bool = Field(default=False, description="process one item at a time, to save memory")
-    chunked: bool = Field(default=False, description="process pieces of 128 latent frames, to save memory")
 
 
 EncoderPart: TypeAlias = Derived[Part, component(ENCODERS, base=Part, title="encoder")]

@@ -10,9 +10,10 @@ from pydantic import Field
 from stable_audio.conditioning.inpainting import MaskOptions
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
-from stable_audio.config.schemas.leaf import Leaf, Section, leaf_model
+from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
 from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim.averaging import AveragingRule
 from stable_audio.ranges import Positive, Probability
@@ -134,7 +135,11 @@ class RunKeys(Section):
     )
 
 
-class TrainingKeys(RunKeys):
+# Models without conditioning have no dropout of it, and the others another default.
+StepKeys: TypeAlias = Derived[Section, keys_of(StepOptions, hidden=("cfg_dropout_prob",))]
+
+
+class TrainingKeys(RunKeys, StepKeys):
     """Keys that conditional and unconditional diffusion training share."""
 
     learning_rate: float | None = Field(
@@ -143,21 +148,14 @@ class TrainingKeys(RunKeys):
     optimizer_configs: DiffusionOptimizers | None = None
     use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
     ema: EmaSection = EmaSection()
-    log_loss_info: bool = Field(default=False, description="log the loss by noise level")
     loss_configs: dict[str, AnyLoss] = Field(
         default={}, description="terms by name; 'diffusion' is the main one, mse at weight 1 if absent"
     )
-    mask_padding: bool = Field(default=False, description="leave padding out of the loss")
-    mask_padding_dropout: Probability = Field(
-        default=0.0, description="share of batches whose loss includes padding all the same"
-    )
-    pre_encoded: bool = Field(default=False, description="the dataset holds latents")
     timestep_sampler: TimestepSamplerName = Field(default="uniform", description="distribution of t")
     timestep_sampler_options: dict[str, Any] = Field(
         default={}, description="keywords of the timestep sampler"
     )
     p_one_shot: Probability = Field(default=0.0, description="probability of t = 1")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
 
 
 class CondTraining(TrainingKeys):

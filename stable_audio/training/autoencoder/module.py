@@ -17,11 +17,11 @@ from stable_audio.nn.checkpointing import set_gradient_checkpointing
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
+from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import Terms
 from stable_audio.pretransforms.metrics import default_metrics
 from stable_audio.training.autoencoder.parts import (
     Adversary,
-    EncoderOptions,
     Reconstruction,
     encoder_input,
     unchanged,
@@ -172,12 +172,14 @@ class AutoencoderTraining(TrainingModule):
         return self.adversary.warmup_mode == "adv" or self.warmed_up(step)
 
     def warmed_up(self, step: int) -> bool:
-        """Whether warm-up is over: adversarial terms count, and `freeze_on_warmup` freezes the encoder."""
+        """Whether warm-up is over: adversarial terms count, and the encoder may be frozen."""
         return step >= self.warmup_steps
 
     def generator_step(self, audio: Tensor, step: int, *, noise: NoiseSource | None = None) -> Tensor:
         """The loss of the autoencoder; records the scalars to log."""
-        frozen = self.encoder.decoder_finetune or (self.encoder.freeze_on_warmup and self.warmed_up(step))
+        frozen = self.encoder.decoder_finetune or (
+            self.encoder.encoder_freeze_on_warmup and self.warmed_up(step)
+        )
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
         reconstruction = self.reconstruct(

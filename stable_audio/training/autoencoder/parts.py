@@ -1,4 +1,4 @@
-"""Parts of autoencoder training: the adversary, options of the encoder, the result of a forward pass."""
+"""Parts of autoencoder training: the adversary, the encoder's input, the result of a forward pass."""
 
 from __future__ import annotations
 
@@ -27,27 +27,9 @@ class Adversary:
     """
 
     discriminator: Discriminator
-    adversarial: float = 0.1
-    feature_matching: float = 5.0
-    warmup_mode: Literal["adv", "full"] = "adv"
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """Options of the encoder and the latents in training.
-
-    Attributes:
-        freeze_on_warmup: freeze the encoder once warm-up is over.
-        decoder_finetune: never train the encoder. A model that is built from a config with it has encoder and
-            bottleneck frozen, so that the same audio keeps its latents.
-        force_input_mono: the encoder gets the mean of the channels.
-        latent_mask_ratio: share of the latent frames set to zero, so that the decoder learns to fill gaps.
-    """
-
-    freeze_on_warmup: bool = False
-    decoder_finetune: bool = False
-    force_input_mono: bool = False
-    latent_mask_ratio: float = 0.0
+    adversarial: float
+    feature_matching: float
+    warmup_mode: Literal["adv", "full"]
 
 
 @dataclass

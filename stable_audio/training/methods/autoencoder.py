@@ -16,6 +16,7 @@ from stable_audio.nn.terms import Term
 from stable_audio.options import keywords_of
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
+from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import (
     HubertLoss,
     MultiResolutionMelLoss,
@@ -27,7 +28,7 @@ from stable_audio.pretransforms.losses.terms import OneChannel, Pair, Values, l1
 from stable_audio.pretransforms.metrics import METRICS
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.autoencoder.module import AutoencoderTraining
-from stable_audio.training.autoencoder.parts import Adversary, EncoderOptions
+from stable_audio.training.autoencoder.parts import Adversary
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.networks import OptimizerChoice
@@ -76,12 +77,7 @@ def build_autoencoder_training(
         discriminator_optimizer=discriminator_optimizer,
         adversary=build_adversary(section, losses, model),
         warmup_steps=section.warmup_steps,
-        encoder=EncoderOptions(
-            freeze_on_warmup=section.encoder_freeze_on_warmup,
-            decoder_finetune=section.decoder_finetune,
-            force_input_mono=section.force_input_mono,
-            latent_mask_ratio=section.latent_mask_ratio,
-        ),
+        encoder=EncoderOptions(**{key: getattr(section, key) for key in keywords_of(EncoderOptions)}),
         teacher=teacher,
         metrics=build_metrics(section, config.sample_rate),
         use_ema=section.use_ema,

@@ -11,6 +11,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss
+from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.factory.components import create
 from stable_audio.model import DiffusionModel
@@ -18,7 +19,7 @@ from stable_audio.nn.terms import Term
 from stable_audio.options import from_keywords, keywords_of
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.demos import DiffusionDemos
-from stable_audio.training.diffusion import DiffusionTraining, StepOptions
+from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.methods.base import Method
 from stable_audio.training.teacher import build_teacher
