@@ -6,7 +6,7 @@ Checkpoint keys and the order of operations are those of stable-audio-tools.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,20 @@ from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerInputs
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """What a forward pass needs besides x and t.
+
+    Attributes:
+        inputs: conditioning of the transformer.
+        dtype: type of the parameters, to which x and the features of t are cast. A model in half precision
+            has to look at all of them to tell it.
+    """
+
+    inputs: TransformerInputs
+    dtype: torch.dtype
 
 
 class DiT(Backbone):
@@ -130,10 +144,11 @@ class DiT(Backbone):
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Project all conditioning, and compute the keys and values of every cross-attention."""
-        projected = self._projected(cond, parameter_dtype(self))
-        if projected.context is not None and isinstance(self.transformer, ContinuousTransformer):
-            kvs = self.transformer.prepare_context(projected.context)
-            projected = replace(projected, context=None, kvs=kvs)
+        projected = self._projected(cond)
+        context = projected.inputs.context
+        if context is not None and isinstance(self.transformer, ContinuousTransformer):
+            kvs = self.transformer.prepare_context(context)
+            projected = replace(projected, inputs=replace(projected.inputs, context=None, kvs=kvs))
         return cond.replace(prepared=projected)
 
     @property
@@ -145,32 +160,34 @@ class DiT(Backbone):
     def _embedded(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, TransformerInputs]:
         """The tokens of x, and the other inputs of the transformer."""
         self._check(x, cond)
-        # Inputs are cast to the type of the parameters; t stays in float32 until it is embedded.
-        dtype, prepared = parameter_dtype(self), cond.prepared
-        if not isinstance(prepared, TransformerInputs):
+        projected = cond.prepared
+        if not isinstance(projected, _Projected):
             # In training the layers compute keys and values, so that checkpointing can recompute them.
-            prepared = self._projected(cond, dtype)
-        t_embed = self.to_timestep_embed(self._timestep_features(t).to(dtype))
-        channels = self._with_channels(x.to(dtype), t_embed, cond.input_concat)
+            projected = self._projected(cond)
+        # t stays in float32 until it is embedded.
+        t_embed = self.to_timestep_embed(self._timestep_features(t).to(projected.dtype))
+        channels = self._with_channels(x.to(projected.dtype), t_embed, cond.input_concat)
         tokens = patch(channels + self.preprocess_conv(channels), self.patch_size)
-        return tokens, self._with_time(prepared, t_embed)
+        return tokens, self._with_time(projected.inputs, t_embed)
 
     def _output(self, tokens: Tensor) -> Tensor:
         out = unpatch(tokens, self.patch_size)
         return out + self.postprocess_conv(out)
 
-    def _projected(self, cond: Conditioning, dtype: torch.dtype) -> TransformerInputs:
+    def _projected(self, cond: Conditioning) -> _Projected:
         """Conditioning after the projections, which depend on neither x nor t."""
+        dtype = parameter_dtype(self)
 
         def project(layer: ProjectionMLP | None, value: Tensor | None) -> Tensor | None:
             return None if layer is None or value is None else layer(value.to(dtype))
 
-        return TransformerInputs(
+        inputs = TransformerInputs(
             context=project(self.to_cond_embed, cond.cross_attn),
             context_mask=cond.cross_attn_mask if self.masks_attention else None,
             prepend=project(self.to_prepend_embed, cond.prepend),
             global_cond=project(self.to_global_embed, cond.global_cond),
         )
+        return _Projected(inputs, dtype)
 
     def _timestep_features(self, t: Tensor) -> Tensor:
         t = t.float()

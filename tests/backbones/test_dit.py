@@ -250,3 +250,18 @@ def test_unconditional_parameters_start_at_half() -> None:
     assert torch.equal(dit.transformer.layers[0].pre_norm.gamma, torch.full((16,), 0.5))
     assert dit.slots == frozenset()
     assert dit.null(Conditioning()) is None
+
+
+def test_prepared_steps_do_not_search_the_weights_for_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    dit = build(**SLOTS)
+    x, t = inputs()
+    cond = dit.prepare(full_conditioning())
+    expected = dit(x, t, cond)
+
+    def refuse(module: torch.nn.Module) -> torch.dtype:
+        raise AssertionError("the type of the weights is known")
+
+    monkeypatch.setattr("stable_audio.backbones.dit.parameter_dtype", refuse)
+    assert torch.equal(dit(x, t, cond), expected)
+    with pytest.raises(AssertionError, match="is known"):
+        dit(x, t, full_conditioning())
