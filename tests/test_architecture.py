@@ -290,6 +290,70 @@ def test_the_check_counts_arguments() -> None:
     assert _long_signatures(source) == [(3, "g", MOST_ARGUMENTS + 1)]
 
 
+MOST_REPEATED, MOST_REPEATED_BY_SECTIONS = 5, 2
+"""Settings (name and default) that two constructors, classes or functions may share, and that a section of a
+file may share with one: more stand once, in a dataclass that both take (`options.Flat`, `keys_of`)."""
+
+
+def _settings(source: str) -> Iterator[tuple[int, str, frozenset[tuple[str, str]]]]:
+    """(line, name, {(setting, default)}) of every function and class, without defaults of None."""
+    for node in ast.walk(ast.parse(source)):
+        pairs: list[tuple[str, ast.expr | None]] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            named = [*node.args.posonlyargs, *node.args.args]
+            pairs += zip([a.arg for a in named][len(named) - len(node.args.defaults) :], node.args.defaults)
+            pairs += zip([a.arg for a in node.args.kwonlyargs], node.args.kw_defaults)
+        elif isinstance(node, ast.ClassDef):
+            fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+            pairs += [(ast.unparse(n.target), _default_of(n.value)) for n in fields]
+        else:
+            continue
+        told = {(name, ast.unparse(default)) for name, default in pairs if default is not None}
+        yield node.lineno, node.name, frozenset(pair for pair in told if pair[1] != "None")
+
+
+def _default_of(value: ast.expr | None) -> ast.expr | None:
+    """The default of a field, also within `Field(default=...)`."""
+    if not isinstance(value, ast.Call) or ast.unparse(value.func) not in ("Field", "field"):
+        return value
+    told = {keyword.arg: keyword.value for keyword in value.keywords}
+    return told.get("default") or told.get("default_factory") or next(iter(value.args), None)
+
+
+def _repetitions(sources: dict[str, str]) -> list[str]:
+    places = [
+        (file, *entry)
+        for file, source in sources.items()
+        for entry in _settings(source)
+        if len(entry[2]) > MOST_REPEATED_BY_SECTIONS
+    ]
+    wrong = []
+    for number, (file, line, name, settings) in enumerate(places):
+        for other, other_line, other_name, others in places[number + 1 :]:
+            sections = ["config/sections/" in path for path in (file, other)]
+            most = MOST_REPEATED_BY_SECTIONS if any(sections) and not all(sections) else MOST_REPEATED
+            if len(shared := settings & others) > most:
+                names = ", ".join(sorted(setting for setting, _ in shared))
+                wrong.append(f"{file}:{line}: {name} and {other}:{other_line}: {other_name} repeat {names}")
+    return wrong
+
+
+def test_settings_stand_once() -> None:
+    sources = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path, _ in _files()}
+    wrong = _repetitions(sources)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_check_notices_a_repetition() -> None:
+    section = "class S(Section):\n    a: int = 1\n    b: float = Field(default=2.0, gt=0)\n    c: str = 'x'\n"
+    function = "class T:\n    def __init__(self, *, a: int = 1, b: float = 2.0, c: str = {c}) -> None: ...\n"
+    file = "stable_audio/config/sections/s.py"
+    (wrong,) = _repetitions({file: section, "stable_audio/t.py": function.format(c="'x'")})
+    assert wrong == f"{file}:1: S and stable_audio/t.py:2: __init__ repeat a, b, c"
+    assert not _repetitions({file: section, "stable_audio/t.py": function.format(c="'y'")})
+    assert not _repetitions({"stable_audio/s.py": section, "stable_audio/t.py": function.format(c="'x'")})
+
+
 def test_nothing_outside_the_command_line_knows_its_arguments() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -6,12 +6,15 @@ quantisation, k-means start, replacement of dead codes). State keys `layers.<k>.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stable_audio.options import Flat, takes_keywords
 
 
 def nearest(rows: Tensor, codes: Tensor) -> Tensor:
@@ -131,42 +134,67 @@ class _Layer(nn.Module):
         self._codebook = codebook
 
 
-class ResidualVQ(nn.Module):
-    """Each codebook quantises the residual of the ones before it."""
+@dataclass(frozen=True, kw_only=True)
+class CodebookOptions:
+    """How codebooks learn, and how many of them a training step uses.
 
+    Attributes:
+        codebook_dim: number of features in which codes are compared; None = dim.
+        decay: decay of the moving averages.
+        kmeans_init: start the codes from k-means of the first batch.
+        kmeans_iters: iterations of that k-means.
+        threshold_ema_dead_code: codes used less than this often per batch are replaced (0 = never).
+        commitment_weight: weight of the commitment term inside `quantizer_loss`.
+        quantize_dropout: train with a random number of codebooks, more than
+            `quantize_dropout_cutoff_index` and a multiple of `quantize_dropout_multiple_of`.
+    """
+
+    codebook_dim: int | None = None
+    decay: float = 0.99
+    kmeans_init: bool = True
+    kmeans_iters: int = 50
+    threshold_ema_dead_code: float = 2
+    commitment_weight: float = 1.0
+    quantize_dropout: bool = False
+    quantize_dropout_cutoff_index: int = 0
+    quantize_dropout_multiple_of: int = 1
+
+
+class ResidualVQ(nn.Module):
+    """Each codebook quantises the residual of the ones before it.
+
+    Args:
+        dim: channels of what is quantised.
+        codebook_size: codes per codebook.
+        num_quantizers: number of codebooks.
+        options: how the codebooks learn; its fields are keywords as well.
+    """
+
+    @takes_keywords
     def __init__(
         self,
         *,
         dim: int,
         codebook_size: int,
         num_quantizers: int,
-        codebook_dim: int | None = None,
-        decay: float = 0.99,
-        kmeans_init: bool = True,
-        kmeans_iters: int = 50,
-        threshold_ema_dead_code: float = 2,
-        commitment_weight: float = 1.0,
-        quantize_dropout: bool = False,
-        quantize_dropout_cutoff_index: int = 0,
-        quantize_dropout_multiple_of: int = 1,
+        options: Flat[CodebookOptions] = CodebookOptions(),
     ) -> None:
         super().__init__()
-        width = dim if codebook_dim is None else codebook_dim
+        width = dim if options.codebook_dim is None else options.codebook_dim
         self.project_in = nn.Linear(dim, width) if width != dim else nn.Identity()
         self.project_out = nn.Linear(width, dim) if width != dim else nn.Identity()
-        self.commitment_weight = commitment_weight
-        self.dropout = (
-            (quantize_dropout_cutoff_index, quantize_dropout_multiple_of) if quantize_dropout else None
-        )
+        self.commitment_weight = options.commitment_weight
+        draws = (options.quantize_dropout_cutoff_index, options.quantize_dropout_multiple_of)
+        self.dropout = draws if options.quantize_dropout else None
         self.layers = nn.ModuleList(
             _Layer(
                 EMACodebook(
                     dim=width,
                     size=codebook_size,
-                    decay=decay,
-                    kmeans_init=kmeans_init,
-                    kmeans_iters=kmeans_iters,
-                    threshold_ema_dead_code=threshold_ema_dead_code,
+                    decay=options.decay,
+                    kmeans_init=options.kmeans_init,
+                    kmeans_iters=options.kmeans_iters,
+                    threshold_ema_dead_code=options.threshold_ema_dead_code,
                 )
             )
             for _ in range(num_quantizers)

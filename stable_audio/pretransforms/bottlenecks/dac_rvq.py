@@ -6,6 +6,7 @@ Codes are looked up in a space of few dimensions, by cosine similarity; codebook
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_counts
 from stable_audio.nn.precision import computed_in_float32
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.bottlenecks.base import DiscreteBottleneck, Info, NoiseSource
 from stable_audio.pretransforms.bottlenecks.continuous import append_noise, vae_sample
 from stable_audio.pretransforms.conv import WNConv1d
@@ -51,26 +53,45 @@ class FactorisedVQ(nn.Module):
         return self.out_proj(self.codebook(codes).mT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FactorisedOptions:
+    """The codebooks of a residual quantiser with factorised codes.
+
+    Attributes:
+        input_dim: latent channels.
+        n_codebooks: number of codebooks.
+        codebook_size: codes per codebook.
+        codebook_dim: number of features in which codes are compared.
+        quantizer_dropout: share of a training batch that uses a random number of codebooks.
+    """
+
+    input_dim: int = 512
+    n_codebooks: int = 9
+    codebook_size: int = 1024
+    codebook_dim: int | list[int] = 8
+    quantizer_dropout: float = 0.0
+
+    @property
+    def dims(self) -> list[int]:
+        """`codebook_dim` of each codebook."""
+        dim = self.codebook_dim
+        return [dim] * self.n_codebooks if isinstance(dim, int) else dim
+
+
 class FactorisedRVQ(nn.Module):
     """Several `FactorisedVQ`, each on the residual of those before."""
 
-    def __init__(
-        self,
-        *,
-        input_dim: int,
-        n_codebooks: int,
-        codebook_size: int,
-        codebook_dim: int | list[int],
-        quantizer_dropout: float,
-    ) -> None:
+    def __init__(self, options: FactorisedOptions) -> None:
         super().__init__()
-        check_counts(n_codebooks=n_codebooks)
-        dims = [codebook_dim] * n_codebooks if isinstance(codebook_dim, int) else codebook_dim
-        if len(dims) != n_codebooks:
-            raise ValueError(f"codebook_dim has {len(dims)} entries, n_codebooks is {n_codebooks}")
-        self.quantizer_dropout = quantizer_dropout
+        check_counts(n_codebooks=options.n_codebooks)
+        if len(options.dims) != options.n_codebooks:
+            raise ValueError(
+                f"codebook_dim has {len(options.dims)} entries, n_codebooks is {options.n_codebooks}"
+            )
+        self.quantizer_dropout = options.quantizer_dropout
         self.quantizers = nn.ModuleList(
-            FactorisedVQ(input_dim=input_dim, codebook_size=codebook_size, codebook_dim=d) for d in dims
+            FactorisedVQ(input_dim=options.input_dim, codebook_size=options.codebook_size, codebook_dim=dim)
+            for dim in options.dims
         )
 
     def forward(self, x: Tensor) -> Info:
@@ -117,37 +138,25 @@ class DACRVQBottleneck(DiscreteBottleneck):
     Args:
         quantize_on_decode: quantise the latents in `decode`, so that diffusion runs on continuous ones.
         noise_augment_dim: channels of noise appended for the decoder.
-        input_dim: latent channels.
-        n_codebooks: number of codebooks.
-        codebook_size: codes per codebook.
-        codebook_dim: number of features in which codes are compared.
-        quantizer_dropout: share of a training batch that uses a random number of codebooks.
+        options: the codebooks; its fields are keywords as well.
     """
 
     loss_weights = {"vq/codebook_loss": 1.0, "vq/commitment_loss": 0.25}  # noqa: RUF012
 
+    @takes_keywords
     def __init__(
         self,
         *,
         quantize_on_decode: bool = False,
         noise_augment_dim: int = 0,
-        input_dim: int = 512,
-        n_codebooks: int = 9,
-        codebook_size: int = 1024,
-        codebook_dim: int | list[int] = 8,
-        quantizer_dropout: float = 0.0,
+        options: Flat[FactorisedOptions] = FactorisedOptions(),
     ) -> None:
         super().__init__()
         self.quantize_on_decode = quantize_on_decode
         self.decoder_channels_added = noise_augment_dim
-        self.num_quantizers, self.codebook_size, self.channels = n_codebooks, codebook_size, input_dim
-        self.quantizer = FactorisedRVQ(
-            input_dim=input_dim,
-            n_codebooks=n_codebooks,
-            codebook_size=codebook_size,
-            codebook_dim=codebook_dim,
-            quantizer_dropout=quantizer_dropout,
-        )
+        self.num_quantizers, self.codebook_size = options.n_codebooks, options.codebook_size
+        self.channels = options.input_dim
+        self.quantizer = FactorisedRVQ(options)
 
     @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
@@ -180,24 +189,14 @@ class DACRVQVAEBottleneck(DACRVQBottleneck):
     input_multiple = 2
     loss_weights = {"kl": 1e-6, "vq/codebook_loss": 1.0, "vq/commitment_loss": 0.25}  # noqa: RUF012
 
+    @takes_keywords
     def __init__(
         self,
         *,
         quantize_on_decode: bool = False,
-        input_dim: int = 512,
-        n_codebooks: int = 9,
-        codebook_size: int = 1024,
-        codebook_dim: int | list[int] = 8,
-        quantizer_dropout: float = 0.0,
+        options: Flat[FactorisedOptions] = FactorisedOptions(),
     ) -> None:
-        super().__init__(
-            quantize_on_decode=quantize_on_decode,
-            input_dim=input_dim,
-            n_codebooks=n_codebooks,
-            codebook_size=codebook_size,
-            codebook_dim=codebook_dim,
-            quantizer_dropout=quantizer_dropout,
-        )
+        super().__init__(quantize_on_decode=quantize_on_decode, options=options)
 
     @computed_in_float32
     def encode(self, x: Tensor, *, noise: NoiseSource | None = None) -> tuple[Tensor, Info]:
