@@ -21,12 +21,38 @@ from stable_audio.options import Flat, takes_keywords
 _REMEMBERED_STATES = 1024
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Options of drawing batches from a dataset.
+
+    Attributes:
+        batch_size: items of a batch on each rank.
+        num_workers: processes that read ahead; 0 reads in this one.
+        seed: seed of the order and of all crops.
+        rank: number of this process among those that share the dataset.
+        world_size: how many processes share it.
+        shuffle: draw in random order, by the dataset's weights.
+        pin_memory: put batches where a GPU copies them from while it computes.
+        endless: continue with the next epoch without a break; otherwise one pass per iteration.
+        repeat: repeat epoch 0 in every pass, with the same order and crops (validation).
+    """
+
+    batch_size: int
+    num_workers: int = 0
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    pin_memory: bool = False
+    endless: bool = True
+    repeat: bool = False
+
+
 class ResumableLoader:
     """Iterates over batches and counts those handed out, whatever the workers have prefetched.
 
     Args:
-        endless: continue with the next epoch without a break; otherwise one pass per iteration.
-        repeat: repeat epoch 0 in every pass, with the same order and crops (validation).
+        loading: the workers, and when a pass ends; the sampler has the rest of it.
         check: rejects clips by their metadata, in addition to those that the dataset rejects.
 
     Each iteration starts at the current state. A batch whose items were all rejected is skipped and
@@ -38,19 +64,16 @@ class ResumableLoader:
         self,
         dataset: ClipDataset,
         sampler: ResumableSampler,
+        loading: Loading,
         *,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        endless: bool = True,
-        repeat: bool = False,
         report: DataReport | None = None,
         check: ItemCheck | None = None,
     ) -> None:
-        if endless and repeat:
+        if loading.endless and loading.repeat:
             raise ValueError("a loader is either endless or repeats one pass, not both")
         self.dataset, self.sampler = dataset, sampler
-        self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.endless, self.repeat, self.check = endless, repeat, check
+        self.num_workers, self.pin_memory = loading.num_workers, loading.pin_memory
+        self.endless, self.repeat, self.check = loading.endless, loading.repeat, check
         self.report = report if report is not None else DataReport()
         self.report.add(0, dataset.problems)
         self.handed_out = 0
@@ -163,33 +186,6 @@ def _placed(batch: Batch, plan: _BatchPlan, places: Sequence[int]) -> Batch:
     return batch._replace(packed=batch.packed._replace(first=first, total=total))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """Options of drawing batches from a dataset.
-
-    Attributes:
-        batch_size: items of a batch on each rank.
-        num_workers: processes that read ahead; 0 reads in this one.
-        seed: seed of the order and of all crops.
-        rank: number of this process among those that share the dataset.
-        world_size: how many processes share it.
-        shuffle: draw in random order, by the dataset's weights.
-        pin_memory: put batches where a GPU copies them from while it computes.
-        endless: see ResumableLoader.
-        repeat: see ResumableLoader.
-    """
-
-    batch_size: int
-    num_workers: int = 0
-    seed: int = 0
-    rank: int = 0
-    world_size: int = 1
-    shuffle: bool = True
-    pin_memory: bool = False
-    endless: bool = True
-    repeat: bool = False
-
-
 @takes_keywords
 def make_loader(
     dataset: ClipDataset,
@@ -218,12 +214,4 @@ def make_loader(
         lengths=dataset.lengths,
         row_length=dataset.row_length,
     )
-    return ResumableLoader(
-        dataset,
-        sampler,
-        num_workers=loading.num_workers,
-        pin_memory=loading.pin_memory,
-        endless=loading.endless,
-        repeat=loading.repeat,
-        check=check,
-    )
+    return ResumableLoader(dataset, sampler, loading, check=check)

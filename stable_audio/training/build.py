@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,8 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.reporting.problems import in_file, json_path
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.schemas.options import extension_model, option_mistakes
-from stable_audio.training.base import TrainingModule
+from stable_audio.options import Flat, takes_keywords
+from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.methods import METHODS
@@ -19,26 +21,23 @@ from stable_audio.training.methods.base import Method
 from stable_audio.wording import names
 
 
+@takes_keywords
 def build_training(
     config: ModelConfig,
     model: nn.Module,
     *,
-    seed: int = 0,
-    batch_size: int = 1,
-    gradient_clip_val: float = 0.0,
+    run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
 ) -> TrainingModule:
     """The module that trains `model` as its config says.
 
     Args:
-        batch_size: items per batch and process.
-        gradient_clip_val: largest gradient norm; 0 = no clipping.
+        run: settings of the run; its fields are keywords as well.
 
     Raises:
         TrainingError: the config has no `training` section, or its model type cannot be trained so.
     """
-    run = {"seed": seed, "batch_size": batch_size, "gradient_clip_val": gradient_clip_val}
     with in_file(config.source):
-        return _built(config, model, run)
+        return _built(config, model, asdict(run))
 
 
 def _built(config: ModelConfig, model: nn.Module, run: Mapping[str, Any]) -> TrainingModule:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from stable_audio.checkpoints import export
 from stable_audio.cli import COMMANDS, bakeoff, check, evaluate_quickstart, train
 from stable_audio.cli.codec_options import chunking
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.data.inspection import inspect_dataset
+from stable_audio.evaluation.bakeoff import compete
 from stable_audio.evaluation.quickstart_requests import Requests
 from stable_audio.evaluation.reconstruction import reconstruct
 from stable_audio.inference.codec.decode import decode_folder
@@ -109,3 +111,11 @@ def test_chunks_are_of_the_library_unless_a_flag_says_so() -> None:
     for flags, keywords in (((), {}), (("0",), {"chunk_above": None}), (("9",), {"chunk_above": 9})):
         argv = ["z", "--out", "o", *(["--chunk-above", *flags] if flags else [])]
         assert chunking(parsed(decode, *argv)) == keywords
+
+
+def test_defaults_that_stand_in_a_parser_are_those_of_the_library() -> None:
+    written = parsed(importlib.import_module(COMMANDS["export"]), "a.ckpt", "b.ckpt")
+    assert {n: getattr(written, n) for n in ("layout", "part")} == {
+        n: keywords_of(export)[n].default for n in ("layout", "part")
+    }
+    assert parsed(bakeoff, "m.json").repeats == keywords_of(compete)["repeats"].default
