@@ -290,7 +290,7 @@ def test_the_check_counts_arguments() -> None:
     assert _long_signatures(source) == [(3, "g", MOST_ARGUMENTS + 1)]
 
 
-MOST_REPEATED, MOST_REPEATED_BY_SECTIONS = 5, 2
+MOST_REPEATED, MOST_REPEATED_BY_SECTIONS = 4, 2
 """Settings (name and default) that two constructors, classes or functions may share, and that a section of a
 file may share with one: more stand once, in a dataclass that both take (`options.Flat`, `keys_of`)."""
 

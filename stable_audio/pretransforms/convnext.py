@@ -7,11 +7,14 @@ low-dimensional plane, so that a single layer from the width of the blocks could
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.linear import LinearDecoder
 
@@ -55,40 +58,53 @@ def _blocks(channels: int, depth: int, expansion: int) -> list[nn.Module]:
     return [ConvNeXtBlock(channels, expansion=expansion) for _ in range(depth)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtOptions:
+    """What an encoder and its decoder have in common.
+
+    Attributes:
+        channels: width of the blocks.
+        width: features between the two layers that map between frames and blocks.
+        depth: blocks at the rate of the frames.
+        strides: downsampling between the blocks, by which the decoder upsamples from the last to the first.
+        expansion: inner width of a block, as a multiple of `channels`.
+    """
+
+    channels: int = 224
+    width: int = 640
+    depth: int = 1
+    strides: list[int] = field(default_factory=lambda: [4])
+    expansion: int = 3
+
+
 class ConvNeXtEncoder(Encoder):
     """Frames (b in_channels n) -> (b latent_dim n / prod(strides)).
 
     Args:
         in_channels: channels of a frame.
         latent_dim: output channels.
-        channels: width of the blocks.
-        width: features between the two layers that map frames to blocks.
-        depth: blocks at the rate of the frames.
         depths: blocks after each stride.
-        strides: downsampling between the blocks.
-        expansion: inner width of a block, as a multiple of `channels`.
+        options: blocks and strides; its fields are keywords as well.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         in_channels: int = 769,
         latent_dim: int = 128,
-        channels: int = 224,
-        width: int = 640,
-        depth: int = 1,
         depths: list[int] = [1],  # noqa: B006
-        strides: list[int] = [4],  # noqa: B006
-        expansion: int = 3,
+        options: Flat[ConvNeXtOptions] = ConvNeXtOptions(),
     ) -> None:
         super().__init__()
         self.in_channels, self.latent_dim = in_channels, latent_dim
+        channels, strides = options.channels, options.strides
         self.downsampling_ratio = check_stages(strides, depths=depths)
-        layers = _through_wide_layer(in_channels, width, channels)
-        layers += _blocks(channels, depth, expansion)
+        layers = _through_wide_layer(in_channels, options.width, channels)
+        layers += _blocks(channels, options.depth, options.expansion)
         for stride, count in zip(strides, depths):
             layers += [nn.Conv1d(channels, channels, stride, stride=stride)]
-            layers += _blocks(channels, count, expansion)
+            layers += _blocks(channels, count, options.expansion)
         layers += [ChannelNorm(channels), nn.Conv1d(channels, latent_dim, 1)]
         self.layers = nn.Sequential(*layers)
 
@@ -102,38 +118,32 @@ class ConvNeXtDecoder(Decoder):
     Args:
         out_channels: channels of a frame.
         latent_dim: input channels.
-        channels: width of the blocks.
-        width: features between the two layers that map blocks to frames.
-        depth: blocks at the rate of the frames.
         depths: blocks before the upsampling by each stride; the last entry is nearest to the latents.
-        strides: strides of the encoder.
-        expansion: inner width of a block, as a multiple of `channels`.
+        options: those of the encoder; its fields are keywords as well.
         shortcut: add what one matrix makes of each latent frame (a `LinearDecoder`), so that the network only
             has to correct it. A decoder that begins with principal components is useful from the first step.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         out_channels: int = 769,
         latent_dim: int = 64,
-        channels: int = 224,
-        width: int = 640,
-        depth: int = 1,
         depths: list[int] = [2],  # noqa: B006
-        strides: list[int] = [4],  # noqa: B006
-        expansion: int = 3,
+        options: Flat[ConvNeXtOptions] = ConvNeXtOptions(),
         shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim, self.out_channels = latent_dim, out_channels
+        channels, strides = options.channels, options.strides
         self.downsampling_ratio = check_stages(strides, depths=depths)
         layers: list[nn.Module] = [nn.Conv1d(latent_dim, channels, 1)]
         for stride, count in zip(strides[::-1], depths[::-1]):
-            layers += _blocks(channels, count, expansion)
+            layers += _blocks(channels, count, options.expansion)
             layers += [nn.ConvTranspose1d(channels, channels, stride, stride=stride)]
-        layers += _blocks(channels, depth, expansion)
-        layers += [ChannelNorm(channels), *_through_wide_layer(channels, width, out_channels)]
+        layers += _blocks(channels, options.depth, options.expansion)
+        layers += [ChannelNorm(channels), *_through_wide_layer(channels, options.width, out_channels)]
         self.layers = nn.Sequential(*layers)
         ratio = self.downsampling_ratio
         self.shortcut = (

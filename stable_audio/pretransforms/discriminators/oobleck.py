@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -9,29 +10,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.conv import WNConv1d, WNConv2d
 from stable_audio.pretransforms.discriminators.base import Discriminator, GeneratorLosses, Judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """The convolutions of one stack.
+
+    Attributes:
+        capacity: channels after the first layer.
+        n_layers: strided layers.
+        kernel_size: samples that a layer sees.
+        stride: downsampling of a layer.
+    """
+
+    capacity: int = 32
+    n_layers: int = 4
+    kernel_size: int = 15
+    stride: int = 4
 
 
 class ConvStack(nn.Module):
     """Strided convolutions with SiLU, then a 1x1 convolution; the width doubles per layer."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        capacity: int,
-        n_layers: int,
-        kernel_size: int,
-        stride: int,
-        two_d: bool,
-    ) -> None:
+    def __init__(self, *, in_channels: int, options: StackOptions, two_d: bool) -> None:
         super().__init__()
         conv, last = (WNConv2d, nn.Conv2d) if two_d else (WNConv1d, nn.Conv1d)
-        widths = [in_channels, *(capacity * 2**i for i in range(n_layers))]
+        kernel_size = options.kernel_size
+        widths = [in_channels, *(options.capacity * 2**i for i in range(options.n_layers))]
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
-            layers += [conv(a, b, kernel_size, stride=stride, padding=kernel_size // 2), nn.SiLU()]
+            layers += [conv(a, b, kernel_size, stride=options.stride, padding=kernel_size // 2), nn.SiLU()]
         self.net = nn.Sequential(*layers, last(widths[-1], 1, 1))
 
     def forward(self, x: Tensor) -> Judgement:
@@ -46,27 +57,17 @@ class ConvStack(nn.Module):
 class MultiScale(nn.Module):
     """One stack per rate; the audio is averaged in pairs in between."""
 
+    @takes_keywords
     def __init__(
         self,
         *,
         in_channels: int,
         n_scales: int = 3,
-        capacity: int = 32,
-        n_layers: int = 4,
-        kernel_size: int = 15,
-        stride: int = 4,
+        options: Flat[StackOptions] = StackOptions(),
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            ConvStack(
-                in_channels=in_channels,
-                capacity=capacity,
-                n_layers=n_layers,
-                kernel_size=kernel_size,
-                stride=stride,
-                two_d=False,
-            )
-            for _ in range(n_scales)
+            ConvStack(in_channels=in_channels, options=options, two_d=False) for _ in range(n_scales)
         )
 
     def forward(self, x: Tensor) -> list[Judgement]:
@@ -80,28 +81,18 @@ class MultiScale(nn.Module):
 class MultiPeriod(nn.Module):
     """One stack per period; the audio is folded to (b c n/period period)."""
 
+    @takes_keywords
     def __init__(
         self,
         *,
         in_channels: int,
         periods: tuple[int, ...] = (2, 3, 5, 7, 11),
-        capacity: int = 32,
-        n_layers: int = 4,
-        kernel_size: int = 15,
-        stride: int = 4,
+        options: Flat[StackOptions] = StackOptions(),
     ) -> None:
         super().__init__()
         self.periods = periods
         self.layers = nn.ModuleList(
-            ConvStack(
-                in_channels=in_channels,
-                capacity=capacity,
-                n_layers=n_layers,
-                kernel_size=kernel_size,
-                stride=stride,
-                two_d=True,
-            )
-            for _ in periods
+            ConvStack(in_channels=in_channels, options=options, two_d=True) for _ in periods
         )
 
     def forward(self, x: Tensor) -> list[Judgement]:
