@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from stable_audio.checkpoints import CheckpointError, read_checkpoint, save_inference_file
+from stable_audio.checkpoints import CheckpointError, StoredWeights, save_inference_file
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import base_of, keys_of
 from stable_audio.checkpoints.files import BASE_KEY, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
@@ -113,15 +113,17 @@ def frozen_keys(model: nn.Module) -> set[str]:
     }
 
 
-def base_for(options: RunOptions) -> BaseFile | None:
+def base_for(stored: StoredWeights | None, options: RunOptions) -> BaseFile | None:
     """How the files of a new run refer to the weights that it starts from; None where they hold all.
+
+    Args:
+        stored: the content of --pretrained-ckpt-path.
 
     Raises:
         CheckpointError: the file holds a difference itself, and a copy of it would not be enough.
     """
-    if options.checkpoint_weights == "whole" or not options.pretrained_ckpt_path:
+    if stored is None or options.checkpoint_weights == "whole":
         return None
-    stored = read_checkpoint(options.pretrained_ckpt_path, use_ema=options.use_ema_weights)
     copied = options.checkpoint_weights == "base"
     if copied and stored.base is not None:
         raise CheckpointError(
@@ -131,15 +133,12 @@ def base_for(options: RunOptions) -> BaseFile | None:
     return base_of(stored, use_ema=options.use_ema_weights, name=BASE_NAME if copied else None)
 
 
-def copy_base(options: RunOptions, folder: Path) -> None:
+def copy_base(stored: StoredWeights, folder: Path) -> None:
     """Put the weights that a new run starts from into its folder, where its files refer to them there.
 
     Raises:
         TrainingError: they cannot be written.
     """
-    if options.checkpoint_weights != "base" or not options.pretrained_ckpt_path:
-        return
-    stored = read_checkpoint(options.pretrained_ckpt_path, use_ema=options.use_ema_weights)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_inference_file(

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from stable_audio.checkpoints import (
     CheckpointError,
     LoadReport,
+    StoredWeights,
     load_named,
-    load_pretrained,
     load_pretransform,
     load_unsaved,
     load_weights,
+    read_checkpoint,
 )
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
 from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.keys import strip
-from stable_audio.checkpoints.loading import load_base
+from stable_audio.checkpoints.loading import load_base, load_stored
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
@@ -48,12 +49,14 @@ class Start:
         inherited: records of what had been done to it where its weights come from.
         base: the file that the run's own files refer to, None where they hold all weights.
         from_base: parameters and buffers that have their values from `base`.
+        to_copy: the content of `base`, where it is to be copied into the run's folder.
     """
 
     model: nn.Module
     inherited: Sequence[Record] = ()
     base: BaseFile | None = None
     from_base: Sequence[Tensor] = ()
+    to_copy: StoredWeights | None = None
 
 
 def starting_model(config: ModelConfig, options: RunOptions) -> Start:
@@ -68,14 +71,17 @@ def starting_model(config: ModelConfig, options: RunOptions) -> Start:
         CheckpointError: a file does not fit.
     """
     folding = options.remove_pretransform_weight_norm
+    path = options.pretrained_ckpt_path
+    pretrained = read_checkpoint(path, use_ema=options.use_ema_weights) if path else None
+    base = base_for(pretrained, options)
 
     def build(unfilled: bool) -> nn.Module:
         return _seeded(config, options, unfilled=unfilled, folded=folding == "pre_load")
 
     def load(model: nn.Module) -> list[LoadReport]:
-        return _load(model, config, options)
+        return _load(model, config, options, pretrained)
 
-    if options.pretrained_ckpt_path:
+    if pretrained is not None:
         model, reports = with_stored_weights(build, load)
         torch.manual_seed(options.seed)  # for what is built next
         take_own_memory(model, (key for report in reports for key in report.loaded))
@@ -88,8 +94,10 @@ def starting_model(config: ModelConfig, options: RunOptions) -> Start:
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
     inherited = [record for report in reports for record in report.transforms]
-    base = base_for(options)
-    return Start(model, inherited, base, _from_base(model, reports, options) if base is not None else ())
+    if base is None:
+        return Start(model, inherited)
+    to_copy = pretrained if options.checkpoint_weights == "base" else None
+    return Start(model, inherited, base, _from_base(model, reports, options), to_copy)
 
 
 def _from_base(model: nn.Module, reports: Sequence[LoadReport], options: RunOptions) -> list[Tensor]:
@@ -223,17 +231,18 @@ def _seeded(config: ModelConfig, options: RunOptions, *, unfilled: bool, folded:
     return model
 
 
-def _load(model: nn.Module, config: ModelConfig, options: RunOptions) -> list[LoadReport]:
+def _load(
+    model: nn.Module, config: ModelConfig, options: RunOptions, pretrained: StoredWeights | None
+) -> list[LoadReport]:
     paths = dict(config.weights)
     if options.pretransform_ckpt_path:
         paths = {k: v for k, v in paths.items() if not k.startswith("pretransform")}
     reports = load_named(model, paths, use_ema=options.use_ema_weights)
-    for path, load in (
-        (options.pretrained_ckpt_path, load_pretrained),
-        (options.pretransform_ckpt_path, load_pretransform),
-    ):
-        if path:
-            reports.append(load(model, path, use_ema=options.use_ema_weights, partial=options.partial))
+    if pretrained is not None:
+        reports.append(load_stored(model, pretrained, partial=options.partial))
+    if options.pretransform_ckpt_path:
+        path, use_ema = options.pretransform_ckpt_path, options.use_ema_weights
+        reports.append(load_pretransform(model, path, use_ema=use_ema, partial=options.partial))
     return reports
 
 

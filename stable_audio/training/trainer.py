@@ -119,8 +119,8 @@ def assemble(
     disable_signal_handlers(trainer)
     if trainer.is_global_zero:
         clear()
-        if resumed is None:
-            copy_base(options, options.folder)
+        if start.to_copy is not None:
+            copy_base(start.to_copy, options.folder)
     data = RunData(loader_maker(config, module, files.training, options, training=True))
     logger = _logger(config, options, trainer, resumed)
     parts = RunCallbacks.of(

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from stable_audio.checkpoints import CheckpointError, export, load_model, load_pretransform
+from stable_audio.checkpoints import CheckpointError, export, files, load_model, load_pretransform
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
 from stable_audio.training.errors import TrainingError
@@ -74,6 +74,22 @@ def test_a_difference_loads_as_the_whole_does(
     assert set(entry["stable_audio"]["ema"]["average"]) & set(names) == {
         k for k in trained if k.startswith("backbone")
     }
+
+
+def test_the_file_that_a_run_starts_from_is_read_once(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    read = files._read_safetensors
+
+    def counted(path: Path, use_ema: bool) -> files.StoredWeights:
+        reads.append(path)
+        return read(path, use_ema)
+
+    monkeypatch.setattr(files, "_read_safetensors", counted)
+    tiny_run(tmp_path, config(), checkpoint_weights="base", pretrained_ckpt_path=str(base), demos=False)
+    assert reads == [base]
+    assert_equal(read(tmp_path / "run" / "base.safetensors", True).tensors, read(base, True).tensors)
 
 
 @pytest.mark.parametrize("weights", ["difference", "base"])
