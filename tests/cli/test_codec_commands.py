@@ -17,6 +17,7 @@ import torch
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.data.latents import shards
+from stable_audio.inference.codec import sharing
 from tests.data.folders import RATE, make_folder, ramp
 
 PATCHED = {
@@ -139,6 +140,16 @@ def test_several_processes(paths: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
+def test_the_manifest_is_finished_without_the_codec(
+    paths: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = sharing.EncodeJob(source=paths["in"], folder=paths["out"], model_config=paths["patched"])
+    manifest = job.encode("cpu")
+    assert manifest["complete"]
+    monkeypatch.setattr(sharing, "load_codec", None)
+    assert job.finish() == manifest
+
+
 @pytest.mark.parametrize(
     ("signal_", "devices"), [(signal.SIGKILL, "1"), (signal.SIGTERM, "1"), (signal.SIGTERM, "2")]
 )

@@ -33,6 +33,8 @@ _LOG = logging.getLogger(__name__)
 _SILENCE_FRAMES = 64
 _DERIVED = ("items", "frames", "hours", "latents", "rejected", "shards", "format", "version", "complete")
 """Entries of the manifest that follow from what is stored."""
+_MAY_CHANGE = ("autoencoder", "sample_size")
+"""Entries that are not compared: the hash identifies the weights, whose file may have moved."""
 
 
 def encode_to_folder(
@@ -115,8 +117,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         return
     manifest = read_manifest(folder)
-    # The hash identifies the weights; their file may have moved.
-    compared = {k: json.loads(json.dumps(v)) for k, v in settings.items() if k != "autoencoder"}
+    compared = {k: json.loads(json.dumps(v)) for k, v in settings.items() if k not in _MAY_CHANGE}
     differing = [k for k, v in compared.items() if v != manifest.get(k)]
     if differing:
         changes = ", ".join(f"{k} was {manifest.get(k)!r}, is {settings[k]!r}" for k in differing)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from stable_audio.data.latents import read_manifest
 from stable_audio.inference.codec.encode import encode_to_folder, finish_manifest
 from stable_audio.inference.codec.latents import EncodeOptions
 from stable_audio.inference.codec.load import Codec, load_codec
-from stable_audio.inference.codec.sources import sound_parts
+from stable_audio.inference.codec.sources import parts_of, sound_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +68,30 @@ class EncodeJob:
             self.folder,
             sample_rate=codec.sample_rate,
             options=dataclasses.replace(self.options, rank=rank, world_size=world_size),
-            settings={"autoencoder": codec.source, "crop": self.crop},
+            settings={
+                "autoencoder": codec.source,
+                "sample_size": codec.sample_size,
+                "crop": self.crop,
+            },
             progress=progress,
         )
 
     def finish(self) -> dict[str, Any]:
-        """The manifest after all processes are done."""
-        parts = sound_parts(self.source, self.codec("cpu"), crop=self.crop).parts
-        return finish_manifest(self.folder, [part.name for part in parts])
+        """The manifest after all processes are done, which need no codec for it: the folder tells its shape.
+
+        Raises:
+            DataError: the folder has no manifest, since no process came as far as that.
+        """
+        manifest = read_manifest(self.folder)
+        parts = parts_of(
+            self.source,
+            sample_rate=manifest["sample_rate"],
+            sample_size=self.crop or manifest["sample_size"],
+            audio_channels=manifest["audio_channels"],
+            downsampling_ratio=manifest["downsampling_ratio"],
+            crop=self.crop,
+        )
+        return finish_manifest(self.folder, [part.name for part in parts.parts])
 
 
 def run_processes(work: Callable[[int], None], count: int) -> int:

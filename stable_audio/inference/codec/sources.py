@@ -25,18 +25,45 @@ def sound_parts(source: str, codec: Codec, *, crop: int | None = None) -> FilePa
     Raises:
         ValueError: `source` holds no sound, or none that can be cut.
     """
-    config = _source_config(source)
-    ratio = codec.pretransform.downsampling_ratio
-    dataset = create_dataset(
-        config,
+    return parts_of(
+        source,
         sample_rate=codec.sample_rate,
         sample_size=crop or codec.sample_size,
         audio_channels=codec.pretransform.io_channels,
+        downsampling_ratio=codec.pretransform.downsampling_ratio,
+        crop=crop,
+    )
+
+
+def parts_of(
+    source: str,
+    *,
+    sample_rate: int,
+    sample_size: int,
+    audio_channels: int,
+    downsampling_ratio: int,
+    crop: int | None = None,
+) -> FileParts | DatasetParts:
+    """`sound_parts` for a codec of which no more than its shape is known.
+
+    Args:
+        sample_size: length in samples of the items of a dataset that is not read from files.
+        downsampling_ratio: the multiple of samples that pieces are padded to.
+        crop: as for `sound_parts`.
+
+    Raises:
+        ValueError: as for `sound_parts`.
+    """
+    dataset = create_dataset(
+        _source_config(source),
+        sample_rate=sample_rate,
+        sample_size=sample_size,
+        audio_channels=audio_channels,
         augment=False,
-        downsampling_ratio=ratio,
+        downsampling_ratio=downsampling_ratio,
     )
     if isinstance(dataset, (AudioDirDataset, WdsDataset)):
-        return FileParts(dataset, crop=crop, multiple=ratio)
+        return FileParts(dataset, crop=crop, multiple=downsampling_ratio)
     return DatasetParts(dataset)
 
 
