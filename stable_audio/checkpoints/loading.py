@@ -154,6 +154,32 @@ def load_model(
     Raises:
         CheckpointError: unreadable file, no config, or weights that do not fit it.
     """
+    return load_reported(
+        path,
+        config=config,
+        device=device,
+        use_ema=use_ema,
+        partial=partial,
+        lenient=lenient,
+        pretransform=pretransform,
+    )[:2]
+
+
+def load_reported(
+    path: str | Path,
+    *,
+    config: Any = None,
+    device: torch.device | str = "cpu",
+    use_ema: bool = True,
+    partial: bool = False,
+    lenient: bool = False,
+    pretransform: str | Path | None = None,
+) -> tuple[nn.Module, Any, LoadReport]:
+    """`load_model`, with the report of what was loaded, which also lists the transforms of the model.
+
+    Raises:
+        CheckpointError: see `load_model`.
+    """
     from stable_audio.config import load_config
     from stable_audio.factory import create_model_from_config
 
@@ -180,7 +206,7 @@ def load_model(
         lambda unfilled: create_model_from_config(loaded_config, unfilled=unfilled), load
     )
     log.info("%s", report)
-    return model.to(device).eval(), loaded_config
+    return model.to(device).eval(), loaded_config, report
 
 
 def load_pretrained(

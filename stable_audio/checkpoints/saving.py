@@ -18,6 +18,7 @@ from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.checkpoints.keys import to_sat
 from stable_audio.checkpoints.parts import Part, part_of
+from stable_audio.transforms.recorded import needed
 
 Layout = Literal["ours", "sat"]
 
@@ -62,6 +63,7 @@ def export(
     layout: Layout = "ours",
     dtype: torch.dtype | None = None,
     part: Part = "model",
+    transforms: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the weights of a model, or of one part of it, in our layout or that of stable-audio-tools.
 
@@ -70,19 +72,23 @@ def export(
         config: the model config as a dictionary; it is embedded.
         dtype: cast floating weights, for example to float16.
         part: a pretransform becomes a file that loads as an autoencoder.
+        transforms: records of what was done to the model; those that its weights cannot be loaded without
+            are written, too.
 
     Raises:
-        CheckpointError: unknown layout or suffix, or no such part.
+        CheckpointError: unknown layout or suffix, no such part, or a file that cannot record `transforms`.
     """
     path = Path(path)
     if layout not in ("ours", "sat"):
         raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
     if path.suffix not in (".safetensors", ".ckpt"):
         raise CheckpointError(f"{path}: the name must end in .safetensors or .ckpt, not '{path.suffix}'")
+    if layout != "ours" or path.suffix != ".safetensors" or part != "model":
+        refuse_transforms(transforms)
     weights, config = part_of(model, config, part)
     tensors = {k: _cast(v, dtype) for k, v in weights.items()}
     if layout == "ours" and path.suffix == ".safetensors":
-        return save_inference_file(path, tensors, config)
+        return save_inference_file(path, tensors, config, transforms=needed(transforms))
     if layout == "sat":
         tensors = to_sat(tensors, config)
     if path.suffix == ".safetensors":
@@ -90,6 +96,21 @@ def export(
     with atomic_write(path) as temporary:
         save_torch_file({"state_dict": tensors, "model_config": dict(config)}, temporary)
     return path
+
+
+def refuse_transforms(transforms: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to write the weights of a model that was changed where nothing could say so.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded without one of `transforms`.
+    """
+    if records := needed(transforms):
+        kinds = ", ".join(f"'{record['type']}'" for record in records)
+        raise CheckpointError(
+            f"the model was changed before its training by {kinds} ($.training.transforms), which no other "
+            "file can record than that of a whole model in our layout: use --layout ours, --part model and a "
+            "name that ends in .safetensors"
+        )
 
 
 def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:

@@ -40,20 +40,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from stable_audio.checkpoints import CheckpointError, export, load_model
+    from stable_audio.checkpoints import CheckpointError, export
+    from stable_audio.checkpoints.loading import load_reported
+    from stable_audio.checkpoints.saving import refuse_transforms
 
-    model, config = load_model(args.checkpoint, config=args.model_config, use_ema=not args.no_ema)
+    model, config, report = load_reported(args.checkpoint, config=args.model_config, use_ema=not args.no_ema)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     if args.layout == "diffusers":
         write = _diffusers(model, args)
         try:
+            refuse_transforms(report.transforms)
             folder = write(model, args.output, config=config.as_dict(), dtype=dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{args.checkpoint}: {error}") from error
         print(f"{folder}: {args.part} in the layout of diffusers")
         return 0
     path = export(
-        model, args.output, config=config.as_dict(), layout=args.layout, dtype=dtype, part=args.part
+        model,
+        args.output,
+        config=config.as_dict(),
+        layout=args.layout,
+        dtype=dtype,
+        part=args.part,
+        transforms=report.transforms,
     )
     print(f"{path}: {args.part}, {path.stat().st_size / 1e6:.1f} MB, layout '{args.layout}'")
     return 0

@@ -15,8 +15,10 @@ from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
+from stable_audio.transforms import TRANSFORMS, Transform
 from tests.checkpoints.tiny_pipeline import config as pipeline_config
 from tests.checkpoints.tiny_pipeline import save_text_encoder
+from tests.training.building import tiny_config
 
 TEXT = {"width": 64, "layers": 1, "heads": 2, "vocab_size": 258}
 
@@ -174,3 +176,31 @@ def test_a_transform_without_weights_is_no_file(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "out.safetensors"
     assert main(["export", str(tmp_path / "m.safetensors"), str(out), "--part", "pretransform"]) == 2
     assert "the model has patched" in capsys.readouterr().err
+
+
+class Renamed(Transform):
+    """Puts a module around the conditioner, so that its weights have other names."""
+
+    def apply(self, model: torch.nn.Module) -> None:
+        model.conditioner.conditioners = torch.nn.Sequential(model.conditioner.conditioners)
+
+
+def test_a_model_with_other_names_is_exported_with_its_record_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(TRANSFORMS, "renamed", Renamed)  # type: ignore[arg-type]
+    config = tiny_config()
+    model = create_model_from_config(config)
+    Renamed().apply(model)
+    source, whole = tmp_path / "run.safetensors", tmp_path / "whole.safetensors"
+    save_inference_file(source, model.state_dict(), config, transforms=[{"type": "renamed"}])
+    assert main(["export", str(source), str(whole)]) == 0
+    loaded = load_model(whole)[0].state_dict()
+    assert loaded.keys() == model.state_dict().keys() != create_model_from_config(config).state_dict().keys()
+    for target in (["a.ckpt"], ["a.safetensors", "--layout", "sat"], ["a.safetensors", "--part", "backbone"]):
+        capsys.readouterr()
+        assert main(["export", str(source), str(tmp_path / target[0]), *target[1:]]) == 2
+        assert "'renamed'" in capsys.readouterr().err
+        assert not (tmp_path / target[0]).exists()
+    assert main(["export", str(source), str(tmp_path / "folder"), "--layout", "diffusers"]) == 2
+    assert "'renamed'" in capsys.readouterr().err
