@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.pretransforms.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+from stable_audio.pretransforms.convnext import ConvNeXtDecoder, ConvNeXtEncoder, LinearUpsample
 
 
 def norm(x: Tensor, state: dict[str, Tensor], key: str) -> Tensor:
@@ -66,3 +67,38 @@ def test_shortcut_adds_one_matrix_per_latent_frame() -> None:
     patches = torch.einsum("bzn,zck->bcnk", z, state["shortcut.project.weight"]).flatten(2)
     expected = plain(z) + patches + state["shortcut.project.bias"][:, None]
     torch.testing.assert_close(decoder(z), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_linear_upsampling_is_torch_s_interpolation(stride: int, frames: int) -> None:
+    x = torch.randn(2, 3, frames, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(x, scale_factor=stride, mode="linear", align_corners=False)
+    torch.testing.assert_close(LinearUpsample(stride)(x), expected, atol=1e-6, rtol=0)
+
+
+def test_a_steady_latent_becomes_steady_frames_with_linear_upsampling() -> None:
+    torch.manual_seed(0)
+    options = {"out_channels": 10, "latent_dim": 3, "channels": 6, "width": 12, "strides": [4], "depths": [1]}
+    z = torch.randn(1, 3, 1).expand(-1, -1, 16)
+
+    def flutter(decoder: ConvNeXtDecoder) -> float:
+        # Away from the ends, where the convolutions meet their padding.
+        return decoder(z)[..., 20:-20].diff(dim=-1).abs().max().item()
+
+    assert flutter(ConvNeXtDecoder(**options, upsampling="linear")) < 1e-6
+    assert flutter(ConvNeXtDecoder(**options, upsampling="transposed")) > 1e-2
+
+
+def test_linear_upsampling_adds_no_parameters() -> None:
+    options = {"out_channels": 10, "latent_dim": 3, "channels": 6, "width": 12, "strides": [4], "depths": [1]}
+    linear, transposed = (
+        set(ConvNeXtDecoder(**options, upsampling=name).state_dict()) for name in ("linear", "transposed")
+    )
+    assert transposed - linear == {"layers.2.weight", "layers.2.bias"}
+    assert linear < transposed
+
+
+def test_unknown_upsampling_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"upsampling.*transposed.*linear"):
+        ConvNeXtDecoder(upsampling="cubic")  # type: ignore[arg-type]
