@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from stable_audio.config import load_dataset_config
     from stable_audio.data.inspection import inspect_dataset
     from stable_audio.factory import create_dataset
+    from stable_audio.factory.clip_shape import stored_shape
 
     config = load_dataset_config(args.dataset)
     shape, check = _of_model(args.model_config) if args.model_config else ({}, None)
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     dataset = create_dataset(
-        config, augment=False, **{**_DEFAULTS, **shape, **_of_latents(config), **overrides}
+        config, augment=False, **{**_DEFAULTS, **shape, **stored_shape(config), **overrides}
     )
     report = inspect_dataset(
         dataset,
@@ -66,33 +67,12 @@ def _of_model(path: str) -> tuple[dict[str, int], Any]:
     """The clip shape of a model file, and the check of metadata by its conditioners, None without any."""
     from stable_audio.config import load_config
     from stable_audio.factory import create_model_from_config
+    from stable_audio.factory.clip_shape import clip_shape
 
     config = load_config(path)
     model = create_model_from_config(config, device="meta")
     conditioner = getattr(model, "conditioner", None)
-    shape = {
-        "sample_rate": config.sample_rate,
-        "sample_size": config.sample_size,
-        "audio_channels": getattr(model, "audio_channels", config.audio_channels),
-        "downsampling_ratio": getattr(model, "downsampling_ratio", 1),
-    }
-    return shape, conditioner.value_check() if conditioner is not None else None
-
-
-def _of_latents(config: Any) -> dict[str, int]:
-    """Sample rate and samples per latent frame, from the first folder of latents with a manifest."""
-    import os
-
-    from stable_audio.data.latents import MANIFEST, read_manifest
-
-    if config.dataset_type != "pre_encoded":
-        return {}
-    paths = [entry.path for entry in config.datasets]
-    path = next((p for p in paths if os.path.isfile(os.path.join(p, MANIFEST))), None)
-    if path is None:
-        return {}
-    manifest = read_manifest(path)
-    return {key: manifest[key] for key in ("sample_rate", "downsampling_ratio")}
+    return clip_shape(config, model), conditioner.value_check() if conditioner is not None else None
 
 
 def as_text(report: dict[str, Any]) -> str:

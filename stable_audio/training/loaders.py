@@ -12,6 +12,7 @@ from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.rules.datasets import packs
 from stable_audio.data.loader import ResumableLoader
+from stable_audio.factory.clip_shape import clip_shape
 from stable_audio.factory.datasets import create_loader, dataset_config
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
@@ -70,13 +71,12 @@ def loader_maker(
         training: True: endless, shuffled and augmented; False: one pass over the items, to be repeated.
     """
     conditioner = getattr(module.model, "conditioner", None)
+    shape = clip_shape(config, module.model)
 
     def make(rank: int, world_size: int) -> ResumableLoader:
         return create_loader(
             dataset,
-            sample_rate=config.sample_rate,
-            sample_size=config.sample_size,
-            audio_channels=getattr(module.model, "audio_channels", config.audio_channels),
+            **shape,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
             seed=options.seed,
@@ -87,7 +87,6 @@ def loader_maker(
             repeat=not training,
             augment=training,
             pin_memory=module.device.type == "cuda",
-            downsampling_ratio=getattr(module.model, "downsampling_ratio", 1),
             autoencoder_hash=_latents_hash(config, module, options),
             check=conditioner.value_check().refusal if conditioner is not None else None,
         )
