@@ -128,6 +128,7 @@ CONDITIONERS: dict[str, dict[str, Any]] = {
     "list": {"options": ["rock", "pop"]},
     "vector": {"input_dim": 3},
     "clip_text": {"width": 8, "layers": 1, "heads": 2, "max_length": 10, "vocab_size": 258},
+    "words": {"vocab_size": 50, "max_length": 4, "project_out": True},
 }
 
 CONDITIONER_VALUES: dict[str, list[Any]] = {
@@ -137,6 +138,7 @@ CONDITIONER_VALUES: dict[str, list[Any]] = {
     "list": ["rock", "pop", "rock"],
     "vector": [[0.5, -1.0, 2.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]],
     "clip_text": ["kick", "a bell", ""],
+    "words": ["kick", "a bell", ""],
 }
 
 ENCODERS: dict[str, dict[str, Any]] = {

@@ -13,12 +13,14 @@ from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixC
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.conditioning.wiring import SlotWiring
+from stable_audio.conditioning.words import WordsConditioner
 
 CONDITIONERS: dict[str, type[Conditioner]] = {
     "int": IntConditioner,
     "number": NumberConditioner,
     "list": ListConditioner,
     "vector": VectorConditioner,
+    "words": WordsConditioner,
     "clip_text": ClipTextConditioner,
     "t5": T5Conditioner,
     "lut": LookUpConditioner,
