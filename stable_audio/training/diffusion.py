@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.frame_masks import frame_mask, masked_std, padding_mask, whole_steps
 from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.latent_cache import LatentCache
 from stable_audio.training.teacher import Teacher, check_teacher
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
@@ -129,6 +130,7 @@ class DiffusionTraining(TimedTraining):
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
         self.options, self.inpainting = options, inpainting
         self.pre_encoded = options.pre_encoded
+        self.cache = LatentCache() if options.cache_latents else None
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
@@ -138,7 +140,7 @@ class DiffusionTraining(TimedTraining):
 
     def prepare(self, batch: Batch, draws: Draws) -> PreparedBatch:
         """Encode, condition, drop conditioning, draw t and noise."""
-        clean = self._clean(batch, draws)
+        clean = self._clean(batch, self._training_latents(batch, draws))
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
         inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
         conditioning = self._condition(self.model, clean, inpainting)
@@ -195,8 +197,14 @@ class DiffusionTraining(TimedTraining):
 
         return teacher_output
 
-    def _clean(self, batch: Batch, draws: Draws) -> Clean:
-        x0 = self.latents(batch.audio, draws)
+    def _training_latents(self, batch: Batch, draws: Draws) -> Tensor:
+        if self.cache is None:
+            return self.latents(batch.audio, draws.encoder_noise)
+        # Clip by clip, so that latents do not depend on the batch that a clip comes in first: after a resume
+        # that is another one.
+        return self.cache(batch, lambda clip: self.latents(clip, torch.zeros_like))
+
+    def _clean(self, batch: Batch, x0: Tensor) -> Clean:
         if batch.packed is None:
             mask = padding_mask(batch.metadata, x0, required=self.options.mask_padding)
             return Clean(x0, mask, None, batch.metadata)
@@ -206,8 +214,12 @@ class DiffusionTraining(TimedTraining):
         x0, lengths = whole_steps(x0, real, self.model.backbone.length_multiple)
         return Clean(x0, frame_mask(real, x0.shape[-1]), lengths, batch.metadata)
 
-    def latents(self, audio: Tensor, draws: Draws) -> Tensor:
-        """The latents that diffusion runs on: encoded audio, or stored latents divided by `scale`."""
+    def latents(self, audio: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        """The latents that diffusion runs on: encoded audio, or stored latents divided by `scale`.
+
+        Args:
+            noise: as for Pretransform.encode.
+        """
         pretransform = self.model.pretransform
         if self.pre_encoded:
             return audio / getattr(pretransform, "scale", 1.0)
@@ -219,7 +231,7 @@ class DiffusionTraining(TimedTraining):
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
         ):
-            return pretransform.encode(audio.float(), noise=draws.encoder_noise)
+            return pretransform.encode(audio.float(), noise=noise)
 
     def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
         """The conditioning of `model` for the metadata.
@@ -247,7 +259,7 @@ class DiffusionTraining(TimedTraining):
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
         """`val/loss_<t>` (b,) at fixed times and their mean; the noise depends on seed and item only."""
         draws = self.draws(-1, batch.packed, items)
-        clean = self._clean(batch, draws)
+        clean = self._clean(batch, self.latents(batch.audio, draws.encoder_noise))
         x0 = clean.x0
         inpainting = torch.zeros_like(x0[:, :1]) if self.inpainting is not None else None
         point = TrainingPoint(

@@ -32,6 +32,35 @@ def latents_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list
     return []
 
 
+def cache_problems(config: ModelConfig, dataset: DatasetConfig | None) -> list[Problem]:
+    """Reasons why the latents of the clips of `dataset` cannot be kept; none if they are not to be."""
+    data = config.as_dict()
+    training = data.get("training") or {}
+    if dataset is None or not training.get("cache_latents"):
+        return []
+    pretransform = data["model"].get("pretransform")
+    return [
+        Problem(json_path(("training", "cache_latents")), f"found true, but {reason}; remove it")
+        for reason, applies in {
+            "the dataset file describes latents already": training.get("pre_encoded"),
+            "the model has no pretransform, so there is nothing to encode": pretransform is None,
+            "the pretransform is trained along (enable_grad)": (pretransform or {}).get("enable_grad"),
+            "clips share rows (pack_length)": packs(dataset),
+            f"clips change from epoch to epoch ({', '.join(_changes(dataset))})": _changes(dataset),
+        }.items()
+        if applies
+    ]
+
+
+def _changes(dataset: DatasetConfig) -> list[str]:
+    """Keys of a dataset file by which a clip is another one each time."""
+    changes = [name for name in ("random_crop", "phase_flip", "volume_norm") if getattr(dataset, name, 0)]
+    entries = getattr(dataset, "datasets", None) or []
+    if any(getattr(entry, "custom_metadata_module", None) for entry in entries):
+        changes.append("custom_metadata_module")
+    return changes
+
+
 def packs(dataset: DatasetConfig | None) -> bool:
     """Whether the clips of a dataset file share rows."""
     return getattr(dataset, "pack_length", None) is not None
