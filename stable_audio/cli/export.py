@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
 
 from stable_audio.cli.options import add_dtype, add_no_ema
 
@@ -40,51 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from stable_audio.checkpoints import CheckpointError, export
-    from stable_audio.checkpoints.loading import load_reported
-    from stable_audio.checkpoints.saving import refuse_transforms
+    from stable_audio.checkpoints.convert import convert_checkpoint
 
-    model, config, report = load_reported(args.checkpoint, config=args.model_config, use_ema=not args.no_ema)
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    if args.layout == "diffusers":
-        write = _diffusers(model, args)
-        try:
-            refuse_transforms(report.transforms)
-            folder = write(model, args.output, config=config.as_dict(), dtype=dtype)
-        except CheckpointError as error:
-            raise CheckpointError(f"{args.checkpoint}: {error}") from error
-        print(f"{folder}: {args.part} in the layout of diffusers")
-        return 0
-    path = export(
-        model,
+    path = convert_checkpoint(
+        args.checkpoint,
         args.output,
-        config=config.as_dict(),
         layout=args.layout,
-        dtype=dtype,
         part=args.part,
-        transforms=report.transforms,
+        config=args.model_config,
+        use_ema=not args.no_ema,
+        dtype=getattr(torch, args.dtype) if args.dtype else None,
     )
-    print(f"{path}: {args.part}, {path.stat().st_size / 1e6:.1f} MB, layout '{args.layout}'")
+    if path.is_dir():
+        print(f"{path}: {args.part} in the layout of diffusers")
+    else:
+        print(f"{path}: {args.part}, {path.stat().st_size / 1e6:.1f} MB, layout '{args.layout}'")
     return 0
-
-
-def _diffusers(model: Any, args: argparse.Namespace) -> Callable[..., Any]:
-    from stable_audio.checkpoints import diffusers
-    from stable_audio.model import DiffusionModel
-
-    if args.part == "conditioner":
-        raise ValueError(
-            "--part conditioner: diffusers keeps conditioners in a pipeline; leave --part out, or use "
-            "--layout ours or sat"
-        )
-    if not isinstance(model, DiffusionModel) and args.part != "pretransform":
-        raise ValueError(
-            f"{args.checkpoint}: only diffusion models have a pipeline in the layout of diffusers; an "
-            "autoencoder is exported by --part pretransform"
-        )
-    writers: dict[str, Callable[..., Any]] = {
-        "model": diffusers.export_diffusers,
-        "backbone": diffusers.export_diffusers_backbone,
-        "pretransform": diffusers.export_diffusers_autoencoder,
-    }
-    return writers[args.part]

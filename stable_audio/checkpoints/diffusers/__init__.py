@@ -9,6 +9,13 @@ from stable_audio.checkpoints.diffusers.pipeline import (
     export_diffusers,
     export_diffusers_autoencoder,
     export_diffusers_backbone,
+    export_diffusers_part,
 )
 
-__all__ = ["export_diffusers", "export_diffusers_autoencoder", "export_diffusers_backbone", "unsupported"]
+__all__ = [
+    "export_diffusers",
+    "export_diffusers_autoencoder",
+    "export_diffusers_backbone",
+    "export_diffusers_part",
+    "unsupported",
+]

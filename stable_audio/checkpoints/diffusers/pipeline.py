@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from stable_audio.checkpoints.diffusers import configs, limits, weights
 from stable_audio.checkpoints.diffusers.tables import START, TEXT, TOTAL
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import OURS
-from stable_audio.checkpoints.parts import part_of
+from stable_audio.checkpoints.parts import Part, part_of
 from stable_audio.model import DiffusionModel
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -111,6 +111,43 @@ def export_diffusers_autoencoder(
     with atomic_entries(folder, last="config.json") as into:
         _write(into, weights.oobleck_state(tensors), options, dtype=dtype)
     return Path(folder)
+
+
+def export_diffusers_part(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    config: Mapping[str, Any],
+    part: Part = "model",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a whole model as a pipeline, or one part of it, by the function of this module for that part.
+
+    Args:
+        config: the model config as a dictionary.
+        dtype: as for those functions.
+
+    Raises:
+        CheckpointError: the layout has no such part or cannot hold it, with all reasons.
+    """
+    if part not in _WRITERS:
+        raise CheckpointError(
+            f"--part {part}: diffusers keeps conditioners in a pipeline; leave --part out, or use "
+            "--layout ours or sat"
+        )
+    if not isinstance(model, DiffusionModel) and part != "pretransform":
+        raise CheckpointError(
+            "only diffusion models have a pipeline in the layout of diffusers; an autoencoder is exported by "
+            "--part pretransform"
+        )
+    return _WRITERS[part](model, folder, config=config, dtype=dtype)
+
+
+_WRITERS: dict[str, Callable[..., Path]] = {
+    "model": export_diffusers,
+    "backbone": export_diffusers_backbone,
+    "pretransform": export_diffusers_autoencoder,
+}
 
 
 def _backbone(model: DiffusionModel, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
