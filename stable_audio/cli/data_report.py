@@ -6,16 +6,16 @@ import argparse
 import json
 from typing import Any
 
-HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
+from stable_audio.cli.fields import given
 
-_DEFAULTS = {"sample_rate": 44100, "sample_size": 65536, "audio_channels": 2}
+HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="dataset file")
     parser.add_argument("--headers", action="store_true", help="read file headers only: faster, finds less")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--num-workers", type=int, help="files read in parallel (4)")
+    parser.add_argument("--num-workers", dest="num_threads", type=int, help="files read in parallel (4)")
     parser.add_argument(
         "--model-config",
         metavar="CONFIG",
@@ -25,54 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-rate",
         type=int,
-        help=f"sample rate in Hz; matters only where files are cropped ({_DEFAULTS['sample_rate']})",
+        help="sample rate in Hz; matters only where files are cropped (44100)",
     )
-    parser.add_argument(
-        "--sample-size", type=int, help=f"length of a clip in samples ({_DEFAULTS['sample_size']})"
-    )
-    parser.add_argument(
-        "--channels", type=int, help=f"audio channels of the model ({_DEFAULTS['audio_channels']})"
-    )
+    parser.add_argument("--sample-size", type=int, help="length of a clip in samples (65536)")
+    parser.add_argument("--channels", dest="audio_channels", type=int, help="audio channels of the model (2)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.config import load_dataset_config
-    from stable_audio.data.inspection import inspect_dataset
-    from stable_audio.factory import create_dataset
-    from stable_audio.factory.clip_shape import stored_shape
+    from stable_audio.factory.dataset_report import report_on_dataset
 
-    config = load_dataset_config(args.dataset)
-    shape, check = _of_model(args.model_config) if args.model_config else ({}, None)
-    overrides = {
-        "sample_rate": args.sample_rate,
-        "sample_size": args.sample_size,
-        "audio_channels": args.channels,
-    }
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    dataset = create_dataset(
-        config, augment=False, **{**_DEFAULTS, **shape, **stored_shape(config), **overrides}
-    )
-    report = inspect_dataset(
-        dataset,
+    report = report_on_dataset(
+        args.dataset,
+        args.model_config,
         thorough=not args.headers,
-        **({} if args.num_workers is None else {"num_threads": args.num_workers}),
-        check=None if check is None else check.refusal,
-        beyond=None if check is None else check.beyond,
+        **given(args, "num_threads", "sample_rate", "sample_size", "audio_channels"),
     )
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
     return 0 if not report["rejected"] else 1
-
-
-def _of_model(path: str) -> tuple[dict[str, int], Any]:
-    """The clip shape of a model file, and the check of metadata by its conditioners, None without any."""
-    from stable_audio.config import load_config
-    from stable_audio.factory import create_model_from_config
-    from stable_audio.factory.clip_shape import clip_shape
-
-    config = load_config(path)
-    model = create_model_from_config(config, device="meta")
-    conditioner = getattr(model, "conditioner", None)
-    return clip_shape(config, model), conditioner.value_check() if conditioner is not None else None
 
 
 def as_text(report: dict[str, Any]) -> str:

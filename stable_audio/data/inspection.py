@@ -14,6 +14,9 @@ from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.report import DataReport
 from stable_audio.types import Metadata
 
+NUM_THREADS = 4
+"""Items that are read at the same time."""
+
 _EVERY_CLIP_HAS = frozenset({*RESERVED, *CROP_KEYS, "__key__"})
 
 
@@ -34,7 +37,7 @@ def inspect_dataset(
     dataset: ClipDataset,
     *,
     thorough: bool = True,
-    num_threads: int = 4,
+    num_threads: int = NUM_THREADS,
     check: ItemCheck | None = None,
     beyond: Callable[[Metadata], list[str]] | None = None,
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The shape of the clips that a model, or a folder of latents, asks of a dataset."""
+"""What a model, or a folder of latents, asks of the clips of a dataset."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from stable_audio.conditioning.values import ValueCheck
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.latents import MANIFEST, read_manifest
 
@@ -19,6 +20,12 @@ def clip_shape(config: ModelConfig, model: nn.Module) -> dict[str, int]:
         "audio_channels": getattr(model, "audio_channels", config.audio_channels),
         "downsampling_ratio": getattr(model, "downsampling_ratio", 1),
     }
+
+
+def metadata_check(model: nn.Module) -> ValueCheck | None:
+    """The check of metadata by a model's conditioners; None for a model without any."""
+    conditioner: Any = getattr(model, "conditioner", None)
+    return conditioner.value_check() if conditioner is not None else None
 
 
 def stored_shape(config: DatasetConfig) -> dict[str, int]:

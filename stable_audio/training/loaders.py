@@ -12,7 +12,7 @@ from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.rules.datasets import packs
 from stable_audio.data.loader import ResumableLoader
-from stable_audio.factory.clip_shape import clip_shape
+from stable_audio.factory.clip_shape import clip_shape, metadata_check
 from stable_audio.factory.datasets import create_loader, dataset_config
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
@@ -70,7 +70,7 @@ def loader_maker(
     Args:
         training: True: endless, shuffled and augmented; False: one pass over the items, to be repeated.
     """
-    conditioner = getattr(module.model, "conditioner", None)
+    check = metadata_check(module.model)
     shape = clip_shape(config, module.model)
 
     def make(rank: int, world_size: int) -> ResumableLoader:
@@ -88,7 +88,7 @@ def loader_maker(
             augment=training,
             pin_memory=module.device.type == "cuda",
             autoencoder_hash=_latents_hash(config, module, options),
-            check=conditioner.value_check().refusal if conditioner is not None else None,
+            check=None if check is None else check.refusal,
         )
 
     return make

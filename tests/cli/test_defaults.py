@@ -17,6 +17,7 @@ from stable_audio.data.inspection import inspect_dataset
 from stable_audio.evaluation.bakeoff import compete
 from stable_audio.evaluation.quickstart_requests import Requests
 from stable_audio.evaluation.reconstruction import reconstruct
+from stable_audio.factory.dataset_report import DEFAULT_CLIPS
 from stable_audio.inference.codec.decode import decode_folder
 from stable_audio.inference.codec.latents import EncodeOptions
 from stable_audio.inference.generation.settings import Sampling
@@ -98,6 +99,12 @@ def test_the_help_says_the_default_of_what_a_flag_sets(
 
 def test_the_help_says_the_noise_of_initial_audio() -> None:
     check_told("generate", "--init-noise-level", plain(INIT_NOISE_LEVEL))
+
+
+@pytest.mark.parametrize("name", DEFAULT_CLIPS)
+def test_the_help_says_the_clips_of_a_report_without_a_model(name: str) -> None:
+    flag = f"--{name.replace('audio_', '').replace('_', '-')}"
+    check_told("data-report", flag, plain(DEFAULT_CLIPS[name]))
 
 
 def check_told(command: str, flag: str, words: str) -> None:

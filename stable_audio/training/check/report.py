@@ -16,6 +16,7 @@ from stable_audio.data.foresight import count_refusals
 from stable_audio.data.report import printable
 from stable_audio.data.s3 import s3_problems
 from stable_audio.factory import create_dataset, create_model_from_config
+from stable_audio.factory.clip_shape import metadata_check
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionModel
 from stable_audio.training.check.deadline import Deadline
@@ -130,9 +131,9 @@ def _describe_dataset(report: Report, model: nn.Module, config: DatasetConfig, *
     report["dataset"] = {"type": config.dataset_type, "items": len(dataset)}
     if dataset.ignored:
         report["dataset"]["ignored"] = dict(dataset.ignored)
-    conditioner = getattr(model, "conditioner", None)
-    if conditioner is not None:
-        rejects = count_refusals(dataset, conditioner.value_check().refusal, most=_MAX_LOOKED_AT)
+    check = metadata_check(model)
+    if check is not None:
+        rejects = count_refusals(dataset, check.refusal, most=_MAX_LOOKED_AT)
         if rejects.total and rejects.total == rejects.inspected:
             raise DataError(
                 f"{rejects.summary()}. Add them by side-car captions, custom metadata or 'default_keys'"
@@ -163,7 +164,7 @@ def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Cli
     Raises:
         DataError: none of them has the metadata that the model's conditioners read.
     """
-    conditioner = getattr(model, "conditioner", None)
+    check = metadata_check(model)
     refusals: list[str] = []
     for index in range(min(_MAX_READ, len(dataset))):
         clip = dataset[ItemKey(index, 0)]
@@ -172,7 +173,7 @@ def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Cli
                 report["warnings"].append(f"a clip is left out: {printable(clip.path)}: {clip.reason}")
             report["dataset"]["left_out"] = report["dataset"].get("left_out", 0) + 1
             continue
-        reason = conditioner.value_check().refusal(clip[1]) if conditioner is not None else None
+        reason = check.refusal(clip[1]) if check is not None else None
         if reason is None:
             return clip
         refusals.append(f"{reason}; it has {sorted(clip[1])}")
