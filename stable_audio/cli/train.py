@@ -168,56 +168,15 @@ def run(args: argparse.Namespace) -> int:
 
     stop = StopRequest().install()
     try:
-        return _train(args, stop)
+        from stable_audio.training.from_files import train_from_files
+
+        return train_from_files(
+            args.dataset_config,
+            model_config=args.model_config,
+            val_dataset_config=args.val_dataset_config,
+            lenient=args.lenient,
+            stop=stop,
+            **fields_from(args, RunOptions),
+        )
     finally:
         stop.restore()
-
-
-def _train(args: argparse.Namespace, stop: Any) -> int:
-    from stable_audio.training.loggers import check_loggers
-
-    check_loggers(args.logger)  # before files are read and models built, which may take minutes
-    from stable_audio.training.record import EarlyLog
-
-    with EarlyLog() as early:
-        return _read_and_train(args, stop, early)
-
-
-def _read_and_train(args: argparse.Namespace, stop: Any, early: Any) -> int:
-    config = _model_config(args)
-    dataset = _dataset(args.dataset_config, args.lenient)
-    validation = _dataset(args.val_dataset_config, args.lenient) if args.val_dataset_config else None
-    options = run_options(args, config.training)
-    from stable_audio.training.trainer import train
-
-    return train(config, dataset, options, val_dataset=validation, stop=stop, early=early)
-
-
-def run_options(args: argparse.Namespace, section: Any) -> RunOptions:
-    """RunOptions from the flags, else from the config's `training` section, else the defaults."""
-    configured = {n: getattr(section, n, None) for n in ("batch_size", "max_steps", "gradient_clip_val")}
-    configured = {name: value for name, value in configured.items() if value is not None}
-    return RunOptions(**{**configured, **fields_from(args, RunOptions)})
-
-
-def _model_config(args: argparse.Namespace) -> Any:
-    from stable_audio.config import load_config
-
-    if args.model_config:
-        return load_config(args.model_config, lenient=args.lenient)
-    if not args.ckpt_path:
-        raise ValueError(
-            "--model-config is required, unless --ckpt-path names a checkpoint with a config inside"
-        )
-    from stable_audio.training.recovery import stored_config
-
-    path, config = stored_config(args.ckpt_path)
-    if config is None:
-        raise ValueError(f"{path} has no config inside; give --model-config")
-    return load_config(config, lenient=args.lenient, source_name=f"{path}, config")
-
-
-def _dataset(path: str, lenient: bool) -> Any:
-    from stable_audio.config import load_dataset_config
-
-    return load_dataset_config(path, lenient=lenient)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stable_audio.training.errors import TrainingError
 
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
+OF_CONFIG = ("batch_size", "max_steps", "gradient_clip_val")
+"""Options that the `training` section of a model file may have, too."""
+
 MOST_WORKERS = 6
 """Processes that load data, if the number is not set and there are as many cores."""
 
@@ -118,6 +122,20 @@ class RunOptions:
             )
         if not self.name or Path(self.name).name != self.name:
             raise TrainingError(f"--name must be a plain folder name, found '{self.name}'")
+
+    @classmethod
+    def from_section(cls, section: Any, **settings: Any) -> RunOptions:
+        """Options from `settings`, else from the `training` section of a model file, else the defaults.
+
+        Args:
+            section: the section, or None.
+            settings: fields of this class.
+
+        Raises:
+            TrainingError: a value is not allowed.
+        """
+        configured = {name: getattr(section, name, None) for name in OF_CONFIG}
+        return cls(**{**{name: v for name, v in configured.items() if v is not None}, **settings})
 
     @property
     def folder(self) -> Path:

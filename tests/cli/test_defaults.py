@@ -59,7 +59,7 @@ def parsed(command: Any, *argv: str) -> argparse.Namespace:
 
 def test_a_run_without_flags_has_the_defaults_of_its_options() -> None:
     args = parsed(train, "--dataset-config", "d.json")
-    assert train.run_options(args, None) == RunOptions()
+    assert RunOptions.from_section(None, **fields_from(args, RunOptions)) == RunOptions()
     assert {f.name for f in dataclasses.fields(RunOptions)} <= set(vars(args))
 
 

@@ -391,20 +391,23 @@ def _flags(*given: str) -> Any:
     return parser.parse_args(["--dataset-config", "d.json", *given])
 
 
-def test_every_option_is_a_flag_with_the_same_default() -> None:
-    from stable_audio.cli.train import run_options
+def _options(section: Any, *flags: str) -> RunOptions:
+    from stable_audio.cli.fields import fields_from
 
-    assert run_options(_flags(), None) == RunOptions()
+    return RunOptions.from_section(section, **fields_from(_flags(*flags), RunOptions))
+
+
+def test_every_option_is_a_flag_with_the_same_default() -> None:
+    assert _options(None) == RunOptions()
 
 
 def test_flags_overrule_the_config(tmp_path: Path) -> None:
-    from stable_audio.cli.train import run_options
     from stable_audio.config import load_config
 
     section = load_config(tiny_config(batch_size=7, max_steps=9, gradient_clip_val=0.5)).training
-    options = run_options(_flags("--max-steps", "3"), section)
+    options = _options(section, "--max-steps", "3")
     assert (options.batch_size, options.max_steps, options.gradient_clip_val) == (7, 3, 0.5)
-    assert run_options(_flags("--gradient-clip-val", "0"), section).gradient_clip_val == 0
+    assert _options(section, "--gradient-clip-val", "0").gradient_clip_val == 0
 
 
 def test_the_command_trains_from_the_config_inside_a_checkpoint(tmp_path: Path) -> None:
