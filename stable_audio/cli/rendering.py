@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,17 +15,15 @@ from stable_audio import __version__
 from stable_audio.checkpoints import resolve
 from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import key_values
-from stable_audio.config import load_config
 from stable_audio.data.world import launched_world
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.gallery import write_render_page
-from stable_audio.inference.rendering.jobs import Job, complete, needed_ids, read_jobs, repeated
-from stable_audio.inference.rendering.load import RenderModel, load_render_model
-from stable_audio.inference.rendering.plan import cautions, job_of, plan
-from stable_audio.inference.rendering.recipe import Recipe, read_recipe, sampling_from
-from stable_audio.inference.rendering.render import Output, Rendered, render
+from stable_audio.inference.rendering.jobs import Job, needed_ids, read_jobs, repeated
+from stable_audio.inference.rendering.load import RenderModel
+from stable_audio.inference.rendering.render import OutputFiles, Rendered
+from stable_audio.inference.rendering.request import RenderRequest
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
@@ -47,59 +44,33 @@ def render_command(args: argparse.Namespace) -> int:
     world = launched_world()
     if world.size > 1:
         _say(str(world))
-    recipe = _recipe(args)
     _check(args)
-    # Before the model is loaded, which may take minutes: whatever can be checked without it.
-    settings = _sampling(args) if recipe is None else sampling_from(recipe.sampling)
-    settings.check()
-    requests = _requests(args)
+    request = _new_request(args) if args.from_json is None else _request_from_recipe(args)
     device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
-    render_model = _load(args, recipe, device)
-    sampling = settings.resolved(render_model.model.objective)
-    steering = _steering(args, recipe)
-    jobs = (
-        _new_jobs(args, requests, render_model.model) if recipe is None else [job_of(recipe, args.from_json)]
-    )
-    chunked = recipe.chunked_decode if recipe is not None else args.chunked_decode
-    todo = plan(render_model, jobs, sampling=sampling, steering=steering, chunked_decode=chunked)
-    if recipe is not None and render_model.checkpoint.digest != recipe.checkpoint.digest:
-        _say(f"warning: {render_model.checkpoint.path} is not the file that {args.from_json} was made with")
-    for caution in cautions(todo.jobs, render_model.model, sampling):
+    render_model = _load(request, device, args.matmul_precision)
+    _refuse_prompts(args, render_model.model)
+    task = request.task(render_model)
+    for caution in task.cautions():
         _say(f"warning: {caution}")
-    rendered = render(
-        render_model.model,
-        todo.jobs,
-        todo.recipes,
+    rendered = task.render(
         _output(args, render_model.model),
-        sampling=sampling,
-        steering=steering,
         batch_size=args.batch_size,
-        chunked_decode=chunked,
         world=world,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
-    clips = _report(rendered, sum(1 for _ in world.share(jobs)))
+    clips = _report(rendered, sum(1 for _ in world.share(task.plan.jobs)))
     if args.page:
         write_render_page(Path(args.out), [item.path for item in clips])
     return 0
 
 
-def _output(args: argparse.Namespace, model: DiffusionModel) -> Output:
-    return Output(
+def _output(args: argparse.Namespace, model: DiffusionModel) -> OutputFiles:
+    return OutputFiles(
         Path(args.out),
         overwrite=args.overwrite,
         **given(args, "format", "subtype"),
         software={"stable_audio": __version__, "torch": torch.__version__, "device": str(model.device)},
     )
-
-
-def _recipe(args: argparse.Namespace) -> Recipe | None:
-    if args.from_json is None:
-        return None
-    conflicts = [f"--{n.replace('_', '-')}" for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
-    if conflicts:
-        raise ValueError(f"--from-json already sets {', '.join(conflicts)}; leave them out")
-    return read_recipe(args.from_json)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -111,50 +82,53 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
     if args.seed is not None and args.seed < RANDOM_SEED:
         raise ValueError(f"--seed must be at least 0, or -1 for a random one, found {args.seed}")
-    if args.inpaint is not None and args.inpaint_audio is None:
-        raise ValueError("--inpaint needs --inpaint-audio, the sound to keep elsewhere")
-    if args.init_noise_level is not None and args.init_audio is None:
-        raise ValueError("--init-noise-level needs --init-audio")
-    bad = [span for span in args.inpaint or [] if not 0 <= span[0] < span[1]]
-    if bad:
-        raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
 
 
-def _load(args: argparse.Namespace, recipe: Recipe | None, device: torch.device) -> RenderModel:
-    checkpoint, pretransform = args.ckpt_path, args.pretransform_ckpt_path
-    if recipe is not None:
-        checkpoint = checkpoint or recipe.checkpoint.path
-        pretransform = pretransform or (recipe.pretransform.path if recipe.pretransform else None)
-    config: Any = args.model_config
-    if recipe is not None:
-        config = load_config(recipe.config, source_name=f"{args.from_json}, config")
-    started = time.perf_counter()
-    render_model = load_render_model(
-        checkpoint,
-        config=config,
-        pretransform=pretransform,
-        use_ema=recipe.use_ema if recipe is not None else not args.no_ema,
-        dtype=(recipe.dtype if recipe is not None else args.dtype) or "float32",
-        device=device,
+def _new_request(args: argparse.Namespace) -> RenderRequest:
+    return RenderRequest(
+        checkpoint=args.ckpt_path,
+        config=args.model_config,
+        pretransform=args.pretransform_ckpt_path,
+        use_ema=not args.no_ema,
+        **given(args, "dtype"),
+        jobs=_jobs(args),
+        first_seed=_first_seed(args.seed),
+        seconds=args.seconds,
+        conditioning=key_values(args.condition, "--condition"),
+        negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
+        sampling=_sampling(args),
+        steering=Steering.from_files(
+            init_audio=args.init_audio,
+            init_noise_level=args.init_noise_level,
+            inpaint_audio=args.inpaint_audio,
+            inpaint_spans=args.inpaint or [],
+        ),
+        chunked_decode=args.chunked_decode,
     )
+
+
+def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
+    conflicts = [f"--{n.replace('_', '-')}" for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
+    if conflicts:
+        raise ValueError(f"--from-json already sets {', '.join(conflicts)}; leave them out")
+    return RenderRequest.from_recipe(
+        args.from_json,
+        checkpoint=args.ckpt_path,
+        pretransform=args.pretransform_ckpt_path,
+        init_audio=args.init_audio,
+        inpaint_audio=args.inpaint_audio,
+    )
+
+
+def _load(request: RenderRequest, device: torch.device, matmul_precision: str) -> RenderModel:
+    started = time.perf_counter()
+    render_model = request.load(device)
     device = render_model.model.device
     if device.type == "cuda":
-        torch.set_float32_matmul_precision(args.matmul_precision)
+        torch.set_float32_matmul_precision(matmul_precision)
     took = time.perf_counter() - started
-    _say(f"{resolve(checkpoint)} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
+    _say(f"{resolve(request.checkpoint)} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
     return render_model
-
-
-def _steering(args: argparse.Namespace, recipe: Recipe | None) -> Steering:
-    """Sounds that steer the render, from the arguments, or else from the recipe of --from-json."""
-    paths = {"init_audio": args.init_audio, "inpaint_audio": args.inpaint_audio}
-    level, spans = args.init_noise_level, args.inpaint or []
-    if recipe is not None:
-        level, spans = recipe.init_noise_level, recipe.inpaint_seconds or []
-        for key, path in paths.items():
-            sound_file = getattr(recipe, key)
-            paths[key] = path or (sound_file.path if sound_file is not None else None)
-    return Steering.from_files(**paths, init_noise_level=level, inpaint_spans=spans)
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -165,11 +139,10 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     return Sampling(**{name: value for name, value in values.items() if value is not None})
 
 
-def _requests(args: argparse.Namespace) -> list[Job]:
+def _jobs(args: argparse.Namespace) -> list[Job]:
     """Jobs from --prompt and --prompts, before they are completed with what the model needs."""
     jobs = [Job({"prompt": text}) for text in args.prompt or []]
     jobs += read_jobs(args.prompts) if args.prompts is not None else []
-    key_values(args.condition, "--condition")
     return repeated(jobs or [Job({})], args.count or 1)
 
 
@@ -181,20 +154,13 @@ def _first_seed(argument: int | None) -> int:
     return seed
 
 
-def _new_jobs(args: argparse.Namespace, requests: list[Job], model: DiffusionModel) -> list[Job]:
+def _refuse_prompts(args: argparse.Namespace, model: DiffusionModel) -> None:
+    """Raise ValueError if a flag gives a prompt that the model would not read."""
     flags = {"--prompt": args.prompt, "--negative-prompt": args.negative_prompt}
     prompt_flags = [flag for flag, value in flags.items() if value]
     if prompt_flags and "prompt" not in needed_ids(model):
         ids = ", ".join(needed_ids(model)) or "nothing"
         raise ValueError(f"{prompt_flags[0]}: the model reads no 'prompt'; it reads {ids}")
-    return complete(
-        requests,
-        model,
-        first_seed=_first_seed(args.seed),
-        seconds=args.seconds,
-        defaults=key_values(args.condition, "--condition"),
-        negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
-    )
 
 
 def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:

@@ -21,7 +21,7 @@ from stable_audio.factory.dataset_report import DEFAULT_CLIPS
 from stable_audio.inference.codec.decode import decode_folder
 from stable_audio.inference.codec.latents import EncodeOptions
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.rendering.render import Output
+from stable_audio.inference.rendering.render import OutputFiles
 from stable_audio.inference.rendering.steering import INIT_NOISE_LEVEL
 from stable_audio.options import keywords_of
 from stable_audio.training.options import RunOptions
@@ -79,7 +79,7 @@ TOLD = [
     ("decode", "--format", decode_folder, "suffix"),
     ("reconstruct", "--chunk-above", reconstruct, "chunk_above"),
     ("data-report", "--num-workers", inspect_dataset, "num_threads"),
-    ("generate", "--format", Output, "format"),
+    ("generate", "--format", OutputFiles, "format"),
     ("generate", "--sigma-min", Sampling, "sigma_min"),
     ("generate", "--sigma-max", Sampling, "sigma_max"),
     ("generate", "--rho", Sampling, "rho"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from stable_audio.checkpoints import export
 from stable_audio.config import load_config
@@ -14,7 +15,8 @@ from stable_audio.inference.rendering.jobs import Job, complete
 from stable_audio.inference.rendering.load import load_render_model
 from stable_audio.inference.rendering.plan import cautions, job_of, plan
 from stable_audio.inference.rendering.recipe import read_recipe
-from stable_audio.inference.rendering.render import Output, render
+from stable_audio.inference.rendering.render import OutputFiles, render
+from stable_audio.inference.rendering.request import RenderRequest
 from tests.inference import tiny
 
 
@@ -26,11 +28,13 @@ def test_files_are_rendered_and_rendered_again_without_a_command(
     loaded = load_render_model(weights)
     sampling = Sampling(steps=2).resolved(loaded.model.objective)
     todo = plan(loaded, complete([Job({"prompt": "bell"})], loaded.model, first_seed=3), sampling=sampling)
-    [first] = render(loaded.model, todo.jobs, todo.recipes, Output(tmp_path / "one"), sampling=sampling)
+    [first] = render(loaded.model, todo.jobs, todo.recipes, OutputFiles(tmp_path / "one"), sampling=sampling)
     recipe = read_recipe(first.path.with_suffix(".json"))
     again = plan(loaded, [job_of(recipe, "one")], sampling=sampling)
     assert again.recipes == todo.recipes
-    [second] = render(loaded.model, again.jobs, again.recipes, Output(tmp_path / "two"), sampling=sampling)
+    [second] = render(
+        loaded.model, again.jobs, again.recipes, OutputFiles(tmp_path / "two"), sampling=sampling
+    )
     assert first.path.read_bytes() == second.path.read_bytes()
     assert capfd.readouterr() == ("", "")
 
@@ -52,3 +56,19 @@ def test_a_codec_is_refused(tmp_path: Path) -> None:
     weights = export(model, tmp_path / "codec.safetensors", config=config.as_dict())
     with pytest.raises(ValueError, match=r"codec.safetensors: holds a autoencoder model"):
         load_render_model(weights)
+
+
+def test_a_request_renders_and_its_recipe_asks_for_the_same(tmp_path: Path) -> None:
+    values = tiny.config()
+    weights = export(tiny.build(values), tmp_path / "model.safetensors", config=values)
+    asked = RenderRequest(checkpoint=weights, jobs=[Job({"prompt": "bell"})], sampling=Sampling(steps=2))
+    [first] = asked.task(asked.load()).render(OutputFiles(tmp_path / "one"))
+    again = RenderRequest.from_recipe(first.path.with_suffix(".json"))
+    task = again.task(again.load())
+    assert not list(task.cautions())
+    [second] = task.render(OutputFiles(tmp_path / "two"))
+    assert first.path.read_bytes() == second.path.read_bytes()
+    other = export(tiny.build(values), tmp_path / "other.safetensors", config=values, dtype=torch.float16)
+    moved = RenderRequest.from_recipe(first.path.with_suffix(".json"), checkpoint=other)
+    [caution] = moved.task(moved.load()).cautions()
+    assert caution == f"{other} is not the file that {first.path.with_suffix('.json')} was made with"

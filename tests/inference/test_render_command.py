@@ -13,8 +13,9 @@ import torch
 import stable_audio.inference.rendering.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
 from stable_audio.cli import generate as generate_command
-from stable_audio.cli import main, rendering
+from stable_audio.cli import main
 from stable_audio.inference.precision import DTYPES, place
+from stable_audio.inference.rendering import request
 from tests.inference import tiny
 
 QUICK = ["--steps", "2", "--device", "cpu"]
@@ -482,12 +483,14 @@ def test_clips_at_once_by_device() -> None:
         (["--prompt", "bell", "--condition", "tempo"], "--condition needs KEY=VALUE"),
         (["--prompt", "bell", "--condition", "tempo=" + "[" * 9999], "--condition tempo: nests deeper"),
         (["--prompt", "bell", "--seed", "-2"], "or -1 for a random one"),
+        (["--prompt", "bell", "--init-audio", "absent.wav"], "absent.wav"),
+        (["--prompt", "bell", "--inpaint-audio", "a.wav", "--inpaint", "2", "1"], "0 <= START < END"),
     ],
 )
 def test_mistakes_are_told_before_the_model_is_loaded(
     base: list[str], arguments: list[str], words: str, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(rendering, "load_render_model", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(request, "load_render_model", lambda *a, **k: pytest.fail("the model was loaded"))
     assert main([*base, *arguments]) == 2
     assert words in capsys.readouterr().err
 

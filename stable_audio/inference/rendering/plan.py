@@ -22,7 +22,7 @@ from stable_audio.model import DiffusionModel
 
 
 @dataclass(frozen=True)
-class Plan:
+class RenderPlan:
     """Jobs that the model can render, each with its recipe; see `render`."""
 
     jobs: list[Job]
@@ -36,7 +36,7 @@ def plan(
     sampling: Sampling,
     steering: Steering = NO_STEERING,
     chunked_decode: bool = False,
-) -> Plan:
+) -> RenderPlan:
     """Check completed `jobs` and make a recipe of each.
 
     Args:
@@ -48,7 +48,7 @@ def plan(
     check_conditioning(jobs, render_model.model)
     jobs = [with_files(render_model.model, job) for job in jobs]
     check_values(jobs, render_model.model)
-    return Plan(jobs, [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs])
+    return RenderPlan(jobs, [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs])
 
 
 def _recipe(

@@ -51,7 +51,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputFiles:
     """Folder and format of rendered files.
 
     Attributes:
@@ -73,7 +73,7 @@ def render(
     model: DiffusionModel,
     jobs: Sequence[Job],
     recipes: Sequence[Recipe],
-    output: Output,
+    output: OutputFiles,
     *,
     sampling: Sampling,
     steering: Steering = NO_STEERING,
@@ -164,7 +164,7 @@ def _write(
     job: Job,
     recipe: Recipe,
     clip: Tensor,
-    output: Output,
+    output: OutputFiles,
     took: float,
     factor: float,
 ) -> Rendered:

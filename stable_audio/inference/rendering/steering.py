@@ -50,7 +50,16 @@ class Steering:
 
         Args:
             init_noise_level: noise level of the initial audio; None = INIT_NOISE_LEVEL.
+
+        Raises:
+            ValueError: a span is empty or begins before 0, or a setting is for a sound that is not given.
         """
+        if inpaint_spans and inpaint_audio is None:
+            raise ValueError("--inpaint needs --inpaint-audio, the sound to keep elsewhere")
+        if init_noise_level is not None and init_audio is None:
+            raise ValueError("--init-noise-level needs --init-audio")
+        if bad := [span for span in inpaint_spans if not 0 <= span[0] < span[1]]:
+            raise ValueError(f"--inpaint needs 0 <= START < END in seconds, found {bad[0]}")
         values: dict[str, Any] = {}
         if init_audio is not None:
             values["init_audio"], values["init_sample_rate"] = read_audio(init_audio)

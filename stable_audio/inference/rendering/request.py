@@ -1,0 +1,182 @@
+"""What to render, with which model and settings: anew, or again from the recipe of a rendered file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio.config import load_config
+from stable_audio.data.world import ALONE, World
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.jobs import Job, complete
+from stable_audio.inference.rendering.load import RenderModel, load_render_model
+from stable_audio.inference.rendering.plan import RenderPlan, cautions, job_of, plan
+from stable_audio.inference.rendering.recipe import Recipe, read_recipe, sampling_from
+from stable_audio.inference.rendering.render import OutputFiles, Rendered, render
+from stable_audio.inference.rendering.steering import NO_STEERING, Steering
+from stable_audio.types import Metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderRequest:
+    """Clips to render and all that determines their sound.
+
+    Attributes:
+        checkpoint: as for `load_render_model`, as are the four that follow.
+        jobs: the clips.
+        first_seed: as for `complete`, as are the three that follow.
+        conditioning: for the keys that a job lacks.
+        negative: negative conditioning of jobs without their own.
+        sampling: settings, of which some may be left to the model.
+        chunked_decode: as for `render`.
+        recipe: the recipe of which this is a repetition; None: `jobs` are new.
+        recipe_file: where that recipe was read, for messages.
+    """
+
+    checkpoint: str | Path
+    config: Any = None
+    pretransform: str | Path | None = None
+    use_ema: bool = True
+    dtype: str = "float32"
+    jobs: Sequence[Job]
+    first_seed: int = 0
+    seconds: float | None = None
+    conditioning: Mapping[str, Any] = field(default_factory=dict)
+    negative: Metadata | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    steering: Steering = NO_STEERING
+    chunked_decode: bool = False
+    recipe: Recipe | None = None
+    recipe_file: str = ""
+
+    def __post_init__(self) -> None:
+        # Before the model is loaded, which may take minutes: whatever can be checked without it.
+        self.sampling.check()
+
+    @classmethod
+    def from_recipe(
+        cls,
+        path: str | Path,
+        *,
+        checkpoint: str | Path | None = None,
+        pretransform: str | Path | None = None,
+        init_audio: str | Path | None = None,
+        inpaint_audio: str | Path | None = None,
+    ) -> RenderRequest:
+        """Ask for the sound of a rendered file again.
+
+        Args:
+            path: the JSON beside that file.
+            checkpoint: where this file is now; None: where the recipe says, as for the others.
+
+        Raises:
+            ValueError: not such a JSON file, or one with mistakes, all of which are named.
+        """
+        recipe = read_recipe(path)
+        inputs = {"init_audio": init_audio, "inpaint_audio": inpaint_audio, "pretransform": pretransform}
+        for name, file in inputs.items():
+            recorded = getattr(recipe, name)
+            inputs[name] = file or (recorded.path if recorded is not None else None)
+        pretransform = inputs.pop("pretransform")
+        return cls(
+            checkpoint=checkpoint or recipe.checkpoint.path,
+            config=load_config(recipe.config, source_name=f"{path}, config"),
+            pretransform=pretransform,
+            use_ema=recipe.use_ema,
+            dtype=recipe.dtype,
+            jobs=[job_of(recipe, str(path))],
+            sampling=sampling_from(recipe.sampling),
+            steering=Steering.from_files(
+                **inputs,
+                init_noise_level=recipe.init_noise_level if inputs["init_audio"] else None,
+                inpaint_spans=recipe.inpaint_seconds or [] if inputs["inpaint_audio"] else [],
+            ),
+            chunked_decode=recipe.chunked_decode,
+            recipe=recipe,
+            recipe_file=str(path),
+        )
+
+    def load(self, device: torch.device | str = "cpu") -> RenderModel:
+        """Load the model onto `device`; see `load_render_model`."""
+        return load_render_model(
+            self.checkpoint,
+            config=self.config,
+            pretransform=self.pretransform,
+            use_ema=self.use_ema,
+            dtype=self.dtype,
+            device=device,
+        )
+
+    def task(self, render_model: RenderModel) -> RenderTask:
+        """Complete the clips with what `render_model` needs, and check them.
+
+        Raises:
+            ValueError: naming, for every clip, conditioning that is missing or that the model cannot use.
+        """
+        sampling = self.sampling.resolved(render_model.model.objective)
+        jobs = self.jobs
+        if self.recipe is None:
+            jobs = complete(
+                jobs,
+                render_model.model,
+                first_seed=self.first_seed,
+                seconds=self.seconds,
+                defaults=self.conditioning,
+                negative=self.negative,
+            )
+        todo = plan(
+            render_model,
+            jobs,
+            sampling=sampling,
+            steering=self.steering,
+            chunked_decode=self.chunked_decode,
+        )
+        return RenderTask(self, render_model, sampling, todo)
+
+
+@dataclass(frozen=True)
+class RenderTask:
+    """A request that its model can carry out.
+
+    Attributes:
+        sampling: the settings, complete.
+        plan: the clips with their recipes.
+    """
+
+    request: RenderRequest
+    render_model: RenderModel
+    sampling: Sampling
+    plan: RenderPlan
+
+    def cautions(self) -> Iterator[str]:
+        """Warnings about a render that is possible but may not be intended, one sentence each."""
+        request, used = self.request, self.render_model.checkpoint
+        if request.recipe is not None and used.digest != request.recipe.checkpoint.digest:
+            yield f"{used.path} is not the file that {request.recipe_file} was made with"
+        yield from cautions(self.plan.jobs, self.render_model.model, self.sampling)
+
+    def render(
+        self,
+        output: OutputFiles,
+        *,
+        batch_size: int | None = None,
+        world: World = ALONE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Rendered]:
+        """Render the clips; see `render` for the arguments."""
+        return render(
+            self.render_model.model,
+            self.plan.jobs,
+            self.plan.recipes,
+            output,
+            sampling=self.sampling,
+            steering=self.request.steering,
+            batch_size=batch_size,
+            chunked_decode=self.request.chunked_decode,
+            world=world,
+            progress=progress,
+        )
