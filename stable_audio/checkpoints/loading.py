@@ -126,7 +126,7 @@ def load_weights(
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | StoredWeights,
     *,
     config: Any = None,
     device: torch.device | str = "cpu",
@@ -141,7 +141,8 @@ def load_model(
     likewise; where its file holds a difference, all other weights come from the file that it names.
 
     Args:
-        path: a file of any layout, or the folder of a run or of a published model.
+        path: a file of any layout, or the folder of a run or of a published model; or what `read_checkpoint`
+            has read from one.
         config: path, dictionary or loaded config; default: the one inside the file or beside it.
         use_ema: the averaged weights where the file has both.
         partial: as for `load_weights`.
@@ -166,7 +167,7 @@ def load_model(
 
 
 def load_reported(
-    path: str | Path,
+    path: str | Path | StoredWeights,
     *,
     config: Any = None,
     device: torch.device | str = "cpu",
@@ -183,7 +184,7 @@ def load_reported(
     from stable_audio.config import load_config
     from stable_audio.factory import create_model_from_config
 
-    stored = read_checkpoint(path, use_ema=use_ema)
+    stored = path if isinstance(path, StoredWeights) else read_checkpoint(path, use_ema=use_ema)
     source = config if config is not None else stored.config
     if source is None:
         raise NoConfigError(f"{stored.path}: no config inside the file or beside it; give --model-config")
@@ -236,17 +237,24 @@ def load_stored(model: nn.Module, stored: StoredWeights, *, partial: bool = Fals
 
 
 def load_pretransform(
-    model: nn.Module, path: str | Path, *, use_ema: bool = True, partial: bool = False
+    model: nn.Module, path: str | Path | StoredWeights, *, use_ema: bool = True, partial: bool = False
 ) -> LoadReport:
     """Load the pretransform from an autoencoder's checkpoint or from that of a whole model.
+
+    Args:
+        path: as for `load_model`.
+        use_ema: as for `load_model`.
+        partial: as for `load_weights`.
 
     Raises:
         CheckpointError: the model has no pretransform with weights, or the file does not fit it.
     """
     pretransform = getattr(model, "pretransform", None)
     if not isinstance(pretransform, nn.Module) or not pretransform.state_dict():
-        raise CheckpointError(f"{path}: the model has no pretransform with weights to load this into")
-    return _fill_pretransform(pretransform, read_checkpoint(path, use_ema=use_ema), partial=partial)
+        file = path.path if isinstance(path, StoredWeights) else path
+        raise CheckpointError(f"{file}: the model has no pretransform with weights to load this into")
+    stored = path if isinstance(path, StoredWeights) else read_checkpoint(path, use_ema=use_ema)
+    return _fill_pretransform(pretransform, stored, partial=partial)
 
 
 def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:

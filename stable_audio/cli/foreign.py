@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,8 +147,10 @@ def run_gradio(argv: Sequence[str]) -> list[str]:
         ForeignError: always, with the commands that do the same.
     """
     args = _parsed("run_gradio.py", argv)
+    from stable_audio.stored.models import stored_model_type
+
     name = args["--pretrained-name"]
-    if "autoencoder" in _model_type(args["--model-config"], args["--ckpt-path"] or name):
+    if "autoencoder" in stored_model_type(args["--model-config"], args["--ckpt-path"] or name):
         options = ["--ckpt-path", args["--ckpt-path"] or name or "CHECKPOINT"]
         options += ["--model-config", args["--model-config"]] if args["--model-config"] else []
         weights = shlex.join(options)
@@ -167,22 +168,6 @@ def run_gradio(argv: Sequence[str]) -> list[str]:
         f'there is no web interface; `{shlex.join(command)} --prompt "..." --page` renders '
         f"and writes a page that plays the clips{first}"
     )
-
-
-def _model_type(config: str, checkpoint: str) -> str:
-    """`model_type` of a model file, else of the config in a checkpoint; "" if neither can be read."""
-    from stable_audio.audio.json_files import read_json_object
-    from stable_audio.shipped import file_or_shipped
-    from stable_audio.stored.models import stored_config
-
-    try:
-        if config:
-            data = read_json_object(file_or_shipped(config, "model"))
-        else:
-            data, _ = stored_config(os.path.abspath(checkpoint)) if os.path.exists(checkpoint) else ({}, None)
-    except (OSError, ValueError, ImportError):
-        return ""
-    return str(data.get("model_type", ""))
 
 
 def ini_arguments(path: str) -> list[str]:

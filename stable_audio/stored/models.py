@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import parse_json_object, read_json_object
+from stable_audio.shipped import file_or_shipped
 from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.hub import hub_file
 
@@ -99,6 +100,25 @@ def stored_config(location: str) -> tuple[dict[str, Any], Path]:
             "config in this file as well"
         )
     return config, path.parent
+
+
+def stored_model_type(config: str | Path | None, checkpoint: str | Path | None) -> str:
+    """`model_type` of a model file, or else of the config that comes with weights; "" if neither can be read.
+
+    Args:
+        config: path of the model file, or name of one that comes with the package.
+        checkpoint: file or folder of the weights.
+    """
+    try:
+        if config:
+            values = read_json_object(file_or_shipped(config, "model"))
+        elif checkpoint and Path(checkpoint).exists():
+            values, _ = stored_config(str(Path(checkpoint).absolute()))
+        else:
+            return ""
+    except (OSError, ValueError, ImportError):
+        return ""
+    return str(values.get("model_type", ""))
 
 
 def _inside(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
-from stable_audio.checkpoints import export
+from stable_audio.checkpoints import export, files
 from stable_audio.checkpoints.loading import load_model, load_weights
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.codec.load import load_codec
@@ -21,6 +21,7 @@ from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from tests import tiny
 from tests.golden.kinds.assembly import construct
 from tests.pretransforms.building import build_pretransform
+from tests.training.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
 
 Build = Callable[[], nn.Module]
 XT = {**tiny.BACKBONES["dit"], "embed_dim": 64, "depth": 1, "transformer_type": "x-transformers"}
@@ -149,6 +150,23 @@ def test_a_codec_draws_nothing(tmp_path: Path) -> None:
     assert draws.count == 0
     for key, value in model.pretransform.state_dict().items():
         assert torch.equal(codec.pretransform.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("config", [MODEL, diffusion_autoencoder_config()], ids=lambda c: c["model_type"])
+def test_a_codec_reads_its_file_once(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = export(create_model_from_config(config), tmp_path / "m.safetensors", config=config)
+    readings: list[Path] = []
+    read = files._read_safetensors
+
+    def counted(path: Path, use_ema: bool) -> Any:
+        readings.append(path)
+        return read(path, use_ema)
+
+    monkeypatch.setattr(files, "_read_safetensors", counted)
+    load_codec(ckpt_path=file)
+    assert readings == [file]
 
 
 def test_a_model_in_two_files_draws_nothing_for_networks(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stable_audio.checkpoints import load_model, load_named, load_pretransform
-from stable_audio.checkpoints.files import read_checkpoint
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.factory.pretransforms import build_autoencoder, build_pretransform
@@ -69,34 +69,39 @@ def load_codec(
         ValueError: there is no pretransform, or it has no weights.
     """
     source: Any = model_config
-    name = None
+    name: str | None = None
+    checkpoint: str | Path | StoredWeights | None = ckpt_path
     if source is None and ckpt_path is not None:
-        checkpoint = read_checkpoint(ckpt_path)
-        source, name = checkpoint.config, f"{checkpoint.path}, config"
+        checkpoint = stored = read_checkpoint(ckpt_path)
+        source, name = stored.config, f"{stored.path}, config"
     if source is None:
         raise ValueError(
             "no config for the pretransform: give --model-config, or a --ckpt-path with a config inside"
         )
     config = load_config(source, source_name=name)
     if config.model_type == "diffusion_autoencoder":
-        return _by_diffusion(config, ckpt_path, device, allow_untrained)
+        return _codec(_by_diffusion(config, checkpoint, device, allow_untrained), config, ckpt_path)
     if config.model_type != "autoencoder" and config.model.pretransform is None:
         raise ValueError(
             f"{model_config or ckpt_path}: the model has no pretransform, since it works on audio directly"
         )
 
     def load(pretransform: Pretransform) -> None:
-        if ckpt_path is not None and pretransform.state_dict():
-            load_pretransform(_Holder(pretransform), ckpt_path)
+        if checkpoint is not None and pretransform.state_dict():
+            load_pretransform(_Holder(pretransform), checkpoint)
         elif config.weights and config.model_type != "autoencoder":
             load_named(_Holder(pretransform), config.weights)
         elif pretransform.needs_weights and not allow_untrained:
             raise ValueError(_UNTRAINED)
 
     pretransform, _ = with_stored_weights(lambda unfilled: _build(config, unfilled), load)
-    description = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
     pretransform = pretransform.to(device).eval().requires_grad_(False)
-    return Codec(pretransform, config.sample_rate, config.sample_size, description)
+    return _codec(pretransform, config, ckpt_path)
+
+
+def _codec(pretransform: Pretransform, config: ModelConfig, ckpt_path: str | Path | None) -> Codec:
+    source = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
+    return Codec(pretransform, config.sample_rate, config.sample_size, source)
 
 
 def _build(config: ModelConfig, unfilled: bool) -> Pretransform:
@@ -109,13 +114,14 @@ def _build(config: ModelConfig, unfilled: bool) -> Pretransform:
 
 
 def _by_diffusion(
-    config: ModelConfig, ckpt_path: str | Path | None, device: torch.device | str, allow_untrained: bool
-) -> Codec:
-    if ckpt_path is None and not allow_untrained:
+    config: ModelConfig,
+    checkpoint: str | Path | StoredWeights | None,
+    device: torch.device | str,
+    allow_untrained: bool,
+) -> Pretransform:
+    if checkpoint is None and not allow_untrained:
         raise ValueError(_UNTRAINED)
-    model: Any = create_model_from_config(config) if ckpt_path is None else None
-    if ckpt_path is not None:
-        model, _ = load_model(ckpt_path, config=config)
-    pretransform = DiffusionCodec(model=model).to(device).eval()
-    description = str(ckpt_path) if ckpt_path is not None else type(pretransform).__name__
-    return Codec(pretransform, config.sample_rate, config.sample_size, description)
+    model: Any = create_model_from_config(config) if checkpoint is None else None
+    if checkpoint is not None:
+        model, _ = load_model(checkpoint, config=config)
+    return DiffusionCodec(model=model).to(device).eval()
