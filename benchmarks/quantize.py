@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import describe_machine, new_parser, print_table, time_together
 from stable_audio.backbones import BACKBONES
 from stable_audio.backbones.base import Backbone
-from stable_audio.backbones.unet.attention_options import AttentionOptions
-from stable_audio.inference.quantize import Method, quantized, weight_bytes
+from stable_audio.backbones.unet.attention_options import AttentionBlockOptions
+from stable_audio.inference.quantize import Int8Kernels, quantized, weight_bytes
 from stable_audio.types import Conditioning, Slot
 
 
 def examples() -> dict[str, Backbone]:
     """A U-Net and a DiT of some ten million parameters, for 64 channels."""
     torch.manual_seed(0)
-    options = AttentionOptions(head_dim=32)
+    options = AttentionBlockOptions(head_dim=32)
     unet = BACKBONES["unet"](
         io_channels=64, channels=128, attention=[False, True, True], attention_options=options
     )
@@ -51,7 +51,7 @@ def conditioning(backbone: Backbone, batch: int, frames: int) -> Conditioning:
 
 
 @torch.no_grad()
-def row(name: str, backbone: Backbone, method: Method, frames: int, rounds: int) -> list[object]:
+def row(name: str, backbone: Backbone, method: Int8Kernels, frames: int, rounds: int) -> list[object]:
     small = quantized(backbone, method=method)
     original = backbone.float().eval()
     frames = -(-frames // backbone.length_multiple) * backbone.length_multiple

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -352,6 +353,83 @@ def test_the_check_notices_a_repetition() -> None:
     assert wrong == f"{file}:1: S and stable_audio/t.py:2: __init__ repeat a, b, c"
     assert not _repetitions({file: section, "stable_audio/t.py": function.format(c="'y'")})
     assert not _repetitions({"stable_audio/s.py": section, "stable_audio/t.py": function.format(c="'x'")})
+
+
+LAYERS_OF_PAPERS = frozenset(
+    {
+        "Attention",
+        "Bottleneck",
+        "ConvBlock",
+        "ConvNeXtBlock",
+        "CrossAttention",
+        "DecoderBlock",
+        "Down",
+        "EncoderBlock",
+        "FeedForward",
+        "ResidualUnit",
+        "ResnetBlock",
+        "SelfAttention",
+        "TransformerBlock",
+        "Up",
+    }
+)
+"""Layers of published networks, which keep the names of their papers, each in the folder of its network."""
+
+SHARED_NAMES = {
+    "Draws": "generation's sources of noise had this name, which still works",
+    "Network": "the function that objectives see, and the U-Net that is one",
+}
+"""Names that are both a class and a type elsewhere, and why."""
+
+
+def _names_of_types(sources: dict[str, str]) -> dict[str, list[tuple[str, bool]]]:
+    """Name -> (place, whether it is a class) of every class, and of every type that a module gives a name."""
+    places: dict[str, list[tuple[str, bool]]] = {}
+    for file, source in sources.items():
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append((f"{file}:{node.lineno}", True))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                places.setdefault(node.targets[0].id, []).append((f"{file}:{node.lineno}", False))
+    return places
+
+
+def _shared_names(sources: dict[str, str]) -> dict[str, str]:
+    """Name -> its places, of every name that a class has and anything else, too."""
+    return {
+        name: ", ".join(place for place, _ in places)
+        for name, places in _names_of_types(sources).items()
+        if len(places) > 1 and any(is_class for _, is_class in places)
+    }
+
+
+def test_a_name_is_that_of_one_class() -> None:
+    sources = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path, _ in _files()}
+    shared = _shared_names(sources)
+    wrong = [f"{name}: {places}" for name, places in shared.items() if name not in ALLOWED_NAMES]
+    assert not wrong, "rename the less public one:\n" + "\n".join(wrong)
+    assert not ALLOWED_NAMES - shared.keys(), "names that need no permission any more"
+
+
+ALLOWED_NAMES = LAYERS_OF_PAPERS | SHARED_NAMES.keys()
+
+
+def test_layers_of_papers_are_networks() -> None:
+    from torch import nn
+
+    for name in LAYERS_OF_PAPERS:
+        for module, path in _modules().items():
+            if f"class {name}(" in path.read_text(encoding="utf-8"):
+                assert issubclass(getattr(importlib.import_module(module), name), nn.Module), module
+
+
+def test_the_check_notices_a_second_class() -> None:
+    one, other, alias = "class Plan:\n    pass\n", "\nclass Plan(Base): ...\n", "Plan = dict[str, int]\n"
+    assert _shared_names({"a.py": one, "b.py": other}) == {"Plan": "a.py:1, b.py:2"}
+    assert _shared_names({"a.py": one, "b.py": alias}) == {"Plan": "a.py:1, b.py:1"}
+    assert not _shared_names({"a.py": alias, "b.py": alias})
 
 
 def test_nothing_outside_the_command_line_knows_its_arguments() -> None:

@@ -14,7 +14,7 @@ Find = Callable[[BinaryIO, int, int], list[Stream]]
 """(file, offset of the sound, size of the file) -> its streams. Raises ValueError when it is damaged."""
 
 
-class Layout(NamedTuple):
+class StreamLayout(NamedTuple):
     """The streams of a file and the library that reads them.
 
     Attributes:
@@ -34,9 +34,9 @@ class LayoutMemory:
 
     def __init__(self, size: int = 1 << 14) -> None:
         self._size = size
-        self._layouts: dict[tuple[str, int], tuple[tuple[int, int], Layout]] = {}
+        self._layouts: dict[tuple[str, int], tuple[tuple[int, int], StreamLayout]] = {}
 
-    def read(self, file: BinaryIO, name: str, path: str, offset: int) -> Layout:
+    def read(self, file: BinaryIO, name: str, path: str, offset: int) -> StreamLayout:
         """`read_layout` of the sound at `offset` in the file `path`, from the cache where possible."""
         state = os.stat(path)
         stamp, key = (state.st_size, state.st_mtime_ns), (path, offset)
@@ -59,7 +59,7 @@ _BY_MAGIC: dict[bytes, Find] = {
 _ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
 
 
-def read_layout(file: BinaryIO, name: str) -> Layout:
+def read_layout(file: BinaryIO, name: str) -> StreamLayout:
     """The layout of an open file; the suffix of `name` decides where the first bytes are not conclusive.
 
     Raises:
@@ -73,11 +73,11 @@ def read_layout(file: BinaryIO, name: str) -> Layout:
     head = file.read(12)
     streams = _streams(file, start, size, head, name)
     if streams is None:
-        return Layout([Stream()], through_av=True)
+        return StreamLayout([Stream()], through_av=True)
     # Decoders may not know the tags before the sound.
     sound = Stream((Span(start, size - start),))
     streams = [sound if stream.pieces is None else stream for stream in streams]
-    return Layout([Stream() if stream == Stream((Span(0, size),)) else stream for stream in streams])
+    return StreamLayout([Stream() if stream == Stream((Span(0, size),)) else stream for stream in streams])
 
 
 def _streams(file: BinaryIO, start: int, size: int, head: bytes, name: str) -> list[Stream] | None:

@@ -22,7 +22,7 @@ _LAME = 36
 """Bytes in which the encoder describes itself, its delay and its padding."""
 
 
-class Info(NamedTuple):
+class XingHeader(NamedTuple):
     """An Info or Xing frame at `offset`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Info(NamedTuple):
     lame: bytes
 
 
-class Run(NamedTuple):
+class Mp3Stream(NamedTuple):
     """Frames of one stream and the header before them.
 
     Attributes:
@@ -49,7 +49,7 @@ class Run(NamedTuple):
         spans: byte ranges in which the frames lie.
     """
 
-    info: Info | None
+    info: XingHeader | None
     head: bytes
     spans: tuple[Span, ...]
     frames: int
@@ -98,9 +98,9 @@ def _declared_stream(file: BinaryIO, start: int, size: int) -> Stream | None:
     return Stream((Span(start, end - start),))
 
 
-def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
-    runs: list[Run] = []
-    info: Info | None = None
+def _runs(file: BinaryIO, start: int, size: int) -> list[Mp3Stream]:
+    runs: list[Mp3Stream] = []
+    info: XingHeader | None = None
     starts_run = True
     for frames in walk(file, start, size):
         if frames.tagged and (header := _read_info(frames)) is not None:
@@ -109,14 +109,14 @@ def _runs(file: BinaryIO, start: int, size: int) -> list[Run]:
             info, starts_run = None, True
         elif starts_run or kind_of(frames.head) != kind_of(runs[-1].head):
             span = Span(frames.offset, frames.size)
-            runs.append(Run(info, frames.head[:4], (span,), frames.number))
+            runs.append(Mp3Stream(info, frames.head[:4], (span,), frames.number))
             info, starts_run = None, False
         else:
             runs[-1] = _extended(runs[-1], frames)
     return runs
 
 
-def _extended(run: Run, frames: Frames) -> Run:
+def _extended(run: Mp3Stream, frames: Frames) -> Mp3Stream:
     *before, last = run.spans
     if frames.offset == last.offset + last.size:
         spans = (*before, Span(last.offset, last.size + frames.size))
@@ -125,7 +125,7 @@ def _extended(run: Run, frames: Frames) -> Run:
     return run._replace(spans=spans, frames=run.frames + frames.number)
 
 
-def _read_info(frame: Frames) -> Info | None:
+def _read_info(frame: Frames) -> XingHeader | None:
     head, side = frame.head, _side_end(frame.head)
     # A checksum may precede the tag.
     at = next((at for at in (side, side + 2) if head[at : at + 4] in _TAGS), 0)
@@ -140,7 +140,7 @@ def _read_info(frame: Frames) -> Info | None:
             position += length
     lame = head[position : position + _LAME]
     numbers = fields.get(_FRAMES), fields.get(_BYTES)
-    return Info(frame.offset, frame.size, head[:4], head[at : at + 4], *numbers, lame)
+    return XingHeader(frame.offset, frame.size, head[:4], head[at : at + 4], *numbers, lame)
 
 
 def _side_end(head: bytes) -> int:
@@ -149,7 +149,7 @@ def _side_end(head: bytes) -> int:
     return 4 + ((17 if mono else 32) if first else (9 if mono else 17))
 
 
-def _split_appended(run: Run) -> list[Run]:
+def _split_appended(run: Mp3Stream) -> list[Mp3Stream]:
     """Split off a file without a header that was appended to one whose header is right about its own part."""
     info = run.info
     if info is None or not info.frames or not info.size or len(run.spans) > 1 or info.frames >= run.frames:
@@ -161,11 +161,11 @@ def _split_appended(run: Run) -> list[Run]:
     second = Span(end, run.end - end)
     return [
         run._replace(spans=(first,), frames=info.frames),
-        Run(None, run.head, (second,), run.frames - info.frames),
+        Mp3Stream(None, run.head, (second,), run.frames - info.frames),
     ]
 
 
-def _check_complete(run: Run, end: int) -> None:
+def _check_complete(run: Mp3Stream, end: int) -> None:
     """Raise ValueError when frames are missing.
 
     Encoders that count the header's own frame promise one too many; and if all promised bytes are there, the
@@ -178,7 +178,7 @@ def _check_complete(run: Run, end: int) -> None:
         raise ValueError(f"cut off: its header promises {info.frames} frames, {run.frames} are there")
 
 
-def _stream(run: Run) -> Stream:
+def _stream(run: Mp3Stream) -> Stream:
     info = run.info
     total = sum(span.size for span in run.spans)
     if info is None or not info.frames:

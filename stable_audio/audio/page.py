@@ -27,7 +27,7 @@ _SUMMARY = "demos.json"
 
 
 @dataclass(frozen=True)
-class Clip:
+class PageClip:
     """One cell of a page: file name, row and column, peak level (1 = full scale), whether it clipped."""
 
     file: str
@@ -38,7 +38,7 @@ class Clip:
 
 
 def write_step_page(
-    folder: Path, step: int, clips: Sequence[Clip], *, picture: str | None, more: Sequence[str] = ()
+    folder: Path, step: int, clips: Sequence[PageClip], *, picture: str | None, more: Sequence[str] = ()
 ) -> None:
     """Write `index.html` of one step of training, and the summary of it that `write_index` reads."""
     title, link = f"Demos at step {step}", '<p><a href="../index.html">all steps</a></p>'
@@ -51,7 +51,7 @@ def write_step_page(
 def write_page(
     folder: Path,
     title: str,
-    clips: Sequence[Clip],
+    clips: Sequence[PageClip],
     *,
     picture: str | None = None,
     more: Sequence[str] = (),
@@ -73,7 +73,7 @@ def write_page(
     _write(folder / "index.html", title, f"{top}<table><tr>{head}</tr>{body}</table>{image}")
 
 
-def _cells(clips: Sequence[Clip], row: str, columns: Sequence[str]) -> str:
+def _cells(clips: Sequence[PageClip], row: str, columns: Sequence[str]) -> str:
     players = {c: "".join(_player(k) for k in clips if (k.row, k.column) == (row, c)) for c in columns}
     return "".join(f"<td>{players[c]}</td>" for c in columns)
 
@@ -89,7 +89,7 @@ def write_index(folder: Path) -> None:
         cells = ""
         for step in steps:
             match = next((c for c in step["clips"] if c["file"] == file), None)
-            cells += f"<td>{_player(Clip(**match), _folder(step['step']) + '/') if match else ''}</td>"
+            cells += f"<td>{_player(PageClip(**match), _folder(step['step']) + '/') if match else ''}</td>"
         body += (
             f"<tr><th>{html.escape(row)}<br><span class=level>{html.escape(column)}</span></th>{cells}</tr>"
         )
@@ -100,14 +100,14 @@ def _summary(path: Path) -> dict[str, Any] | None:
     """The summary that `write_step_page` wrote; None if it is damaged, which is logged."""
     try:
         summary = read_json_object(path)
-        clips = [asdict(Clip(**clip)) for clip in summary["clips"]]
+        clips = [asdict(PageClip(**clip)) for clip in summary["clips"]]
         return {"step": int(summary["step"]), "clips": clips}
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s: left out of the page of all steps (%s)", path, error)
         return None
 
 
-def _player(clip: Clip, prefix: str = "") -> str:
+def _player(clip: PageClip, prefix: str = "") -> str:
     flag = '<span class="flag">clipped</span> ' if clip.clipped else ""
     source = html.escape(prefix + clip.file)
     return (

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stable_audio.audio import channel_order, containers, mp3
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.layout import Layout, LayoutMemory, read_layout
+from stable_audio.audio.layout import LayoutMemory, StreamLayout, read_layout
 from stable_audio.audio.opening import naming, open_file
 from stable_audio.audio.slices import FileSlice
 from stable_audio.audio.splice import Stream, buffered
@@ -70,7 +70,7 @@ AudioSource = str | os.PathLike[str] | FileSlice
 """A sound file, or a sound file inside another file."""
 
 
-class Decoder(Protocol):
+class StreamDecoder(Protocol):
     """Reads one stream of a file.
 
     Attributes:
@@ -96,7 +96,7 @@ class Sound:
         info: properties of the file.
     """
 
-    def __init__(self, info: AudioInfo, decoders: list[Decoder]) -> None:
+    def __init__(self, info: AudioInfo, decoders: list[StreamDecoder]) -> None:
         self.info = info
         self._decoders = decoders
 
@@ -158,13 +158,15 @@ def open_sound(source: AudioSource, *, memory: LayoutMemory | None = None) -> It
         yield Sound(info, [d for d in decoders if d.frames > 0])
 
 
-def _decoder(file: BinaryIO, stream: Stream, layout: Layout, name: str, stack: ExitStack) -> Decoder:
+def _decoder(
+    file: BinaryIO, stream: Stream, layout: StreamLayout, name: str, stack: ExitStack
+) -> StreamDecoder:
     if layout.through_av:
         return stack.enter_context(containers.open_container(name, file))
     return stack.enter_context(_open_soundfile(file, stream))
 
 
-def _joint_info(name: str, part: FileSlice | None, decoders: list[Decoder]) -> AudioInfo:
+def _joint_info(name: str, part: FileSlice | None, decoders: list[StreamDecoder]) -> AudioInfo:
     if not decoders:
         raise AudioError(name, "holds no sound")
     first = decoders[0]

@@ -20,7 +20,7 @@ from stable_audio.checkpoints.keys import to_sat
 from stable_audio.checkpoints.parts import Part, part_of
 from stable_audio.transforms.recorded import needed
 
-Layout = Literal["ours", "sat"]
+WeightsLayout = Literal["ours", "sat"]
 
 
 def save_inference_file(
@@ -60,7 +60,7 @@ def export(
     path: str | Path,
     *,
     config: Mapping[str, Any],
-    layout: Layout = "ours",
+    layout: WeightsLayout = "ours",
     dtype: torch.dtype | None = None,
     part: Part = "model",
     transforms: Sequence[Mapping[str, Any]] = (),

@@ -13,7 +13,7 @@ from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
 
 if TYPE_CHECKING:
-    from stable_audio.evaluation.quickstart_models import Judgement
+    from stable_audio.evaluation.quickstart_models import JudgedModel
 
 HELP = "measure how well the clips of a quickstart model match the pitch and timbre of their prompts"
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if not missed else 1
 
 
-def _as_text(judgement: Judgement) -> str:
+def _as_text(judgement: JudgedModel) -> str:
     how = "the pretransform alone"
     if judgement.steps is not None:
         how = f"CFG {judgement.cfg_scale:g}, {judgement.steps} steps"

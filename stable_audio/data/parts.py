@@ -18,7 +18,7 @@ from stable_audio.data.crop import Crop
 from stable_audio.data.seeding import derive_seed
 
 
-class Part(NamedTuple):
+class SoundPart(NamedTuple):
     """A piece of a dataset.
 
     Attributes:
@@ -73,7 +73,7 @@ class FileParts(ClipDataset):
                 f"crops must be a multiple of {multiple} samples, a latent frame, found {crop}; use {near}"
             )
         self.dataset = dataset
-        self.parts: list[Part] = []
+        self.parts: list[SoundPart] = []
         self.problems: list[Rejected] = list(dataset.problems)
         for index in range(len(dataset)):
             self._add(index, crop, multiple)
@@ -90,12 +90,12 @@ class FileParts(ClipDataset):
             return
         total = resampled_length(frames, info.sample_rate, rate)
         if crop is None:
-            self.parts.append(Part(name, index, 0, -(-total // multiple) * multiple, total))
+            self.parts.append(SoundPart(name, index, 0, -(-total // multiple) * multiple, total))
             return
         # Offsets must lie where both rates have a sample.
         step = rate // math.gcd(rate, info.sample_rate)
         starts = range(0, total, crop) if crop % step == 0 else _aligned(total, crop, step)
-        self.parts += [Part(f"{name}@{start}", index, start, crop, total) for start in starts]
+        self.parts += [SoundPart(f"{name}@{start}", index, start, crop, total) for start in starts]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -124,7 +124,7 @@ class DatasetParts(ClipDataset):
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
         self.problems = list(dataset.problems)
-        self.parts = [Part(f"item/{i:08d}", i, 0, 0) for i in range(len(dataset))]
+        self.parts = [SoundPart(f"item/{i:08d}", i, 0, 0) for i in range(len(dataset))]
 
     def __len__(self) -> int:
         return len(self.parts)

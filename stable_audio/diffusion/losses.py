@@ -58,7 +58,7 @@ class LossInputs:
         return self.objective.denoised(self.output, self.x_t, self.t)
 
 
-Space = Literal["output", "denoised"]
+LossSpace = Literal["output", "denoised"]
 
 
 class ElementwiseLoss:
@@ -68,7 +68,7 @@ class ElementwiseLoss:
         space: compare the output with its target, or the denoised estimate with the clean latents.
     """
 
-    def __init__(self, *, space: Space = "output") -> None:
+    def __init__(self, *, space: LossSpace = "output") -> None:
         if space not in ("output", "denoised"):
             raise ValueError(f"space must be 'output' or 'denoised', found '{space}'")
         self.space = space
@@ -109,7 +109,7 @@ class HuberLoss(ElementwiseLoss):
         delta: error at which the loss turns from quadratic to linear.
     """
 
-    def __init__(self, *, delta: float = 1.0, space: Space = "output") -> None:
+    def __init__(self, *, delta: float = 1.0, space: LossSpace = "output") -> None:
         super().__init__(space=space)
         if delta <= 0:
             raise ValueError(f"delta must be above 0, found {delta}")

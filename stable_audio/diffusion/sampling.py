@@ -13,7 +13,7 @@ from torch import Tensor
 from stable_audio.diffusion.denoiser import Denoiser, Predict
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
-from stable_audio.diffusion.samplers import SAMPLERS, SamplerSpec, StepCallback, StepInfo
+from stable_audio.diffusion.samplers import SAMPLERS, SamplerCallback, SamplerSpec, StepInfo
 from stable_audio.diffusion.schedules import Ramp, build_schedule, distinct
 from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.diffusion.spaces import VP
@@ -135,7 +135,7 @@ def sample(
     return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
 
 
-def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> StepCallback | None:
+def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> SamplerCallback | None:
     if callback is None:
         return None
     steps = len(levels) - 1

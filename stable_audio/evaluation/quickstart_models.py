@@ -26,7 +26,7 @@ TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null co
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgedModel:
     """The result of judging one of the models.
 
     Attributes:
@@ -83,7 +83,7 @@ def judgements(
     settings: Requests,
     *,
     baselines: bool = True,
-) -> Iterator[Judgement]:
+) -> Iterator[JudgedModel]:
     """Judge the model and the baselines, each yielded as soon as it is done.
 
     Args:
@@ -111,7 +111,7 @@ def _judged(
     cfg_scale: float,
     *,
     step: int = 1,
-) -> Judgement:
+) -> JudgedModel:
     """Generate and score a clip for every `step`-th request."""
     requests = evaluator.requests(repeats=settings.repeats)[::step]
     clips = generate(
@@ -125,11 +125,11 @@ def _judged(
     )
     verdicts = evaluator.judge(clips, requests)
     scores = Scores.of(requests, verdicts)
-    return Judgement(label, scores, verdicts, clips, requests, cfg_scale=cfg_scale, steps=settings.steps)
+    return JudgedModel(label, scores, verdicts, clips, requests, cfg_scale=cfg_scale, steps=settings.steps)
 
 
 @torch.inference_mode()
-def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests) -> Judgement:
+def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests) -> JudgedModel:
     """Score the requested clips after encoding and decoding by the pretransform alone."""
     assert model.pretransform is not None
     originals = evaluator.originals(repeats=settings.repeats).expand(-1, model.audio_channels, -1)
@@ -139,4 +139,4 @@ def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, setti
     ]
     clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=settings.repeats)
     verdicts = evaluator.judge(clips, requests)
-    return Judgement(RECONSTRUCTION, Scores.of(requests, verdicts), verdicts, clips, requests)
+    return JudgedModel(RECONSTRUCTION, Scores.of(requests, verdicts), verdicts, clips, requests)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stable_audio.data.synthetic import Clip
+from stable_audio.data.synthetic import ClipDescription
 from stable_audio.evaluation.listening.verdict import DEFECTS, Verdict
 
 
@@ -20,7 +20,7 @@ class Request:
         seconds: length of the sound, as far as a clip holds it.
     """
 
-    clip: Clip
+    clip: ClipDescription
     seconds: float
 
     @property
@@ -37,7 +37,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupScores:
     """Scores of some of the requests: shares in [0, 1] of those to which each applies, 0 if there are none.
 
     Attributes:
@@ -53,7 +53,7 @@ class Part:
     right: float
 
     @classmethod
-    def of(cls, verdicts: Sequence[Verdict]) -> Part:
+    def of(cls, verdicts: Sequence[Verdict]) -> GroupScores:
         """Of what was heard of them."""
         return cls(
             clips=len(verdicts),
@@ -94,7 +94,7 @@ class Scores:
     length: float = 0.0
     vibrato: float = 0.0
     right: float = 0.0
-    parts: dict[str, Part] = dataclasses.field(default_factory=dict)
+    parts: dict[str, GroupScores] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> Scores:
@@ -115,10 +115,10 @@ class Scores:
             vibrato=share(v.vibrato for v in verdicts),
             right=share(v.right for v in verdicts),
             parts={
-                "seen": Part.of(seen),
-                "held out": Part.of(held_out),
-                "sequences": Part.of([v for r, v in pairs if len(r.clip.pitches) > 1]),
-                "drums": Part.of([v for r, v in pairs if not r.clip.pitches]),
+                "seen": GroupScores.of(seen),
+                "held out": GroupScores.of(held_out),
+                "sequences": GroupScores.of([v for r, v in pairs if len(r.clip.pitches) > 1]),
+                "drums": GroupScores.of([v for r, v in pairs if not r.clip.pitches]),
             },
         )
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import PointwiseConv
 
-Method = Literal["torch", "torchao"]
+Int8Kernels = Literal["torch", "torchao"]
 
 _ONE_THREAD = threading.Lock()
 """Held while a weight is packed, because that sets torch's engine, which all threads share."""
 
 
-def quantized(module: nn.Module, *, method: Method = "torch", min_weights: int = 4096) -> nn.Module:
+def quantized(module: nn.Module, *, method: Int8Kernels = "torch", min_weights: int = 4096) -> nn.Module:
     """A copy of `module` in eval mode, on the CPU, whose large layers have int8 weights.
 
     Args:

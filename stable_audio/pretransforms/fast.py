@@ -139,7 +139,7 @@ def _in_place(layer: nn.Module | None) -> Activation:
     return _identity
 
 
-class _Kernel:
+class _FrameConv:
     """A convolution without padding on frames (b n c)."""
 
     def __init__(
@@ -173,8 +173,8 @@ class _Kernel:
         return max(_TILE_FRAMES, _TILE_VALUES // (batch * self.values_per_frame))
 
 
-def _kernel_of(layer: Any) -> _Kernel:
-    return _Kernel(
+def _kernel_of(layer: Any) -> _FrameConv:
+    return _FrameConv(
         layer.effective_weight().transpose(1, 2),
         layer.bias,
         stride=layer.stride[0],
@@ -183,13 +183,13 @@ def _kernel_of(layer: Any) -> _Kernel:
     )
 
 
-def _upsampling_kernel_of(layer: WNConvTranspose1d) -> _Kernel:
+def _upsampling_kernel_of(layer: WNConvTranspose1d) -> _FrameConv:
     stride, bias = layer.stride[0], layer.bias
     weight = layer.effective_weight().detach()  # (i o 2s)
     rows = weight.flatten(1).t().contiguous().unflatten(0, (-1, 2, stride))  # (o 2 s i), by one transposition
     taps = rows.new_empty(stride, rows.shape[0], 2, rows.shape[3])
     taps[:, :, 0], taps[:, :, 1] = rows[:, 1].transpose(0, 1), rows[:, 0].transpose(0, 1)
-    return _Kernel(taps.flatten(0, 1), None if bias is None else bias.repeat(stride))
+    return _FrameConv(taps.flatten(0, 1), None if bias is None else bias.repeat(stride))
 
 
 def _window(frames: Tensor, start: int, stop: int) -> Tensor:
@@ -228,7 +228,7 @@ class _FastUpsampler(nn.Module):
         return longer[:, self.crop : longer.shape[1] - self.crop].transpose(1, 2)
 
 
-def _convolve(frames: Tensor, kernel: _Kernel, padding: int, activate: Activation) -> Tensor:
+def _convolve(frames: Tensor, kernel: _FrameConv, padding: int, activate: Activation) -> Tensor:
     batch, length, _ = frames.shape
     count = (length + 2 * padding - kernel.reach) // kernel.stride + 1
 

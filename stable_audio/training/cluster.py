@@ -79,7 +79,7 @@ class LaunchedEnvironment(ClusterEnvironment):
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProcessLayout:
     """Devices and nodes for Lightning's Trainer.
 
     Attributes:
@@ -100,7 +100,7 @@ class Layout:
         return self.count * self.nodes
 
 
-def layout(options: RunOptions, world: World) -> Layout:
+def layout(options: RunOptions, world: World) -> ProcessLayout:
     """Devices and nodes of a run: those of the launcher, or without one those of the options.
 
     Raises:
@@ -110,7 +110,7 @@ def layout(options: RunOptions, world: World) -> Layout:
     if not world.launcher:
         _refuse_lonely_nodes(options)
         here = _local_processes(devices_option, options)
-        return Layout(devices_option, here, options.num_nodes or 1, LightningEnvironment())
+        return ProcessLayout(devices_option, here, options.num_nodes or 1, LightningEnvironment())
     count = (
         None
         if devices_option in ("auto", -1)
@@ -129,9 +129,9 @@ def layout(options: RunOptions, world: World) -> Layout:
     environment = LaunchedEnvironment(world, grid=grid)
     if grid:
         devices = devices_option if isinstance(devices_option, list) else world.local_size
-        return Layout(devices, world.local_size, world.nodes, environment)
+        return ProcessLayout(devices, world.local_size, world.nodes, environment)
     if visible is None:
-        return Layout(1, 1, world.size, environment)
+        return ProcessLayout(1, 1, world.size, environment)
     if isinstance(devices_option, list):
         index = devices_option[world.local_rank]
     elif visible == 1:  # each process sees its own
@@ -143,7 +143,7 @@ def layout(options: RunOptions, world: World) -> Layout:
             f"{world}: {world.local_size} processes are on this machine ({socket.gethostname()}), but only "
             f"{visible} GPUs are visible here; start as many processes as there are GPUs"
         )
-    return Layout([index], 1, world.size, environment)
+    return ProcessLayout([index], 1, world.size, environment)
 
 
 def log_world(world: World) -> None:

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import Layout, on_gpu
+from stable_audio.training.cluster import ProcessLayout, on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import NAME, SplitWeights
@@ -21,7 +21,7 @@ STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
 
 
 def build_trainer(
-    options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
+    options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool
 ) -> pl.Trainer:
     """Build the trainer of a run.
 
@@ -42,7 +42,7 @@ def build_trainer(
 
 
 def _new_trainer(
-    options: RunOptions, placed: Layout, io: AtomicCheckpointIO, *, accumulate: bool
+    options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool
 ) -> pl.Trainer:
     return pl.Trainer(
         accelerator=options.accelerator,
@@ -65,7 +65,7 @@ def _new_trainer(
     )
 
 
-def _strategy(options: RunOptions, placed: Layout) -> str | SplitWeights:
+def _strategy(options: RunOptions, placed: ProcessLayout) -> str | SplitWeights:
     if options.strategy == NAME:
         return SplitWeights()
     if options.strategy not in ("auto", ""):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stable_audio.backbones.mlp import ConditionalMLP
 from stable_audio.backbones.unet import UNet
 from stable_audio.backbones.unet.attention import TokenRMSNorm
-from stable_audio.backbones.unet.conditioning import FrameOptions, Merge, SlotOptions
+from stable_audio.backbones.unet.conditioning import InputConcatOptions, Merge, SlotOptions
 from stable_audio.backbones.unet.layers import ChannelRMSNorm
 from stable_audio.backbones.unet.vectors import Mechanism, Vectors
 from stable_audio.config.schemas.leaf import arguments, leaf_model
@@ -205,7 +205,9 @@ def test_a_merge_per_conditioner() -> None:
     mask = torch.tensor([[False, True, False, True]])
     assert tokens.mask(mask).tolist() == [[True, False, True]]
     frames = Merge(
-        FrameOptions(dim=4, merge="sum", sizes=[2, 2, 2, 2], mechanism=["sum", "concat", "sum", "concat"]),
+        InputConcatOptions(
+            dim=4, merge="sum", sizes=[2, 2, 2, 2], mechanism=["sum", "concat", "sum", "concat"]
+        ),
         name="f",
         axis=1,
         width_axis=True,

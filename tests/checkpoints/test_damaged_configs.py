@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stable_audio.audio.page import Clip, write_index, write_step_page
+from stable_audio.audio.page import PageClip, write_index, write_step_page
 from stable_audio.checkpoints import CheckpointError, load_model, read_checkpoint
 from stable_audio.conditioning.t5 import t5_size
 from stable_audio.stored.models import stored_config
@@ -52,7 +52,7 @@ def test_of_a_text_encoder(text: str, tmp_path: Path) -> None:
 
 
 def test_one_damaged_summary_leaves_the_page_of_the_other_steps(tmp_path: Path) -> None:
-    clips = [Clip("a.wav", "bell", "CFG 1", 0.5, False)]
+    clips = [PageClip("a.wav", "bell", "CFG 1", 0.5, False)]
     for step in (1, 2):
         folder = tmp_path / f"step_{step:08d}"
         folder.mkdir()

@@ -29,9 +29,9 @@ from stable_audio.config import load_config
 from stable_audio.config.sections.diffusion import ConditionerEntry, ConditioningSection, DiffusionSection
 from stable_audio.config.sections.pretransform import (
     AutoencoderModel,
+    AutoencoderPart,
     AutoencoderPretransformSection,
     DecoderPart,
-    Part,
 )
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.block import TransformerOptions
@@ -63,7 +63,7 @@ SECTIONS: list[tuple[Any, set[str]]] = [
     (ConditionerEntry, {"type", "config", "id"}),
     (AutoencoderPretransformSection, set(tables.PRETRANSFORM)),
     (AutoencoderModel, set(tables.AUTOENCODER)),
-    (Part, set(tables.PART)),
+    (AutoencoderPart, set(tables.PART)),
     (DecoderPart, set(tables.DECODER_PART)),
 ]
 

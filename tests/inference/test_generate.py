@@ -9,7 +9,7 @@ import torch
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
 from stable_audio.inference import Sampling, generate
 from stable_audio.inference.generation.audio_inputs import AudioInputs, frame_mask, inpaint_tensors
-from stable_audio.inference.generation.generate import Draws
+from stable_audio.inference.generation.generate import NoiseSources
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 from tests.inference import tiny
@@ -252,7 +252,9 @@ def test_sounds_and_draws_in_one_object_or_as_keywords(model: DiffusionModel) ->
     sounds: dict[str, Any] = {"init_audio": torch.ones(1, 1, tiny.SIZE), "init_noise_level": 0.5}
     start = torch.ones(1, tiny.PATCH, tiny.SIZE // tiny.PATCH)
     expected = generate(model, [BELL], start_noise=start, **sounds, **FEW)
-    whole = generate(model, [BELL], audio_inputs=AudioInputs(**sounds), draws=Draws(start_noise=start), **FEW)
+    whole = generate(
+        model, [BELL], audio_inputs=AudioInputs(**sounds), draws=NoiseSources(start_noise=start), **FEW
+    )
     assert torch.equal(whole, expected)
     assert not torch.equal(generate(model, [BELL], start_noise=start, **FEW), expected)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.adp.base import ADPBackbone, TokenFields
-from stable_audio.backbones.adp.context import KeysValues
+from stable_audio.backbones.adp.layer_inputs import KeysValues
 from stable_audio.backbones.adp.options import Options
 from stable_audio.backbones.adp.transformer import CrossAttention
 from stable_audio.backbones.adp.unet import time_embedding

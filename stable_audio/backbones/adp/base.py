@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.adp.context import Context, KeysValues
+from stable_audio.backbones.adp.layer_inputs import KeysValues, LayerInputs
 from stable_audio.backbones.adp.options import Options
 from stable_audio.backbones.adp.unet import add_unet, check_layout, rate_of, run_unet, time_embedding
 from stable_audio.backbones.base import Backbone
@@ -14,7 +14,7 @@ from stable_audio.backbones.init import scale_parameters
 from stable_audio.types import Conditioning, Slot
 
 TokenFields = tuple[Tensor | None, tuple[KeysValues, ...]]
-"""Time token and keys and values, as in `Context`."""
+"""Time token and keys and values, as in `LayerInputs`."""
 
 
 class ADPBackbone(Backbone):
@@ -50,7 +50,7 @@ class ADPBackbone(Backbone):
             h = torch.cat([h, channels[0].to(h.dtype)], dim=1)
         time_token, keys_values = self.token_fields(t, cond, x.dtype)
         mapping = self._mapping(t, cond, x.dtype)
-        context = Context(mapping, time_token, keys_values, channels)
+        context = LayerInputs(mapping, time_token, keys_values, channels)
         if self.stft is None:
             return run_unet(self, h, context)
         frames = h.shape[-1]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stable_audio.backbones.adp.stft import STFT
-from stable_audio.backbones.adp.unet import Layout
+from stable_audio.backbones.adp.unet import UNetSizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,13 @@ class Options:
             use_complex=self.stft_use_complex,
         )
 
-    def layout(self, stft: STFT | None, token_features: int | None) -> Layout:
+    def layout(self, stft: STFT | None, token_features: int | None) -> UNetSizes:
         """Sizes of the U-Net after the transform."""
         scale = stft.channels if stft is not None else 1
         concat = list(self.context_channels or ())
         if concat and self.use_stft_context:
             concat[0] *= scale
-        names = {f.name for f in dataclasses.fields(Layout)}
+        names = {f.name for f in dataclasses.fields(UNetSizes)}
         same = {name: value for name, value in vars(self).items() if name in names}
         changed = {
             "in_channels": self.in_channels * scale,
@@ -107,4 +107,4 @@ class Options:
             "mapping_features": self.mapping_features,
             "token_features": token_features,
         }
-        return Layout(**{**same, **changed})
+        return UNetSizes(**{**same, **changed})

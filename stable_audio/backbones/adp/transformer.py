@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stable_audio.backbones.adp.context import Context, KeysValues
+from stable_audio.backbones.adp.layer_inputs import KeysValues, LayerInputs
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.fused import fused_attention
 
@@ -65,7 +65,7 @@ class CrossAttention(Attention):
 
     index: int = 0
 
-    def compute_context(self, x: Tensor, context: Context) -> Tensor:
+    def compute_context(self, x: Tensor, context: LayerInputs) -> Tensor:
         k, v = context.keys_values[self.index]
         if context.time_token is not None:
             k_time, v_time = self.keys_values(context.time_token)
@@ -89,7 +89,7 @@ class TransformerBlock(nn.Module):
         mid = features * multiplier
         self.feed_forward = nn.Sequential(nn.Linear(features, mid), nn.GELU(), nn.Linear(mid, features))
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: LayerInputs) -> Tensor:
         x = x + self.attention(x, self.attention.keys_values(x))
         if self.cross_attention is not None:
             x = x + self.cross_attention.compute_context(x, context)
@@ -133,7 +133,7 @@ class Transformer(Checkpointed):
         # Index 0 is a change of layout, without weights, but part of the keys of checkpoints.
         self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
 
-    def compute(self, x: Tensor, context: Context) -> Tensor:
+    def compute(self, x: Tensor, context: LayerInputs) -> Tensor:
         x = self.to_in(x).transpose(1, 2)
         for block in self.blocks:
             x = block(x, context)

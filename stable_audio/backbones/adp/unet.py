@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.adp.context import Context
 from stable_audio.backbones.adp.conv import (
     NumberFeatures,
     Patcher,
@@ -20,12 +19,13 @@ from stable_audio.backbones.adp.conv import (
     downsample,
     upsample,
 )
+from stable_audio.backbones.adp.layer_inputs import LayerInputs
 from stable_audio.backbones.adp.transformer import CrossAttention, Transformer
 from stable_audio.nn.checks import check_counts
 
 
 @dataclass(frozen=True)
-class Layout:
+class UNetSizes:
     """Sizes of the U-Net, with the names of the configuration, which `Options` explains."""
 
     in_channels: int
@@ -74,7 +74,7 @@ class Layout:
 class Down(nn.Module):
     """One level of the downsampling path; returns x and the skips for the upsampling path."""
 
-    def __init__(self, layout: Layout, level: int) -> None:
+    def __init__(self, layout: UNetSizes, level: int) -> None:
         super().__init__()
         width = layout.width(level + 1)
         self.level = level
@@ -85,7 +85,7 @@ class Down(nn.Module):
         self.blocks = nn.ModuleList(layout.resnet(width + more, width) for more in extra)
         self.transformer = layout.transformer(layout.attentions[level], width)
 
-    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, context: LayerInputs) -> tuple[Tensor, list[Tensor]]:
         x = self.downsample(x)
         concat = context.channels[self.level + 1] if len(context.channels) > self.level + 1 else None
         if concat is not None:
@@ -103,7 +103,7 @@ class Down(nn.Module):
 class Up(nn.Module):
     """One level of the upsampling path; uses one skip per block, the last one first."""
 
-    def __init__(self, layout: Layout, level: int) -> None:
+    def __init__(self, layout: UNetSizes, level: int) -> None:
         super().__init__()
         width = layout.width(level + 1)
         self.skip_scale = 2**-0.5 if layout.use_skip_scale else 1.0
@@ -114,7 +114,7 @@ class Up(nn.Module):
             width, layout.width(level), layout.factors[level], layout.use_nearest_upsample
         )
 
-    def forward(self, x: Tensor, skips: list[Tensor], context: Context) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], context: LayerInputs) -> Tensor:
         for block, skip in zip(self.blocks, reversed(skips)):
             x = block(torch.cat([x, skip * self.skip_scale], dim=1), context.mapping)
         if self.transformer is not None:
@@ -125,14 +125,14 @@ class Up(nn.Module):
 class Bottleneck(nn.Module):
     """Residual block, transformer, residual block at the lowest rate."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: UNetSizes) -> None:
         super().__init__()
         width = layout.width(-1)
         self.pre_block = layout.resnet(width, width)
         self.transformer = layout.transformer(layout.attentions[-1], width)
         self.post_block = layout.resnet(width, width)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: LayerInputs) -> Tensor:
         x = self.pre_block(x, context.mapping)
         if self.transformer is not None:
             x = self.transformer(x, context)
@@ -145,7 +145,7 @@ def time_embedding(channels: int, features: int) -> nn.Sequential:
     return nn.Sequential(number, nn.GELU())
 
 
-def add_unet(module: nn.Module, layout: Layout) -> None:
+def add_unet(module: nn.Module, layout: UNetSizes) -> None:
     """Add the parts of the U-Net to `module`, under the names that published checkpoints use."""
     levels = range(len(layout.factors))
     features, width = layout.mapping_features, layout.width(0)
@@ -159,7 +159,7 @@ def add_unet(module: nn.Module, layout: Layout) -> None:
         attention.index = index
 
 
-def run_unet(module: Any, x: Tensor, context: Context) -> Tensor:
+def run_unet(module: Any, x: Tensor, context: LayerInputs) -> Tensor:
     """x (b c n), including its input_concat -> (b c n), with the parts that `add_unet` added to `module`."""
     x = first = module.to_in(x, context.mapping)
     stack = []
@@ -172,7 +172,7 @@ def run_unet(module: Any, x: Tensor, context: Context) -> Tensor:
     return module.to_out(x + first, context.mapping)
 
 
-def check_layout(layout: Layout) -> None:
+def check_layout(layout: UNetSizes) -> None:
     """Raise ValueError for lists that do not fit together."""
     levels = len(layout.factors)
     if len(layout.multipliers) != levels + 1:
@@ -201,6 +201,6 @@ def check_layout(layout: Layout) -> None:
         raise ValueError(f"resnet_groups {layout.resnet_groups} must divide the channels, found {bad}")
 
 
-def rate_of(layout: Layout) -> int:
+def rate_of(layout: UNetSizes) -> int:
     """Input samples per frame at the bottleneck."""
     return layout.patch_size * math.prod(layout.factors)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.backbones.unet.attention_options import AttentionOptions
+from stable_audio.backbones.unet.attention_options import AttentionBlockOptions
 from stable_audio.backbones.unet.layers import ChannelRMSNorm
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.rotary import RotaryTables, apply_rotary
@@ -44,7 +44,7 @@ class HeadNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
-def _linear(c_in: int, between: int, c_out: int, options: AttentionOptions, bias: bool) -> nn.Module:
+def _linear(c_in: int, between: int, c_out: int, options: AttentionBlockOptions, bias: bool) -> nn.Module:
     """(... c_in) -> (... c_out): one linear layer, or two with `between` features in the middle."""
     if options.projections == 1:
         return nn.Linear(c_in, c_out, bias=bias)
@@ -55,7 +55,7 @@ class Projection(nn.Module):
     """Features (b l e) -> keys and values (b l h d)."""
 
     def __init__(
-        self, features: int, heads: int, head_dim: int, options: AttentionOptions, bias: bool
+        self, features: int, heads: int, head_dim: int, options: AttentionBlockOptions, bias: bool
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -71,7 +71,7 @@ class Projection(nn.Module):
 class Attention(nn.Module):
     """Queries from x (b l c), keys and values from a context -> (b l c)."""
 
-    def __init__(self, channels: int, features: int, options: AttentionOptions, bias: str) -> None:
+    def __init__(self, channels: int, features: int, options: AttentionBlockOptions, bias: str) -> None:
         super().__init__()
         heads, head_dim = options.sizes(channels)
         self.heads, self.head_dim = heads, head_dim
@@ -96,7 +96,7 @@ class SelfAttention(Attention):
 
     index: int = 0
 
-    def __init__(self, channels: int, options: AttentionOptions, bias: str, prepend_dim: int) -> None:
+    def __init__(self, channels: int, options: AttentionBlockOptions, bias: str, prepend_dim: int) -> None:
         super().__init__(channels, channels, options, bias)
         self.prepend = (
             Projection(prepend_dim, self.heads, self.head_dim, options, bias in ("all", "qkv"))

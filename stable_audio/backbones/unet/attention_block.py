@@ -13,7 +13,7 @@ from stable_audio.backbones.unet.attention import (
     TokenRMSNorm,
     Tokens,
 )
-from stable_audio.backbones.unet.attention_options import AttentionOptions
+from stable_audio.backbones.unet.attention_options import AttentionBlockOptions
 from stable_audio.backbones.unet.layers import merged, norm
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
@@ -42,7 +42,7 @@ class AttentionLayer(nn.Module):
     def __init__(
         self,
         channels: int,
-        options: AttentionOptions,
+        options: AttentionBlockOptions,
         *,
         self_attention: bool,
         cross_dim: int,
@@ -83,7 +83,7 @@ class AttentionBlock(Checkpointed):
     """Attention layers over the positions of x: (b c *n) -> (b c *n)."""
 
     def __init__(
-        self, dims: int, channels: int, options: AttentionOptions, *, norm_kind: str, **layer: int | bool
+        self, dims: int, channels: int, options: AttentionBlockOptions, *, norm_kind: str, **layer: int | bool
     ) -> None:
         super().__init__()
         transformer = options.block == "transformer"

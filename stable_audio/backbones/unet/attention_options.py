@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class AttentionOptions:
+class AttentionBlockOptions:
     """Structure of the attention blocks.
 
     Attributes:

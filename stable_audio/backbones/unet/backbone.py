@@ -14,9 +14,14 @@ from stable_audio.backbones.unet.blocks import BlockVector
 from stable_audio.backbones.unet.checks import check, check_readers
 from stable_audio.backbones.unet.embedding import TimeEmbedding
 from stable_audio.backbones.unet.layers import over_positions
+from stable_audio.backbones.unet.levels import LevelBuilder, LevelInputs
 from stable_audio.backbones.unet.network import Network, cross_attentions, prepend_attentions
-from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, ConditioningOptions, Layout
-from stable_audio.backbones.unet.plan import Context, Plan
+from stable_audio.backbones.unet.options import (
+    AttentionPlaces,
+    BlockOptions,
+    ConditioningOptions,
+    LevelOptions,
+)
 from stable_audio.backbones.unet.slots import Slots
 from stable_audio.backbones.unet.vectors import MechanismInputs, Vectors
 from stable_audio.nn.precision import parameter_dtype
@@ -33,7 +38,7 @@ class UNet(Backbone):
     Args:
         io_channels: channels of x.
         height: with dims 2: x comes as (b io_channels * height n) and is unfolded to this many rows.
-        layout: the levels, see `Layout`.
+        layout: the levels, see `LevelOptions`.
         block: the residual blocks, see `BlockOptions`.
         places: the attention blocks, see `AttentionPlaces`.
         conditioning: use of t and the slots, see `ConditioningOptions`.
@@ -48,7 +53,7 @@ class UNet(Backbone):
         *,
         io_channels: int,
         height: int | None = None,
-        layout: Flat[Layout] = Layout(),  # noqa: B008 (frozen)
+        layout: Flat[LevelOptions] = LevelOptions(),  # noqa: B008 (frozen)
         block: Flat[BlockOptions] = BlockOptions(),  # noqa: B008 (frozen)
         places: Flat[AttentionPlaces] = AttentionPlaces(),  # noqa: B008 (frozen)
         conditioning: Flat[ConditioningOptions] = ConditioningOptions(),  # noqa: B008 (frozen)
@@ -81,7 +86,7 @@ class UNet(Backbone):
         global_dim = conditioning.global_cond.dim
         adds = global_dim and self.mechanism == "sum"
         self.to_time = nn.Linear(global_dim, features, bias=False) if adds else None
-        plan = Plan(
+        plan = LevelBuilder(
             layout=layout,
             block=block,
             places=places,
@@ -132,7 +137,7 @@ class UNet(Backbone):
         if inputs.planes is not None:
             planes.append(over_positions(inputs.planes, self.dims).expand(-1, -1, *x.shape[2:]))
         tokens = cond.prepared if isinstance(cond.prepared, Tokens) else self._tokens(cond)
-        context = Context(inputs.first, inputs.second, replace(tokens, vectors=inputs.tokens))
+        context = LevelInputs(inputs.first, inputs.second, replace(tokens, vectors=inputs.tokens))
         added = torch.cat(frames["sum"], dim=1) if frames["sum"] else None
         return self.network(torch.cat(planes, dim=1), context, added).reshape(shape)
 

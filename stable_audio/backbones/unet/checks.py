@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stable_audio.backbones.unet.options import GROUPS, BlockOptions, Layout
+from stable_audio.backbones.unet.options import GROUPS, BlockOptions, LevelOptions
 from stable_audio.nn.checks import check_counts
 
 
-def check(layout: Layout, block: BlockOptions, height: int | None) -> None:
+def check(layout: LevelOptions, block: BlockOptions, height: int | None) -> None:
     """Raise ValueError for the first mismatch."""
     _check_lists(len(layout.multipliers), layout.rates, layout.counts)
     widths = [layout.channels, *layout.widths]
@@ -58,7 +58,7 @@ def _check_lists(levels: int, factors: Sequence[int], blocks: Sequence[int]) -> 
         raise ValueError(f"blocks needs {levels} entries of at least 1, found {list(blocks)}")
 
 
-def _check_kernels(layout: Layout, block: BlockOptions) -> None:
+def _check_kernels(layout: LevelOptions, block: BlockOptions) -> None:
     kernels = {
         "first_kernel": layout.first_kernel,
         "last_kernel": layout.last_kernel,

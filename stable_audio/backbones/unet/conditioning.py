@@ -33,7 +33,7 @@ class SlotOptions:
 
 
 @dataclass(frozen=True)
-class FrameOptions(SlotOptions):
+class InputConcatOptions(SlotOptions):
     """Contents of the input_concat slot.
 
     Attributes:
@@ -62,7 +62,7 @@ class Merge:
         self.options, self.axis = options, axis
         sizes, dropout = tuple(options.sizes), tuple(options.dropout)
         merges = _per_conditioner(name, "merge", options.merge, len(sizes))
-        mechanism = options.mechanism if isinstance(options, FrameOptions) else "concat"
+        mechanism = options.mechanism if isinstance(options, InputConcatOptions) else "concat"
         mechanisms = _per_conditioner(name, "mechanism", mechanism, len(sizes))
         if options.dim < 0:
             raise ValueError(f"{name}.dim must be 0 or more, found {options.dim}")

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from stable_audio.backbones.unet.attention import CrossAttention, SelfAttention
 from stable_audio.backbones.unet.blocks import NormOut
 from stable_audio.backbones.unet.layers import conv, downsample, merged, upsample
-from stable_audio.backbones.unet.options import Layout
-from stable_audio.backbones.unet.plan import Context, Plan
+from stable_audio.backbones.unet.levels import LevelBuilder, LevelInputs
+from stable_audio.backbones.unet.options import LevelOptions
 
 
 class Down(nn.Module):
     """One level of the downsampling path; pushes its skips onto the stack."""
 
-    def __init__(self, plan: Plan, level: int) -> None:
+    def __init__(self, plan: LevelBuilder, level: int) -> None:
         super().__init__()
         layout = plan.layout
         width = layout.widths[level]
@@ -34,7 +34,7 @@ class Down(nn.Module):
                 factor=layout.rates[level],
             )
 
-    def forward(self, x: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, context: LevelInputs, skips: list[Tensor]) -> Tensor:
         for stage in self.stages:
             x = stage(x, context)
             if self.every:
@@ -59,7 +59,7 @@ class Up(nn.Module):
         stack: channels of the remaining skips; the level pops those that it uses.
     """
 
-    def __init__(self, plan: Plan, level: int, width: int, stack: list[int]) -> None:
+    def __init__(self, plan: LevelBuilder, level: int, width: int, stack: list[int]) -> None:
         super().__init__()
         layout = plan.layout
         self.merge = layout.skip_merge
@@ -91,7 +91,7 @@ class Up(nn.Module):
         skip = stack.pop()
         return skip if self.merge == "concat" else 0
 
-    def forward(self, x: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, context: LevelInputs, skips: list[Tensor]) -> Tensor:
         for n, stage in enumerate(self.stages):
             if n < self.skip_count:
                 skip = skips.pop()
@@ -112,7 +112,7 @@ class Network(nn.Module):
         c_out: channels of the output.
     """
 
-    def __init__(self, plan: Plan, *, c_in: int, c_added: int, c_out: int) -> None:
+    def __init__(self, plan: LevelBuilder, *, c_in: int, c_added: int, c_out: int) -> None:
         super().__init__()
         layout, base = plan.layout, plan.layout.channels
         self.first = conv(layout.dims, c_in, base, layout.first_kernel)
@@ -135,7 +135,7 @@ class Network(nn.Module):
         )
         _set_indices(self)
 
-    def _skip_widths(self, layout: Layout) -> list[int]:
+    def _skip_widths(self, layout: LevelOptions) -> list[int]:
         """Channels of the skips, in the order in which the downsampling path pushes them."""
         widths = [layout.channels] if self.keeps_first else []
         for level, width in enumerate(layout.widths):
@@ -144,7 +144,7 @@ class Network(nn.Module):
                 widths.append(width)
         return widths
 
-    def forward(self, x: Tensor, context: Context, added: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: LevelInputs, added: Tensor | None = None) -> Tensor:
         """x (b c_in *n) -> (b c_out *n); `added` (b c_added *n) is added after the first convolution."""
         x = self.first(x)
         if self.add is not None and added is not None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stable_audio.backbones.unet.attention_options import AttentionOptions
-from stable_audio.backbones.unet.conditioning import FrameOptions, SlotOptions
+from stable_audio.backbones.unet.attention_options import AttentionBlockOptions
+from stable_audio.backbones.unet.conditioning import InputConcatOptions, SlotOptions
 from stable_audio.backbones.unet.embedding import TimeOptions
 from stable_audio.backbones.unet.layers import ActivationName, DownsampleName, NormName, UpsampleName
 from stable_audio.backbones.unet.vectors import Mechanism
@@ -19,7 +19,7 @@ GROUPS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class LevelOptions:
     """The levels of the U-Net.
 
     Attributes:
@@ -140,9 +140,9 @@ class AttentionPlaces:
     resolution: int | None = None
     cross_attention: Sequence[bool] | None = None
     attention_every: Literal["block", "level"] = "block"
-    attention_options: AttentionOptions = AttentionOptions()  # noqa: RUF009 (frozen)
+    attention_options: AttentionBlockOptions = AttentionBlockOptions()  # noqa: RUF009 (frozen)
 
-    def self_levels(self, layout: Layout) -> list[bool]:
+    def self_levels(self, layout: LevelOptions) -> list[bool]:
         """Whether each level has self-attention, by `attention` or `attention_resolutions`."""
         levels = len(layout.multipliers)
         if self.attention is not None and self.attention_resolutions is not None:
@@ -161,7 +161,7 @@ class AttentionPlaces:
             raise ValueError(f"attention_resolutions {unknown} are not among those of the levels, {sizes}")
         return [size in self.attention_resolutions for size in sizes]
 
-    def cross_levels(self, layout: Layout) -> list[bool]:
+    def cross_levels(self, layout: LevelOptions) -> list[bool]:
         """Whether each level has cross-attention, if there are tokens."""
         if self.cross_attention is None:
             return self.self_levels(layout)
@@ -193,7 +193,7 @@ class ConditioningOptions:
     global_mechanism: Literal["sum", "adaptive", "concat"] = "sum"
     mechanisms: Mapping[str, Mechanism] | None = None
     prepend: SlotOptions = SlotOptions()  # noqa: RUF009 (frozen)
-    input_concat: FrameOptions = FrameOptions()  # noqa: RUF009 (frozen)
+    input_concat: InputConcatOptions = InputConcatOptions()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         changed = (self.time_injection, self.global_mechanism) != ("add", "sum")

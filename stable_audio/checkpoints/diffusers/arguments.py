@@ -13,20 +13,20 @@ from typing import Any, Protocol
 
 from stable_audio.options import NO_DEFAULT, keywords_of
 
-Options = Mapping[str, Any]
-Check = Callable[[Any, Options], str]
+NetworkOptions = Mapping[str, Any]
+Check = Callable[[Any, NetworkOptions], str]
 """(value, all arguments) -> "" if the value fits, else the values that would, as the end of a sentence."""
 
 
 class Treatment(Protocol):
     """How the layout treats an argument."""
 
-    def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
+    def misfits(self, path: str, value: Any, options: NetworkOptions) -> Iterator[str]:
         """Reasons why the layout cannot hold `value`: parts of a sentence, with the JSON path."""
         ...
 
 
-def fits(value: Any, options: Options) -> str:
+def fits(value: Any, options: NetworkOptions) -> str:
     """A check that accepts every value."""
     return ""
 
@@ -43,7 +43,7 @@ class Held:
     where: str
     check: Check = fits
 
-    def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
+    def misfits(self, path: str, value: Any, options: NetworkOptions) -> Iterator[str]:
         if reason := self.check(value, options):
             yield f"{path} is {shown(value)}, {reason}"
 
@@ -54,7 +54,7 @@ class Only:
 
     values: tuple[Any, ...]
 
-    def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
+    def misfits(self, path: str, value: Any, options: NetworkOptions) -> Iterator[str]:
         if value not in self.values:
             yield f"{path} is {shown(value)}, only {shown(self.values[0])} fits"
 
@@ -69,7 +69,7 @@ class Unused:
 
     because: str
 
-    def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
+    def misfits(self, path: str, value: Any, options: NetworkOptions) -> Iterator[str]:
         return iter(())
 
 
@@ -85,7 +85,7 @@ class Nested:
     target: Any
     table: Mapping[str, Treatment]
 
-    def misfits(self, path: str, value: Any, options: Options) -> Iterator[str]:
+    def misfits(self, path: str, value: Any, options: NetworkOptions) -> Iterator[str]:
         nested = value if isinstance(value, Mapping) else {}
         return misfits(self.table, nested, path, defaults=defaults_of(self.target))
 
@@ -93,7 +93,9 @@ class Nested:
 Table = Mapping[str, Treatment]
 
 
-def misfits(table: Table, configured: Options, path: str, *, defaults: Options) -> Iterator[str]:
+def misfits(
+    table: Table, configured: NetworkOptions, path: str, *, defaults: NetworkOptions
+) -> Iterator[str]:
     """Reasons why the layout cannot hold the arguments `configured` at the JSON path `path`."""
     options = {**defaults, **configured}
     for name, treatment in table.items():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from stable_audio.checkpoints.diffusers.arguments import Held, Nested, Options, Table, Unused, only, shown
+from stable_audio.checkpoints.diffusers.arguments import (
+    Held,
+    Nested,
+    NetworkOptions,
+    Table,
+    Unused,
+    only,
+    shown,
+)
 from stable_audio.conditioning.t5 import t5_size
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
@@ -44,11 +52,11 @@ NORM: Table = {
 }
 
 
-def _above_zero(value: Any, options: Options) -> str:
+def _above_zero(value: Any, options: NetworkOptions) -> str:
     return "" if value else "only a width above 0 fits"
 
 
-def _head_width(value: Any, options: Options) -> str:
+def _head_width(value: Any, options: NetworkOptions) -> str:
     width = options["embed_dim"] // value
     # Below 64 features more than half of a head is rotated here, and other multiples round differently.
     if width >= 64 and width % 4 == 0:
@@ -56,7 +64,7 @@ def _head_width(value: Any, options: Options) -> str:
     return f"so that a head has {width} features, only 64 or more in multiples of 4 fit"
 
 
-def _in_every_layer(value: Any, options: Options) -> str:
+def _in_every_layer(value: Any, options: NetworkOptions) -> str:
     return "" if value < 0 or value >= options["depth"] - 1 else "only -1 (all layers) fits"
 
 
@@ -102,7 +110,7 @@ DIT: Table = {
 }
 
 
-def _projection_fits(value: Any, options: Options) -> str:
+def _projection_fits(value: Any, options: NetworkOptions) -> str:
     width, out = t5_size(options["t5_model_name"]).d_model, options["output_dim"]
     if not value or width != out:
         return ""
@@ -127,7 +135,7 @@ NUMBER: Table = {
 }
 
 
-def _equals_latent_dim(value: Any, options: Options) -> str:
+def _equals_latent_dim(value: Any, options: NetworkOptions) -> str:
     out = options["latent_dim"]
     return "" if value == out else f"only {out}, the encoder's latent_dim, fits"
 
@@ -155,7 +163,7 @@ OOBLECK_DECODER: Table = {
 VAE: Table = {"sample": Unused("the layout's encoder gives the distribution: its mode or a sample")}
 
 
-def _equals_io_channels(value: Any, options: Options) -> str:
+def _equals_io_channels(value: Any, options: NetworkOptions) -> str:
     channels = options["io_channels"]
     return "" if value in (None, channels) else f"only {channels}, as io_channels, fits"
 
@@ -187,7 +195,7 @@ PRETRANSFORM: Table = {
 }
 
 
-def _cosine(value: Any, options: Options) -> str:
+def _cosine(value: Any, options: NetworkOptions) -> str:
     return "" if value is None or value.get("type") == "cosine" else "only the process 'cosine' fits"
 
 
@@ -199,7 +207,7 @@ OBJECTIVE: Table = {
 }
 
 
-def _all_three(value: Any, options: Options) -> str:
+def _all_three(value: Any, options: NetworkOptions) -> str:
     # Cross-attention has no positions and no mask here, so the order of its tokens does not matter.
     every = [TEXT, START, TOTAL]
     return "" if sorted(value or []) == sorted(every) else f"only {shown(every)}, in any order, fits"

@@ -14,13 +14,13 @@ from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.ranges import Positive
 
 
-class Part(Component):
+class AutoencoderPart(Component):
     """Encoder or bottleneck of an autoencoder."""
 
     requires_grad: bool = Field(default=True, description="train it; false freezes its parameters")
 
 
-class DecoderPart(Part):
+class DecoderPart(AutoencoderPart):
     """Decoder of an autoencoder."""
 
     soft_clip: bool = Field(default=False, description="tanh on the decoded audio")
@@ -60,8 +60,10 @@ class AutoencoderPretransformSection(PretransformSection, AutoencoderKeys):
     )
 
 
-EncoderPart: TypeAlias = Derived[Part, component(ENCODERS, base=Part, title="encoder")]
-BottleneckPart: TypeAlias = Derived[Part, component(BOTTLENECKS, base=Part, title="bottleneck")]
+EncoderPart: TypeAlias = Derived[AutoencoderPart, component(ENCODERS, base=AutoencoderPart, title="encoder")]
+BottleneckPart: TypeAlias = Derived[
+    AutoencoderPart, component(BOTTLENECKS, base=AutoencoderPart, title="bottleneck")
+]
 AnyDecoderPart: TypeAlias = Derived[DecoderPart, component(DECODERS, base=DecoderPart, title="decoder")]
 
 

@@ -7,13 +7,13 @@ A clip is a pure function of (seed, split, index); sample rate and length only d
 from __future__ import annotations
 
 from stable_audio.data.synthetic.dataset import SyntheticDataset
-from stable_audio.data.synthetic.describe import Clip, SoundClass, sound_classes
+from stable_audio.data.synthetic.describe import ClipDescription, SoundClass, sound_classes
 from stable_audio.data.synthetic.notes import LOWEST_PITCH, NUM_PITCHES, note_frequency, note_name
 
 __all__ = [
     "LOWEST_PITCH",
     "NUM_PITCHES",
-    "Clip",
+    "ClipDescription",
     "SoundClass",
     "SyntheticDataset",
     "note_frequency",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
 from stable_audio.data.base import ClipDataset, ItemFacts, ItemKey
-from stable_audio.data.synthetic.describe import SPLITS, Clip, describe, sound_classes
+from stable_audio.data.synthetic.describe import SPLITS, ClipDescription, describe, sound_classes
 from stable_audio.data.synthetic.held_out import HELD_OUT_SHARE, HeldOut
 from stable_audio.data.synthetic.notes import LOWEST_PITCH, NUM_PITCHES, note_name
 from stable_audio.data.synthetic.rendering import render
@@ -97,7 +97,7 @@ class SyntheticDataset(ClipDataset):
     def __len__(self) -> int:
         return self.num_clips
 
-    def clip(self, index: int) -> Clip:
+    def clip(self, index: int) -> ClipDescription:
         """Description of the clip at `index`."""
         if not 0 <= index < self.num_clips:
             raise IndexError(f"clip {index} of {self.num_clips}")
@@ -132,7 +132,7 @@ class SyntheticDataset(ClipDataset):
         name = type(self).__name__
         return ItemFacts(name, seconds, self.sample_rate, self.audio_channels, "clip", True, metadata)
 
-    def _sounding(self, index: int, clip: Clip) -> NDArray[np.int16]:
+    def _sounding(self, index: int, clip: ClipDescription) -> NDArray[np.int16]:
         """Samples up to the end of the sound."""
         cached = self._cache.get(index)
         if cached is not None:
@@ -147,10 +147,10 @@ class SyntheticDataset(ClipDataset):
             self._cache[index] = rendered
         return rendered
 
-    def _sounding_samples(self, clip: Clip) -> int:
+    def _sounding_samples(self, clip: ClipDescription) -> int:
         return min(self.sample_size, int(np.ceil(clip.seconds * self.sample_rate)))
 
-    def _metadata(self, index: int, clip: Clip) -> Metadata:
+    def _metadata(self, index: int, clip: ClipDescription) -> Metadata:
         return {
             "prompt": clip.prompt,
             "timbre": clip.timbre,

@@ -55,7 +55,7 @@ class SoundClass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipDescription:
     """Description of a clip.
 
     Attributes:
@@ -110,7 +110,7 @@ def describe(
     detune_cents: float,
     seconds: tuple[float, float],
     words: bool = True,
-) -> Clip:
+) -> ClipDescription:
     """The clip at `index`. All classes are equally frequent; the rest depends on (seed, split, index).
 
     The splits draw their loudness from two disjoint grids, so no clip of one is in the other.
@@ -153,7 +153,7 @@ def describe(
         rng, timbre=timbre, pitches=note_pitches, loudness=loudness, length=length, vibrato=vibrato
     )
     is_held_out = any(held_out.holds(timbre, midi) for midi in note_pitches)
-    return Clip(timbre, note_pitches, prompt, voices, loudness, length, vibrato, is_held_out)
+    return ClipDescription(timbre, note_pitches, prompt, voices, loudness, length, vibrato, is_held_out)
 
 
 def _usable_pitches(timbre: str, pitches: Sequence[int], without: HeldOut | None) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from stable_audio.data.synthetic.rendering import (
     Array,
     Grid,
-    Sound,
+    SoundFormula,
     Voice,
     audible,
     harmonic_sum,
@@ -114,7 +114,7 @@ def _tilt(voice: Voice, k: Array) -> Array:
     return np.asarray(k ** (0.06 * voice.brightness))
 
 
-STEADY: dict[str, Sound] = {
+STEADY: dict[str, SoundFormula] = {
     "sine": sine,
     "square": square,
     "sawtooth": sawtooth,
@@ -124,6 +124,6 @@ STEADY: dict[str, Sound] = {
 }
 """Sounds that last as long as the note is held; only they can have vibrato."""
 
-DECAYING: dict[str, Sound] = {"plucked string": plucked_string, "bell": bell, "marimba": marimba}
+DECAYING: dict[str, SoundFormula] = {"plucked string": plucked_string, "bell": bell, "marimba": marimba}
 
-PITCHED: dict[str, Sound] = {**STEADY, **DECAYING}
+PITCHED: dict[str, SoundFormula] = {**STEADY, **DECAYING}

@@ -75,11 +75,11 @@ class Grid:
         return min(TOP_FREQUENCY, 0.47 * self.sample_rate)
 
 
-Sound = Callable[[Voice, Grid], Array]
+SoundFormula = Callable[[Voice, Grid], Array]
 """Samples of a sound on a grid, before the ramps of the note."""
 
 
-def render(sound: Sound, *voices: Voice, sample_rate: int, sample_size: int) -> Array:
+def render(sound: SoundFormula, *voices: Voice, sample_rate: int, sample_size: int) -> Array:
     """Samples (sample_size,) of one clip: every note between its ramps, exact silence elsewhere."""
     samples = np.zeros(sample_size)
     for voice in voices:

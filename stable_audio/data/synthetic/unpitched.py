@@ -10,7 +10,7 @@ from stable_audio.data.synthetic.rendering import (
     TOP_FREQUENCY,
     Array,
     Grid,
-    Sound,
+    SoundFormula,
     Voice,
     noise_band,
     noise_spectrum,
@@ -79,7 +79,7 @@ def noise_sweep(voice: Voice, grid: Grid) -> Array:
     return 0.55 * out
 
 
-UNPITCHED: dict[str, Sound] = {
+UNPITCHED: dict[str, SoundFormula] = {
     "kick": kick,
     "tom": tom,
     "snare": snare,

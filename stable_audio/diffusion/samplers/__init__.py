@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stable_audio.diffusion.samplers.base import SamplerSpec, StepCallback, StepInfo
+from stable_audio.diffusion.samplers.base import SamplerCallback, SamplerSpec, StepInfo
 from stable_audio.diffusion.samplers.ddim import ddim, ddim_cfgpp
 from stable_audio.diffusion.samplers.ddpm import ddpm
 from stable_audio.diffusion.samplers.dpm_solver import dpm_adaptive, dpm_fast
@@ -41,4 +41,4 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "pingpong": SamplerSpec(pingpong, FLOW, "logsnr", "denoise and renoise; for rf_denoiser, 4 to 16 steps"),
 }
 
-__all__ = ["SAMPLERS", "SamplerSpec", "StepCallback", "StepInfo"]
+__all__ = ["SAMPLERS", "SamplerCallback", "SamplerSpec", "StepInfo"]

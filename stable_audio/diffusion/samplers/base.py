@@ -21,7 +21,7 @@ from torch import Tensor
 from stable_audio.diffusion.spaces import Space
 from stable_audio.options import keywords_of
 
-StepCallback = Callable[[int, Tensor, float, Tensor], None]
+SamplerCallback = Callable[[int, Tensor, float, Tensor], None]
 """(step, x before the step, its level, denoised estimate there)."""
 
 _NOT_OPTIONS = frozenset({"denoise", "x", "schedule", "noise", "callback"})

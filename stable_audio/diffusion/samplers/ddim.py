@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, intervals
+from stable_audio.diffusion.samplers.base import SamplerCallback, intervals
 from stable_audio.diffusion.spaces import VP
 
 
@@ -18,7 +18,7 @@ def ddim(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     eta: float = 0.0,
 ) -> Tensor:
     """x' = alpha' denoised + sigma' noise_estimate; eta > 0 replaces a part of the latter by fresh noise."""
@@ -41,7 +41,7 @@ def ddim_cfgpp(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """CFG++: denoise with the guided estimate, but renoise with the unconditional one.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, intervals
+from stable_audio.diffusion.samplers.base import SamplerCallback, intervals
 from stable_audio.diffusion.spaces import VP
 
 
@@ -19,7 +19,7 @@ def ddpm(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     variance: Literal["small", "large"] = "small",
     clip: float | None = None,
 ) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise, Prediction
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, ancestral_split, log_ratio
+from stable_audio.diffusion.samplers.base import SamplerCallback, ancestral_split, log_ratio
 from stable_audio.options import Flat, takes_keywords
 
 
@@ -69,7 +69,7 @@ def dpm_fast(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     eta: float = 0.0,
     s_noise: float = 1.0,
 ) -> Tensor:
@@ -104,7 +104,7 @@ def _solver_step(
     lam_next: float,
     order: int,
     noise: Noise,
-    callback: StepCallback | None,
+    callback: SamplerCallback | None,
     eta: float,
     s_noise: float,
 ) -> Tensor:
@@ -172,7 +172,7 @@ def dpm_adaptive(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     order: int = 3,
     rtol: float = 0.01,
     atol: float = 0.01,
@@ -235,7 +235,7 @@ def _only_level(schedule: Tensor) -> float | None:
     return levels[0] if len(levels) == 2 and levels[0] > 0 == levels[1] else None
 
 
-def _denoised(denoise: Denoise, x: Tensor, sigma: float, callback: StepCallback | None) -> Tensor:
+def _denoised(denoise: Denoise, x: Tensor, sigma: float, callback: SamplerCallback | None) -> Tensor:
     denoised = denoise(x, sigma).denoised
     if callback is not None:
         callback(0, x, sigma, denoised)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, ancestral_split, intervals, log_ratio
+from stable_audio.diffusion.samplers.base import SamplerCallback, ancestral_split, intervals, log_ratio
 
 
 def dpmpp_2m(
@@ -23,7 +23,7 @@ def dpmpp_2m(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M), algorithm 2; deterministic, second order, one evaluation per step."""
     previous: tuple[float, Tensor] | None = None
@@ -49,7 +49,7 @@ def dpmpp_2m_sde(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
     solver_type: Literal["midpoint", "heun"] = "midpoint",
@@ -82,7 +82,7 @@ def dpmpp_3m_sde(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
 ) -> Tensor:
@@ -115,7 +115,7 @@ def dpmpp_2s_ancestral(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     eta: float = 1.0,
     s_noise: float = 1.0,
 ) -> Tensor:

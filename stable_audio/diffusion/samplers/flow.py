@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, intervals
+from stable_audio.diffusion.samplers.base import SamplerCallback, intervals
 
 
 def euler(
@@ -17,7 +17,7 @@ def euler(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """x += (t' - t) velocity(x, t); first order."""
     for i, t, t_next in intervals(schedule):
@@ -34,7 +34,7 @@ def rk4(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """The classic Runge-Kutta method; fourth order, four evaluations per step."""
 
@@ -61,7 +61,7 @@ def flow_dpmpp(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2) with alpha = 1 - t, sigma = t.
 
@@ -90,7 +90,7 @@ def pingpong(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """Denoise, add fresh noise: x = (1 - t') denoised + t' fresh (Song et al. 2023, algorithm 1)."""
     for i, t, t_next in intervals(schedule):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise
 from stable_audio.diffusion.noise import Noise
-from stable_audio.diffusion.samplers.base import StepCallback, intervals
+from stable_audio.diffusion.samplers.base import SamplerCallback, intervals
 
 MAX_GAIN = 1e4
 """Largest sum of weights over the length of a step; times the rounding of float32 it stays below 1e-3."""
@@ -23,7 +23,7 @@ def heun(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """Karras et al., algorithm 1: trapezoidal steps; the step to 0 is an Euler step. Second order."""
     for i, sigma, sigma_next in intervals(schedule):
@@ -44,7 +44,7 @@ def dpm_2(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
 ) -> Tensor:
     """Midpoint steps with the midpoint in log sigma (as in DPM-Solver-2). Second order."""
     for i, sigma, sigma_next in intervals(schedule):
@@ -65,7 +65,7 @@ def lms(
     schedule: Tensor,
     *,
     noise: Noise,
-    callback: StepCallback | None = None,
+    callback: SamplerCallback | None = None,
     order: int = 4,
 ) -> Tensor:
     """Linear multistep (Adams-Bashforth on the uneven grid of sigmas); one evaluation per step.

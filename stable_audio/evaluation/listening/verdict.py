@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from stable_audio.data.synthetic.describe import Clip
+from stable_audio.data.synthetic.describe import ClipDescription
 from stable_audio.data.synthetic.words import LOUDNESS_DB
 from stable_audio.evaluation.listening import limits
 from stable_audio.evaluation.listening.bands import band_levels, share_outside
@@ -62,7 +62,7 @@ class Verdict:
         return {**asdict(self), "defects": sorted(self.defects), "right": self.right}
 
 
-def judge(samples: Array, clip: Clip, references: References, *, sample_size: int) -> Verdict:
+def judge(samples: Array, clip: ClipDescription, references: References, *, sample_size: int) -> Verdict:
     """Compare mono audio (n,) with the description that it answers."""
     rate = references.sample_rate
     whole, samples = len(samples) == sample_size, _fitted(samples, sample_size)
@@ -101,11 +101,11 @@ def _fitted(samples: Array, size: int) -> Array:
     return np.pad(samples[:size], (0, max(0, size - len(samples))))
 
 
-def _end(clip: Clip, sample_size: int, rate: int) -> float:
+def _end(clip: ClipDescription, sample_size: int, rate: int) -> float:
     return min(clip.seconds, sample_size / rate)
 
 
-def _expected(clip: Clip, references: References, sample_size: int) -> tuple[Array, list[Array]]:
+def _expected(clip: ClipDescription, references: References, sample_size: int) -> tuple[Array, list[Array]]:
     """The clip as rendered at a gain of one, (n,), and all sounds that limit its jumps and peaks."""
     rate = references.sample_rate
     if not clip.pitches:
@@ -121,7 +121,7 @@ def _expected(clip: Clip, references: References, sample_size: int) -> tuple[Arr
     return expected, [expected]
 
 
-def _notes(samples: Array, clip: Clip, references: References) -> list[NoteVerdict]:
+def _notes(samples: Array, clip: ClipDescription, references: References) -> list[NoteVerdict]:
     rate, verdicts = references.sample_rate, []
     for voice, midi in zip(clip.voices, clip.pitches):
         part = samples[round(voice.onset * rate) :]
@@ -132,7 +132,7 @@ def _notes(samples: Array, clip: Clip, references: References) -> list[NoteVerdi
     return verdicts
 
 
-def _heard_as(samples: Array, clip: Clip, notes: list[NoteVerdict], references: References) -> str:
+def _heard_as(samples: Array, clip: ClipDescription, notes: list[NoteVerdict], references: References) -> str:
     """The nearest sound to the first note."""
     first = samples
     if len(clip.voices) > 1:
@@ -142,7 +142,7 @@ def _heard_as(samples: Array, clip: Clip, notes: list[NoteVerdict], references: 
 
 
 def _vibrato(
-    samples: Array, clip: Clip, notes: list[NoteVerdict], sample_size: int, rate: int
+    samples: Array, clip: ClipDescription, notes: list[NoteVerdict], sample_size: int, rate: int
 ) -> bool | None:
     seconds = _end(clip, sample_size, rate)
     if len(notes) != 1 or seconds < _VIBRATO_SECONDS:

@@ -22,7 +22,7 @@ from stable_audio.data.latents import (
     shards,
     write_manifest,
 )
-from stable_audio.data.parts import DatasetParts, FileParts, Part
+from stable_audio.data.parts import DatasetParts, FileParts, SoundPart
 from stable_audio.inference.codec.latents import EncodeOptions, encoded, unscaled_latents
 from stable_audio.inference.codec.shard_writer import ShardWriter
 from stable_audio.pretransforms.base import Pretransform
@@ -124,7 +124,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DataError(f"{folder}: holds latents made with other settings ({changes}); use another folder")
 
 
-def _stored_names(folder: Path, records: Sequence[LatentRecord], parts: Sequence[Part]) -> set[str]:
+def _stored_names(folder: Path, records: Sequence[LatentRecord], parts: Sequence[SoundPart]) -> set[str]:
     """Names of the clips in `folder`.
 
     Raises:

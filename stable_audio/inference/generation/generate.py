@@ -34,7 +34,7 @@ RANDOM_SEED = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class NoiseSources:
     """Random draws that take the place of those from the seeds.
 
     Attributes:
@@ -46,6 +46,10 @@ class Draws:
     start_noise: Tensor | None = None
     noise: Noise | None = None
     encoder_noise: EncoderNoise | None = None
+
+
+Draws = NoiseSources
+"""An earlier name, which is also that of the draws of a training step."""
 
 
 @torch.no_grad()
@@ -60,7 +64,7 @@ def generate(
     sample_size: int | None = None,
     batch_size: int | None = None,
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
-    draws: Flat[Draws] = Draws(),
+    draws: Flat[NoiseSources] = NoiseSources(),
     return_latents: bool = False,
     chunked_decode: bool = False,
     callback: Callback | None = None,

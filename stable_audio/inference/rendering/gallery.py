@@ -13,7 +13,7 @@ from torch import Tensor
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.audio.page import Clip, write_page
+from stable_audio.audio.page import PageClip, write_page
 from stable_audio.audio.plots import save_mel_grid
 from stable_audio.inference.rendering.recipe import FORMAT
 
@@ -66,9 +66,9 @@ def _readable(files: list[Path]) -> Iterator[tuple[Path, tuple[Tensor, int]]]:
             logger.warning("left off the page: %s", error)
 
 
-def _clip(path: Path, content: dict[str, Any]) -> Clip:
+def _clip(path: Path, content: dict[str, Any]) -> PageClip:
     recipe, output = content["recipe"], content["output"]
     conditioning = recipe["conditioning"]
     row = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
     column = f"CFG {recipe['sampling']['cfg_scale']:g}"
-    return Clip(path.name, str(row), column, round(output["peak"], 4), output["clipped"])
+    return PageClip(path.name, str(row), column, round(output["peak"], 4), output["clipped"])

@@ -39,7 +39,7 @@ class _Conv(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOptions:
+class STFTDiscriminatorOptions:
     """Options of the discriminators of all resolutions.
 
     Attributes:
@@ -66,7 +66,9 @@ class LayerOptions:
 class STFTDiscriminator(nn.Module):
     """2-D convolutions over one complex spectrogram (b 2c frames bins)."""
 
-    def __init__(self, *, n_fft: int, hop_length: int, win_length: int, options: LayerOptions) -> None:
+    def __init__(
+        self, *, n_fft: int, hop_length: int, win_length: int, options: STFTDiscriminatorOptions
+    ) -> None:
         super().__init__()
         o = options
         self.n_fft, self.hop, self.win = n_fft, hop_length, win_length
@@ -125,7 +127,7 @@ class EncodecDiscriminator(Discriminator):
     def __init__(
         self,
         *,
-        options: Flat[LayerOptions] = LayerOptions(),
+        options: Flat[STFTDiscriminatorOptions] = STFTDiscriminatorOptions(),
         n_ffts: list[int] = [1024, 2048, 512],  # noqa: B006
         hop_lengths: list[int] = [256, 512, 128],  # noqa: B006
         win_lengths: list[int] = [1024, 2048, 512],  # noqa: B006

@@ -16,7 +16,7 @@ from stable_audio.pretransforms.discriminators.base import Discriminator, Genera
 
 
 @dataclass(frozen=True, kw_only=True)
-class StackOptions:
+class ConvStackOptions:
     """The convolutions of one stack.
 
     Attributes:
@@ -35,7 +35,7 @@ class StackOptions:
 class ConvStack(nn.Module):
     """Strided convolutions with SiLU, then a 1x1 convolution; the width doubles per layer."""
 
-    def __init__(self, *, in_channels: int, options: StackOptions, two_d: bool) -> None:
+    def __init__(self, *, in_channels: int, options: ConvStackOptions, two_d: bool) -> None:
         super().__init__()
         conv, last = (WNConv2d, nn.Conv2d) if two_d else (WNConv1d, nn.Conv1d)
         kernel_size = options.kernel_size
@@ -63,7 +63,7 @@ class MultiScale(nn.Module):
         *,
         in_channels: int,
         n_scales: int = 3,
-        options: Flat[StackOptions] = StackOptions(),
+        options: Flat[ConvStackOptions] = ConvStackOptions(),
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -87,7 +87,7 @@ class MultiPeriod(nn.Module):
         *,
         in_channels: int,
         periods: tuple[int, ...] = (2, 3, 5, 7, 11),
-        options: Flat[StackOptions] = StackOptions(),
+        options: Flat[ConvStackOptions] = ConvStackOptions(),
     ) -> None:
         super().__init__()
         self.periods = periods

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.audio.io import save_audio
-from stable_audio.audio.page import Clip, write_index, write_step_page
+from stable_audio.audio.page import PageClip, write_index, write_step_page
 from stable_audio.audio.plots import save_mel_grid
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
@@ -101,7 +101,7 @@ class RenderDemos(StepCallback):
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"
-        clips: list[Clip] = []
+        clips: list[PageClip] = []
         pictured: list[tuple[str, Tensor]] = []
         demos = self.renderer.render(module.model)
         while (demo := _next(trainer, demos)) is not None:
@@ -112,14 +112,14 @@ class RenderDemos(StepCallback):
         write_step_page(folder, step, clips, picture=picture, more=self._more(folder, step))
         write_index(self.folder)
 
-    def _save(self, folder: Path, demo: Demo, step: int) -> Clip:
+    def _save(self, folder: Path, demo: Demo, step: int) -> PageClip:
         audio = demo.audio.float().cpu()
         if not bool(torch.isfinite(audio).all()):
             raise ValueError(f"demo '{demo.row}' ({demo.column}) holds values that are not numbers")
         rate = self.renderer.sample_rate
         sound = save_audio(folder / f"{demo.name}.wav", audio, rate)
         self.logger.audio(demo.name, audio, rate, step, caption=f"{demo.row} ({demo.column})")
-        return Clip(f"{demo.name}.wav", demo.row, demo.column, round(sound.peak, 4), sound.clipped)
+        return PageClip(f"{demo.name}.wav", demo.row, demo.column, round(sound.peak, 4), sound.clipped)
 
     def _picture(self, folder: Path, pictured: list[tuple[str, Tensor]], step: int) -> str | None:
         path = folder / "spectrograms.png"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stable_audio.data.synthetic import Clip, SyntheticDataset
+from stable_audio.data.synthetic import ClipDescription, SyntheticDataset
 from stable_audio.data.synthetic.pitched import STEADY
 from stable_audio.data.synthetic.rendering import Array, render
 from stable_audio.data.synthetic.sounds import SOUNDS
@@ -37,7 +37,7 @@ def shares(rate: int, size: int, *, seed: int, count: int) -> dict[str, float]:
 
 
 def faults(
-    samples: Array, clip: Clip, references: References, rng: np.random.Generator, size: int
+    samples: Array, clip: ClipDescription, references: References, rng: np.random.Generator, size: int
 ) -> Iterator[tuple[str, Array]]:
     """Every fault that suits a clip, by its name."""
     rate = references.sample_rate
@@ -54,7 +54,7 @@ def faults(
         yield "timbre", resounded(clip, rate, size, timbre=str(rng.choice(others)))
 
 
-def rendered(collection: SyntheticDataset, index: int) -> tuple[Array, Clip]:
+def rendered(collection: SyntheticDataset, index: int) -> tuple[Array, ClipDescription]:
     return collection[index][0][0].double().numpy(), collection.clip(index)
 
 
@@ -63,7 +63,7 @@ def collection(rate: int, size: int, seed: int) -> SyntheticDataset:
 
 
 def resounded(
-    clip: Clip,
+    clip: ClipDescription,
     rate: int,
     size: int,
     *,
@@ -77,7 +77,7 @@ def resounded(
     return render(SOUNDS[timbre or clip.timbre], *voices, sample_rate=rate, sample_size=size)
 
 
-def levels(clip: Clip, references: References) -> tuple[Array, Array]:
+def levels(clip: ClipDescription, references: References) -> tuple[Array, Array]:
     """Frequencies of a note's partials and their greatest level in any segment, as rendered."""
     (voice,), (midi,) = clip.voices, clip.pitches
     note = references.note(clip.timbre, midi, vibrato=clip.vibrato)

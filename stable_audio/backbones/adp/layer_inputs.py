@@ -11,7 +11,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Context:
+class LayerInputs:
     """Inputs of the layers in one call.
 
     Attributes:

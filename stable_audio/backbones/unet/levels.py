@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from stable_audio.backbones.unet.attention import Tokens
 from stable_audio.backbones.unet.attention_block import AttentionBlock
 from stable_audio.backbones.unet.blocks import BlockVector, ResBlock
-from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, Layout
+from stable_audio.backbones.unet.options import AttentionPlaces, BlockOptions, LevelOptions
 
 
 @dataclass(frozen=True)
-class Context:
+class LevelInputs:
     """Inputs of the blocks besides x.
 
     Attributes:
@@ -35,13 +35,13 @@ class Stage(nn.Module):
         super().__init__()
         self.resnet, self.attention = resnet, attention
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: LevelInputs) -> Tensor:
         x = self.resnet(x, context.time, context.global_vector)
         return x if self.attention is None else self.attention(x, context.tokens)
 
 
 @dataclass(frozen=True)
-class Plan:
+class LevelBuilder:
     """All that is needed to build the levels.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan:
         vectors: the two vectors of residual blocks.
     """
 
-    layout: Layout
+    layout: LevelOptions
     block: BlockOptions
     places: AttentionPlaces
     self_attention: Sequence[bool]
