@@ -1,4 +1,4 @@
-"""Parse JSON from files and strings, and report any fault as one sentence.
+"""Write JSON, and parse it from files and strings with any fault reported as one sentence.
 
 Files that were edited, downloaded or generated may nest a hundred thousand levels deep, hold numbers of
 thousands of digits, or not be JSON at all. Each of these raises a `JsonError`, which is a ValueError.
@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from stable_audio.audio.atomic import atomic_write
 
 MAX_DEPTH = 100
 """Levels of nested objects and lists: far more than any format needs, far fewer than Python's stack."""
@@ -135,3 +137,9 @@ def _object(value: Any, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise JsonError(source, f"must hold a JSON object, found {type(value).__name__}")
     return value
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a JSON value as an indented file, completely or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

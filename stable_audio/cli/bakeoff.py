@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
 
 from stable_audio.cli.fields import add_field
 from stable_audio.cli.options import add_out
@@ -39,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from stable_audio.audio.json_files import write_json
     from stable_audio.evaluation.bakeoff import compete, contender, table
     from stable_audio.training.bakeoff import BackboneTraining
 
@@ -71,12 +70,5 @@ def run(args: argparse.Namespace) -> int:
     )
     print(table(results))
     if args.json:
-        _write(args.json, [r.as_dict() for r in results])
+        write_json(args.json, [r.as_dict() for r in results])
     return 0
-
-
-def _write(path: str, results: list[dict[str, Any]]) -> None:
-    from stable_audio.audio.atomic import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.options import add_device, add_out
@@ -45,34 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.checkpoints import load_model
-    from stable_audio.evaluation.quickstart_goals import missed_goals
-    from stable_audio.evaluation.quickstart_models import (
-        NULL,
-        TRAINED,
-        UNTRAINED,
-        evaluator_for,
-        judgements,
-    )
+    from stable_audio.evaluation.quickstart_report import evaluate_quickstart
     from stable_audio.inference.devices import best_device
 
-    model: Any
-    model, config = load_model(args.ckpt_path, device=best_device(args.device))
-    evaluator = evaluator_for(model, args.dataset_config)
-    asked = Requests(**fields_from(args, Requests))
-    goals = Goals() if args.target is None else Goals.uniform(args.target)
-    figures: dict[str, Any] = {}
-    judged = []
-    for judgement in judgements(model, config, evaluator, asked, baselines=args.baselines):
-        print(_as_text(judgement), flush=True)
-        figures[judgement.label] = judgement.figures()
-        judged.append(judgement)
-        if judgement.label == TRAINED and args.out is not None:
-            judgement.save(args.out, model.sample_rate)
-    missed = missed_goals(judged, goals, trained=TRAINED, baselines=(NULL, UNTRAINED))
+    missed = evaluate_quickstart(
+        args.ckpt_path,
+        dataset=args.dataset_config,
+        requests=Requests(**fields_from(args, Requests)),
+        goals=None if args.target is None else Goals.uniform(args.target),
+        baselines=args.baselines,
+        out=args.out,
+        device=best_device(args.device),
+        report=lambda judged: print(_as_text(judged), flush=True),
+    )
     print("all goals reached" if not missed else f"missed: {'; '.join(missed)}")
-    if args.out is not None:
-        _write(args.out / "figures.json", figures)
     return 0 if not missed else 1
 
 
@@ -82,11 +67,3 @@ def _as_text(judgement: JudgedModel) -> str:
         how = f"CFG {judgement.cfg_scale:g}, {judgement.steps} steps"
     scores = judgement.scores
     return f"{judgement.label} ({how})\n{scores.summary()}\n{scores.details()}\n{scores.table()}\n"
-
-
-def _write(path: Path, figures: dict[str, Any]) -> None:
-    from stable_audio.audio.atomic import atomic_write
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        Path(temporary).write_text(json.dumps(figures, indent=2), encoding="utf-8")

@@ -76,6 +76,6 @@ def test_statuses_are_as_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_index_of_commands_is_whole() -> None:
     headings = re.findall(r"^## (.*)$", page("commands"), re.MULTILINE)
-    assert sorted(headings) == sorted({*COMMANDS, "Exit status"} - set(PAGES))
+    assert sorted(headings) == sorted({*COMMANDS, "Exit status", "From Python"} - set(PAGES))
     links = set(re.findall(r"\((\w+)\.md#flags\)", section("commands", "Commands")))
     assert links == {name for name, _ in PAGES.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
+from stable_audio.cli import COMMANDS
 from stable_audio.conditioning import CONDITIONERS
 from stable_audio.config import load_config
 from stable_audio.config.rules import HINTS, RULES
@@ -81,6 +83,15 @@ def test_lists_of_losses_are_the_registry() -> None:
     assert '"type": "spectral"' in text
     row = row_of("configuration", "Training", "key", "loss_configs")
     assert {*code(row[2].split("main term")[1].split(")")[0]), "spectral"} == set(LOSSES)
+
+
+def test_every_command_is_a_function_of_the_library() -> None:
+    rows = table("commands", "From Python", "command")
+    assert sorted(names(rows)) == sorted(COMMANDS)
+    for module, _, name in (dotted.rpartition(".") for dotted in names(rows, 1)):
+        function = getattr(importlib.import_module(module), name)
+        assert callable(function)
+        assert not function.__module__.startswith("stable_audio.cli")
 
 
 def test_every_dataset_has_a_section() -> None:
