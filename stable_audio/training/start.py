@@ -134,7 +134,9 @@ def continuing_model(
             rebuild(model, inherited if base is None else ())
             apply_transforms(model, entry.get(TRANSFORMS_KEY, ()))
         except ValueError as error:
-            raise CheckpointError(f"{path}: what its run has done to its model fails: {error}") from error
+            raise _other_model(
+                path, f"what its run did to its model before training fails: {error}"
+            ) from error
         present = keys_of(model, from_base)
         match_checkpoint(model, path, state, present)
         report = load_weights(model, strip(state, "model."), source=str(path), present=present)
@@ -168,11 +170,14 @@ def match_checkpoint(
     ]
     if differing:
         names = ", ".join([*differing[:3], *(["..."] if len(differing) > 3 else [])])
-        raise CheckpointError(
-            f"{path}: belongs to another model than this config's, so it cannot be continued: "
-            f"{len(differing)} weights differ ({names}); leave --model-config out to use the config inside, "
-            "or start from its weights with --pretrained-ckpt-path"
-        )
+        raise _other_model(path, f"{len(differing)} weights differ ({names})")
+
+
+def _other_model(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: belongs to another model than this config's, so it cannot be continued: {reason}; leave "
+        "--model-config out to use the config inside, or start from its weights with --pretrained-ckpt-path"
+    )
 
 
 def match_training(module: TrainingModule, path: Path, content: Mapping[str, Any]) -> None:
