@@ -20,13 +20,11 @@ from stable_audio.factory.clip_shape import metadata_check
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionModel
 from stable_audio.training.check.deadline import Deadline
-from stable_audio.training.check.footprint import describe, describe_autoencoder
+from stable_audio.training.check.footprint import Report, describe, describe_autoencoder
 from stable_audio.training.options import RunOptions
 from stable_audio.training.transforms import transform, transforms_for
 
 log = logging.getLogger(__name__)
-
-Report = dict[str, Any]
 
 DRY_SECONDS = 5
 """Limit of a dry check, once the program is loaded."""
