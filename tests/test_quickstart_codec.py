@@ -20,7 +20,7 @@ def test_it_is_small_and_has_the_config_beside_it() -> None:
     assert CODEC.stat().st_size < 5e6
     config = dict(read_checkpoint(CODEC).config or {})
     # Below 1 by the silence after most sounds.
-    assert config["model"].pop("latent_scale") == pytest.approx(0.85, abs=0.1)
+    assert config["model"].pop("latent_scale") == pytest.approx(0.83, abs=0.05)
     assert config == json.loads((FOLDER / "codec.json").read_text())
 
 
@@ -32,4 +32,4 @@ def test_most_rendered_sounds_pass_the_evaluator_there_and_back() -> None:
         clips = torch.cat([model.decode(model.encode(b)) for b in evaluator.originals()[:count].split(12)])
     scores = evaluator.score(clips, evaluator.requests()[:count])
     assert scores.pitch == 1
-    assert scores.timbre > 0.8  # 0.895 of all that it is asked for
+    assert scores.timbre > 0.85  # 0.93 of all that it is asked for
