@@ -23,16 +23,6 @@ def test_the_diffusion_model_is_around_that_very_autoencoder() -> None:
     }
 
 
-def test_only_the_space_differs_from_the_quickstart() -> None:
-    plain, latent = read("quickstart.json"), read("latent.json")
-    assert latent["training"].pop("pre_encoded") is True
-    assert latent["training"] == plain["training"]
-    for config in (plain, latent):
-        del config["model"]["pretransform"], config["model"]["io_channels"]
-        del config["model"]["diffusion"]["config"]["io_channels"]
-    assert latent == plain
-
-
 def test_the_spectrogram_is_compressed_and_loses_no_frame_of_the_clip() -> None:
     model: Any = create_model_from_config(load_config(FOLDER / "latent.json"), device="meta")
     inner = model.pretransform.model.pretransform
