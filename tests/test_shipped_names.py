@@ -15,6 +15,7 @@ from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config, load_dataset_config
 from stable_audio.inference.rendering.jobs import read_jobs
 from stable_audio.shipped import KINDS, shipped, shipped_file
+from stable_audio.stored.shipped_configs import copy_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,3 +113,17 @@ def test_an_installed_wheel_has_them(tmp_path: Path) -> None:
     original = json.loads((ROOT / "model_configs/quickstart/latent.json").read_text())
     original.pop("$schema")
     assert copied == original
+
+
+def test_weights_that_a_config_names_are_copied_beside_it(tmp_path: Path) -> None:
+    copy = copy_config("quickstart/quickstart", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["codec.safetensors", "quickstart.json"]
+    original = ROOT / "model_configs/quickstart/codec.safetensors"
+    assert (tmp_path / "codec.safetensors").read_bytes() == original.read_bytes()
+    assert (
+        load_config(copy).model.pretransform.hash
+        == load_config("quickstart/quickstart").model.pretransform.hash
+    )
+    copy.unlink()
+    with pytest.raises(FileExistsError, match=r"codec\.safetensors already exists"):
+        copy_config("quickstart/quickstart", tmp_path)

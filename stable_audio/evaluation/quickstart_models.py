@@ -100,6 +100,8 @@ def judgements(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         untrained: Any = create_model_from_config(config).to(model.device).eval()
+    # What is not trained is the backbone with its conditioners: latents mean what they mean to the model.
+    untrained.pretransform = model.pretransform
     yield _judged(UNTRAINED, untrained, evaluator, settings, settings.cfg_scale, step=BASELINE_STEP)
 
 
@@ -130,13 +132,15 @@ def _judged(
 
 @torch.inference_mode()
 def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests) -> JudgedModel:
-    """Score the requested clips after encoding and decoding by the pretransform alone."""
+    """Score every BASELINE_STEP-th of the requested clips after encoding and decoding by the pretransform."""
     assert model.pretransform is not None
-    originals = evaluator.originals(repeats=settings.repeats).expand(-1, model.audio_channels, -1)
+    originals = evaluator.originals(repeats=settings.repeats)[::BASELINE_STEP]
+    originals = originals.expand(-1, model.audio_channels, -1)
     latents = [
         model.pretransform.encode(clip.to(model.device), noise=torch.zeros_like)
         for clip in originals.split(1)
     ]
-    clips, requests = decode_each(model, torch.cat(latents)), evaluator.requests(repeats=settings.repeats)
+    clips = decode_each(model, torch.cat(latents))
+    requests = evaluator.requests(repeats=settings.repeats)[::BASELINE_STEP]
     verdicts = evaluator.judge(clips, requests)
     return JudgedModel(RECONSTRUCTION, Scores.of(requests, verdicts), verdicts, clips, requests)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ def described() -> dict[str, dict[str, str]]:
 def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
     """Copy a shipped file to a file or into a folder, and return the path of the copy.
 
+    Weights that it names by a relative path are copied beside it.
+
     Raises:
         ValueError: no file or several files have this name.
-        FileExistsError: the target exists, and `overwrite` is False.
+        FileExistsError: a target exists, and `overwrite` is False.
     """
     matches = [path for kind in KINDS if (path := shipped_file(name, kind)) is not None]
     if not matches:
@@ -32,13 +35,32 @@ def copy_config(name: str, to: Path, *, overwrite: bool = False) -> Path:
     if len(matches) > 1:
         raise ValueError(f"'{name}' is both a model and a dataset file; {_apart(matches)}")
     target = to / matches[0].name if to.is_dir() else to
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} already exists; give --overwrite, or another place with --out")
+    weights = _relative_files(_read(matches[0]), matches[0].parent) if matches[0].suffix == ".json" else {}
+    for file in (target, *(target.parent / name for name in weights)):
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} already exists; give --overwrite, or another place with --out")
+    for relative, original in weights.items():
+        (target.parent / relative).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target.parent / relative) as temporary:
+            shutil.copyfile(original, temporary)
     # The path of the schema is relative to the original's folder, so it would be wrong in the copy.
     text = re.sub(r'\n\s*"\$schema":[^\n]*', "", matches[0].read_text(encoding="utf-8"), count=1)
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
+
+
+def _relative_files(part: Any, folder: Path) -> dict[str, Path]:
+    """Files in `folder` that a config names by `path`: relative path -> file."""
+    if isinstance(part, list):
+        return {k: v for item in part for k, v in _relative_files(item, folder).items()}
+    if not isinstance(part, dict):
+        return {}
+    files = {k: v for item in part.values() for k, v in _relative_files(item, folder).items()}
+    name = part.get("path")
+    if isinstance(name, str) and not Path(name).is_absolute() and (folder / name).is_file():
+        files[name] = folder / name
+    return files
 
 
 def _apart(paths: list[Path]) -> str:
