@@ -7,8 +7,9 @@ low-dimensional plane, so that a single layer from the width of the blocks could
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,6 @@ from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, dec
 from stable_audio.pretransforms.linear import LinearDecoder
 
 Upsampling = Literal["transposed", "linear"]
-
-UPSAMPLINGS = get_args(Upsampling)
 
 KERNEL = 7
 """Number of input frames of a block's convolution."""
@@ -78,10 +77,19 @@ class LinearUpsample(nn.Module):
         return (neighbours @ self.weights.to(x.dtype)).flatten(-2)
 
 
-def _upsample(channels: int, stride: int, upsampling: Upsampling) -> nn.Module:
-    if upsampling == "linear":
-        return LinearUpsample(stride)
+def _transposed(channels: int, stride: int) -> nn.Module:
     return nn.ConvTranspose1d(channels, channels, stride, stride=stride)
+
+
+def _linear(channels: int, stride: int) -> nn.Module:
+    return LinearUpsample(stride)
+
+
+UPSAMPLINGS: dict[Upsampling, Callable[[int, int], nn.Module]] = {
+    "transposed": _transposed,
+    "linear": _linear,
+}
+"""Functions (channels, stride) -> layer."""
 
 
 def _through_wide_layer(channels_in: int, width: int, channels_out: int) -> list[nn.Module]:
@@ -179,7 +187,7 @@ class ConvNeXtDecoder(Decoder):
         layers: list[nn.Module] = [nn.Conv1d(latent_dim, channels, 1)]
         for stride, count in zip(strides[::-1], depths[::-1]):
             layers += _blocks(channels, count, options.expansion)
-            layers += [_upsample(channels, stride, upsampling)]
+            layers += [UPSAMPLINGS[upsampling](channels, stride)]
         layers += _blocks(channels, options.depth, options.expansion)
         layers += [ChannelNorm(channels), *_through_wide_layer(channels, options.width, out_channels)]
         self.layers = nn.Sequential(*layers)
