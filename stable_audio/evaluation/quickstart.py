@@ -66,17 +66,21 @@ class QuickstartEvaluator:
             seconds=self.seconds,
         )
 
-    def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> list[Request]:
-        """Every class `repeats` times, with captions and lengths independent of the training clips."""
+    def requests(self, *, repeats: int = 1, seed: int = REQUEST_SEED, step: int = 1) -> list[Request]:
+        """Every class `repeats` times, with captions and lengths independent of the training clips.
+
+        Args:
+            step: take only every `step`-th.
+        """
         collection = self._collection(seed)
         longest = self.sample_size / self.sample_rate
-        clips = (collection.clip(i) for i in range(repeats * len(collection.classes)))
+        clips = (collection.clip(i) for i in range(0, repeats * len(collection.classes), step))
         return [Request(clip, min(clip.seconds, longest)) for clip in clips]
 
-    def originals(self, *, repeats: int = 1, seed: int = REQUEST_SEED) -> Tensor:
+    def originals(self, *, repeats: int = 1, seed: int = REQUEST_SEED, step: int = 1) -> Tensor:
         """The collection's clips (k c n) for the `requests` with the same arguments."""
         collection = self._collection(seed)
-        return torch.stack([collection[i][0] for i in range(repeats * len(collection.classes))])
+        return torch.stack([collection[i][0] for i in range(0, repeats * len(collection.classes), step)])
 
     def judge(self, clips: Tensor | Sequence[Tensor], requests: Sequence[Request]) -> list[Verdict]:
         """Compare clips (k c n), mixed to mono, with their requests.

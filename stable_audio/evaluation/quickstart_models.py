@@ -115,7 +115,7 @@ def _judged(
     step: int = 1,
 ) -> JudgedModel:
     """Generate and score a clip for every `step`-th request."""
-    requests = evaluator.requests(repeats=settings.repeats)[::step]
+    requests = evaluator.requests(repeats=settings.repeats, step=step)
     clips = generate(
         model,
         [request.metadata() for request in requests],
@@ -134,13 +134,13 @@ def _judged(
 def _reconstruction(model: DiffusionModel, evaluator: QuickstartEvaluator, settings: Requests) -> JudgedModel:
     """Score every BASELINE_STEP-th of the requested clips after encoding and decoding by the pretransform."""
     assert model.pretransform is not None
-    originals = evaluator.originals(repeats=settings.repeats)[::BASELINE_STEP]
+    originals = evaluator.originals(repeats=settings.repeats, step=BASELINE_STEP)
     originals = originals.expand(-1, model.audio_channels, -1)
     latents = [
         model.pretransform.encode(clip.to(model.device), noise=torch.zeros_like)
         for clip in originals.split(1)
     ]
     clips = decode_each(model, torch.cat(latents))
-    requests = evaluator.requests(repeats=settings.repeats)[::BASELINE_STEP]
+    requests = evaluator.requests(repeats=settings.repeats, step=BASELINE_STEP)
     verdicts = evaluator.judge(clips, requests)
     return JudgedModel(RECONSTRUCTION, Scores.of(requests, verdicts), verdicts, clips, requests)
