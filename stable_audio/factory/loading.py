@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from stable_audio.config.reading.references import expand
 from stable_audio.config.reading.sources import Source, read_source
-from stable_audio.config.reading.validation import check_structure, result
+from stable_audio.config.reading.validation import Checked, check_structure, result
+from stable_audio.config.reporting.problems import Problem, json_path
 from stable_audio.config.rules import HINTS, RULES, check_rules
 from stable_audio.config.rules.context import Context
+from stable_audio.config.rules.lengths import rounded_sample_size
 from stable_audio.config.sections.top import MODEL_TYPES, ModelConfig
 from stable_audio.factory.facts import gather
 
@@ -42,6 +44,8 @@ def load_config(
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
     facts = gather(checked.data)
     context = Context(checked.data, facts, tuple(extra_ids))
+    if "sample_size" not in skip_rules:
+        _round_sample_size(checked, context)
     related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
     checked.warnings += check_rules(context, HINTS)
     checked.problems += [p for p in related if p not in checked.problems]
@@ -52,3 +56,15 @@ def load_config(
     config._weights = references.weights
     config._source = name
     return config
+
+
+def _round_sample_size(checked: Checked[ModelConfig], context: Context) -> None:
+    """Give the file's data and its config a sample_size of whole latent frames, with a warning."""
+    rounded = rounded_sample_size(context)
+    if rounded is None:
+        return
+    size, message = rounded
+    checked.data["sample_size"] = size
+    checked.warnings.append(Problem(json_path(("sample_size",)), message))
+    if checked.config is not None:
+        checked.config = checked.config.model_copy(update={"sample_size": size})

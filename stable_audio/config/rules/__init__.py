@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stable_audio.config.reporting.problems import Problem, json_path
-from stable_audio.config.rules import autoencoder, model, objectives, process, slots, training
+from stable_audio.config.rules import autoencoder, lengths, model, objectives, process, slots, training
 from stable_audio.config.rules.context import Context, Rule
 
 RULES: dict[str, Rule] = {
@@ -19,7 +19,7 @@ RULES: dict[str, Rule] = {
     "slot_layouts": slots.slots_take_the_layout,
     "channels": model.channels_agree,
     "latent_axes": model.latents_have_the_right_axes,
-    "sample_size": model.sample_size_fits,
+    "sample_size": lengths.sample_size_fits,
     "objective_options": objectives.options_fit,
     "process_steps": process.steps_are_those_of_the_backbone,
     "demo_steps": process.demos_take_steps_that_exist,

@@ -1,4 +1,4 @@
-"""What must hold between the keys of `model`: channels, axes of latents, lengths."""
+"""What must hold between the keys of `model`: channels and axes of latents."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from stable_audio.config.reporting.problems import Loc, json_path
 from stable_audio.config.rules.context import Context
-from stable_audio.model import DiffusionAutoencoder
-from stable_audio.pretransforms.autoencoder import Autoencoder
 
 
 def channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
@@ -55,49 +53,6 @@ def latents_have_the_right_axes(ctx: Context) -> Iterator[tuple[Loc, str]]:
         yield loc, message + "by which the backbone downsamples them"
     if rows is not None and ctx.is_inpaint:
         yield ("model_type",), "inpainting needs latents without rows; use layout '1d', or diffusion_cond"
-
-
-def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """sample_size is a multiple of the samples per latent frame times the backbone's length_multiple."""
-    size, facts = ctx.data.get("sample_size"), ctx.facts
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-        return
-    if facts.autoencoder is not None:
-        yield from _whole_frames(size, facts.autoencoder)
-    if facts.backbone is None:
-        return
-    if ctx.get("model", "pretransform") is not None and facts.pretransform is None:
-        return
-    ratio = facts.pretransform.downsampling_ratio if facts.pretransform is not None else 1
-    step = ratio * facts.backbone.length_multiple
-    if size % step:
-        below = size // step * step
-        near = f"{below} or {below + step}" if below else str(step)
-        yield (
-            ("sample_size",),
-            (
-                f"found {size}, which is not a multiple of {step} = {ratio} (samples per latent frame) x "
-                f"{facts.backbone.length_multiple} ({_steps_of_backbone(ctx)}); use {near}"
-            ),
-        )
-
-
-def _steps_of_backbone(ctx: Context) -> str:
-    """The keys of the backbone's config that determine its length_multiple, for messages."""
-    config = (*ctx.diffusion_loc, "config")
-    keys = [k for k in ("factors", "strides", "patch_size") if ctx.get(*config, k) is not None]
-    return " ".join(["backbone", *(json_path((*config, k)) for k in keys)])
-
-
-def _whole_frames(size: int, autoencoder: Autoencoder | DiffusionAutoencoder) -> Iterator[tuple[Loc, str]]:
-    multiple = ratio = autoencoder.downsampling_ratio
-    source = f"downsampling_ratio {ratio}"
-    if isinstance(autoencoder, DiffusionAutoencoder) and autoencoder.length_multiple != ratio:
-        multiple = autoencoder.length_multiple
-        source = f"{multiple}, which downsampling_ratio {ratio} and the backbone's strides need"
-    if size % multiple:
-        message = f"found {size}, which is not a multiple of {source}"
-        yield ("sample_size",), f"{message}; use {max(size // multiple, 1) * multiple}"
 
 
 def audio_channels_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
