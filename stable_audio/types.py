@@ -58,6 +58,7 @@ class Conditioning:
         prepend: (b l d).
         prepend_mask: (b l) bool, True = valid.
         input_concat: (b c n).
+        padding_mask: (b n) bool, True = sound, False = padding behind it; None: everything counts as sound.
         prepared: what the backbone's `prepare` computed once for a whole generation. Every method that
             changes a tensor drops it.
     """
@@ -68,6 +69,7 @@ class Conditioning:
     prepend: Tensor | None = None
     prepend_mask: Tensor | None = None
     input_concat: Tensor | None = None
+    padding_mask: Tensor | None = None
     prepared: object | None = None
 
     def slot(self, slot: Slot) -> Tensor | None:
@@ -119,7 +121,16 @@ class Conditioning:
                 fields.update(_cat_tokens(batches, slot.field, slot.mask_field))
             else:
                 fields[slot.field] = torch.cat([getattr(p, slot.field) for p in batches])
+        if any(p.padding_mask is not None for p in batches):
+            fields["padding_mask"] = _cat_padding([p.padding_mask for p in batches])
         return Conditioning(**fields)
+
+
+def _cat_padding(masks: Sequence[Tensor | None]) -> Tensor:
+    present = [m for m in masks if m is not None]
+    if len(present) < len(masks):
+        raise ValueError("conditioning with and without a padding mask cannot be joined")
+    return torch.cat(present)
 
 
 def _cat_tokens(batches: Sequence[Conditioning], tokens: str, mask: str) -> dict[str, Tensor]:

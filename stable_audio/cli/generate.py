@@ -91,6 +91,18 @@ def _sampling_arguments(group: Any) -> None:
         help="guide only between these noise levels (0 1)",
     )
     group.add_argument(
+        "--apg-scale",
+        type=float,
+        metavar="SHARE",
+        help="0 to 1: how much of the guidance that only amplifies the sound is left out (the model's, or 0)",
+    )
+    group.add_argument(
+        "--cfg-norm-threshold",
+        type=float,
+        metavar="NORM",
+        help="greatest norm of the guidance; 0 = no limit (0)",
+    )
+    group.add_argument(
         "--dist-shift",
         action=argparse.BooleanOptionalAction,
         help="shift the schedule by the clip's length (rk4 only)",

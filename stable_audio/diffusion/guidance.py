@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Output
-from stable_audio.diffusion.objectives import Objective
+from stable_audio.diffusion.objectives import Objective, broadcast_like
+from stable_audio.diffusion.projection import GuidanceProjection
 from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
@@ -52,15 +53,25 @@ class GuidanceOptions:
             channels (Lin et al. 2023, section 3.4); None = the backbone's default.
         cfg_interval: guide only where low <= sigma(t) <= high, sigma being that of the objective
             (Kynkaanniemi et al. 2024).
+        apg_scale: share of adaptive projected guidance (Sadat et al. 2024, with neither momentum nor
+            rescaling), which leaves out the part of the guidance that only amplifies the estimate: 0 = plain
+            guidance, 1 = full projection; None = 0, or the default of the model.
+        cfg_norm_threshold: greatest norm of the guidance, as a difference of estimates of x0, over channels
+            and frames; 0 = no limit.
     """
 
     cfg_scale: float | None = None
     scale_phi: float | None = None
     cfg_interval: tuple[float, float] = (0.0, 1.0)
+    apg_scale: float | None = None
+    cfg_norm_threshold: float = 0.0
 
 
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
+
+    With apg_scale or cfg_norm_threshold, the difference c - u is projected or limited; see
+    `stable_audio.diffusion.projection`.
 
     The second half is omitted where it has no effect: cfg_scale 1, a backbone without an unconditional
     branch, noise levels outside cfg_interval. Conditioning is prepared once per variant.
@@ -88,6 +99,8 @@ class Guidance:
         low, high = options.cfg_interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {(low, high)}")
+        apg = 0.0 if options.apg_scale is None else float(options.apg_scale)
+        self._projection = GuidanceProjection(apg, float(options.cfg_norm_threshold))
         self._backbone = backbone
         self._objective = objective
         self._cond = cond
@@ -101,21 +114,31 @@ class Guidance:
             self._uncond = unconditional(backbone, cond, negative, negative_slots)
 
     def __call__(self, x: Tensor, t: Tensor) -> Output:
-        """x (b c n), t (b,) -> Output; `uncond` is None if guidance was not active."""
-        if not self._active(t):
+        """x (b c n), t (b,) -> Output; `uncond` is None if guidance was not active for any item."""
+        active = self._active(t)
+        if active is not None and not active.any():
             return Output(self._run(x, t, self._prepared_cond))
         cond, uncond = self._both_branches(x, t)
-        mixed = uncond + self._cfg_scale * (cond - uncond)
-        return Output(rescaled(mixed, cond, self._scale_phi), uncond)
+        guided = rescaled(self._mixed(cond, uncond, x, t), cond, self._scale_phi)
+        if active is not None and not active.all():
+            guided = guided.where(broadcast_like(active.to(guided.device), guided), cond)
+        return Output(guided, uncond)
 
-    def _active(self, t: Tensor) -> bool:
+    def _mixed(self, cond: Tensor, uncond: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        if self._projection.off:
+            return uncond + self._cfg_scale * (cond - uncond)
+        difference = self._projection(cond, uncond, x, t, self._objective, self._cond.padding_mask)
+        return cond + (self._cfg_scale - 1) * difference
+
+    def _active(self, t: Tensor) -> Tensor | None:
+        """(b,) bool on the CPU: the items to guide; None: all of them."""
         if self._uncond is None:
-            return False
+            return torch.zeros(1, dtype=torch.bool)
         low, high = self._interval
         if (low, high) == (0.0, 1.0):
-            return True  # without waiting for t from the device
-        sigma = float(self._objective.alpha_sigma(t[0].float().cpu())[1])
-        return low <= sigma <= high
+            return None  # without waiting for t from the device
+        sigma = self._objective.alpha_sigma(t.float().cpu())[1]
+        return (low <= sigma) & (sigma <= high)
 
     def _both_branches(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if self._prepared_pair is not None:

@@ -84,6 +84,7 @@ TOLD = [
     ("generate", "--sigma-max", Sampling, "sigma_max"),
     ("generate", "--rho", Sampling, "rho"),
     ("generate", "--cfg-interval", Sampling, "cfg_interval"),
+    ("generate", "--cfg-norm-threshold", Sampling, "cfg_norm_threshold"),
 ]
 """(command, flag, what it sets, the argument there) of flags that pass nothing on unless they are given."""
 

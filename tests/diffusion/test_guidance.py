@@ -196,3 +196,46 @@ def test_dropout_draws_once_per_slot_in_use_in_order() -> None:
     assert len(asked) == 1
     with pytest.raises(ValueError, match=r"found 1.2"):
         cfg_dropout(backbone, COND, 1.2, scripted)
+
+
+def test_the_interval_holds_for_each_item_by_itself() -> None:
+    guide = Guidance(
+        FakeBackbone(), OBJECTIVES["rectified_flow"](), COND, cfg_scale=3.0, cfg_interval=(0, 0.5)
+    )
+    found = guide(X, torch.tensor([0.9, 0.3])).value
+    cond, uncond = _c(COND.cross_attn), _c(torch.zeros(2, 4, 3))
+    assert torch.equal(found[0], cond[0])
+    assert torch.allclose(found[1], (uncond + 3 * (cond - uncond))[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("apg", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+@pytest.mark.parametrize("padded", [False, True])
+def test_projected_guidance_is_the_formula_on_estimates_of_x0(name, apg, threshold, padded) -> None:
+    """Written out with estimates of x0, from which the outputs follow by inverting their definition."""
+    objective, t = OBJECTIVES[name](), torch.tensor([0.4, 0.7])
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]]) if padded else None
+    cond_tensors = COND.replace(padding_mask=mask)
+    found = Guidance(
+        FakeBackbone(0.3), objective, cond_tensors, cfg_scale=4.0, apg_scale=apg, cfg_norm_threshold=threshold
+    )(X, t).value.double()
+
+    x, cond, uncond = X.double(), _c(COND.cross_attn).double(), _c(torch.full((2, 4, 3), 0.3)).double()
+    c0, u0 = (objective.denoised(y, x, t.double()) for y in (cond, uncond))
+    valid = torch.ones(2, 1, 5) if mask is None else mask[:, None].double()
+    expected = []
+    for i in range(2):
+        d = c0[i] - u0[i]
+        if threshold:
+            d = d * min(1.0, threshold / float(d.norm()))
+        unit = c0[i] * valid[i] / (c0[i] * valid[i]).norm()
+        orthogonal = (d - (d * valid[i] * unit).sum() * unit) * valid[i]
+        expected.append(c0[i] + 3 * (apg * orthogonal + (1 - apg) * d if apg else d))
+    assert torch.allclose(objective.denoised(found, x, t.double()), torch.stack(expected), atol=1e-4)
+
+
+def test_projected_guidance_divides_by_nothing_at_the_end() -> None:
+    objective = OBJECTIVES["rectified_flow"]()
+    options = {"cfg_scale": 4.0, "apg_scale": 1.0, "cfg_norm_threshold": 0.1}
+    assert Guidance(FakeBackbone(), objective, COND, **options)(X, torch.zeros(2)).value.isfinite().all()

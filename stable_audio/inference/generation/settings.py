@@ -63,6 +63,10 @@ class Sampling(Solver, GuidanceOptions):
         low, high = self.cfg_interval
         if not low <= high:
             raise ValueError(f"cfg_interval must be (low, high) with low <= high, found ({low}, {high})")
+        if self.apg_scale is not None and not 0 <= self.apg_scale <= 1:
+            raise ValueError(f"apg_scale must be from 0 to 1, found {self.apg_scale}")
+        if self.cfg_norm_threshold < 0:
+            raise ValueError(f"cfg_norm_threshold must be at least 0, found {self.cfg_norm_threshold}")
 
     def resolved(self, objective: Objective) -> Sampling:
         """A copy with every default filled in, and names and options checked."""

@@ -23,6 +23,8 @@ FORMAT = "stable-audio render"
 VERSION = 1
 
 _EDGE = 1 << 20
+NEWER: dict[str, Any] = {"apg_scale": None, "cfg_norm_threshold": 0.0}
+"""Settings of sampling that the first recipes lack, and their values where they have no effect."""
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
 
 
@@ -93,8 +95,12 @@ class Recipe:
 
 
 def sampling_values(sampling: Sampling) -> dict[str, Any]:
-    """A Sampling as JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(sampling), default=_plain))
+    """A Sampling as JSON values, without the newer settings that are not in use.
+
+    So the digests of clips that were rendered before there were these settings stay what they were.
+    """
+    values = json.loads(json.dumps(dataclasses.asdict(sampling), default=_plain))
+    return {key: value for key, value in values.items() if key not in NEWER or value != NEWER[key]}
 
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
