@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+SIMILAR = 0.75
+"""Least similarity of a name that may be meant: names that merely contain each other are different things."""
+
 
 def nearest(name: Any, candidates: Iterable[str]) -> str | None:
     """The candidate most similar to `name`; None if none is similar."""
-    match = difflib.get_close_matches(str(name), list(candidates), n=1)
+    match = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=SIMILAR)
     return match[0] if match else None
 
 

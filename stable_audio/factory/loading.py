@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stable_audio.config.reading.inpainting import inpainting_translated
 from stable_audio.config.reading.references import expand
 from stable_audio.config.reading.sources import Source, read_source
 from stable_audio.config.reading.validation import Checked, check_structure, result
 from stable_audio.config.reporting.problems import Problem, json_path
-from stable_audio.config.rules import HINTS, RULES, check_rules
+from stable_audio.config.rules import FOR_TRAINING, HINTS, RULES, check_rules
 from stable_audio.config.rules.context import Context
 from stable_audio.config.rules.lengths import rounded_sample_size
 from stable_audio.config.sections.top import MODEL_TYPES, ModelConfig
@@ -41,6 +42,7 @@ def load_config(
     """
     data, name, folder = read_source(source, "model", name=source_name)
     references = expand(data, folder)
+    inpainting = inpainting_translated(data, extra_ids)
     checked = check_structure(data, tag="model_type", models=MODEL_TYPES, lenient=lenient)
     facts = gather(checked.data)
     context = Context(checked.data, facts, tuple(extra_ids))
@@ -48,9 +50,11 @@ def load_config(
         _round_sample_size(checked, context)
     related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
     checked.warnings += check_rules(context, HINTS)
+    checked.untrainable += check_rules(context, FOR_TRAINING)
     checked.problems += [p for p in related if p not in checked.problems]
     checked.problems = [*references.problems, *(p for p in checked.problems if not references.hides(p))]
     checked.warnings += [*references.warnings, *checked.untrainable]
+    checked.warnings += [inpainting] if inpainting is not None else []
     config = result(checked, name)
     config._untrainable = tuple(checked.untrainable)
     config._weights = references.weights

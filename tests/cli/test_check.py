@@ -134,12 +134,12 @@ def test_json_output_and_exit_status(write: Any, capsys: pytest.CaptureFixture[s
     assert report["errors"] == []
     data = examples.cond()
     data["model"]["diffusion"]["config"]["depht"] = 1
-    data["sample_size"] = 1023
+    data["sample_size"] = 7
     path = write(data)
     assert main(["check", path, "--dry", "--json"]) == 1
     errors = json.loads(capsys.readouterr().out)["errors"]
     assert errors[0] == f"{path}: $.model.diffusion.config.depht: unknown key; did you mean 'depth'?"
-    assert errors[1].startswith(f"{path}: $.sample_size: found 1023")
+    assert errors[1].startswith(f"{path}: $.sample_size: found 7")
 
 
 def test_text_output(write: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,8 @@ def test_unknown_keys_are_reported_at_their_path(draw: Any, name: str, key: str)
     loc = draw.draw(st.sampled_from([o for o in objects(data) if not set(o) & set(FREE)]))
     holder = value_at(data, loc)
     key = f"{key}_x"
-    assume(key not in holder)
+    # Demos of forks have settings of their own, which are left out with a warning.
+    assume(key not in holder and loc[:2] != ("training", "demo"))
     holder[key] = 1
     message = found_in(data).get(json_path((*loc, key)), "")
     assert message.startswith(("unknown key", "unknown option", "missing"))

@@ -273,11 +273,6 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
     ],
     "inpainting": [
         (
-            examples.cond,
-            lambda d: d["training"].update(inpainting={}),
-            "$.training.inpainting: only model_type 'diffusion_cond_inpaint' trains inpainting",
-        ),
-        (
             examples.inpaint,
             lambda d: d["training"]["inpainting"]["mask_kwargs"].update(
                 mask_type_probabilities=[0.5, 0.5, 0.5]

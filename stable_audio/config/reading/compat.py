@@ -1,4 +1,4 @@
-"""Keys that stable-audio-tools' later versions and its forks add, and how they are handled here.
+"""Keys that later versions of stable-audio-tools add, and what becomes of them and of those of its forks.
 
 The table is consulted only for keys that the schema does not know, so a key that a component supports needs
 no entry.
@@ -6,38 +6,16 @@ no entry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from stable_audio.config.reading.forks import FORK_KEYS
+from stable_audio.config.reporting.actions import OFF as _OFF
+from stable_audio.config.reporting.actions import Foreign, Ignore, Refuse, Rename, Spread
 from stable_audio.config.reporting.problems import Loc
 
-
-@dataclass(frozen=True)
-class Rename:
-    """The same thing under another name."""
-
-    to: str
-
-
-@dataclass(frozen=True)
-class Ignore:
-    """The key has no effect here; it is removed with a warning."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """The key is not supported: an error, unless the value is one of `neutral`, which have no effect."""
-
-    reason: str
-    neutral: tuple[Any, ...] = (None,)
-
-
-Foreign = Rename | Ignore | Refuse
-
-_OFF: tuple[Any, ...] = (None, False, 0, 0.0, [], {}, "none", "")
 _BACKBONE = "model.diffusion.config"
 
 FOREIGN_KEYS: dict[str, Foreign] = {
@@ -49,7 +27,9 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "model.config.diffusion_objective": Ignore("the objective is model.diffusion_objective"),
     f"{_BACKBONE}.use_checkpointing": Ignore("use training.gradient_checkpointing"),
     f"{_BACKBONE}.local_add_cond_dim": Refuse("local additive conditioning is not built", _OFF),
-    f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse("no rotary positions in cross-attention", _OFF),
+    f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse(
+        "no rotary positions in cross-attention", _OFF, essential=True
+    ),
     # wiring
     "model.diffusion.local_add_cond_ids": Refuse("local additive conditioning is not built", _OFF),
     "model.diffusion.modular_local_cond_configs": Refuse("local conditioning is not built", _OFF),
@@ -57,7 +37,9 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "model.diffusion.mask_padding_attention": Refuse("attention takes no padding mask", _OFF),
     "model.diffusion.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
     # conditioners
-    "model.conditioning.configs.*.config.padding_mode": Refuse("padding is zeroed", (None, "zero")),
+    "model.conditioning.configs.*.config.padding_mode": Refuse(
+        "padding is zeroed", (None, "zero"), essential=True
+    ),
     # training
     "training.lora_config": Refuse("LoRA training is not built", _OFF),
     "training.lora_ckpt_path": Refuse("LoRA training is not built", _OFF),
@@ -83,10 +65,36 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "training.demo.cond_display_configs": Ignore("audio conditioning is not shown in demos"),
     "training.demo.demo_cond_from_batch": Refuse("demos take demo_cond", _OFF),
     "training.demo.inpaint_demos": Refuse("demos render whole clips", _OFF),
+    **FORK_KEYS,
 }
+
+
+_MARK = re.compile(r"_+comment.*|//.*|#.*|\$comment", re.IGNORECASE)
+"""Keys by which people write comments in JSON, which has none."""
+
+_COMMENT = re.compile(r"comments?|_*notes?", re.IGNORECASE)
+"""Keys that are comments where they are no keys of ours."""
+
+
+def drop_comments(value: Any, at: Loc = ()) -> Iterator[Loc]:
+    """Remove the comments anywhere below `value`, in place; gives the place of each."""
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from drop_comments(entry, (*at, index))
+    elif isinstance(value, dict):
+        for key in [k for k in value if _MARK.fullmatch(k)]:
+            del value[key]
+            yield (*at, key)
+        for key, part in value.items():
+            yield from drop_comments(part, (*at, key))
 
 
 def foreign_key(loc: Loc) -> Foreign | None:
     """The table's entry for an unknown key; `*` in a pattern stands for any one key or index."""
+    if loc and _COMMENT.fullmatch(str(loc[-1])):
+        return Ignore("it is a comment")
     path = ".".join(str(part) for part in loc)
     return next((v for k, v in FOREIGN_KEYS.items() if fnmatchcase(path, k)), None)
+
+
+__all__ = ["FOREIGN_KEYS", "Ignore", "Refuse", "Rename", "Spread", "drop_comments", "foreign_key"]

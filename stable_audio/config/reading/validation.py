@@ -6,14 +6,22 @@ import copy
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from stable_audio.config.reading.compat import Ignore, Refuse, Rename, foreign_key
-from stable_audio.config.reporting.findings import INTEGER, UNKNOWN, Finding, findings_of
-from stable_audio.config.reporting.problems import ConfigError, Problem, json_path, value_at
+from stable_audio.config.reading.compat import (
+    Ignore,
+    Refuse,
+    Rename,
+    Spread,
+    drop_comments,
+    foreign_key,
+)
+from stable_audio.config.reporting.findings import CHOICE, INTEGER, UNKNOWN, Finding, findings_of
+from stable_audio.config.reporting.fork_names import foreign_value, refused_value
+from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path, value_at
 from stable_audio.wording import did_you_mean, excerpt, names
 
 log = logging.getLogger(__name__)
@@ -48,6 +56,10 @@ def check_structure(
         lenient: unknown keys become warnings.
     """
     checked: Checked[M] = Checked(data)
+    checked.warnings += [Problem(json_path(loc), "ignored: it is a comment") for loc in drop_comments(data)]
+    translated = foreign_value((tag,), data.get(tag))
+    if isinstance(translated, Rename) and data[tag] not in models:
+        _rename_value(checked, data, tag, (tag,), translated)
     name = data.get(tag)
     if not isinstance(name, str) or name not in models:
         checked.problems.append(_wrong_tag(data, tag, list(models)))
@@ -61,14 +73,23 @@ def check_structure(
         except ValidationError as error:
             findings = findings_of(error, model, data)
         if not any([_repair(checked, finding, lenient) for finding in findings]):
-            checked.problems += [f.problem() for f in findings]
+            checked.problems += [_problem(data, f) for f in findings]
             break
     return checked
+
+
+def _problem(data: dict[str, Any], finding: Finding) -> Problem:
+    """The mistake, with what is known about a name of a fork, or about an unknown key, instead of a guess."""
+    if finding.kind == CHOICE and (known := refused_value(finding.loc, value_at(data, finding.loc))):
+        return Problem(json_path(finding.loc), known)
+    return finding.problem()
 
 
 def _wrong_tag(data: dict[str, Any], tag: str, choices: list[str]) -> Problem:
     if tag not in data:
         return Problem(json_path((tag,)), f"missing; give one of {names(choices)}")
+    if known := refused_value((tag,), data[tag]):
+        return Problem(json_path((tag,)), known)
     hint = did_you_mean(str(data[tag]), choices)
     message = f"found {excerpt(data[tag])}; allowed: {names(choices)}"
     return Problem(json_path((tag,)), f"{message}; {hint}" if hint.startswith("did") else message)
@@ -80,25 +101,58 @@ def _repair(checked: Checked[Any], finding: Finding, lenient: bool) -> bool:
     if finding.kind == INTEGER:
         holder[key] = int(holder[key])
         return True
+    if finding.kind == CHOICE:
+        translated = foreign_value(finding.loc, holder[key])
+        return isinstance(translated, Rename) and _rename_value(checked, holder, key, finding.loc, translated)
     if finding.kind != UNKNOWN:
         return False
     foreign = foreign_key(finding.loc)
     if isinstance(foreign, Rename) and foreign.to not in holder:
         holder[foreign.to] = holder.pop(key)
-        checked.warnings.append(Problem(json_path(finding.loc), f"is called '{foreign.to}' here"))
-    elif isinstance(foreign, Ignore) or (isinstance(foreign, Refuse) and holder[key] in foreign.neutral):
+        return _warn(checked, finding, f"is called '{foreign.to}' here")
+    if isinstance(foreign, Spread) and _spread(checked.data.get(foreign.over), str(key), holder):
+        return _warn(checked, finding, f"is a key of every entry of '{foreign.over}' here")
+    if isinstance(foreign, Ignore) and not (foreign.unlike_ours and finding.resembles):
         holder.pop(key, None)
-        checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {foreign.reason}"))
-    elif isinstance(foreign, Refuse):
-        # A model whose training is not supported can still generate.
-        refused = checked.untrainable if finding.loc[0] == "training" else checked.problems
-        refused.append(Problem(json_path(finding.loc), f"not supported: {foreign.reason}; remove the key"))
+        return _warn(checked, finding, f"ignored: {foreign.reason}")
+    if isinstance(foreign, Refuse):
+        return _refuse(checked, finding, foreign, holder.pop(key, None), lenient)
+    if lenient:
         holder.pop(key, None)
-    elif lenient:
-        holder.pop(key, None)
-        checked.warnings.append(Problem(json_path(finding.loc), f"ignored: {finding.message}"))
-    else:
+        return _warn(checked, finding, f"ignored: {finding.message}")
+    return False
+
+
+def _warn(checked: Checked[Any], finding: Finding, message: str) -> bool:
+    checked.warnings.append(Problem(json_path(finding.loc), message))
+    return True
+
+
+def _rename_value(checked: Checked[Any], holder: Any, key: Any, loc: Loc, translated: Rename) -> bool:
+    message = f"'{holder[key]}' is called '{translated.to}' here"
+    holder[key] = translated.to
+    checked.warnings.append(Problem(json_path(loc), message))
+    return True
+
+
+def _spread(entries: Any, key: str, holder: dict[str, Any]) -> bool:
+    """Move `holder[key]` to all entries that lack it; False where there is no list of entries."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return False
+    value = holder.pop(key)
+    for entry in entries:
+        entry.setdefault(key, value)
+    return True
+
+
+def _refuse(checked: Checked[Any], finding: Finding, foreign: Refuse, value: Any, lenient: bool) -> bool:
+    """Record a key that is not supported, which has been removed from the data."""
+    training = foreign.training or finding.loc[0] == "training"
+    if value in foreign.neutral or (lenient and not foreign.essential):
+        return _warn(checked, finding, f"ignored: {foreign.reason}")
+    # A model whose training is not supported can still generate.
+    refused = checked.untrainable if training else checked.problems
+    refused.append(Problem(json_path(finding.loc), replace(foreign, training=training).message()))
     return True
 
 

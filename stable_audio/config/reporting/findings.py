@@ -11,10 +11,11 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel, ValidationError
 
 from stable_audio.config.reporting.problems import Loc, Problem, json_path, value_at
-from stable_audio.wording import did_you_mean, excerpt, names
+from stable_audio.wording import did_you_mean, excerpt, names, nearest
 
 UNKNOWN = "unknown"
 INTEGER = "integer"
+CHOICE = "choice"
 OTHER = "other"
 
 _EXPECTED = {
@@ -35,11 +36,16 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One mistake, located in the data of the file; `kind` says whether it may be repaired."""
+    """One mistake, located in the data of the file; `kind` says whether it may be repaired.
+
+    Attributes:
+        resembles: a key that is allowed there is spelled nearly as the unknown one.
+    """
 
     loc: Loc
     kind: str
     message: str
+    resembles: bool = False
 
     def problem(self) -> Problem:
         return Problem(json_path(self.loc), self.message)
@@ -73,7 +79,7 @@ def _wrong_type(loc: Loc, expected_types: list[str], data: Any) -> Finding:
 def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding:
     kind, context = entry["type"], entry.get("ctx", {})
     if kind == "extra_forbidden":
-        return Finding(loc, UNKNOWN, f"unknown key; {did_you_mean(str(loc[-1]), _keys(annotations))}")
+        return _unknown_key(loc, _keys(annotations))
     if kind in ("missing", "missing_argument"):
         return Finding(loc, OTHER, f"missing; {_described(annotations)} is required here")
     if kind == "union_tag_not_found":
@@ -90,10 +96,19 @@ def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding
     return Finding(loc, OTHER, f"found {excerpt(value_at(data, loc))}; {message[0].lower()}{message[1:]}")
 
 
+def _unknown_key(loc: Loc, keys: list[str]) -> Finding:
+    resembles = nearest(loc[-1], keys) is not None
+    message = f"unknown key; {did_you_mean(str(loc[-1]), keys)}"
+    if not resembles:
+        condition = ", if the weights fit without it" if loc[0] == "model" else ""
+        message += f"; --lenient leaves it out{condition}"
+    return Finding(loc, UNKNOWN, message, resembles)
+
+
 def _choice(loc: Loc, value: Any, choices: list[Any]) -> Finding:
     message = f"found {excerpt(value)}; allowed: {names(choices)}"
     hint = did_you_mean(value, [a for a in choices if isinstance(a, str)]) if isinstance(value, str) else ""
-    return Finding(loc, OTHER, f"{message}; {hint}" if hint.startswith("did") else message)
+    return Finding(loc, CHOICE, f"{message}; {hint}" if hint.startswith("did") else message)
 
 
 def _resolve(loc: Loc, kind: str, model: Any, data: Any) -> tuple[Loc, list[Any]]:

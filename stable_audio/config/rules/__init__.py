@@ -52,6 +52,12 @@ HINTS: dict[str, Rule] = {
 """Rules for what is allowed but probably a mistake, reported as warnings."""
 
 
+FOR_TRAINING: dict[str, Rule] = {
+    "optimizers_built": training.optimizers_are_built,
+}
+"""Rules for what a model must not ask for to be trained here; it can be used without."""
+
+
 def check_rules(ctx: Context, rules: Mapping[str, Rule], *, skip: Sequence[str] = ()) -> list[Problem]:
     """The problems of every rule that does not hold."""
     return [

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from stable_audio.config.reporting.fork_names import refused_value
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
@@ -63,10 +64,7 @@ def main_loss_is_elementwise(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 
 def inpainting_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """Inpainting training needs an inpainting model, and mask probabilities sum to 1."""
-    section = ctx.get("training", "inpainting")
-    if section is not None and not ctx.is_inpaint:
-        yield ("training", "inpainting"), "only model_type 'diffusion_cond_inpaint' trains inpainting"
+    """The probabilities of inpainting masks sum to 1."""
     loc = ("training", "inpainting", "mask_kwargs", "mask_type_probabilities")
     shares = ctx.get(*loc, default=[])
     numbers = isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares)
@@ -140,7 +138,8 @@ def _class_fits(
         return
     kind = config["type"]
     if kind not in classes:
-        yield (*loc, "type"), f"found {excerpt(kind)}; {did_you_mean(kind, sorted(classes))}"
+        if refused_value((*loc, "type"), kind) is None:  # the rule about optimizers of forks says so
+            yield (*loc, "type"), f"found {excerpt(kind)}; {did_you_mean(kind, sorted(classes))}"
         return
     options = config.get("config", {})
     mistakes = option_mistakes(classes[kind], options) if isinstance(options, dict) else {}
@@ -153,6 +152,16 @@ def _class_fits(
     # torch raises exceptions of many types for bad values.
     except Exception as error:
         yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
+
+
+def optimizers_are_built(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Optimizers that later versions and forks have, and that are not built here, are not asked for."""
+    for name, section in mapping(ctx.get("training", "optimizer_configs", default={})).items():
+        loc = ("training", "optimizer_configs", name, "optimizer", "type")
+        kind = ctx.get(*loc)
+        refused = None if kind in OPTIMIZERS else refused_value(loc, kind)
+        if isinstance(section, dict) and refused is not None:
+            yield loc, refused
 
 
 def schedules_last(ctx: Context) -> Iterator[tuple[Loc, str]]:
