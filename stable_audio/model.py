@@ -23,7 +23,7 @@ from stable_audio.types import Conditioning, ConditionTensors, Metadata, Slot
 
 if TYPE_CHECKING:
     from stable_audio.diffusion.noise import Noise
-    from stable_audio.diffusion.shift import DistributionShift
+    from stable_audio.diffusion.shift import TimeShift
     from stable_audio.pretransforms.bottlenecks.base import Bottleneck, NoiseSource
     from stable_audio.pretransforms.coder import Decoder, Encoder
 
@@ -54,7 +54,7 @@ class DiffusionModel(nn.Module):
         conditioner: MultiConditioner | None = None,
         wiring: SlotWiring | None = None,
         pretransform: Pretransform | None = None,
-        dist_shift: DistributionShift | None = None,
+        dist_shift: TimeShift | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone

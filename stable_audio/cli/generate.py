@@ -67,8 +67,8 @@ def _sampling_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--schedule",
-        help="polyexponential, karras, linear, logsnr; for discrete processes also ddim, leading, trailing, "
-        "linspace (default: the sampler's)",
+        help="polyexponential, karras, linear, logsnr, shifted; for discrete processes also ddim, leading, "
+        "trailing, linspace (default: the sampler's)",
     )
     group.add_argument("--sigma-min", type=float, help="last noise level before 0 (0.01)")
     group.add_argument(

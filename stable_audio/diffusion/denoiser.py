@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.objectives import Objective
-from stable_audio.diffusion.spaces import Space
+from stable_audio.diffusion.objectives import Objective, Scale
+from stable_audio.diffusion.spaces import Level, Space
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prediction:
         sigma: scale of the noise in x.
     """
 
-    def __init__(self, objective: Objective, output: Output, x: Tensor, alpha: float, sigma: float) -> None:
+    def __init__(self, objective: Objective, output: Output, x: Tensor, alpha: Scale, sigma: Scale) -> None:
         self._objective, self._output = objective, output
         self._at = (x, alpha, sigma)
 
@@ -60,13 +60,29 @@ class Prediction:
 
 
 class Denoise(Protocol):
-    """x (b c n) float32 at one level of the sampler's space -> Prediction."""
+    """x (b c n) float32 at one level of the sampler's space, or one for each item -> Prediction."""
 
-    def __call__(self, x: Tensor, level: float) -> Prediction: ...
+    def __call__(self, x: Tensor, level: Level) -> Prediction: ...
 
 
 Predict = Callable[[Tensor, Tensor], Output | Tensor]
 """(x (b c n), t (b,)) -> output of the backbone."""
+
+
+class _LevelPoint(NamedTuple):
+    """A level of the sampler as the backbone knows it.
+
+    Attributes:
+        time: the t of its process.
+        alpha: scale of the data there.
+        sigma: scale of the noise there.
+        factor: what x is multiplied by on its way from the sampler's space.
+    """
+
+    time: float
+    alpha: float
+    sigma: float
+    factor: float
 
 
 class Denoiser:
@@ -83,14 +99,31 @@ class Denoiser:
         self._objective = objective
         self._space, self._native = space, objective.space
 
-    def __call__(self, x: Tensor, level: float) -> Prediction:
-        native = self._native
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        if isinstance(level, Tensor):
+            points = [self._point(value) for value in level.tolist()]
+            times = [point.time for point in points]
+            alpha, sigma, factor = (
+                x.new_tensor([getattr(point, name) for point in points]).view(-1, *[1] * (x.ndim - 1))
+                for name in ("alpha", "sigma", "factor")
+            )
+            x, scales = (x if self._native is self._space else x * factor), (alpha, sigma)
+            t = torch.tensor(times, dtype=torch.float32, device=x.device)
+            return self._predicted(x, t, scales)
+        point = self._point(level)
+        x = x if self._native is self._space else x * point.factor
+        t = torch.full((x.shape[0],), point.time, dtype=torch.float32, device=x.device)
+        return self._predicted(x, t, (point.alpha, point.sigma))
+
+    def _point(self, level: float) -> _LevelPoint:
+        native, factor = self._native, 1.0
         if native is not self._space:
             native_level = self._space.convert(level, native)
-            x = x * (native.scale(native_level) / self._space.scale(level))
+            factor = native.scale(native_level) / self._space.scale(level)
             level = native_level
-        time, scales = self._objective.process.time(level), native.path(level)
-        t = torch.full((x.shape[0],), time, dtype=torch.float32, device=x.device)
+        return _LevelPoint(self._objective.process.time(level), *native.path(level), factor)
+
+    def _predicted(self, x: Tensor, t: Tensor, scales: tuple[Scale, Scale]) -> Prediction:
         result = self._predict(x, t)
         output = result if isinstance(result, Output) else Output(result)
         uncond = None if output.uncond is None else output.uncond.to(x.dtype)

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stable_audio.diffusion.spaces import Level
+
 
 class Noise(Protocol):
     """Unit-variance noise in the shape of `like`.
@@ -16,7 +18,7 @@ class Noise(Protocol):
     one Brownian path, scaled to unit variance, for any number of steps.
     """
 
-    def __call__(self, like: Tensor, t_from: float | None = None, t_to: float | None = None) -> Tensor: ...
+    def __call__(self, like: Tensor, t_from: Level | None = None, t_to: Level | None = None) -> Tensor: ...
 
 
 class SeededNoise:
@@ -31,7 +33,7 @@ class SeededNoise:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [torch.Generator().manual_seed(int(s) % 2**63) for s in seeds]
 
-    def __call__(self, like: Tensor, t_from: float | None = None, t_to: float | None = None) -> Tensor:
+    def __call__(self, like: Tensor, t_from: Level | None = None, t_to: Level | None = None) -> Tensor:
         if like.shape[0] != len(self._generators):
             raise ValueError(f"{len(self._generators)} seeds were given for a batch of {like.shape[0]}")
         draws = [torch.randn(like.shape[1:], generator=g) for g in self._generators]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerCallback, SamplerSpec, StepInfo
 from stable_audio.diffusion.schedules import Ramp, build_schedule, distinct
-from stable_audio.diffusion.shift import DistributionShift
-from stable_audio.diffusion.spaces import VP
+from stable_audio.diffusion.shift import TimeShift
+from stable_audio.diffusion.spaces import VP, Level
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.wording import hint
 
@@ -31,7 +31,7 @@ class Solver(Ramp):
         sampler: key of SAMPLERS; None takes the default of the model's objective.
         steps: number of steps; None takes the default of the model's objective.
         schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default; or the levels, in the
-            sampler's space, from noise to data.
+            sampler's space, from noise to data: (steps + 1,), or (b, steps + 1) with a row for each item.
         options: options of the sampler, such as {"eta": 0.5}.
     """
 
@@ -70,7 +70,7 @@ def default_schedule(spec: SamplerSpec, objective: Objective) -> str:
 
 
 def starting_point(
-    noise: Tensor, init: Tensor | None, spec: SamplerSpec, level: float, objective: Objective
+    noise: Tensor, init: Tensor | None, spec: SamplerSpec, level: Level, objective: Objective
 ) -> Tensor:
     """x at the first level: alpha init + sigma noise; without init, noise alone.
 
@@ -78,6 +78,10 @@ def starting_point(
     about that variance at every level. On a process of steps, whose last step need not be pure noise,
     noise has unit variance in the space of the process, as published models expect.
     """
+    if isinstance(level, Tensor):
+        inits = [None] * len(noise) if init is None else init.split(1)
+        items = zip(noise.split(1), inits, level.tolist(), strict=True)
+        return torch.cat([starting_point(n, i, spec, value, objective) for n, i, value in items])
     alpha, sigma = spec.space.path(level)
     if init is not None:
         return alpha * init + sigma * noise
@@ -94,7 +98,8 @@ def sample(
     objective: Objective,
     noise: Noise,
     solver: Flat[Solver] = Solver(),
-    shift: DistributionShift | None = None,
+    shift: TimeShift | None = None,
+    lengths: int | Sequence[int] | None = None,
     init: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -106,12 +111,17 @@ def sample(
         objective: objective that defines what `predict` returns.
         noise: source of the noise that the sampler adds between steps.
         solver: sampler, steps and schedule; its fields are keywords as well.
-        shift: distribution shift of the schedule; the length is that of start_noise.
+        shift: distribution shift of the schedule.
+        lengths: latent frames for the shift, of all items or of each one, for samplers that walk a schedule
+            per item; None: those of start_noise.
         init: (b c n) to start from, noised to the first level, instead of pure noise.
         callback: function that is called with a StepInfo at every step.
 
     Returns:
         (b c n) float32.
+
+    Raises:
+        ValueError: an unknown name, numbers out of range, or levels per item for a sampler that has none.
     """
     options = dict(solver.options or {})
     spec = resolve_sampler(solver.sampler or objective.default_sampler, options)
@@ -124,12 +134,14 @@ def sample(
             space=spec.space,
             ramp=solver,
             shift=shift,
-            length=start_noise.shape[-1],
+            length=start_noise.shape[-1] if lengths is None else lengths,
             objective=objective,
         )
-    levels = distinct(levels)
+    levels = levels if solver.schedule == "shifted" else distinct(levels)
+    _check_rows(levels, spec, solver.sampler or objective.default_sampler, start_noise)
     start = None if init is None else init.float()
-    x = starting_point(start_noise.float(), start, spec, float(levels[0]), objective)
+    first = levels[:, 0] if levels.ndim == 2 else float(levels[0])
+    x = starting_point(start_noise.float(), start, spec, first, objective)
     denoise = Denoiser(predict, objective, spec.space)
     report = _reporter(callback, spec, levels)
     return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
@@ -138,11 +150,27 @@ def sample(
 def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> SamplerCallback | None:
     if callback is None:
         return None
-    steps = len(levels) - 1
+    steps = levels.shape[-1] - 1
 
-    def report(i: int, x: Tensor, level: float, denoised: Tensor) -> None:
+    def report(i: int, x: Tensor, level: Level, denoised: Tensor) -> None:
+        if isinstance(level, Tensor):
+            sigma_of_items = torch.tensor([spec.space.path(value)[1] for value in level.tolist()])
+            callback(
+                StepInfo(i=i, steps=steps, x=x, level=level, t=level, sigma=sigma_of_items, denoised=denoised)
+            )
+            return
         _, sigma = spec.space.path(level)
         t = level if math.isfinite(spec.space.max_level) else VP.level(1.0, level)
         callback(StepInfo(i=i, steps=steps, x=x, level=level, t=t, sigma=sigma, denoised=denoised))
 
     return report
+
+
+def _check_rows(levels: Tensor, spec: SamplerSpec, name: str, noise: Tensor) -> None:
+    if levels.ndim == 1:
+        return
+    if not spec.per_item:
+        able = ", ".join(key for key, other in SAMPLERS.items() if other.per_item)
+        raise ValueError(f"sampler '{name}' walks one schedule for all items; {able} take one per item")
+    if levels.shape[0] != noise.shape[0]:
+        raise ValueError(f"found schedules of {levels.shape[0]} items for a batch of {noise.shape[0]}")

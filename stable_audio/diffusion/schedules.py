@@ -1,13 +1,14 @@
 """Schedules: the levels that a sampler walks, from noise to data.
 
 Each function returns `steps + 1` levels of its own space as a float64 tensor on the CPU, the last one 0.
+A shift by the length of each item makes a row of them for each item.
 Levels are few and samplers read them as plain numbers, so precision costs nothing here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.processes import Process
-from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.shift import TimeShift
 from stable_audio.diffusion.spaces import FLOW, VE, VP, Space
 from stable_audio.options import Flat, takes_keywords
 
@@ -45,6 +46,11 @@ def karras(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Ten
 def linear(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """t in equal steps from sigma_max (at most 1) to 0; sigma_min and rho are ignored."""
     return torch.linspace(min(sigma_max, 1.0), 0, steps + 1, dtype=torch.float64)
+
+
+def shifted(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """As `linear`, to be bent by the model's distribution shift, after which it starts at sigma_max again."""
+    return linear(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
 
 
 def logsnr(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -106,10 +112,15 @@ STEP_SCHEDULES: dict[str, StepScheduleSpec] = {
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """A schedule and the space of its levels; None: the bounded space of the sampler (VP for VE samplers)."""
+    """A schedule and the space of its levels; None: the bounded space of the sampler (VP for VE samplers).
+
+    Attributes:
+        keeps_start: whether a shift leaves the first level where it is.
+    """
 
     fn: Callable[..., Tensor]
     space: Space | None
+    keeps_start: bool = False
 
 
 SCHEDULES: dict[str, ScheduleSpec] = {
@@ -117,6 +128,7 @@ SCHEDULES: dict[str, ScheduleSpec] = {
     "karras": ScheduleSpec(karras, VE),
     "linear": ScheduleSpec(linear, None),
     "logsnr": ScheduleSpec(logsnr, FLOW),
+    "shifted": ScheduleSpec(shifted, FLOW, keeps_start=True),
 }
 
 
@@ -144,17 +156,17 @@ def build_schedule(
     *,
     space: Space,
     ramp: Flat[Ramp] = Ramp(),
-    shift: DistributionShift | None = None,
-    length: int | None = None,
+    shift: TimeShift | None = None,
+    length: int | Sequence[int] | None = None,
     objective: Objective | None = None,
 ) -> Tensor:
-    """The levels of `space` that a sampler walks: (steps + 1,) float64, falling.
+    """The levels of `space` that a sampler walks: (steps + 1,) float64, falling; or a row of them per item.
 
     Args:
         name: key of SCHEDULES or, for a process of steps, of STEP_SCHEDULES.
         ramp: ends and curvature of the schedule; its fields are keywords as well.
         shift: distribution shift, on bounded schedules only.
-        length: latent frames, on which the shift depends.
+        length: latent frames, on which the shift depends; one number for each item makes (items, steps + 1).
         objective: limits the schedule to the levels on which the backbone was trained.
 
     Raises:
@@ -175,11 +187,19 @@ def build_schedule(
     levels = spec.fn(steps, sigma_min=low, sigma_max=high, rho=ramp.rho)
     if shift is not None:
         levels = _shifted(levels, shift, length, name, native)
+        if spec.keeps_start:
+            levels[..., 0] = min(high, 1.0)
+            levels = levels.float().double()
     return levels if native is space else _converted(levels, native, space, name)
 
 
 def distinct(levels: Tensor) -> Tensor:
-    """Drop levels that are not below all earlier ones, so that the noise strictly falls."""
+    """Drop levels that are not below all earlier ones, so that the noise strictly falls.
+
+    In rows of levels, whose number is that of all rows, such levels become the lowest of the earlier ones.
+    """
+    if levels.ndim == 2:
+        return levels.cummin(1).values
     values = levels[:1].tolist()
     for level in levels[1:].tolist():
         if level < values[-1] * (1 - SAME):
@@ -245,19 +265,21 @@ def _check(steps: int, space: Space, ramp: Ramp) -> None:
         raise ValueError(f"0 < sigma_min <= sigma_max is needed, found sigma_min {low}, sigma_max {high}")
 
 
-def _shifted(levels: Tensor, shift: DistributionShift, length: int | None, name: str, space: Space) -> Tensor:
+def _shifted(
+    levels: Tensor, shift: TimeShift, length: int | Sequence[int] | None, name: str, space: Space
+) -> Tensor:
     if length is None:
         raise ValueError("a distribution shift needs the length of the latents")
     if space is VE:
         raise ValueError(f"schedule '{name}' counts sigma, which has no distribution shift; use 'linear'")
-    return shift(levels, length)
+    return shift(levels, length if isinstance(length, int) else torch.tensor(list(length))[:, None])
 
 
 def _converted(levels: Tensor, native: Space, space: Space, name: str) -> Tensor:
-    converted = [native.convert(level, space) for level in levels.tolist()]
+    converted = [native.convert(level, space) for level in levels.flatten().tolist()]
     if not math.isfinite(converted[0]):
         raise ValueError(
             f"schedule '{name}' starts at pure noise, which the sampler counts as infinity; "
             "give a sigma_max below 1, for example 0.99"
         )
-    return torch.tensor(converted, dtype=torch.float64)
+    return torch.tensor(converted, dtype=torch.float64).view_as(levels)

@@ -17,6 +17,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+Level = float | Tensor
+"""A level of all items of a batch, or (b,) float64 on the CPU with one for each."""
+
 
 @dataclass(frozen=True)
 class Space:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.shift import TimeShift
 
 
 class TimestepSampler:
@@ -125,7 +125,7 @@ class Timesteps:
         self,
         sampler: TimestepSampler,
         *,
-        shift: DistributionShift | None = None,
+        shift: TimeShift | None = None,
         p_one_shot: float = 0.0,
         seed: int = 0,
         rank: int = 0,
@@ -170,7 +170,7 @@ class Timesteps:
         return t[part]
 
     @staticmethod
-    def _shifted(t: Tensor, part: slice, length: int | Sequence[int], shift: DistributionShift) -> Tensor:
+    def _shifted(t: Tensor, part: slice, length: int | Sequence[int], shift: TimeShift) -> Tensor:
         if isinstance(length, int):
             return shift(t, length)
         t = t.clone()

@@ -13,9 +13,10 @@ from stable_audio.config.sections.diffusion import (
     UncondDiffusion,
     objective_options,
 )
+from stable_audio.config.sections.shift import shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.processes import PROCESSES
-from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.shift import TimeShift
 from stable_audio.factory.components import create
 
 
@@ -44,7 +45,6 @@ def build_objective(keys: DiffusionKeys) -> Objective:
     )
 
 
-def build_shift(section: DiffusionKeys) -> DistributionShift | None:
+def build_shift(section: DiffusionKeys) -> TimeShift | None:
     """The distribution shift of a section, if it has one."""
-    options = section.distribution_shift_options
-    return None if options is None else DistributionShift(**arguments(options))
+    return shift_from(section.distribution_shift_options)

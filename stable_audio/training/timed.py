@@ -15,7 +15,7 @@ from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.data.base import Packed
 from stable_audio.diffusion.losses import LossInputs, LossSum
 from stable_audio.diffusion.objectives import Compared, TrainingPoint
-from stable_audio.diffusion.shift import DistributionShift
+from stable_audio.diffusion.shift import TimeShift
 from stable_audio.diffusion.timesteps import Timesteps, TimestepSampler
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.options import Flat, takes_keywords
@@ -52,7 +52,7 @@ class TimedTraining(TrainingModule):
         scheduler: Mapping[str, Any] | None,
         timestep_sampler: TimestepSampler,
         p_one_shot: float = 0.0,
-        dist_shift: DistributionShift | None = None,
+        dist_shift: TimeShift | None = None,
         run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
         ema: EMA | None = None,
         teacher: Teacher | None = None,

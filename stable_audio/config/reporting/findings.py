@@ -83,10 +83,10 @@ def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding
     if kind in ("missing", "missing_argument"):
         return Finding(loc, OTHER, f"missing; {_described(annotations)} is required here")
     if kind == "union_tag_not_found":
-        tag = context["discriminator"].strip("'")
+        tag = _tag_key(context["discriminator"])
         return Finding((*loc, tag), OTHER, f"missing; give one of {names(_tags(annotations, tag))}")
     if kind == "union_tag_invalid":
-        tag = context["discriminator"].strip("'")
+        tag = _tag_key(context["discriminator"])
         return _choice((*loc, tag), value_at(data, (*loc, tag)), _tags(annotations, tag))
     if kind in ("literal_error", "enum"):
         return _choice(loc, value_at(data, loc), _literals(annotations))
@@ -103,6 +103,11 @@ def _unknown_key(loc: Loc, keys: list[str]) -> Finding:
         condition = ", if the weights fit without it" if loc[0] == "model" else ""
         message += f"; --lenient leaves it out{condition}"
     return Finding(loc, UNKNOWN, message, resembles)
+
+
+def _tag_key(discriminator: str) -> str:
+    """The key that tells the members of a union apart; a function that does looks at `type`."""
+    return "type" if discriminator.endswith("()") else discriminator.strip("'")
 
 
 def _choice(loc: Loc, value: Any, choices: list[Any]) -> Finding:

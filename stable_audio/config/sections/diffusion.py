@@ -18,10 +18,10 @@ from stable_audio.config.sections.pretransform import (
     Positive,
     Pretransform,
 )
+from stable_audio.config.sections.shift import any_shift
 from stable_audio.config.sections.sounds import SOUND_CONFIGS
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.processes import PROCESSES
-from stable_audio.diffusion.shift import DistributionShift
 from stable_audio.types import Slot
 
 SLOT_KEYS: dict[Slot, str] = {
@@ -33,7 +33,7 @@ SLOT_KEYS: dict[Slot, str] = {
 """Slot -> the key of `model.diffusion` that lists the ids wired to it."""
 
 Objective: TypeAlias = Derived[str, Literal[tuple(OBJECTIVES)]]
-Shift: TypeAlias = Derived[Leaf, leaf_model(DistributionShift)]
+Shift: TypeAlias = Derived[Leaf, any_shift()]
 AnyProcess: TypeAlias = Derived[Component, component(PROCESSES, title="process")]
 
 

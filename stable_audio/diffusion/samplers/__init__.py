@@ -35,10 +35,16 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "k-dpm-adaptive": SamplerSpec(
         dpm_adaptive, VE, "polyexponential", "chooses its own steps by tolerance", one_by_one=True
     ),
-    "euler": SamplerSpec(euler, FLOW, "logsnr", "straight steps; the usual choice for flows"),
-    "dpmpp": SamplerSpec(flow_dpmpp, FLOW, "logsnr", "DPM-Solver++(2M) for flows; good from 20 steps"),
-    "rk4": SamplerSpec(rk4, FLOW, "linear", "fourth order, four evaluations", shifts=True, evaluations=4),
-    "pingpong": SamplerSpec(pingpong, FLOW, "logsnr", "denoise and renoise; for rf_denoiser, 4 to 16 steps"),
+    "euler": SamplerSpec(euler, FLOW, "logsnr", "straight steps; the usual choice for flows", per_item=True),
+    "dpmpp": SamplerSpec(
+        flow_dpmpp, FLOW, "logsnr", "DPM-Solver++(2M) for flows; good from 20 steps", per_item=True
+    ),
+    "rk4": SamplerSpec(
+        rk4, FLOW, "linear", "fourth order, four evaluations", shifts=True, evaluations=4, per_item=True
+    ),
+    "pingpong": SamplerSpec(
+        pingpong, FLOW, "logsnr", "denoise and renoise; for rf_denoiser, 4 to 16 steps", per_item=True
+    ),
 }
 
 __all__ = ["SAMPLERS", "SamplerCallback", "SamplerSpec", "StepInfo"]

@@ -5,6 +5,8 @@ levels of `schedule` (in its own space, falling, on the CPU), knows neither cond
 objective, and makes every random draw through `noise`. Its keyword arguments are its options.
 
 Levels are plain numbers in double precision; only x and what is computed from it are tensors (float32).
+Samplers with `per_item` also walk a schedule with a row of levels per item (b, steps + 1): then a level is a
+tensor (b,) of double precision on the CPU, and `weight` turns what is computed of levels into a factor of x.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import Any
 
 from torch import Tensor
 
-from stable_audio.diffusion.spaces import Space
+from stable_audio.diffusion.objectives import Scale
+from stable_audio.diffusion.spaces import Level, Space
 from stable_audio.options import keywords_of
 
-SamplerCallback = Callable[[int, Tensor, float, Tensor], None]
+SamplerCallback = Callable[[int, Tensor, Level, Tensor], None]
 """(step, x before the step, its level, denoised estimate there)."""
 
 _NOT_OPTIONS = frozenset({"denoise", "x", "schedule", "noise", "callback"})
@@ -35,7 +38,8 @@ class StepInfo:
         i: index of the step.
         steps: number of steps; an estimate for adaptive samplers.
         x: the state before the step, in the scale of the sampler's space. (b c n)
-        level: noise level of x in the sampler's space.
+        level: noise level of x in the sampler's space; as t and sigma, (b,) where items have levels of their
+            own.
         t: the level as diffusion time, 0 = data, 1 = noise.
         sigma: noise scale in x.
         denoised: estimate of x0 at that level. (b c n)
@@ -44,9 +48,9 @@ class StepInfo:
     i: int
     steps: int
     x: Tensor
-    level: float
-    t: float
-    sigma: float
+    level: Level
+    t: Level
+    sigma: Level
     denoised: Tensor
 
 
@@ -61,6 +65,7 @@ class SamplerSpec:
         step_schedule: its default schedule on processes of steps, a key of STEP_SCHEDULES.
         shifts: whether generation applies the model's distribution shift by default.
         one_by_one: whether items of one batch influence each other (shared adaptive steps).
+        per_item: whether it walks schedules with a row of levels per item.
         evaluations: approximate network evaluations per step.
         about: one line of advice on when to choose it.
     """
@@ -72,6 +77,7 @@ class SamplerSpec:
     step_schedule: str = "leading"
     shifts: bool = False
     one_by_one: bool = False
+    per_item: bool = False
     evaluations: int = 1
 
     @cached_property
@@ -81,9 +87,21 @@ class SamplerSpec:
 
 
 def intervals(schedule: Tensor) -> Iterator[tuple[int, float, float]]:
-    """(i, level i, level i + 1) for every step."""
+    """(i, level i, level i + 1) for every step of a schedule that all items share."""
     levels = schedule.tolist()
     return ((i, a, b) for i, (a, b) in enumerate(pairwise(levels)))
+
+
+def item_intervals(schedule: Tensor) -> Iterator[tuple[int, Level, Level]]:
+    """As `intervals`, also for a schedule with a row of levels per item (b, steps + 1)."""
+    if schedule.ndim == 1:
+        return intervals(schedule)
+    return ((i, a, b) for i, (a, b) in enumerate(pairwise(schedule.unbind(1))))
+
+
+def weight(value: Level, x: Tensor) -> Scale:
+    """A factor of x (b c n): a number as it is, values (b,) of items in the rank, type and device of x."""
+    return value.to(x).view(-1, *[1] * (x.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 def log_ratio(sigma: float) -> float:

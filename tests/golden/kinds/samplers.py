@@ -31,7 +31,7 @@ def run(case: Case) -> dict[str, Any]:
     return found
 
 
-def _toy(state: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Output]:
+def toy(state: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Output]:
     """v(x, t) = W x cos(1.3 t + 0.2) + 0.3 tanh(x + b) sin(2 t); its unconditional twin is 0.7 v + 0.1."""
     weight, bias = state["W"], state["b"].view(1, -1, 1)
 
@@ -70,7 +70,7 @@ def _sampled(name: str, call: dict[str, Any], case: Case, state: dict[str, Tenso
     settings = {k: kwargs.pop(k) for k in _SETTINGS if k in kwargs}
     settings.setdefault("sigma_max", 100.0 if call["fn"] == "sample_k" else 1.0)
     x = sample(
-        _toy(state),
+        toy(state),
         case.inputs["noise"],
         objective=OBJECTIVES[objective](),
         noise=Replay(case.inputs["steps_noise"]),
