@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Output
-from stable_audio.diffusion.objectives import Objective, broadcast_like
+from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.projection import GuidanceProjection
 from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
@@ -114,15 +114,11 @@ class Guidance:
             self._uncond = unconditional(backbone, cond, negative, negative_slots)
 
     def __call__(self, x: Tensor, t: Tensor) -> Output:
-        """x (b c n), t (b,) -> Output; `uncond` is None if guidance was not active for any item."""
-        active = self._active(t)
-        if active is not None and not active.any():
+        """x (b c n), t (b,) -> Output; `uncond` is None if guidance was not active."""
+        if not self._active(t):
             return Output(self._run(x, t, self._prepared_cond))
         cond, uncond = self._both_branches(x, t)
-        guided = rescaled(self._mixed(cond, uncond, x, t), cond, self._scale_phi)
-        if active is not None and not active.all():
-            guided = guided.where(broadcast_like(active.to(guided.device), guided), cond)
-        return Output(guided, uncond)
+        return Output(rescaled(self._mixed(cond, uncond, x, t), cond, self._scale_phi), uncond)
 
     def _mixed(self, cond: Tensor, uncond: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if self._projection.off:
@@ -130,15 +126,15 @@ class Guidance:
         difference = self._projection(cond, uncond, x, t, self._objective, self._cond.padding_mask)
         return cond + (self._cfg_scale - 1) * difference
 
-    def _active(self, t: Tensor) -> Tensor | None:
-        """(b,) bool on the CPU: the items to guide; None: all of them."""
+    def _active(self, t: Tensor) -> bool:
+        """Whether the batch is guided, which its first item tells, as in the reference."""
         if self._uncond is None:
-            return torch.zeros(1, dtype=torch.bool)
+            return False
         low, high = self._interval
         if (low, high) == (0.0, 1.0):
-            return None  # without waiting for t from the device
-        sigma = self._objective.alpha_sigma(t.float().cpu())[1]
-        return (low <= sigma) & (sigma <= high)
+            return True  # without waiting for t from the device
+        sigma = float(self._objective.alpha_sigma(t[0].float().cpu())[1])
+        return low <= sigma <= high
 
     def _both_branches(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if self._prepared_pair is not None:
