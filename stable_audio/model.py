@@ -41,6 +41,11 @@ class DiffusionModel(nn.Module):
         sample_size: length of a training clip in audio samples.
         audio_channels: channels of the audio that goes in and comes out.
         dist_shift: length-dependent shift of t, or None.
+        sampling_shift: shift of t in sampling alone, or None.
+        mask_padding_attention: hide the padding behind a clip from self-attention.
+
+    Raises:
+        ValueError: the backbone cannot mask padding.
     """
 
     def __init__(
@@ -55,8 +60,12 @@ class DiffusionModel(nn.Module):
         wiring: SlotWiring | None = None,
         pretransform: Pretransform | None = None,
         dist_shift: TimeShift | None = None,
+        sampling_shift: TimeShift | None = None,
+        mask_padding_attention: bool = False,
     ) -> None:
         super().__init__()
+        if mask_padding_attention and not backbone.masks_padding:
+            raise ValueError(f"the backbone {type(backbone).__name__} cannot hide padding from attention")
         self.backbone = backbone
         self.objective = objective
         self.conditioner = conditioner
@@ -65,7 +74,8 @@ class DiffusionModel(nn.Module):
         self.sample_rate = sample_rate
         self.sample_size = sample_size
         self.audio_channels = audio_channels
-        self.dist_shift = dist_shift
+        self.dist_shift, self.sampling_shift = dist_shift, sampling_shift
+        self.mask_padding_attention = mask_padding_attention
 
     @property
     def io_channels(self) -> int:

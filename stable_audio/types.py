@@ -10,7 +10,7 @@ backbone reads. Conditioners never see the backbone, backbones never see conditi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -32,19 +32,23 @@ class Slot(str, Enum):
     Attributes:
         field: the attribute of `Conditioning` with the tensor; `global` itself is a Python keyword.
         mask_field: the attribute with the mask of the slot's tokens; None for slots without tokens.
+        has_frames: whether it holds channels over time (b c n), which follow the frames of x.
     """
 
     field: str
     mask_field: str | None
+    has_frames: bool
 
     CROSS_ATTN = "cross_attn"
     GLOBAL = "global"
     PREPEND = "prepend"
     INPUT_CONCAT = "input_concat"
+    LOCAL_ADD = "local_add"
 
     def __init__(self, name: str) -> None:
         self.field = "global_cond" if name == "global" else name
         self.mask_field = f"{name}_mask" if name in ("cross_attn", "prepend") else None
+        self.has_frames = name in ("input_concat", "local_add")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,11 @@ class Conditioning:
         prepend: (b l d).
         prepend_mask: (b l) bool, True = valid.
         input_concat: (b c n).
+        local_add: (b c n), added to the tokens of the same frames in every block.
+        modular_local: id -> (b c n), as local_add but with layers of its own for each id; an absent id
+            adds nothing.
         padding_mask: (b n) bool, True = sound, False = padding behind it; None: everything counts as sound.
+            It belongs to x, so both branches of guidance get it.
         prepared: what the backbone's `prepare` computed once for a whole generation. Every method that
             changes a tensor drops it.
     """
@@ -69,6 +77,8 @@ class Conditioning:
     prepend: Tensor | None = None
     prepend_mask: Tensor | None = None
     input_concat: Tensor | None = None
+    local_add: Tensor | None = None
+    modular_local: Mapping[str, Tensor] | None = None
     padding_mask: Tensor | None = None
     prepared: object | None = None
 
@@ -90,7 +100,8 @@ class Conditioning:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Conditioning:
         """Apply `fn` to every tensor, masks included."""
-        return self.replace(**{n: fn(v) for n, v in vars(self).items() if v is not None and n != "prepared"})
+        tensors = {n: v for n, v in vars(self).items() if v is not None and n != "prepared"}
+        return self.replace(**{n: _mapped(fn, v) for n, v in tensors.items()})
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Move to `device`; floating-point tensors are cast to `dtype`, masks stay bool."""
@@ -115,15 +126,29 @@ class Conditioning:
         if len(set(present)) > 1:
             slots = [sorted(s.value for s in p) for p in present]
             raise ValueError(f"conditioning of different slots cannot be joined: {slots}")
-        fields: dict[str, Tensor] = {}
+        fields: dict[str, Any] = {}
         for slot in present[0]:
             if slot.mask_field is not None:
                 fields.update(_cat_tokens(batches, slot.field, slot.mask_field))
             else:
                 fields[slot.field] = torch.cat([getattr(p, slot.field) for p in batches])
+        if modular := _cat_modular(batches):
+            fields["modular_local"] = modular
         if any(p.padding_mask is not None for p in batches):
             fields["padding_mask"] = _cat_padding([p.padding_mask for p in batches])
         return Conditioning(**fields)
+
+
+def _mapped(fn: Callable[[Tensor], Tensor], value: Any) -> Any:
+    return fn(value) if isinstance(value, Tensor) else {name: fn(v) for name, v in value.items()}
+
+
+def _cat_modular(batches: Sequence[Conditioning]) -> dict[str, Tensor]:
+    by_id = [p.modular_local or {} for p in batches]
+    if len({tuple(sorted(values)) for values in by_id}) > 1:
+        ids = [sorted(values) for values in by_id]
+        raise ValueError(f"conditioning of different modular_local ids cannot be joined: {ids}")
+    return {name: torch.cat([values[name] for values in by_id]) for name in by_id[0]}
 
 
 def _cat_padding(masks: Sequence[Tensor | None]) -> Tensor:

@@ -25,6 +25,8 @@ class Backbone(nn.Module):
         default_scale_phi: CFG rescale used when the caller names none.
         masks_attention: whether a mask hides tokens from attention. If so, a negative prompt needs its own
             mask; otherwise it takes the positions of the positive one.
+        masks_padding: whether `Conditioning.padding_mask` has an effect.
+        modular_local_dims: id -> channels of the conditioning in `Conditioning.modular_local`.
         gradient_checkpointing: recompute activations in the backward pass; never used under no_grad.
     """
 
@@ -33,12 +35,14 @@ class Backbone(nn.Module):
     time_steps: int | None = None
     default_scale_phi: float = 0.0
     masks_attention: bool = False
+    masks_padding: bool = False
     gradient_checkpointing: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self.slot_widths: dict[Slot, int | None] = {}
         self.global_widths: dict[str, int] = {}
+        self.modular_local_dims: dict[str, int] = {}
         self.required_slots: frozenset[Slot] = frozenset()
 
     @property

@@ -5,19 +5,27 @@ Checkpoint keys and the order of operations are those of stable-audio-tools.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.dit_options import DiTOptions, DiTSlots
-from stable_audio.backbones.dit_parts import TRANSFORMERS, projection, zero_conv
+from stable_audio.backbones.dit_parts import (
+    TRANSFORMERS,
+    at_length,
+    patch,
+    projection,
+    token_mask,
+    unpatch,
+    zero_conv,
+)
 from stable_audio.nn.checks import check_choice, check_positive
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
+from stable_audio.nn.local import LocalTokens
 from stable_audio.nn.packed import check_lengths
 from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerInputs
@@ -44,7 +52,7 @@ class DiT(Backbone):
 
     Masks of token conditioning are not applied unless `mask_cross_attention` says so, because published
     checkpoints were trained without them: conditioners zero the padding instead. The null conditioning is
-    zeros in cross-attention and prepended tokens; global conditioning and input concat stay.
+    zeros in cross-attention and prepended tokens; all other conditioning stays.
 
     The fields of both options are keywords, too: `DiT(depth=2, cond_token_dim=64, causal=True)`.
 
@@ -74,6 +82,8 @@ class DiT(Backbone):
         self.options, self.patch_size = options, options.patch_size
         self.masks_attention = slots.mask_cross_attention
         self.slot_widths, self.required_slots = slots.widths, slots.required(options)
+        self.modular_local_dims = dict(slots.modular_local_dims)
+        self.masks_padding = options.transformer_type == "continuous_transformer"
 
         dim, timestep = options.embed_dim, options.timestep
         context_dim = slots.context_dim(dim)
@@ -95,6 +105,7 @@ class DiT(Backbone):
             dim_out=io_channels * self.patch_size,
             dim_context=context_dim,
             final_cross_attn_ix=slots.final_cross_attn_ix,
+            local=slots.local(self.patch_size),
         )
         self.postprocess_conv = zero_conv(io_channels)
         self.time_as_channels, self.modulated = timestep.as_channels, options.modulated
@@ -103,7 +114,8 @@ class DiT(Backbone):
         """x (b io_channels n), t (b,) -> (b io_channels n).
 
         Raises:
-            ValueError: n is not a multiple of patch_size, or a required slot is empty.
+            ValueError: n is not a multiple of patch_size, a required slot is empty, or a padding mask has
+                another shape than (b n).
         """
         tokens, inputs = self._embedded(x, t, cond)
         return self._output(self.transformer(tokens, inputs))
@@ -137,7 +149,7 @@ class DiT(Backbone):
         return hidden[:, self.transformer.num_memory_tokens :]
 
     def null(self, cond: Conditioning) -> Conditioning | None:
-        """Zeros for cross-attention and prepended tokens; None without either."""
+        """Zeros for cross-attention and prepended tokens; None without either. The rest is kept."""
         tokens = {"cross_attn": cond.cross_attn, "prepend": cond.prepend}
         zeros = {name: torch.zeros_like(v) for name, v in tokens.items() if v is not None}
         return cond.replace(**zeros) if zeros else None
@@ -168,7 +180,12 @@ class DiT(Backbone):
         t_embed = self.to_timestep_embed(self._timestep_features(t).to(projected.dtype))
         channels = self._with_channels(x.to(projected.dtype), t_embed, cond.input_concat)
         tokens = patch(channels + self.preprocess_conv(channels), self.patch_size)
-        return tokens, self._with_time(projected.inputs, t_embed)
+        inputs = replace(
+            projected.inputs,
+            local=self._local(cond, x.shape[-1], projected.dtype),
+            padding_mask=self._padding(cond.padding_mask, x),
+        )
+        return tokens, self._with_time(inputs, t_embed)
 
     def _output(self, tokens: Tensor) -> Tensor:
         out = unpatch(tokens, self.patch_size)
@@ -199,12 +216,29 @@ class DiT(Backbone):
         """x followed by the channels of input_concat and of t."""
         parts = [x]
         if input_concat is not None and Slot.INPUT_CONCAT in self.slot_widths:
-            if input_concat.shape[-1] != x.shape[-1]:
-                input_concat = F.interpolate(input_concat.float(), size=x.shape[-1], mode="nearest")
-            parts.append(input_concat.to(x.dtype))
+            parts.append(at_length(input_concat, x.shape[-1]).to(x.dtype))
         if self.time_as_channels:
             parts.append(t_embed.to(x.dtype).unsqueeze(-1).expand(-1, -1, x.shape[-1]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _local(self, cond: Conditioning, length: int, dtype: torch.dtype) -> LocalTokens | None:
+        """Local conditioning as tokens of x, one per patch; None if there is none."""
+
+        def tokens(frames: Tensor) -> Tensor:
+            return patch(at_length(frames, length).to(dtype), self.patch_size)
+
+        joined = cond.local_add if Slot.LOCAL_ADD in self.slot_widths else None
+        present: Mapping[str, Tensor] = cond.modular_local or {}
+        by_id = {name: tokens(present[name]) for name in self.modular_local_dims if name in present}
+        if joined is None and not by_id:
+            return None
+        return LocalTokens(None if joined is None else tokens(joined), by_id)
+
+    def _padding(self, mask: Tensor | None, x: Tensor) -> Tensor | None:
+        """The mask of the tokens of x."""
+        if mask is not None and not self.masks_padding:
+            raise ValueError("transformer_type 'x-transformers' takes no padding mask")
+        return None if mask is None else token_mask(mask, x, self.patch_size)
 
     def _with_time(self, inputs: TransformerInputs, t_embed: Tensor) -> TransformerInputs:
         """`inputs` with t in the global vector, which becomes a token unless it modulates the blocks."""
@@ -215,7 +249,7 @@ class DiT(Backbone):
             token = global_cond.unsqueeze(1)
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
             global_cond = None
-        return TransformerInputs(inputs.context, inputs.kvs, inputs.context_mask, prepend, global_cond)
+        return replace(inputs, prepend=prepend, global_cond=global_cond)
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
         if lacking := [s.value for s in self.required_slots if cond.slot(s) is None]:
@@ -227,23 +261,12 @@ class DiT(Backbone):
         if self.packing_obstacles:
             raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
         check_lengths(lengths, clips=x.shape[0], padded=x.shape[-1], multiple=self.patch_size)
-        concat = cond.input_concat if Slot.INPUT_CONCAT in self.slots else None
-        if concat is not None and concat.shape[-1] not in (1, x.shape[-1]):
-            raise ValueError(
-                f"input_concat has {concat.shape[-1]} frames, but packed clips need it as long as x, "
-                f"{x.shape[-1]}: its frames could not be told from its padding"
-            )
-
-
-def patch(x: Tensor, size: int) -> Tensor:
-    """(b c (l p)) -> (b l (c p))."""
-    if size == 1:
-        return x.transpose(1, 2)
-    return x.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
-
-
-def unpatch(tokens: Tensor, size: int) -> Tensor:
-    """(b l (c p)) -> (b c (l p))."""
-    if size == 1:
-        return tokens.transpose(1, 2)
-    return tokens.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
+        frames = {s.value: cond.slot(s) for s in self.slots if s.has_frames} | dict(cond.modular_local or {})
+        for name, value in frames.items():
+            if value is not None and value.shape[-1] not in (1, x.shape[-1]):
+                raise ValueError(
+                    f"{name} has {value.shape[-1]} frames, but packed clips need it as long as x, "
+                    f"{x.shape[-1]}: its frames could not be told from its padding"
+                )
+        if cond.padding_mask is not None:
+            raise ValueError("packed clips have no padding, but a padding mask came with them; leave it out")

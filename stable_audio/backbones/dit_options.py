@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stable_audio.nn.checks import check_choice, check_divides, check_positive
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES
+from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.transformer import TransformerOptions
 from stable_audio.options import Flat
 from stable_audio.types import Slot
@@ -118,6 +120,10 @@ class DiTSlots:
         project_global_cond: project it to embed_dim; otherwise global_cond_dim must equal embed_dim.
         input_concat_dim: channels concatenated to x, resized to n by nearest interpolation.
         prepend_cond_dim: width of tokens put before x; 0 for none.
+        local_add_cond_dim: channels, resized to n by nearest interpolation, whose embedding every block adds
+            to the tokens of the same frames; 0 for none. The null conditioning keeps them.
+        modular_local_dims: id -> channels of further conditioning of that kind, each with embeddings of its
+            own, so that any of them may be absent.
     """
 
     cond_token_dim: int = 0
@@ -128,16 +134,28 @@ class DiTSlots:
     project_global_cond: bool = True
     input_concat_dim: int = 0
     prepend_cond_dim: int = 0
+    local_add_cond_dim: int = 0
+    modular_local_dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         negative = {s.value: w for s, w in self._all_widths().items() if w < 0}
         if negative:
             raise ValueError(f"widths of conditioning must be 0 or more, found {negative}")
+        if wrong := {i: w for i, w in self.modular_local_dims.items() if w <= 0 or "." in i}:
+            raise ValueError(
+                "modular_local_cond_configs takes dims above 0 and ids without dots (they name modules); "
+                f"found {wrong}"
+            )
 
     @property
     def widths(self) -> dict[Slot, int | None]:
         """The width of every slot in use."""
         return {s: w for s, w in self._all_widths().items() if w}
+
+    def local(self, patch_size: int) -> LocalWidths:
+        """Widths of local conditioning per token, which has the channels of `patch_size` frames."""
+        by_id = {name: width * patch_size for name, width in self.modular_local_dims.items()}
+        return LocalWidths(self.local_add_cond_dim * patch_size, by_id)
 
     def context_dim(self, embed_dim: int) -> int | None:
         """Width of the cross-attention context; None without cross-attention."""
@@ -171,4 +189,5 @@ class DiTSlots:
             Slot.GLOBAL: self.global_cond_dim,
             Slot.PREPEND: self.prepend_cond_dim,
             Slot.INPUT_CONCAT: self.input_concat_dim,
+            Slot.LOCAL_ADD: self.local_add_cond_dim,
         }

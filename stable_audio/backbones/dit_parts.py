@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from stable_audio.backbones.dit_options import DiTOptions
 from stable_audio.backbones.x_transformers import build_x_transformer
 from stable_audio.nn.embeddings import ProjectionMLP
+from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.transformer import ContinuousTransformer
 
 
 def _build_continuous(
-    options: DiTOptions, *, dim_in: int, dim_out: int, dim_context: int | None, final_cross_attn_ix: int
+    options: DiTOptions,
+    *,
+    dim_in: int,
+    dim_out: int,
+    dim_context: int | None,
+    final_cross_attn_ix: int,
+    local: LocalWidths,
 ) -> nn.Module:
     extra = {"attn_layers_kwargs": options.attn_layers_kwargs, "wrapper_kwargs": options.wrapper_kwargs}
     if any(extra.values()):
@@ -28,6 +36,7 @@ def _build_continuous(
         dim_context=dim_context,
         final_cross_attn_ix=final_cross_attn_ix,
         modulated=options.modulated,
+        local=local,
         options=options.layers,
     )
 
@@ -48,3 +57,38 @@ def zero_conv(channels: int) -> nn.Conv1d:
 def projection(dim_in: int, dim_out: int) -> ProjectionMLP | None:
     """The projection of a slot's conditioning; None if the slot has width 0."""
     return ProjectionMLP(dim_in, dim_out, bias=False) if dim_in else None
+
+
+def at_length(frames: Tensor, length: int) -> Tensor:
+    """(b c n) resized to `length` frames, nearest neighbour."""
+    if frames.shape[-1] == length:
+        return frames
+    return F.interpolate(frames.float(), size=length, mode="nearest")
+
+
+def patch(x: Tensor, size: int) -> Tensor:
+    """(b c (l p)) -> (b l (c p))."""
+    if size == 1:
+        return x.transpose(1, 2)
+    return x.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
+
+
+def unpatch(tokens: Tensor, size: int) -> Tensor:
+    """(b l (c p)) -> (b c (l p))."""
+    if size == 1:
+        return tokens.transpose(1, 2)
+    return tokens.unflatten(-1, (-1, size)).transpose(1, 2).flatten(2)
+
+
+def token_mask(mask: Tensor, x: Tensor, patch_size: int) -> Tensor:
+    """A padding mask (b n) of the frames of x (b c n) as one of tokens; a patch with a real frame is real.
+
+    Raises:
+        ValueError: the mask has another shape.
+    """
+    if mask.shape != (x.shape[0], x.shape[-1]):
+        raise ValueError(
+            f"the padding mask has shape {tuple(mask.shape)}, but x needs {(x.shape[0], x.shape[-1])}: items "
+            "and frames"
+        )
+    return mask.bool() if patch_size == 1 else mask.bool().unflatten(-1, (-1, patch_size)).any(-1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.dit_options import DiTOptions
 from stable_audio.nn.checkpointing import Checkpointed, recomputed
+from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.transformer import TransformerInputs, TransformerOptions
 from stable_audio.wording import did_you_mean
 
@@ -112,7 +113,13 @@ class _Recompute:
 
 
 def build_x_transformer(
-    options: DiTOptions, *, dim_in: int, dim_out: int, dim_context: int | None, final_cross_attn_ix: int
+    options: DiTOptions,
+    *,
+    dim_in: int,
+    dim_out: int,
+    dim_context: int | None,
+    final_cross_attn_ix: int,
+    local: LocalWidths,
 ) -> nn.Module:
     """A ContinuousTransformerWrapper over AttentionLayers, from the DiT's sizes and the user's arguments.
 
@@ -122,7 +129,7 @@ def build_x_transformer(
     """
     continuous, package = _load_package()
     layer_options, dim = options.layers, options.embed_dim
-    _check_options(layer_options, final_cross_attn_ix)
+    _check_options(layer_options, final_cross_attn_ix, local)
     layers_kwargs = _tuples(options.attn_layers_kwargs or {})
     wrapper_kwargs = _tuples(options.wrapper_kwargs or {})
     _check_keys("attn_layers_kwargs", layers_kwargs, _layer_keys(package), _DERIVED_LAYERS)
@@ -199,12 +206,14 @@ def _check_keys(key: str, arguments: dict[str, Any], names: set[str], derived: d
             raise ValueError(f"{key}.{name} is unknown to the installed x-transformers; {advice}")
 
 
-def _check_options(options: TransformerOptions, final_cross_attn_ix: int) -> None:
+def _check_options(options: TransformerOptions, final_cross_attn_ix: int, local: LocalWidths) -> None:
     """Refuse options of ContinuousTransformer without a counterpart here, instead of ignoring them."""
     defaults = vars(TransformerOptions())
     unmapped = {n: v for n, v in vars(options).items() if n not in _MAPPED_OPTIONS}
     changed = [name for name, value in unmapped.items() if value != defaults[name]]
     changed += ["final_cross_attn_ix"] if final_cross_attn_ix != -1 else []
+    changed += ["local_add_cond_dim"] if local.joined else []
+    changed += ["modular_local_cond_configs"] if local.by_id else []
     if changed:
         raise ValueError(
             f"{changed} apply to transformer_type 'continuous_transformer'; "

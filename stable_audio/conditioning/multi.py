@@ -20,6 +20,7 @@ class MultiConditioner(nn.Module):
         conditioners: id -> conditioner; it reads `metadata[id]`.
         default_keys: id -> metadata key to read for items that lack `id`.
         pre_encoded_keys: ids whose metadata is already the conditioning tensor; their mask is None.
+        optional_ids: ids that a whole batch may lack, and which then have no tensor.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class MultiConditioner(nn.Module):
         *,
         default_keys: Mapping[str, str] | None = None,
         pre_encoded_keys: Sequence[str] = (),
+        optional_ids: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.conditioners = nn.ModuleDict(dict(conditioners))
@@ -35,7 +37,7 @@ class MultiConditioner(nn.Module):
         self.pre_encoded_keys = tuple(pre_encoded_keys)
         rules: dict[str, ValueRule] = {key: part.value_rule() for key, part in conditioners.items()}
         rules.update(dict.fromkeys(pre_encoded_keys, AnyValue()))
-        self._check = ValueCheck(rules, self.default_keys)
+        self._check = ValueCheck(rules, self.default_keys, frozenset(optional_ids))
 
     def forward(self, metadata: Sequence[Metadata], device: torch.device | str) -> ConditionTensors:
         """b metadata dicts -> {id: (tensor, mask)} on `device`. Conditioners run where their weights are.
@@ -47,20 +49,20 @@ class MultiConditioner(nn.Module):
         values, target = self._check.values(metadata), torch.device(device)
         tensors: ConditionTensors = {}
         for key, conditioner in self.conditioners.items():
-            if key in self.pre_encoded_keys:
+            if key in self.pre_encoded_keys or key not in values:
                 continue
             try:
                 tensor, mask = conditioner(values[key], conditioner.device_or(target))  # type: ignore[operator]
             except (TypeError, ValueError) as error:
                 raise ValueError(f"conditioner '{key}': {error}") from error
             tensors[key] = _on(target, tensor), None if mask is None else _on(target, mask)
-        for key in self.pre_encoded_keys:
+        for key in [k for k in self.pre_encoded_keys if k in values]:
             tensors[key] = _on(target, torch.stack([torch.as_tensor(v) for v in values[key]])), None
         return tensors
 
     def ids(self) -> tuple[str, ...]:
         """Every id that the metadata must hold."""
-        return tuple(self._check.rules)
+        return tuple(key for key in self._check.rules if key not in self._check.optional)
 
     def missing(self, item: Metadata) -> list[str]:
         """The ids for which `item` has neither a value nor a default key; null counts as missing."""

@@ -177,10 +177,12 @@ class ValueCheck:
     Attributes:
         rules: conditioner id -> rule for its value.
         default_keys: conditioner id -> metadata key to read if the id itself is missing.
+        optional: ids that may be missing, from all items of a batch.
     """
 
     rules: Mapping[str, ValueRule]
     default_keys: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
     def value(self, item: Metadata, key: str) -> Any:
         """The value that the conditioner `key` reads, or None. Lists of one are unwrapped."""
@@ -191,7 +193,7 @@ class ValueCheck:
         return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
 
     def values(self, metadata: Sequence[Metadata]) -> dict[str, list[Any]]:
-        """The values that the conditioners read from a batch, by id.
+        """The values that the conditioners read from a batch, by id, without optional ids that no item has.
 
         Raises:
             ValueError: an item lacks the key of a conditioner, or has an unusable value; all missing keys are
@@ -204,16 +206,30 @@ class ValueCheck:
                 f"{len(lacking)} of {len(metadata)} items lack conditioning; item {item} lacks {ids}. "
                 f"The model needs {list(self.rules)}: give each a value or a 'default_keys' entry"
             )
-        values = {key: [self.value(item, key) for item in metadata] for key in self.rules}
-        for key, rule in self.rules.items():
+        values = {key: [self.value(item, key) for item in metadata] for key in self._present(metadata)}
+        for key in values:
             for position, value in enumerate(values[key]):
-                if reason := rule.refusal(value):
+                if reason := self.rules[key].refusal(value):
                     raise ValueError(f"conditioner '{key}': the value of item {position} {reason}")
         return values
 
+    def _present(self, metadata: Sequence[Metadata]) -> list[str]:
+        """The ids to read: all but the optional ones that every item lacks."""
+        present = []
+        for key, rule in self.rules.items():
+            lacking = [n for n, item in enumerate(metadata) if self._lacks(item, key, rule)]
+            if key not in self.optional or not lacking:
+                present.append(key)
+            elif len(lacking) < len(metadata):
+                raise ValueError(
+                    f"conditioner '{key}': items {lacking} of {len(metadata)} lack it; it may be absent from "
+                    "all items of a batch, not from some"
+                )
+        return present
+
     def missing(self, item: Metadata) -> list[str]:
         """The ids for which `item` has neither a value under the id nor under the default key."""
-        return [i for i, rule in self.rules.items() if self._lacks(item, i, rule)]
+        return [i for i, rule in self.rules.items() if i not in self.optional and self._lacks(item, i, rule)]
 
     def _lacks(self, item: Metadata, key: str, rule: ValueRule) -> bool:
         if self.value(item, key) is not None:
@@ -226,13 +242,15 @@ class ValueCheck:
         absent = self.missing(item)
         faults = [f"'{key}' is null" if key in item else f"lacks '{key}'" for key in absent]
         for key, rule in self.rules.items():
-            if key not in absent and (reason := rule.refusal(self.value(item, key))):
+            left_out = key in absent or (key in self.optional and self._lacks(item, key, rule))
+            if not left_out and (reason := rule.refusal(self.value(item, key))):
                 faults.append(f"'{key}' {reason}")
         return ("; ".join(faults) + ", which the model's conditioning needs") if faults else None
 
     def beyond(self, item: Metadata) -> list[str]:
         """The ids whose value is clamped, for an item that `refusal` accepts."""
-        return [i for i, rule in self.rules.items() if rule.beyond(self.value(item, i))]
+        rules = {i: r for i, r in self.rules.items() if i not in self.optional or not self._lacks(item, i, r)}
+        return [i for i, rule in rules.items() if rule.beyond(self.value(item, i))]
 
 
 def excerpt(value: Any, limit: int = 40) -> str:

@@ -14,16 +14,20 @@ class SlotWiring:
     """Joins conditioner outputs into a `Conditioning`.
 
     cross_attn and prepend are joined along the sequence (a (b d) tensor is a sequence of one), global
-    along features, input_concat along channels, where a vector is repeated over time. A missing mask means
-    that every token is valid.
+    along features, input_concat and local_add along channels, where a vector is repeated over time. A missing
+    mask means that every token is valid. Conditioning of `modular_local_dims` is not joined, and may be
+    absent.
 
     Args:
         cross_attn_ids: conditioners of the cross-attention slot, in order.
         global_ids: conditioners of the global slot, in order.
         prepend_ids: conditioners of the prepend slot, in order.
         input_concat_ids: conditioners of the input_concat slot, in order.
+        local_add_ids: conditioners of the local_add slot, in order.
+        modular_local_dims: id -> channels of conditioners that the backbone reads one by one.
         vector_ids: ids with one vector per item, (b 1 d) or (b d).
-        widths: slot -> features (channels for input_concat) that the backbone expects; None: any.
+        widths: slot -> features (channels for input_concat and local_add) that the backbone expects; None:
+            any number.
     """
 
     def __init__(
@@ -33,6 +37,8 @@ class SlotWiring:
         global_ids: Sequence[str] = (),
         prepend_ids: Sequence[str] = (),
         input_concat_ids: Sequence[str] = (),
+        local_add_ids: Sequence[str] = (),
+        modular_local_dims: Mapping[str, int] | None = None,
         vector_ids: Sequence[str] = (),
         widths: Mapping[Slot, int | None] | None = None,
     ) -> None:
@@ -42,7 +48,9 @@ class SlotWiring:
             Slot.GLOBAL: tuple(global_ids),
             Slot.PREPEND: tuple(prepend_ids),
             Slot.INPUT_CONCAT: tuple(input_concat_ids),
+            Slot.LOCAL_ADD: tuple(local_add_ids),
         }
+        self.modular_local_dims = dict(modular_local_dims or {})
 
     def __call__(self, tensors: ConditionTensors) -> Conditioning:
         """{id: (tensor, mask)} -> Conditioning.
@@ -64,7 +72,9 @@ class SlotWiring:
             global_cond=self._vectors(tensors),
             prepend=prepend,
             prepend_mask=prepend_mask,
-            input_concat=self._channels(tensors),
+            input_concat=self._channels(Slot.INPUT_CONCAT, tensors),
+            local_add=self._channels(Slot.LOCAL_ADD, tensors),
+            modular_local=self._modular(tensors),
         )
         self._check(cond, tensors)
         return cond
@@ -74,7 +84,7 @@ class SlotWiring:
             value = cond.slot(slot)
             if value is None or width is None:
                 continue
-            axis, word = (1, "channels") if slot is Slot.INPUT_CONCAT else (-1, "features")
+            axis, word = (1, "channels") if slot.has_frames else (-1, "features")
             if value.shape[axis] != width:
                 shapes = ", ".join(f"'{i}' {tuple(tensors[i][0].shape)}" for i in self.ids[slot])
                 raise ValueError(
@@ -98,8 +108,19 @@ class SlotWiring:
             raise ValueError(f"global conditioning takes one vector per item, but {long} returned sequences")
         return torch.cat([v.squeeze(1) if v.ndim == 3 else v for v in inputs], dim=-1)
 
-    def _channels(self, tensors: ConditionTensors) -> Tensor | None:
-        frames = [self._as_frames(i, tensors[i][0]) for i in self.ids[Slot.INPUT_CONCAT]]
+    def _modular(self, tensors: ConditionTensors) -> dict[str, Tensor] | None:
+        present = [i for i in self.modular_local_dims if i in tensors]
+        frames = {i: self._as_frames(i, tensors[i][0]) for i in present}
+        wrong = {i: tuple(v.shape) for i, v in frames.items() if v.shape[1] != self.modular_local_dims[i]}
+        if wrong:
+            raise ValueError(
+                f"modular_local_cond_configs gives the channels {self.modular_local_dims}, but the tensors "
+                f"have the shapes {wrong}"
+            )
+        return frames or None
+
+    def _channels(self, slot: Slot, tensors: ConditionTensors) -> Tensor | None:
+        frames = [self._as_frames(i, tensors[i][0]) for i in self.ids[slot]]
         if not frames:
             return None
         positions = max((v.shape[2:] for v in frames), key=lambda shape: (len(shape), shape[-1]))

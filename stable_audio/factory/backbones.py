@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.backbones.base import Backbone
@@ -18,11 +19,25 @@ from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.processes import PROCESSES
 from stable_audio.diffusion.shift import TimeShift
 from stable_audio.factory.components import create
+from stable_audio.options import keywords_of
 
 
 def build_backbone(section: DiffusionSection) -> Backbone:
-    """The backbone of a conditional model."""
-    return create(section, BACKBONES)
+    """The backbone of a conditional model.
+
+    Raises:
+        ValueError: it cannot be built, or does not read what the section wires to it.
+    """
+    modular = {entry.id: entry.dim for entry in section.modular_local_cond_configs}
+    if not modular:
+        return create(section, BACKBONES)
+    backbone: Any = BACKBONES[section.type]
+    if "modular_local_dims" not in keywords_of(backbone):
+        raise ValueError(
+            f"backbone '{section.type}' does not read modular_local_cond_configs; only 'dit' does: empty the "
+            "list"
+        )
+    return create(section, BACKBONES, modular_local_dims=modular)
 
 
 def build_uncond_backbone(section: UncondDiffusion) -> Backbone:
@@ -48,3 +63,8 @@ def build_objective(keys: DiffusionKeys) -> Objective:
 def build_shift(section: DiffusionKeys) -> TimeShift | None:
     """The distribution shift of a section, if it has one."""
     return shift_from(section.distribution_shift_options)
+
+
+def build_sampling_shift(section: DiffusionKeys) -> TimeShift | None:
+    """The shift that a section has for sampling alone, if any."""
+    return shift_from(section.sampling_distribution_shift_options)

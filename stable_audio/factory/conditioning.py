@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stable_audio.backbones.base import Backbone
@@ -21,13 +22,17 @@ from stable_audio.types import Slot
 
 
 def build_conditioning(
-    section: ConditioningSection | None, *, pretransform: Pretransform | None = None
+    section: ConditioningSection | None,
+    *,
+    pretransform: Pretransform | None = None,
+    optional_ids: Sequence[str] = (),
 ) -> MultiConditioner | None:
     """Build all conditioners of a model; None if its file has no `conditioning`.
 
     Args:
         section: `conditioning` of the model file.
         pretransform: the model's pretransform, which conditioners may share.
+        optional_ids: as for `MultiConditioner`.
     """
     if section is None:
         return None
@@ -38,6 +43,7 @@ def build_conditioning(
         },
         default_keys=section.default_keys,
         pre_encoded_keys=section.pre_encoded_keys,
+        optional_ids=optional_ids,
     )
 
 
@@ -86,6 +92,8 @@ def build_wiring(
         global_ids=ids[Slot.GLOBAL],
         prepend_ids=ids[Slot.PREPEND],
         input_concat_ids=ids[Slot.INPUT_CONCAT],
+        local_add_ids=ids[Slot.LOCAL_ADD],
+        modular_local_dims=backbone.modular_local_dims,
         vector_ids=[key for key, part in conditioners.items() if part.layout == "vector"],
         widths=backbone.slot_widths,
     )

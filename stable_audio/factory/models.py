@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.config.sections.top import ModelConfig
 from stable_audio.factory.backbones import (
     build_backbone,
     build_objective,
+    build_sampling_shift,
     build_shift,
     build_uncond_backbone,
 )
@@ -69,7 +71,9 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
     with networks:
         pretransform = build_pretransform(section.pretransform) if section.pretransform is not None else None
         backbone = build_backbone(section.diffusion)
-    conditioner = build_conditioning(section.conditioning, pretransform=pretransform)
+    wired = [ids for key in SLOT_KEYS.values() for ids in getattr(section.diffusion, key)]
+    optional = [name for name in backbone.modular_local_dims if name not in wired]
+    conditioner = build_conditioning(section.conditioning, pretransform=pretransform, optional_ids=optional)
     return DiffusionModel(
         backbone=backbone,
         objective=build_objective(section.diffusion),
@@ -80,6 +84,8 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         sample_size=config.sample_size,
         audio_channels=section.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section.diffusion),
+        sampling_shift=build_sampling_shift(section.diffusion),
+        mask_padding_attention=section.diffusion.mask_padding_attention,
     )
 
 
@@ -97,6 +103,7 @@ def build_uncond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         sample_size=config.sample_size,
         audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section.diffusion),
+        sampling_shift=build_sampling_shift(section.diffusion),
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_choice, check_divides
-from stable_audio.nn.norms import DynamicTanh, L2Norm
+from stable_audio.nn.norms import DynamicTanh, L2Norm, NormOptions, RMSNorm
 from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryTables, rotated
 from stable_audio.nn.windowed import banded_mask, windowed_attention
@@ -29,9 +29,12 @@ class AttentionOptions:
         qk_norm_eps: eps of ln and rms.
         differential: subtract a second attention map with its own queries and keys (after Ye et al.,
             2024, without its lambda).
-        feat_scale: learned gains on the mean over tokens and on the rest of the output.
+        feat_scale: learned gains on the mean over tokens and on the rest of the output, without padding.
         causal: whether attention is causal; None: as the transformer's `causal`.
         zero_init_output: start the output at zero; None: as `zero_init_branch_outputs`.
+        padding: what a padding mask does to self-attention. "hidden": padding is invisible, and its own
+            output is zero. "zero_values": padding keeps its share of every attention map, with zeros as its
+            values, as in stable-audio-3 where flash-attn is not installed.
         backend: "sdpa", or "flash" for the flash-attn package where it can run (CUDA, half precision;
             elsewhere sdpa computes the same function without any cast).
     """
@@ -42,6 +45,7 @@ class AttentionOptions:
     feat_scale: bool = False
     causal: bool | None = None
     zero_init_output: bool | None = None
+    padding: Literal["hidden", "zero_values"] = "hidden"
     backend: Literal["sdpa", "flash"] = "sdpa"
 
 
@@ -49,7 +53,7 @@ QK_NORMS: dict[str, Callable[[int, float], nn.Module]] = {
     "none": lambda dim, eps: nn.Identity(),
     "l2": lambda dim, eps: L2Norm(),
     "ln": lambda dim, eps: nn.LayerNorm(dim, eps=eps),
-    "rms": lambda dim, eps: nn.RMSNorm(dim, eps=eps),
+    "rms": lambda dim, eps: RMSNorm(dim, NormOptions(eps=eps)),
     "dyt": lambda dim, eps: DynamicTanh(dim),
 }
 
@@ -91,7 +95,7 @@ def sdpa_attend(
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if window is not None:
         left, right = window
-        out = windowed_attention(q, k, v, left, 0 if causal else right)
+        out = windowed_attention(q, k, v, left, 0 if causal else right, mask)
     elif mask is not None:
         visible = mask[:, None, None, :]
         if causal:
@@ -167,7 +171,9 @@ class Attention(nn.Module):
         super().__init__()
         check_divides("the head width", dim_heads, "attention width", dim)
         check_choice("attn_kwargs.qk_norm", options.qk_norm, QK_NORMS)
+        check_choice("attn_kwargs.padding", options.padding, ("hidden", "zero_values"))
         check_choice("attn_kwargs.backend", options.backend, ATTEND)
+        self.hides_padding = options.padding == "hidden"
         self.dim_heads, self.differential = dim_heads, options.differential
         self.causal = causal if options.causal is None else options.causal
         self.window = _window(sliding_window)
@@ -205,6 +211,7 @@ class Attention(nn.Module):
         kv: KeyValues | None = None,
         context_mask: Tensor | None = None,
         rotary: RotaryTables | None = None,
+        padding_mask: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         """x (b n d) attends to itself, to `context` (b m d'), or to `kv` made by `project_context`.
@@ -212,6 +219,7 @@ class Attention(nn.Module):
         Args:
             context_mask: (b m) bool, visible tokens of the context; all are visible without it, and in items
                 without any True.
+            padding_mask: (b n) bool, False = padding in x, for self-attention.
             packing: layout of x as one row (1 l d) of several clips; each attends to its own tokens or to its
                 own item of the context.
         """
@@ -226,12 +234,17 @@ class Attention(nn.Module):
             keys = self._normed(self.k_norm, (k, *second[1:]))
             if rotary is not None:
                 queries, keys = rotated(queries, rotary), rotated(keys, rotary)
+        mask, padding = context_mask, None
+        if padding_mask is not None and kv is None:
+            mask, padding = (padding_mask if self.hides_padding else None), ~padding_mask[..., None, None]
+            values = values if self.hides_padding else values.masked_fill(padding, 0.0)
         outs = [
-            self._attend(q, k, values, context_mask, packing, cross=kv is not None)
-            for q, k in zip(queries, keys)
+            self._attend(q, k, values, mask, packing, cross=kv is not None) for q, k in zip(queries, keys)
         ]
         out = outs[0] - outs[1] if self.differential else outs[0]
-        return self._scale_features(self.to_out(out.flatten(2)), packing)
+        if padding is not None and self.hides_padding:
+            out = out.masked_fill(padding, 0.0)
+        return self._scale_features(self.to_out(out.flatten(2)), packing, padding_mask)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, packing: Packing | None, *, cross: bool
@@ -257,11 +270,23 @@ class Attention(nn.Module):
         # Norms return float32 under autocast; the kernel needs one type for q, k and v.
         return tuple(norm(x).to(x.dtype) for x in parts)
 
-    def _scale_features(self, out: Tensor, packing: Packing | None) -> Tensor:
+    def _scale_features(
+        self, out: Tensor, packing: Packing | None, padding_mask: Tensor | None = None
+    ) -> Tensor:
         if not self.feat_scale:
             return out
+        if padding_mask is not None:
+            mean = _mean_of(out, padding_mask)
+            added = self.lambda_dc * mean + self.lambda_hf * (out - mean)
+            return out + added.masked_fill(~padding_mask.unsqueeze(-1), 0.0)
         mean = out.mean(dim=1, keepdim=True) if packing is None else packing.mean(out)
         return out + self.lambda_dc * mean + self.lambda_hf * (out - mean)
+
+
+def _mean_of(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean (b 1 d) of the tokens of x (b n d) where mask (b n) is True; zero without any."""
+    weights = mask.to(x.dtype).unsqueeze(-1)
+    return (x * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _window(window: tuple[int, int] | None) -> tuple[int, int] | None:

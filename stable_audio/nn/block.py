@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stable_audio.nn.attention import Attention, AttentionOptions, KeyValues
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.feedforward import ConformerConv, FeedForward, FeedForwardOptions
+from stable_audio.nn.local import LocalTokens, LocalWidths, local_embedding
 from stable_audio.nn.norms import LayerNorm, NormOptions, NormType, build_norm
 from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables
@@ -63,6 +64,9 @@ class BlockInputs:
         context_mask: (b m) bool, the tokens visible to cross-attention; None for all.
         rotary: tables of a rotary embedding for all blocks; without them each uses its own, if any.
         modulation: (b 6 d), for modulated blocks.
+        local: conditioning of single tokens.
+        padding_mask: (b l) bool, False = padding, which self-attention treats as the options of attention
+            say; None = no padding.
         packing: layout of several clips in one row of tokens; b then counts the clips in the other tensors.
     """
 
@@ -70,6 +74,8 @@ class BlockInputs:
     context_mask: Tensor | None = None
     rotary: RotaryTables | None = None
     modulation: Tensor | None = None
+    local: LocalTokens | None = None
+    padding_mask: Tensor | None = None
     packing: Packing | None = None
 
 
@@ -96,6 +102,7 @@ class TransformerBlock(Checkpointed):
         dim_context: features of the cross-attention context; None for no cross-attention.
         modulated: adaptive layer norm: self-attention and feed-forward are scaled, shifted and gated by
             a per-item vector (Peebles & Xie, 2023, with the gate sigmoid(1 - g)).
+        local: widths of local conditioning, whose embeddings are added before the feed-forward.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class TransformerBlock(Checkpointed):
         dim_heads: int = 64,
         dim_context: int | None = None,
         modulated: bool = False,
+        local: LocalWidths = LocalWidths(),  # noqa: B008 (frozen)
         options: TransformerOptions = TransformerOptions(),
     ) -> None:
         super().__init__()
@@ -128,6 +136,11 @@ class TransformerBlock(Checkpointed):
         self.ff_scale = _layer_scale(dim, options)
         self.rope = RotaryEmbedding(dim_heads // 2) if options.add_rope else None
         self.to_scale_shift_gate = nn.Parameter(torch.randn(6 * dim) / dim**0.5) if modulated else None
+        self.to_local_embed = local_embedding(local.joined, dim) if local.joined else None
+        self.modular_local_embeds: nn.ModuleDict | None = None
+        if local.by_id:
+            embeddings = {name: local_embedding(width, dim) for name, width in local.by_id.items()}
+            self.modular_local_embeds = nn.ModuleDict(embeddings)
 
     @staticmethod
     def _attention(
@@ -154,7 +167,12 @@ class TransformerBlock(Checkpointed):
         if rotary is None and self.rope is not None:
             rotary = self.rope(x.shape[1], packing)
         attn, ff = self._modulation(inputs)
-        branch = self.self_attn(_modulate(self.pre_norm(x), attn), rotary=rotary, packing=packing)
+        branch = self.self_attn(
+            _modulate(self.pre_norm(x), attn),
+            rotary=rotary,
+            padding_mask=inputs.padding_mask,
+            packing=packing,
+        )
         x = x + _gate(self.self_attn_scale(branch), attn)
         if self.cross_attn is not None and (inputs.context is not None or kv is not None):
             branch = self.cross_attn(
@@ -167,7 +185,17 @@ class TransformerBlock(Checkpointed):
             x = x + self.cross_attn_scale(branch)
         if self.conformer is not None:
             x = x + self.conformer_scale(self.conformer(x))
+        if inputs.local is not None:
+            x = self._with_local(x, inputs.local)
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
+
+    def _with_local(self, x: Tensor, local: LocalTokens) -> Tensor:
+        if self.to_local_embed is not None and local.joined is not None:
+            x = local.added_to(x, self.to_local_embed(local.joined))
+        for name, embedding in (self.modular_local_embeds or {}).items():
+            if name in local.by_id:
+                x = local.added_to(x, embedding(local.by_id[name]))
+        return x
 
     def _modulation(self, inputs: BlockInputs) -> tuple[_Modulation | None, _Modulation | None]:
         if self.to_scale_shift_gate is None or inputs.modulation is None:

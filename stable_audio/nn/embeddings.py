@@ -82,8 +82,10 @@ class ExpoFourierFeatures(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """t (b,) -> (b dim), float32."""
-        freqs = torch.linspace(self.log_min, self.log_max, self.count, device=t.device).exp()
-        angles = 2 * math.pi * t.float()[:, None] * freqs
+        # The order of operations is that of published weights: the largest angles magnify its rounding.
+        ramp = torch.linspace(0.0, 1.0, self.count, device=t.device)
+        freqs = (ramp * (self.log_max - self.log_min) + self.log_min).exp()
+        angles = t.float()[:, None] * freqs * 2 * math.pi
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.attention import KeyValues
 from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions
 from stable_audio.nn.checks import check_divides, check_positive
 from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
-from stable_audio.nn.packed import PackedRow, Packing
+from stable_audio.nn.local import LocalTokens, LocalWidths
+from stable_audio.nn.packed import PackedRow
 from stable_audio.nn.rotary import RotaryEmbedding, rotary_dim
 
 __all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerInputs", "TransformerOptions"]
@@ -29,6 +31,8 @@ class TransformerInputs:
         context_mask: (b m) bool, the tokens visible to cross-attention; None for all.
         prepend: tokens (b l dim) that go before x.
         global_cond: (b dim), for a modulated transformer.
+        local: conditioning of the tokens of x.
+        padding_mask: (b n) bool, False = padding in x; None = no padding.
     """
 
     context: Tensor | None = None
@@ -36,6 +40,8 @@ class TransformerInputs:
     context_mask: Tensor | None = None
     prepend: Tensor | None = None
     global_cond: Tensor | None = None
+    local: LocalTokens | None = None
+    padding_mask: Tensor | None = None
 
 
 _NOTHING = TransformerInputs()
@@ -53,6 +59,7 @@ class ContinuousTransformer(nn.Module):
         dim_context: features of the cross-attention context; None for no cross-attention.
         final_cross_attn_ix: last block with cross-attention; -1 for all.
         modulated: adaptive layer norm from a global vector of `dim` features.
+        local: widths of the conditioning that is added to single tokens.
         options: options of the blocks and the embeddings.
     """
 
@@ -67,6 +74,7 @@ class ContinuousTransformer(nn.Module):
         dim_context: int | None = None,
         final_cross_attn_ix: int = -1,
         modulated: bool = False,
+        local: LocalWidths = LocalWidths(),  # noqa: B008 (frozen)
         options: TransformerOptions = TransformerOptions(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
@@ -88,6 +96,7 @@ class ContinuousTransformer(nn.Module):
                 dim_heads=dim_heads,
                 dim_context=dim_context if i <= last else None,
                 modulated=modulated,
+                local=local,
                 options=options,
             )
             for i in range(depth)
@@ -124,7 +133,7 @@ class ContinuousTransformer(nn.Module):
 
         The real tokens of all items pass the blocks as one row, with the same result for each item as from
         `forward` without padding. Padding is not computed, and the output has zeros there. `inputs` has one
-        item per clip.
+        item per clip, and no padding mask, since the lengths say all.
 
         Raises:
             ValueError: the transformer has options that mix neighbouring clips.
@@ -139,21 +148,30 @@ class ContinuousTransformer(nn.Module):
             device=x.device,
         )
         tokens = self._embed_packed(x, inputs.prepend, row)
-        shared = self._shared(inputs, tokens.shape[1], row.packing)
+        shared = self._shared(inputs, tokens.shape[1], row)
         for layer, kv in zip(self.layers, self._kvs(inputs)):
             tokens = layer(tokens, shared, kv)
         out = self.project_out(tokens[0].index_select(0, row.out))
         padded = out.new_zeros(x.shape[0] * x.shape[1], out.shape[-1])
         return padded.index_copy(0, row.real, out).unflatten(0, x.shape[:2])
 
-    def _shared(self, inputs: TransformerInputs, length: int, packing: Packing | None = None) -> BlockInputs:
+    def _shared(self, inputs: TransformerInputs, length: int, row: PackedRow | None = None) -> BlockInputs:
         """The inputs that all blocks share, computed once for `length` tokens."""
         rope, embedder = self.rotary_pos_emb, self.global_cond_embedder
+        packing, padding, local = None, inputs.padding_mask, inputs.local
+        if row is not None:
+            packing, padding = row.packing, None
+            local = None if local is None else _packed_local(local, row)
+        elif padding is not None:
+            # Memory and prepended tokens are never padding.
+            padding = F.pad(padding, (length - padding.shape[1], 0), value=True)
         return BlockInputs(
             context=inputs.context,
             context_mask=inputs.context_mask,
             rotary=None if rope is None else rope(length, packing),
             modulation=None if embedder is None else embedder(inputs.global_cond),
+            local=local,
+            padding_mask=padding,
             packing=packing,
         )
 
@@ -177,6 +195,17 @@ class ContinuousTransformer(nn.Module):
             return tokens
         longest = tokens.new_empty(1, max(row.packing.lengths), 0)
         return tokens + self.pos_emb(longest).index_select(0, row.packing.position)
+
+
+def _packed_local(local: LocalTokens, row: PackedRow) -> LocalTokens:
+    """The conditioning of the real tokens of all clips, in one row."""
+
+    def real(x: Tensor) -> Tensor:
+        return x.flatten(0, 1).index_select(0, row.real).unsqueeze(0)
+
+    joined = None if local.joined is None else real(local.joined)
+    by_id = {name: real(x) for name, x in local.by_id.items()}
+    return replace(local, joined=joined, by_id=by_id, places=row.out)
 
 
 def _packing_obstacles(options: TransformerOptions) -> tuple[str, ...]:

@@ -18,21 +18,38 @@ def banded_mask(queries: int, keys: int, left: int, right: int, device: torch.de
     return mask
 
 
-def windowed_attention(q: Tensor, k: Tensor, v: Tensor, left: int, right: int) -> Tensor:
+def windowed_attention(
+    q: Tensor, k: Tensor, v: Tensor, left: int, right: int, visible: Tensor | None = None
+) -> Tensor:
     """Self-attention of q, k, v (b h n d) in which position i attends to i - left .. i + right.
 
     Long sequences are split into blocks of queries, each with its visible keys, so that the cost grows with
     n * (left + right) and not with n^2. Short ones, and windows unlimited on one side, use the full matrix
     with a mask.
+
+    Args:
+        left: keys before a query that it sees; -1 for all.
+        right: keys behind a query that it sees; -1 for all.
+        visible: (b n) bool, the keys that may be seen at all; None for all. A query without any visible key
+            sees its own.
     """
     n, block = q.shape[2], max(left + right, 32)
     if left < 0 or right < 0 or n <= 2 * block:
         mask = banded_mask(n, n, left, right, q.device)
+        if visible is not None:
+            mask = _or_own(mask & visible[:, None, None, :], torch.eye(n, dtype=torch.bool, device=q.device))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return _blockwise(q, k, v, left, right, block)
+    return _blockwise(q, k, v, left, right, block, visible)
 
 
-def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: int) -> Tensor:
+def _or_own(mask: Tensor, own: Tensor) -> Tensor:
+    """`mask` with the own key of each query where no other is visible, because an empty row would be NaN."""
+    return mask | (own & ~mask.any(dim=-1, keepdim=True))
+
+
+def _blockwise(
+    q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: int, visible: Tensor | None
+) -> Tensor:
     b, h, n, d = q.shape
     blocks = -(-n // block)
     fill = blocks * block - n
@@ -41,7 +58,15 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, left: int, right: int, block: in
     keys, values = (F.pad(y, (0, 0, left, fill + right)).unfold(2, span, block).mT for y in (k, v))
     # Move blocks into the batch, because fused kernels take four axes.
     q, k, v = (y.transpose(1, 2).flatten(0, 1) for y in (queries, keys, values))
-    mask = _block_mask(n, left, right, block, blocks, q.device).repeat(b, 1, 1).unsqueeze(1)
+    mask = _block_mask(n, left, right, block, blocks, q.device)
+    if visible is not None:
+        keys_seen = F.pad(visible, (left, fill + right)).unfold(1, span, block)
+        own = (
+            torch.arange(span, device=mask.device) == torch.arange(block, device=mask.device)[:, None] + left
+        )
+        mask = _or_own(mask & keys_seen[:, :, None, :], own).flatten(0, 1).unsqueeze(1)
+    else:
+        mask = mask.repeat(b, 1, 1).unsqueeze(1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.unflatten(0, (b, blocks)).transpose(1, 2).reshape(b, h, blocks * block, d)[:, :, :n]
 

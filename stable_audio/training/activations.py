@@ -35,11 +35,14 @@ def activation_bytes(model: DiffusionModel) -> int:
 
 def blank_conditioning(model: DiffusionModel) -> Conditioning:
     """Conditioning of one item on the meta device, in the shapes that the model's conditioners return."""
-    fields: dict[str, Tensor] = {}
+    fields: dict[str, Any] = {}
     for slot, width in model.backbone.slot_widths.items():
         ids = model.wiring.ids[slot]
         if ids:
             fields[slot.field] = torch.empty(1, *_shape(model, slot, ids, width), device="meta")
+    frames, modular = model.latent_shape[1:], model.backbone.modular_local_dims
+    by_id = {name: torch.empty(1, width, *frames, device="meta") for name, width in modular.items()}
+    fields["modular_local"] = by_id or None
     return Conditioning(**fields)
 
 
@@ -49,7 +52,7 @@ def _shape(model: DiffusionModel, slot: Slot, ids: tuple[str, ...], width: int |
     )
     parts = [conditioners[i] for i in ids if i in conditioners]
     summed: int = sum(c.output_dim for c in parts)
-    if slot is Slot.INPUT_CONCAT:
+    if slot.has_frames:
         return (width or summed, *model.latent_shape[1:])
     if slot is Slot.GLOBAL:
         return (width or summed,)

@@ -123,7 +123,7 @@ def test_every_argument_that_may_vary_is_in_a_pipeline_that_is_compared(tmp_path
             seen[id(table)] = table
             given.setdefault(id(table), set()).update(found)
     # Another arithmetic, or a place of weights, changes digits or nothing.
-    beside = {"force_fp32", "model_half", "path"}
+    beside = {"force_fp32", "model_half", "path", "padding"}
     for key, table in seen.items():
         may_vary = {n for n, t in table.items() if isinstance(t, (Held, Unused))}
         assert may_vary - given[key] - beside == set()

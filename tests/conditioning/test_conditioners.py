@@ -261,6 +261,7 @@ def test_wiring_fills_every_slot() -> None:
         global_ids=["a", "a"],
         prepend_ids=["a"],
         input_concat_ids=["short", "long"],
+        local_add_ids=["long", "short"],
     )({"a": (a, None), "b": (b, mask), "short": (short, None), "long": (long, None)})
     assert cond.present() == frozenset(Slot)
     torch.testing.assert_close(cond.cross_attn, torch.cat([b, a], dim=1))

@@ -35,5 +35,5 @@ def test_a_model_is_conditioned_on_metadata_and_extra_tensors() -> None:
 def test_every_slot_has_a_field_of_the_conditioning() -> None:
     values = {slot.field: torch.full((1, 1), float(i)) for i, slot in enumerate(Slot)}
     cond = Conditioning(**values)
-    assert [cond.slot(slot).item() for slot in Slot] == [0.0, 1.0, 2.0, 3.0]  # type: ignore[union-attr]
+    assert [cond.slot(slot).item() for slot in Slot] == [0.0, 1.0, 2.0, 3.0, 4.0]  # type: ignore[union-attr]
     assert {s.mask_field for s in Slot} == {"cross_attn_mask", "prepend_mask", None}

@@ -30,15 +30,15 @@ def test_ignored_keys_give_one_warning(caplog: pytest.LogCaptureFixture) -> None
 def test_refused_keys_say_why_unless_they_ask_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
     data = examples.cond()
     data["training"]["lora_config"] = None
-    data["model"]["diffusion"]["local_add_cond_ids"] = []
+    data["model"]["diffusion"]["config"]["cross_attn_rotary_pos_emb"] = False
     assert load_config(data) == load_config(examples.cond())
-    data["model"]["diffusion"]["local_add_cond_ids"] = ["x"]
+    data["model"]["diffusion"]["config"]["cross_attn_rotary_pos_emb"] = True
     data["model"]["conditioning"]["configs"][1]["config"]["padding_mode"] = "learned"
     with pytest.raises(ConfigError) as caught:
         load_config(data)
     found = {p.path: p.message for p in caught.value.problems}
-    path = "$.model.diffusion.local_add_cond_ids"
-    assert found[path].startswith("not supported: local additive conditioning is not built; remove the key")
+    path = "$.model.diffusion.config.cross_attn_rotary_pos_emb"
+    assert found[path].startswith("not supported: no rotary positions in cross-attention; it is part of the")
     assert set(found) == {path, "$.model.conditioning.configs[1].config.padding_mode"}
     with pytest.raises(ConfigError):
         load_config(data, lenient=True)

@@ -148,7 +148,53 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "'input_concat' cannot read",
         ),
     ],
+    "modular_widths": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(
+                modular_local_cond_configs=[{"id": "seconds_total", "dim": 5}]
+            ),
+            "$.model.diffusion.modular_local_cond_configs[0].dim: found 5, but 'seconds_total' gives 8 "
+            "channels: set 8",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(
+                modular_local_cond_configs=[{"id": "prompt", "dim": 8}, {"id": "prompt", "dim": 8}]
+            ),
+            "$.model.diffusion.modular_local_cond_configs[1].id: 'prompt' is listed twice",
+        ),
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(modular_local_cond_configs=[{"id": "prompt", "dim": 8}]),
+            "$.model.diffusion.modular_local_cond_configs[0].id: 'prompt' gives a sequence of tokens",
+        ),
+    ],
+    "padding_mask": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(
+                type="mlp",
+                mask_padding_attention=True,
+                config={"io_channels": 4, "width": 4, "depth": 1, "global_cond_dim": 16},
+                cross_attention_cond_ids=[],
+            ),
+            "$.model.diffusion.mask_padding_attention: backbone 'mlp' as configured cannot hide padding",
+        ),
+    ],
     "slot_widths": [
+        (
+            examples.inpaint,
+            lambda d: d["model"]["diffusion"].update(
+                local_add_cond_ids=d["model"]["diffusion"].pop("input_concat_ids"),
+                config={
+                    **{k: v for k, v in d["model"]["diffusion"]["config"].items() if k != "input_concat_dim"},
+                    "local_add_cond_dim": 4,
+                },
+            ),
+            "$.model.diffusion.local_add_cond_ids: inpaint_mask 1, inpaint_masked_input 4 sum to 5, but the "
+            "backbone takes 4 in 'local_add'; set $.model.diffusion.config.local_add_cond_dim: 5",
+        ),
         (
             examples.cond,
             lambda d: d["model"]["diffusion"]["config"].update(global_cond_dim=15),

@@ -31,6 +31,7 @@ ATTENTION: Table = {
     "qk_norm_eps": Unused("without qk_norm"),
     "differential": only(False),
     "feat_scale": only(False),
+    "padding": Unused("without mask_padding_attention"),
     "causal": only(None, False),
     "zero_init_output": AT_START,
     "backend": MEMORY,
@@ -81,6 +82,8 @@ DIT: Table = {
     "project_global_cond": Unused("false needs equal widths, and then the layers are the same"),
     "input_concat_dim": only(0),
     "prepend_cond_dim": only(0),
+    "local_add_cond_dim": only(0),
+    "modular_local_dims": only(None, {}),
     "transformer_type": only("continuous_transformer"),
     "global_cond_type": only("prepend"),
     "timestep_cond_type": only("global"),
@@ -204,6 +207,7 @@ OBJECTIVE: Table = {
     "diffusion_objective_options": only({}),
     "diffusion_process": Held("scheduler", _cosine),
     "distribution_shift_options": IN_TRAINING,
+    "sampling_distribution_shift_options": only(None),
 }
 
 
@@ -218,6 +222,9 @@ WIRING: Table = {
     "global_cond_ids": only([START, TOTAL]),
     "prepend_cond_ids": only([]),
     "input_concat_ids": only([]),
+    "local_add_cond_ids": only([]),
+    "modular_local_cond_configs": only([]),
+    "mask_padding_attention": only(False),
 }
 CONDITIONING: Table = {
     "cond_dim": Held("projection_model.conditioning_dim"),

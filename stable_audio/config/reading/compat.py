@@ -26,15 +26,10 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     f"{_BACKBONE}.diffusion_objective": Ignore("the objective is model.diffusion.diffusion_objective"),
     "model.config.diffusion_objective": Ignore("the objective is model.diffusion_objective"),
     f"{_BACKBONE}.use_checkpointing": Ignore("use training.gradient_checkpointing"),
-    f"{_BACKBONE}.local_add_cond_dim": Refuse("local additive conditioning is not built", _OFF),
     f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse(
         "no rotary positions in cross-attention", _OFF, essential=True
     ),
     # wiring
-    "model.diffusion.local_add_cond_ids": Refuse("local additive conditioning is not built", _OFF),
-    "model.diffusion.modular_local_cond_configs": Refuse("local conditioning is not built", _OFF),
-    "model.diffusion.sampling_distribution_shift_options": Refuse("one shift serves both", _OFF),
-    "model.diffusion.mask_padding_attention": Refuse("attention takes no padding mask", _OFF),
     "model.diffusion.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
     # conditioners
     "model.conditioning.configs.*.config.padding_mode": Refuse(

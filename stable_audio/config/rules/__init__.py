@@ -17,6 +17,8 @@ RULES: dict[str, Rule] = {
     "slot_widths": slots.slot_widths_agree,
     "mechanisms": slots.mechanisms_name_the_ids,
     "slot_layouts": slots.slots_take_the_layout,
+    "modular_widths": slots.modular_widths_agree,
+    "padding_mask": slots.padding_can_be_masked,
     "channels": model.channels_agree,
     "latent_axes": model.latents_have_the_right_axes,
     "sample_size": lengths.sample_size_fits,
@@ -44,6 +46,7 @@ RULES: dict[str, Rule] = {
 
 HINTS: dict[str, Rule] = {
     "unused_conditioners": slots.conditioners_are_used,
+    "unused_local_layers": slots.local_layers_are_used,
     "audio_channels": model.audio_channels_agree,
     "one_learning_rate": training.one_learning_rate,
     "schedules": training.schedules_last,

@@ -66,6 +66,20 @@ class Context:
         """The ids wired to a slot."""
         return strings(self.get("model", "diffusion", SLOT_KEYS[slot], default=[]))
 
+    @property
+    def modular_ids(self) -> list[str]:
+        """The ids of modular_local_cond_configs, '' where there is none."""
+        return [e["id"] if isinstance(e.get("id"), str) else "" for e in self._modular]
+
+    @property
+    def modular_dims(self) -> list[int | None]:
+        """The channels of modular_local_cond_configs, None where there are none."""
+        return [e["dim"] if isinstance(e.get("dim"), int) else None for e in self._modular]
+
+    @property
+    def _modular(self) -> list[dict[str, Any]]:
+        return dicts(self.get("model", "diffusion", "modular_local_cond_configs", default=[]))
+
     def width(self, key: str) -> int | None:
         """Features or channels of an id; None if only the metadata determines them."""
         if key in self.pre_encoded_ids or key in self.extra_ids:

@@ -14,6 +14,8 @@ from stable_audio.config.sections.diffusion import SLOT_KEYS
 from stable_audio.types import Slot
 from stable_audio.wording import did_you_mean, names
 
+MODULAR: Loc = ("model", "diffusion", "modular_local_cond_configs")
+
 
 def slot_ids_exist(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Every id in a slot has a conditioner, is pre-encoded, or comes from inpainting."""
@@ -76,7 +78,7 @@ def _slot_to_open(ctx: Context, slot: Slot) -> str:
     widths = [ctx.width(name) for name in ctx.slot_ids(slot)]
     if key is None or not widths or None in widths:
         return ""
-    joined = slot in (Slot.GLOBAL, Slot.INPUT_CONCAT)
+    joined = slot is Slot.GLOBAL or slot.has_frames
     width = sum(w or 0 for w in widths) if joined else widths[0]
     return f"set {json_path(('model', 'diffusion', 'config', *key))}: {width}, or "
 
@@ -131,6 +133,7 @@ WIDTH_KEYS: dict[Slot, tuple[Loc, ...]] = {
         ("context_channels", 0),
         ("input_concat", "dim"),
     ),
+    Slot.LOCAL_ADD: (("local_add_cond_dim",),),
 }
 """Slot -> the keys of a backbone's config that may hold its width."""
 
@@ -179,9 +182,10 @@ _LAYOUTS: dict[Slot, tuple[Layout, ...]] = {
     Slot.PREPEND: ("tokens", "vector"),
     Slot.GLOBAL: ("vector",),
     Slot.INPUT_CONCAT: ("frames", "vector"),
+    Slot.LOCAL_ADD: ("frames", "vector"),
 }
 _ADVICE: dict[Layout, str] = {
-    "frames": "gives frames for the slot 'input_concat': list it there",
+    "frames": "gives frames for the slot 'input_concat': list it there, or in local_add_cond_ids",
     "tokens": "gives a sequence of tokens, which the slot '{slot}' cannot read: list it in "
     "cross_attention_cond_ids or prepend_cond_ids, or use a conditioner that gives one vector ('clip_text' "
     'with "pooled": true)',
@@ -190,10 +194,46 @@ _ADVICE: dict[Layout, str] = {
 
 def conditioners_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Warns of conditioners that no slot lists."""
-    wired = {name for slot in SLOT_KEYS for name in ctx.slot_ids(slot)}
+    wired = {name for slot in SLOT_KEYS for name in ctx.slot_ids(slot)} | set(ctx.modular_ids)
     for index, entry in enumerate(dicts(ctx.get("model", "conditioning", "configs", default=[]))):
         if isinstance(entry.get("id"), str) and entry["id"] not in wired:
             yield ("model", "conditioning", "configs", index), f"'{entry['id']}' is wired to no slot"
+
+
+def modular_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Every entry of modular_local_cond_configs has an id of its own and the channels of its conditioner."""
+    for index, (name, dim) in enumerate(zip(ctx.modular_ids, ctx.modular_dims)):
+        if name and name in ctx.modular_ids[:index]:
+            yield (*MODULAR, index, "id"), f"'{name}' is listed twice; list each id once"
+        width, conditioner = ctx.width(name), ctx.facts.conditioners.get(name)
+        if width is not None and dim is not None and width != dim:
+            yield (*MODULAR, index, "dim"), f"found {dim}, but '{name}' gives {width} channels: set {width}"
+        if conditioner is not None and conditioner.layout == "tokens":
+            message = f"'{name}' gives a sequence of tokens, but frames or one vector are needed; "
+            yield (*MODULAR, index, "id"), message + "list it in cross_attention_cond_ids"
+
+
+def padding_can_be_masked(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A backbone whose attention takes no padding mask is not asked to mask padding."""
+    loc, backbone = ("model", "diffusion", "mask_padding_attention"), ctx.facts.backbone
+    if ctx.get(*loc) is True and backbone is not None and not backbone.masks_padding:
+        message = (
+            f"backbone '{ctx.get('model', 'diffusion', 'type')}' as configured cannot hide padding from "
+        )
+        yield loc, message + "attention; only 'dit' with its own transformer can: set it to false"
+
+
+def local_layers_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of layers for local conditioning that nothing is wired to."""
+    for index, name in enumerate(ctx.modular_ids):
+        if name and name not in ctx.known_ids:
+            hint = did_you_mean(name, ctx.known_ids)
+            message = f"'{name}' has no conditioner in model.conditioning.configs, so it adds nothing; {hint}"
+            yield (*MODULAR, index, "id"), message
+    loc: Loc = ("model", "diffusion", "config", "local_add_cond_dim")
+    dim = ctx.get(*loc)
+    if isinstance(dim, int) and dim > 0 and not ctx.slot_ids(Slot.LOCAL_ADD):
+        yield loc, f"found {dim}, but local_add_cond_ids is empty, so these layers have no effect"
 
 
 def _sizes(widths: Mapping[str, Any]) -> str:

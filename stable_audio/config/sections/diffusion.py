@@ -29,8 +29,12 @@ SLOT_KEYS: dict[Slot, str] = {
     Slot.GLOBAL: "global_cond_ids",
     Slot.PREPEND: "prepend_cond_ids",
     Slot.INPUT_CONCAT: "input_concat_ids",
+    Slot.LOCAL_ADD: "local_add_cond_ids",
 }
 """Slot -> the key of `model.diffusion` that lists the ids wired to it."""
+
+FROM_WIRING = ("modular_local_dims",)
+"""Keywords of backbones whose values are stated beside `config`, with the ids."""
 
 Objective: TypeAlias = Derived[str, Literal[tuple(OBJECTIVES)]]
 Shift: TypeAlias = Derived[Leaf, any_shift()]
@@ -54,6 +58,16 @@ class DiffusionKeys(Section):
     distribution_shift_options: Shift | None = Field(
         default=None, description="length-dependent shift of t in training and sampling"
     )
+    sampling_distribution_shift_options: Shift | None = Field(
+        default=None, description="another shift of t in sampling; default: that of the sampler"
+    )
+
+
+class ModularLocal(Section):
+    """A conditioner that the backbone reads by itself, frame by frame."""
+
+    id: str = Field(min_length=1, description="its conditioner or pre-encoded key")
+    dim: Positive = Field(description="its channels")
 
 
 class DiffusionSection(Component, DiffusionKeys):
@@ -63,6 +77,16 @@ class DiffusionSection(Component, DiffusionKeys):
     global_cond_ids: list[str] = Field(default=[], description="joined along features")
     prepend_cond_ids: list[str] = Field(default=[], description="joined along the sequence, before the audio")
     input_concat_ids: list[str] = Field(default=[], description="joined along channels with the noisy input")
+    local_add_cond_ids: list[str] = Field(
+        default=[], description="joined along channels, added to the tokens of the same frames in every block"
+    )
+    modular_local_cond_configs: list[ModularLocal] = Field(
+        default=[],
+        description="as local_add_cond_ids, with layers of its own for each id, which may be absent",
+    )
+    mask_padding_attention: bool = Field(
+        default=False, description="hide the padding behind a clip from self-attention"
+    )
 
 
 class ConditionerEntry(Component):
@@ -73,7 +97,7 @@ class ConditionerEntry(Component):
 
 AnyBackbone: TypeAlias = Derived[
     DiffusionSection,
-    component(BACKBONES, base=DiffusionSection, title="diffusion"),
+    component(BACKBONES, base=DiffusionSection, title="diffusion", hidden=FROM_WIRING),
 ]
 AnyConditioner: TypeAlias = Derived[
     ConditionerEntry,
@@ -141,7 +165,7 @@ class DecoderSection(Component):
 
 AnyDiffusionDecoder: TypeAlias = Derived[
     DecoderSection,
-    component(BACKBONES, base=DecoderSection, title="diffusion_decoder"),
+    component(BACKBONES, base=DecoderSection, title="diffusion_decoder", hidden=FROM_WIRING),
 ]
 
 

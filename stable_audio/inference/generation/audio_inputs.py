@@ -17,7 +17,7 @@ from stable_audio.conditioning.sounds import PretransformConditioner
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.base import Pretransform
-from stable_audio.types import ConditionTensors, Metadata, Slot
+from stable_audio.types import ConditionTensors, Metadata
 
 EncoderNoise = Callable[[Tensor], Tensor]
 
@@ -161,7 +161,7 @@ def for_batch(values: Tensor, count: int, what: str) -> Tensor:
 
 def inpaints(model: DiffusionModel) -> bool:
     """Whether the model reads an inpainting mask."""
-    return INPAINT_MASK in model.wiring.ids[Slot.INPUT_CONCAT]
+    return any(INPAINT_MASK in ids for slot, ids in model.wiring.ids.items() if slot.has_frames)
 
 
 def frame_mask(mask: Tensor, *, samples: int, ratio: int, frames: int) -> Tensor:
