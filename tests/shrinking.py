@@ -62,7 +62,7 @@ def shrink(config: Settings) -> Settings:
     backbone = model.get("diffusion", model)
     BACKBONES.get(backbone["type"], _nothing)(backbone.setdefault("config", {}))
     for entry in (model.get("conditioning") or {}).get("configs", []):
-        if entry["type"] in ("t5", "clip_text", "clap_text"):
+        if entry["type"] in ("t5", "t5gemma", "clip_text", "clap_text"):
             kept = {k: v for k, v in entry["config"].items() if k in ("max_length", "pooled", "vocab_size")}
             entry.update(type=TEXT["type"], config={**kept, **TEXT["config"]})  # type: ignore[dict-item]
     for autoencoder in (model, (model.get("pretransform") or {}).get("config", {})):

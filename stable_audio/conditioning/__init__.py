@@ -4,6 +4,8 @@ To add a conditioner: one file with a subclass of `Conditioner`, one line here, 
 """
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.clap_audio import ClapAudioConditioner
+from stable_audio.conditioning.clap_text import ClapTextConditioner
 from stable_audio.conditioning.clip_text import ClipTextConditioner
 from stable_audio.conditioning.lut import LookUpConditioner
 from stable_audio.conditioning.multi import MultiConditioner
@@ -11,6 +13,7 @@ from stable_audio.conditioning.phoneme import PhonemeConditioner
 from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, NumberConditioner
 from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
+from stable_audio.conditioning.t5gemma import T5GemmaConditioner
 from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 from stable_audio.conditioning.words import WordsConditioner
@@ -23,6 +26,9 @@ CONDITIONERS: dict[str, type[Conditioner]] = {
     "words": WordsConditioner,
     "clip_text": ClipTextConditioner,
     "t5": T5Conditioner,
+    "t5gemma": T5GemmaConditioner,
+    "clap_text": ClapTextConditioner,
+    "clap_audio": ClapAudioConditioner,
     "lut": LookUpConditioner,
     "phoneme": PhonemeConditioner,
     "pretransform": PretransformConditioner,

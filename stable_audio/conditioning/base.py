@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from stable_audio.conditioning.values import AnyValue, ValueRule
 
 Layout = Literal["vector", "tokens", "frames"]
 """What a conditioner returns per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
+
+
+class FrozenNetwork(Protocol):
+    """A network that is loaded when it is first needed.
+
+    Attributes:
+        identity: returns what is equal for networks with equal weights, which are in memory once.
+        count: returns the number of its parameters, without loading them.
+        dtype: type of its weights; None: as stored.
+    """
+
+    identity: Callable[[], Hashable]
+    count: Callable[[], int]
+    dtype: torch.dtype | None
 
 
 class Conditioner(nn.Module):
@@ -51,6 +65,15 @@ class Conditioner(nn.Module):
         """Networks that move with this module but are no submodules, and so are not in checkpoints."""
         return ()
 
+    def follow(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Apply to the followers what `fn` does to this module's device; they keep their own type."""
+        for module in self.followers():
+            module._apply(lambda tensor: _moved(tensor, fn))
+
+    def frozen_networks(self) -> Sequence[FrozenNetwork]:
+        """Frozen networks beside this module, loaded or not, which are no part of checkpoints."""
+        return ()
+
     def device_or(self, default: torch.device | str) -> torch.device:
         """Device of the weights; `default` if there are none or they are not loaded yet."""
         for module in (self, *self.followers()):
@@ -59,10 +82,9 @@ class Conditioner(nn.Module):
         return torch.device(default)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Conditioner:
-        # `to`, `cuda` and `cpu` call this. Followers keep their own type.
+        # `to`, `cuda` and `cpu` call this.
         super()._apply(fn, recurse)
-        for module in self.followers():
-            module._apply(lambda tensor: _moved(tensor, fn))
+        self.follow(fn)
         return self
 
     def value_rule(self) -> ValueRule:

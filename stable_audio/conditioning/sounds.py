@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.audio.io import read_audio
-from stable_audio.audio.resample import resample
-from stable_audio.audio.transforms import fit_length, to_channels
+from stable_audio.audio.transforms import fit_length
 from stable_audio.conditioning.base import Conditioner, Layout
+from stable_audio.conditioning.sound_values import SoundReader, read_sound
 from stable_audio.conditioning.values import SoundValue, SourcesValue, ValueRule
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.nn.transfer import to_device
 from stable_audio.pretransforms.base import Pretransform
 
 
-class PretransformConditioner(Conditioner):
+class PretransformConditioner(Conditioner, SoundReader):
     """A sound -> its latents, with a linear layer over channels if the widths differ.
 
     Values are (c n) at `sample_rate`, (rate, (c n)), or the path of an audio file. Sounds of a batch are
@@ -78,20 +75,12 @@ class PretransformConditioner(Conditioner):
         Raises:
             ValueError: the value is neither a file, nor audio, nor (rate, audio).
         """
-        rate = self.sample_rate
-        if isinstance(value, (str, os.PathLike)):
-            value, rate = read_audio(Path(value))
-        elif isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], int):
-            rate, value = value
-        if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise ValueError(f"a sound is a tensor (c n), (rate, tensor) or the path of a file; found {kind}")
-        audio = value.detach().float().cpu()
-        audio = audio[0] if audio.ndim == 3 and len(audio) == 1 else audio
-        audio = audio[None] if audio.ndim == 1 else audio
-        if audio.ndim != 2 or not audio.shape[-1]:
-            raise ValueError(f"a sound has the shape (channels, samples), found {tuple(value.shape)}")
-        return to_channels(resample(audio, rate, self.sample_rate), self.pretransform.io_channels)
+        return read_sound(
+            value,
+            default_rate=self.sample_rate,
+            rate=self.sample_rate,
+            channels=self.pretransform.io_channels,
+        )
 
     def fitted(self, value: Any, samples: int) -> Any:
         """The value with its sound cut or padded to `samples` at `sample_rate`."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.conditioning.base import Conditioner
-from stable_audio.conditioning.tokenizers import (
-    ONE_AT_A_TIME,
-    import_transformers,
-    load_tokenizer,
-    padded_ids,
-)
-from stable_audio.conditioning.values import TextValue
-from stable_audio.network import load_failure, offline
-from stable_audio.nn.precision import parameter_dtype
-from stable_audio.nn.transfer import to_device
+from stable_audio.conditioning.pretrained.conditioner import DTYPES, PaddingMode, TextFeatures
+from stable_audio.conditioning.pretrained.loading import load_network, on_meta
+from stable_audio.conditioning.pretrained.network import LazyNetwork
+from stable_audio.conditioning.pretrained.source import NetworkSource
+from stable_audio.conditioning.pretrained.tokens import TextTokens
+from stable_audio.conditioning.tokenizers import import_transformers
 
 
 @dataclass(frozen=True)
@@ -68,11 +63,9 @@ T5_SIZES: dict[str, T5Size] = {
     "google/t5-v1_1-xxl": _XXL,
 }
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
-
-class T5Conditioner(Conditioner):
-    """Prompts -> T5 encoder features, zero at padding.
+class T5Conditioner(TextFeatures):
+    """Prompts -> T5 encoder features.
 
     A frozen encoder is loaded at first use and is not in the state_dict. A trained one (`enable_grad`) is a
     submodule.
@@ -83,6 +76,7 @@ class T5Conditioner(Conditioner):
         enable_grad: train the encoder.
         encoder_dtype: type of a frozen encoder. Published checkpoints were trained with float16. A trained
             encoder is always float32.
+        padding_mode: what stands at padding: zeros, the encoder's output there, or a learned vector.
     """
 
     def __init__(
@@ -94,71 +88,39 @@ class T5Conditioner(Conditioner):
         enable_grad: bool = False,
         project_out: bool = False,
         encoder_dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+        padding_mode: PaddingMode = "zero",
     ) -> None:
         self.size = t5_size(t5_model_name)
-        super().__init__(dim=self.size.d_model, output_dim=output_dim, project_out=project_out)
-        self.t5_model_name, self.max_length, self.enable_grad = t5_model_name, max_length, enable_grad
-        self.encoder_dtype = torch.float32 if enable_grad else _DTYPES[encoder_dtype]
-        self._tokenizer: Any = None
-        # Not a submodule: frozen weights belong neither to checkpoints nor to optimizers.
-        self._frozen: list[nn.Module] = []
-        if enable_grad:
-            self.model = self._load()
-
-    def value_rule(self) -> TextValue:
-        return TextValue()
-
-    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """b prompts -> (b max_length d), mask (b max_length)."""
-        batch = padded_ids(lambda: self.tokenizer, values, self.max_length)
-        ids = to_device(batch["input_ids"], device)
-        mask = to_device(batch["attention_mask"].bool(), device)
-        train = self.enable_grad and torch.is_grad_enabled()
-        # Autocast would override the precision of the encoder.
-        with torch.set_grad_enabled(train), torch.autocast(torch.device(device).type, enabled=False):
-            hidden = self.encoder(device)(input_ids=ids, attention_mask=mask)["last_hidden_state"]
-        hidden = self.proj_out(hidden.to(parameter_dtype(self.proj_out)))
-        return hidden * mask.unsqueeze(-1), mask
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer, loaded at first use."""
-        with ONE_AT_A_TIME:
-            if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self.t5_model_name)
-            return self._tokenizer
-
-    def encoder(self, device: torch.device | str) -> nn.Module:
-        """The T5 encoder. A frozen one is loaded to `device` at first use; it moves with this module."""
-        if self.enable_grad:
-            return self.model
-        with ONE_AT_A_TIME:
-            if not self._frozen:
-                encoder = self._load().eval().requires_grad_(False)
-                self._frozen.append(encoder.to(device=device, dtype=self.encoder_dtype))
-            return self._frozen[0]
-
-    def followers(self) -> Sequence[nn.Module]:
-        return self._frozen
+        self.t5_model_name, self.enable_grad = t5_model_name, enable_grad
+        source = NetworkSource(t5_model_name, "t5_model_name")
+        self.encoder_dtype = torch.float32 if enable_grad else DTYPES[encoder_dtype]
+        load = partial(_load, source, self.size)
+        super().__init__(
+            dim=self.size.d_model,
+            output_dim=output_dim,
+            project_out=project_out,
+            tokens=TextTokens(source=source, max_length=max_length),
+            padding_mode=padding_mode,
+            train=enable_grad,
+            load_trained=load,
+            network=LazyNetwork(
+                load=load,
+                identity=partial(source.identity, "T5EncoderModel"),
+                count=self.size.parameters,
+                dtype=self.encoder_dtype,
+            ),
+        )
 
     def frozen_parameters(self) -> int:
         """Parameters of the frozen encoder, which `parameters()` does not count."""
         return 0 if self.enable_grad else self.size.parameters()
 
-    def _load(self) -> nn.Module:
-        transformers = import_transformers()
-        if torch.get_default_device().type == "meta":
-            return transformers.T5EncoderModel(_transformers_config(self.size))
-        try:
-            return transformers.T5EncoderModel.from_pretrained(
-                self.t5_model_name, dtype=torch.float32, local_files_only=offline(self.t5_model_name)
-            )
-        except (OSError, ValueError) as error:
-            reason = load_failure(self.t5_model_name, error)
-            raise OSError(
-                f"t5_model_name '{self.t5_model_name}' cannot be loaded: {reason}; connect to the hub, or "
-                "give a folder that holds it"
-            ) from error
+
+def _load(source: NetworkSource, size: T5Size) -> nn.Module:
+    transformers = import_transformers()
+    if on_meta():
+        return transformers.T5EncoderModel(_transformers_config(size))
+    return load_network(transformers.T5EncoderModel, source, dtype=torch.float32)
 
 
 def t5_size(name: str) -> T5Size:

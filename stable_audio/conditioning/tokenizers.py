@@ -108,22 +108,31 @@ def padded_ids(
         )
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, *, subfolder: str = "") -> Any:
     """A Hugging Face tokenizer from a local folder or hub id.
+
+    Args:
+        name: the folder, owner/name on the hub, or owner/name@revision.
+        subfolder: folder within it.
 
     Raises:
         ImportError: transformers is missing; the message names the extra.
         OSError: there is no usable tokenizer under `name`.
     """
     transformers = import_transformers()
+    folder = Path(name).expanduser()
+    place, _, revision = (str(folder), "", "") if folder.exists() else name.partition("@")
+    options = {k: v for k, v in (("subfolder", subfolder), ("revision", revision)) if v}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline(name))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            place, local_files_only=offline(place), **options
+        )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"no tokenizer at '{name}': {load_failure(name, error)}; give a folder that holds one, or "
+            f"no tokenizer at '{name}': {load_failure(place, error)}; give a folder that holds one, or "
             "connect to the hub"
         ) from error
-    _require_vocabulary(name, tokenizer)
+    _require_vocabulary(str(folder / subfolder), tokenizer)
     return tokenizer
 
 

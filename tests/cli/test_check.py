@@ -78,6 +78,23 @@ def test_published_sizes() -> None:
     assert report["shape"]["latents"] == [64, 1024]
 
 
+def test_frozen_encoders_are_counted_once_and_in_their_type(write: Any) -> None:
+    data = examples.cond()
+    configs = data["model"]["conditioning"]["configs"]
+    before = report_on(write(data), dry=True)
+    prompt = next(c for c in configs if c["id"] == "prompt")
+    prompt.update(type="t5gemma", config={})
+    data["training"].pop("demo")
+    for name in ("style", "mood"):
+        configs.append({"id": name, "type": "clap_text", "config": {"clap_ckpt_path": "/nowhere/clap.pt"}})
+    report = report_on(write(data), dry=True)
+    assert report["errors"] == []
+    assert report["parameters"]["text_encoder"] == 281_580_288 + 125_302_016
+    others = report["memory"]["parts"]["weights"] - 4 * report["parameters"]["total"]
+    assert others == 4 * (281_580_288 + 125_302_016)
+    assert before["parameters"]["text_encoder"] == 0
+
+
 def report_on_dict(config: dict[str, Any]) -> dict[str, Any]:
     import tempfile
 

@@ -19,7 +19,7 @@ from tests.golden.harness import MANIFESTS
 from tests.golden.kinds.assembly import construct
 from tests.pretransforms.building import build_autoencoder, build_pretransform
 
-TEXT_ENCODERS = frozenset({"t5", "clap_text"})
+TEXT_ENCODERS = frozenset({"t5", "clap_text", "t5gemma"})
 """Their weights are not in the manifests."""
 
 Part = tuple[str, nn.Module]

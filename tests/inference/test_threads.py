@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning import MultiConditioner
+from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.inference import generate
 from stable_audio.model import DiffusionModel
@@ -93,9 +94,14 @@ def test_conditioning_for_another_device_moves_the_result_and_not_the_weights(mo
 def test_a_frozen_encoder_moves_with_its_conditioner_and_keeps_its_type() -> None:
     conditioner = T5Conditioner(output_dim=512, t5_model_name="t5-small")
     encoder = nn.Linear(2, 2).half()
-    conditioner._frozen.append(encoder)
+    conditioner.network = LazyNetwork(
+        load=lambda: encoder, identity=lambda: "a linear layer", count=lambda: 6, dtype=torch.float16
+    )
+    assert conditioner.encoder("cpu") is encoder
     MultiConditioner({"prompt": conditioner}).to(device="meta", dtype=torch.bfloat16)
-    assert encoder.weight.device.type == "meta"
-    assert encoder.weight.dtype == torch.float16
+    moved: Any = conditioner.encoder("cpu")
+    assert moved.weight.device.type == "meta"
+    assert moved.weight.dtype == torch.float16
+    assert encoder.weight.device.type == "cpu"  # another model may use it there
     assert conditioner.device_or("cpu").type == "meta"
     assert not list(conditioner.parameters())

@@ -13,7 +13,7 @@ from torch import Tensor
 from stable_audio.audio.resample import resample
 from stable_audio.audio.transforms import fit_length, to_channels
 from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
-from stable_audio.conditioning.sounds import PretransformConditioner
+from stable_audio.conditioning.sound_values import SoundReader
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.base import Pretransform
@@ -220,13 +220,13 @@ def fit_sounds(model: DiffusionModel, items: Iterable[Metadata], length: int) ->
     return [{**item, **_fitted(model, item, length)} for item in items]
 
 
-def sound_conditioners(model: DiffusionModel) -> dict[str, PretransformConditioner]:
+def sound_conditioners(model: DiffusionModel) -> dict[str, SoundReader]:
     """The conditioners that read sounds, by id."""
     conditioners = model.conditioner.conditioners.items() if model.conditioner is not None else ()
-    return {key: part for key, part in conditioners if isinstance(part, PretransformConditioner)}
+    return {key: part for key, part in conditioners if isinstance(part, SoundReader)}
 
 
-def sounds_of(model: DiffusionModel, item: Metadata) -> list[tuple[str, Any, PretransformConditioner]]:
+def sounds_of(model: DiffusionModel, item: Metadata) -> list[tuple[str, Any, SoundReader]]:
     """(key of the metadata, value, conditioner) of the sounds that the item has."""
     sounds = []
     for name, conditioner in sound_conditioners(model).items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
+import torch
 from torch import nn
 
 from stable_audio.config import ModelConfig
@@ -90,7 +92,7 @@ def count_parameters(model: DiffusionModel) -> dict[str, int]:
         **parts,
         "total": sum(parts.values()),
         "trainable": _trained(model),
-        "text_encoder": _frozen_encoders(model),
+        "text_encoder": sum(_frozen_encoders(model).values()),
     }
 
 
@@ -107,9 +109,14 @@ def _held(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def _frozen_encoders(model: DiffusionModel) -> int:
-    parts: list[Any] = list(model.conditioner.conditioners.values()) if model.conditioner is not None else []
-    return sum(c.frozen_parameters() for c in parts if hasattr(c, "frozen_parameters"))
+def _frozen_encoders(model: DiffusionModel) -> dict[torch.dtype | None, int]:
+    """Type of the weights -> parameters of the frozen encoders in it; those with equal weights count once."""
+    parts: Any = model.conditioner.conditioners.values() if model.conditioner is not None else ()
+    networks = {(n.identity(), n.dtype): n for part in parts for n in part.frozen_networks()}
+    counts: Counter[torch.dtype | None] = Counter()
+    for (_, dtype), network in networks.items():
+        counts[dtype] += network.count()
+    return counts
 
 
 def _slots(model: DiffusionModel) -> dict[str, Any]:
@@ -128,9 +135,10 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
     training = config.training
     if training is not None and training.gradient_checkpointing:
         model.backbone.enable_gradient_checkpointing(True)
-    assumptions = ["weights, gradients and Adam's two averages in float32, frozen text encoders in float16"]
+    assumptions = ["weights, gradients and Adam's two averages in float32, frozen encoders in their own type"]
+    frozen = sum(n * (4 if dtype is None else dtype.itemsize) for dtype, n in _frozen_encoders(model).items())
     parts = {
-        "weights": _held(model) + 2 * counts["text_encoder"],
+        "weights": _held(model) + frozen,
         "gradients": 4 * counts["trainable"],
         "optimizer": 8 * counts["trainable"],
         "ema": 4 * _trained(model.backbone) if training is None or training.use_ema else 0,

@@ -1,0 +1,137 @@
+"""What conditioners that read with a pretrained encoder have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.pretrained.network import LazyNetwork
+from stable_audio.conditioning.pretrained.tokens import TextTokens
+from stable_audio.conditioning.values import TextValue
+from stable_audio.nn.precision import parameter_dtype
+from stable_audio.nn.transfer import to_device
+
+PaddingMode = Literal["zero", "none", "learned"]
+"""What stands at padding: zeros, what the encoder returns there, or one learned vector."""
+
+Precision = Literal["stored", "float16", "bfloat16", "float32"]
+"""Type of a frozen encoder's weights; "stored": as in its file."""
+
+DTYPES: dict[str, torch.dtype | None] = {
+    "stored": None,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+
+PADDING_STD = 0.02
+"""Standard deviation of a learned vector for padding at the start."""
+
+
+class PretrainedConditioner(Conditioner):
+    """Base of conditioners around an encoder that is frozen, and then no part of checkpoints, or trained.
+
+    Args:
+        dim: features of the encoder.
+        network: the encoder while it is frozen.
+        train: make the encoder a submodule, `model`, that trains and is in checkpoints.
+        load_trained: returns the encoder to train; on the meta device without its weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        output_dim: int,
+        project_out: bool,
+        network: LazyNetwork,
+        train: bool,
+        load_trained: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__(dim=dim, output_dim=output_dim, project_out=project_out)
+        self.network, self.trains = network, train
+        if train:
+            self.model = load_trained()
+
+    def encoder(self, device: torch.device | str) -> nn.Module:
+        """The encoder. A frozen one is loaded to `device` at first use; it moves with this module."""
+        return self.model if self.trains else self.network.on(device)
+
+    def followers(self) -> Sequence[nn.Module]:
+        return () if self.network.module is None else (self.network.module,)
+
+    def follow(self, fn: Callable[[Tensor], Tensor]) -> None:
+        self.network.move(fn)
+
+    def frozen_networks(self) -> Sequence[LazyNetwork]:
+        return () if self.trains else (self.network,)
+
+    def encoding(self, device: torch.device | str) -> AbstractContextManager[Any]:
+        """Context of the encoder's calls: gradients only where it trains, and its own precision."""
+        stack = ExitStack()
+        stack.enter_context(torch.set_grad_enabled(self.trains and torch.is_grad_enabled()))
+        # Autocast would override the precision of the encoder.
+        stack.enter_context(torch.autocast(torch.device(device).type, enabled=False))
+        return stack
+
+    def projected(self, features: Tensor) -> Tensor:
+        """Features of the encoder -> features of the output."""
+        return self.proj_out(features.to(parameter_dtype(self.proj_out)))
+
+
+class TextFeatures(PretrainedConditioner):
+    """Base of conditioners that read text: prompts -> (b l d), or (b 1 d) where `read` pools.
+
+    Args:
+        tokens: how texts become tokens.
+        padding_mode: what stands at padding.
+        keywords: those of `PretrainedConditioner`.
+    """
+
+    def __init__(self, *, tokens: TextTokens, padding_mode: PaddingMode = "zero", **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.tokens, self.max_length, self.padding_mode = tokens, tokens.max_length, padding_mode
+        self.padding_embedding: nn.Parameter | None = None
+        if padding_mode == "learned":
+            self.padding_embedding = nn.Parameter(PADDING_STD * torch.randn(self.output_dim))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded at first use."""
+        return self.tokens.tokenizer
+
+    def value_rule(self) -> TextValue:
+        return TextValue()
+
+    def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b prompts -> (b l d), mask (b l); l is 1 where the encoder's features are pooled."""
+        features, mask = self.features(values, device)
+        return self._padded(self.projected(features), mask), mask
+
+    def features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """b prompts -> the encoder's features (b l d) before the projection, mask (b l)."""
+        encoder = self.encoder(device)
+        ids, mask = self.tokens(values)
+        ids, mask = to_device(ids, device), to_device(mask, device)
+        with self.encoding(device):
+            return self.read(encoder, ids, mask)
+
+    def read(self, network: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (b l) and their mask -> the encoder's features (b l d) or, pooled, (b 1 d); their mask."""
+        return network(input_ids=ids, attention_mask=mask)["last_hidden_state"], mask
+
+    def meaning(self) -> Hashable:
+        """What the features of a text depend on, beside the weights of the encoder."""
+        return (type(self).__name__, self.tokens.recipe)
+
+    def _padded(self, features: Tensor, mask: Tensor) -> Tensor:
+        if self.padding_mode == "none":
+            return features
+        if self.padding_embedding is None:
+            return features * mask.unsqueeze(-1)
+        return torch.where(mask.unsqueeze(-1), features, self.padding_embedding.to(features.dtype))
