@@ -13,7 +13,8 @@ class BaseFile:
     """Where weights are that a file leaves out.
 
     Attributes:
-        path: the file, absolute, or a name beside the file that refers to it or one folder above.
+        path: the file, absolute, or a name beside the file that refers to it or one folder above, or the name
+            of a file on the Hugging Face hub.
         hash: of its weights, see `content_hash`.
         use_ema: whether its averaged weights are meant, where it has both.
     """

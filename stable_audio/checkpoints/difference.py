@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import content_hash
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.stored.hub_names import name_of_cached, parse
 
 
 def base_of(stored: StoredWeights, *, use_ema: bool, name: str | None = None) -> BaseFile:
@@ -20,7 +21,8 @@ def base_of(stored: StoredWeights, *, use_ema: bool, name: str | None = None) ->
         use_ema: as for `read_checkpoint`.
         name: of the file beside those that refer to it; None: it stays where it is.
     """
-    return BaseFile(name or str(stored.path.resolve()), _hash(stored), use_ema)
+    path = name_of_cached(stored.path) or stored.path.resolve()
+    return BaseFile(name or str(path), _hash(stored), use_ema)
 
 
 def read_base(base: BaseFile, referring: Path) -> StoredWeights:
@@ -30,9 +32,7 @@ def read_base(base: BaseFile, referring: Path) -> StoredWeights:
         CheckpointError: the base is not there, or has other weights by now.
     """
     others: list[tuple[Path, str]] = []
-    for path in base.candidates(referring):
-        if not path.is_file():
-            continue
+    for path in _places(base, referring):
         stored = read_checkpoint(path, use_ema=base.use_ema)
         if (value := _hash(stored)) == base.hash:
             return stored
@@ -48,6 +48,13 @@ def read_base(base: BaseFile, referring: Path) -> StoredWeights:
         f"{referring}: holds what a run has changed of weights with the hash {base.hash[:16]}, but {path} "
         f"has the hash {value[:16]}; put the file that it was beside this one as {name}"
     )
+
+
+def _places(base: BaseFile, referring: Path) -> Iterator[Path]:
+    """Where files are that may be the base, those on disk first."""
+    yield from (path for path in base.candidates(referring) if path.is_file())
+    if parse(base.path) is not None:
+        yield resolve(base.path)
 
 
 def tensors_of(model: nn.Module, keys: Iterable[str]) -> list[Tensor]:

@@ -36,7 +36,8 @@ from stable_audio.checkpoints.keys import (
     strip,
 )
 from stable_audio.stored.contents import why_not_weights
-from stable_audio.stored.models import CONFIG_NAME, weights_in
+from stable_audio.stored.hub_names import parse
+from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
 
 log = logging.getLogger(__name__)
 
@@ -91,18 +92,24 @@ class StoredWeights:
 
 
 def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
-    """The file at `path`, or the preferred checkpoint in the folder of a run or a model.
+    """The file at `path`, or the preferred checkpoint in the folder of a run or a model, or on the hub.
 
     Args:
-        path: a file or folder.
+        path: a file or folder; where neither exists, the name of a repository on the Hugging Face hub or of a
+            file in one, see `stable_audio.stored.hub_names.parse`, which is downloaded once.
         use_ema: False prefers the training checkpoint, which also has the weights as trained.
 
     Raises:
-        CheckpointError: there is no such file, or no checkpoint to choose.
+        CheckpointError: there is no such file, or no checkpoint to choose, or it may not be downloaded.
     """
-    path = Path(path).expanduser()
+    name, path = str(path), Path(path).expanduser()
+    if not path.exists() and (hub_name := parse(name)) is not None:
+        try:
+            return fetched_weights(hub_name, prefer=_preferred(use_ema))
+        except (ValueError, OSError, ImportError) as error:
+            raise CheckpointError(str(error)) from error
     if path.is_dir():
-        file = weights_in(path, prefer="" if use_ema else ".ckpt")
+        file = weights_in(path, prefer=_preferred(use_ema))
         if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
             counted = f"{count} checkpoints" if count else "no checkpoint"
@@ -110,9 +117,14 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
         return file
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one"
+            f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one, or the name of "
+            "a model on the Hugging Face hub (owner/name)"
         )
     return path
+
+
+def _preferred(use_ema: bool) -> str:
+    return "" if use_ema else ".ckpt"
 
 
 def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stable_audio.cli.fields import add_field, fields_from
-from stable_audio.cli.options import add_device, add_out
+from stable_audio.cli.options import OR_HUB, add_device, add_out
 from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
 
@@ -25,7 +25,9 @@ exit status: 0 when the model reaches its goals at the given CFG scale (pitch {G
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("--ckpt-path", required=True, help="inference file, checkpoint or folder of a run")
+    parser.add_argument(
+        "--ckpt-path", required=True, help=f"inference file, checkpoint or folder of a run{OR_HUB}"
+    )
     parser.add_argument(
         "--dataset-config", help="synthetic dataset that the model was trained on (the default one)"
     )

@@ -86,7 +86,7 @@ UNWRAP: dict[str, Flag] = {
 """Options of unwrap_model.py."""
 
 GRADIO: dict[str, Flag] = {
-    "--pretrained-name": Flag("--ckpt-path", "a folder with the downloaded model"),
+    "--pretrained-name": Flag("--ckpt-path", "the same name; it is fetched from the hub"),
     "--model-config": Flag("--model-config"),
     "--ckpt-path": Flag("--ckpt-path"),
     "--pretransform-ckpt-path": Flag("--pretransform-ckpt-path"),
@@ -163,10 +163,9 @@ def run_gradio(argv: Sequence[str]) -> list[str]:
     for flag in ("--model-config", "--pretransform-ckpt-path"):
         command += [flag, args[flag]] if args[flag] else []
     command += ["--dtype", "float16"] if args["--model-half"] else []
-    first = f" (download it with `hf download {name} --local-dir {name}` first)" if name else ""
     raise ForeignError(
         f'there is no web interface; `{shlex.join(command)} --prompt "..." --page` renders '
-        f"and writes a page that plays the clips{first}"
+        f"and writes a page that plays the clips"
     )
 
 

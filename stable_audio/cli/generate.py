@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from stable_audio.cli.options import DTYPES, add_device, add_dtype, add_matmul_precision, add_no_ema, add_out
+from stable_audio.cli.options import (
+    DTYPES,
+    OR_HUB,
+    add_device,
+    add_dtype,
+    add_matmul_precision,
+    add_no_ema,
+    add_out,
+)
 
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
@@ -23,11 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _model_arguments(group: Any) -> None:
-    group.add_argument("--ckpt-path", metavar="PATH", help="checkpoint file, or folder of a run or a model")
+    group.add_argument(
+        "--ckpt-path", metavar="PATH", help=f"checkpoint file, or folder of a run or a model{OR_HUB}"
+    )
     group.add_argument(
         "--model-config", metavar="FILE", help="model file; default: the one in the checkpoint"
     )
-    group.add_argument("--pretransform-ckpt-path", metavar="FILE", help="weights of the autoencoder alone")
+    group.add_argument(
+        "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
+    )
     add_no_ema(group)
     add_device(group)
     add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from stable_audio import __version__
-from stable_audio.checkpoints import resolve
 from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import key_values
 from stable_audio.data.world import launched_world
@@ -127,7 +126,7 @@ def _load(request: RenderRequest, device: torch.device, matmul_precision: str) -
     if device.type == "cuda":
         torch.set_float32_matmul_precision(matmul_precision)
     took = time.perf_counter() - started
-    _say(f"{resolve(request.checkpoint)} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
+    _say(f"{render_model.checkpoint.path} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
     return render_model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
-from stable_audio.cli.options import add_matmul_precision, add_no_ema
+from stable_audio.cli.options import OR_HUB, add_matmul_precision, add_no_ema
 from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, RunOptions
 
 HELP = "train a model"
@@ -102,7 +102,7 @@ def _add_configured(group: Any, name: str, *, help: str) -> None:
 
 def _weights_arguments(group: Any) -> None:
     add = functools.partial(add_field, group, RunOptions)
-    add("ckpt_path", help="training checkpoint or folder of a run to continue")
+    add("ckpt_path", help=f"training checkpoint or folder of a run to continue{OR_HUB}")
     add(
         "recover",
         nargs="?",
@@ -117,8 +117,8 @@ def _weights_arguments(group: Any) -> None:
         help="on SIGUSR1, save and put the SLURM job back into the queue, to recover when it starts again; "
         "without it, SIGUSR1 saves and training continues",
     )
-    add("pretrained_ckpt_path", help="weights of a model or of an autoencoder")
-    add("pretransform_ckpt_path", help="weights of the pretransform")
+    add("pretrained_ckpt_path", help=f"weights of a model or of an autoencoder{OR_HUB}")
+    add("pretransform_ckpt_path", help=f"weights of the pretransform{OR_HUB}")
     add("partial", help="load the weights that fit and report the others")
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
     add(

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, through huggingface_hub."""
+"""Files of the Hugging Face hub, through huggingface_hub: its cache, token and variables count."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.network import hub_in_reach
+from stable_audio.stored.hub_errors import explained, transport_errors
+from stable_audio.stored.hub_names import WEIGHTS, HubName, parse
 
 
-def hub_file(name: str, filenames: Sequence[str]) -> Path:
+def hub_file(name: str | HubName, filenames: Sequence[str]) -> Path:
     """The first of `filenames` that a repository has, downloaded now or before.
 
     Args:
@@ -17,33 +19,78 @@ def hub_file(name: str, filenames: Sequence[str]) -> Path:
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        OSError: the hub cannot be reached and the files were never downloaded.
-        ValueError: there is no such repository, or it has none of the files.
+        OSError: the hub cannot be reached and the files were never downloaded, or a download failed.
+        ValueError: there is no such repository, it may not be read, or it has none of the files.
     """
-    hub, errors = _library(name)
-    repository, _, revision = name.partition("@")
-    offline: Exception | None = None
+    file = optional_hub_file(name, filenames)
+    if file is None:
+        raise ValueError(f"'{name}' on the hub has none of {', '.join(filenames)}")
+    return file
+
+
+def optional_hub_file(name: str | HubName, filenames: Sequence[str]) -> Path | None:
+    """As `hub_file`; None if the repository is there and has none of the files.
+
+    Raises:
+        ImportError, OSError, ValueError: see `hub_file`.
+    """
+    name = _parsed(name)
+    hub, errors = _library(str(name))
+    failure: Exception | None = None
     for filename in filenames:
+        # After one failure, look among downloaded files only: the hub would be waited for or asked in vain.
+        local = failure is not None or not hub_in_reach()
+        options = {"revision": name.revision, "local_files_only": local}
         try:
-            # After one failure to reach the hub, look among downloaded files only instead of waiting again.
-            local = offline is not None or not hub_in_reach()
-            options = {"revision": revision or None, "local_files_only": local}
-            return Path(hub.hf_hub_download(repository, filename, **options))
+            return Path(hub.hf_hub_download(name.repository, filename, **options))
         except errors.LocalEntryNotFoundError as error:
-            offline = error  # another of the files may have been downloaded before
+            failure = failure or error  # another of the files may have been downloaded before
         except errors.EntryNotFoundError:
             continue
-        except errors.HfHubHTTPError as error:
-            raise ValueError(
-                f"the hub has no '{name}' that can be read ({_first_line(error)}); check owner, name and "
-                "revision, and log in with `hf auth login` where the model asks for it"
-            ) from error
-    if offline is not None:
-        raise OSError(
-            f"'{name}' is no local path, and as a hub id it cannot be downloaded: the hub cannot be reached; "
-            "connect to the network, or name a file"
-        ) from offline
-    raise ValueError(f"'{name}' on the hub has none of {', '.join(filenames)}")
+        except transport_errors(errors) as error:
+            failure = failure or error
+    if failure is not None:
+        raise explained(name, failure, errors) from failure
+    return None
+
+
+def hub_weights(name: str | HubName, usual: Sequence[str]) -> Path:
+    """The file of weights in a repository: the one that `name` says, or the first of `usual`, or the only.
+
+    Raises:
+        ImportError, OSError: see `hub_file`.
+        ValueError: see `hub_file`; or there are several files of weights, none with a usual name.
+    """
+    name = _parsed(name)
+    if name.file is not None:
+        return hub_file(HubName(name.repository, name.revision), [name.file])
+    file = optional_hub_file(name, usual)
+    if file is not None:
+        return file
+    others = _other_weights(name)
+    if len(others) == 1:
+        return hub_file(name, others)
+    if not others:
+        raise ValueError(f"'{name}' on the hub has none of {', '.join(usual)}")
+    choices = ", ".join(str(HubName(name.repository, name.revision, other)) for other in others[:4])
+    raise ValueError(f"'{name}' on the hub has {len(others)} files of weights; name one: {choices}")
+
+
+def _other_weights(name: HubName) -> list[str]:
+    """Files of weights at the top of a repository, which is known to exist."""
+    hub, errors = _library(str(name))
+    try:
+        files = hub.HfApi().list_repo_files(name.repository, revision=name.revision)
+    except transport_errors(errors) as error:
+        raise explained(name, error, errors) from error
+    return sorted(file for file in files if file.endswith(WEIGHTS) and "/" not in file)
+
+
+def _parsed(name: str | HubName) -> HubName:
+    parsed = name if isinstance(name, HubName) else parse(name)
+    if parsed is None:
+        raise ValueError(f"'{name}' is no hub id (owner/name, or owner/name@revision)")
+    return parsed
 
 
 def _library(name: str) -> tuple[Any, Any]:
@@ -56,7 +103,3 @@ def _library(name: str) -> tuple[Any, Any]:
             'pip install "stable-audio[text]"'
         ) from error
     return huggingface_hub, errors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

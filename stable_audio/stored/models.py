@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stable_audio.audio.json_files import parse_json_object, read_json_object
+from stable_audio.network import hub_in_reach
 from stable_audio.shipped import file_or_shipped
 from stable_audio.stored.contents import why_not_weights
-from stable_audio.stored.hub import hub_file
+from stable_audio.stored.hub import hub_file, hub_weights, optional_hub_file
+from stable_audio.stored.hub_names import HubName, name_of_cached, parse
+
+log = logging.getLogger(__name__)
 
 NAMES_IN_FOLDER = (
     "last.safetensors",
@@ -26,8 +30,6 @@ NAMES_IN_FOLDER = (
 CONFIG_NAME = "model_config.json"
 """The name of a published model's config."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-
 
 def locate(name: str, base: Path) -> str:
     """An absolute path if `name` exists relative to the folder `base`, otherwise `name` as a hub id.
@@ -38,7 +40,7 @@ def locate(name: str, base: Path) -> str:
     path = base / Path(name).expanduser()
     if path.exists():
         return str(path.resolve())
-    if _HUB_ID.fullmatch(name):
+    if parse(name) is not None:
         return name
     raise ValueError(
         f"found '{name}', but {path} does not exist, and it is no hub id either (owner/name, or "
@@ -54,7 +56,7 @@ def weights_file(location: str) -> Path:
     """
     path = Path(location)
     if not path.is_absolute():
-        return hub_file(location, NAMES_IN_FOLDER)
+        return hub_weights(location, NAMES_IN_FOLDER)
     if not path.is_dir():
         return path
     weights = weights_in(path)
@@ -63,14 +65,54 @@ def weights_file(location: str) -> Path:
     return weights
 
 
+def fetched_weights(name: HubName, *, prefer: str = "") -> Path:
+    """The file of weights of a repository, downloaded together with the config beside it, if it has one.
+
+    Args:
+        prefer: as for `weights_in`.
+
+    Raises:
+        ValueError, OSError, ImportError: why there is none, in one sentence.
+    """
+    # The config comes first, since it is small, and from the same commit.
+    config = _fetched_config(name)
+    cached = None if config is None else name_of_cached(config)
+    pinned = name if cached is None else HubName(name.repository, cached.revision, name.file)
+    try:
+        return hub_weights(pinned, _by_preference(prefer))
+    except OSError:
+        # Without the hub's listing, weights with a name of their own show in the cache only.
+        stored = None if config is None or name.file else weights_in(config.parent, prefer=prefer)
+        if stored is None:
+            raise
+        return stored
+
+
+def _fetched_config(name: HubName) -> Path | None:
+    try:
+        return optional_hub_file(HubName(name.repository, name.revision), [_config_beside(name)])
+    except OSError as error:
+        if hub_in_reach():
+            log.warning("%s", error)
+        return None  # its weights may be in the cache, with a config inside
+
+
+def _config_beside(name: HubName) -> str:
+    return str(PurePosixPath(name.file).with_name(CONFIG_NAME)) if name.file else CONFIG_NAME
+
+
+def _by_preference(suffix: str) -> list[str]:
+    # Stable: within a kind the order of preference stays.
+    return sorted(NAMES_IN_FOLDER, key=lambda n: not n.endswith(suffix))
+
+
 def weights_in(folder: Path, *, prefer: str = "") -> Path | None:
     """The file with the weights in a folder; None if there is none, or several without a usual name.
 
     Args:
         prefer: suffix of the files to look at first, such as ".ckpt".
     """
-    # Stable: within a kind the order of preference stays.
-    for name in sorted(NAMES_IN_FOLDER, key=lambda n: not n.endswith(prefer)):
+    for name in _by_preference(prefer):
         if (folder / name).is_file():
             return folder / name
     single = sorted([*folder.glob("*.safetensors"), *folder.glob("*.ckpt")])
@@ -84,8 +126,7 @@ def stored_config(location: str) -> tuple[dict[str, Any], Path]:
         ValueError, OSError, ImportError: why there is none, in one sentence.
     """
     if not Path(location).is_absolute():
-        # The config alone is small: weights wait until they are needed.
-        path = hub_file(location, (CONFIG_NAME, *NAMES_IN_FOLDER))
+        path = _hub_config(location)
     else:
         path = weights_file(location)
     if path.name == CONFIG_NAME:
@@ -100,6 +141,15 @@ def stored_config(location: str) -> tuple[dict[str, Any], Path]:
             "config in this file as well"
         )
     return config, path.parent
+
+
+def _hub_config(location: str) -> Path:
+    """The config of a repository, or else its weights, which may have one inside."""
+    name = parse(location)
+    if name is None or name.file is None:
+        # The config alone is small: weights wait until they are needed.
+        return hub_file(location, (CONFIG_NAME, *NAMES_IN_FOLDER))
+    return hub_file(HubName(name.repository, name.revision), (_config_beside(name), name.file))
 
 
 def stored_model_type(config: str | Path | None, checkpoint: str | Path | None) -> str:

@@ -48,12 +48,13 @@ def load_render_model(
     Raises:
         ValueError: the model is an autoencoder, which does not generate by itself.
     """
-    path = resolve(checkpoint)
-    model, model_config = load_model(path, config=config, use_ema=use_ema, pretransform=pretransform)
+    path = resolve(checkpoint, use_ema=use_ema)
+    separate = resolve(pretransform) if pretransform is not None else None
+    model, model_config = load_model(path, config=config, use_ema=use_ema, pretransform=separate)
     if not isinstance(model, DiffusionModel):
         raise ValueError(
             f"{path}: holds a {model_config.model_type} model, which does not generate by itself"
         )
     place(model, dtype=dtype, device=device)
-    inner = InputFile.of(pretransform) if pretransform is not None else None
+    inner = InputFile.of(separate) if separate is not None else None
     return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)

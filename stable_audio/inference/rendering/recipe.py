@@ -18,6 +18,7 @@ from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, js
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import DTYPES
+from stable_audio.stored.hub_names import name_of_cached
 
 FORMAT = "stable-audio render"
 VERSION = 1
@@ -33,7 +34,7 @@ class InputFile:
     """A file that a render depends on.
 
     Attributes:
-        path: its absolute path at the time.
+        path: its absolute path at the time, or its name on the Hugging Face hub, with the commit.
         digest: digest of its content; see `file_digest`.
     """
 
@@ -43,7 +44,8 @@ class InputFile:
     @classmethod
     def of(cls, path: str | Path) -> InputFile:
         """The file at `path` as it is now."""
-        return cls(str(Path(path).resolve()), file_digest(path))
+        name = name_of_cached(Path(path).absolute())
+        return cls(str(name or Path(path).resolve()), file_digest(path))
 
 
 @dataclass(frozen=True)
