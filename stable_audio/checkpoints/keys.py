@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 OURS = "backbone."
@@ -77,6 +78,21 @@ def to_ours(tensors: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[
         names = our_names(key)
         renamed[next((n for n in names if n in model_keys), names[0])] = value
     return renamed
+
+
+def as_in(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with the names that `state` has today.
+
+    The gain of RMS norms of queries and keys was once called `weight`. Parameters without elements hold
+    nothing, so that a file may lack them or have more of them.
+    """
+    renamed = {}
+    for key, value in tensors.items():
+        gain = key.removesuffix(".weight") + ".gamma"
+        present = gain if key not in state and key.endswith("_norm.weight") and gain in state else key
+        if value.numel() or present in state:
+            renamed[present] = value
+    return {**{k: torch.empty(v.shape, dtype=v.dtype) for k, v in state.items() if not v.numel()}, **renamed}
 
 
 def to_pretransform(tensors: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[str, Tensor]:

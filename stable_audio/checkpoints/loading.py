@@ -20,6 +20,7 @@ from stable_audio.checkpoints.keys import (
     BACKBONES,
     OURS,
     PRETRANSFORM,
+    as_in,
     starts,
     strip,
     to_ours,
@@ -97,6 +98,7 @@ def load_weights(
     if folded := fold_as_stored(module, tensors.keys()):
         log.info("%s: %d weight norms are folded there, and hence in the model", source, folded)
     state = module.state_dict()
+    tensors = as_in(state, tensors)
     matches = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
     report = LoadReport(
         source=source,
@@ -110,7 +112,7 @@ def load_weights(
         ),
         unused=sorted(k for k in tensors if k not in state),
     )
-    if not matches and state and not present:
+    if not any(v.numel() for v in matches.values()) and state and not present:
         raise CheckpointError(_nothing_fits(report, tensors, state))
     if not report.complete and not partial:
         raise CheckpointError(

@@ -64,6 +64,7 @@ class RMSNorm(nn.Module):
             raise ValueError("norm_kwargs.bias is true, but rms_norm has no shift; set it to false")
         self.eps, self.force_fp32 = options.eps, options.force_fp32
         _add_scale(self, dim, options)
+        self.register_load_state_dict_pre_hook(_gain_by_its_old_name)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.force_fp32:
@@ -89,6 +90,12 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1)
+
+
+def _gain_by_its_old_name(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Let a run resume whose norms of queries and keys were torch's, which call the gain `weight`."""
+    if prefix + "weight" in state and prefix + "gamma" not in state:
+        state[prefix + "gamma"] = state.pop(prefix + "weight")
 
 
 def _dynamic_tanh(dim: int, options: NormOptions) -> DynamicTanh:

@@ -20,6 +20,8 @@ def pretransform_hash(pretransform: Pretransform) -> str:
     if pretransform.settings:
         digest.update(repr(pretransform.settings).encode())
     for name, value in sorted(pretransform.state_dict().items()):
+        if not value.numel():
+            continue
         stored = value.detach().cpu()
         stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)
         digest.update(name.encode())

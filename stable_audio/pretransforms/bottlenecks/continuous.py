@@ -184,10 +184,10 @@ class SoftNormBottleneck(Bottleneck):
         self.noise_regularize, self.freeze = noise_regularize, freeze
         self.scaling_factor = nn.Parameter(torch.ones(1, dim, 1), requires_grad=not freeze)
         self.bias = nn.Parameter(torch.zeros(1, dim, 1), requires_grad=not freeze)
-        if noise_augment_dim:
-            self.noise_scaling_factor = nn.Parameter(
-                torch.ones(1, noise_augment_dim, 1), requires_grad=not freeze
-            )
+        # Published files have it even without any channel of noise.
+        self.noise_scaling_factor = nn.Parameter(
+            torch.ones(1, noise_augment_dim, 1), requires_grad=not freeze and noise_augment_dim > 0
+        )
         self.running_std = nn.Parameter(torch.ones(1), requires_grad=False) if auto_scale else None
 
     @computed_in_float32
