@@ -19,6 +19,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "global_cond_dim": 4,
         "prepend_cond_dim": 5,
         "input_concat_dim": 3,
+        "local_add_cond_dim": 2,
     },
     "DAU1d": {
         "io_channels": 2,
@@ -78,6 +79,14 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "global_cond_dim": 4,
         "input_concat_dim": 3,
     },
+}
+
+DIT_X_TRANSFORMERS: dict[str, Any] = {
+    # the layers of that package take no conditioning of single frames
+    **{k: v for k, v in BACKBONES["dit"].items() if k != "local_add_cond_dim"},
+    "embed_dim": 64,
+    "depth": 1,
+    "transformer_type": "x-transformers",
 }
 
 UNCOND_BACKBONES: dict[str, dict[str, Any]] = {

@@ -39,7 +39,7 @@ with contextlib.suppress(ImportError):
     importlib.import_module("x_transformers")
     CASES["dit (x-transformers)"] = (
         BACKBONES["dit"],
-        {**tiny.BACKBONES["dit"], "embed_dim": 64, "depth": 1, "transformer_type": "x-transformers"},
+        {**tiny.DIT_X_TRANSFORMERS},
     )
 ALL = pytest.mark.parametrize("name", list(CASES))
 BATCH, FRAMES = 2, 8
@@ -82,6 +82,7 @@ def conditioning(backbone: Backbone, *, seed: int = 2) -> Conditioning:
         prepend=draw(Slot.PREPEND, 3),
         prepend_mask=torch.ones(BATCH, 3, dtype=torch.bool) if Slot.PREPEND in backbone.slots else None,
         input_concat=draw(Slot.INPUT_CONCAT, after=(n,)),
+        local_add=draw(Slot.LOCAL_ADD, after=(n,)),
     )
 
 

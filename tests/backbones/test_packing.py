@@ -35,6 +35,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "attn_kwargs": AttentionOptions(differential=True, feat_scale=True, qk_norm="ln"),
     },
     "masked context": {**SLOTS, "mask_cross_attention": True, "final_cross_attn_ix": 0},
+    "local conditioning": {"local_add_cond_dim": 3, "modular_local_dims": {"a": 1, "b": 2}},
+    "local conditioning of patches": {
+        **SLOTS,
+        "patch_size": 2,
+        "num_memory_tokens": 2,
+        "local_add_cond_dim": 3,
+        "modular_local_dims": {"a": 1},
+    },
     "t as channels": {"timestep_cond_type": "input_concat", "timestep_embed_dim": 4},
 }
 
@@ -52,6 +60,8 @@ def conditioning(dit: DiT) -> Conditioning:
         global_cond=tensor(4),
         prepend=tensor(3, 5),
         input_concat=tensor(2, max(LENGTHS)),
+        local_add=tensor(3, max(LENGTHS)),
+        modular_local={"a": tensor(1, max(LENGTHS)), "b": tensor(2, max(LENGTHS))},
     )
     return cond if dit.slots else Conditioning()
 
@@ -68,7 +78,11 @@ def alone(dit: DiT, x: Tensor, t: Tensor, cond: Conditioning) -> list[Tensor]:
     for i, n in enumerate(LENGTHS):
         own = cond.index(slice(i, i + 1))
         if own.input_concat is not None:
-            own = own.replace(input_concat=own.input_concat[..., :n])
+            own = own.replace(
+                input_concat=own.input_concat[..., :n],
+                local_add=own.local_add[..., :n],
+                modular_local={name: v[..., :n] for name, v in own.modular_local.items()},
+            )
         outs.append(dit(x[i : i + 1, :, :n], t[i : i + 1], own)[0])
     return outs
 

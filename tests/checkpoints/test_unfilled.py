@@ -24,7 +24,7 @@ from tests.pretransforms.building import build_pretransform
 from tests.training.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
 
 Build = Callable[[], nn.Module]
-XT = {**tiny.BACKBONES["dit"], "embed_dim": 64, "depth": 1, "transformer_type": "x-transformers"}
+XT = tiny.DIT_X_TRANSFORMERS
 SOURCES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "backbone": {n: (BACKBONES[n], c) for n, c in tiny.BACKBONES.items()},
     "uncond": {n: (UNCOND_BACKBONES[n], c) for n, c in tiny.UNCOND_BACKBONES.items()},

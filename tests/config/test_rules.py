@@ -525,6 +525,17 @@ def test_ids_that_come_as_tensors_need_no_conditioner() -> None:
             "$.model.conditioning.configs[0]: 'prompt' is wired to no slot",
         ),
         (
+            "unused_local_layers",
+            lambda d: d["model"]["diffusion"]["config"].update(local_add_cond_dim=4),
+            "$.model.diffusion.config.local_add_cond_dim: found 4, but local_add_cond_ids is empty",
+        ),
+        (
+            "unused_local_layers",
+            lambda d: d["model"]["diffusion"].update(modular_local_cond_configs=[{"id": "promt", "dim": 4}]),
+            "'promt' has no conditioner in model.conditioning.configs, so it adds nothing; did you mean "
+            "'prompt'?",
+        ),
+        (
             "one_learning_rate",
             lambda d: d["training"].update(learning_rate=1e-4),
             "$.training.learning_rate: not",
