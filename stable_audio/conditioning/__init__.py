@@ -14,6 +14,7 @@ from stable_audio.conditioning.scalars import IntConditioner, ListConditioner, N
 from stable_audio.conditioning.sounds import PretransformConditioner, SourceMixConditioner
 from stable_audio.conditioning.t5 import T5Conditioner
 from stable_audio.conditioning.t5gemma import T5GemmaConditioner
+from stable_audio.conditioning.text_encoder import TextEncoderConditioner
 from stable_audio.conditioning.vector import VectorConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 from stable_audio.conditioning.words import WordsConditioner
@@ -27,6 +28,7 @@ CONDITIONERS: dict[str, type[Conditioner]] = {
     "clip_text": ClipTextConditioner,
     "t5": T5Conditioner,
     "t5gemma": T5GemmaConditioner,
+    "text_encoder": TextEncoderConditioner,
     "clap_text": ClapTextConditioner,
     "clap_audio": ClapAudioConditioner,
     "lut": LookUpConditioner,

@@ -1,4 +1,4 @@
-"""CLIP's text transformer, trained together with the backbone (Radford et al. 2021, section 2.4).
+"""CLIP's text transformer (Radford et al. 2021, section 2.4), trained with the backbone or pretrained.
 
 At its default size it has the 123,060,480 parameters of the published text encoder, and its parameter
 names below `encoder` are those of Hugging Face's CLIPTextModel, so its weights load unchanged.
@@ -6,6 +6,8 @@ names below `encoder` are those of Hugging Face's CLIPTextModel, so its weights 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner, Layout
+from stable_audio.conditioning.pretrained.clip import clip_weights
+from stable_audio.conditioning.pretrained.loading import on_meta, parameters_of
+from stable_audio.conditioning.pretrained.network import LazyNetwork
+from stable_audio.conditioning.pretrained.source import NetworkSource
 from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
@@ -32,6 +38,8 @@ class ClipTextConditioner(Conditioner):
         pooled: return the feature at the end token, (b 1 d), for the global slot, instead of all tokens,
             padded with zeros to `max_length`.
         enable_grad: train the encoder; False freezes it.
+        weights: folder or hub id of a CLIP saved by transformers to start from; its tokenizer is the default
+            then. Such an encoder is loaded at first use and is in no checkpoint while it is frozen.
         project_out: add a linear output layer even when `width` equals the output width.
     """
 
@@ -48,18 +56,44 @@ class ClipTextConditioner(Conditioner):
         pooled: bool = False,
         enable_grad: bool = True,
         project_out: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__(dim=width, output_dim=output_dim, project_out=project_out)
         self.max_length, self.pooled, self.enable_grad = max_length, pooled, enable_grad
+        tokenizer = weights if tokenizer is None else tokenizer
         self.tokenizer: Tokenizer = (
             ByteTokenizer(vocab_size=vocab_size, max_length=max_length)
             if tokenizer is None
             else PretrainedTokenizer(name=tokenizer, max_length=max_length)
         )
-        self.encoder = ClipTextTransformer(
-            width=width, layers=layers, heads=heads, max_length=max_length, vocab_size=vocab_size
-        )
-        self.encoder.requires_grad_(enable_grad)
+        sizes = {"width": width, "layers": layers, "heads": heads, "vocab_size": vocab_size}
+        build = partial(ClipTextTransformer, max_length=max_length, **sizes)
+        self.network: LazyNetwork | None = None
+        if weights is None:
+            self.encoder = build()
+        else:
+            source = NetworkSource(weights, "weights")
+            load = partial(_with_weights, build, source, sizes, max_length)
+            if enable_grad:
+                self.encoder = load()
+            else:
+                self.network = LazyNetwork(
+                    load=load,
+                    identity=lambda: (source.identity("clip_text"), max_length),
+                    count=partial(parameters_of, build),
+                )
+        if self.network is None:
+            self.encoder.requires_grad_(enable_grad)
+
+    def followers(self) -> Sequence[nn.Module]:
+        return () if self.network is None or self.network.module is None else (self.network.module,)
+
+    def follow(self, fn: Callable[[Tensor], Tensor]) -> None:
+        if self.network is not None:
+            self.network.move(fn)
+
+    def frozen_networks(self) -> Sequence[LazyNetwork]:
+        return () if self.network is None else (self.network,)
 
     @property
     def layout(self) -> Layout:
@@ -70,10 +104,11 @@ class ClipTextConditioner(Conditioner):
 
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
+        encoder = self.encoder if self.network is None else self.network.on(device)
         ids, mask = self.tokenizer([str(v) for v in values])
         ids, mask = to_device(ids, device), to_device(mask, device)
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
-            hidden = self.encoder(ids)
+            hidden = encoder(ids)
         if self.pooled:
             last = mask.sum(dim=1) - 1
             return self.proj_out(hidden[torch.arange(len(ids), device=ids.device), last]).unsqueeze(1), mask[
@@ -83,6 +118,16 @@ class ClipTextConditioner(Conditioner):
         tokens = self.proj_out(hidden) * mask.unsqueeze(-1)
         padding = self.max_length - tokens.shape[1]
         return F.pad(tokens, (0, 0, 0, padding)), F.pad(mask, (0, padding))
+
+
+def _with_weights(
+    build: Callable[[], ClipTextTransformer], source: NetworkSource, sizes: Mapping[str, int], max_length: int
+) -> ClipTextTransformer:
+    with torch.random.fork_rng(devices=[]):  # the random weights are replaced
+        network = build()
+    if not on_meta():
+        network.load_state_dict(clip_weights(source, sizes, max_length))
+    return network
 
 
 class ClipTextTransformer(nn.Module):

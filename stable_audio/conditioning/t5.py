@@ -119,7 +119,8 @@ class T5Conditioner(TextFeatures):
 def _load(source: NetworkSource, size: T5Size) -> nn.Module:
     transformers = import_transformers()
     if on_meta():
-        return transformers.T5EncoderModel(_transformers_config(size))
+        known = source.config_at_hand() is not None
+        return transformers.T5EncoderModel(source.config() if known else _transformers_config(size))
     return load_network(transformers.T5EncoderModel, source, dtype=torch.float32)
 
 

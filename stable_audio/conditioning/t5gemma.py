@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stable_audio.conditioning.pretrained.conditioner import DTYPES, PaddingMode, Precision, TextFeatures
+from stable_audio.conditioning.pretrained.conditioner import ReadingOptions, TextFeatures
 from stable_audio.conditioning.pretrained.loading import load_network, on_meta, parameters_of, require_kind
-from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.pretrained.source import NetworkSource
 from stable_audio.conditioning.pretrained.tokens import TextTokens
 from stable_audio.conditioning.tokenizers import import_transformers
+from stable_audio.options import Flat, takes_keywords
 
 T5GEMMA = "google/t5gemma-b-b-ul2"
 """The encoder of Stable Audio 3."""
@@ -41,32 +41,26 @@ class T5GemmaConditioner(TextFeatures):
 
     Args:
         model_name: hub id of a T5Gemma.
-        max_length: tokens per prompt; shorter ones are padded, longer ones cut.
-        enable_grad: train the encoder, in float32; it is in checkpoints only then.
-        padding_mode: what stands at padding: zeros, the encoder's output there, or a learned vector.
         model_path: local folder of the model and its tokenizer; it takes precedence over `repo_id` and
             `model_name`.
         repo_id: hub repository that holds the model; it takes precedence over `model_name`.
         subfolder: folder of the model within `model_path` or `repo_id`.
-        encoder_dtype: type of a frozen encoder; "stored": as in its file.
 
     Raises:
         ValueError: the folder holds another model, or sizes are not known without a download.
     """
 
+    @takes_keywords
     def __init__(
         self,
         *,
         output_dim: int,
         model_name: str = T5GEMMA,
-        max_length: int = 128,
-        enable_grad: bool = False,
-        project_out: bool = False,
-        padding_mode: PaddingMode = "zero",
         model_path: str | None = None,
         repo_id: str | None = None,
         subfolder: str | None = None,
-        encoder_dtype: Precision = "stored",
+        project_out: bool = False,
+        reading: Flat[ReadingOptions] = ReadingOptions(),  # noqa: B008 (frozen)
     ) -> None:
         named = (("model_path", model_path), ("repo_id", repo_id), ("model_name", model_name))
         key, name = next((key, name) for key, name in named if name)
@@ -76,16 +70,9 @@ class T5GemmaConditioner(TextFeatures):
             dim=encoder.settings["hidden_size"],
             output_dim=output_dim,
             project_out=project_out,
-            tokens=TextTokens(source=encoder.source, max_length=max_length),
-            padding_mode=padding_mode,
-            train=enable_grad,
-            load_trained=encoder.load_trained,
-            network=LazyNetwork(
-                load=encoder.load,
-                identity=encoder.identity,
-                count=encoder.count,
-                dtype=DTYPES[encoder_dtype],
-            ),
+            tokens=TextTokens(source=encoder.source, max_length=reading.max_length),
+            padding_mode=reading.padding_mode,
+            **reading.around(encoder),
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.conditioning import CONDITIONERS, Conditioner, MultiConditioner, SlotWiring
+from stable_audio.conditioning.pretrained.conditioner import PretrainedConditioner
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.sections.diffusion import (
     SLOT_KEYS,
@@ -26,6 +28,7 @@ def build_conditioning(
     *,
     pretransform: Pretransform | None = None,
     optional_ids: Sequence[str] = (),
+    networks: AbstractContextManager[Any] | None = None,
 ) -> MultiConditioner | None:
     """Build all conditioners of a model; None if its file has no `conditioning`.
 
@@ -33,18 +36,28 @@ def build_conditioning(
         section: `conditioning` of the model file.
         pretransform: the model's pretransform, which conditioners may share.
         optional_ids: as for `MultiConditioner`.
+        networks: context in which pretrained encoders that train are built, since checkpoints hold them.
     """
     if section is None:
         return None
+    conditioners = {}
+    for entry in section.configs:
+        with networks if networks is not None and _trains_pretrained(entry) else nullcontext():
+            conditioners[entry.id] = build_conditioner(
+                entry, cond_dim=section.cond_dim, pretransform=pretransform
+            )
     return MultiConditioner(
-        {
-            entry.id: build_conditioner(entry, cond_dim=section.cond_dim, pretransform=pretransform)
-            for entry in section.configs
-        },
+        conditioners,
         default_keys=section.default_keys,
         pre_encoded_keys=section.pre_encoded_keys,
         optional_ids=optional_ids,
     )
+
+
+def _trains_pretrained(entry: ConditionerEntry) -> bool:
+    kind, config = CONDITIONERS[entry.type], entry.config
+    trains = getattr(config, "enable_grad", False) or getattr(config, "finetune", False)
+    return trains and issubclass(kind, PretrainedConditioner)
 
 
 def build_conditioner(

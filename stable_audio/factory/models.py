@@ -47,8 +47,8 @@ def create_model_from_config(
         extra_ids: as for `load_config`; only if `config` is not loaded yet.
         skip_rules: as for `load_config`; only if `config` is not loaded yet.
         device: device of the weights; "meta" builds shapes only, without memory.
-        unfilled: build backbone and pretransform without weights, to be filled by loading, which saves memory
-            and random numbers; see `stable_audio.nn.unfilled`.
+        unfilled: build backbone, pretransform and trained encoders without weights, to be filled by loading,
+            which saves memory and random numbers; see `stable_audio.nn.unfilled`.
 
     Raises:
         ConfigError: with every mistake of the configuration.
@@ -73,7 +73,9 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         backbone = build_backbone(section.diffusion)
     wired = [ids for key in SLOT_KEYS.values() for ids in getattr(section.diffusion, key)]
     optional = [name for name in backbone.modular_local_dims if name not in wired]
-    conditioner = build_conditioning(section.conditioning, pretransform=pretransform, optional_ids=optional)
+    conditioner = build_conditioning(
+        section.conditioning, pretransform=pretransform, optional_ids=optional, networks=networks
+    )
     return DiffusionModel(
         backbone=backbone,
         objective=build_objective(section.diffusion),

@@ -38,7 +38,17 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_every_conditioner_is_covered() -> None:
     """t5 needs weights on disk and has its own tests below, the others have theirs in files of their own."""
-    others = {"t5", "t5gemma", "clap_text", "clap_audio", "lut", "phoneme", "pretransform", "source_mix"}
+    others = {
+        "t5",
+        "t5gemma",
+        "clap_text",
+        "clap_audio",
+        "text_encoder",
+        "lut",
+        "phoneme",
+        "pretransform",
+        "source_mix",
+    }
     assert set(CONDITIONERS) - set(tiny.CONDITIONERS) == others
 
 

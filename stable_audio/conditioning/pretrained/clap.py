@@ -13,6 +13,7 @@ from torch import nn
 from stable_audio.conditioning.pretrained.conditioner import DTYPES
 from stable_audio.conditioning.pretrained.laion import (
     AUDIO,
+    ROBERTA_EPS,
     TEXT,
     audio_settings,
     read_laion,
@@ -107,7 +108,7 @@ class ClapBranch:
         """
         if self.is_laion:
             if not self.source.path.is_file():
-                return self.published
+                return {**self.published, "layer_norm_eps": ROBERTA_EPS}
             return self._settings_of(read_laion(self.source.path))
         config = self.source.config_at_hand()
         if config is None:
@@ -171,7 +172,9 @@ class ClapBranch:
         return self.source.identity(CLASSES[self.branch][1])
 
     def _count(self) -> int:
-        return PARAMETERS_TEXT if self.settings == PUBLISHED_TEXT else parameters_of(self.build)
+        published = self.branch == TEXT and self.settings.items() >= PUBLISHED_TEXT.items()
+        known = published and not self.source.is_local and "vocab_size" not in self.settings
+        return PARAMETERS_TEXT if known else parameters_of(self.build)
 
     def _settings_of(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         try:

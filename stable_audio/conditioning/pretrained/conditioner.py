@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,46 @@ DTYPES: dict[str, torch.dtype | None] = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
+
+
+class LoadableEncoder(Protocol):
+    """Where an encoder is and how it is loaded."""
+
+    def load(self) -> nn.Module: ...
+
+    def load_trained(self) -> nn.Module: ...
+
+    def identity(self) -> Hashable: ...
+
+    def count(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a text encoder reads.
+
+    Attributes:
+        max_length: tokens per prompt; shorter ones are padded, longer ones cut.
+        enable_grad: train the encoder, in float32; it is in checkpoints only then.
+        padding_mode: what stands at padding: zeros, the encoder's output there, or a learned vector.
+        encoder_dtype: type of a frozen encoder; "stored": as in its file.
+    """
+
+    max_length: int = 128
+    enable_grad: bool = False
+    padding_mode: PaddingMode = "zero"
+    encoder_dtype: Precision = "stored"
+
+    def around(self, encoder: LoadableEncoder) -> dict[str, Any]:
+        """Keywords of `PretrainedConditioner` for an encoder."""
+        network = LazyNetwork(
+            load=encoder.load,
+            identity=encoder.identity,
+            count=encoder.count,
+            dtype=DTYPES[self.encoder_dtype],
+        )
+        return {"train": self.enable_grad, "load_trained": encoder.load_trained, "network": network}
+
 
 PADDING_STD = 0.02
 """Standard deviation of a learned vector for padding at the start."""

@@ -34,7 +34,7 @@ def load_network(
     """
     name, place = source.arguments()
     try:
-        with _without_reports():
+        with _without_reports(), torch.random.fork_rng(devices=[]):  # missing weights are drawn at random
             network, report = cls.from_pretrained(
                 name, dtype="auto" if dtype is None else dtype, output_loading_info=True, **place, **options
             )
@@ -52,7 +52,7 @@ def load_network(
 @contextmanager
 def _without_reports() -> Iterator[None]:
     """Hide transformers' table of weights that were not used, such as those of the other half of a CLAP."""
-    log = logging.getLogger("transformers.modeling_utils")
+    log = logging.getLogger("transformers")
     with ONE_AT_A_TIME:
         level = log.level
         log.setLevel(logging.ERROR)
@@ -63,8 +63,8 @@ def _without_reports() -> Iterator[None]:
 
 
 def on_meta() -> bool:
-    """Whether modules are being built as shapes, so that weights must not be loaded."""
-    return torch.get_default_device().type == "meta"
+    """Whether networks are built as shapes, or to be filled later, so that no weights must be loaded."""
+    return torch.empty(0).is_meta
 
 
 def parameters_of(build: Callable[[], nn.Module]) -> int:

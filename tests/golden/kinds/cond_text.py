@@ -72,7 +72,7 @@ def save_encoder(case: Case, weights: dict[str, Tensor], folder: Path) -> None:
     network.eval().save_pretrained(folder)
 
 
-def save_tokenizer(vocab: list[str], template: str, folder: str | Path) -> None:
+def save_tokenizer(vocab: list[str], template: str, folder: str | Path, *, pad: str | None = "<pad>") -> None:
     """Write a tokenizer of whole words, split at white space, with the special tokens of a template."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -82,6 +82,10 @@ def save_tokenizer(vocab: list[str], template: str, folder: str | Path) -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [(word, ids[word]) for word in template.split() if word in ids]
     words.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    eos = special[-1][0] if special else None
     PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token=special[-1][0]
+        tokenizer_object=words,
+        pad_token=pad,
+        unk_token="<unk>",
+        eos_token=eos,
     ).save_pretrained(folder)
