@@ -8,8 +8,9 @@ from typing import Any
 
 from stable_audio.conditioning import Conditioner
 from stable_audio.config.reading.validation import valid_section
-from stable_audio.config.reporting.numbers import largest, suspects
+from stable_audio.config.reporting.numbers import largest, suspects, values
 from stable_audio.config.reporting.problems import Loc, Problem, json_path
+from stable_audio.config.reporting.reasons import reason_for_people
 from stable_audio.config.rules.agreement import disagreement_problems
 from stable_audio.config.rules.facts import Facts
 from stable_audio.config.schemas.options import option_mistakes
@@ -132,13 +133,10 @@ def _try(facts: Facts, loc: Loc, data: Any, schema: Any, build: Callable[[Any], 
 
 
 def _sentence(error: Exception, data: Any) -> str:
-    text = " ".join(str(error).split()) or "no reason given"
-    if isinstance(error, (ValueError, ImportError, OSError)):
-        return text
+    if (reason := reason_for_people(error)) is not None:
+        return reason
     log.debug("a part of the model cannot be built", exc_info=error)
     numbers = suspects(data)
-    if not numbers and "overflow" in text:
+    if not numbers and "overflow" in str(error):
         return f"is too large to be built; the largest numbers there: {largest(data)}"
-    # The messages of torch and Python for such numbers are about their internals.
-    reason = f"look at {numbers}" if numbers else f"{type(error).__name__}: {excerpt(text, 200)}"
-    return f"cannot be built with these values: {reason}"
+    return f"cannot be built with these values: look at {numbers or values(data) or excerpt(data)}"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.config import load_config
+from stable_audio.config import ConfigError, load_config
 from stable_audio.data import Batch
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
+from tests import tiny
 from tests.config import examples
 
 
@@ -50,6 +51,17 @@ def test_it_is_rounded_down_with_a_note(
     assert config.sample_size == config.as_dict()["sample_size"] == rounded
     assert f"$.sample_size: found {size}, rounded down to {rounded}, {source}" in caplog.text
     assert data["sample_size"] == size
+
+
+def test_a_factor_of_zero_is_a_mistake_of_the_backbone() -> None:
+    data = examples.cond()
+    config = {**tiny.BACKBONES["adp_cfg_1d"], "factors": [0]}
+    data["model"]["diffusion"] = {"type": "adp_cfg_1d", "config": config}
+    del data["model"]["pretransform"], data["training"]
+    with pytest.raises(
+        ConfigError, match=r"clips would be cut into 0 = 1 .*factors\); give factors of at least 1"
+    ):
+        load_config(data)
 
 
 def test_what_fits_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:

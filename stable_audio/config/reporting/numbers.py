@@ -27,6 +27,17 @@ def largest(data: Any, count: int = 3) -> str:
     return ", ".join(f"{json_path(loc).removeprefix('$.')} {text}" for _, loc, text in sizes)
 
 
+def values(data: Any, count: int = 6) -> str:
+    """The whole numbers and lists of the `config` of a section, with their keys, from its first key on."""
+    config = data.get("config", data) if isinstance(data, dict) else data
+    listed = {
+        key: value
+        for key, value in (config.items() if isinstance(config, dict) else ())
+        if isinstance(value, (int, list)) and not isinstance(value, bool)
+    }
+    return ", ".join(f"{key} {excerpt(value, 40)}" for key, value in [*listed.items()][:count])
+
+
 def _sizes(value: Any, loc: Loc) -> Iterator[tuple[float, Loc, str]]:
     if isinstance(value, dict):
         for key, part in value.items():

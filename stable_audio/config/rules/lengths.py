@@ -23,16 +23,21 @@ def rounded_sample_size(ctx: Context) -> tuple[int, str] | None:
     stable-audio-tools takes `sample_size // downsampling_ratio` latent frames, so its files have any length.
     """
     size, step = _size(ctx), _step(ctx)
-    if size is None or step is None or size % step.samples == 0 or size < step.samples:
+    if size is None or step is None or step.samples < 1 or size < step.samples or size % step.samples == 0:
         return None
     below = size // step.samples * step.samples
     return below, f"found {size}, rounded down to {below}, a multiple of {step.source}"
 
 
 def sample_size_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
-    """sample_size is at least one step of the pretransform and the backbone."""
+    """sample_size is at least one step of the pretransform and the backbone, which is a length."""
     size, step = _size(ctx), _step(ctx)
-    if size is not None and step is not None and size < step.samples:
+    if step is not None and step.samples < 1:
+        yield (
+            (*ctx.diffusion_loc, "config"),
+            f"clips would be cut into {step.source}; give factors of at least 1",
+        )
+    elif size is not None and step is not None and size < step.samples:
         yield (
             ("sample_size",),
             f"found {size}, which is less than {step.source}; use a multiple of {step.samples}",

@@ -10,6 +10,7 @@ import torch
 
 from stable_audio.config.reporting.fork_names import refused_value
 from stable_audio.config.reporting.problems import Loc
+from stable_audio.config.reporting.reasons import reason_for_people
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.config.schemas.leaf import Leaf, arguments, leaf_model
 from stable_audio.config.schemas.options import option_mistakes as keyword_mistakes
@@ -151,16 +152,25 @@ def _class_fits(
         build()
     # torch raises exceptions of many types for bad values.
     except Exception as error:
-        yield (*loc, "config"), f"{kind} refuses these options: {' '.join(str(error).split())}"
+        yield (*loc, "config"), _refused_options(kind, options, error)
+
+
+def _refused_options(kind: str, options: dict[str, Any], error: Exception) -> str:
+    reason = reason_for_people(error)
+    if reason is not None:
+        return f"{kind} refuses these options: {reason}"
+    listed = excerpt(options, 200)
+    return f"{kind} refuses {listed}: give each option the kind of value that torch documents for it"
 
 
 def optimizers_are_built(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Optimizers that later versions and forks have, and that are not built here, are not asked for."""
-    for name, section in mapping(ctx.get("training", "optimizer_configs", default={})).items():
+    for name in mapping(ctx.get("training", "optimizer_configs", default={})):
         loc = ("training", "optimizer_configs", name, "optimizer", "type")
         kind = ctx.get(*loc)
-        refused = None if kind in OPTIMIZERS else refused_value(loc, kind)
-        if isinstance(section, dict) and refused is not None:
+        known = not isinstance(kind, str) or kind in OPTIMIZERS
+        refused = None if known else refused_value(loc, kind)
+        if refused is not None:
             yield loc, refused
 
 
