@@ -53,6 +53,7 @@ def test_it_is_rounded_down_with_a_note(
     assert data["sample_size"] == size
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_a_factor_of_zero_is_a_mistake_of_the_backbone() -> None:
     data = examples.cond()
     config = {**tiny.BACKBONES["adp_cfg_1d"], "factors": [0]}

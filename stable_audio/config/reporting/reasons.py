@@ -1,4 +1,4 @@
-"""Why something could not be built, in words for people: those of Python and torch are about their insides."""
+"""Why something could not be built, in words for people; those of Python and torch are about their own."""
 
 from __future__ import annotations
 
