@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from stable_audio.cli.denied import unwritable_folder
+from stable_audio.cli.home import with_home
 
 COMMANDS: dict[str, str] = {
     "bakeoff": "stable_audio.cli.bakeoff",
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-    return _run(module, parser.parse_args(arguments))
+    return _run(module, parser.parse_args(with_home(arguments)))
 
 
 def main_as(program: str, argv: Sequence[str] | None = None) -> int:

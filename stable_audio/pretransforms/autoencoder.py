@@ -235,6 +235,9 @@ class Autoencoder(nn.Module):
             ),
             "bottleneck channels": (bottleneck.channels or self.latent_dim, self.latent_dim),
         }
+        if inner is not None:
+            measures["audio channels in"] = (self.in_channels, inner.io_channels)
+            measures["audio channels out"] = (self.out_channels, inner.io_channels)
         check_parts(
             f"autoencoder do not fit latent_dim={self.latent_dim}, "
             f"downsampling_ratio={self.downsampling_ratio}, io_channels={self.io_channels}",

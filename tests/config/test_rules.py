@@ -262,6 +262,13 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.sample_size: found 5, which is less than downsampling_ratio 8; use a multiple of 8",
         ),
     ],
+    "loss_types": [
+        (
+            examples.autoencoder,
+            lambda d: d["training"]["loss_configs"]["spectral"].update(type="mrsftf"),
+            "$.training.loss_configs.spectral.type: found \"mrsftf\"; did you mean 'mrstft'?",
+        )
+    ],
     "optimizer": [
         (
             examples.cond,

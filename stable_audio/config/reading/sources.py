@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stable_audio.config.reading.home import with_home
 from stable_audio.config.reading.plain import plain, read_json
 from stable_audio.config.reporting.problems import UNNAMED, ConfigError, Problem
 from stable_audio.shipped import file_or_shipped, shipped
@@ -20,7 +21,7 @@ class SourceData(NamedTuple):
     """A parsed configuration and where it comes from.
 
     Attributes:
-        data: a copy of the parsed data.
+        data: a copy of the parsed data, with the user's own folder for `~` in paths.
         name: name for messages.
         folder: folder that relative paths start from.
     """
@@ -43,14 +44,14 @@ def read_source(source: Source, kind: str, *, name: str | None = None) -> Source
     """
     if isinstance(source, Mapping):
         name = name or UNNAMED
-        return SourceData(plain(dict(source), source=name), name, Path())
+        return SourceData(with_home(plain(dict(source), source=name)), name, Path())
     path = _file(source, kind)
-    return SourceData(read_json(path), os.fspath(path), Path(path).parent)
+    return SourceData(with_home(read_json(path)), os.fspath(path), Path(path).parent)
 
 
 def _file(source: str | os.PathLike[str], kind: str) -> str | os.PathLike[str]:
     """The file called `source`, or the one of that name that comes with the package."""
-    path = file_or_shipped(source, kind)
+    path = file_or_shipped(os.path.expanduser(source), kind)
     if not os.path.exists(path) and not os.path.splitext(path)[1]:
         hint = did_you_mean(os.fspath(source), shipped(kind))
         listed = hint if hint.startswith("did") else "`stable-audio configs` lists those"

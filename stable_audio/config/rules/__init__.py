@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "discriminator_channels": autoencoder.discriminator_channels_agree,
     "bottleneck_terms": autoencoder.bottleneck_has_the_terms,
     "losses": autoencoder.something_is_compared,
+    "loss_types": autoencoder.loss_types_are_spelled,
     "pretransform_losses": autoencoder.pretransform_is_there,
     "windows": autoencoder.windows_fit_the_clips,
 }
@@ -50,6 +51,7 @@ HINTS: dict[str, Rule] = {
     "audio_channels": model.audio_channels_agree,
     "one_learning_rate": training.one_learning_rate,
     "schedules": training.schedules_last,
+    "other_loss_types": autoencoder.loss_types_are_read,
     "warm_up": autoencoder.warm_up_has_an_end,
 }
 """Rules for what is allowed but probably a mistake, reported as warnings."""

@@ -28,6 +28,12 @@ KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Measure -> the section of `model`, and the names that its key may have there."""
 
+AUDIO_CHANNELS: dict[str, str] = {
+    "audio channels in": "in_channels",
+    "audio channels out": "out_channels",
+}
+"""Measure of an autoencoder with a pretransform -> the key of `model` that says it, if not io_channels."""
+
 _CLASSES: dict[str, Mapping[str, Any]] = {
     "encoder": ENCODERS,
     "decoder": DECODERS,
@@ -72,7 +78,9 @@ def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Ite
     rates = [d for d in error.disagreements if KEYS.get(d.measure, ("", ()))[1] is RATES]
     agreeing = {d.actual for d in rates} if len(rates) > 1 or "decoder" not in model else set()
     for wrong in error.disagreements:
-        if wrong.measure == "downsampling" or (wrong in rates and len(agreeing) == 1):
+        if wrong.measure in AUDIO_CHANNELS:
+            yield _at_audio_channels(wrong, model, loc)
+        elif wrong.measure == "downsampling" or (wrong in rates and len(agreeing) == 1):
             coders = "its parts work" if wrong.measure == "downsampling" else "encoder and decoder work"
             message = (
                 f"found {wrong.expected}, but {coders} at {wrong.actual} samples per latent frame; "
@@ -81,6 +89,13 @@ def _problems(error: PartsDisagreeError, model: dict[str, Any], loc: Loc) -> Ite
             yield Problem(json_path((*loc, "downsampling_ratio")), message)
         else:
             yield _at_part(wrong, model, loc, error.inner_ratio)
+
+
+def _at_audio_channels(wrong: Disagreement, model: dict[str, Any], loc: Loc) -> Problem:
+    key = AUDIO_CHANNELS[wrong.measure]
+    place = json_path((*loc, key if model.get(key) is not None else "io_channels"))
+    message = f"found {wrong.actual}, but its pretransform is for {wrong.expected} channels"
+    return Problem(place, f"{message} of audio; set it to {wrong.expected}")
 
 
 def _at_part(wrong: Disagreement, model: dict[str, Any], loc: Loc, inner_ratio: int) -> Problem:

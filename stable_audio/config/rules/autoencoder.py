@@ -8,7 +8,7 @@ from typing import Any
 from stable_audio.config.reporting.problems import Loc
 from stable_audio.config.rules.context import Context, mapping
 from stable_audio.pretransforms import Autoencoder
-from stable_audio.wording import names
+from stable_audio.wording import excerpt, names, nearest
 
 LOSSES: Loc = ("training", "loss_configs")
 COMPARING = ("spectral", "mrmel", "time", "pretransform", "hubert", "discriminator")
@@ -83,6 +83,40 @@ def _compares(name: str, section: Any) -> bool:
     """Whether the section has a weight other than 0."""
     weights = mapping(mapping(section).get("weights"))
     return any(weights.values()) if weights and name != "discriminator" else name not in POINTWISE
+
+
+LOSS_TYPES: dict[str, tuple[str, ...]] = {
+    "spectral": ("mrstft", "stft", "spectral"),
+    "time": ("time", "l1", "l2", "mse"),
+    "pretransform": ("pretransform", "l1", "l2", "mse"),
+    "bottleneck": ("kl", "mmd", "vae", "bottleneck", "commitment", "quantizer"),
+    "mrmel": ("mrmel", "mel"),
+    "hubert": ("hubert", "wavlm"),
+}
+"""Sections of `loss_configs` whose name says which loss they are -> the types that files give them."""
+
+
+def loss_types_are_spelled(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """A `type` that resembles one of its section is that one."""
+    for section, kind, kinds in _loss_types(ctx):
+        if (meant := nearest(kind, kinds)) is not None:
+            yield (*LOSSES, section, "type"), f"found {excerpt(kind)}; did you mean {meant!r}?"
+
+
+def loss_types_are_read(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Warns of a `type` that is another loss than that of its section."""
+    for section, kind, kinds in _loss_types(ctx):
+        if nearest(kind, kinds) is None:
+            message = f"found {excerpt(kind)}, which is not read: this section is the loss '{kinds[0]}'"
+            yield (*LOSSES, section, "type"), message
+
+
+def _loss_types(ctx: Context) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(section, its type, the types that it may have) of the sections with another type."""
+    for section, kinds in LOSS_TYPES.items():
+        kind = ctx.get(*LOSSES, section, "type")
+        if _trained(ctx) is not None and isinstance(kind, str) and kind not in kinds:
+            yield section, kind, kinds
 
 
 def pretransform_is_there(ctx: Context) -> Iterator[tuple[Loc, str]]:

@@ -1,0 +1,91 @@
+"""Autoencoders with a pretransform of their own, and the types of their losses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from stable_audio.config import ConfigError, load_config
+from tests.config import examples
+
+
+def wavelet(**keys: Any) -> dict[str, Any]:
+    """An autoencoder of two channels in the space of a wavelet transform."""
+    data = examples.autoencoder()
+    model = data["model"]
+    model["pretransform"] = {
+        "type": "wavelet",
+        "config": {"channels": 2, "levels": 2, "wavelet": "bior2.2"},
+    }
+    model["encoder"]["config"]["in_channels"] = model["decoder"]["config"]["out_channels"] = 8
+    model["downsampling_ratio"] = 32
+    model.update(keys)
+    return data
+
+
+def problems(data: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    return [str(p) for p in caught.value.problems]
+
+
+def test_the_channels_are_those_of_the_pretransform() -> None:
+    assert load_config(wavelet()).model.io_channels == 2
+    assert load_config(wavelet(io_channels=8, in_channels=2, out_channels=2)).model.io_channels == 8
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_wrong_io_channels_are_told(channels: int) -> None:
+    assert problems(wavelet(io_channels=channels)) == [
+        f"$.model.io_channels: found {channels}, but its pretransform is for 2 channels of audio; set it to 2"
+    ]
+
+
+def test_a_wrong_override_is_told_at_its_key() -> None:
+    assert problems(wavelet(out_channels=1)) == [
+        "$.model.out_channels: found 1, but its pretransform is for 2 channels of audio; set it to 2"
+    ]
+
+
+def test_wrong_io_channels_of_a_pretransform_are_told() -> None:
+    data = examples.cond()
+    data["model"]["pretransform"]["config"] = wavelet(io_channels=1)["model"]
+    data["sample_size"] = 1024
+    expected = "$.model.pretransform.config.io_channels: found 1, but its pretransform is for 2 channels"
+    assert [p for p in problems(data) if p.startswith(expected)]
+
+
+def typed(section: str, kind: str) -> dict[str, Any]:
+    data = examples.autoencoder()
+    losses = data["training"]["loss_configs"]
+    losses[section] = {**losses.get(section, {}), "type": kind}
+    return data
+
+
+@pytest.mark.parametrize(
+    ("section", "typo", "name"),
+    [("spectral", "mrsft", "mrstft"), ("mrmel", "mrmell", "mrmel"), ("hubert", "huber", "hubert")],
+)
+def test_a_mistyped_loss_is_told(section: str, typo: str, name: str) -> None:
+    path = f"$.training.loss_configs.{section}.type"
+    assert f"{path}: found \"{typo}\"; did you mean '{name}'?" in problems(typed(section, typo))
+
+
+def test_a_mistyped_discriminator_is_told() -> None:
+    assert "did you mean 'encodec'?" in problems(typed("discriminator", "encodc"))[0]
+
+
+def test_another_loss_than_that_of_the_section_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_config(typed("spectral", "loudness"))
+    message = '$.training.loss_configs.spectral.type: found "loudness", which is not read: this section is'
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize(("section", "kind"), [("spectral", "mrstft"), ("time", "l1"), ("bottleneck", "kl")])
+def test_usual_types_are_silent(section: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_config(typed(section, kind))
+    assert "loss_configs" not in caplog.text
