@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -33,21 +34,38 @@ class MaskOptions:
 
     Attributes:
         max_mask_segments: largest number of random segments.
-        mask_type_probabilities: of random segments, of everything masked, of all but the beginning masked;
-            they sum to 1.
+        mask_type_probabilities: of random segments, of everything masked, of all but the beginning masked,
+            and, if there are four, of random spans; they sum to 1.
+        max_spans: largest number of random spans, which do not overlap.
+        mask_ratio_range: smallest and largest share of an item that random spans cover together.
+        span_count_weights: how often there are one, two, ... spans; the last stands for all further numbers.
 
     Raises:
         ValueError: a setting out of its range, or shares with another sum.
     """
 
     max_mask_segments: Positive = 10
-    mask_type_probabilities: tuple[Probability, Probability, Probability] = (0.1, 0.8, 0.1)
+    mask_type_probabilities: (
+        tuple[Probability, Probability, Probability]
+        | tuple[Probability, Probability, Probability, Probability]
+    ) = (0.1, 0.8, 0.1)
+    max_spans: Positive = 4
+    mask_ratio_range: tuple[Probability, Probability] = (0.2, 1.0)
+    span_count_weights: Sequence[float] = (4, 2, 1, 1)
 
     def __post_init__(self) -> None:
         check_ranges(self)
         shares = list(self.mask_type_probabilities)
-        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if len(shares) not in (3, 4) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(
-                "mask_type_probabilities needs three numbers >= 0 that sum to 1 "
-                f"(random segments, full, causal), found {shares}"
+                "mask_type_probabilities needs three or four numbers >= 0 that sum to 1 "
+                f"(random segments, full, causal, random spans), found {shares}"
+            )
+        low, high = self.mask_ratio_range
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"mask_ratio_range must be 0 <= low <= high <= 1, found {[low, high]}")
+        weights = list(self.span_count_weights)
+        if not weights or min(weights) < 0 or sum(weights[: self.max_spans]) <= 0:
+            raise ValueError(
+                f"span_count_weights needs numbers >= 0, of which one is above 0, found {weights}"
             )

@@ -69,7 +69,7 @@ def inpainting_fits(ctx: Context) -> Iterator[tuple[Loc, str]]:
     loc = ("training", "inpainting", "mask_kwargs", "mask_type_probabilities")
     shares = ctx.get(*loc, default=[])
     numbers = isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares)
-    if numbers and len(shares) == 3 and abs(sum(shares) - 1) > 1e-6:
+    if numbers and len(shares) in (3, 4) and abs(sum(shares) - 1) > 1e-6:
         yield loc, f"found {shares}, which sum to {sum(shares):g}; they must sum to 1"
 
 
