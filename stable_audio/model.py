@@ -41,8 +41,10 @@ class DiffusionModel(nn.Module):
         sample_size: length of a training clip in audio samples.
         audio_channels: channels of the audio that goes in and comes out.
         dist_shift: length-dependent shift of t, or None.
-        sampling_shift: shift of t in sampling alone, or None.
+        sampling_shift: shift of the schedule `shifted`, which is then the default of samplers of flows.
         mask_padding_attention: hide the padding behind a clip from self-attention.
+        use_effective_length: shift t by the length of each clip, not of its latents.
+        apg_scale: share of projected guidance in sampling unless a call says otherwise.
 
     Raises:
         ValueError: the backbone cannot mask padding.
@@ -62,6 +64,8 @@ class DiffusionModel(nn.Module):
         dist_shift: TimeShift | None = None,
         sampling_shift: TimeShift | None = None,
         mask_padding_attention: bool = False,
+        use_effective_length: bool = False,
+        apg_scale: float = 0.0,
     ) -> None:
         super().__init__()
         if mask_padding_attention and not backbone.masks_padding:
@@ -76,6 +80,7 @@ class DiffusionModel(nn.Module):
         self.audio_channels = audio_channels
         self.dist_shift, self.sampling_shift = dist_shift, sampling_shift
         self.mask_padding_attention = mask_padding_attention
+        self.use_effective_length, self.apg_scale = use_effective_length, apg_scale
 
     @property
     def io_channels(self) -> int:

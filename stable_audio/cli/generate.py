@@ -115,9 +115,15 @@ def _sampling_arguments(group: Any) -> None:
         help="greatest norm of the guidance; 0 = no limit (0)",
     )
     group.add_argument(
+        "--headroom-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="silence behind each clip for models that hide padding from attention (5)",
+    )
+    group.add_argument(
         "--dist-shift",
         action=argparse.BooleanOptionalAction,
-        help="shift the schedule by the clip's length (rk4 only)",
+        help="shift the schedule by the clip's length (rk4, and models with a shift of their own)",
     )
 
 

@@ -70,7 +70,11 @@ def _run_arguments(group: Any) -> None:
         help="number of step checkpoints to keep, -1 = all; `last` is always kept (%(default)s)",
     )
     add("val_every", help="steps between validations; default: --checkpoint-every")
-    add("log_every", help="steps per log line (%(default)s)")
+    _add_configured(
+        group,
+        "log_every",
+        help="steps per log line (default: log_every_n_steps of the config, else {default})",
+    )
     add("logger", help="none, csv, tensorboard, wandb; several with commas (%(default)s)")
     add(
         "checkpoint_weights",

@@ -29,7 +29,7 @@ def coupled(x0: Tensor, noise: Tensor) -> Tensor:
 
 def _rounded(plan: Tensor) -> Tensor:
     """Row by row the largest entry of the columns that are left, the first of equals."""
-    columns = []
+    columns: list[int] = []
     for row in plan.clone():
         row[columns] = -torch.inf
         columns.append(int(row.argmax()))

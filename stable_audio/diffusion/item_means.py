@@ -49,8 +49,8 @@ class ItemMeans:
 
     Attributes:
         rest_weight: weight of the rest.
-        apart: whether padding is out of the loss, and what inpainting keeps has its own mean. Otherwise signal
-            and rest share one weighted mean per item.
+        apart: whether padding is out of the loss, and what inpainting keeps has its own mean. Otherwise the
+            signal and the rest share one weighted mean per item.
         normalization: divide errors of the signal by the variance of their reference: over channels at each
             frame, over the item, over each channel of it, or not at all.
         eps: is added to that variance.
@@ -92,13 +92,13 @@ class ItemMeans:
     def parts(self, errors: Tensor, groups: FrameGroups) -> dict[str, Tensor]:
         """Means to be logged: of the signal and of everything else over the batch, of the context over items.
 
-        They are 0 of nothing.
+        They are 0 of nothing, and that of the context is 0 where it has no mean of its own in the loss.
         """
         context, kept = _sums(errors, groups.context)
         return {
             "signal": _pooled(errors, groups.signal),
             "masked_loss": _pooled(errors, ~groups.signal),
-            "context_loss": (context / (kept + _TINY)).mean(),
+            "context_loss": (context / (kept + _TINY)).mean() if self.apart else errors.new_zeros(()),
         }
 
 

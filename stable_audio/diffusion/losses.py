@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.nn.terms import Term, weighted_sum
 
@@ -27,6 +28,8 @@ class LossInputs:
         t: diffusion time of each item (b,).
         objective: objective that defines `output`.
         mask: (b 1 n) bool, True where the loss counts; None counts everything.
+        means: how elementwise terms become means over items; None: over all elements that count.
+        groups: what each frame is to `means`; None: all are signal.
         computed: what else the step computed, by name, such as losses of a bottleneck.
     """
 
@@ -37,6 +40,8 @@ class LossInputs:
     t: Tensor
     objective: Objective
     mask: Tensor | None = None
+    means: ItemMeans | None = None
+    groups: FrameGroups | None = None
     computed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def item(self, index: int) -> LossInputs:
@@ -50,7 +55,14 @@ class LossInputs:
             t=self.t[span],
             objective=self.objective,
             mask=None if self.mask is None else self.mask[span],
+            means=self.means,
+            groups=None if self.groups is None else self.groups.item(index),
         )
+
+    @cached_property
+    def frames(self) -> FrameGroups:
+        """The groups, all of them signal where none were given."""
+        return self.groups if self.groups is not None else FrameGroups.everything(self.output)
 
     @cached_property
     def denoised(self) -> Tensor:
@@ -78,14 +90,29 @@ class ElementwiseLoss:
         raise NotImplementedError
 
     def elementwise(self, inputs: LossInputs) -> Tensor:
-        """(b c n), mask not applied."""
-        if self.space == "denoised":
-            return self.compare(inputs.denoised, inputs.x0)
-        return self.compare(inputs.output, inputs.target)
+        """(b c n), mask not applied, normalized if the inputs say so."""
+        denoised = self.space == "denoised"
+        estimate, reference = (inputs.denoised, inputs.x0) if denoised else (inputs.output, inputs.target)
+        errors = self.compare(estimate, reference)
+        if inputs.means is None:
+            return errors
+        return inputs.means.normalized(errors, reference, inputs.frames.signal)
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Mean over the elements that count."""
-        return masked_mean(self.elementwise(inputs), inputs.mask)
+        """Mean over the elements that count, or of such means of each item."""
+        errors = self.elementwise(inputs)
+        if inputs.means is None:
+            return masked_mean(errors, inputs.mask)
+        mean, context = inputs.means(errors, inputs.frames)
+        return mean + context
+
+    @torch.no_grad()
+    def parts(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Means over items to be logged: without the context (`loss`), and those of `ItemMeans.parts`."""
+        assert inputs.means is not None
+        errors = self.elementwise(inputs)
+        mean, _ = inputs.means(errors, inputs.frames)
+        return {"loss": mean, **inputs.means.parts(errors, inputs.frames)}
 
 
 class MSELoss(ElementwiseLoss):
@@ -156,9 +183,13 @@ class LossSum:
         self.terms = tuple(terms)
 
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, {"<name>_loss": unweighted term})."""
+        """(loss, {"<name>_loss": unweighted term}), with the parts of terms that are means over items."""
         total, values = weighted_sum(self.terms, inputs)
-        return total, {f"{name}_loss": value.detach() for name, value in values.items()}
+        logged = {f"{name}_loss": value.detach() for name, value in values.items()}
+        for term in self.terms if inputs.means is not None else ():
+            if isinstance(term.loss, ElementwiseLoss):
+                logged |= {f"{term.name}_{part}": value for part, value in term.loss.parts(inputs).items()}
+        return total, logged
 
     def alone(self, inputs: LossInputs) -> Tensor:
         """The loss (b,) of each item by itself, as if it were a batch, for comparisons between batches."""
@@ -169,9 +200,10 @@ class LossSum:
         main = self.terms[0].loss
         assert isinstance(main, ElementwiseLoss)
         values = main.elementwise(inputs)
-        if inputs.mask is None:
+        mask = inputs.mask if inputs.means is None else inputs.frames.signal
+        if mask is None:
             return values.flatten(1).mean(1)
-        weights = inputs.mask.expand_as(values).to(values.dtype).flatten(1)
+        weights = mask.expand_as(values).to(values.dtype).flatten(1)
         return (values.flatten(1) * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 

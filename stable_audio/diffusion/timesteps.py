@@ -144,11 +144,11 @@ class Timesteps:
         self._sobol = self._sequence()
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, n: int, *, length: int | None = None) -> Tensor:
+    def __call__(self, n: int, *, length: int | Sequence[int] | None = None) -> Tensor:
         """n values of t for this rank's batch: (n,) float32 on the CPU.
 
         Args:
-            length: latent frames, for the distribution shift.
+            length: latent frames of all items, or of each one, for the distribution shift.
         """
         first = self._rank * n
         return self.part(n * self._world_size, slice(first, first + n), length=length)

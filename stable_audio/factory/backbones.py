@@ -17,7 +17,7 @@ from stable_audio.config.sections.diffusion import (
 from stable_audio.config.sections.shift import shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.processes import PROCESSES
-from stable_audio.diffusion.shift import TimeShift
+from stable_audio.diffusion.shift import LogSNRShift, TimeShift
 from stable_audio.factory.components import create
 from stable_audio.options import keywords_of
 
@@ -66,5 +66,23 @@ def build_shift(section: DiffusionKeys) -> TimeShift | None:
 
 
 def build_sampling_shift(section: DiffusionKeys) -> TimeShift | None:
-    """The shift that a section has for sampling alone, if any."""
-    return shift_from(section.sampling_distribution_shift_options)
+    """The shift that a section has for sampling alone; that of Stable Audio 3 for files with keys of it."""
+    options = section.sampling_distribution_shift_options
+    return LogSNRShift(rate=0.0) if options is None and is_stable_audio_3(section) else shift_from(options)
+
+
+def is_stable_audio_3(section: DiffusionKeys) -> bool:
+    """Whether a section has a key that came with Stable Audio 3, whose models are sampled in another way."""
+    return not NEW_KEYS.isdisjoint(section.model_fields_set)
+
+
+NEW_KEYS = frozenset(
+    {
+        "local_add_cond_ids",
+        "modular_local_cond_configs",
+        "sampling_distribution_shift_options",
+        "mask_padding_attention",
+        "use_effective_length_for_schedule",
+    }
+)
+"""Keys of `model.diffusion` that came with Stable Audio 3."""

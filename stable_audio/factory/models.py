@@ -18,6 +18,7 @@ from stable_audio.factory.backbones import (
     build_sampling_shift,
     build_shift,
     build_uncond_backbone,
+    is_stable_audio_3,
 )
 from stable_audio.factory.conditioning import build_conditioning, build_wiring
 from stable_audio.factory.freezing import freeze_as_configured
@@ -87,8 +88,15 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         audio_channels=section.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section.diffusion),
         sampling_shift=build_sampling_shift(section.diffusion),
-        mask_padding_attention=section.diffusion.mask_padding_attention,
+        mask_padding_attention=_in_either(config, "mask_padding_attention"),
+        use_effective_length=_in_either(config, "use_effective_length_for_schedule"),
+        apg_scale=1.0 if is_stable_audio_3(section.diffusion) else 0.0,
     )
+
+
+def _in_either(config: ModelConfig, key: str) -> bool:
+    """Whether a switch is on in `model.diffusion`, or in `training`, where it may stand, too."""
+    return getattr(config.model.diffusion, key) or getattr(config.training, key, False)
 
 
 def build_uncond(config: ModelConfig, networks: Networks) -> DiffusionModel:

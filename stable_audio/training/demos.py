@@ -71,6 +71,8 @@ class DiffusionDemos(DemoRenderer):
         objective = model.objective
         if objective.process.steps is not None:
             return {"sampler": objective.demo_sampler}
+        if model.sampling_shift is not None:
+            return {"sampler": objective.demo_sampler}
         linear = objective.demo_schedule == "linear"
         return {
             "sampler": objective.demo_sampler,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from stable_audio.conditioning.inpainting import inpainting_tensors
 from stable_audio.data.base import Batch
+from stable_audio.diffusion.clip_frames import FrameRate
+from stable_audio.diffusion.coupling import coupled
 from stable_audio.diffusion.guidance import cfg_dropout
+from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
 from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.step_options import StepOptions
@@ -25,7 +28,14 @@ from stable_audio.training.base import RunSettings
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.frame_masks import frame_mask, masked_std, padding_mask, whole_steps
+from stable_audio.training.frame_masks import (
+    extended_mask,
+    frame_groups,
+    frame_mask,
+    masked_std,
+    padding_mask,
+    whole_steps,
+)
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.latent_cache import LatentCache
 from stable_audio.training.teacher import Teacher, check_teacher
@@ -59,12 +69,14 @@ class PreparedBatch:
         conditioning: conditioning of the backbone, after dropout.
         mask: (b 1 n) bool on the device, True where the loss counts; None counts everything.
         lengths: frames of each clip if clips share rows, else None.
+        groups: what each frame is to a loss that is a mean over items; else None.
     """
 
     point: TrainingPoint
     conditioning: Conditioning
     mask: Tensor | None
     lengths: Sequence[int] | None
+    groups: FrameGroups | None = None
 
 
 class DiffusionTraining(TimedTraining):
@@ -129,6 +141,7 @@ class DiffusionTraining(TimedTraining):
         )
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
         self.options, self.inpainting = options, inpainting
+        self.item_means = item_means_of(options, model)
         self.pre_encoded = options.pre_encoded
         self.cache = LatentCache() if options.cache_latents else None
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
@@ -140,18 +153,19 @@ class DiffusionTraining(TimedTraining):
 
     def prepare(self, batch: Batch, draws: Draws) -> PreparedBatch:
         """Encode, condition, drop conditioning, draw t and noise."""
-        clean = self._clean(batch, self._training_latents(batch, draws))
+        sound = self._clean(batch, self._training_latents(batch, draws))
+        clean = self._with_silence(sound, draws)
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
         inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
         conditioning = self._condition(self.model, clean, inpainting)
         dropped = self.options.cfg_dropout_prob
         conditioning = cfg_dropout(self.model.backbone, conditioning, dropped, draws.bernoulli)
-        times = draws.timesteps(x0.shape[0], x0.shape[-1] if lengths is None else lengths)
+        times = draws.timesteps(x0.shape[0], self._shift_lengths(sound))
         t = to_device(self.model.objective.process.grid(times), x0.device, x0.dtype)
         return PreparedBatch(
             point=TrainingPoint(
                 x0=x0,
-                noise=draws.noise(x0) if lengths is None else draws.noise(x0, lengths),
+                noise=self._noise(x0, lengths, draws),
                 t=t,
                 network=self._network(self.model, conditioning, lengths),
                 uniform=lambda: to_device(draws.uniform(x0.shape[0]), x0.device, x0.dtype),
@@ -160,20 +174,67 @@ class DiffusionTraining(TimedTraining):
             conditioning=conditioning,
             mask=_on(x0, self._loss_mask(mask, draws) if lengths is None else mask),
             lengths=lengths,
+            groups=self._groups(clean, inpainting),
         )
 
     def score(self, compared: Compared, step: PreparedBatch) -> Tensor:
         """The loss; records the scalars to log."""
-        inputs = self.loss_inputs(compared, step.point, step.mask)
+        mask = step.mask if step.groups is None else step.groups.signal
+        inputs = self.loss_inputs(compared, step.point, mask, groups=step.groups)
         loss, terms = self.losses(inputs)
         self._loss = loss.detach()
         scalars = {f"train/{name}": value for name, value in terms.items()}
-        self.record({"train/loss": loss, "train/std_data": _std(step), **scalars})
+        self.record({"train/loss": loss, **self._deviations(step, inputs.target), **scalars})
         if self.options.log_loss_info:
             with torch.no_grad():
                 sigma = self.model.objective.alpha_sigma(step.point.t)[1]
                 self.buckets.add(sigma, self.losses.per_item(inputs))
         return loss
+
+    def _deviations(self, step: PreparedBatch, target: Tensor) -> dict[str, Tensor]:
+        if self.item_means is None or step.groups is None:
+            return {"train/std_data": _std(step)}
+        values = {"train/std_data": step.point.x0, "train/std_targets": target}
+        if not self.item_means.apart:
+            return {name: value.std() for name, value in values.items()}
+        return {name: masked_std(value, step.groups.signal) for name, value in values.items()}
+
+    def _with_silence(self, clean: Clean, draws: Draws) -> Clean:
+        """The batch with random silence behind its clips that counts as sound, if the options ask for it."""
+        scale = self.options.silence_extension_scale_seconds
+        if not self.model.mask_padding_attention or scale == 0 or clean.mask is None:
+            return clean
+        if clean.lengths is not None:
+            raise TrainingError("clips cannot share rows with silence_extension_scale_seconds; set it to 0")
+        units = draws.exponential(clean.x0.shape[0])
+        return replace(clean, mask=extended_mask(clean.mask, frame_rate(self.model), scale, units))
+
+    def _shift_lengths(self, clean: Clean) -> int | Sequence[int]:
+        """Latent frames for the distribution shift, of all items or of each one."""
+        if clean.lengths is not None:
+            return clean.lengths
+        frames = clean.x0.shape[-1]
+        if not self.model.use_effective_length:
+            return frames
+        lengths = frame_rate(self.model).of_clips(clean.metadata)
+        if lengths is not None:
+            return lengths
+        return frames if clean.mask is None else [int(n) for n in clean.mask.flatten(1).sum(1)]
+
+    def _noise(self, x0: Tensor, lengths: Sequence[int] | None, draws: Draws) -> Tensor:
+        noise = draws.noise(x0) if lengths is None else draws.noise(x0, lengths)
+        if not self.options.ot_coupling or x0.shape[0] < 2:
+            return noise
+        if lengths is not None:
+            raise TrainingError(
+                "clips cannot share rows with ot_coupling, which swaps their noise; set it to false"
+            )
+        return noise[coupled(x0, noise)]
+
+    def _groups(self, clean: Clean, inpainting: Tensor | None) -> FrameGroups | None:
+        if self.item_means is None:
+            return None
+        return frame_groups(clean.x0, clean.mask, inpainting, packed=clean.lengths is not None)
 
     def _network(
         self, model: DiffusionModel, conditioning: Conditioning, lengths: Sequence[int] | None
@@ -206,7 +267,8 @@ class DiffusionTraining(TimedTraining):
 
     def _clean(self, batch: Batch, x0: Tensor) -> Clean:
         if batch.packed is None:
-            mask = padding_mask(batch.metadata, x0, required=self.options.mask_padding)
+            partial = self.item_means is not None
+            mask = padding_mask(batch.metadata, x0, required=self.options.mask_padding, partial=partial)
             return Clean(x0, mask, None, batch.metadata)
         if any(isinstance(term.loss, SpectralLoss) for term in self.losses.terms):
             raise TrainingError("clips cannot share rows with a spectral loss, which looks across padding")
@@ -240,7 +302,10 @@ class DiffusionTraining(TimedTraining):
             inpainting: masks (b 1 n), 1 = keep, of models that inpaint; else None.
         """
         extra = None if inpainting is None else inpainting_tensors(clean.x0, inpainting)
-        return model.condition(clean.metadata, extra, device=clean.x0.device)
+        conditioning = model.condition(clean.metadata, extra, device=clean.x0.device)
+        if not model.mask_padding_attention or clean.mask is None or clean.lengths is not None:
+            return conditioning
+        return conditioning.replace(padding_mask=to_device(clean.mask.flatten(1), clean.x0.device))
 
     def _inpaint_masks(self, x0: Tensor, mask: Tensor | None, draws: Draws) -> Tensor:
         assert self.inpainting is not None
@@ -271,7 +336,35 @@ class DiffusionTraining(TimedTraining):
             teacher=self._teacher_network(clean, inpainting),
         )
         mask = _on(x0, clean.mask if self.options.mask_padding or clean.lengths is not None else None)
-        return self.losses_at_times(point, self.losses, mask)
+        groups = self._groups(clean, inpainting)
+        return self.losses_at_times(point, self.losses, mask if groups is None else groups.signal, groups)
+
+
+def item_means_of(options: StepOptions, model: DiffusionModel) -> ItemMeans | None:
+    """How the loss is a mean over items, if the options or the model ask for it.
+
+    Raises:
+        TrainingError: an option that only a model that hides padding from attention serves.
+    """
+    hides = model.mask_padding_attention
+    if options.silence_extension_scale_seconds > 0 and not hides:
+        raise TrainingError(
+            "$.training.silence_extension_scale_seconds: needs a model that hides padding from attention; "
+            "set $.model.diffusion.mask_padding_attention to true, or leave it out"
+        )
+    if options.mask_loss_weight is None and not hides and options.loss_normalization == "none":
+        return None
+    return ItemMeans(
+        rest_weight=options.mask_loss_weight or 0.0,
+        apart=hides,
+        normalization=options.loss_normalization,
+        eps=options.loss_norm_eps,
+    )
+
+
+def frame_rate(model: DiffusionModel) -> FrameRate:
+    """Seconds to latent frames of the model."""
+    return FrameRate(model.sample_rate, model.downsampling_ratio)
 
 
 def _std(step: PreparedBatch) -> Tensor:

@@ -40,6 +40,9 @@ class Draws(Protocol):
     def uniform(self, n: int) -> Tensor:
         """(n,) in [0, 1); every call differs."""
 
+    def exponential(self, n: int) -> list[float]:
+        """n draws from an exponential distribution of mean 1."""
+
     def coin(self, prob: float) -> bool:
         """One decision for the whole global batch."""
 
@@ -88,9 +91,11 @@ class StepDraws:
         if self._packed is not None:
             mine = slice(self._first, self._first + n)
             return self._timesteps.part(max(self._global, mine.stop), mine, length=length)
-        assert isinstance(length, int)
         # A batch that lost items still draws its full share, so that the stream is the same in all processes.
-        return self._timesteps(max(n, self._batch_size), length=length)[:n]
+        drawn = max(n, self._batch_size)
+        if not isinstance(length, int):
+            length = [*length, *[1] * (drawn - n)]
+        return self._timesteps(drawn, length=length)[:n]
 
     def noise(self, like: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         return self._normal("noise", like, 0, lengths)
@@ -114,6 +119,9 @@ class StepDraws:
         purpose = f"uniform {self._uniform_calls}"
         draws = [random.Random(self._key(purpose, self._place(i))).random() for i in range(n)]
         return torch.tensor(draws, dtype=torch.float64).float().clamp(max=1 - 2**-24)
+
+    def exponential(self, n: int) -> list[float]:
+        return [random.Random(self._key("exponential", self._place(i))).expovariate(1.0) for i in range(n)]
 
     def coin(self, prob: float) -> bool:
         self._decisions += 1

@@ -11,11 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
+from stable_audio.diffusion.clip_frames import FrameRate, frame_rows, resized
+from stable_audio.diffusion.item_means import FrameGroups
+from stable_audio.nn.transfer import to_device
 from stable_audio.training.errors import TrainingError
 from stable_audio.types import Metadata
 
 
-def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, required: bool) -> Tensor | None:
+def padding_mask(
+    metadata: Sequence[Metadata], x0: Tensor, *, required: bool, partial: bool = False
+) -> Tensor | None:
     """Mask (b 1 n) bool, (b 1 1 n) for latents with rows, True = not padding; None if the items have no mask.
 
     It is on the CPU, where the lengths of the items can be read without waiting for the device.
@@ -24,6 +29,7 @@ def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, required: bool) ->
         metadata: metadata of each item.
         x0: latents of the items.
         required: raise an error if an item has no mask.
+        partial: a frame that holds some sound is no padding; otherwise its nearest sample decides.
 
     Raises:
         TrainingError: the mask is required, and an item has none.
@@ -36,14 +42,46 @@ def padding_mask(metadata: Sequence[Metadata], x0: Tensor, *, required: bool) ->
                 f"{len(metadata) - len(masks)} of {len(metadata)} have none"
             )
         return None
-    resized = [_sound_at(m, x0.shape[-1]) for m in masks]
-    return torch.stack(resized).view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
+    if partial:
+        rows = frame_rows([resized(_count(m), _points(m), x0.shape[-1]) for m in masks], x0.shape[-1])
+    else:
+        rows = torch.stack([_sound_at(m, x0.shape[-1]) for m in masks])
+    return rows.view(x0.shape[0], *[1] * (x0.ndim - 2), -1)
+
+
+def extended_mask(mask: Tensor, rate: FrameRate, scale_seconds: float, units: Sequence[float]) -> Tensor:
+    """The mask with random silence behind the sound of each item.
+
+    Args:
+        mask: that of `padding_mask`.
+        units: a draw for each item from an exponential distribution of mean 1.
+    """
+    frames = mask.shape[-1]
+    valid = mask.flatten(1).sum(1).tolist()
+    rows = [rate.extended(int(n), unit, scale_seconds, frames) for n, unit in zip(valid, units, strict=True)]
+    return frame_rows(rows, frames).view(mask.shape)
+
+
+def frame_groups(x0: Tensor, mask: Tensor | None, kept: Tensor | None, *, packed: bool) -> FrameGroups:
+    """What each frame of a batch is to a loss that is a mean over items, on the device of x0.
+
+    Args:
+        mask: that of `padding_mask`.
+        kept: masks of inpainting, 1 = keep, or None.
+        packed: padding is not computed, so it is in no group.
+    """
+    one_row = torch.ones_like(x0.narrow(1, 0, 1), dtype=torch.bool)
+    for axis in range(2, x0.ndim - 1):
+        one_row = one_row.narrow(axis, 0, 1)
+    valid = one_row if mask is None else to_device(mask, x0.device)
+    given = torch.zeros_like(one_row) if kept is None else (kept != 0).view(one_row.shape)
+    signal, context = valid & ~given, valid & given
+    return FrameGroups(signal, context if packed else ~signal, context)
 
 
 def frame_mask(lengths: Sequence[int], n: int) -> Tensor:
     """(b 1 n) bool on the CPU, True for the first lengths[i] frames of item i."""
-    ends = torch.tensor(list(lengths))
-    return (torch.arange(n) < ends[:, None]).unsqueeze(1)
+    return frame_rows(lengths, n).unsqueeze(1)
 
 
 def whole_steps(x: Tensor, lengths: Sequence[int], multiple: int) -> tuple[Tensor, list[int]]:
@@ -72,6 +110,14 @@ def _nearest(source: int, target: int) -> Tensor:
 def _unwrapped(value: Any) -> Tensor | PaddingMask:
     value = value[0] if isinstance(value, (list, tuple)) else value
     return value if isinstance(value, PaddingMask) else torch.as_tensor(value)
+
+
+def _count(mask: Tensor | PaddingMask) -> int:
+    return int(mask.sum())
+
+
+def _points(mask: Tensor | PaddingMask) -> int:
+    return len(mask) if isinstance(mask, PaddingMask) else mask.numel()
 
 
 def _sound_at(mask: Tensor | PaddingMask, frames: int) -> Tensor:

@@ -12,8 +12,13 @@ from stable_audio.training.errors import TrainingError
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-OF_CONFIG = ("batch_size", "max_steps", "gradient_clip_val")
-"""Options that the `training` section of a model file may have, too."""
+OF_CONFIG = {
+    "batch_size": "batch_size",
+    "max_steps": "max_steps",
+    "gradient_clip_val": "gradient_clip_val",
+    "log_every": "log_every_n_steps",
+}
+"""Options that the `training` section of a model file may have, too, and the keys there."""
 
 MOST_WORKERS = 6
 """Processes that load data, if the number is not set and there are as many cores."""
@@ -134,7 +139,7 @@ class RunOptions:
         Raises:
             TrainingError: a value is not allowed.
         """
-        configured = {name: getattr(section, name, None) for name in OF_CONFIG}
+        configured = {name: getattr(section, key, None) for name, key in OF_CONFIG.items()}
         return cls(**{**{name: v for name, v in configured.items() if v is not None}, **settings})
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 from stable_audio.config.sections.autoencoder import DiffusionAutoencoderTrainingSection
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.data.base import Packed
+from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
 from stable_audio.diffusion.losses import LossInputs, LossSum
 from stable_audio.diffusion.objectives import Compared, TrainingPoint
 from stable_audio.diffusion.shift import TimeShift
@@ -39,9 +40,13 @@ class TimedTraining(TrainingModule):
         p_one_shot: probability of training at t = 1, pure noise.
         dist_shift: shift of t for long latents.
         run: settings of the run; its fields are keywords as well.
+
+    Attributes:
+        item_means: makes the loss a mean over items; None: over all elements that count.
     """
 
     model: DiffusionModel | DiffusionAutoencoder
+    item_means: ItemMeans | None = None
 
     @takes_keywords
     def __init__(
@@ -115,26 +120,41 @@ class TimedTraining(TrainingModule):
         point: TrainingPoint,
         mask: Tensor | None = None,
         computed: Mapping[str, Tensor] = MappingProxyType({}),
+        groups: FrameGroups | None = None,
     ) -> LossInputs:
         """Inputs of the losses, in float32."""
-        output, target = compared.output.float(), compared.target.float()
-        objective = self.model.objective
-        return LossInputs(output, target, point.x0, compared.x_t, point.t, objective, mask, computed)
+        return LossInputs(
+            output=compared.output.float(),
+            target=compared.target.float(),
+            x0=point.x0,
+            x_t=compared.x_t,
+            t=point.t,
+            objective=self.model.objective,
+            mask=mask,
+            means=self.item_means,
+            groups=groups,
+            computed=computed,
+        )
 
     def losses_at_times(
-        self, point: TrainingPoint, losses: LossSum, mask: Tensor | None = None
+        self,
+        point: TrainingPoint,
+        losses: LossSum,
+        mask: Tensor | None = None,
+        groups: FrameGroups | None = None,
     ) -> dict[str, Tensor]:
         """`val/loss_<t>` (b,) of each item at fixed times, and their mean, `val/avg_loss`.
 
         Args:
             point: its t is replaced.
             mask: (b 1 n) bool, True where the loss counts.
+            groups: what each frame is to the means over items, if there are.
         """
         objective, values = self.model.objective, {}
         for time in VALIDATION_TIMES:
             t = objective.process.grid(torch.full((point.x0.shape[0],), time, device=point.x0.device))
             at_t = replace(point, t=t)
-            inputs = self.loss_inputs(objective.compare(at_t), at_t, mask)
+            inputs = self.loss_inputs(objective.compare(at_t), at_t, mask, groups=groups)
             values[f"val/loss_{time:.1f}"] = losses.alone(inputs)
         return _with_average(values)
 

@@ -85,6 +85,8 @@ TOLD = [
     ("generate", "--rho", Sampling, "rho"),
     ("generate", "--cfg-interval", Sampling, "cfg_interval"),
     ("generate", "--cfg-norm-threshold", Sampling, "cfg_norm_threshold"),
+    ("generate", "--headroom-seconds", Sampling, "headroom_seconds"),
+    ("generate", "--headroom-seconds", Sampling, "headroom_seconds"),
 ]
 """(command, flag, what it sets, the argument there) of flags that pass nothing on unless they are given."""
 

@@ -29,8 +29,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     f"{_BACKBONE}.cross_attn_rotary_pos_emb": Refuse(
         "no rotary positions in cross-attention", _OFF, essential=True
     ),
-    # wiring
-    "model.diffusion.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
     # conditioners
     "model.conditioning.configs.*.config.padding_mode": Refuse(
         "padding is zeroed", (None, "zero"), essential=True
@@ -40,14 +38,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "training.lora_ckpt_path": Refuse("LoRA training is not built", _OFF),
     "training.base_precision": Refuse("it belongs to LoRA training", _OFF),
     "training.arc": Refuse("adversarial post-training is not built", _OFF),
-    "training.mask_loss_weight": Refuse("padding is either in the loss or not: use mask_padding", _OFF),
-    "training.mask_padding_attention": Refuse("attention takes no padding mask", _OFF),
-    "training.silence_extension_scale_seconds": Refuse("padding is not extended at random", _OFF),
-    "training.use_effective_length_for_schedule": Refuse("schedules use the full length", _OFF),
-    "training.loss_normalization": Refuse("the loss is not normalised", _OFF),
-    "training.loss_norm_eps": Ignore("the loss is not normalised"),
-    "training.ot_coupling": Refuse("noise is not matched to the batch", _OFF),
-    "training.log_every_n_steps": Ignore("every step is logged"),
     "training.metrics": Ignore("metrics are measured by commands, not during training"),
     "training.clip_grad_norm": Rename("gradient_clip_val"),
     "training.optimizer_configs.discriminator": Refuse("adversarial post-training is not built"),
@@ -58,8 +48,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
     "training.trim_config": Refuse("it belongs to adversarial post-training", _OFF),
     "training.demo.display_audio_cond": Ignore("audio conditioning is not shown in demos"),
     "training.demo.cond_display_configs": Ignore("audio conditioning is not shown in demos"),
-    "training.demo.demo_cond_from_batch": Refuse("demos take demo_cond", _OFF),
-    "training.demo.inpaint_demos": Refuse("demos render whole clips", _OFF),
     **FORK_KEYS,
 }
 

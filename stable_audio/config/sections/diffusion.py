@@ -59,7 +59,8 @@ class DiffusionKeys(Section):
         default=None, description="length-dependent shift of t in training and sampling"
     )
     sampling_distribution_shift_options: Shift | None = Field(
-        default=None, description="another shift of t in sampling; default: that of the sampler"
+        default=None,
+        description="shift of the schedule in sampling; null: that of Stable Audio 3, for any length",
     )
 
 
@@ -86,6 +87,9 @@ class DiffusionSection(Component, DiffusionKeys):
     )
     mask_padding_attention: bool = Field(
         default=False, description="hide the padding behind a clip from self-attention"
+    )
+    use_effective_length_for_schedule: bool = Field(
+        default=False, description="shift t by the length of each clip, not of its latents"
     )
 
 

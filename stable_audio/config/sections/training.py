@@ -122,6 +122,9 @@ class RunKeys(Section):
     transforms: list[AnyTransform] = Field(
         default=[], description="what is done to the model once its weights are loaded, in order"
     )
+    log_every_n_steps: Positive | None = Field(
+        default=None, description="steps between log lines, of which each is a mean; --log-every overrides it"
+    )
     gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
         default=None, description="maximum gradient norm, 0 = no clipping; --gradient-clip-val overrides it"
     )
@@ -165,6 +168,10 @@ class CondTraining(TrainingKeys):
         default=0.1, description="share of items trained without conditioning"
     )
     inpainting: InpaintingSection | None = None
+    mask_padding_attention: bool = Field(default=False, description="as in model.diffusion, its better place")
+    use_effective_length_for_schedule: bool = Field(
+        default=False, description="as in model.diffusion, its better place"
+    )
     demo: CondDemoSection | None = None
 
 

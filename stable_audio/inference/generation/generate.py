@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.diffusion.clip_frames import FrameRate, frame_rows
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.noise import Noise, SeededNoise
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import Callback, sample
+from stable_audio.diffusion.shift import TimeShift
 from stable_audio.inference.generation.audio_inputs import (
     AudioInputs,
     EncoderNoise,
@@ -103,7 +105,7 @@ def generate(
     """
     if audio_inputs.init_audio is not None:
         settings["sigma_max"] = audio_inputs.init_noise_level
-    how = (sampling or Sampling()).with_keywords(**settings).resolved(model.objective)
+    how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
     audio_inputs.check(model)
     samples = model.sample_size if sample_size is None else sample_size
     if samples < 1:
@@ -117,7 +119,9 @@ def generate(
     if negatives is not None and how.cfg_scale == 1:
         log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
     assert how.sampler is not None  # `resolved` fills it in
-    batch = 1 if SAMPLERS[how.sampler].one_by_one else batch_size or len(items)
+    spec = SAMPLERS[how.sampler]
+    alone = spec.one_by_one or (_by_length(model, how) and not spec.per_item)
+    batch = 1 if alone else batch_size or len(items)
     with eval_mode(model):
         init, inpainting = audio_inputs.tensors(
             model, draws.encoder_noise, count=len(items), samples=samples, length=length
@@ -185,6 +189,11 @@ def _sampled(
     if clips.negatives is not None and settings.cfg_scale != 1.0:
         metadata = [clips.negatives[i] for i in rows]
         negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
+    length = clips.shape[-1]
+    frames = frames_of(model, [clips.items[i] for i in rows])
+    if model.mask_padding_attention and frames is not None:
+        headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom_seconds)
+        cond = cond.replace(padding_mask=frame_rows([n + headroom for n in frames], length).to(device))
     latents = sample(
         Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings),
         start.to(device),
@@ -193,9 +202,30 @@ def _sampled(
         init=None if clips.init is None else clips.init[indices.to(device)],
         callback=callback,
         solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
-        shift=model.dist_shift if settings.dist_shift else None,
+        shift=_shift(model, settings),
+        lengths=frames if frames is not None and _by_length(model, settings) else length,
     )
     return latents.cpu()
+
+
+def _shift(model: DiffusionModel, settings: Sampling) -> TimeShift | None:
+    if not settings.dist_shift:
+        return None
+    if settings.schedule == "shifted" and model.sampling_shift is not None:
+        return model.sampling_shift
+    return model.dist_shift
+
+
+def _by_length(model: DiffusionModel, settings: Sampling) -> bool:
+    """Whether the schedule of a clip depends on its own length."""
+    return model.use_effective_length and settings.schedule == "shifted" and bool(settings.dist_shift)
+
+
+def frames_of(model: DiffusionModel, items: Sequence[Metadata]) -> list[int] | None:
+    """Latent frames of each clip by its seconds, where the model counts them; None where one has none."""
+    if not (model.mask_padding_attention or model.use_effective_length):
+        return None
+    return FrameRate(model.sample_rate, model.downsampling_ratio).of_clips(items)
 
 
 def _described(

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from stable_audio.diffusion.clip_frames import HEADROOM_SECONDS
 from stable_audio.diffusion.guidance import GuidanceOptions
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.sampling import Solver, default_schedule, resolve_sampler
 from stable_audio.diffusion.schedules import check_schedule, check_schedule_name
+from stable_audio.diffusion.spaces import FLOW
+from stable_audio.model import DiffusionModel
 from stable_audio.wording import did_you_mean
 
 MAX_STEPS = 1_000_000
@@ -23,11 +26,14 @@ class Sampling(Solver, GuidanceOptions):
     Attributes:
         schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default.
         dist_shift: whether to apply the model's distribution shift to the schedule; None = for rk4 only, as
-            in stable-audio-tools. True needs a schedule in t ("linear", "logsnr").
+            in stable-audio-tools, and for models with one for sampling. True needs a schedule in t ("linear",
+            "logsnr", "shifted").
+        headroom_seconds: silence behind each clip that models see which hide padding from attention.
     """
 
     schedule: str | None = None
     dist_shift: bool | None = None
+    headroom_seconds: float = HEADROOM_SECONDS
 
     def with_keywords(self, **keywords: Any) -> Sampling:
         """A copy with these attributes; `sampler_options` is another name of `options`.
@@ -65,15 +71,30 @@ class Sampling(Solver, GuidanceOptions):
             raise ValueError(f"cfg_interval must be (low, high) with low <= high, found ({low}, {high})")
         if self.apg_scale is not None and not 0 <= self.apg_scale <= 1:
             raise ValueError(f"apg_scale must be from 0 to 1, found {self.apg_scale}")
+        if self.headroom_seconds < 0:
+            raise ValueError(f"headroom_seconds must be at least 0, found {self.headroom_seconds}")
         if self.cfg_norm_threshold < 0:
             raise ValueError(f"cfg_norm_threshold must be at least 0, found {self.cfg_norm_threshold}")
 
-    def resolved(self, objective: Objective) -> Sampling:
-        """A copy with every default filled in, and names and options checked."""
+    def resolved_for(self, model: DiffusionModel) -> Sampling:
+        """As `resolved`, with the defaults of the model."""
+        shifted, apg_scale = model.sampling_shift is not None, model.apg_scale
+        return self.resolved(model.objective, shifted=shifted, apg_scale=apg_scale)
+
+    def resolved(self, objective: Objective, *, shifted: bool = False, apg_scale: float = 0.0) -> Sampling:
+        """A copy with every default filled in, and names and options checked.
+
+        Args:
+            shifted: samplers of flows walk the schedule `shifted` unless the settings say otherwise.
+            apg_scale: where the settings have none.
+        """
         self.check()
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)
-        schedule = self.schedule or default_schedule(spec, objective)
+        usual = default_schedule(spec, objective)
+        if shifted and spec.space is FLOW and objective.process.steps is None:
+            usual = "linear" if self.dist_shift is False else "shifted"
+        schedule = self.schedule or usual
         steps = self.steps if self.steps is not None else objective.usual_steps
         check_schedule(schedule, objective.process, steps)
         return replace(
@@ -82,6 +103,9 @@ class Sampling(Solver, GuidanceOptions):
             cfg_scale=self.cfg_scale if self.cfg_scale is not None else objective.default_cfg_scale,
             sampler=sampler,
             schedule=schedule,
-            dist_shift=self.dist_shift if self.dist_shift is not None else spec.shifts,
+            dist_shift=(
+                self.dist_shift if self.dist_shift is not None else spec.shifts or schedule == "shifted"
+            ),
+            apg_scale=self.apg_scale if self.apg_scale is not None else apg_scale or None,
             options={**spec.options, **self.options},
         )

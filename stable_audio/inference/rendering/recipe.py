@@ -16,6 +16,7 @@ from stable_audio.audio.json_files import read_json_object
 from stable_audio.config.reading.values import dataclass_from
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
+from stable_audio.diffusion.clip_frames import HEADROOM_SECONDS
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import DTYPES
 from stable_audio.stored.hub_names import name_of_cached
@@ -24,7 +25,7 @@ FORMAT = "stable-audio render"
 VERSION = 1
 
 _EDGE = 1 << 20
-NEWER: dict[str, Any] = {"apg_scale": None, "cfg_norm_threshold": 0.0}
+NEWER: dict[str, Any] = {"apg_scale": None, "cfg_norm_threshold": 0.0, "headroom_seconds": HEADROOM_SECONDS}
 """Settings of sampling that the first recipes lack, and their values where they have no effect."""
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
 

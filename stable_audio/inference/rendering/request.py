@@ -117,7 +117,7 @@ class RenderRequest:
         Raises:
             ValueError: naming, for every clip, conditioning that is missing or that the model cannot use.
         """
-        sampling = self.sampling.resolved(render_model.model.objective)
+        sampling = self.sampling.resolved_for(render_model.model)
         jobs = self.jobs
         if self.recipe is None:
             jobs = complete(

@@ -18,6 +18,7 @@ from tests.golden.kinds import (
     dit,
     dit3,
     pipe,
+    pipe3,
     pre,
     samplers,
     smp3,
@@ -25,6 +26,7 @@ from tests.golden.kinds import (
     train_losses,
     train_math,
     train_step,
+    train_step3,
     train_step_ae,
 )
 
@@ -51,5 +53,7 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "smp3": smp3.run_smp3,
     "train": train_math.run,
     "train_step": train_step.run,
+    "train_step3": train_step3.run,
     "pipe": pipe.run,
+    "pipe3": pipe3.run,
 }

@@ -45,13 +45,13 @@ class StoredDraws:
         return random.Random(item)
 
 
-class _GivenMasks:
+class GivenMasks:
     """Stands in for the random masks."""
 
     def __init__(self, masks: Tensor) -> None:
         self._masks = iter(masks)
 
-    def __call__(self, real: int, length: int, choices: random.Random) -> Tensor:
+    def __call__(self, real: int, length: int, choices: random.Random, kind: str | None = None) -> Tensor:
         return next(self._masks)
 
 
@@ -64,10 +64,10 @@ def run(case: Case) -> dict[str, Any]:
     module = build_training(config, model)
     assert isinstance(module, DiffusionTraining)
     if "inpaint_mask" in case.inputs:
-        module.inpainting = _GivenMasks(case.inputs["inpaint_mask"])  # type: ignore[assignment]
+        module.inpainting = GivenMasks(case.inputs["inpaint_mask"])  # type: ignore[assignment]
     loss = module.training_step(_batch(case), draws=StoredDraws(case, module))
     loss.backward()
-    found: dict[str, Any] = {"loss": loss, **_gradients(case, model)}
+    found: dict[str, Any] = {"loss": loss, **gradients(case, model)}
     if case.extra.get("logged"):
         found["logged"] = _logged(case, module)
     return {**found, **_after_step(case, module)}
@@ -90,7 +90,7 @@ def _ours(key: str, known: dict[str, Any]) -> str:
     return next(n for n in our_names(key) if n in known)
 
 
-def _gradients(case: Case, model: torch.nn.Module) -> dict[str, Any]:
+def gradients(case: Case, model: torch.nn.Module) -> dict[str, Any]:
     parameters = _parameters(model)
     names = case.extra["grad_param_names"]
     gradients = {n: parameters[_ours(n, parameters)].grad for n in names}
