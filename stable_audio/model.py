@@ -44,7 +44,6 @@ class DiffusionModel(nn.Module):
         sampling_shift: shift of the schedule `shifted`, which is then the default of samplers of flows.
         mask_padding_attention: hide the padding behind a clip from self-attention.
         use_effective_length: shift t by the length of each clip, not of its latents.
-        apg_scale: share of projected guidance in sampling unless a call says otherwise.
 
     Raises:
         ValueError: the backbone cannot mask padding.
@@ -65,7 +64,6 @@ class DiffusionModel(nn.Module):
         sampling_shift: TimeShift | None = None,
         mask_padding_attention: bool = False,
         use_effective_length: bool = False,
-        apg_scale: float = 0.0,
     ) -> None:
         super().__init__()
         if mask_padding_attention and not backbone.masks_padding:
@@ -80,7 +78,15 @@ class DiffusionModel(nn.Module):
         self.audio_channels = audio_channels
         self.dist_shift, self.sampling_shift = dist_shift, sampling_shift
         self.mask_padding_attention = mask_padding_attention
-        self.use_effective_length, self.apg_scale = use_effective_length, apg_scale
+        self.use_effective_length = use_effective_length
+
+    @property
+    def apg_scale(self) -> float:
+        """Share of projected guidance in sampling unless a call says otherwise.
+
+        All of it for models with a shift for sampling, as in stable-audio-3, which brought both.
+        """
+        return 1.0 if self.sampling_shift is not None else 0.0
 
     @property
     def io_channels(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,6 +27,10 @@ def inpainting_tensors(latents: Tensor, mask: Tensor) -> ConditionTensors:
     rows = [1] * (latents.ndim - mask.ndim)
     masked = latents * mask.reshape(*mask.shape[:-1], *rows, mask.shape[-1])
     return {INPAINT_MASK: (mask, None), INPAINT_INPUT: (masked, None)}
+
+
+MaskKind = Literal["segments", "full", "causal", "spans"]
+"""Kinds of random masks, in the order of `mask_type_probabilities`."""
 
 
 @dataclass(frozen=True, kw_only=True)

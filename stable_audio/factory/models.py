@@ -18,7 +18,6 @@ from stable_audio.factory.backbones import (
     build_sampling_shift,
     build_shift,
     build_uncond_backbone,
-    is_stable_audio_3,
 )
 from stable_audio.factory.conditioning import build_conditioning, build_wiring
 from stable_audio.factory.freezing import freeze_as_configured
@@ -90,7 +89,6 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         sampling_shift=build_sampling_shift(section.diffusion),
         mask_padding_attention=_in_either(config, "mask_padding_attention"),
         use_effective_length=_in_either(config, "use_effective_length_for_schedule"),
-        apg_scale=1.0 if is_stable_audio_3(section.diffusion) else 0.0,
     )
 
 

@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from stable_audio.data.base import Batch
 from stable_audio.inference import generate
+from stable_audio.inference.generation.audio_inputs import decode_each
 from stable_audio.model import DiffusionModel
+from stable_audio.training.batch_clips import BatchClip, FirstClips, inpainting_inputs, samples_of
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.inpainting import InpaintingMasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDemos:
+    """Demos of the first clips of a run.
+
+    Attributes:
+        conditions: clips whose metadata are prompts.
+        inpaint_kinds: a kind of mask for each clip of which a part is generated anew.
+        pre_encoded: the dataset holds latents.
+        masks: draws the masks.
+    """
+
+    conditions: int = 0
+    inpaint_kinds: Sequence[str] = ()
+    pre_encoded: bool = False
+    masks: InpaintingMasks = field(default_factory=InpaintingMasks)
 
 
 class DiffusionDemos(DemoRenderer):
     """Renders every prompt at every CFG scale, by the same `generate` as inference.
 
     Prompt i starts from the noise of seed + i at every step, so that demos can be compared over time.
-    Latents of a CFG scale are sampled together and decoded one by one, which bounds memory.
+    Latents of a CFG scale are sampled together and decoded one by one, which bounds memory. Demos of
+    inpainting have the original in their first column.
 
     Args:
         prompts: conditioning of each clip, as metadata.
@@ -28,6 +51,7 @@ class DiffusionDemos(DemoRenderer):
         sampler: name of the sampler; None takes the objective's for demos.
         seed: seed of the first prompt's noise.
         batch_size: clips sampled at once; None = all prompts.
+        clips: demos of the first clips of the run.
     """
 
     def __init__(
@@ -40,27 +64,59 @@ class DiffusionDemos(DemoRenderer):
         sampler: str | None = None,
         seed: int = 0,
         batch_size: int | None = None,
+        clips: ClipDemos = ClipDemos(),
     ) -> None:
         self.prompts = [dict(p) for p in prompts]
         self.sample_rate, self.cfg_scales = sample_rate, tuple(cfg_scales)
         self.steps, self.sampler, self.seed = steps, sampler, seed
         self.batch_size = batch_size
+        self.of_clips = clips
+        self._first = FirstClips(max(clips.conditions, len(clips.inpaint_kinds)))
+
+    def observe(self, batch: Batch) -> None:
+        self._first.observe(batch)
 
     def render(self, model: nn.Module) -> Iterator[Demo]:
         if not isinstance(model, DiffusionModel):
             raise TrainingError(f"demos of prompts need a diffusion model, found {type(model).__name__}")
-        for scale in self.cfg_scales:
+        prompts = self.prompts or [c.metadata for c in self._first.clips[: self.of_clips.conditions]]
+        for scale in self.cfg_scales if prompts else ():
             clips = generate(
                 model,
-                self.prompts,
-                seeds=[self.seed + i for i in range(len(self.prompts))],
-                steps=min(self.steps, model.objective.process.steps or self.steps),
-                cfg_scale=scale,
+                prompts,
+                seeds=[self.seed + i for i in range(len(prompts))],
                 batch_size=self.batch_size,
-                **self._sampling(model),
+                **self._settings(model, scale),
             )
             for i, audio in enumerate(clips):
-                yield Demo(f"demo_{i:03d}_cfg_{scale:g}", self._title(i), f"CFG {scale:g}", audio)
+                title = self._title(prompts[i], i)
+                yield Demo(f"demo_{i:03d}_cfg_{scale:g}", title, f"CFG {scale:g}", audio)
+        for i, (clip, kind) in enumerate(zip(self._first.clips, self.of_clips.inpaint_kinds)):
+            yield from self._inpainted(model, clip, kind, i)
+
+    def _inpainted(self, model: DiffusionModel, clip: BatchClip, kind: str, index: int) -> Iterator[Demo]:
+        stored, row = self.of_clips.pre_encoded, f"{clip.name}, a part made anew ({kind})"
+        inputs = inpainting_inputs(
+            model, clip, kind, masks=self.of_clips.masks, seed=self.seed + index, latents=stored
+        )
+        original = clip.data
+        if inputs.inpaint_latents is not None:
+            original = decode_each(model, inputs.inpaint_latents[None])[0]
+        yield Demo(f"inpaint_{index:03d}_original", row, "original", original)
+        for scale in self.cfg_scales:
+            (audio,) = generate(
+                model,
+                [clip.metadata],
+                seeds=[self.seed + index],
+                sample_size=samples_of(model, [clip], latents=stored),
+                audio_inputs=inputs,
+                **self._settings(model, scale),
+            )
+            yield Demo(f"inpaint_{index:03d}_cfg_{scale:g}", row, f"CFG {scale:g}", audio)
+
+    def _settings(self, model: DiffusionModel, scale: float) -> dict[str, Any]:
+        steps = min(self.steps, model.objective.process.steps or self.steps)
+        return {"steps": steps, "cfg_scale": scale, **self._sampling(model)}
 
     def shorten(self, steps: int) -> None:
         self.steps = steps
@@ -80,8 +136,7 @@ class DiffusionDemos(DemoRenderer):
             "dist_shift": linear and model.dist_shift is not None,
         }
 
-    def _title(self, index: int) -> str:
-        prompt = self.prompts[index]
+    def _title(self, prompt: Mapping[str, Any], index: int) -> str:
         if "prompt" in prompt:
             return str(prompt["prompt"])
         return json.dumps(prompt, ensure_ascii=False, default=str) if prompt else f"seed {self.seed + index}"

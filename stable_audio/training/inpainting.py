@@ -108,8 +108,8 @@ def _free_start(mask: Tensor, real: int, size: int, choices: random.Random) -> i
     return free.index(True) if any(free) else None
 
 
-MaskKind = Callable[[Tensor, int, random.Random, MaskOptions], None]
+WriteMask = Callable[[Tensor, int, random.Random, MaskOptions], None]
 """Writes the zeros of a mask (1 length) of ones, of an item with so many frames."""
 
-KINDS: dict[str, MaskKind] = {"segments": _segments, "full": _full, "causal": _causal, "spans": _spans}
+KINDS: dict[str, WriteMask] = {"segments": _segments, "full": _full, "causal": _causal, "spans": _spans}
 """Kinds of masks, in the order of `mask_type_probabilities`."""

@@ -181,6 +181,18 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             ),
             "$.model.diffusion.mask_padding_attention: backbone 'mlp' as configured cannot hide padding",
         ),
+        (
+            examples.cond,
+            lambda d: (
+                d["training"].update(mask_padding_attention=True)
+                or d["model"]["diffusion"].update(
+                    type="mlp",
+                    config={"io_channels": 4, "width": 4, "depth": 1, "global_cond_dim": 16},
+                    cross_attention_cond_ids=[],
+                )
+            ),
+            "$.training.mask_padding_attention: backbone 'mlp' as configured cannot hide padding",
+        ),
     ],
     "slot_widths": [
         (
@@ -350,6 +362,25 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             examples.cond,
             lambda d: d["training"]["demo"]["demo_cond"][1].pop("prompt"),
             "$.training.demo.demo_cond[1]: lacks 'prompt'",
+        ),
+    ],
+    "inpaint_demos": [
+        (
+            examples.cond,
+            lambda d: d["training"]["demo"].update(inpaint_demos=2),
+            "$.training.demo.inpaint_demos: only model_type 'diffusion_cond_inpaint'",
+        ),
+    ],
+    "padding_weight": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(mask_padding=True, mask_loss_weight=0.5),
+            "$.training.mask_loss_weight: mask_padding says already",
+        ),
+        (
+            examples.cond,
+            lambda d: d["training"].update(silence_extension_scale_seconds=4.0),
+            "$.training.silence_extension_scale_seconds: needs a model that hides padding",
         ),
     ],
     "encoder_channels": [

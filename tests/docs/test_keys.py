@@ -178,7 +178,7 @@ def test_training_of_autoencoders_has_every_key(training: Any, demo: Any, start:
     text = section("configuration", "Training")
     paragraph = text[text.index(start) :].split("\n\n")[0]
     told = {name.split(".")[0] for name in code(paragraph)}
-    shared = {"batch_size", "max_steps", "gradient_clip_val"}
+    shared = {"batch_size", "max_steps", "gradient_clip_val", "log_every_n_steps"}
     assert set(training.model_fields) - shared - {"pre_encoded"} <= told
     assert set(demo.model_fields) <= told
     if training is AutoencoderTrainingSection:

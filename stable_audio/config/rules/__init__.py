@@ -35,6 +35,8 @@ RULES: dict[str, Rule] = {
     "inpainting": training.inpainting_fits,
     "teacher": training.teacher_has_weights,
     "demos": training.demos_are_complete,
+    "inpaint_demos": training.inpaint_demos_fit,
+    "padding_weight": training.padding_has_one_rule,
     "encoder_channels": autoencoder.encoder_channels_agree,
     "discriminator_channels": autoencoder.discriminator_channels_agree,
     "bottleneck_terms": autoencoder.bottleneck_has_the_terms,

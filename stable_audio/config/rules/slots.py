@@ -215,12 +215,14 @@ def modular_widths_agree(ctx: Context) -> Iterator[tuple[Loc, str]]:
 
 def padding_can_be_masked(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """A backbone whose attention takes no padding mask is not asked to mask padding."""
-    loc, backbone = ("model", "diffusion", "mask_padding_attention"), ctx.facts.backbone
-    if ctx.get(*loc) is True and backbone is not None and not backbone.masks_padding:
-        message = (
-            f"backbone '{ctx.get('model', 'diffusion', 'type')}' as configured cannot hide padding from "
-        )
-        yield loc, message + "attention; only 'dit' with its own transformer can: set it to false"
+    backbone = ctx.facts.backbone
+    for section in (("model", "diffusion"), ("training",)):
+        loc = (*section, "mask_padding_attention")
+        if ctx.get(*loc) is True and backbone is not None and not backbone.masks_padding:
+            message = (
+                f"backbone '{ctx.get('model', 'diffusion', 'type')}' as configured cannot hide padding from "
+            )
+            yield loc, message + "attention; only 'dit' with its own transformer can: set it to false"
 
 
 def local_layers_are_used(ctx: Context) -> Iterator[tuple[Loc, str]]:

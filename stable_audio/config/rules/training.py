@@ -103,8 +103,31 @@ def demos_are_complete(ctx: Context) -> Iterator[tuple[Loc, str]]:
             yield loc, f"lacks {names(absent)}, which the model's conditioners read"
 
 
+def inpaint_demos_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """Demos of inpainting need a model that inpaints."""
+    if ctx.get("training", "demo", "inpaint_demos") and not ctx.is_inpaint:
+        message = "only model_type 'diffusion_cond_inpaint' can make a part of a clip anew; leave it out"
+        yield ("training", "demo", "inpaint_demos"), message
+
+
+def padding_has_one_rule(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """mask_padding and mask_loss_weight do not both say what padding counts; some keys need others."""
+    training = mapping(ctx.get("training", default={}))
+    if training.get("mask_padding") is True and training.get("mask_loss_weight") is not None:
+        message = "mask_padding says already that padding does not count; give one of them"
+        yield ("training", "mask_loss_weight"), message
+    hides = mapping(ctx.get("model", "diffusion", default={})).get("mask_padding_attention")
+    hides = hides or training.get("mask_padding_attention")
+    extension = training.get("silence_extension_scale_seconds")
+    if isinstance(extension, (int, float)) and extension > 0 and not hides:
+        message = "needs a model that hides padding from attention: set mask_padding_attention to true"
+        yield ("training", "silence_extension_scale_seconds"), message + ", or leave it out"
+
+
 def _needs_demo_cond(ctx: Context, conds: list[Any] | None) -> bool:
     # Inpainting demos may come from the training batch, and models without conditioners read no metadata.
+    if ctx.get("training", "demo", "demo_cond_from_batch") is True:
+        return False
     return conds is not None or (bool(ctx.conditioner_ids) and not ctx.is_inpaint)
 
 

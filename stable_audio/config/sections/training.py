@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from annotated_types import Ge
 from pydantic import Field
 
-from stable_audio.conditioning.inpainting import MaskOptions
+from stable_audio.conditioning.inpainting import MaskKind, MaskOptions
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
@@ -72,6 +72,13 @@ SamplerName: TypeAlias = Derived[str, Literal[tuple(SAMPLERS)]]
 TimestepSamplerName: TypeAlias = Derived[str, Literal[tuple(TIMESTEP_SAMPLERS)]]
 
 
+CLIPS = 8
+"""Clips of which demos take the metadata, where the file names no number."""
+
+INPAINT_KINDS: tuple[MaskKind, ...] = ("spans", "causal", "segments")
+"""Masks of demos of inpainting, in turn."""
+
+
 class DemoSection(Section):
     """Sounds rendered during training."""
 
@@ -91,11 +98,27 @@ class CondDemoSection(DemoSection):
 
     demo_cond: list[dict[str, Any]] = Field(default=[], description="metadata of each demo")
     demo_cfg_scales: list[float] = Field(default=[6.0], min_length=1)
+    demo_cond_from_batch: bool = Field(
+        default=False, description="take the metadata of the run's first clips in place of demo_cond"
+    )
+    inpaint_demos: bool | Annotated[int, Ge(0)] | list[MaskKind] = Field(
+        default=0,
+        description="parts of the run's first clips to generate anew: how many, or the kinds of their masks",
+    )
 
     @property
     def count(self) -> int:
-        """Demos per CFG scale."""
-        return len(self.demo_cond) if self.num_demos is None else self.num_demos
+        """Demos per CFG scale, without those of inpainting."""
+        usual = CLIPS if self.demo_cond_from_batch else len(self.demo_cond)
+        return usual if self.num_demos is None else self.num_demos
+
+    @property
+    def inpaint_kinds(self) -> list[MaskKind]:
+        """The kind of mask of each demo of inpainting."""
+        if isinstance(self.inpaint_demos, list):
+            return self.inpaint_demos
+        count = len(INPAINT_KINDS) if self.inpaint_demos is True else int(self.inpaint_demos)
+        return [INPAINT_KINDS[i % len(INPAINT_KINDS)] for i in range(count)]
 
 
 class UncondDemoSection(DemoSection):

@@ -31,6 +31,7 @@ class AudioInputs:
         init_sample_rate: sample rate of init_audio in Hz; None: the model's.
         init_noise_level: noise level at which sampling starts from init_audio, in place of sigma_max.
         inpaint_audio: (c n) or (b c n) for inpainting models, of which parts are generated anew.
+        inpaint_latents: (c n) or (b c n) latents of the sound, in place of inpaint_audio.
         inpaint_sample_rate: sample rate of inpaint_audio in Hz; None: the model's.
         inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, for n equal parts of the clip. Every latent
             frame that overlaps a part to generate is generated, so that the result may differ up to a frame
@@ -43,12 +44,14 @@ class AudioInputs:
     inpaint_audio: Tensor | None = None
     inpaint_sample_rate: int | None = None
     inpaint_mask: Tensor | None = None
+    inpaint_latents: Tensor | None = None
 
     def check(self, model: DiffusionModel) -> None:
         """Raise ValueError if the model cannot use these inputs."""
         if self.init_audio is not None and self.init_noise_level <= 0:
             raise ValueError(f"init_noise_level must be above 0, found {self.init_noise_level}")
-        if (self.inpaint_audio is not None or self.inpaint_mask is not None) and not inpaints(model):
+        parts = (self.inpaint_audio, self.inpaint_latents, self.inpaint_mask)
+        if any(part is not None for part in parts) and not inpaints(model):
             raise ValueError(
                 "inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not"
             )
@@ -78,6 +81,8 @@ class AudioInputs:
             )
         )
         init = None if init is None else for_batch(init, count, "init_audio")
+        if self.inpaint_latents is not None:
+            inpaint = fit_latents(self.inpaint_latents, model.latent_shape_of(length))
         if not inpaints(model):
             return init, {}
         ratio, mask = model.downsampling_ratio, self.inpaint_mask
@@ -107,6 +112,23 @@ def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, len
         item = resample(item.detach().float().cpu(), rate, model.sample_rate)
         fitted.append(fit_length(to_channels(item, model.audio_channels), length))
     return torch.stack(fitted)
+
+
+def fit_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Cut latents or pad them with zeros to the frames of a clip.
+
+    Args:
+        latents: (c n) or (b c n), with rows where latents are pictures.
+        shape: that of the latents of a clip.
+
+    Returns:
+        (b, *shape) float32.
+    """
+    rows = (latents[None] if latents.ndim == len(shape) else latents).float()
+    fitted = fit_length(rows, shape[-1])
+    if fitted.shape[1:] != shape:
+        raise ValueError(f"latents of a clip have the shape {shape}, found {tuple(rows.shape[1:])}")
+    return fitted
 
 
 def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None) -> Tensor:

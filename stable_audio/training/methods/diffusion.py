@@ -18,7 +18,7 @@ from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
 from stable_audio.options import from_keywords, keywords_of
 from stable_audio.training.demo import DemoRenderer
-from stable_audio.training.demos import DiffusionDemos
+from stable_audio.training.demos import ClipDemos, DiffusionDemos
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.methods.base import Method
@@ -84,17 +84,32 @@ def build_inpainting(section: TrainingKeys, model: DiffusionModel) -> Inpainting
     inpainting = getattr(section, "inpainting", None)
     if not wired:
         return None
-    return InpaintingMasks(**(arguments(inpainting.mask_kwargs) if inpainting is not None else {}))
+    options = arguments(inpainting.mask_kwargs) if inpainting is not None else {}
+    return InpaintingMasks(mask_padding=model.mask_padding_attention, **options)
+
+
+def _demo_masks(config: ModelConfig) -> InpaintingMasks:
+    """Masks of demos, with the options of training."""
+    section = getattr(config.training, "inpainting", None)
+    return InpaintingMasks(**(arguments(section.mask_kwargs) if section is not None else {}))
 
 
 def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:
     """(renderer, steps between demos) for diffusion models; None if the config has no demos."""
     section = config.training.demo
-    if section is None or section.count == 0:
+    kinds = getattr(section, "inpaint_kinds", [])
+    if section is None or (section.count == 0 and not kinds):
         return None
-    prompts = list(getattr(section, "demo_cond", [])) or [{} for _ in range(section.count)]
+    from_batch = getattr(section, "demo_cond_from_batch", False)
+    prompts = list(getattr(section, "demo_cond", []))[: section.count]
     renderer = DiffusionDemos(
-        prompts,
+        [] if from_batch else prompts or [{} for _ in range(section.count)],
+        clips=ClipDemos(
+            conditions=section.count if from_batch else 0,
+            inpaint_kinds=kinds,
+            pre_encoded=config.training.pre_encoded,
+            masks=_demo_masks(config),
+        ),
         sample_rate=config.sample_rate,
         cfg_scales=getattr(section, "demo_cfg_scales", [1.0]),
         steps=section.demo_steps,
