@@ -39,6 +39,10 @@ def _autoencoder_kl(config: Settings) -> None:
     config.update(ch=32, ch_mult=[1] * len(config.get("ch_mult", [1, 2, 4, 4])), num_res_blocks=1)
 
 
+def _same(config: Settings) -> None:
+    config.update(channels=8, dim_heads=16, transformer_depths=[2] * len(config["transformer_depths"]))
+
+
 def _nothing(config: Settings) -> None:
     pass
 
@@ -51,7 +55,11 @@ BACKBONES: dict[str, Callable[[Settings], None]] = {
     "adp_uncond_1d": _adp,
     "unet": _unet,
 }
-CODERS: dict[str, Callable[[Settings], None]] = {"oobleck": _oobleck, "autoencoder_kl": _autoencoder_kl}
+CODERS: dict[str, Callable[[Settings], None]] = {
+    "oobleck": _oobleck,
+    "autoencoder_kl": _autoencoder_kl,
+    "same": _same,
+}
 TEXT = {"type": "clip_text", "config": {"width": 32, "layers": 1, "heads": 2}}
 
 
