@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.preparation import TextPreparation
+from stable_audio.conditioning.pretrained.conditioner import TextFeatures
 from stable_audio.conditioning.values import AnyValue, ValueCheck, ValueRule
 from stable_audio.nn.transfer import to_device
 from stable_audio.types import ConditionTensors, Metadata
@@ -67,6 +70,20 @@ class MultiConditioner(nn.Module):
     def missing(self, item: Metadata) -> list[str]:
         """The ids for which `item` has neither a value nor a default key; null counts as missing."""
         return self._check.missing(item)
+
+    def cache_texts(self, folder: Path) -> list[str]:
+        """Keep what frozen encoders make of texts in `folder`; returns the ids of their conditioners."""
+        texts = {key: part for key, part in self.conditioners.items() if isinstance(part, TextFeatures)}
+        return [key for key, part in texts.items() if part.cache_texts(folder)]
+
+    def text_preparation(self) -> TextPreparation | None:
+        """What may be done with texts ahead of time, in other processes; None if there is nothing."""
+        tokens = {
+            key: part.tokens
+            for key, part in self.conditioners.items()
+            if isinstance(part, TextFeatures) and part.cache is None and key not in self.pre_encoded_keys
+        }
+        return TextPreparation(self._check, tokens) if tokens else None
 
     def value_check(self) -> ValueCheck:
         """A check of an item's metadata without weights, for the worker processes that load data."""

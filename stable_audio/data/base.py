@@ -92,6 +92,9 @@ Clip = tuple[Tensor, Metadata]
 ItemCheck = Callable[[Metadata], "str | None"]
 """Metadata of a clip -> the reason why the model cannot be trained on it, or None."""
 
+Preparation = Callable[[Sequence[Metadata]], list[Metadata]]
+"""Metadata of the clips of a batch -> the same with what can be computed ahead of time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFormat:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
-from stable_audio.data.base import Batch, Clip, ItemCheck, Packed, Rejected
+from stable_audio.data.base import Batch, Clip, ItemCheck, Packed, Preparation, Rejected
 from stable_audio.types import Metadata
 
 
@@ -26,26 +26,33 @@ class Collated(NamedTuple):
     places: Sequence[int] = ()
 
 
-def collate(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
+def collate(
+    items: Sequence[Clip | Rejected], check: ItemCheck | None = None, prepare: Preparation | None = None
+) -> Collated:
     """Stack the clips; shorter ones are zero-padded on the right, and their `padding_mask` as well.
 
-    Clips that `check` refuses become rejected items.
+    Clips that `check` refuses become rejected items; `prepare` changes the metadata of the others.
     """
     items = _reject_refused(items, check)
     rejected = [item for item in items if isinstance(item, Rejected)]
     clips = [item for item in items if not isinstance(item, Rejected)]
     if not clips:
         return Collated(None, rejected)
+    if prepare is not None:
+        prepared = prepare([metadata for _, metadata in clips])
+        clips = [(sound, metadata) for (sound, _), metadata in zip(clips, prepared, strict=True)]
     length = max(audio.shape[-1] for audio, _ in clips)
     audio = torch.stack([F.pad(a, (0, length - a.shape[-1])) for a, _ in clips])
     places = [i for i, item in enumerate(items) if not isinstance(item, Rejected)]
     return Collated(Batch(audio, [_lengthened(m, a, length) for a, m in clips]), rejected, places)
 
 
-def collate_packed(items: Sequence[Clip | Rejected], check: ItemCheck | None = None) -> Collated:
+def collate_packed(
+    items: Sequence[Clip | Rejected], check: ItemCheck | None = None, prepare: Preparation | None = None
+) -> Collated:
     """Like `collate`, with the length of each clip; the loader adds the place in the global batch."""
     items = _reject_refused(items, check)
-    collated = collate(items)
+    collated = collate(items, prepare=prepare)
     if collated.batch is None:
         return collated
     lengths = [item[0].shape[-1] for item in items if not isinstance(item, Rejected)]

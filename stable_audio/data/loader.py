@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from stable_audio.data.base import Batch, ClipDataset, DataError, ItemCheck, ItemKey
+from stable_audio.data.base import Batch, ClipDataset, DataError, ItemCheck, ItemKey, Preparation
 from stable_audio.data.collate import collate, collate_packed
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler, Share
@@ -54,6 +54,7 @@ class ResumableLoader:
     Args:
         loading: the workers, and when a pass ends; the sampler has the rest of it.
         check: rejects clips by their metadata, in addition to those that the dataset rejects.
+        prepare: changes the metadata of the clips of a batch, in the worker.
 
     Each iteration starts at the current state. A batch whose items were all rejected is skipped and
     counts as consumed. `state_dict()` describes the batches handed out so far; a consumer that
@@ -68,12 +69,14 @@ class ResumableLoader:
         *,
         report: DataReport | None = None,
         check: ItemCheck | None = None,
+        prepare: Preparation | None = None,
     ) -> None:
         if loading.endless and loading.repeat:
             raise ValueError("a loader is either endless or repeats one pass, not both")
         self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.pin_memory = loading.num_workers, loading.pin_memory
         self.endless, self.repeat, self.check = loading.endless, loading.repeat, check
+        self.prepare = prepare
         self.report = report if report is not None else DataReport()
         self.report.add(0, dataset.problems)
         self.handed_out = 0
@@ -133,7 +136,9 @@ class ResumableLoader:
         return DataLoader(
             self.dataset,
             batch_sampler=plan(),  # type: ignore[arg-type]
-            collate_fn=functools.partial(collate_packed if packed else collate, check=self.check),
+            collate_fn=functools.partial(
+                collate_packed if packed else collate, check=self.check, prepare=self.prepare
+            ),
             num_workers=self.num_workers,
             worker_init_fn=answer_signals,
             pin_memory=self.pin_memory,
@@ -193,6 +198,7 @@ def make_loader(
     loading: Flat[Loading],
     drop_last: bool = True,
     check: ItemCheck | None = None,
+    prepare: Preparation | None = None,
 ) -> ResumableLoader:
     """A loader for this rank with the dataset's weights, buckets and rows. See ResumableLoader.
 
@@ -214,4 +220,4 @@ def make_loader(
         lengths=dataset.lengths,
         row_length=dataset.row_length,
     )
-    return ResumableLoader(dataset, sampler, loading, check=check)
+    return ResumableLoader(dataset, sampler, loading, check=check, prepare=prepare)

@@ -34,6 +34,8 @@ class StepOptions:
         pre_encoded: the dataset holds latents, unscaled, as the encode command stores them.
         cache_latents: keep the latents of each clip in memory once they are computed, without the noise of a
             VAE, as long as the run lasts. For datasets whose clips never change.
+        cache_text: folder in which the features of texts are kept, so that a frozen text encoder reads each
+            text once, in this run or an earlier one, and leaves the memory when no new text comes any more.
         log_loss_info: log the loss by noise level, too.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
 
@@ -51,6 +53,7 @@ class StepOptions:
     silence_extension_scale_seconds: NotNegative = 0.0
     pre_encoded: bool = False
     cache_latents: bool = False
+    cache_text: str | None = None
     log_loss_info: bool = False
     gradient_checkpointing: bool = False
 

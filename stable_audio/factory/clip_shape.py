@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from stable_audio.conditioning.preparation import TextPreparation
 from stable_audio.conditioning.values import ValueCheck
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.latents import MANIFEST, read_manifest
@@ -26,6 +27,12 @@ def metadata_check(model: nn.Module) -> ValueCheck | None:
     """The check of metadata by a model's conditioners; None for a model without any."""
     conditioner: Any = getattr(model, "conditioner", None)
     return conditioner.value_check() if conditioner is not None else None
+
+
+def text_preparation(model: nn.Module) -> TextPreparation | None:
+    """What data loading may do with texts for a model's conditioners; None if there is nothing."""
+    conditioner: Any = getattr(model, "conditioner", None)
+    return conditioner.text_preparation() if conditioner is not None else None
 
 
 def stored_shape(config: DatasetConfig) -> dict[str, int]:

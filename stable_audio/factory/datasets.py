@@ -6,7 +6,7 @@ from stable_audio.config.load import load_dataset_config
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file
 from stable_audio.config.sections.dataset import DatasetConfig
-from stable_audio.data.base import ClipDataset, ItemCheck, Runtime
+from stable_audio.data.base import ClipDataset, ItemCheck, Preparation, Runtime
 from stable_audio.data.foresight import warn_of_refused
 from stable_audio.data.loader import Loading, ResumableLoader, make_loader
 from stable_audio.options import Flat, keywords_of, takes_keywords
@@ -43,6 +43,7 @@ def create_loader(
     runtime: Flat[Runtime],
     loading: Flat[Loading],
     check: ItemCheck | None = None,
+    prepare: Preparation | None = None,
 ) -> ResumableLoader:
     """Build a dataset as `create_dataset` does, and a loader over it.
 
@@ -55,9 +56,10 @@ def create_loader(
         check: metadata -> the reason why a model cannot use the clip, or None; clips with a reason are left
             out. Their number is logged before the first batch, as far as it is known without reading sound,
             and DataError is raised if no clip is left.
+        prepare: changes the metadata of the clips of a batch, in the worker.
     """
     dataset = create_dataset(config, runtime=runtime)
     if check is not None and loading.rank == 0:
         warn_of_refused(dataset, check)
     drop_last = dataset.drop_last and not loading.repeat
-    return make_loader(dataset, loading=loading, drop_last=drop_last, check=check)
+    return make_loader(dataset, loading=loading, drop_last=drop_last, check=check, prepare=prepare)

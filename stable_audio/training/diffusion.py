@@ -37,7 +37,7 @@ from stable_audio.training.frame_masks import (
     whole_steps,
 )
 from stable_audio.training.inpainting import InpaintingMasks
-from stable_audio.training.latent_cache import LatentCache
+from stable_audio.training.latent_cache import LatentCache, cache_texts
 from stable_audio.training.teacher import Teacher, check_teacher
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
@@ -144,6 +144,8 @@ class DiffusionTraining(TimedTraining):
         self.item_means = item_means_of(options, model)
         self.pre_encoded = options.pre_encoded
         self.cache = LatentCache() if options.cache_latents else None
+        if options.cache_text is not None:
+            cache_texts(model, options.cache_text)
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:

@@ -1,14 +1,30 @@
-"""Latents of clips that never change, computed once per run."""
+"""What never changes, computed once: the latents of clips, per run, and the features of texts, on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stable_audio.data.base import Batch
+from stable_audio.model import DiffusionModel
 from stable_audio.training.errors import TrainingError
+
+
+def cache_texts(model: DiffusionModel, folder: str) -> None:
+    """Keep the features of texts in `folder`.
+
+    Raises:
+        TrainingError: no conditioner of the model reads texts with a frozen encoder.
+    """
+    conditioner = model.conditioner
+    if conditioner is None or not conditioner.cache_texts(Path(folder).expanduser()):
+        raise TrainingError(
+            "$.training.cache_text: no conditioner of the model reads texts with a pretrained encoder "
+            "that is frozen; remove it"
+        )
 
 
 class LatentCache:

@@ -12,7 +12,7 @@ from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.rules.datasets import packs
 from stable_audio.data.loader import ResumableLoader
-from stable_audio.factory.clip_shape import clip_shape, metadata_check
+from stable_audio.factory.clip_shape import clip_shape, metadata_check, text_preparation
 from stable_audio.factory.datasets import create_loader, dataset_config
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.pretransforms.conv import has_folded
@@ -71,6 +71,7 @@ def loader_maker(
         training: True: endless, shuffled and augmented; False: one pass over the items, to be repeated.
     """
     check = metadata_check(module.model)
+    preparation = text_preparation(module.model)
     shape = clip_shape(config, module.model)
 
     def make(rank: int, world_size: int) -> ResumableLoader:
@@ -89,6 +90,7 @@ def loader_maker(
             pin_memory=module.device.type == "cuda",
             autoencoder_hash=_latents_hash(config, module, options),
             check=None if check is None else check.refusal,
+            prepare=None if preparation is None else preparation.load(),
         )
 
     return make

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
+from stable_audio.conditioning.pretrained.cache import TextCache
 from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.pretrained.tokens import TextTokens
 from stable_audio.conditioning.values import TextValue
@@ -137,6 +140,7 @@ class TextFeatures(PretrainedConditioner):
     def __init__(self, *, tokens: TextTokens, padding_mode: PaddingMode = "zero", **keywords: Any) -> None:
         super().__init__(**keywords)
         self.tokens, self.max_length, self.padding_mode = tokens, tokens.max_length, padding_mode
+        self.cache: TextCache | None = None
         self.padding_embedding: nn.Parameter | None = None
         if padding_mode == "learned":
             self.padding_embedding = nn.Parameter(PADDING_STD * torch.randn(self.output_dim))
@@ -156,6 +160,23 @@ class TextFeatures(PretrainedConditioner):
 
     def features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> the encoder's features (b l d) before the projection, mask (b l)."""
+        if self.cache is None:
+            return self._features(values, device)
+        return self.cache(values, partial(self._features, device=device), device)
+
+    def cache_texts(self, folder: Path) -> bool:
+        """Keep the features of texts in `folder`; returns False for an encoder that trains, whose are not."""
+        if not self.trains:
+            weights = (self.network.identity(), str(self.network.dtype))
+            self.cache = TextCache(
+                folder,
+                meaning=(weights, self.meaning()),
+                whole=self.padding_mode == "none",
+                drop=self.network.drop,
+            )
+        return not self.trains
+
+    def _features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         encoder = self.encoder(device)
         ids, mask = self.tokens(values)
         ids, mask = to_device(ids, device), to_device(mask, device)

@@ -1,0 +1,105 @@
+"""Features of texts on disk, so that a frozen encoder reads each text once and need not stay in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stable_audio.audio.atomic import atomic_write
+
+PATIENCE = 64
+"""Calls in a row without a new text after which the encoder is dropped; doubled each time it is dropped."""
+
+FeaturesAndMask = tuple[Tensor, Tensor]
+"""Features (l d) and their mask (l)."""
+
+
+class TextCache:
+    """One file per text with its features, in a folder that several runs, and processes of one, may share.
+
+    Args:
+        folder: folder of the files; it is made when the first one is written.
+        meaning: what the features depend on beside the text: weights of the encoder, their type, its layer.
+        whole: keep what the encoder returns at padding, too, for conditioners that pass it on.
+        drop: frees the encoder's memory.
+        patience: calls in a row without a new text after which the encoder is dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        meaning: Hashable,
+        whole: bool,
+        drop: Callable[[], object],
+        patience: int = PATIENCE,
+    ) -> None:
+        self.folder, self.whole, self.drop, self.patience = folder, whole, drop, patience
+        self._meaning = repr((meaning, whole))
+        self._calls_without_reading: int | None = None  # None: the encoder is not loaded
+
+    def __call__(
+        self, texts: Sequence[Any], read: Callable[[list[Any]], FeaturesAndMask], device: torch.device | str
+    ) -> FeaturesAndMask:
+        """b texts -> features (b l d) and mask (b l) on `device`.
+
+        Args:
+            read: texts -> the same two tensors, by the encoder. It gets one text at a time, so that features
+                do not depend on the batch in which a text comes first: after a resume that is another one.
+        """
+        pairs = {str(text): self._stored(str(text)) for text in texts}
+        missing = [text for text in {str(t): t for t in texts}.values() if pairs[str(text)] is None]
+        for text in missing:
+            features, mask = read([text])
+            pairs[str(text)] = self._store(str(text), features[0], mask[0])
+        self._count(bool(missing))
+        rows = [pairs[str(text)] for text in texts]
+        features = torch.stack([row[0] for row in rows if row is not None])
+        mask = torch.stack([row[1] for row in rows if row is not None])
+        return features.to(device), mask.to(device)
+
+    def _count(self, reading: bool) -> None:
+        if reading:
+            self._calls_without_reading = 0
+        elif self._calls_without_reading is not None:
+            self._calls_without_reading += 1
+            if self._calls_without_reading >= self.patience:
+                self.drop()
+                self._calls_without_reading, self.patience = None, 2 * self.patience
+
+    def _file(self, text: str) -> Path:
+        # JSON may hold half a surrogate pair, which plain UTF-8 refuses.
+        data = f"{self._meaning}\n{text}".encode("utf-8", "surrogatepass")
+        name = hashlib.sha256(data).hexdigest()
+        return self.folder / name[:2] / f"{name[2:]}.safetensors"
+
+    def _stored(self, text: str) -> FeaturesAndMask | None:
+        try:
+            tensors = load_file(self._file(text))
+            return _complete(tensors["features"], tensors["mask"].bool())
+        except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made anew
+            return None
+
+    def _store(self, text: str, features: Tensor, mask: Tensor) -> FeaturesAndMask:
+        features, mask = features.detach().cpu(), mask.cpu()
+        positions = torch.arange(len(mask)) if self.whole else mask.nonzero()[:, 0]
+        kept = {"features": features[positions].contiguous(), "mask": mask.to(torch.uint8)}
+        with atomic_write(self._file(text)) as temporary:
+            save_file(kept, temporary)
+        return _complete(kept["features"], mask)
+
+
+def _complete(features: Tensor, mask: Tensor) -> FeaturesAndMask:
+    """Features of valid positions, or of all, -> features (l d), zero elsewhere."""
+    if len(features) == len(mask):
+        return features, mask
+    whole = features.new_zeros(len(mask), features.shape[1])
+    whole[mask] = features
+    return whole, mask
