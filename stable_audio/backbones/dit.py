@@ -17,6 +17,7 @@ from stable_audio.backbones.dit_options import DiTOptions, DiTSlots
 from stable_audio.backbones.dit_parts import (
     TRANSFORMERS,
     at_length,
+    check_whole_frames,
     patch,
     projection,
     token_mask,
@@ -261,12 +262,4 @@ class DiT(Backbone):
         if self.packing_obstacles:
             raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
         check_lengths(lengths, clips=x.shape[0], padded=x.shape[-1], multiple=self.patch_size)
-        frames = {s.value: cond.slot(s) for s in self.slots if s.has_frames} | dict(cond.modular_local or {})
-        for name, value in frames.items():
-            if value is not None and value.shape[-1] not in (1, x.shape[-1]):
-                raise ValueError(
-                    f"{name} has {value.shape[-1]} frames, but packed clips need it as long as x, "
-                    f"{x.shape[-1]}: its frames could not be told from its padding"
-                )
-        if cond.padding_mask is not None:
-            raise ValueError("packed clips have no padding, but a padding mask came with them; leave it out")
+        check_whole_frames(cond, self.slots, x.shape[-1])

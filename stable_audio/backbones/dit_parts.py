@@ -12,6 +12,7 @@ from stable_audio.backbones.x_transformers import build_x_transformer
 from stable_audio.nn.embeddings import ProjectionMLP
 from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.transformer import ContinuousTransformer
+from stable_audio.types import Conditioning, Slot
 
 
 def _build_continuous(
@@ -92,3 +93,16 @@ def token_mask(mask: Tensor, x: Tensor, patch_size: int) -> Tensor:
             "and frames"
         )
     return mask.bool() if patch_size == 1 else mask.bool().unflatten(-1, (-1, patch_size)).any(-1)
+
+
+def check_whole_frames(cond: Conditioning, slots: frozenset[Slot], length: int) -> None:
+    """Raise ValueError if packed clips of `length` frames come with conditioning whose padding is unknown."""
+    frames = {s.value: cond.slot(s) for s in slots if s.has_frames} | dict(cond.modular_local or {})
+    for name, value in frames.items():
+        if value is not None and value.shape[-1] not in (1, length):
+            raise ValueError(
+                f"{name} has {value.shape[-1]} frames, but packed clips need it as long as x, {length}: its "
+                "frames could not be told from its padding"
+            )
+    if cond.padding_mask is not None:
+        raise ValueError("packed clips have no padding, but a padding mask came with them; leave it out")
