@@ -94,11 +94,31 @@ class LogSnr(TimestepSampler):
         return torch.sigmoid(-(draws * self.std_logsnr + self.mean_logsnr)).clamp(1e-4, 1 - 1e-4)
 
 
+class UniformLogSnr(TimestepSampler):
+    """t = sigmoid(-l), the log signal-to-noise ratio l being uniform.
+
+    Args:
+        min_logsnr: the least l, that of the noisiest t.
+        max_logsnr: the greatest l.
+    """
+
+    base = "uniform"
+
+    def __init__(self, *, min_logsnr: float = -6.0, max_logsnr: float = 5.0) -> None:
+        if min_logsnr >= max_logsnr:
+            raise ValueError(f"min_logsnr must be below max_logsnr, found {min_logsnr} and {max_logsnr}")
+        self.min_logsnr, self.max_logsnr = min_logsnr, max_logsnr
+
+    def transform(self, draws: Tensor) -> Tensor:
+        return torch.sigmoid(-(self.min_logsnr + (self.max_logsnr - self.min_logsnr) * draws))
+
+
 TIMESTEP_SAMPLERS: dict[str, type[TimestepSampler]] = {
     "uniform": Uniform,
     "logit_normal": LogitNormal,
     "trunc_logit_normal": TruncatedLogitNormal,
     "log_snr": LogSnr,
+    "log_snr_uniform": UniformLogSnr,
 }
 
 

@@ -31,6 +31,8 @@ DISTRIBUTIONS = {
     "logit_normal": _logit_cdf(0.0, 1.0),
     # t = sigmoid(-l), l ~ N(-1.2, 2), so that logit(t) ~ N(1.2, 2)
     "log_snr": _logit_cdf(1.2, 2.0),
+    # t = sigmoid(-l), l uniform in [-6, 5], so that logit(t) is uniform in [-5, 6]
+    "log_snr_uniform": lambda t: (torch.logit(t) + 5) / 11,
     "trunc_logit_normal": lambda t: 1 - _trunc_cdf(1 - t),
 }
 

@@ -10,12 +10,23 @@ from stable_audio.config.reporting.problems import Loc
 from stable_audio.wording import excerpt
 
 _TOKENS = (
-    "a model of audio tokens, which no version of stable-audio-tools can run and nobody has published "
-    "weights of: not built; train a diffusion model ('diffusion_cond') on latents of an autoencoder instead"
+    "a model of audio tokens, which stable-audio-tools itself cannot run any more and published no weights "
+    "for: not built; train a diffusion model ('diffusion_cond') on latents of an autoencoder instead"
 )
 _OWN_CLAP = (
-    "the CLAP network of later versions of stable-audio-tools, which is not built: no weights of it are "
-    "published"
+    "the CLAP network of later versions of stable-audio-tools, which is not built; 'clap_text' and "
+    "'clap_audio' are LAION's"
+)
+_PARQUET = (
+    "a dataset of tables, whose sounds nothing here reads; unpack them into files ('audio_dir') or tars "
+    "('wds')"
+)
+_LANGUAGE_MODEL = (
+    "a prompt read by a decoder of text, which is not built; 'text_encoder' and 't5gemma' read it with "
+    "encoders, for a model that is trained anew"
+)
+_STAGES = (
+    "a coder of later versions of stable-audio-tools, which is not built; 'same' is the one of Stable Audio 3"
 )
 _VIDEO_DATA = (
     "a dataset of sound with video, which nothing here reads; use 'audio_dir' with features of the video "
@@ -35,8 +46,10 @@ FORK_VALUES: dict[str, dict[str, Rename | Refuse]] = {
     "dataset_type": {
         "local_wds": Rename("wds"),
         "audio_video_dir": Refuse(_VIDEO_DATA),
+        "parquet": Refuse(_PARQUET),
     },
     "model.conditioning.configs.*.type": {
+        "causal_lm": Refuse(_LANGUAGE_MODEL),
         "sat_clap_text": Refuse(_OWN_CLAP),
         "sat_clap_audio": Refuse(_OWN_CLAP),
     },
@@ -46,8 +59,15 @@ FORK_VALUES: dict[str, dict[str, Rename | Refuse]] = {
     },
     "*coder.type": {
         "local_attn": Refuse(
-            "a coder that fails in every version of stable-audio-tools, so that there are no weights of it; "
+            "a coder that stable-audio-tools itself cannot build any more, and has removed: not built; "
             "'taae' is the one with attention"
+        ),
+        "patched": Refuse(_STAGES),
+        "staged_patched": Refuse(_STAGES),
+    },
+    "training.loss_configs.discriminator.type": {
+        "big_vgan": Refuse(
+            "a discriminator that stable-audio-tools itself cannot build; use 'dac' or 'encodec'"
         ),
     },
     "*pretransform.type": {
