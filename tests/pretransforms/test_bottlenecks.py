@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -136,6 +138,58 @@ def test_softnorm_scale_and_loss() -> None:
     assert info == {}
     assert latents.std().item() == pytest.approx(1.0, abs=0.1)
     torch.testing.assert_close(bottleneck.decode(latents), x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_softnorm_is_its_formula(training: bool, freeze: bool) -> None:
+    options = {"dim": 3, "noise_augment_dim": 2, "noise_regularize": True, "auto_scale": True}
+    bottleneck = BOTTLENECKS["softnorm"](**options, freeze=freeze).double().train(training)
+    with torch.no_grad():
+        for p in bottleneck.parameters():
+            p.copy_(torch.rand_like(p) + 0.5)
+    gain, offset, spread = bottleneck.scaling_factor, bottleneck.bias, bottleneck.running_std.clone()
+    x = torch.randn(2, 3, 50, dtype=torch.float64)
+    latents, info = bottleneck.encode(x)
+    y = x * gain + offset
+    if training and not freeze:
+        spread = 0.999 * spread + 0.001 * y.std()
+    torch.testing.assert_close(bottleneck.running_std.detach(), spread.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(latents, y / spread, rtol=1e-6, atol=1e-6)
+    if training:
+        terms = []
+        for axis in (2, 1):
+            mean, var = latents.mean(axis), latents.var(axis, correction=0)
+            terms.append((mean**2 + var - var.log() - 1).mean())
+        torch.testing.assert_close(info["softnorm"], terms[0] + 0.4 * terms[1], rtol=1e-6, atol=0)
+    assert bottleneck.scaling_factor.requires_grad is not freeze
+    draws = [torch.randn(2, 3, 50).double(), torch.randn(2, 2, 50).double()]
+    queue = iter(draws)
+    decoded = bottleneck.decode(latents, noise=lambda like: next(queue).to(like))
+    raw = latents * spread
+    raw = raw + (5e-2 if training else 1e-3) * raw.std() * draws[0]
+    expected = torch.cat([raw, draws[1] * bottleneck.noise_scaling_factor], dim=1)
+    torch.testing.assert_close(decoded, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("softnorm", {"dim": 3, "noise_regularize": True}),
+        ("softnorm", {"dim": 3, "noise_augment_dim": 2}),
+        ("wasserstein", {"noise_augment_dim": 2}),
+    ],
+)
+def test_latents_decode_to_one_sound(name: str, options: dict[str, Any]) -> None:
+    bottleneck = BOTTLENECKS[name](**options).eval()
+    latents = torch.randn(1, 3, 20)
+    first = bottleneck.decode(latents)
+    assert torch.equal(bottleneck.decode(latents), first)
+    # The level of the noise in 3 channels is that of the batch; noise in channels of its own has none.
+    both = bottleneck.decode(torch.cat([latents, latents]))
+    torch.testing.assert_close(both[1:], first, atol=1e-4, rtol=0)
+    bottleneck.train()
+    assert not torch.equal(bottleneck.decode(latents), bottleneck.decode(latents))
 
 
 def test_kmeans_finds_clusters_and_the_codebook_starts_there() -> None:

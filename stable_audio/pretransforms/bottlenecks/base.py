@@ -20,6 +20,17 @@ def draw(noise: NoiseSource | None, like: Tensor) -> Tensor:
     return torch.randn_like(like) if noise is None else noise(like)
 
 
+def draw_for_decoder(noise: NoiseSource | None, like: Tensor, *, training: bool) -> Tensor:
+    """Noise for the decoder's input: in use, without a source, the same for every item and call.
+
+    So latents decode to one sound, which depends on neither the batch nor what was drawn before.
+    """
+    if noise is not None or training:
+        return draw(noise, like)
+    fixed = torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(0))
+    return fixed.to(like).expand_as(like)
+
+
 class Bottleneck(nn.Module):
     """Base of the bottlenecks: the identity.
 

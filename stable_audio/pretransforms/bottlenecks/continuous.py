@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.precision import computed_in_float32
-from stable_audio.pretransforms.bottlenecks.base import Bottleneck, Info, NoiseSource, draw
+from stable_audio.pretransforms.bottlenecks.base import (
+    Bottleneck,
+    Info,
+    NoiseSource,
+    draw,
+    draw_for_decoder,
+)
 
 
 def vae_sample(x: Tensor, noise: NoiseSource | None, *, sample: bool = True) -> tuple[Tensor, Tensor]:
@@ -102,12 +108,12 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     return gaussian_kernel_mean(a, a) + gaussian_kernel_mean(b, b) - 2 * gaussian_kernel_mean(a, b)
 
 
-def append_noise(latents: Tensor, channels: int, noise: NoiseSource | None) -> Tensor:
+def append_noise(latents: Tensor, channels: int, noise: NoiseSource | None, *, training: bool) -> Tensor:
     """Concatenate `channels` channels of noise."""
     if channels == 0:
         return latents
     like = latents.new_empty(latents.shape[0], channels, latents.shape[2])
-    return torch.cat([latents, draw(noise, like)], dim=1)
+    return torch.cat([latents, draw_for_decoder(noise, like, training=training)], dim=1)
 
 
 class WassersteinBottleneck(Bottleneck):
@@ -147,7 +153,7 @@ class WassersteinBottleneck(Bottleneck):
 
     @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        return append_noise(latents, self.decoder_channels_added, noise)
+        return append_noise(latents, self.decoder_channels_added, noise, training=self.training)
 
 
 def moment_loss(x: Tensor, dim: int) -> Tensor:
@@ -208,9 +214,11 @@ class SoftNormBottleneck(Bottleneck):
             latents = latents * self.running_std
         if self.noise_regularize:
             level = 5e-2 if self.training else 1e-3
-            latents = latents + level * latents.std() * draw(noise, latents)
+            drawn = draw_for_decoder(noise, latents, training=self.training)
+            latents = latents + level * latents.std() * drawn
         if self.decoder_channels_added:
             b, _, n = latents.shape
-            extra = draw(noise, latents.new_empty(b, self.decoder_channels_added, n))
+            like = latents.new_empty(b, self.decoder_channels_added, n)
+            extra = draw_for_decoder(noise, like, training=self.training)
             latents = torch.cat([latents, extra * self.noise_scaling_factor], dim=1)
         return latents

@@ -172,7 +172,7 @@ class DACRVQBottleneck(DiscreteBottleneck):
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         if self.quantize_on_decode:
             latents = self.quantizer(latents)["z"]
-        return append_noise(latents, self.decoder_channels_added, noise)
+        return append_noise(latents, self.decoder_channels_added, noise, training=self.training)
 
     @computed_in_float32
     def tokens(self, latents: Tensor) -> Tensor:

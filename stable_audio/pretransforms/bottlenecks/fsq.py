@@ -161,7 +161,7 @@ class FSQBottleneck(_FSQBottleneck):
 
     @computed_in_float32
     def decode(self, latents: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
-        return append_noise(latents, self.decoder_channels_added, noise)
+        return append_noise(latents, self.decoder_channels_added, noise, training=self.training)
 
 
 class DitheredFSQBottleneck(_FSQBottleneck):
