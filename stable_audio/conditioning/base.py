@@ -74,6 +74,10 @@ class Conditioner(nn.Module):
         """Frozen networks beside this module, loaded or not, which are no part of checkpoints."""
         return ()
 
+    def text_tokens(self) -> Any:
+        """How the texts that it reads become tokens ahead of time, see `TextTokens`; None if they do not."""
+        return None
+
     def device_or(self, default: torch.device | str) -> torch.device:
         """Device of the weights; `default` if there are none or they are not loaded yet."""
         for module in (self, *self.followers()):

@@ -19,7 +19,8 @@ from stable_audio.conditioning.pretrained.clip import clip_weights
 from stable_audio.conditioning.pretrained.loading import on_meta, parameters_of
 from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.pretrained.source import NetworkSource
-from stable_audio.conditioning.tokenizers import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from stable_audio.conditioning.pretrained.tokens import TextTokens
+from stable_audio.conditioning.tokenizers import ByteTokenizer, Tokenizer
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
 
@@ -61,10 +62,15 @@ class ClipTextConditioner(Conditioner):
         super().__init__(dim=width, output_dim=output_dim, project_out=project_out)
         self.max_length, self.pooled, self.enable_grad = max_length, pooled, enable_grad
         tokenizer = weights if tokenizer is None else tokenizer
+        self.tokens = (
+            None
+            if tokenizer is None
+            else TextTokens(source=NetworkSource(tokenizer, "tokenizer"), max_length=max_length)
+        )
         self.tokenizer: Tokenizer = (
             ByteTokenizer(vocab_size=vocab_size, max_length=max_length)
-            if tokenizer is None
-            else PretrainedTokenizer(name=tokenizer, max_length=max_length)
+            if self.tokens is None
+            else self.tokens.trimmed
         )
         sizes = {"width": width, "layers": layers, "heads": heads, "vocab_size": vocab_size}
         build = partial(ClipTextTransformer, max_length=max_length, **sizes)
@@ -84,6 +90,9 @@ class ClipTextConditioner(Conditioner):
                 )
         if self.network is None:
             self.encoder.requires_grad_(enable_grad)
+
+    def text_tokens(self) -> TextTokens | None:
+        return self.tokens
 
     def followers(self) -> Sequence[nn.Module]:
         return () if self.network is None or self.network.module is None else (self.network.module,)
@@ -105,7 +114,7 @@ class ClipTextConditioner(Conditioner):
     def forward(self, values: list[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """b prompts -> (b max_length d) with padding zeroed and its mask, or (b 1 d) when pooled."""
         encoder = self.encoder if self.network is None else self.network.on(device)
-        ids, mask = self.tokenizer([str(v) for v in values])
+        ids, mask = self.tokenizer([v if isinstance(v, str) else str(v) for v in values])
         ids, mask = to_device(ids, device), to_device(mask, device)
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
             hidden = encoder(ids)

@@ -78,11 +78,9 @@ class MultiConditioner(nn.Module):
 
     def text_preparation(self) -> TextPreparation | None:
         """What may be done with texts ahead of time, in other processes; None if there is nothing."""
-        tokens = {
-            key: part.tokens
-            for key, part in self.conditioners.items()
-            if isinstance(part, TextFeatures) and part.cache is None and key not in self.pre_encoded_keys
-        }
+        parts = {k: part for k, part in self.conditioners.items() if k not in self.pre_encoded_keys}
+        tokens = {k: part.text_tokens() for k, part in parts.items() if isinstance(part, Conditioner)}
+        tokens = {k: how for k, how in tokens.items() if how is not None}
         return TextPreparation(self._check, tokens) if tokens else None
 
     def value_check(self) -> ValueCheck:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,50 +60,8 @@ class ByteTokenizer:
         return [self.bos, *data[:max_bytes], self.eos]
 
 
-class PretrainedTokenizer:
-    """A Hugging Face tokenizer with BOS and EOS, such as CLIP's.
-
-    Args:
-        name: local folder or hub id of the tokenizer.
-        max_length: tokens per prompt; longer ones are cut.
-    """
-
-    def __init__(self, *, name: str, max_length: int) -> None:
-        self.name, self.max_length = name, max_length
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        # At first use, so that building a model needs no download.
-        with ONE_AT_A_TIME:
-            return load_tokenizer(self.name)
-
-    @property
-    def eos(self) -> int:
-        """Id of the end token."""
-        return self._tokenizer.eos_token_id
-
-    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """b prompts -> ids (b l), mask (b l)."""
-        batch = padded_ids(lambda: self._tokenizer, texts, self.max_length, padding="longest")
-        return batch["input_ids"], batch["attention_mask"].bool()
-
-
 ONE_AT_A_TIME = threading.RLock()
 """Lock for loading at first use, and for calls of tokenizers, which change their settings."""
-
-
-def padded_ids(
-    tokenizer: Callable[[], Any], values: Iterable[Any], max_length: int, *, padding: str = "max_length"
-) -> Mapping[str, Tensor]:
-    """`input_ids` and `attention_mask` (b l) of values as texts, cut to `max_length`; thread-safe."""
-    with ONE_AT_A_TIME:
-        return tokenizer()(
-            [str(v) for v in values],
-            truncation=True,
-            max_length=max_length,
-            padding=padding,
-            return_tensors="pt",
-        )
 
 
 def load_tokenizer(name: str, *, subfolder: str = "") -> Any:

@@ -95,6 +95,19 @@ def test_frozen_encoders_are_counted_once_and_in_their_type(write: Any) -> None:
     assert before["parameters"]["text_encoder"] == 0
 
 
+def test_an_encoder_that_is_not_at_hand_is_left_out_and_named(write: Any) -> None:
+    data = examples.cond()
+    prompt = next(c for c in data["model"]["conditioning"]["configs"] if c["id"] == "prompt")
+    prompt.update(type="text_encoder", config={"model_name": "owner/name", "dim": 8})
+    report = report_on(write(data), dry=True)
+    assert report["errors"] == []
+    assert report["parameters"]["text_encoder"] == 0
+    notes = [a for a in report["memory"]["assumptions"] if "frozen encoder of" in a]
+    assert notes == [
+        "without the frozen encoder of 'prompt', which cannot be counted: 'owner/name' was not downloaded yet"
+    ]
+
+
 def report_on_dict(config: dict[str, Any]) -> dict[str, Any]:
     import tempfile
 

@@ -591,3 +591,21 @@ def test_hints_are_warnings(
     with caplog.at_level(logging.WARNING):
         load_config(data)
     assert message in caplog.text
+
+
+def test_a_file_of_an_encoder_that_is_absent_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def warnings(kind: str, **options: Any) -> list[str]:
+        data = examples.cond()
+        for entry in data["model"]["conditioning"]["configs"]:
+            if entry["id"] == "prompt":
+                entry.update(type=kind, config=options)
+        caplog.clear()
+        load_config(data)
+        return [message for message in caplog.messages if "does not exist" in message]
+
+    clap = {"use_text_features": True, "clap_ckpt_path": "/nowhere/clap.pt"}
+    (warning,) = warnings("clap_text", **clap)
+    assert "clap_ckpt_path: /nowhere/clap.pt does not exist; the model can be built without it" in warning
+    assert not warnings("clap_text", **clap | {"clap_ckpt_path": "laion/clap-htsat-fused"})
+    assert not warnings("clap_text", **clap, finetune=True)
+    assert len(warnings("t5gemma", model_path="./nowhere")) == 1

@@ -84,7 +84,13 @@ class AnyEncoder:
         return self.source.identity("text encoder with pooler" if self.pooler else "text encoder")
 
     def count(self) -> int:
-        """Number of its parameters."""
+        """Number of its parameters.
+
+        Raises:
+            OSError: its config.json is not at hand; counting downloads nothing.
+        """
+        if self.source.config_at_hand() is None:
+            raise OSError(f"'{self.source.name}' was not downloaded yet")
         return parameters_of(self.build)
 
     def _kind(self) -> Any:

@@ -150,6 +150,10 @@ class TextFeatures(PretrainedConditioner):
         """The tokenizer, loaded at first use."""
         return self.tokens.tokenizer
 
+    def text_tokens(self) -> TextTokens | None:
+        # Texts whose features are kept need no tokens.
+        return self.tokens if self.cache is None else None
+
     def value_rule(self) -> TextValue:
         return TextValue()
 

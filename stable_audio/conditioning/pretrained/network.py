@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
 from collections.abc import Callable, Hashable
 from itertools import chain
@@ -37,7 +38,8 @@ class LazyNetwork:
         count: Callable[[], int],
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._load, self.identity, self.count, self.dtype = load, identity, count, dtype
+        self._load, self.identity, self.dtype = load, identity, dtype
+        self.count: Callable[[], int] = functools.cache(count)
         self.module: nn.Module | None = None
 
     def on(self, device: torch.device | str) -> nn.Module:

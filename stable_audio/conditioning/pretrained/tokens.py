@@ -69,16 +69,19 @@ class TextTokens:
         """
         with ONE_AT_A_TIME:
             if self._tokenizer is None:
-                tokenizer = load_tokenizer(self.source.name, subfolder=self.source.subfolder)
-                if tokenizer.pad_token is None:  # models that only continue texts never needed one
-                    tokenizer.pad_token = tokenizer.eos_token
-                if tokenizer.pad_token is None:
-                    raise ValueError(
-                        f"the tokenizer '{self.source.name}' has neither a padding nor an end token; use one "
-                        "that has"
-                    )
-                self._tokenizer = tokenizer
+                self._tokenizer = self.load()
             return self._tokenizer
+
+    def load(self) -> Any:
+        """The tokenizer, which has a padding token; models that only continue texts never needed one."""
+        tokenizer = load_tokenizer(self.source.name, subfolder=self.source.subfolder)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token is None:
+            raise ValueError(
+                f"the tokenizer '{self.source.name}' has neither a padding nor an end token; use one that has"
+            )
+        return tokenizer
 
     def __call__(self, texts: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """b texts -> ids (b l), mask (b l) bool. Texts with tokens of the same recipe keep them."""
@@ -87,6 +90,12 @@ class TextTokens:
         fresh = iter(self.tokenised(missing) if missing else ())
         complete = [row if row is not None else next(fresh) for row in rows]
         return torch.tensor([r.ids for r in complete]), torch.tensor([r.mask for r in complete])
+
+    def trimmed(self, texts: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """b texts -> ids (b l), mask (b l) bool; l is the longest text's. For padding on the right."""
+        ids, mask = self(texts)
+        length = max(1, int(mask.sum(dim=1).max()))
+        return ids[:, :length], mask[:, :length]
 
     def tokenised(self, texts: Sequence[str]) -> list[TokenisedText]:
         """Texts with their tokens."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stable_audio.config.reporting.problems import Problem, json_path
-from stable_audio.config.rules import autoencoder, lengths, model, objectives, process, slots, training
+from stable_audio.config.rules import (
+    autoencoder,
+    encoders,
+    lengths,
+    model,
+    objectives,
+    process,
+    slots,
+    training,
+)
 from stable_audio.config.rules.context import Context, Rule
 
 RULES: dict[str, Rule] = {
@@ -50,6 +59,7 @@ RULES: dict[str, Rule] = {
 HINTS: dict[str, Rule] = {
     "unused_conditioners": slots.conditioners_are_used,
     "unused_local_layers": slots.local_layers_are_used,
+    "encoders": encoders.encoders_are_at_hand,
     "audio_channels": model.audio_channels_agree,
     "one_learning_rate": training.one_learning_rate,
     "schedules": training.schedules_last,

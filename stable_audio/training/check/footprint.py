@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from stable_audio.config import ModelConfig
@@ -92,7 +90,7 @@ def count_parameters(model: DiffusionModel) -> dict[str, int]:
         **parts,
         "total": sum(parts.values()),
         "trainable": _trained(model),
-        "text_encoder": sum(_frozen_encoders(model).values()),
+        "text_encoder": _frozen_encoders(model).parameters,
     }
 
 
@@ -109,14 +107,34 @@ def _held(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def _frozen_encoders(model: DiffusionModel) -> dict[torch.dtype | None, int]:
-    """Type of the weights -> parameters of the frozen encoders in it; those with equal weights count once."""
-    parts: Any = model.conditioner.conditioners.values() if model.conditioner is not None else ()
-    networks = {(n.identity(), n.dtype): n for part in parts for n in part.frozen_networks()}
-    counts: Counter[torch.dtype | None] = Counter()
-    for (_, dtype), network in networks.items():
-        counts[dtype] += network.count()
-    return counts
+class _FrozenEncoders(NamedTuple):
+    """Encoders beside a model; those with equal weights count once.
+
+    Attributes:
+        parameters: number of their parameters.
+        bytes: memory of their weights; those as stored are taken for float32.
+        unknown: why some are not counted, by the id of their conditioner.
+    """
+
+    parameters: int
+    bytes: int
+    unknown: list[str]
+
+
+def _frozen_encoders(model: DiffusionModel) -> _FrozenEncoders:
+    parts: Any = model.conditioner.conditioners.items() if model.conditioner is not None else ()
+    networks = {(n.identity(), n.dtype): (key, n) for key, part in parts for n in part.frozen_networks()}
+    parameters, held, unknown = 0, 0, []
+    for key, network in networks.values():
+        try:
+            count = network.count()
+        # Their configs come from others, and transformers may refuse one or be absent; other sizes are known.
+        except (ImportError, OSError, ValueError) as error:
+            unknown.append(f"without the frozen encoder of '{key}', which cannot be counted: {error}")
+            continue
+        parameters += count
+        held += count * (4 if network.dtype is None else network.dtype.itemsize)
+    return _FrozenEncoders(parameters, held, unknown)
 
 
 def _slots(model: DiffusionModel) -> dict[str, Any]:
@@ -136,9 +154,10 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
     if training is not None and training.gradient_checkpointing:
         model.backbone.enable_gradient_checkpointing(True)
     assumptions = ["weights, gradients and Adam's two averages in float32, frozen encoders in their own type"]
-    frozen = sum(n * (4 if dtype is None else dtype.itemsize) for dtype, n in _frozen_encoders(model).items())
+    frozen = _frozen_encoders(model)
+    assumptions += frozen.unknown
     parts = {
-        "weights": _held(model) + frozen,
+        "weights": _held(model) + frozen.bytes,
         "gradients": 4 * counts["trainable"],
         "optimizer": 8 * counts["trainable"],
         "ema": 4 * _trained(model.backbone) if training is None or training.use_ema else 0,
