@@ -19,7 +19,6 @@ pytest.importorskip("transformers")
 def model(folder: Path) -> MultiConditioner:
     torch.manual_seed(0)
     place = str(folder)
-    table = {"max_length": 7, "special_tokens": ["!"]}
     clip = {"width": 8, "layers": 1, "heads": 2, "max_length": 9, "vocab_size": V, "tokenizer": place}
     return MultiConditioner(
         {
