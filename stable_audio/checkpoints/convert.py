@@ -23,6 +23,7 @@ def convert_checkpoint(
     layout: ExportLayout = "ours",
     part: Part = "model",
     config: Any = None,
+    lenient: bool = False,
     use_ema: bool = True,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -32,6 +33,7 @@ def convert_checkpoint(
         source: a file, or the folder of a run or of a published model.
         output: file to write, or for "diffusers" a folder.
         config: as for `load_model`.
+        lenient: as for `load_model`.
         use_ema: take the averaged weights where the file has both.
         dtype: cast floating weights; None leaves them as they are.
 
@@ -41,7 +43,7 @@ def convert_checkpoint(
     Raises:
         CheckpointError: the file cannot be read, or the layout cannot hold what it has; nothing is written.
     """
-    model, model_config, report = load_reported(source, config=config, use_ema=use_ema)
+    model, model_config, report = load_reported(source, config=config, lenient=lenient, use_ema=use_ema)
     written = model_config.as_dict()
     if layout != "diffusers":
         transforms = report.transforms

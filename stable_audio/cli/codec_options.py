@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_audio.cli.fields import given
-from stable_audio.cli.options import OR_HUB, add_device
+from stable_audio.cli.options import OR_HUB, add_device, add_lenient
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -36,6 +36,7 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept a learned pretransform with random weights",
     )
+    add_lenient(parser)
     add_device(parser)
     parser.add_argument(
         "--chunk-above",
@@ -69,6 +70,7 @@ def codec_from(args: argparse.Namespace, device: Any = None) -> Any:
         ckpt_path=args.ckpt_path,
         device=device or best_device(args.device),
         allow_untrained=args.allow_untrained_pretransform,
+        lenient=args.lenient,
     )
 
 

@@ -85,6 +85,7 @@ def _job(args: argparse.Namespace) -> EncodeJob:
         model_config=args.model_config,
         ckpt_path=args.ckpt_path,
         allow_untrained=args.allow_untrained_pretransform,
+        lenient=args.lenient,
         crop=args.sample_size,
         options=EncodeOptions(
             **given(args, "batch_size", "num_workers", "items_per_shard", "seed"),

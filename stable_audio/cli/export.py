@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from stable_audio.cli.options import OR_HUB, add_dtype, add_no_ema
+from stable_audio.cli.options import OR_HUB, add_dtype, add_lenient, add_no_ema
 
 HELP = (
     "convert a checkpoint, or one part of it, to an inference file or the layout of stable-audio-tools or "
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to write; a pretransform is written as an autoencoder (%(default)s)",
     )
     parser.add_argument("--model-config", help="model file, if the checkpoint has none inside or beside it")
+    add_lenient(parser)
     add_no_ema(parser, "--online")
     add_dtype(parser, help="convert the weights to this type; default: as they are")
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         layout=args.layout,
         part=args.part,
         config=args.model_config,
+        lenient=args.lenient,
         use_ema=not args.no_ema,
         dtype=getattr(torch, args.dtype) if args.dtype else None,
     )

@@ -10,6 +10,7 @@ from stable_audio.cli.options import (
     OR_HUB,
     add_device,
     add_dtype,
+    add_lenient,
     add_matmul_precision,
     add_no_ema,
     add_out,
@@ -40,6 +41,7 @@ def _model_arguments(group: Any) -> None:
     group.add_argument(
         "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
     )
+    add_lenient(group)
     add_no_ema(group)
     add_device(group)
     add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")

@@ -44,6 +44,15 @@ def add_no_ema(parser: Any, *earlier: str, dest: str = "no_ema", action: str = "
     )
 
 
+def add_lenient(parser: Any) -> None:
+    """`--lenient`: load a model whose file has keys of other programs."""
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="leave out keys of the model file that are unknown or not supported, with a warning",
+    )
+
+
 def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> None:
     """`--dtype`: the data type of weights or of written tensors."""
     parser.add_argument("--dtype", choices=choices, help=help)

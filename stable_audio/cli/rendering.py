@@ -88,6 +88,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         checkpoint=args.ckpt_path,
         config=args.model_config,
         pretransform=args.pretransform_ckpt_path,
+        lenient=args.lenient,
         use_ema=not args.no_ema,
         **given(args, "dtype"),
         jobs=_jobs(args),

@@ -55,6 +55,7 @@ def load_codec(
     ckpt_path: str | Path | None = None,
     device: torch.device | str = "cpu",
     allow_untrained: bool = False,
+    lenient: bool = False,
 ) -> Codec:
     """Load the pretransform of a model, or an autoencoder as a pretransform.
 
@@ -64,6 +65,7 @@ def load_codec(
         ckpt_path: checkpoint of a whole model or of an autoencoder; not needed for transforms without
             weights, nor if the config names the weights by `path`.
         allow_untrained: accept a learned transform with random weights.
+        lenient: as for `load_config`.
 
     Raises:
         ValueError: there is no pretransform, or it has no weights.
@@ -78,7 +80,7 @@ def load_codec(
         raise ValueError(
             "no config for the pretransform: give --model-config, or a --ckpt-path with a config inside"
         )
-    config = load_config(source, source_name=name)
+    config = load_config(source, lenient=lenient, source_name=name)
     if config.model_type == "diffusion_autoencoder":
         return _codec(_by_diffusion(config, checkpoint, device, allow_untrained), config, ckpt_path)
     if config.model_type != "autoencoder" and config.model.pretransform is None:

@@ -27,6 +27,7 @@ class EncodeJob:
         model_config: see `load_codec`.
         ckpt_path: see `load_codec`.
         allow_untrained: see `load_codec`.
+        lenient: see `load_codec`.
         crop: samples to cut files into; None: each file whole.
         options: how latents are made.
     """
@@ -36,6 +37,7 @@ class EncodeJob:
     model_config: str | None = None
     ckpt_path: str | None = None
     allow_untrained: bool = False
+    lenient: bool = False
     crop: int | None = None
     options: EncodeOptions = field(default_factory=EncodeOptions)
 
@@ -46,6 +48,7 @@ class EncodeJob:
             ckpt_path=self.ckpt_path,
             device=device,
             allow_untrained=self.allow_untrained,
+            lenient=self.lenient,
         )
 
     def encode(

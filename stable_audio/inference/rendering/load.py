@@ -31,6 +31,7 @@ def load_render_model(
     *,
     config: Any = None,
     pretransform: str | Path | None = None,
+    lenient: bool = False,
     use_ema: bool = True,
     dtype: str = "float32",
     device: torch.device | str = "cpu",
@@ -41,6 +42,7 @@ def load_render_model(
         checkpoint: as for `load_model`.
         config: as for `load_model`.
         pretransform: as for `load_model`.
+        lenient: as for `load_model`.
         use_ema: as for `load_model`.
         dtype: as for `place`.
         device: as for `place`.
@@ -50,7 +52,9 @@ def load_render_model(
     """
     path = resolve(checkpoint, use_ema=use_ema)
     separate = resolve(pretransform) if pretransform is not None else None
-    model, model_config = load_model(path, config=config, use_ema=use_ema, pretransform=separate)
+    model, model_config = load_model(
+        path, config=config, lenient=lenient, use_ema=use_ema, pretransform=separate
+    )
     if not isinstance(model, DiffusionModel):
         raise ValueError(
             f"{path}: holds a {model_config.model_type} model, which does not generate by itself"

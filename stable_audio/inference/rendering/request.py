@@ -26,7 +26,7 @@ class RenderRequest:
     """Clips to render and all that determines their sound.
 
     Attributes:
-        checkpoint: as for `load_render_model`, as are the four that follow.
+        checkpoint: as for `load_render_model`, as are the five that follow.
         jobs: the clips.
         first_seed: as for `complete`, as are the three that follow.
         conditioning: for the keys that a job lacks.
@@ -40,6 +40,7 @@ class RenderRequest:
     checkpoint: str | Path
     config: Any = None
     pretransform: str | Path | None = None
+    lenient: bool = False
     use_ema: bool = True
     dtype: str = "float32"
     jobs: Sequence[Job]
@@ -106,6 +107,7 @@ class RenderRequest:
             self.checkpoint,
             config=self.config,
             pretransform=self.pretransform,
+            lenient=self.lenient,
             use_ema=self.use_ema,
             dtype=self.dtype,
             device=device,
