@@ -39,10 +39,9 @@ class FrameRate:
 
     def of_clips(self, metadata: Sequence[Mapping[str, Any]]) -> list[int] | None:
         """Frames of each clip by its `seconds_total`; None if one of them lacks it."""
-        seconds = [item.get(SECONDS) for item in metadata]
-        if any(value is None for value in seconds):
+        if any(item.get(SECONDS) is None for item in metadata):
             return None
-        return [self.of_seconds(float(_plain(value))) for value in seconds]
+        return [self.of_seconds(seconds_of(item)) for item in metadata]
 
     def extended(self, frames: int, unit: float, scale_seconds: float, most: int) -> int:
         """`frames`, and random silence behind them.
@@ -65,6 +64,7 @@ def frame_rows(lengths: Sequence[int], frames: int) -> Tensor:
     return torch.arange(frames) < torch.tensor(list(lengths))[:, None]
 
 
-def _plain(value: Any) -> Any:
-    """A number that loaders may wrap in a list of one."""
-    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+def seconds_of(item: Mapping[str, Any]) -> float:
+    """The length of a clip, which loaders may wrap in a list of one."""
+    value = item[SECONDS]
+    return float(value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value)

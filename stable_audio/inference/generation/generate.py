@@ -11,17 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.clip_frames import FrameRate, frame_rows
+from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, frame_rows
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.noise import Noise, SeededNoise
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import Callback, sample
-from stable_audio.diffusion.shift import TimeShift
 from stable_audio.inference.generation.audio_inputs import (
     AudioInputs,
     EncoderNoise,
     decode_each,
     fit_sounds,
+)
+from stable_audio.inference.generation.lengths import (
+    ClipLength,
+    by_length,
+    frames_of,
+    ids_of,
+    shift_for,
+    silenced,
 )
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
@@ -63,7 +70,7 @@ def generate(
     sampling: Sampling | None = None,
     negative_conditioning: Metadata | Sequence[Metadata] | None = None,
     seeds: int | Sequence[int] = 0,
-    sample_size: int | None = None,
+    length: Flat[ClipLength] = ClipLength(),  # noqa: B008 (frozen)
     batch_size: int | None = None,
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
     draws: Flat[NoiseSources] = NoiseSources(),
@@ -85,7 +92,7 @@ def generate(
         negative_conditioning: conditioning to steer away from, one dict for all clips or one per clip; absent
             keys are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
-        sample_size: audio samples per clip; None = the model's. Rounded up for the network, then cut.
+        length: `sample_size`, audio samples per clip, or `seconds`, keywords as well; None = as the model's.
         batch_size: clips rendered at once; None = all.
         audio_inputs: audio that the clips start from or keep parts of; its fields, such as
             init_audio, are keywords as well.
@@ -107,30 +114,30 @@ def generate(
         settings["sigma_max"] = audio_inputs.init_noise_level
     how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
     audio_inputs.check(model)
-    samples = model.sample_size if sample_size is None else sample_size
-    if samples < 1:
-        raise ValueError(f"sample_size must be at least 1, found {samples}")
-    items = _items(_described(conditioning, model, samples), seeds, draws.start_noise)
+    samples, kept = length.samples(model, how.headroom_seconds)
+    items = _items(_described(conditioning, model, kept), seeds, draws.start_noise)
+    if length.seconds is not None and SECONDS in ids_of(model):
+        items = [{SECONDS: length.seconds, **item} for item in items]
     numbers = _seeds(seeds, len(items))
     multiple = model.length_multiple
-    length = -(-samples // multiple) * multiple
-    shape = model.latent_shape_of(length)
+    whole = -(-samples // multiple) * multiple
+    shape = model.latent_shape_of(whole)
     negatives = _negatives(negative_conditioning, items)
     if negatives is not None and how.cfg_scale == 1:
         log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
     assert how.sampler is not None  # `resolved` fills it in
     spec = SAMPLERS[how.sampler]
-    alone = spec.one_by_one or (_by_length(model, how) and not spec.per_item)
+    alone = spec.one_by_one or (by_length(model, how) and not spec.per_item)
     batch = 1 if alone else batch_size or len(items)
     with eval_mode(model):
         init, inpainting = audio_inputs.tensors(
-            model, draws.encoder_noise, count=len(items), samples=samples, length=length
+            model, draws.encoder_noise, count=len(items), samples=samples, length=whole
         )
         clips = _Clips(
-            items=fit_sounds(model, items, length),
+            items=fit_sounds(model, items, whole),
             seeds=numbers,
             shape=shape,
-            negatives=None if negatives is None else fit_sounds(model, negatives, length),
+            negatives=None if negatives is None else fit_sounds(model, negatives, whole),
             init=init,
             inpainting=inpainting,
             start_noise=draws.start_noise,
@@ -140,7 +147,10 @@ def generate(
             for rows in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)
-        return joined if return_latents else decode_each(model, joined, chunked_decode)[..., :samples]
+        if return_latents:
+            return joined
+        audio = decode_each(model, joined, chunked_decode)[..., :kept]
+        return silenced(model, audio, items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,30 +212,10 @@ def _sampled(
         init=None if clips.init is None else clips.init[indices.to(device)],
         callback=callback,
         solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
-        shift=_shift(model, settings),
-        lengths=frames if frames is not None and _by_length(model, settings) else length,
+        shift=shift_for(model, settings),
+        lengths=frames if frames is not None and by_length(model, settings) else length,
     )
     return latents.cpu()
-
-
-def _shift(model: DiffusionModel, settings: Sampling) -> TimeShift | None:
-    if not settings.dist_shift:
-        return None
-    if settings.schedule == "shifted" and model.sampling_shift is not None:
-        return model.sampling_shift
-    return model.dist_shift
-
-
-def _by_length(model: DiffusionModel, settings: Sampling) -> bool:
-    """Whether the schedule of a clip depends on its own length."""
-    return model.use_effective_length and settings.schedule == "shifted" and bool(settings.dist_shift)
-
-
-def frames_of(model: DiffusionModel, items: Sequence[Metadata]) -> list[int] | None:
-    """Latent frames of each clip by its seconds, where the model counts them; None where one has none."""
-    if not (model.mask_padding_attention or model.use_effective_length):
-        return None
-    return FrameRate(model.sample_rate, model.downsampling_ratio).of_clips(items)
 
 
 def _described(
@@ -234,7 +224,7 @@ def _described(
     """Prompts as metadata, with the times that published models need besides."""
     if conditioning is None or isinstance(conditioning, Mapping):
         return conditioning  # type: ignore[return-value]  # `_items` refuses a mapping
-    ids = model.conditioner.ids() if model.conditioner is not None else ()
+    ids = ids_of(model)
     times = {"seconds_start": 0.0, "seconds_total": sample_size / model.sample_rate}
     timed = {key: value for key, value in times.items() if key in ids}
     items = [conditioning] if isinstance(conditioning, str) else conditioning

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
+from stable_audio.inference.generation.lengths import sample_size_for
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.jobs import (
     Job,
@@ -66,7 +67,7 @@ def _recipe(
         negative_conditioning=job.negative,
         seed=job.seed,
         seconds=job.seconds,
-        sample_size=sample_size_for(render_model.model, job.seconds),
+        sample_size=generated_samples(render_model.model, job.seconds, sampling),
         sampling=sampling_values(sampling),
         pretransform=render_model.pretransform,
         init_noise_level=steering.init_noise_level if "init_audio" in files else None,
@@ -92,8 +93,8 @@ def job_of(recipe: Recipe, source: str) -> Job:
     )
 
 
-def sample_size_for(model: DiffusionModel, seconds: float) -> int:
-    """Samples to generate for a clip of `seconds`: at least as many as the model was trained on.
+def generated_samples(model: DiffusionModel, seconds: float, sampling: Sampling) -> int:
+    """Samples to generate for a clip of `seconds`, as `sample_size_for`.
 
     Raises:
         ValueError: more than MAX_SAMPLE_SIZE.
@@ -103,7 +104,7 @@ def sample_size_for(model: DiffusionModel, seconds: float) -> int:
         raise ValueError(
             f"{seconds:g} seconds are {samples} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
         )
-    return max(model.sample_size, samples)
+    return sample_size_for(model, seconds, sampling.headroom_seconds)
 
 
 def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> Iterator[str]:

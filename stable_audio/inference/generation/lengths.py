@@ -1,0 +1,99 @@
+"""What the length of a clip determines in its generation: samples, schedule, and the silence behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, frame_rows, seconds_of
+from stable_audio.diffusion.shift import TimeShift
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.model import DiffusionModel
+from stable_audio.types import Metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipLength:
+    """How long the clips of a call are; without either as the model's.
+
+    Attributes:
+        sample_size: audio samples, rounded up for the network, then cut.
+        seconds: in place of sample_size, and the `seconds_total` of clips without. The network gets latents
+            of the model's length; of the clip's and its headroom if the model hides padding from attention.
+
+    Raises:
+        ValueError: both are given.
+    """
+
+    sample_size: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and self.sample_size is not None:
+            raise ValueError("seconds and sample_size both give the length of the clips; give one of them")
+
+    def samples(self, model: DiffusionModel, headroom_seconds: float) -> tuple[int, int]:
+        """(samples to generate, samples of them to keep).
+
+        Raises:
+            ValueError: none at all.
+        """
+        if self.seconds is not None:
+            kept = round(self.seconds * model.sample_rate)
+            generated = sample_size_for(model, self.seconds, headroom_seconds)
+        else:
+            generated = kept = model.sample_size if self.sample_size is None else self.sample_size
+        if kept < 1:
+            raise ValueError(f"sample_size must be at least 1, found {kept}")
+        return generated, kept
+
+
+def sample_size_for(model: DiffusionModel, seconds: float, headroom_seconds: float) -> int:
+    """Samples to generate for a clip of `seconds`.
+
+    At least as many as the model was trained on; only the clip and its headroom if the model hides padding
+    from attention, which makes it independent of what is behind.
+    """
+    samples = round(seconds * model.sample_rate)
+    longest = max(model.sample_size, samples)
+    if not model.mask_padding_attention or SECONDS not in ids_of(model):
+        return longest
+    return min(longest, samples + math.ceil(headroom_seconds * model.sample_rate))
+
+
+def frames_of(model: DiffusionModel, items: Sequence[Metadata]) -> list[int] | None:
+    """Latent frames of each clip by its seconds, where the model counts them; None where one has none."""
+    if not (model.mask_padding_attention or model.use_effective_length):
+        return None
+    return FrameRate(model.sample_rate, model.downsampling_ratio).of_clips(items)
+
+
+def silenced(model: DiffusionModel, audio: Tensor, items: Sequence[Metadata]) -> Tensor:
+    """Without what follows each clip, of which a model that hides padding from attention learned nothing."""
+    frames = frames_of(model, items)
+    if not model.mask_padding_attention or frames is None:
+        return audio
+    ends = [round(seconds_of(item) * model.sample_rate) for item in items]
+    return audio * frame_rows(ends, audio.shape[-1]).unsqueeze(1)
+
+
+def ids_of(model: DiffusionModel) -> Sequence[str]:
+    """The keys of the metadata that the model reads."""
+    return tuple(model.conditioner.ids()) if model.conditioner is not None else ()
+
+
+def by_length(model: DiffusionModel, settings: Sampling) -> bool:
+    """Whether the schedule of a clip depends on its own length."""
+    return model.use_effective_length and settings.schedule == "shifted" and bool(settings.dist_shift)
+
+
+def shift_for(model: DiffusionModel, settings: Sampling) -> TimeShift | None:
+    """The shift of the schedule that the settings choose, if they shift it."""
+    if not settings.dist_shift:
+        return None
+    if settings.schedule == "shifted" and model.sampling_shift is not None:
+        return model.sampling_shift
+    return model.dist_shift
