@@ -87,7 +87,8 @@ def test_check_counts_the_published_parameters(size: str, capsys: pytest.Capture
     assert report["shape"]["downsampling_ratio"] == 4096
     # 256 tokens of text and one of the duration.
     assert report["slots"]["cross_attn"]["ids"] == {"prompt": 768, "seconds_total": 768}
-    assert report["slots"]["local_add"]["width"] == 1 + 256
+    local = report["slots"]["local_add"]
+    assert local == {"width": 257, "ids": {"inpaint_mask": 1, "inpaint_masked_input": 256}}
 
 
 @pytest.mark.parametrize("size", AUTOENCODER)

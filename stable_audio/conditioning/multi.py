@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class MultiConditioner(nn.Module):
                 raise ValueError(f"conditioner '{key}': {error}") from error
             tensors[key] = _on(target, tensor), None if mask is None else _on(target, mask)
         for key in [k for k in self.pre_encoded_keys if k in values]:
-            tensors[key] = _on(target, torch.stack([torch.as_tensor(v) for v in values[key]])), None
+            tensors[key] = _on(target, _stacked(key, values[key])), None
         return tensors
 
     def ids(self) -> tuple[str, ...]:
@@ -86,6 +87,14 @@ class MultiConditioner(nn.Module):
     def value_check(self) -> ValueCheck:
         """A check of an item's metadata without weights, for the worker processes that load data."""
         return self._check
+
+
+def _stacked(key: str, values: Sequence[Any]) -> Tensor:
+    tensors = [torch.as_tensor(v) for v in values]
+    if len({t.shape for t in tensors}) > 1:
+        shapes = sorted({tuple(t.shape) for t in tensors})
+        raise ValueError(f"pre-encoded '{key}': the items of a batch need one shape, found {shapes}")
+    return torch.stack(tensors)
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ def test_a_batch_may_lack_an_id_with_layers_of_its_own() -> None:
     cond = built.condition([{**CLIP, "melody": MELODY}, {**CLIP, "melody": 2 * MELODY}])
     assert cond.modular_local is not None
     assert torch.equal(cond.modular_local["melody"], torch.stack([MELODY, 2 * MELODY]))
+    with pytest.raises(ValueError, match=r"'melody': the items .* one shape, found \[\(2, 2\), \(2, 3\)\]"):
+        built.condition([{**CLIP, "melody": MELODY}, {**CLIP, "melody": MELODY[:, :2]}])
     with pytest.raises(ValueError, match=r"'melody': items \[1\] of 2 lack it"):
         built.condition([{**CLIP, "melody": MELODY}, CLIP])
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from stable_audio.conditioning.inpainting import INPAINT_INPUT, INPAINT_MASK
 from stable_audio.config import ModelConfig
 from stable_audio.model import DiffusionAutoencoder, DiffusionModel
 from stable_audio.pretransforms import Autoencoder
@@ -142,6 +143,7 @@ def _slots(model: DiffusionModel) -> dict[str, Any]:
         dict(model.conditioner.conditioners) if model.conditioner is not None else {}
     )
     widths = {key: conditioner.output_dim for key, conditioner in conditioners.items()}
+    widths |= {INPAINT_MASK: 1, INPAINT_INPUT: model.io_channels}
     return {
         slot.value: {"width": width, "ids": {i: widths.get(i) for i in model.wiring.ids[slot]}}
         for slot, width in model.backbone.slot_widths.items()
