@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from stable_audio.conditioning.pretrained.laion import in_model
+
 OURS = "backbone."
 SAT_BACKBONES = ("model.model.", "model.")
 PRETRANSFORM = "pretransform."
@@ -74,7 +76,7 @@ def to_ours(tensors: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[
     """Rename to our layout; of several possible names, the one in `model_keys` is taken."""
     model_keys = set(model_keys)
     renamed: dict[str, Tensor] = {}
-    for key, value in tensors.items():
+    for key, value in in_model(tensors).items():
         names = our_names(key)
         renamed[next((n for n in names if n in model_keys), names[0])] = value
     return renamed

@@ -22,6 +22,7 @@ from stable_audio.conditioning.pretrained.source import NetworkSource
 from stable_audio.conditioning.pretrained.tokens import TextTokens
 from stable_audio.conditioning.tokenizers import ByteTokenizer, Tokenizer
 from stable_audio.conditioning.values import TextValue
+from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transfer import to_device
 
 
@@ -118,6 +119,8 @@ class ClipTextConditioner(Conditioner):
         ids, mask = to_device(ids, device), to_device(mask, device)
         with torch.set_grad_enabled(self.enable_grad and torch.is_grad_enabled()):
             hidden = encoder(ids)
+        if self.network is not None:  # it keeps its type when the model changes its own
+            hidden = hidden.to(parameter_dtype(self.proj_out))
         if self.pooled:
             last = mask.sum(dim=1) - 1
             return self.proj_out(hidden[torch.arange(len(ids), device=ids.device), last]).unsqueeze(1), mask[

@@ -72,6 +72,15 @@ def test_a_frozen_one_is_in_no_checkpoint_and_a_trained_one_is(tmp_path: Path) -
     assert all(p.grad is not None for p in trained.encoder.parameters())
 
 
+def test_a_frozen_one_keeps_its_type_in_a_model_of_another(tmp_path: Path) -> None:
+    save(tmp_path, False)
+    conditioner = build(tmp_path, enable_grad=False, project_out=True)
+    conditioner(["rock"], "cpu")
+    assert conditioner.to(torch.bfloat16)(["rock"], "cpu")[0].dtype == torch.bfloat16
+    (network,) = conditioner.frozen_networks()
+    assert {p.dtype for p in network.on("cpu").parameters()} == {torch.float32}
+
+
 def test_other_sizes_are_refused_with_the_right_ones(tmp_path: Path) -> None:
     save(tmp_path, True)
     with pytest.raises(ValueError, match="are of a CLIP with layers 2, heads 2; give these values"):

@@ -66,3 +66,29 @@ def test_a_trained_encoder_is_loaded_without_the_weights_that_it_started_from(
     loaded, _ = load_model(tmp_path / "m.safetensors")
     torch.testing.assert_close(prompt(loaded), expected)
     assert any(k.startswith("conditioner.conditioners.prompt.model.") for k in loaded.state_dict())
+
+
+@pytest.mark.parametrize("wrapper", ["model.", ""])
+def test_a_fine_tuned_clap_of_stable_audio_tools_is_loaded(tmp_path: Path, wrapper: str) -> None:
+    """It is stored under LAION's names, with the projection of sounds and more without effect."""
+    data = config(tmp_path / "encoder", "clap_text", train=True)
+    model = create_model_from_config(data).eval()
+    place = "conditioner.conditioners.prompt.model."
+    state = {k.replace("backbone.", "model.model.", 1): v for k, v in model.state_dict().items()}
+    own = {k: state.pop(k) for k in list(state) if k.startswith(place)}
+    stored = tiny.laion_state(tiny.clap())
+    stored = {k: v for k, v in stored.items() if not k.startswith("audio_branch.") and "_ids" not in k}
+    stored |= {k: v + 0.1 for k, v in stored.items() if k.startswith(("text_branch.", "text_projection."))}
+    torch.save(
+        {"state_dict": {**state, **{f"{place}{wrapper}{k}": v for k, v in stored.items()}}},
+        tmp_path / "a.ckpt",
+    )
+    loaded, _ = load_model(tmp_path / "a.ckpt", config=data)
+    found = loaded.state_dict()
+    assert {k for k in found if k.startswith(place)} == set(own)
+    word = "embeddings.word_embeddings.weight"
+    assert torch.equal(found[f"{place}text_model.{word}"], stored[f"text_branch.{word}"])
+    assert torch.equal(found[f"{place}text_projection.linear2.bias"], stored["text_projection.2.bias"])
+    for name in ("position_ids", "token_type_ids"):
+        key = f"{place}text_model.embeddings.{name}"
+        assert torch.equal(found[key], own[key])

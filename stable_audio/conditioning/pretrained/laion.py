@@ -90,6 +90,31 @@ def to_transformers(tensors: Mapping[str, Tensor], branch: str) -> dict[str, Ten
     return renamed
 
 
+_IN_MODEL = re.compile(r"^(conditioner\.conditioners\.[^.]+\.model\.)(?:model\.)?(.+)$")
+
+
+def in_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a whole model, in which the text branch of a fine-tuned LAION-CLAP gets our names.
+
+    stable-audio-tools stores it below `conditioner.conditioners.<id>.model.`, in the wrapper of LAION-CLAP.
+    What it stores there besides, without effect on embeddings, is left out.
+    """
+    branches: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if match := _IN_MODEL.match(key):
+            branches.setdefault(match[1], {})[match[2]] = value
+    laion = {place: branch for place, branch in branches.items() if ANCHOR in branch}
+    renamed = {k: v for k, v in tensors.items() if not k.startswith(tuple(laion))} if laion else dict(tensors)
+    for place, branch in laion.items():
+        positions = branch["text_branch.embeddings.position_embeddings.weight"].shape[0]
+        computed = {
+            "text_model.embeddings.position_ids": torch.arange(positions)[None],
+            "text_model.embeddings.token_type_ids": torch.zeros(1, positions, dtype=torch.long),
+        }
+        renamed.update({place + k: v for k, v in {**to_transformers(branch, TEXT), **computed}.items()})
+    return renamed
+
+
 def text_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Settings of transformers' ClapTextConfig for such weights.
 
