@@ -23,6 +23,7 @@ from stable_audio.checkpoints.checksums import (
     damaged_members,
     damaged_tensors,
 )
+from stable_audio.checkpoints.entries import weights_among
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import (
     AUTOENCODER_PARTS,
@@ -248,8 +249,7 @@ def _unwrap(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights
     if TRAINING_ENTRY in content:
         return _ours(path, content, use_ema)
     config = content.get("model_config")
-    state = content.get("state_dict", content)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    tensors = weights_among(content)
     if not tensors:
         raise CheckpointError(
             f"{path}: no weights found; its entries are {sorted(map(str, content))[:8]}, "

@@ -11,7 +11,7 @@ _ADAPTERS = Refuse(
 )
 _INPUT_ADD = Refuse(
     "it adds conditioning to the input of the backbone, which is not built; a model that is trained anew may "
-    "have it as further input channels by input_concat_ids",
+    "have it added in every block by local_add_cond_ids, or as further channels by input_concat_ids",
     OFF,
     essential=True,
 )
