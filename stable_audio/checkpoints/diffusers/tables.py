@@ -129,6 +129,7 @@ T5: Table = {
     "enable_grad": Held("text_encoder"),
     "project_out": Held("projection_model", _projection_fits),
     "encoder_dtype": PRECISION,
+    "padding_mode": only("zero"),
 }
 NUMBER: Table = {
     "output_dim": Held("projection_model.conditioning_dim"),
@@ -225,6 +226,7 @@ WIRING: Table = {
     "local_add_cond_ids": only([]),
     "modular_local_cond_configs": only([]),
     "mask_padding_attention": only(False),
+    "use_effective_length_for_schedule": IN_TRAINING,
 }
 CONDITIONING: Table = {
     "cond_dim": Held("projection_model.conditioning_dim"),
