@@ -109,7 +109,6 @@ def _options(settings: dict[str, Any]) -> None:
     model = settings["model"]
     model["diffusion"]["cross_attention_cond_ids"].reverse()
     model["diffusion"]["distribution_shift_options"] = {"base_shift": 0.4}
-    model["diffusion"]["use_effective_length_for_schedule"] = True
     model["diffusion"]["diffusion_process"] = {"type": "cosine"}
     model["diffusion"]["config"] |= {
         "project_cond_tokens": True,

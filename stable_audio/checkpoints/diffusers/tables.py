@@ -226,7 +226,7 @@ WIRING: Table = {
     "local_add_cond_ids": only([]),
     "modular_local_cond_configs": only([]),
     "mask_padding_attention": only(False),
-    "use_effective_length_for_schedule": IN_TRAINING,
+    "use_effective_length_for_schedule": only(False),
 }
 CONDITIONING: Table = {
     "cond_dim": Held("projection_model.conditioning_dim"),
