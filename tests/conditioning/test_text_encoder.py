@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,16 +173,30 @@ def test_the_precision_is_that_of_the_config(tmp_path: Path, dtype: Any) -> None
     assert conditioner(["rock"], "cpu")[0].dtype == torch.float32
 
 
-def test_a_prompt_without_any_token_is_zero_and_spoils_nothing(tmp_path: Path) -> None:
-    """Tokenizers of language models add nothing to a text, so that an empty one has no token at all."""
+@pytest.mark.parametrize("pooling", ["none", "mean", "first", "last"])
+def test_a_prompt_without_any_token_is_zero_and_spoils_nothing(tmp_path: Path, pooling: str) -> None:
+    """Tokenizers of language models add nothing to a text, so that an empty one has no token at all, and
+    attention over none gives NaN in some networks."""
     save(tmp_path, "language model")
     save_tokenizer(tiny.VOCABULARY, "$A", tmp_path / WORDS)
-    conditioner = reader(tmp_path, project_out=True)
+    conditioner = reader(tmp_path, pooling=pooling, project_out=True)
+    assert isinstance(conditioner.proj_out, nn.Linear)
+    nn.init.zeros_(conditioner.proj_out.bias)
+
+    class Undefined(nn.Module):
+        def forward(self, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
+            hidden = torch.ones(*attention_mask.shape, D).masked_fill(
+                ~attention_mask.any(dim=1)[:, None, None], torch.nan
+            )
+            return SimpleNamespace(last_hidden_state=hidden)
+
+    conditioner.network.module = Undefined()
     found, mask = conditioner(["rock drum", ""], "cpu")
-    assert mask.sum(dim=1).tolist() == [2, 0]
+    if pooling == "none":
+        assert mask.sum(dim=1).tolist() == [2, 0]
+    assert found[0].abs().max() > 0
     assert found[1].abs().max() == 0
     found.sum().backward()
-    assert isinstance(conditioner.proj_out, nn.Linear)
     assert conditioner.proj_out.weight.grad is not None
     assert conditioner.proj_out.weight.grad.isfinite().all()
 
