@@ -70,8 +70,8 @@ class GuidanceOptions:
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
 
-    With apg_scale or cfg_norm_threshold, the difference c - u is projected or limited; see
-    `stable_audio.diffusion.projection`.
+    With apg_scale or cfg_norm_threshold, the difference c - u is projected or limited (see
+    `stable_audio.diffusion.projection`), but for cfg_scale 0, which gives u.
 
     The second half is omitted where it has no effect: cfg_scale 1, a backbone without an unconditional
     branch, noise levels outside cfg_interval. Conditioning is prepared once per variant.
@@ -121,7 +121,7 @@ class Guidance:
         return Output(rescaled(self._mixed(cond, uncond, x, t), cond, self._scale_phi), uncond)
 
     def _mixed(self, cond: Tensor, uncond: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        if self._projection.off:
+        if self._projection.off or self._cfg_scale == 0:  # weight 0 is the unconditional branch
             return uncond + self._cfg_scale * (cond - uncond)
         difference = self._projection(cond, uncond, x, t, self._objective, self._cond.padding_mask)
         return cond + (self._cfg_scale - 1) * difference

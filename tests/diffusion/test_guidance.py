@@ -240,3 +240,9 @@ def test_projected_guidance_divides_by_nothing_at_the_end() -> None:
     objective = OBJECTIVES["rectified_flow"]()
     options = {"cfg_scale": 4.0, "apg_scale": 1.0, "cfg_norm_threshold": 0.1}
     assert Guidance(FakeBackbone(), objective, COND, **options)(X, torch.zeros(2)).value.isfinite().all()
+
+
+def test_weight_zero_is_the_unconditional_branch_projected_or_not() -> None:
+    objective = OBJECTIVES["rectified_flow"]()
+    found = Guidance(FakeBackbone(0.5), objective, COND, cfg_scale=0.0, apg_scale=1.0)(X, T)
+    assert torch.allclose(found.value, _c(torch.full((2, 4, 3), 0.5)), atol=1e-6)

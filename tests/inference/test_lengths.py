@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
 from stable_audio.inference import Sampling, generate
-from stable_audio.inference.generation.lengths import sample_size_for
+from stable_audio.inference.generation.lengths import sample_size_for, silenced
 from stable_audio.inference.rendering.recipe import sampling_from, sampling_values
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Conditioning
@@ -45,6 +46,20 @@ def test_a_clip_does_not_depend_on_the_lengths_beside_it() -> None:
         assert torch.allclose(together[i], alone[0], atol=1e-5)
         assert (together[i, :, round(value * model.sample_rate) :] == 0).all()
         assert (together[i, :, : round(value * model.sample_rate)] != 0).any()
+
+
+def test_a_clip_that_goes_on_behind_its_end_is_faded_out() -> None:
+    model = _variable()
+    length, rate = model.sample_size, model.sample_rate
+    end, fade = length // 2, max(1, round(0.005 * rate))
+    audio = torch.ones(2, 1, length)
+    found = silenced(model, audio, _items(end / rate, length / rate))
+    assert (found[0, 0, end:] == 0).all()
+    assert (found[0, 0, : end - fade] == 1).all()
+    faded = [math.sin(math.pi / 2 * k / fade) ** 2 for k in range(fade, 0, -1)]
+    assert found[0, 0, end - fade : end].tolist() == pytest.approx(faded, abs=1e-6)
+    assert torch.equal(found[1], audio[1])
+    assert torch.equal(silenced(_model(), audio, _items(0.1, 0.1)), audio)
 
 
 def test_the_schedule_is_that_of_the_length_of_the_clip() -> None:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, frame_rows, seconds_of
+from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, seconds_of
 from stable_audio.diffusion.shift import TimeShift
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
+
+FADE_SECONDS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +75,18 @@ def frames_of(model: DiffusionModel, items: Sequence[Metadata]) -> list[int] | N
 
 
 def silenced(model: DiffusionModel, audio: Tensor, items: Sequence[Metadata]) -> Tensor:
-    """Without what follows each clip, of which a model that hides padding from attention learned nothing."""
+    """Without what follows each clip, of which a model that hides padding from attention learned nothing.
+
+    The last 5 ms of a clip that goes on behind its end are faded out, since a cut would click.
+    """
     frames = frames_of(model, items)
     if not model.mask_padding_attention or frames is None:
         return audio
-    ends = [round(seconds_of(item) * model.sample_rate) for item in items]
-    return audio * frame_rows(ends, audio.shape[-1]).unsqueeze(1)
+    length, fade = audio.shape[-1], max(1, round(FADE_SECONDS * model.sample_rate))
+    ends = torch.tensor([[round(seconds_of(item) * model.sample_rate)] for item in items])
+    left = ((ends - torch.arange(length)) / fade).clamp(0, 1)
+    gain = torch.sin(left * (math.pi / 2)).square().where(ends < length, 1.0)
+    return audio * gain.unsqueeze(1)
 
 
 def ids_of(model: DiffusionModel) -> Sequence[str]:
