@@ -37,6 +37,7 @@ from stable_audio.checkpoints.keys import (
     strip,
 )
 from stable_audio.stored.contents import why_not_weights
+from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
 from stable_audio.stored.hub_names import parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
 
@@ -110,7 +111,7 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
         except (ValueError, OSError, ImportError) as error:
             raise CheckpointError(str(error)) from error
     if path.is_dir():
-        file = weights_in(path, prefer=_preferred(use_ema))
+        file = weights_in(path, prefer=_preferred(use_ema)) or diffusers_weights(path)
         if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
             counted = f"{count} checkpoints" if count else "no checkpoint"
@@ -139,6 +140,8 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     """
     path = resolve(path, use_ema=use_ema)
     _refuse_foreign(path)
+    if is_diffusers(path):
+        return _of_diffusers(path)
     if path.suffix == ".safetensors" or _begins_like_safetensors(path):
         weights = _read_safetensors(path, use_ema)
     else:
@@ -148,6 +151,13 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     if weights.config is None:
         weights = _with_config_beside(weights)
     return weights
+
+
+def _of_diffusers(path: Path) -> StoredWeights:
+    from stable_audio.checkpoints.diffusers.stable_audio_3.reading import read_folder
+
+    tensors, config = read_folder(path.parent)
+    return StoredWeights(path, "diffusers", tensors, config=config)
 
 
 def load_torch_file(path: Path, *, verify: bool = True) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Export to the folder layout of Hugging Face diffusers' `StableAudioPipeline`.
+"""The folder layouts of Hugging Face diffusers: export to that of `StableAudioPipeline`; in `stable_audio_3`,
+export to that of `StableAudio3Pipeline` and reading of it.
 
 `tables` says how the layout treats every argument of the networks, `limits` refuses what it cannot hold, with
 all reasons.

@@ -31,11 +31,11 @@ PARTS: dict[str, tuple[str, Any, Table, Table]] = {
 """Part of an autoencoder -> its type, the class, the table of its arguments and that of its section."""
 
 
-def refuse(reasons: list[str]) -> None:
+def refuse(reasons: list[str], *, layout: str = "Stable Audio") -> None:
     """Raise CheckpointError with all reasons, if there are any."""
     if reasons:
         raise CheckpointError(
-            f"diffusers' Stable Audio layout cannot hold this model: {'; '.join(reasons)}. "
+            f"diffusers' {layout} layout cannot hold this model: {'; '.join(reasons)}. "
             "The layouts ours and sat hold every model"
         )
 
@@ -48,7 +48,7 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
     wiring = {k: v for k, v in model["diffusion"].items() if k in tables.WIRING}
     return [
         *unsupported_backbone(config),
-        *misfits(tables.WIRING, wiring, "model.diffusion", defaults=_section_defaults(DiffusionSection)),
+        *misfits(tables.WIRING, wiring, "model.diffusion", defaults=section_defaults(DiffusionSection)),
         *_conditioning(model.get("conditioning")),
         *_pretransform(model.get("pretransform")),
     ]
@@ -63,7 +63,7 @@ def unsupported_backbone(config: Mapping[str, Any]) -> list[str]:
     keys = {k: v for k, v in section.items() if k in tables.OBJECTIVE}
     return [
         *misfits(tables.DIT, section.get("config") or {}, f"{path}.config", defaults=defaults_of(DiT)),
-        *misfits(tables.OBJECTIVE, keys, path, defaults=_section_defaults(DiffusionSection)),
+        *misfits(tables.OBJECTIVE, keys, path, defaults=section_defaults(DiffusionSection)),
     ]
 
 
@@ -117,7 +117,7 @@ def _conditioning(section: Mapping[str, Any] | None) -> list[str]:
     if section is None:
         return [f"{path} is absent, but a pipeline needs the conditioners {', '.join(CONDITIONERS)}"]
     reasons = list(
-        misfits(tables.CONDITIONING, section, path, defaults=_section_defaults(ConditioningSection))
+        misfits(tables.CONDITIONING, section, path, defaults=section_defaults(ConditioningSection))
     )
     entries = {e["id"]: (f"{path}.configs[{i}]", e) for i, e in enumerate(section.get("configs") or [])}
     for name, (at, entry) in entries.items():
@@ -163,6 +163,6 @@ def _arguments(entry: Mapping[str, Any], cond_dim: int) -> dict[str, Any]:
     return {"output_dim": cond_dim, **config}
 
 
-def _section_defaults(section: Any) -> dict[str, Any]:
+def section_defaults(section: Any) -> dict[str, Any]:
     fields = section.model_fields.items()
     return {n: f.get_default(call_default_factory=True) for n, f in fields if not f.is_required()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,24 +11,26 @@ from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_entries
 from stable_audio.checkpoints.diffusers import configs, limits, weights
+from stable_audio.checkpoints.diffusers.files import INDEX, text_encoder, write_json, write_part
+from stable_audio.checkpoints.diffusers.stable_audio_3 import limits as limits_3
+from stable_audio.checkpoints.diffusers.stable_audio_3 import writing as writing_3
 from stable_audio.checkpoints.diffusers.tables import START, TEXT, TOTAL
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import OURS
 from stable_audio.checkpoints.parts import Part, part_of
 from stable_audio.model import DiffusionModel
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-INDEX = "model_index.json"
-
 
 def export_diffusers(
     model: DiffusionModel, folder: str | Path, *, config: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `model` as a folder that `StableAudioPipeline.from_pretrained(folder)` reads.
+    """Write `model` as a folder that `from_pretrained(folder)` of `StableAudioPipeline` reads, or of
+    `StableAudio3Pipeline`, whichever layout can hold it.
 
-    It writes `transformer`, `vae`, `projection_model`, `text_encoder`, `tokenizer` (whose `model_max_length`
-    is the conditioner's `max_length`), `scheduler` and `model_index.json`. Existing ones are replaced; other
-    files in the folder stay.
+    The former gets `transformer`, `vae`, `projection_model`, `text_encoder`, `tokenizer` (whose
+    `model_max_length` is the conditioner's `max_length`), `scheduler` and `model_index.json`; the latter has
+    a `duration_embedder` instead of the projection. Existing ones are replaced; other files in the folder
+    stay.
 
     Args:
         config: the model config as a dictionary.
@@ -40,24 +40,30 @@ def export_diffusers(
         CheckpointError: the layout cannot hold the model (the message has all reasons), or the text encoder
             or its tokenizer cannot be loaded. Nothing is written then.
     """
-    limits.refuse(limits.unsupported(config))
     dtype = model.dtype if dtype is None else dtype
+    backbone = limits.unsupported_backbone(config), limits_3.unsupported_backbone(config)
+    reasons = limits.unsupported(config), limits_3.unsupported(config)
+    if _of_stable_audio_3(*reasons, likely=len(backbone[1]) < len(backbone[0])):
+        writing_3.write_pipeline(model, Path(folder), config=config, dtype=dtype)
+        return Path(folder)
     autoencoder = config["model"]["pretransform"]["config"]
     conditioners = cast(Any, model.conditioner).conditioners
     prompt, start, total = (conditioners[name] for name in (TEXT, START, TOTAL))
-    encoder, tokenizer = _text_encoder(prompt, dtype)
+    encoder, tokenizer = text_encoder(prompt, dtype)
     with atomic_entries(folder, last=INDEX) as into:
-        _write(into / "transformer", *_backbone(model, config), dtype=dtype)
+        write_part(into / "transformer", *_backbone(model, config), dtype=dtype)
         state = weights.oobleck_state(
             weights.below(cast(nn.Module, model.pretransform).state_dict(), "model.")
         )
-        _write(into / "vae", state, configs.oobleck_config(autoencoder, model.sample_rate), dtype=dtype)
+        write_part(into / "vae", state, configs.oobleck_config(autoencoder, model.sample_rate), dtype=dtype)
         projection = weights.projection_state(prompt, start, total)
-        _write(into / "projection_model", projection, configs.projection_config(prompt, start), dtype=dtype)
+        write_part(
+            into / "projection_model", projection, configs.projection_config(prompt, start), dtype=dtype
+        )
         encoder.save_pretrained(into / "text_encoder")
         tokenizer.save_pretrained(into / "tokenizer")
-        _write_json(into / "scheduler" / "scheduler_config.json", configs.SCHEDULER)
-        _write_json(
+        write_json(into / "scheduler" / "scheduler_config.json", configs.SCHEDULER)
+        write_json(
             into / INDEX,
             {
                 "_class_name": "StableAudioPipeline",
@@ -75,7 +81,8 @@ def export_diffusers(
 def export_diffusers_backbone(
     model: nn.Module, folder: str | Path, *, config: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> Path:
-    """Write the backbone alone, as `StableAudioDiTModel.from_pretrained(folder)` reads it.
+    """Write the backbone alone, as `from_pretrained(folder)` of `StableAudioDiTModel` or of
+    `StableAudio3DiTModel` reads it, whichever can hold it.
 
     Args:
         config: the model config as a dictionary.
@@ -84,16 +91,19 @@ def export_diffusers_backbone(
     Raises:
         CheckpointError: the layout cannot hold it, with all reasons.
     """
-    limits.refuse(limits.unsupported_backbone(config))
+    reasons = limits.unsupported_backbone(config), limits_3.unsupported_backbone(config)
+    third = _of_stable_audio_3(*reasons, likely=len(reasons[1]) < len(reasons[0]))
+    read = writing_3.backbone if third else _backbone
     with atomic_entries(folder, last="config.json") as into:
-        _write(into, *_backbone(cast(DiffusionModel, model), config), dtype=dtype)
+        write_part(into, *read(cast(DiffusionModel, model), config), dtype=dtype)
     return Path(folder)
 
 
 def export_diffusers_autoencoder(
     model: nn.Module, folder: str | Path, *, config: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> Path:
-    """Write an autoencoder, or that of a model, as `AutoencoderOobleck.from_pretrained(folder)` reads it.
+    """Write an autoencoder, or that of a model, as `from_pretrained(folder)` of `AutoencoderOobleck` or of
+    `AutoencoderSAME` reads it, whichever can hold it.
 
     The layout has no `scale`: its latents are not divided by that of the model.
 
@@ -106,10 +116,14 @@ def export_diffusers_autoencoder(
     """
     tensors, alone = part_of(model, config, "pretransform")
     path = "model" if config.get("model_type") == "autoencoder" else "model.pretransform.config"
-    limits.refuse(limits.unsupported_autoencoder(alone["model"], path))
-    options = configs.oobleck_config(alone["model"], alone["sample_rate"])
+    spec, rate = alone["model"], alone["sample_rate"]
+    reasons = limits.unsupported_autoencoder(spec, path), limits_3.unsupported_autoencoder(spec, path)
+    if _of_stable_audio_3(*reasons, likely=len(reasons[1]) < len(reasons[0])):
+        written = writing_3.vae(tensors, spec, rate)
+    else:
+        written = weights.oobleck_state(tensors), configs.oobleck_config(spec, rate)
     with atomic_entries(folder, last="config.json") as into:
-        _write(into, weights.oobleck_state(tensors), options, dtype=dtype)
+        write_part(into, *written, dtype=dtype)
     return Path(folder)
 
 
@@ -150,39 +164,25 @@ _WRITERS: dict[str, Callable[..., Path]] = {
 }
 
 
+def _of_stable_audio_3(first: list[str], third: list[str], *, likely: bool) -> bool:
+    """Whether the layout of Stable Audio 3 holds a model; otherwise that of Stable Audio does.
+
+    Args:
+        first: reasons why that of Stable Audio does not.
+        third: reasons why that of Stable Audio 3 does not.
+        likely: whether it comes nearer.
+
+    Raises:
+        CheckpointError: neither does, with the reasons of the nearer one.
+    """
+    if first and third:
+        limits.refuse(third if likely else first, layout="Stable Audio 3" if likely else "Stable Audio")
+    return bool(first)
+
+
 def _backbone(model: DiffusionModel, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, _ = part_of(model, config, "backbone")
     options = config["model"]["diffusion"].get("config") or {}
     return weights.dit_state(weights.below(tensors, OURS)), configs.dit_config(
         options, model.latent_shape[-1]
     )
-
-
-def _text_encoder(prompt: Any, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Copies of the encoder and the tokenizer of a T5 conditioner, which stays as it is."""
-    try:
-        encoder, tokenizer = prompt.encoder("cpu"), copy.deepcopy(prompt.tokenizer)
-    except (OSError, ImportError) as error:
-        raise CheckpointError(
-            f"a pipeline of diffusers contains its text encoder, but {error}; --part backbone and "
-            "--part pretransform need none"
-        ) from error
-    # diffusers pads and cuts prompts to this length.
-    tokenizer.model_max_length = prompt.max_length
-    return copy.deepcopy(encoder).to(dtype), tokenizer
-
-
-def _write(
-    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype | None
-) -> None:
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
-    tensors_on_cpu = {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()}
-    save_file(tensors_on_cpu, str(folder / WEIGHTS), {"format": "pt"})
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -53,11 +53,11 @@ NORM: Table = {
 }
 
 
-def _above_zero(value: Any, options: NetworkOptions) -> str:
+def above_zero(value: Any, options: NetworkOptions) -> str:
     return "" if value else "only a width above 0 fits"
 
 
-def _head_width(value: Any, options: NetworkOptions) -> str:
+def head_width(value: Any, options: NetworkOptions) -> str:
     width = options["embed_dim"] // value
     # Below 64 features more than half of a head is rotated here, and other multiples round differently.
     if width >= 64 and width % 4 == 0:
@@ -65,7 +65,7 @@ def _head_width(value: Any, options: NetworkOptions) -> str:
     return f"so that a head has {width} features, only 64 or more in multiples of 4 fit"
 
 
-def _in_every_layer(value: Any, options: NetworkOptions) -> str:
+def in_every_layer(value: Any, options: NetworkOptions) -> str:
     return "" if value < 0 or value >= options["depth"] - 1 else "only -1 (all layers) fits"
 
 
@@ -74,11 +74,11 @@ DIT: Table = {
     "patch_size": only(1),
     "embed_dim": Held("transformer.attention_head_dim"),
     "depth": Held("transformer.num_layers"),
-    "num_heads": Held("transformer.num_attention_heads", _head_width),
-    "cond_token_dim": Held("transformer.cross_attention_input_dim", _above_zero),
+    "num_heads": Held("transformer.num_attention_heads", head_width),
+    "cond_token_dim": Held("transformer.cross_attention_input_dim", above_zero),
     "project_cond_tokens": Held("transformer.cross_attention_dim"),
     "mask_cross_attention": only(False),
-    "global_cond_dim": Held("transformer.global_states_input_dim", _above_zero),
+    "global_cond_dim": Held("transformer.global_states_input_dim", above_zero),
     "project_global_cond": Unused("false needs equal widths, and then the layers are the same"),
     "input_concat_dim": only(0),
     "prepend_cond_dim": only(0),
@@ -100,7 +100,7 @@ DIT: Table = {
     "abs_pos_emb_max_length": Unused("without use_abs_pos_emb"),
     "num_memory_tokens": only(0),
     "sliding_window": only(None),
-    "final_cross_attn_ix": Held("transformer.num_layers", _in_every_layer),
+    "final_cross_attn_ix": Held("transformer.num_layers", in_every_layer),
     "attn_kwargs": Nested(AttentionOptions, ATTENTION),
     "ff_kwargs": Nested(FeedForwardOptions, FEED_FORWARD),
     "norm_kwargs": Nested(NormOptions, NORM),

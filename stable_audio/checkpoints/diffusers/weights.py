@@ -61,13 +61,13 @@ def oobleck_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for part in ("encoder", "decoder"):
         layers = below(state, f"{part}.layers.")
         last = max(int(k.split(".")[0]) for k in layers)
-        for key, value in _with_norms(layers).items():
+        for key, value in with_norms(layers).items():
             snake = key.endswith((".alpha", ".beta"))
             out[f"{part}.{_oobleck_name(part, key, last)}"] = value.view(1, -1, 1) if snake else value
     return out
 
 
-def _with_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Split folded weights into norm and direction, since diffusers always expects weight norms."""
     out: dict[str, Tensor] = {}
     for key, value in layers.items():

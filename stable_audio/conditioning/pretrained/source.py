@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class NetworkSource:
     def is_local(self) -> bool:
         """Whether a file or folder of this name exists, so that the hub is not asked."""
         return os.path.exists(os.path.expanduser(self.name))
+
+    @property
+    def tokenizer(self) -> NetworkSource:
+        """Where its tokenizer is: with it, or in a folder beside it, as pipelines of diffusers have it."""
+        beside = Path(self.name).expanduser() / "tokenizer"
+        apart = self.subfolder == "text_encoder" and beside.is_dir()
+        return replace(self, subfolder=beside.name) if apart else self
 
     def arguments(self) -> tuple[str, dict[str, Any]]:
         """Arguments of transformers' `from_pretrained`: the folder or hub id, and keywords."""

@@ -41,7 +41,7 @@ class TextTokens:
     """Texts -> token ids of a Hugging Face tokenizer, which is loaded at first use.
 
     Args:
-        source: where the tokenizer is.
+        source: where the tokenizer is, or the network that it belongs to.
         max_length: tokens per text; shorter ones are padded to it, longer ones cut.
         prefix: text that precedes each text.
 
@@ -52,7 +52,7 @@ class TextTokens:
     def __init__(self, *, source: NetworkSource, max_length: int, prefix: str = "") -> None:
         if max_length < 1:
             raise ValueError(f"max_length is {max_length}; it must be at least 1")
-        self.source, self.max_length, self.prefix = source, max_length, prefix
+        self.source, self.max_length, self.prefix = source.tokenizer, max_length, prefix
         self._tokenizer: Any = None
 
     @property
