@@ -49,7 +49,8 @@ def load_config(
     if "sample_size" not in skip_rules:
         _round_sample_size(checked, context)
     related = [*facts.problems, *check_rules(context, RULES, skip=skip_rules)]
-    checked.warnings += check_rules(context, HINTS)
+    if data.get("model_type") in tuple(MODEL_TYPES):
+        checked.warnings += check_rules(context, HINTS)
     checked.untrainable += check_rules(context, FOR_TRAINING)
     checked.problems += [p for p in related if p not in checked.problems]
     checked.problems = [*references.problems, *(p for p in checked.problems if not references.hides(p))]
