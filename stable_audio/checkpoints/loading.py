@@ -191,11 +191,12 @@ def load_reported(
     if source is None:
         raise NoConfigError(f"{stored.path}: no config inside the file or beside it; give --model-config")
     inside = f"{stored.path}, config" if config is None else None
-    loaded_config = (
-        load_config(source, lenient=lenient, source_name=inside)
-        if isinstance(source, (str, Path, Mapping))
-        else source
-    )
+    if inside is not None:
+        loaded_config = stored_model_config(source, source_name=inside, lenient=lenient)
+    elif isinstance(source, (str, Path, Mapping)):
+        loaded_config = load_config(source, lenient=lenient)
+    else:
+        loaded_config = source
 
     def load(model: nn.Module) -> LoadReport:
         report = _fill(model, stored, partial=partial or pretransform is not None)
@@ -210,6 +211,28 @@ def load_reported(
     )
     log.info("%s", report)
     return model.to(device).eval(), loaded_config, report
+
+
+def stored_model_config(config: Mapping[str, Any], *, source_name: str, lenient: bool = False) -> Any:
+    """The model config of a checkpoint, for use of the model.
+
+    How a published model was trained may be what this program cannot do, such as adversarial post-training.
+    The weights need nothing of it: a `training` section with mistakes is left out, with a warning.
+
+    Raises:
+        ConfigError: with every mistake, if any is outside of `training`.
+    """
+    from stable_audio.config import ConfigError, load_config
+
+    try:
+        return load_config(config, lenient=lenient, source_name=source_name)
+    except ConfigError as error:
+        if not all(str(problem).startswith("$.training") for problem in error.problems):
+            raise
+        others = {key: value for key, value in config.items() if key != "training"}
+        loaded = load_config(others, lenient=lenient, source_name=source_name)
+        log.warning("the section 'training' is left out, since it cannot be used here: %s", error)
+        return loaded
 
 
 def load_pretrained(

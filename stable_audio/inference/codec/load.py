@@ -11,6 +11,7 @@ from torch import nn
 
 from stable_audio.checkpoints import load_model, load_named, load_pretransform
 from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
+from stable_audio.checkpoints.loading import stored_model_config
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.factory.pretransforms import build_autoencoder, build_pretransform
@@ -80,7 +81,10 @@ def load_codec(
         raise ValueError(
             "no config for the pretransform: give --model-config, or a --ckpt-path with a config inside"
         )
-    config = load_config(source, lenient=lenient, source_name=name)
+    if name is None:
+        config = load_config(source, lenient=lenient)
+    else:
+        config = stored_model_config(source, source_name=name, lenient=lenient)
     if config.model_type == "diffusion_autoencoder":
         return _codec(_by_diffusion(config, checkpoint, device, allow_untrained), config, ckpt_path)
     if config.model_type != "autoencoder" and config.model.pretransform is None:
