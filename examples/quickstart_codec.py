@@ -4,17 +4,27 @@
     python examples/quickstart_codec.py --init runs/codec.safetensors --fixed-encoder --out runs/2.safetensors
 
 It learns spectrograms of the synthetic collection, of another seed than the quickstart trains on and with
-every pair of timbre and pitch. Its latents are standardised, and noise is added to them in training: what the
-decoder can read in spite of it, a diffusion model can learn to write. The second command goes on with the
-decoder alone, so that models of the latents stay valid. docs/quickstart.md says what this keeps of a sound.
+every pair of timbre and pitch. Three things make its latents easy to generate:
+
+- They are standardised, and noise is added to them in training: what the decoder can read in spite of it, a
+  diffusion model can learn to write.
+- They are drawn towards a sum of one term that depends on the pitch and one that depends on all else
+  (`SumOfTerms`), and the decoder has to read that sum, too. So a model that knows a pitch and a timbre from
+  other notes knows both terms of a note that it never heard.
+- The decoder's last layer multiplies (`head: "product"`), as spectra do: a comb times an envelope.
+
+The second command goes on with the decoder alone, so that models of the latents stay valid.
+docs/quickstart.md says what this keeps of a sound.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +35,9 @@ from torch import Tensor, nn
 
 from stable_audio import create_model_from_config, load_model
 from stable_audio.checkpoints.saving import export
-from stable_audio.data.synthetic import SyntheticDataset
+from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, ClipDescription, SyntheticDataset
+from stable_audio.data.synthetic.rendering import VIBRATO_RATE, VIBRATO_START
+from stable_audio.data.synthetic.sounds import SOUNDS
 from stable_audio.inference.devices import best_device
 
 CONFIG = Path(__file__).resolve().parent.parent / "model_configs/quickstart/codec.json"
@@ -37,38 +49,122 @@ NOISE_WEIGHT = 0.2
 PATCHES = 5
 """Latent frames of each piece that a step trains on: short ones show more notes in the same time."""
 
-LATENT_NOISE = 0.2
+LATENT_NOISE = 0.45
 """Greatest standard deviation of the noise on the latents, whose own is 1."""
 
 CHANGE_WEIGHT = 0.5
 """Of errors in the change from frame to frame, which are heard as flutter."""
 
+SUM_WEIGHT = 0.2
+"""Of the distance of the latents from a sum of terms."""
+
+EMA_DECAY = 0.998
+
+FEATURES = 12
+"""Numbers that describe a latent frame besides timbre and pitch."""
+
 log = logging.getLogger("quickstart_codec")
 
 
 @dataclass(frozen=True)
-class Spectrograms:
-    """Latents of the pretransform of all clips.
+class Pieces:
+    """A batch of pieces of clips.
 
     Attributes:
-        values: (clips, bins, frames), in half precision.
-        patches: latent frames of each clip up to the end of its sound.
-        weights: weight of each clip in the loss.
+        values: latents of the pretransform (count, bins, frames).
+        weights: weight of each piece in the loss (count, 1, 1).
+        pitches: share of each pitch in each latent frame (count, PATCHES, NUM_PITCHES).
+        features: all else that is known of it (count, PATCHES, timbres + FEATURES).
     """
 
     values: Tensor
-    patches: Tensor
     weights: Tensor
+    pitches: Tensor
+    features: Tensor
 
-    def pieces(self, count: int, patch: int) -> tuple[Tensor, Tensor]:
-        """`count` random pieces (count, bins, PATCHES * patch) and their weights (count, 1, 1)."""
-        clips = torch.randint(len(self.values), (count,))
-        longest = self.values.shape[-1] // patch - PATCHES + 1
-        begins = torch.rand(count) * (self.patches[clips] - PATCHES // 2).clamp(1, longest)
-        frames = patch * begins.long()[:, None] + torch.arange(PATCHES * patch)
-        bins = torch.arange(self.values.shape[1])[None, :, None]
-        pieces = self.values[clips[:, None, None], bins, frames[:, None, :]]
-        return pieces.float(), self.weights[clips].view(-1, 1, 1)
+    def to(self, device: torch.device) -> Pieces:
+        return Pieces(*(t.to(device) for t in (self.values, self.weights, self.pitches, self.features)))
+
+
+@dataclass(frozen=True)
+class Clips:
+    """All clips, as `Pieces` of their whole length, the values in half precision.
+
+    Attributes:
+        patches: latent frames of each clip up to the end of its sound.
+    """
+
+    whole: Pieces
+    patches: Tensor
+
+    def pieces(self, count: int, patch: int) -> Pieces:
+        """`count` random pieces of PATCHES latent frames, of `patch` frames each."""
+        values = self.whole.values
+        clips = torch.randint(len(values), (count,))
+        longest = values.shape[-1] // patch - PATCHES + 1
+        begins = (torch.rand(count) * (self.patches[clips] - PATCHES // 2).clamp(1, longest)).long()
+        frames = patch * begins[:, None] + torch.arange(PATCHES * patch)
+        bins = torch.arange(values.shape[1])[None, :, None]
+        coarse = (clips[:, None], begins[:, None] + torch.arange(PATCHES))
+        return Pieces(
+            values[clips[:, None, None], bins, frames[:, None, :]].float(),
+            self.whole.weights[clips],
+            self.whole.pitches[coarse],
+            self.whole.features[coarse],
+        )
+
+
+def known_of(clip: ClipDescription, *, seconds: float, count: int) -> tuple[Tensor, Tensor]:
+    """Pitches (count, NUM_PITCHES) and features (count, timbres + FEATURES) of frames of `seconds`."""
+    begins = seconds * torch.arange(count)
+    middles = begins + seconds / 2
+    shares = torch.stack(
+        [
+            (torch.clamp(begins + seconds, max=v.onset + v.duration) - begins.clamp(min=v.onset)) / seconds
+            for v in clip.voices
+        ]
+    ).clamp(0, 1)
+    pitches = torch.zeros(count, NUM_PITCHES)
+    for pitch, share in zip(clip.pitches, shares):
+        pitches[:, pitch - LOWEST_PITCH] += share
+    first, last = clip.voices[0], clip.voices[-1]
+    second = middles >= last.onset
+    since = middles - torch.where(second, last.onset, first.onset)
+    left = torch.where(second, last.duration, first.duration) - since
+    sounding = shares.sum(0)
+    angle = 2 * math.pi * VIBRATO_RATE * (since - VIBRATO_START)
+    swing = sounding * (since > VIBRATO_START) * float(clip.vibrato)
+    features = [
+        since,
+        torch.exp(-since / 0.05),
+        torch.exp(-since / 0.25),
+        5 * left.clamp(-0.2, 0.2),
+        left,
+        sounding,
+        2 * math.log10(first.loudness) * sounding,
+        first.brightness * sounding,
+        first.damping * sounding,
+        angle.sin() * swing,
+        angle.cos() * swing,
+        swing,
+    ]
+    timbre = torch.zeros(count, len(SOUNDS))
+    timbre[:, list(SOUNDS).index(clip.timbre)] = 1
+    return pitches, torch.cat([timbre, torch.stack(features, dim=1)], dim=1)
+
+
+class SumOfTerms(nn.Module):
+    """Latents as one vector for the pitch plus a function of all else -> (count, latent_dim, frames)."""
+
+    def __init__(self, latent_dim: int, width: int = 256) -> None:
+        super().__init__()
+        self.pitch = nn.Linear(NUM_PITCHES, latent_dim, bias=False)
+        widths = [len(SOUNDS) + FEATURES, width, width, width]
+        layers = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(widths)]
+        self.rest = nn.Sequential(*layers, nn.Linear(width, latent_dim))
+
+    def forward(self, pieces: Pieces) -> Tensor:
+        return (self.pitch(pieces.pitches) + self.rest(pieces.features)).mT
 
 
 class Standardised(nn.Module):
@@ -92,50 +188,79 @@ class Standardised(nn.Module):
         return self.encoder
 
 
-def render(config: dict, pretransform: nn.Module, clips: int, patch: int) -> Spectrograms:
-    """Spectrograms of clips that the quickstart does not train on."""
+def render(config: dict, pretransform: nn.Module, clips: int, patch: int) -> Clips:
+    """Spectrograms of clips that the quickstart does not train on, and what is known of them."""
+    rate, size = config["sample_rate"], config["sample_size"]
     dataset = SyntheticDataset(
-        sample_rate=config["sample_rate"],
-        sample_size=config["sample_size"],
+        sample_rate=rate,
+        sample_size=size,
         num_clips=clips,
         seed=SEED,
         held_out_share=0.0,
         detune_cents=3.0,
         cache_megabytes=0,
     )
-    values, patches, weights = [], [], []
+    hop = patch * pretransform.downsampling_ratio
+    values, patches, weights, known = [], [], [], []
     for index in range(clips):
         audio, metadata = dataset[index]
         values.append(pretransform.encode(audio[None])[0].half())
-        samples = metadata["seconds_total"] * config["sample_rate"]
-        patches.append(int(samples / pretransform.downsampling_ratio / patch) + 1)
+        patches.append(int(metadata["seconds_total"] * rate / hop) + 1)
         weights.append(NOISE_WEIGHT if metadata["timbre"] in NOISES else 1.0)
-    return Spectrograms(torch.stack(values), torch.tensor(patches), torch.tensor(weights))
+        known.append(known_of(dataset.clip(index), seconds=hop / rate, count=size // hop))
+    pitches, features = (torch.stack(part) for part in zip(*known))
+    levels = torch.stack([level(v, patch * n) for v, n in zip(values, patches)])
+    # Errors of quiet clips count as much as they are heard, not as little as they are small.
+    each = torch.tensor(weights) * (levels.mean() / levels).clamp(0.3, 4) ** 0.7
+    each = (each / each.mean()).view(-1, 1, 1)
+    return Clips(Pieces(torch.stack(values), each, pitches, features), torch.tensor(patches))
 
 
-def train(
-    encoder: nn.Module, decoder: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], *, steps: int, lr: float
-) -> None:
-    """Train what requires gradients on squared errors of the values and of their change along time."""
-    parameters = [p for p in [*encoder.parameters(), *decoder.parameters()] if p.requires_grad]
+def level(values: Tensor, frames: int) -> Tensor:
+    """Mean square above silence."""
+    return (values[:, :frames].float() - values.float().min()).square().mean()
+
+
+def train(model: nn.Module, terms: nn.Module, batches: Iterator[Pieces], *, steps: int, lr: float) -> None:
+    """Train what requires gradients on errors of the values, of their change, and of the sum of terms.
+
+    `model` has an encoder and a decoder; it ends with averaged weights.
+    """
+    parameters = [p for p in [*model.parameters(), *terms.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.02)
+    averages = copy.deepcopy([p.detach() for p in parameters])
     total, began = 0.0, time.monotonic()
-    for step, (values, weights) in enumerate(itertools.islice(batches, steps), start=1):
-        latents = encoder(values)
-        deviation = LATENT_NOISE * torch.rand_like(latents[:, :1, :1])
-        error = decoder(latents + deviation * torch.randn_like(latents)) - values
-        change = error.diff(dim=-1)
-        loss = (weights * error.square()).mean() + CHANGE_WEIGHT * (weights * change.square()).mean()
+    for step, pieces in enumerate(itertools.islice(batches, steps), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * max(1e-3, min(1, step / min(500, 0.1 * steps)) * (1 - step / steps))
+        loss = step_loss(model, terms, pieces)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        scheduler.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - min(EMA_DECAY, (1 + step) / (10 + step)))
         total += loss.item()
         if step % 200 == 0:
             log.info("step %d, loss %.5f, %.0f s", step, total / 200, time.monotonic() - began)
             total = 0.0
+    with torch.no_grad():
+        for parameter, average in zip(parameters, averages):
+            parameter.copy_(average)
+
+
+def step_loss(model: nn.Module, terms: nn.Module, pieces: Pieces) -> Tensor:
+    """Loss of a batch; the decoder reads a point between the latents and the sum of terms, with noise."""
+    latents, summed = model.encoder(pieces.values), terms(pieces)
+    mixed = latents + torch.rand_like(latents[:, :1, :1]) * (summed - latents)
+    deviation = LATENT_NOISE * torch.rand_like(latents[:, :1, :1])
+    error = model.decoder(mixed + deviation * torch.randn_like(latents)) - pieces.values
+    change = error.diff(dim=-1)
+    weights = pieces.weights
+    equal = weights.clamp(max=1)
+    distance = (equal * (latents - summed).square()).mean() / equal.mean()
+    values = (weights * error.square()).mean() + CHANGE_WEIGHT * (weights * change.square()).mean()
+    return values + SUM_WEIGHT * distance
 
 
 def main() -> None:
@@ -145,9 +270,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/codec.safetensors"))
     parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--fixed-encoder", action="store_true", help="train the decoder alone")
-    parser.add_argument("--clips", type=int, default=8000, help="clips to render (default: 8000)")
-    parser.add_argument("--steps", type=int, default=10_000, help="training steps (default: 10000)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pieces of a step (default: 64)")
+    parser.add_argument("--clips", type=int, default=12_000, help="clips to render (default: 12000)")
+    parser.add_argument("--steps", type=int, default=20_000, help="training steps (default: 20000)")
+    parser.add_argument("--batch-size", type=int, default=256, help="pieces of a step (default: 256)")
     parser.add_argument("--lr", type=float, default=1e-3, help="greatest learning rate (default: 0.001)")
     args = parser.parse_args()
     if args.fixed_encoder and args.init is None:
@@ -159,14 +284,15 @@ def main() -> None:
     patch = model.encoder.downsampling_ratio
     data = render(config, model.pretransform, args.clips, patch)
     log.info("rendered %d clips", args.clips)
-    batches = ([t.to(device) for t in data.pieces(args.batch_size, patch)] for _ in itertools.count())
-    model = model.to(device).train()
+    batches = (data.pieces(args.batch_size, patch).to(device) for _ in itertools.count())
+    model, terms = model.to(device).train(), SumOfTerms(model.encoder.latent_dim).to(device)
     if args.fixed_encoder:
-        train(model.encoder.requires_grad_(False), model.decoder, batches, steps=args.steps, lr=args.lr)
+        model.encoder.requires_grad_(False)
+        train(model, terms, batches, steps=args.steps, lr=args.lr)
     else:
-        encoder = Standardised(model.encoder)
-        train(encoder, model.decoder, batches, steps=args.steps, lr=args.lr)
-        encoder.fold()
+        model.encoder = Standardised(model.encoder)
+        train(model, terms, batches, steps=args.steps, lr=args.lr)
+        model.encoder = model.encoder.fold()
     model = model.cpu().eval()
     config["model"]["latent_scale"] = measured_scale(model, data)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -175,9 +301,9 @@ def main() -> None:
 
 
 @torch.no_grad()
-def measured_scale(model: nn.Module, data: Spectrograms) -> float:
+def measured_scale(model: nn.Module, data: Clips) -> float:
     """Standard deviation of the latents of whole clips."""
-    latents = torch.cat([model.encoder(part.float()) for part in data.values[:500].split(50)])
+    latents = torch.cat([model.encoder(part.float()) for part in data.whole.values[:500].split(50)])
     return round(latents.std().item(), 4)
 
 

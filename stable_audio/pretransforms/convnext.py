@@ -22,6 +22,7 @@ from stable_audio.pretransforms.coder import Decoder, Encoder, check_stages, dec
 from stable_audio.pretransforms.linear import LinearDecoder
 
 Upsampling = Literal["transposed", "linear"]
+Head = Literal["linear", "product"]
 
 KERNEL = 7
 """Number of input frames of a block's convolution."""
@@ -92,8 +93,40 @@ UPSAMPLINGS: dict[Upsampling, Callable[[int, int], nn.Module]] = {
 """Functions (channels, stride) -> layer."""
 
 
-def _through_wide_layer(channels_in: int, width: int, channels_out: int) -> list[nn.Module]:
-    return [nn.Conv1d(channels_in, width, 1), nn.GELU(), nn.Conv1d(width, channels_out, 1)]
+class ProductHead(nn.Module):
+    """bias + a(first half) * b(second half): (b width n) -> (b channels n), with one matrix for each factor.
+
+    A spectrum is the product of a comb, which the pitch decides, and an envelope, which the timbre decides. A sum of
+    features has to hold every pair of them, a product only both.
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"width: found {width}, a product head needs an even number, for two halves")
+        self.a = nn.Conv1d(width // 2, channels, 1)
+        self.b = nn.Conv1d(width // 2, channels, 1)
+        # The product begins as its first factor alone, nearly.
+        nn.init.ones_(self.b.bias)
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        return self.a(first) * self.b(second) + self.bias
+
+
+def _linear_head(width: int, channels: int) -> nn.Module:
+    return nn.Conv1d(width, channels, 1)
+
+
+HEADS: dict[Head, Callable[[int, int], nn.Module]] = {"linear": _linear_head, "product": ProductHead}
+"""Functions (width, channels) -> last layer of a decoder."""
+
+
+def _through_wide_layer(
+    channels_in: int, width: int, channels_out: int, *, head: Head = "linear"
+) -> list[nn.Module]:
+    return [nn.Conv1d(channels_in, width, 1), nn.GELU(), HEADS[head](width, channels_out)]
 
 
 def _blocks(channels: int, depth: int, expansion: int) -> list[nn.Module]:
@@ -164,6 +197,7 @@ class ConvNeXtDecoder(Decoder):
         options: those of the encoder; its fields are keywords as well.
         upsampling: "transposed" learns a matrix for each of the frames that a latent frame becomes; "linear"
             draws a line between latent frames, so that a steady sound has no flutter at their rate.
+        head: last layer: "linear", or "product" of two, for spectra (`ProductHead`).
         shortcut: add what one matrix makes of each latent frame (a `LinearDecoder`), so that the network only
             has to correct it. A decoder that begins with principal components is useful from the first step.
     """
@@ -177,10 +211,12 @@ class ConvNeXtDecoder(Decoder):
         depths: list[int] = [2],  # noqa: B006
         options: Flat[ConvNeXtOptions] = ConvNeXtOptions(),
         upsampling: Upsampling = "transposed",
+        head: Head = "linear",
         shortcut: bool = False,
     ) -> None:
         super().__init__()
         check_choice("upsampling", upsampling, UPSAMPLINGS)
+        check_choice("head", head, HEADS)
         self.latent_dim, self.out_channels = latent_dim, out_channels
         channels, strides = options.channels, options.strides
         self.downsampling_ratio = check_stages(strides, depths=depths)
@@ -189,7 +225,8 @@ class ConvNeXtDecoder(Decoder):
             layers += _blocks(channels, count, options.expansion)
             layers += [UPSAMPLINGS[upsampling](channels, stride)]
         layers += _blocks(channels, options.depth, options.expansion)
-        layers += [ChannelNorm(channels), *_through_wide_layer(channels, options.width, out_channels)]
+        layers += [ChannelNorm(channels)]
+        layers += _through_wide_layer(channels, options.width, out_channels, head=head)
         self.layers = nn.Sequential(*layers)
         ratio = self.downsampling_ratio
         self.shortcut = (

@@ -102,3 +102,24 @@ def test_linear_upsampling_adds_no_parameters() -> None:
 def test_unknown_upsampling_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"upsampling.*transposed.*linear"):
         ConvNeXtDecoder(upsampling="cubic")  # type: ignore[arg-type]
+
+
+def test_a_product_head_multiplies_two_projections() -> None:
+    torch.manual_seed(0)
+    options = {"out_channels": 10, "latent_dim": 3, "channels": 6, "width": 12, "strides": [4], "depths": [1]}
+    decoder = ConvNeXtDecoder(**options, head="product").double()
+    state = decoder.state_dict()
+    z = torch.randn(2, 3, 5, dtype=torch.float64)
+    features = decoder.layers[:-1](z)
+    expected = conv(features[:, :6], state, "layers.7.a") * conv(features[:, 6:], state, "layers.7.b")
+    torch.testing.assert_close(decoder(z), expected + state["layers.7.bias"])
+
+
+def test_a_product_head_needs_two_halves() -> None:
+    with pytest.raises(ValueError, match="width: found 13"):
+        ConvNeXtDecoder(width=13, head="product")
+
+
+def test_unknown_head_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"head.*linear.*product"):
+        ConvNeXtDecoder(head="sum")  # type: ignore[arg-type]
