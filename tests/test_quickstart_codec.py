@@ -62,7 +62,7 @@ def test_what_the_script_knows_of_a_frame() -> None:
     clip = ClipDescription("organ", (57, 60), "", voices, "medium", "long", False, False)
     pitches, features = script["known_of"](clip, seconds=0.16, count=4)
     expected = torch.zeros(4, NUM_PITCHES)
-    # To 0.16 s: the first note; to 0.32 s: a quarter of it, three of the second; to 0.48 s: half of the frame.
+    # To 0.16 s the first note, to 0.32 s a quarter of it and three of the second, to 0.48 s half a frame.
     expected[0, 57 - LOWEST_PITCH], expected[1, 57 - LOWEST_PITCH] = 1, 0.25
     expected[1, 60 - LOWEST_PITCH], expected[2, 60 - LOWEST_PITCH] = 0.75, 0.5
     torch.testing.assert_close(pitches, expected)
