@@ -96,8 +96,8 @@ UPSAMPLINGS: dict[Upsampling, Callable[[int, int], nn.Module]] = {
 class ProductHead(nn.Module):
     """bias + a(first half) * b(second half): (b width n) -> (b channels n), with one matrix for each factor.
 
-    A spectrum is the product of a comb, which the pitch decides, and an envelope, which the timbre decides. A sum of
-    features has to hold every pair of them, a product only both.
+    A spectrum is the product of a comb, which the pitch decides, and an envelope, which the timbre decides.
+    A sum of features has to hold every pair of them, a product only both.
     """
 
     def __init__(self, width: int, channels: int) -> None:
