@@ -28,6 +28,7 @@ ORDER = (
     "data",
     "optim",
     "nn",
+    "adapters",
     "diffusion",
     "pretransforms",
     "conditioning",

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.golden.harness import Case
 from tests.golden.kinds import (
+    adapters,
     adp,
     ae,
     bott,
@@ -45,6 +46,9 @@ KINDS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "dit": dit.run,
     "dit3": dit3.run,
     "inpaint_mask": train3_math.run_inpaint_mask,
+    "lora": adapters.run_model,
+    "lora_file": adapters.run_file,
+    "lora_layer": adapters.run_layer,
     "loss3": train3_math.run_loss3,
     "ot": train3_math.run_ot,
     "padding": train3_math.run_padding,

@@ -38,6 +38,11 @@ def given_tensors(case: Case, group: str) -> ConditionTensors:
     }
 
 
+def base_weights(case: Case) -> dict[str, Tensor]:
+    """The case's weights without those of adapters."""
+    return {key: value for key, value in case.weights().items() if not key.startswith("adapter.")}
+
+
 def build_model(case: Case) -> DiffusionModel:
     """The case's model, from its config, with its weights, in its mode."""
     config = case.config
@@ -50,9 +55,11 @@ def build_model(case: Case) -> DiffusionModel:
         backbone = config["model"]["diffusion"]["config"]
         backbone["attn_kwargs"] = {**backbone.get("attn_kwargs", {}), "padding": "zero_values"}
     given = {key.split(".")[0] for group in ("in.cond", "in.neg") for key in case.group(group)}
+    if case.kind == "lora_file":
+        given |= {"prompt"}  # whose tensors only a forward pass needs
     # The lengths of the inputs have nothing to do with the sample_size of the file.
     model = create_model_from_config(config, extra_ids=sorted(given), skip_rules=("sample_size",))
-    load_strict(model, to_ours(case.weights(), model.state_dict()))
+    load_strict(model, to_ours(base_weights(case), model.state_dict()))
     return model.train(case.spec["mode"] == "train")
 
 

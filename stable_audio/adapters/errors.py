@@ -1,0 +1,7 @@
+"""The error of this folder."""
+
+from __future__ import annotations
+
+
+class AdapterError(ValueError):
+    """An adapter that cannot be used; the message names the file, the reason and what to do."""

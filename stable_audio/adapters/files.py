@@ -1,0 +1,189 @@
+"""Files of adapters, in the layout of stable-audio-3.
+
+A `.safetensors` file has the trained tensors in float16 under `LAYER.parametrizations.weight.0.NAME` and the
+settings as JSON in its metadata, under `lora_config`. A `.ckpt` file is a pickle of
+`{"state_dict": tensors, "lora_config": settings}`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.settings import AdapterSettings
+from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.wording import names
+
+SETTINGS = "lora_config"
+_KEY = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.\d+\.(?P<name>\w+)")
+_UNUSED = ("U", "V", "lora_dropout_mask", "lora_strength")
+"""Buffers that other programs may have left in a file; they follow from the model."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter by itself.
+
+    Attributes:
+        settings: its type, rank and selection of layers.
+        layers: name of each layer -> its trained tensors by name.
+        source: where it comes from, for messages.
+    """
+
+    settings: AdapterSettings
+    layers: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+    source: str = "the adapter"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors under their keys in files."""
+        return {
+            f"{layer}.parametrizations.weight.0.{name}": value
+            for layer, tensors in self.layers.items()
+            for name, value in tensors.items()
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(value.numel() for value in self.tensors().values())
+
+
+def write_adapter(path: str | Path, adapter: Adapter) -> None:
+    """Write an adapter, in float16 as `.safetensors`, or as `.ckpt` with its tensors as they are.
+
+    Raises:
+        AdapterError: another suffix.
+    """
+    path = Path(path)
+    values = adapter.settings.values()
+    if path.suffix == ".ckpt":
+        with atomic_write(path) as temporary:
+            torch.save({"state_dict": adapter.tensors(), SETTINGS: values}, temporary)
+        return
+    if path.suffix != ".safetensors":
+        raise AdapterError(
+            f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
+        )
+    from safetensors.torch import save_file
+
+    tensors = {key: value.detach().cpu().half().contiguous() for key, value in adapter.tensors().items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={SETTINGS: json.dumps(values)})
+
+
+def read_adapter(path: str | Path) -> Adapter:
+    """Read an adapter of this program or of stable-audio-3, as float32.
+
+    Raises:
+        AdapterError: no adapter, damaged, or of an unknown type.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise AdapterError(f"{path}: no such file; give the .safetensors or .ckpt file of an adapter")
+    tensors, values = _read_torch(path) if path.suffix == ".ckpt" else _read_safetensors(path)
+    return adapter_from(tensors, values, source=str(path))
+
+
+def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, source: str) -> Adapter:
+    """The adapter with these tensors, by their keys in files, and settings as JSON values.
+
+    Raises:
+        AdapterError: tensors that do not belong together, or settings of an unknown kind.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    shape: tuple[int, ...] | None = None
+    for key, value in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is None or match["name"] not in (*PARAMETERS, *_UNUSED):
+            raise AdapterError(
+                f"{source}: '{key}' is no tensor of an adapter, whose keys end with "
+                f".parametrizations.weight.0.NAME; give the file of an adapter"
+            )
+        if match["name"] in _UNUSED:
+            continue
+        if match["name"] == "magnitude" and shape is None:
+            shape = tuple(value.shape)
+        # Vectors of norms had two axes in old files.
+        flat = value.flatten() if match["name"].startswith("magnitude") else value
+        layers.setdefault(match["layer"], {})[match["name"]] = flat.float()
+    if not layers:
+        raise AdapterError(f"{source}: has no tensors of an adapter; give the file of an adapter")
+    try:
+        settings = AdapterSettings.from_values(values, rank=_stored_rank(layers), magnitude=shape)
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{source}, {SETTINGS}: {error}") from error
+    _check_names(layers, settings, source)
+    return Adapter(settings, layers, source)
+
+
+def _check_names(layers: Mapping[str, Mapping[str, Tensor]], settings: AdapterSettings, source: str) -> None:
+    expected = ADAPTER_TYPES[settings.adapter_type].parameters
+    for layer, tensors in layers.items():
+        if {*tensors} != {*expected}:
+            raise AdapterError(
+                f"{source}: {layer} has the tensors {names(sorted(tensors))}, but the type "
+                f"'{settings.adapter_type}' needs {names(sorted(expected))}; the file is incomplete or its "
+                f"{SETTINGS} belongs to another one"
+            )
+        if any(tensors[key].ndim != 2 for key in tensors if not key.startswith("magnitude")):
+            raise AdapterError(f"{source}: {layer} has tensors that are no matrices; copy the file again")
+
+
+def _stored_rank(layers: Mapping[str, Mapping[str, Tensor]]) -> int | None:
+    """The rank of the first low-rank tensor."""
+    axes = {"lora_A": 0, "lora_B": 1, "M_xs": 0}
+    for tensors in layers.values():
+        for name, value in tensors.items():
+            if name in axes and value.ndim == 2:
+                return int(value.shape[axes[name]])
+    return None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AdapterError(f"{path}: truncated or not a safetensors file; copy it again") from error
+    try:
+        values = json.loads(metadata.get(SETTINGS, "{}"))
+    except json.JSONDecodeError as error:
+        raise AdapterError(f"{path}: its {SETTINGS} is not JSON ({error}); copy the file again") from error
+    return tensors, _settings(values, path)
+
+
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise AdapterError(
+            f"{path}: not an adapter, or one with objects that only code inside it can restore; give another "
+            "file"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error, zipfile.BadZipFile) as error:
+        raise AdapterError(f"{path}: truncated, damaged or no adapter at all; copy it again") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise AdapterError(f"{path}: has no 'state_dict' of tensors; give the file of an adapter")
+    return state, _settings(content.get(SETTINGS) or {}, path)
+
+
+def _settings(values: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(values, dict):
+        raise AdapterError(f"{path}: its {SETTINGS} is a {type(values).__name__}, but an object is needed")
+    return values

@@ -1,0 +1,174 @@
+"""Updates of one weight: a low-rank term, free or within the singular vectors of the weight, and rescaling.
+
+LoRA (Hu et al. 2021): W + alpha / rank B A. LoRA-XS (Balazy et al. 2024): W + alpha / rank U M V^T, where U
+and V are the first singular vectors of W and only M is trained. `rescaling` has the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stable_audio.adapters.rescaling import BothRescaling, ColumnRescaling, Rescaling, RowRescaling
+
+FeatureMask = Callable[[Tensor, float], Tensor]
+"""(ones (1, in), probability) -> factors of the input features of `lora_A`, which dropout draws."""
+
+
+def drop_features(ones: Tensor, probability: float) -> Tensor:
+    """Zero with a probability, else the inverse of the other probability."""
+    return F.dropout(ones, probability)
+
+
+class WeightUpdate(nn.Module):
+    """The update of one weight; its parameters are float32.
+
+    Args:
+        weight: the weight without adapters (out, in), which the first values of the parameters depend on.
+        rank: at most.
+        scaling: factor of the low-rank term.
+        rescaling: what follows it.
+        dropout: for low-rank terms with free input features.
+        feature_mask: draws of dropout.
+
+    Attributes:
+        strength: multiplies the low-rank term; at 0 the weight is left as it is.
+        enabled: False leaves the weight as it is.
+    """
+
+    term_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        rank: int,
+        scaling: float,
+        rescaling: Rescaling,
+        dropout: float = 0.0,
+        feature_mask: FeatureMask = drop_features,
+    ) -> None:
+        super().__init__()
+        self.strength, self.enabled = 1.0, True
+        self.scaling, self.rescaling = scaling, rescaling
+        self.dropout, self.feature_mask = dropout, feature_mask
+        weight = weight.detach().float()
+        self._add_term(weight, rank)
+        for name, value in rescaling.initial(weight).items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    @property
+    def active(self) -> bool:
+        """Whether the weight is changed at all."""
+        return self.enabled and self.strength != 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(out, in) -> the updated weight, of the same type."""
+        if not self.active:
+            return weight
+        updated = weight.float() + (self.scaling * self.strength) * self.term()
+        vectors = {name: getattr(self, name) for name in self.rescaling.axes}
+        return self.rescaling(updated, vectors).to(weight.dtype)
+
+    def term(self) -> Tensor:
+        """The low-rank term (out, in), without factors."""
+        raise NotImplementedError
+
+    def _add_term(self, weight: Tensor, rank: int) -> None:
+        raise NotImplementedError
+
+
+class LowRankUpdate(WeightUpdate):
+    """B A with any A (rank, in) and B (out, rank), which starts at 0."""
+
+    term_parameters: ClassVar[tuple[str, ...]] = ("lora_A", "lora_B")
+
+    def _add_term(self, weight: Tensor, rank: int) -> None:
+        outputs, inputs = weight.shape
+        self.lora_A = nn.Parameter(weight.new_empty(rank, inputs))
+        self.lora_B = nn.Parameter(weight.new_zeros(outputs, rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def term(self) -> Tensor:
+        if not (self.training and self.dropout > 0):
+            return self.lora_B @ self.lora_A
+        ones = self.lora_A.new_ones(1, self.lora_A.shape[1])
+        return self.lora_B @ (self.lora_A * self.feature_mask(ones, self.dropout))
+
+
+class SubspaceUpdate(WeightUpdate):
+    """U M V^T within the first singular vectors of the weight; M (rank, rank) starts at 0.
+
+    A weight with fewer singular vectors than `rank` has an M of that many. Dropout does not apply.
+    """
+
+    term_parameters: ClassVar[tuple[str, ...]] = ("M_xs",)
+    U: Tensor
+    V: Tensor
+
+    def _add_term(self, weight: Tensor, rank: int) -> None:
+        u, v = singular_vectors(weight, min(rank, *weight.shape))
+        # Not among the weights of a checkpoint: the weight itself has them.
+        self.register_buffer("U", u, persistent=False)
+        self.register_buffer("V", v, persistent=False)
+        self.M_xs = nn.Parameter(weight.new_zeros(u.shape[1], u.shape[1]))
+
+    def term(self) -> Tensor:
+        return self.U @ self.M_xs @ self.V.T
+
+
+def singular_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The first left (out, rank) and right (in, rank) singular vectors of a weight.
+
+    In float32 on the CPU; each pair has the sign with which the entry of greatest magnitude of the left one
+    is positive.
+    """
+    u, _, vh = torch.linalg.svd(weight.detach().float().cpu(), full_matrices=False)
+    u, v = u[:, :rank], vh[:rank].T
+    greatest = u.gather(0, u.abs().argmax(0, keepdim=True))
+    signs = torch.where(greatest < 0, -1.0, 1.0)
+    return (u * signs).contiguous().to(weight.device), (v * signs).contiguous().to(weight.device)
+
+
+@dataclass(frozen=True)
+class AdapterType:
+    """What the updates of an adapter are made of."""
+
+    update: type[WeightUpdate]
+    rescaling: type[Rescaling]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the trained tensors of one layer."""
+        return (*self.update.term_parameters, *self.rescaling.axes)
+
+
+ADAPTER_TYPES: dict[str, AdapterType] = {
+    "lora": AdapterType(LowRankUpdate, Rescaling),
+    "dora-rows": AdapterType(LowRankUpdate, RowRescaling),
+    "dora-cols": AdapterType(LowRankUpdate, ColumnRescaling),
+    "bora": AdapterType(LowRankUpdate, BothRescaling),
+    "lora-xs": AdapterType(SubspaceUpdate, Rescaling),
+    "dora-rows-xs": AdapterType(SubspaceUpdate, RowRescaling),
+    "dora-cols-xs": AdapterType(SubspaceUpdate, ColumnRescaling),
+    "bora-xs": AdapterType(SubspaceUpdate, BothRescaling),
+}
+"""Name in files -> type."""
+
+
+def _old_dora(magnitude: Sequence[int] | None) -> str:
+    """The old type `dora`, whose vectors of norms had two axes: columns where the first has length 1."""
+    return "dora-cols" if magnitude is not None and len(magnitude) == 2 and magnitude[0] == 1 else "dora-rows"
+
+
+LEGACY_TYPES: Mapping[str, Callable[[Sequence[int] | None], str]] = {"dora": _old_dora}
+"""Name in old files -> function of the shape of the first `magnitude` -> type."""
+
+PARAMETERS = tuple(dict.fromkeys(name for t in ADAPTER_TYPES.values() for name in t.parameters))
+"""Names of the trained tensors of all types."""
