@@ -1,7 +1,7 @@
 """Adapters: small trained updates of the weights of existing layers, as in Stable Audio 3.
 
 `AdapterStack` adds them to a model in place, weighs, gates, merges and removes them; `read_adapter` and
-`write_adapter` know their files.
+`write_adapter` know their files; `with_adapters` copies a model for use.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from stable_audio.adapters.files import Adapter, read_adapter, write_adapter
 from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.stack import AdapterStack
 from stable_audio.adapters.updates import ADAPTER_TYPES
+from stable_audio.adapters.use import AdapterUse, with_adapters
 
 __all__ = [
     "ADAPTER_TYPES",
@@ -18,6 +19,8 @@ __all__ = [
     "AdapterError",
     "AdapterSettings",
     "AdapterStack",
+    "AdapterUse",
     "read_adapter",
+    "with_adapters",
     "write_adapter",
 ]
