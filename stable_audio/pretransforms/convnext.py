@@ -107,7 +107,7 @@ class ProductHead(nn.Module):
         self.a = nn.Conv1d(width // 2, channels, 1)
         self.b = nn.Conv1d(width // 2, channels, 1)
         # The product begins as its first factor alone, nearly.
-        nn.init.ones_(self.b.bias)
+        nn.init.constant_(self.b.get_parameter("bias"), 1.0)
         self.bias = nn.Parameter(torch.zeros(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
