@@ -276,8 +276,8 @@ def _unwrap_tensors(
             tensors = strip(tensors, prefix)
     if adapter := next((k for k in tensors if is_adapter(k)), None):
         raise CheckpointError(
-            f"{path}: holds a LoRA adapter ('{adapter}'), not a model; merge it into its model with the "
-            "program that made it, and give the result"
+            f"{path}: holds a LoRA adapter ('{adapter}'), not a model; add it to its model with "
+            "stable_audio.adapters (docs/adapters.md)"
         )
     if is_diffusion_autoencoder(tensors, config):
         return _plain(path, tensors, config)
