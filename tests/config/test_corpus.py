@@ -30,7 +30,7 @@ def test_published_configs_load(name: str) -> None:
     assert load_config(config).as_dict() == config
 
 
-# The configs of adapters' cases are parts of a model, or have the section that a runner turns into an adapter.
+# Adapters' cases have parts of models, or a section that their runner turns into an adapter.
 CASES = [
     c
     for c in all_cases()
