@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
@@ -22,6 +24,12 @@ def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, file) of the checkpoints in a run's folder, oldest first."""
     matches = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*.ckpt")]
     return sorted((int(match[1]), path) for match, path in matches if match is not None)
+
+
+def last_steps(folder: Path) -> set[float]:
+    """The steps of `last.ckpt` and `last.safetensors` in a run's folder: one if they belong together;
+    infinite where a file is absent or cannot be read."""
+    return {_step_of(folder / "last.ckpt"), _step_of_inference(folder / "last.safetensors")}
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -100,5 +108,14 @@ def _step_of(path: Path) -> float:
     """The step of a training checkpoint; infinite if it cannot be read."""
     try:
         return float(load_torch_file(path, verify=False)[TRAINING_ENTRY]["step"])
-    except (CheckpointError, KeyError, TypeError):
+    except (OSError, CheckpointError, KeyError, TypeError):
+        return math.inf
+
+
+def _step_of_inference(path: Path) -> float:
+    """The step of an inference file; infinite if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return float((file.metadata() or {})["step"])
+    except (OSError, SafetensorError, KeyError, ValueError):
         return math.inf

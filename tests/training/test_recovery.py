@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
-from stable_audio.training.recovery import stored_config
+from stable_audio.training.recovery import last_steps, stored_config
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
@@ -115,3 +118,37 @@ def test_the_config_comes_from_the_checkpoint_that_the_run_goes_on_from(tmp_path
         main(["train", "--ckpt-path", str(folder), "--max-steps", "3", "--accelerator", "cpu", *flags]) == 0
     )
     assert load_torch_file(folder / "last.ckpt")["stable_audio"]["step"] == 3
+
+
+@pytest.mark.parametrize("stale", [("last.ckpt", "last.safetensors"), ("last.ckpt",), ("last.safetensors",)])
+def test_last_is_renewed_where_a_killed_run_has_no_step_left(tmp_path: Path, stale: tuple[str, ...]) -> None:
+    """As left by a run that is killed between the checkpoint of its last step and the names `last`."""
+    run = tiny_run(tmp_path, max_steps=4, checkpoint_every=2)
+    run.start()
+    folder, whole = tmp_path / "run", tmp_path / "whole.ckpt"
+    whole.write_bytes((folder / "last.ckpt").read_bytes())
+    weights = load_file(folder / "last.safetensors")
+    for name in stale:
+        (folder / name).unlink()
+        os.link(folder / "checkpoints" / f"step=00000002{Path(name).suffix}", folder / name)
+    assert tiny_run(tmp_path, max_steps=4, checkpoint_every=2, recover=True).start() == 0
+    assert_same_checkpoint(whole, folder / "last.ckpt")
+    assert last_steps(folder) == {4}
+    renewed = load_file(folder / "last.safetensors")
+    assert renewed.keys() == weights.keys()
+    assert all(torch.equal(renewed[key], weights[key]) for key in weights)
+
+
+def test_a_run_with_no_step_left_writes_nothing(tmp_path: Path) -> None:
+    tiny_run(tmp_path, max_steps=2).start()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("last.*")}
+    assert tiny_run(tmp_path, max_steps=2, recover=True).start() == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_checkpoint_of_another_folder_with_no_step_left_is_written_here(tmp_path: Path) -> None:
+    tiny_run(tmp_path, max_steps=2).start()
+    other = tiny_run(tmp_path, name="other", max_steps=2, ckpt_path=str(tmp_path / "run" / "last.ckpt"))
+    assert other.start() == 0
+    assert_same_checkpoint(tmp_path / "run" / "last.ckpt", tmp_path / "other" / "last.ckpt")
+    assert last_steps(tmp_path / "other") == {2}

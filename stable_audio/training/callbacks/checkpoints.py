@@ -26,7 +26,7 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.guard import write_failure
-from stable_audio.training.recovery import step_checkpoints
+from stable_audio.training.recovery import last_steps, step_checkpoints
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,16 @@ class Checkpoints(StepCallback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.global_step != self._saved_at and trainer.global_step > 0:
+            self.save(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save where there was no step to train and `last` is not of this step: a run that was killed between
+        its newest numbered checkpoint and `last`, or that continues a checkpoint of another folder."""
+        if self._clock or trainer.global_step == 0:
+            return
+        behind = trainer.is_global_zero and last_steps(self.folder) != {trainer.global_step}
+        if trainer.strategy.broadcast(behind):
+            pl_module.begin_fit()  # the average and schedules of the checkpoint, which training begins with
             self.save(trainer, pl_module)
 
     def is_outdated(self, step: int) -> bool:
