@@ -1,8 +1,9 @@
 """Files of adapters, in the layout of stable-audio-3.
 
 A `.safetensors` file has the trained tensors in float16 under `LAYER.parametrizations.weight.0.NAME` and the
-settings as JSON in its metadata, under `lora_config`. A `.ckpt` file is a pickle of
-`{"state_dict": tensors, "lora_config": settings}`.
+settings as JSON in its metadata, under `lora_config`; files of this program also say where the adapter comes
+from, under `passport`. A `.ckpt` file is a pickle of `{"state_dict": tensors, "lora_config": settings}`, with
+the same `passport`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ import torch
 from torch import Tensor
 
 from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.passport import PASSPORT, Passport
 from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.wording import names
 
 SETTINGS = "lora_config"
+LAST = "last.safetensors"
+"""The adapter in the folder of a run that has trained one."""
+
 _KEY = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.\d+\.(?P<name>\w+)")
 _UNUSED = ("U", "V", "lora_dropout_mask", "lora_strength")
 """Buffers that other programs may have left in a file; they follow from the model."""
@@ -40,11 +45,13 @@ class Adapter:
         settings: its type, rank and selection of layers.
         layers: name of each layer -> its trained tensors by name.
         source: where it comes from, for messages.
+        passport: what it was trained on; None: unknown.
     """
 
     settings: AdapterSettings
     layers: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
     source: str = "the adapter"
+    passport: Passport | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors under their keys in files."""
@@ -68,9 +75,10 @@ def write_adapter(path: str | Path, adapter: Adapter) -> None:
     """
     path = Path(path)
     values = adapter.settings.values()
+    passport = {} if adapter.passport is None else {PASSPORT: adapter.passport.as_json()}
     if path.suffix == ".ckpt":
         with atomic_write(path) as temporary:
-            torch.save({"state_dict": adapter.tensors(), SETTINGS: values}, temporary)
+            torch.save({"state_dict": adapter.tensors(), SETTINGS: values, **passport}, temporary)
         return
     if path.suffix != ".safetensors":
         raise AdapterError(
@@ -80,20 +88,28 @@ def write_adapter(path: str | Path, adapter: Adapter) -> None:
 
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in adapter.tensors().items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={SETTINGS: json.dumps(values)})
+        save_file(tensors, temporary, metadata={SETTINGS: json.dumps(values), **passport})
 
 
 def read_adapter(path: str | Path) -> Adapter:
     """Read an adapter of this program or of stable-audio-3, as float32.
 
+    Args:
+        path: its file, or the folder of a run, whose last one is taken.
+
     Raises:
         AdapterError: no adapter, damaged, or of an unknown type.
     """
     path = Path(path).expanduser()
+    path = path / LAST if path.is_dir() else path
     if not path.is_file():
-        raise AdapterError(f"{path}: no such file; give the .safetensors or .ckpt file of an adapter")
-    tensors, values = _read_torch(path) if path.suffix == ".ckpt" else _read_safetensors(path)
-    return adapter_from(tensors, values, source=str(path))
+        raise AdapterError(
+            f"{path}: no such file; give the .safetensors or .ckpt file of an adapter, or the folder of a "
+            "run that has trained one"
+        )
+    tensors, values, passport = _read_torch(path) if path.suffix == ".ckpt" else _read_safetensors(path)
+    adapter = adapter_from(tensors, values, source=str(path))
+    return replace(adapter, passport=_passport(passport, path))
 
 
 def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, source: str) -> Adapter:
@@ -151,7 +167,11 @@ def _stored_rank(layers: Mapping[str, Mapping[str, Tensor]]) -> int | None:
     return None
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+StoredAdapter = tuple[dict[str, Tensor], Mapping[str, Any], str | None]
+"""Tensors, settings and passport of a file."""
+
+
+def _read_safetensors(path: Path) -> StoredAdapter:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -164,10 +184,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
         values = json.loads(metadata.get(SETTINGS, "{}"))
     except json.JSONDecodeError as error:
         raise AdapterError(f"{path}: its {SETTINGS} is not JSON ({error}); copy the file again") from error
-    return tensors, _settings(values, path)
+    return tensors, _settings(values, path), metadata.get(PASSPORT)
 
 
-def _read_torch(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+def _read_torch(path: Path) -> StoredAdapter:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -180,10 +200,19 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise AdapterError(f"{path}: has no 'state_dict' of tensors; give the file of an adapter")
-    return state, _settings(content.get(SETTINGS) or {}, path)
+    return state, _settings(content.get(SETTINGS) or {}, path), content.get(PASSPORT)
 
 
 def _settings(values: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise AdapterError(f"{path}: its {SETTINGS} is a {type(values).__name__}, but an object is needed")
     return values
+
+
+def _passport(text: str | None, path: Path) -> Passport | None:
+    if text is None:
+        return None
+    try:
+        return Passport.from_json(text)
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{path}, {PASSPORT}: {error}; copy the file again") from error

@@ -1,0 +1,79 @@
+"""Whether a model is the one that an adapter was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.files import Adapter
+from stable_audio.adapters.layers import UPDATES
+
+PARTS = ("backbone", "conditioner")
+"""Parts of a model that adapters change."""
+
+
+def base_hash(model: nn.Module) -> str:
+    """SHA-256 of the weights of backbone and conditioner by name, equal in float32 and in float16.
+
+    Adapters that the model has do not count. The pretransform does not either: another decoder for the same
+    latents leaves an adapter what it is.
+    """
+    tensors = base_tensors(model)
+    names = sorted(tensors)
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        digests = pool.map(lambda name: _digest(tensors[name]), names)
+        whole = hashlib.sha256()
+        for name, digest in zip(names, digests):
+            whole.update(f"{name} {tuple(tensors[name].shape)} {digest}\n".encode())
+    return whole.hexdigest()
+
+
+def base_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The stored tensors of backbone and conditioner without those of adapters, by name."""
+    tensors: dict[str, Tensor] = {}
+    for part in PARTS:
+        module = getattr(model, part, None)
+        state: Mapping[str, Any] = module.state_dict() if isinstance(module, nn.Module) else {}
+        tensors |= {
+            f"{part}.{key}": value
+            for key, value in state.items()
+            if f".{UPDATES}." not in f".{key}" and isinstance(value, Tensor) and value.numel()
+        }
+    return tensors
+
+
+def check_base(model: nn.Module, adapters: Iterable[Adapter], *, name: str, any_base: bool = False) -> None:
+    """Refuse adapters that were trained on another model; those without a passport are taken as they are.
+
+    Args:
+        model: as it was loaded, before its weights are changed or held in less than 16 bits.
+        name: of the model's file, for messages.
+        any_base: take adapters of any model whose layers they fit.
+
+    Raises:
+        AdapterError: with the names of both models.
+    """
+    told = [(a, a.passport.base) for a in adapters if a.passport is not None]
+    known = [(adapter, base) for adapter, base in told if base is not None]
+    if any_base or not known:
+        return
+    value = base_hash(model)
+    for adapter, base in known:
+        if base.hash != value:
+            raise AdapterError(
+                f"{adapter.source}: was trained on {base.name} (hash {base.hash[:16]}), but this model is "
+                f"{name} (hash {value[:16]}); use {base.name}, or add --any-base to use it on another model"
+            )
+
+
+def _digest(tensor: Tensor) -> str:
+    stored = tensor.detach().cpu()
+    stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)
+    return hashlib.sha256(stored.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
