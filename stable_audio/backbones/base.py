@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stable_audio.nn.checkpointing import set_gradient_checkpointing
+from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
 from stable_audio.types import Conditioning, Slot
 
 
@@ -27,7 +27,8 @@ class Backbone(nn.Module):
             mask; otherwise it takes the positions of the positive one.
         masks_padding: whether `Conditioning.padding_mask` has an effect.
         modular_local_dims: id -> channels of the conditioning in `Conditioning.modular_local`.
-        gradient_checkpointing: recompute activations in the backward pass; never used under no_grad.
+        gradient_checkpointing: the blocks that recompute activations in the backward pass; never used under
+            no_grad.
     """
 
     io_channels: int
@@ -36,7 +37,7 @@ class Backbone(nn.Module):
     default_scale_phi: float = 0.0
     masks_attention: bool = False
     masks_padding: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: EveryBlock = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +105,11 @@ class Backbone(nn.Module):
         """Compute once per generation what depends on neither x nor t. The result replaces `cond`."""
         return cond
 
-    def enable_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Trade compute for memory in training, in every block that supports it."""
-        self.gradient_checkpointing = enabled
-        set_gradient_checkpointing(self, enabled)
+    def enable_gradient_checkpointing(self, every: EveryBlock = True) -> None:
+        """Trade compute for memory in training, in every block that supports it or the first of every n.
+
+        Raises:
+            ValueError: n is below 1.
+        """
+        set_gradient_checkpointing(self, every)
+        self.gradient_checkpointing = every

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,14 +71,14 @@ class XTransformer(Checkpointed):
         self._recompute = [_Recompute.wrap(layer[1]) for layer in wrapper.attn_layers.layers]
 
     @property
-    def gradient_checkpointing(self) -> bool:  # type: ignore[override]
-        """Whether the backward pass recomputes the package's layers, one by one."""
-        return any(r.enabled for r in self._recompute)
+    def switches(self) -> Sequence[_Recompute]:
+        """The package's layers, which recompute one by one."""
+        return self._recompute
 
-    @gradient_checkpointing.setter
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        for recompute in self._recompute:
-            recompute.enabled = enabled
+    @property
+    def gradient_checkpointing(self) -> bool:  # type: ignore[override]
+        """Whether the backward pass recomputes some of the package's layers."""
+        return any(layer.gradient_checkpointing for layer in self._recompute)
 
     def forward(self, x: Tensor, inputs: TransformerInputs) -> Tensor:
         """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer, but without prepared keys and values."""
@@ -94,11 +94,11 @@ class XTransformer(Checkpointed):
 
 
 class _Recompute:
-    """A layer's forward that recomputes its activations in the backward pass while `enabled`."""
+    """A layer's forward that recomputes its activations in the backward pass while it is told to."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
-        self.enabled = False
+        self.gradient_checkpointing = False
 
     @classmethod
     def wrap(cls, layer: nn.Module) -> _Recompute:
@@ -107,7 +107,7 @@ class _Recompute:
         return recompute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.enabled:
+        if self.gradient_checkpointing:
             return recomputed(self.forward, *args, **kwargs)
         return self.forward(*args, **kwargs)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from stable_audio.diffusion.item_means import LossNormalization
+from stable_audio.nn.checkpointing import EveryBlock
 from stable_audio.ranges import Probability, check_ranges
 
 NotNegative = Annotated[float, Ge(0)]
@@ -37,7 +38,8 @@ class StepOptions:
         cache_text: folder in which the features of texts are kept, so that a frozen text encoder reads each
             text once, in this run or an earlier one, and leaves the memory when no new text comes any more.
         log_loss_info: log the loss by noise level, too.
-        gradient_checkpointing: recompute activations in the backward pass, to save memory.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory: in every block, or
+            in the first of every n.
 
     Raises:
         ValueError: a share outside of [0, 1], or a negative weight or length.
@@ -55,7 +57,7 @@ class StepOptions:
     cache_latents: bool = False
     cache_text: str | None = None
     log_loss_info: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: EveryBlock = False
 
     def __post_init__(self) -> None:
         check_ranges(self)

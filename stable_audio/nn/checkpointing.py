@@ -1,13 +1,26 @@
-"""Gradient checkpointing: the backward pass recomputes activations instead of storing them."""
+"""Gradient checkpointing: the backward pass recomputes activations instead of storing them.
+
+Chen et al. 2016, arXiv:1604.06174.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Protocol
 
 import torch
+from annotated_types import Gt
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+EveryBlock = bool | Annotated[int, Gt(0)]
+"""Which blocks recompute: True all of them, False none, n the first of every n, in the order of the model."""
+
+
+class Switch(Protocol):
+    """What `set_gradient_checkpointing` turns on and off: a block."""
+
+    gradient_checkpointing: bool
 
 
 class Checkpointed(nn.Module):
@@ -20,6 +33,11 @@ class Checkpointed(nn.Module):
     """
 
     gradient_checkpointing: bool = False
+
+    @property
+    def switches(self) -> Sequence[Switch]:
+        """The blocks that recompute by themselves: this module, or the parts of one that wraps several."""
+        return [self]
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -37,8 +55,18 @@ def recomputed(compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return compute(*args, **kwargs)
 
 
-def set_gradient_checkpointing(module: nn.Module, enabled: bool = True) -> None:
-    """Trade compute for memory in every `Checkpointed` part of `module`; `enabled` False undoes it."""
-    for part in module.modules():
-        if isinstance(part, Checkpointed):
-            part.gradient_checkpointing = enabled
+def set_gradient_checkpointing(module: nn.Module, every: EveryBlock = True) -> None:
+    """Trade compute for memory in the `Checkpointed` parts of `module`.
+
+    Args:
+        every: True: in all of them; False: in none; n: in the first of every n, so that the others keep their
+            activations and about 1 / n of the forward pass is computed twice.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if every is not False and every < 1:
+        raise ValueError(f"gradient_checkpointing must be true, false, or n from 1 on, found {every}")
+    parts = [part for part in module.modules() if isinstance(part, Checkpointed)]
+    for index, switch in enumerate(switch for part in parts for switch in part.switches):
+        switch.gradient_checkpointing = every is not False and index % int(every) == 0

@@ -52,7 +52,7 @@ def planned_activations(config: ModelConfig) -> int | None:
         if not isinstance(model, DiffusionModel):
             return None
         if config.training is not None and config.training.gradient_checkpointing:
-            model.backbone.enable_gradient_checkpointing(True)
+            model.backbone.enable_gradient_checkpointing(config.training.gradient_checkpointing)
         return activation_bytes(model)
     except Exception as error:  # a missing estimate must not end a run
         log.debug("activations were not counted: %s", error)

@@ -22,6 +22,7 @@ from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import sample
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
 from tests.golden.kinds.assembly import construct
@@ -383,6 +384,33 @@ def test_gradient_checkpointing_changes_memory_only(name: str) -> None:
     assert saved_less < saved
     for key, gradient in plain.items():
         torch.testing.assert_close(recomputed[key], gradient, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@ALL
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_gradient_checkpointing_of_every_nth_block_changes_no_bit(name: str, every: int) -> None:
+    backbone = build(name).train()
+    plain = gradients(backbone)
+    backbone.enable_gradient_checkpointing(every)
+    blocks = [s for m in backbone.modules() if isinstance(m, Checkpointed) for s in m.switches]
+    assert [i for i, s in enumerate(blocks) if s.gradient_checkpointing] == list(range(0, len(blocks), every))
+    for key, gradient in gradients(backbone).items():
+        assert (gradient is None and plain[key] is None) or torch.equal(gradient, plain[key]), key
+
+
+def test_fewer_recomputing_blocks_keep_more_activations() -> None:
+    kept = []
+    for every in (True, 2, False):
+        torch.manual_seed(0)
+        backbone = BACKBONES["dit"](**{**tiny.BACKBONES["dit"], "depth": 4}).train()
+        backbone.enable_gradient_checkpointing(every)
+        kept.append(saved_elements(backbone))
+    assert kept[1] - kept[0] == kept[2] - kept[1] > 0
+
+
+def test_gradient_checkpointing_of_no_block_in_n_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be true, false, or n from 1 on, found 0"):
+        build("dit").enable_gradient_checkpointing(0)
 
 
 def saved_elements(backbone: Backbone) -> int:

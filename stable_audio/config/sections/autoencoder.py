@@ -12,6 +12,7 @@ from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
+from stable_audio.nn.checkpointing import EveryBlock
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import (
@@ -180,7 +181,9 @@ class DiffusionAutoencoderTrainingSection(RunKeys):
     use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
     ema: EmaRule = EmaRule()
     use_reconstruction_loss: bool = Field(default=False, description="add an STFT loss of the denoised audio")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    gradient_checkpointing: EveryBlock = Field(
+        default=False, description="recompute activations: in every block, or in the first of every n"
+    )
     pre_encoded: Literal[False] = False
     demo: DiffusionAutoencoderDemoSection | None = None
 
@@ -208,5 +211,7 @@ class AutoencoderTrainingSection(RunKeys, EncoderKeys):
         description="metrics of validation and their keywords; sisdr and stft if none is named",
     )
     pre_encoded: Literal[False] = False
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    gradient_checkpointing: EveryBlock = Field(
+        default=False, description="recompute activations: in every block, or in the first of every n"
+    )
     demo: AutoencoderDemoSection | None = None

@@ -16,7 +16,7 @@ from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import TrainingPoint
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
-from stable_audio.nn.checkpointing import set_gradient_checkpointing
+from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
@@ -92,7 +92,8 @@ class DiffusionAutoencoderTraining(TimedTraining):
         scheduler: `{"type", "config"}` of an LR schedule.
         use_reconstruction_loss: add an STFT distance of the estimate of the audio, times 0.1.
         averaging: average of the weights; its fields are keywords as well.
-        gradient_checkpointing: recompute activations in the backward pass.
+        gradient_checkpointing: recompute activations in the backward pass: in every block, or in the first of
+            every n.
         run: settings of the run; its fields are keywords as well.
     """
 
@@ -108,7 +109,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         scheduler: Mapping[str, Any] | None = None,
         use_reconstruction_loss: bool = False,
         averaging: Flat[Averaging] = Averaging(),  # noqa: B008 (frozen)
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: EveryBlock = False,
         run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
@@ -126,7 +127,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         self.losses = LossSum([*terms, *self._bottleneck_terms()])
         model.backbone.enable_gradient_checkpointing(gradient_checkpointing)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
-            set_gradient_checkpointing(model)
+            set_gradient_checkpointing(model, gradient_checkpointing)
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.data.base import Batch
-from stable_audio.nn.checkpointing import set_gradient_checkpointing
+from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
@@ -78,7 +78,7 @@ class AutoencoderTraining(TrainingModule):
         warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
         averaging: Flat[Averaging] = Averaging(use_ema=False),  # noqa: B008 (frozen)
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: EveryBlock = False,
         run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(
@@ -103,7 +103,7 @@ class AutoencoderTraining(TrainingModule):
             _check_teacher(teacher.model, model)
         self._recent: deque[Tensor] = deque(maxlen=MEASURED_BATCHES)
         if gradient_checkpointing:  # otherwise a coder's own `checkpointing` decides
-            set_gradient_checkpointing(model)
+            set_gradient_checkpointing(model, gradient_checkpointing)
 
     def begin_batch(self, batch: Batch) -> None:
         super().begin_batch(batch)

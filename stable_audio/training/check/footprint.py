@@ -154,7 +154,7 @@ def _memory(model: DiffusionModel, config: ModelConfig, batch_size: int) -> dict
     counts = count_parameters(model)
     training = config.training
     if training is not None and training.gradient_checkpointing:
-        model.backbone.enable_gradient_checkpointing(True)
+        model.backbone.enable_gradient_checkpointing(training.gradient_checkpointing)
     assumptions = ["weights, gradients and Adam's two averages in float32, frozen encoders in their own type"]
     frozen = _frozen_encoders(model)
     assumptions += frozen.unknown
