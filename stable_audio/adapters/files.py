@@ -31,7 +31,6 @@ from stable_audio.wording import names
 SETTINGS = "lora_config"
 LAST = "last.safetensors"
 """The adapter in the folder of a run that has trained one."""
-
 _KEY = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.\d+\.(?P<name>\w+)")
 _UNUSED = ("U", "V", "lora_dropout_mask", "lora_strength")
 """Buffers that other programs may have left in a file; they follow from the model."""
@@ -95,21 +94,33 @@ def read_adapter(path: str | Path) -> Adapter:
     """Read an adapter of this program or of stable-audio-3, as float32.
 
     Args:
-        path: its file, or the folder of a run, whose last one is taken.
+        path: the file, or the folder of a run that trained an adapter.
 
     Raises:
         AdapterError: no adapter, damaged, or of an unknown type.
     """
-    path = Path(path).expanduser()
-    path = path / LAST if path.is_dir() else path
-    if not path.is_file():
-        raise AdapterError(
-            f"{path}: no such file; give the .safetensors or .ckpt file of an adapter, or the folder of a "
-            "run that has trained one"
-        )
+    path = adapter_file(path)
     tensors, values, passport = _read_torch(path) if path.suffix == ".ckpt" else _read_safetensors(path)
     adapter = adapter_from(tensors, values, source=str(path))
     return replace(adapter, passport=_passport(passport, path))
+
+
+def adapter_file(path: str | Path) -> Path:
+    """The file of an adapter: the path itself, or what a run has left in its folder.
+
+    Raises:
+        AdapterError: there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / LAST).is_file():
+            raise AdapterError(f"{path}: the folder has no {LAST}; name the file of the adapter")
+        return path / LAST
+    if not path.is_file():
+        raise AdapterError(
+            f"{path}: no such file; give the .safetensors or .ckpt file of an adapter, or the folder of a run"
+        )
+    return path
 
 
 def adapter_from(tensors: Mapping[str, Tensor], values: Mapping[str, Any], *, source: str) -> Adapter:

@@ -93,7 +93,8 @@ def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
 
 def _state(weight: Tensor, updates: list[Any]) -> tuple[Any, ...]:
     """What a computed weight depends on."""
-    tensors = [weight, *(t for u in updates for t in (*u.parameters(), *u.buffers()))]
+    # Not parameters() and buffers(), which would take longer than a small layer.
+    tensors = [weight, *(t for u in updates for t in (*u._parameters.values(), *u._buffers.values()))]
     versions = [(id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
     return (*versions, *((u.strength, u.scaling) for u in updates))
 

@@ -69,7 +69,9 @@ class AdapterStack:
         if conditioner is not None:
             self.layers |= dict(adaptable_layers(conditioner))
         self.settings: dict[int, AdapterSettings] = {}
-        self._next = 0
+        # After those of a stack that the model has already.
+        present = [int(key) for layer in self.layers.values() for key in updates_of(layer)]
+        self._next = max(present, default=-1) + 1
 
     def add(
         self,
@@ -91,7 +93,7 @@ class AdapterStack:
         tensors: Mapping[str, Mapping[str, Tensor]] = {}
         if isinstance(adapter, Adapter):
             settings, tensors = adapter.settings, adapter.layers
-            self._check_fit(adapter)
+            self.check(adapter)
             chosen: Collection[str] = tensors
         else:
             settings = adapter
@@ -162,15 +164,17 @@ class AdapterStack:
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Write the updated weights into the layers and remove all adapters.
+        """Write the updated weights into the layers and remove all adapters, those of other stacks included.
 
         The layers get new tensors: those of a model that shares the old ones stay as they are.
         """
         for layer in self.layers.values():
-            if len(updates_of(layer)):
+            keys = list(updates_of(layer))
+            if keys:
                 _set_weight(layer, layer.weight.detach().clone())  # type: ignore[operator]
-        for index in list(self.settings):
-            self.remove(index)
+            for key in keys:
+                remove_update(layer, key)
+        self.settings.clear()
 
     @torch.no_grad()
     def weights(self) -> dict[str, Tensor]:
@@ -187,7 +191,8 @@ class AdapterStack:
             if str(index) in updates:
                 yield name, layer, updates[str(index)]  # type: ignore[misc]
 
-    def _check_fit(self, adapter: Adapter) -> None:
+    def check(self, adapter: Adapter) -> None:
+        """Raise AdapterError if the model lacks a layer of an adapter, or has one of another size."""
         if unknown := [name for name in adapter.layers if name not in self.layers]:
             raise AdapterError(
                 f"{adapter.source}: belongs to another model: this one has no {names(unknown, 3)} "

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
+from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
+from stable_audio.adapters.layers import updates_of
 from stable_audio.adapters.stack import AdapterStack, Gate
+from stable_audio.types import Conditioning
 
 Model = TypeVar("Model", bound=nn.Module)
+_GATED = "prepare"
+"""Attribute of a backbone whose gates follow the noise level, in place of its method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +36,22 @@ class AdapterUse:
 def with_adapters(model: Model, uses: Sequence[AdapterUse]) -> Model:
     """A copy of a diffusion model with adapters, which apply in their order, to generate with.
 
-    The model stays as it is, and its tensors are shared. Where a noise level closes a gate, the copy computes
-    all conditioning at every step.
+    The model stays as it is, and its tensors are shared. A model that has adapters already keeps them, and
+    these apply after them. A copy with noise levels at which a gate is closed is for one thread at a time.
 
     Raises:
-        AdapterError: an adapter of another model.
+        AdapterError: an adapter of another model; or the model is a copy whose gates close at noise levels.
     """
     source: Any = model
+    if _GATED in vars(source.backbone):
+        raise AdapterError(
+            "this copy has adapters for some noise levels only and takes no more; give all adapters of a "
+            "model to one call of with_adapters"
+        )
     layers = AdapterStack(source.backbone, source.conditioner).layers
     adapted = {name for use in uses for name in use.adapter.layers}
-    copied_ids = {id(layer) for name, layer in layers.items() if name in adapted} | {id(source.backbone)}
+    changed = [layer for name, layer in layers.items() if name in adapted]
+    copied_ids = {id(m) for layer in changed for m in (layer, updates_of(layer))} | {id(source.backbone)}
     copied: Any = _copy(model, copied_ids, {})
     stack = AdapterStack(copied.backbone, copied.conditioner)
     gates: dict[int, Gate] = {}
@@ -54,16 +65,41 @@ def with_adapters(model: Model, uses: Sequence[AdapterUse]) -> Model:
     return copied  # type: ignore[no-any-return]
 
 
+class _ByGates:
+    """Conditioning that is prepared once for each set of open gates, which layers that prepare it may have.
+
+    Attributes:
+        versions: which gates are open -> what was prepared with them.
+    """
+
+    def __init__(self, cond: Conditioning) -> None:
+        self.cond = cond
+        self.versions: dict[tuple[bool, ...], Conditioning] = {}
+
+
 def _gate_by_noise(model: Any, stack: AdapterStack, gates: dict[int, Gate]) -> None:
-    """Set the gates before each call of the backbone, whose conditioning then depends on the noise level."""
-    objective = model.objective
+    """Set the gates before each call of the backbone, and give it the conditioning that belongs to them."""
+    objective, backbone = model.objective, model.backbone
+    prepare = type(backbone).prepare
+    latest: tuple[bool, ...] = ()
 
-    def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-        t: Tensor = args[1]
-        stack.gate(float(objective.alpha_sigma(t[0].float().cpu())[1]), gates)
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal latest
+        x, t, cond, *others = args
+        sigma = float(objective.alpha_sigma(t[0].float().cpu())[1])
+        state = tuple(gate.open_at(sigma) for gate in gates.values())
+        if state != latest:
+            stack.gate(sigma, gates)
+            latest = state
+        if isinstance(cond.prepared, _ByGates):
+            versions = cond.prepared.versions
+            if state not in versions:
+                versions[state] = prepare(backbone, cond.prepared.cond)
+            cond = versions[state]
+        return (x, t, cond, *others)
 
-    model.backbone.register_forward_pre_hook(before)
-    model.backbone.prepare = lambda cond: cond
+    backbone.register_forward_pre_hook(before)
+    setattr(backbone, _GATED, lambda cond: cond.replace(prepared=_ByGates(cond)))
 
 
 def _copy(module: nn.Module, ids: set[int], copies: dict[int, nn.Module]) -> nn.Module:

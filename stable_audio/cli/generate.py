@@ -8,6 +8,7 @@ from typing import Any
 from stable_audio.cli.options import (
     DTYPES,
     OR_HUB,
+    add_adapter,
     add_device,
     add_dtype,
     add_lenient,
@@ -41,6 +42,7 @@ def _model_arguments(group: Any) -> None:
     group.add_argument(
         "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
     )
+    add_adapter(group, help="adapter to generate with, applied in the order given; may be repeated")
     add_lenient(group)
     add_no_ema(group)
     add_device(group)

@@ -22,6 +22,19 @@ def add_out(parser: Any, *earlier: str, help: str, **options: Any) -> None:
     parser.add_argument("--out", "-o", "--output-path", *earlier, metavar="FOLDER", help=help, **options)
 
 
+ADAPTER = "FILE_OR_RUN[:STRENGTH[:LOW-HIGH[:LAYERS]]]"
+"""How an adapter is named; see `stable_audio.adapters.spec`."""
+
+
+def add_adapter(parser: Any, *, help: str, metavar: str = ADAPTER) -> None:
+    """`--adapter`: trained changes of a model's weights, each with its strength.
+
+    Args:
+        metavar: what may be said of one.
+    """
+    parser.add_argument("--adapter", action="append", metavar=metavar, help=help)
+
+
 def add_device(parser: Any) -> None:
     """`--device`: where a model runs; see `stable_audio.inference.devices`."""
     parser.add_argument(

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from stable_audio import __version__
+from stable_audio.adapters.spec import specs_of
 from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import key_values
 from stable_audio.data.world import launched_world
@@ -96,6 +97,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         seconds=args.seconds,
         conditioning=key_values(args.condition, "--condition"),
         negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
+        adapters=specs_of(args.adapter or []),
         sampling=_sampling(args),
         steering=Steering.from_files(
             init_audio=args.init_audio,
@@ -117,6 +119,7 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
         pretransform=args.pretransform_ckpt_path,
         init_audio=args.init_audio,
         inpaint_audio=args.inpaint_audio,
+        adapters=args.adapter or [],
     )
 
 

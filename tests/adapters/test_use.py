@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from stable_audio.adapters import Adapter, AdapterSettings, AdapterStack, AdapterUse, with_adapters
+from stable_audio.adapters import (
+    Adapter,
+    AdapterError,
+    AdapterSettings,
+    AdapterStack,
+    AdapterUse,
+    with_adapters,
+)
 from stable_audio.adapters.stack import Gate
 from stable_audio.inference.generation.generate import generate
 from tests.golden.harness import HERE, Case
@@ -89,3 +97,44 @@ def test_generation_with_an_adapter_and_an_interval_that_is_never_reached() -> N
     closed = AdapterUse(adapter=use.adapter, gate=Gate((0.0, 0.0)))
     assert torch.equal(rendered(with_adapters(model, [closed])), before)
     assert torch.equal(rendered(model), before)
+
+
+def test_conditioning_is_prepared_once_for_each_state_of_the_gates(monkeypatch: Any) -> None:
+    model = build(config())
+    stack = AdapterStack(model.backbone, model.conditioner)
+    index = stack.add(AdapterSettings(rank=2))
+    with torch.no_grad():
+        for parameter in stack.parameters(index):
+            parameter.add_(0.3)
+    adapter = stack.adapter(index)
+    stack.remove(index)
+    calls: list[Any] = []
+    kind = type(model.backbone)
+    prepare = kind.prepare
+    monkeypatch.setattr(kind, "prepare", lambda self, cond: calls.append(cond) or prepare(self, cond))
+    copy = with_adapters(model, [AdapterUse(adapter=adapter, gate=Gate((0.4, 1.0)))])
+
+    def rendered(model: Any) -> torch.Tensor:
+        return generate(model, "bell", steps=10, cfg_scale=2.0, return_latents=True)
+
+    latents = rendered(copy)
+    assert len(calls) == 2, "open, then closed"
+    monkeypatch.undo()
+    whole = rendered(with_adapters(model, [AdapterUse(adapter=adapter)]))
+    assert not torch.allclose(latents, whole, atol=1e-3)
+    with pytest.raises(AdapterError, match="one call of with_adapters"):
+        with_adapters(copy, [])
+
+
+def test_a_model_with_adapters_keeps_them_under_others() -> None:
+    model, other = build_model(CASE), build_model(CASE)
+    first, second = uses()
+    both = with_adapters(model, [first, second])
+    once = with_adapters(other, [first])
+    alone = outputs(once)
+    assert torch.equal(outputs(with_adapters(once, [second])), outputs(both))
+    assert torch.equal(outputs(once), alone)
+    stack = AdapterStack(both.backbone, both.conditioner)
+    before = outputs(both)
+    stack.merge()
+    assert torch.equal(outputs(both), before), "what another stack has added is merged, too"

@@ -16,6 +16,7 @@ from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.noise import Noise, SeededNoise
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import Callback, sample
+from stable_audio.inference.generation.adapter_inputs import AdapterInputs
 from stable_audio.inference.generation.audio_inputs import (
     AudioInputs,
     EncoderNoise,
@@ -57,6 +58,19 @@ class NoiseSources:
     encoder_noise: EncoderNoise | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipOutput:
+    """What becomes of sampled latents.
+
+    Attributes:
+        return_latents: return latents instead of decoding them.
+        chunked_decode: decode in overlapping pieces, in constant memory.
+    """
+
+    return_latents: bool = False
+    chunked_decode: bool = False
+
+
 Draws = NoiseSources
 """An earlier name, which is also that of the draws of a training step."""
 
@@ -73,9 +87,9 @@ def generate(
     length: Flat[ClipLength] = ClipLength(),  # noqa: B008 (frozen)
     batch_size: int | None = None,
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
+    adapter_inputs: Flat[AdapterInputs] = AdapterInputs(),  # noqa: B008 (frozen)
     draws: Flat[NoiseSources] = NoiseSources(),
-    return_latents: bool = False,
-    chunked_decode: bool = False,
+    output: Flat[ClipOutput] = ClipOutput(),
     callback: Callback | None = None,
     **settings: Any,
 ) -> Tensor:
@@ -96,10 +110,12 @@ def generate(
         batch_size: clips rendered at once; None = all.
         audio_inputs: audio that the clips start from or keep parts of; its fields, such as
             init_audio, are keywords as well.
+        adapter_inputs: `adapters`, a keyword as well: files of adapters, or runs that trained them, with
+            ":STRENGTH" behind if not 1. They are read and added in every call; `with_adapters` gives a model
+            for many.
         draws: random draws in place of the seeds', to reproduce results of other programs; its fields are
             keywords here, too.
-        return_latents: return latents instead of decoding them.
-        chunked_decode: decode in overlapping pieces, in constant memory.
+        output: `return_latents` and `chunked_decode`, keywords as well.
         callback: called at every step with a StepInfo.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
             `sampling`. `sampler_options` is another name of `options`.
@@ -108,8 +124,10 @@ def generate(
         audio (b c n) or latents (b c n), float32 on the CPU.
 
     Raises:
-        ValueError: missing conditioning, with the ids that the model needs; or a setting out of range.
+        ValueError: missing conditioning, with the ids that the model needs; a setting out of range; or an
+            adapter of another model.
     """
+    model = adapter_inputs.on(model)
     if audio_inputs.init_audio is not None:
         settings["sigma_max"] = audio_inputs.init_noise_level
     how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
@@ -147,9 +165,9 @@ def generate(
             for rows in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)
-        if return_latents:
+        if output.return_latents:
             return joined
-        audio = decode_each(model, joined, chunked_decode)[..., :kept]
+        audio = decode_each(model, joined, output.chunked_decode)[..., :kept]
         return silenced(model, audio, items)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stable_audio.adapters.spec import AdapterSpec, specs_of
 from stable_audio.audio.json_files import JsonError, parse_json_object
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.model import DiffusionModel
 from stable_audio.shipped import file_or_shipped
 from stable_audio.types import Metadata
 
-_WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name")
+_WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name", "adapters")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Job:
         seed: None = the first seed of the run plus the index of the job.
         seconds: length of the file; None = that of the conditioning, else of the model.
         name: name for the output file.
+        adapters: trained changes of the model for this clip; None = those of the run.
         source: origin of the job, for messages.
     """
 
@@ -35,6 +37,7 @@ class Job:
     seed: int | None = None
     seconds: float | None = None
     name: str | None = None
+    adapters: tuple[AdapterSpec, ...] | None = None
     source: str = "the command line"
 
 
@@ -42,8 +45,8 @@ def read_jobs(path: str | Path) -> list[Job]:
     """One job per line of a JSONL file.
 
     A line is a conditioning object, `{"prompt": "...", "seconds_total": 10}`, or wraps one as
-    `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "..."}`,
-    all but the first optional. Empty lines are skipped.
+    `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "...",
+    "adapters": ["pad.safetensors:0.8"]}`, all but the first optional. Empty lines are skipped.
 
     Raises:
         ValueError: with file and line of everything that is wrong.
@@ -80,7 +83,7 @@ def _parsed(line: str, source: str) -> Job:
     unknown = sorted(set(value) - set(_WRAPPED))
     if unknown:
         raise ValueError(f"{source}: unknown keys {unknown} beside 'conditioning'; allowed: {list(_WRAPPED)}")
-    seed = value.get("seed")
+    seed, adapters = value.get("seed"), value.get("adapters")
     job = Job(
         conditioning=value["conditioning"],
         negative=value.get("negative_conditioning") or None,
@@ -90,7 +93,18 @@ def _parsed(line: str, source: str) -> Job:
         source=source,
     )
     _check_types(job)
-    return job
+    return job if adapters is None else replace(job, adapters=_adapters(adapters, source))
+
+
+def _adapters(texts: Any, source: str) -> tuple[AdapterSpec, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"{source}: 'adapters' must be a list of texts such as \"pad.safetensors:0.8\", found {texts!r}"
+        )
+    try:
+        return specs_of(texts)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def listed(problems: Sequence[str], limit: int = 20) -> str:
@@ -145,6 +159,7 @@ def complete(
     seconds: float | None = None,
     defaults: Mapping[str, Any] | None = None,
     negative: Metadata | None = None,
+    adapters: Sequence[AdapterSpec] = (),
 ) -> list[Job]:
     """Fill in what jobs leave open, and check that they have all conditioning that the model needs.
 
@@ -153,6 +168,7 @@ def complete(
         seconds: length of jobs without their own.
         defaults: conditioning for the keys that a job lacks.
         negative: negative conditioning of jobs without their own.
+        adapters: those of jobs without their own.
 
     Raises:
         ValueError: naming every id that some job lacks, and all that the model needs.
@@ -167,6 +183,7 @@ def complete(
             negative=job.negative if job.negative is not None else negative,
             seed=job.seed if job.seed is not None else first_seed + index,
             seconds=length,
+            adapters=tuple(adapters) if job.adapters is None else job.adapters,
         )
         completed.append(job)
     check_conditioning(completed, model)

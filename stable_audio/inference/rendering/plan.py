@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.inference.generation.lengths import sample_size_for
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.adapting import AdaptedModels, specs_of_recipe
 from stable_audio.inference.rendering.jobs import (
     Job,
     check_conditioning,
@@ -37,19 +38,27 @@ def plan(
     sampling: Sampling,
     steering: Steering = NO_STEERING,
     chunked_decode: bool = False,
+    adapted: AdaptedModels | None = None,
 ) -> RenderPlan:
     """Check completed `jobs` and make a recipe of each.
 
     Args:
         sampling: resolved settings.
+        adapted: the model with the adapters of each clip; None: makes its own.
 
     Raises:
-        ValueError: naming, for every clip, conditioning that is missing or that the model cannot use.
+        ValueError: naming, for every clip, conditioning that is missing or that the model cannot use; or an
+            adapter that is unreadable or of another model.
     """
+    adapted = adapted or AdaptedModels(render_model.model)
     check_conditioning(jobs, render_model.model)
     jobs = [with_files(render_model.model, job) for job in jobs]
     check_values(jobs, render_model.model)
-    return RenderPlan(jobs, [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs])
+    for specs in dict.fromkeys(job.adapters or () for job in jobs):
+        adapted.check(specs)
+    recipes = [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs]
+    files = [adapted.files(job.adapters or ()) for job in jobs]
+    return RenderPlan(jobs, [replace(recipe, adapters=a) for recipe, a in zip(recipes, files)])
 
 
 def _recipe(
@@ -74,22 +83,26 @@ def _recipe(
         inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
         condition_audio=files_of(render_model.model, job) or None,
         chunked_decode=chunked_decode,
-        **files,
+        init_audio=files.get("init_audio"),
+        inpaint_audio=files.get("inpaint_audio"),
     )
 
 
-def job_of(recipe: Recipe, source: str) -> Job:
+def job_of(recipe: Recipe, source: str, adapters: Sequence[str] = ()) -> Job:
     """The job that renders the sound of `recipe` again.
 
     Args:
         source: file of the recipe, for messages.
+        adapters: where the files of its adapters are now, see `specs_of_recipe`.
     """
+    specs = specs_of_recipe(recipe.adapters or [], adapters, source)
     return Job(
         conditioning=recipe.conditioning,
         negative=recipe.negative_conditioning,
         seed=recipe.seed,
         seconds=recipe.seconds,
         source=source,
+        adapters=tuple(specs),
     )
 
 

@@ -50,6 +50,21 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class AdapterFile(InputFile):
+    """An adapter and how it was used.
+
+    Attributes:
+        strength: as in `AdapterUse`.
+        interval: noise levels [low, high] at which it applied in the backbone.
+        layer_filter: layers of the backbone to which it did not apply, as in `Gate`.
+    """
+
+    strength: float
+    interval: list[float]
+    layer_filter: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that determines the sound of one file, as plain values.
 
@@ -62,6 +77,7 @@ class Recipe:
         sample_size: samples that were generated, before the cut to `seconds`.
         condition_audio: files that the conditioning names, by id.
         inpaint_seconds: spans (start, end) that were generated anew within inpaint_audio.
+        adapters: in the order in which they applied.
     """
 
     checkpoint: InputFile
@@ -81,10 +97,20 @@ class Recipe:
     inpaint_seconds: list[list[float]] | None = None
     condition_audio: dict[str, InputFile] | None = None
     chunked_decode: bool = False
+    adapters: list[AdapterFile] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """As JSON values; `adapters` is left out where there are none, as in files from before them."""
+        values = dataclasses.asdict(self)
+        if not self.adapters:
+            values.pop("adapters")
+        return values
 
     def digest(self) -> str:
         """Hash of the recipe, with the digests of files, but without their paths."""
-        values = dataclasses.asdict(self)
+        values = self.values()
+        for adapter in values.get("adapters", ()):
+            adapter.pop("path")
         for key in _FILES:
             if values[key] is not None:
                 values[key].pop("path")
@@ -129,7 +155,7 @@ def write_recipe(path: Path, recipe: Recipe, output: dict[str, Any], software: d
         "format": FORMAT,
         "version": VERSION,
         "digest": recipe.digest(),
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.values(),
         "output": output,
         "software": software,
     }
@@ -182,6 +208,12 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
     for index, span in enumerate(recipe.inpaint_seconds or []):
         if len(span) != 2 or not 0 <= span[0] < span[1]:
             yield ("inpaint_seconds", index), f"found {span}; it must be [start, end] with 0 <= start < end"
+    for index, adapter in enumerate(recipe.adapters or []):
+        if len(adapter.interval) != 2 or not 0 <= adapter.interval[0] <= adapter.interval[1] <= 1:
+            yield (
+                ("adapters", index, "interval"),
+                f"found {adapter.interval}; it must be [low, high] with 0 <= low <= high <= 1",
+            )
     for name in ("init_audio", "inpaint_audio"):
         companion = {"init_audio": "init_noise_level", "inpaint_audio": "inpaint_seconds"}[name]
         if getattr(recipe, name) is not None and getattr(recipe, companion) is None:

@@ -20,6 +20,7 @@ from stable_audio.audio.io import save_audio
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.adapting import AdaptedModels, Specs
 from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.recipe import Recipe, finished, write_recipe
 from stable_audio.inference.rendering.steering import NO_STEERING, Steering
@@ -81,6 +82,7 @@ def render(
     chunked_decode: bool = False,
     world: World = ALONE,
     progress: Callable[[int, int], None] | None = None,
+    adapted: AdaptedModels | None = None,
 ) -> Iterator[Rendered]:
     """Render completed `jobs`, with their `recipes` beside the files; yields every file once it is complete.
 
@@ -88,7 +90,9 @@ def render(
         batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if the memory of a GPU runs out.
         world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
+        adapted: the model with the adapters of each clip; None: makes its own.
     """
+    adapted = adapted or AdaptedModels(model)
     steering.check(model, jobs, recipes)
     remove_leftovers(output.folder)
     pending: list[_Pending] = []
@@ -98,13 +102,19 @@ def render(
             yield Rendered(existing, recipe.seconds, None, False, None)
         else:
             pending.append((index, job, recipe))
-    # The clips of one batch have the same length, and all or none have negative conditioning.
-    for _, group in groupby(pending, key=lambda p: (p[2].sample_size, p[1].negative is None)):
-        work = partial(_timed_batch, model, *(sampling, steering, chunked_decode, progress))
+    # The clips of one batch have the same length and adapters, and all or none have negative conditioning.
+    for (_, _, specs), group in groupby(pending, key=_common):
+        work = partial(_timed_batch, adapted(specs), *(sampling, steering, chunked_decode, progress))
         for batch, (audio, took) in _in_batches(work, list(group), batch_size or default_batch(model.device)):
             factor = sum(r.seconds for _, _, r in batch) / took
             for (index, job, recipe), clip in zip(batch, audio):
                 yield _write(model, index, job, recipe, clip, output, took / len(batch), factor)
+
+
+def _common(pending: _Pending) -> tuple[int, bool, Specs]:
+    """What the clips of one batch have in common."""
+    _, job, recipe = pending
+    return recipe.sample_size, job.negative is None, job.adapters or ()
 
 
 def default_batch(device: torch.device) -> int:

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.precision import INT8
+from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.jobs import Job, complete
 from stable_audio.inference.rendering.load import RenderModel, load_render_model
 from stable_audio.inference.rendering.plan import RenderPlan, cautions, job_of, plan
@@ -28,9 +31,10 @@ class RenderRequest:
     Attributes:
         checkpoint: as for `load_render_model`, as are the five that follow.
         jobs: the clips.
-        first_seed: as for `complete`, as are the three that follow.
+        first_seed: as for `complete`, as are the four that follow.
         conditioning: for the keys that a job lacks.
         negative: negative conditioning of jobs without their own.
+        adapters: those of jobs without their own.
         sampling: settings, of which some may be left to the model.
         chunked_decode: as for `render`.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
@@ -48,6 +52,7 @@ class RenderRequest:
     seconds: float | None = None
     conditioning: Mapping[str, Any] = field(default_factory=dict)
     negative: Metadata | None = None
+    adapters: Sequence[AdapterSpec] = ()
     sampling: Sampling = field(default_factory=Sampling)
     steering: Steering = NO_STEERING
     chunked_decode: bool = False
@@ -57,6 +62,11 @@ class RenderRequest:
     def __post_init__(self) -> None:
         # Before the model is loaded, which may take minutes: whatever can be checked without it.
         self.sampling.check()
+        if self.dtype == INT8 and (self.adapters or any(job.adapters for job in self.jobs)):
+            raise ValueError(
+                "int8 weights take no adapters; write these into a model file with `stable-audio adapter "
+                "merge`, and render that one in int8"
+            )
 
     @classmethod
     def from_recipe(
@@ -67,12 +77,14 @@ class RenderRequest:
         pretransform: str | Path | None = None,
         init_audio: str | Path | None = None,
         inpaint_audio: str | Path | None = None,
+        adapters: Sequence[str] = (),
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
         Args:
             path: the JSON beside that file.
             checkpoint: where this file is now; None: where the recipe says, as for the others.
+            adapters: where the files of all its adapters are now, in their order.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -89,7 +101,7 @@ class RenderRequest:
             pretransform=pretransform,
             use_ema=recipe.use_ema,
             dtype=recipe.dtype,
-            jobs=[job_of(recipe, str(path))],
+            jobs=[job_of(recipe, str(path), adapters)],
             sampling=sampling_from(recipe.sampling),
             steering=Steering.from_files(
                 **inputs,
@@ -129,15 +141,18 @@ class RenderRequest:
                 seconds=self.seconds,
                 defaults=self.conditioning,
                 negative=self.negative,
+                adapters=self.adapters,
             )
+        adapted = AdaptedModels(render_model.model)
         todo = plan(
             render_model,
             jobs,
             sampling=sampling,
             steering=self.steering,
             chunked_decode=self.chunked_decode,
+            adapted=adapted,
         )
-        return RenderTask(self, render_model, sampling, todo)
+        return RenderTask(self, render_model, sampling, todo, adapted)
 
 
 @dataclass(frozen=True)
@@ -147,18 +162,24 @@ class RenderTask:
     Attributes:
         sampling: the settings, complete.
         plan: the clips with their recipes.
+        adapted: the model with the adapters of each clip.
     """
 
     request: RenderRequest
     render_model: RenderModel
     sampling: Sampling
     plan: RenderPlan
+    adapted: AdaptedModels
 
     def cautions(self) -> Iterator[str]:
         """Warnings about a render that is possible but may not be intended, one sentence each."""
         request, used = self.request, self.render_model.checkpoint
         if request.recipe is not None and used.digest != request.recipe.checkpoint.digest:
             yield f"{used.path} is not the file that {request.recipe_file} was made with"
+        recorded = (request.recipe.adapters or []) if request.recipe is not None else []
+        for file, new in zip(recorded, self.plan.recipes[0].adapters or []):
+            if file.digest != new.digest:
+                yield f"{new.path} is not the adapter that {request.recipe_file} was made with"
         yield from cautions(self.plan.jobs, self.render_model.model, self.sampling)
 
     def render(
@@ -181,4 +202,5 @@ class RenderTask:
             chunked_decode=self.request.chunked_decode,
             world=world,
             progress=progress,
+            adapted=self.adapted,
         )

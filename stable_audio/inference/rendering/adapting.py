@@ -1,0 +1,85 @@
+"""The adapters that clips name: read once, checked before the first clip, and recorded in recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from stable_audio.adapters.files import Adapter, adapter_file, read_adapter
+from stable_audio.adapters.spec import AdapterSpec
+from stable_audio.adapters.stack import AdapterStack
+from stable_audio.adapters.use import AdapterUse, with_adapters
+from stable_audio.inference.rendering.recipe import AdapterFile, InputFile
+from stable_audio.model import DiffusionModel
+
+Specs = Sequence[AdapterSpec]
+
+
+class AdaptedModels:
+    """A model with the adapters of each clip; the latest copy is kept for the clips that follow."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+        self._adapters: dict[str, Adapter] = {}
+        self._files: dict[str, InputFile] = {}
+        self._latest: tuple[tuple[AdapterSpec, ...], DiffusionModel] = ((), model)
+
+    def check(self, specs: Specs) -> None:
+        """Raise AdapterError if a file is no adapter, or one of another model."""
+        stack = AdapterStack(self._model.backbone, self._model.conditioner)
+        for spec in specs:
+            stack.check(self._adapter(spec.path))
+
+    def __call__(self, specs: Specs) -> DiffusionModel:
+        """The model with these adapters, which apply in their order."""
+        if self._latest[0] != tuple(specs):
+            uses = [
+                AdapterUse(adapter=self._adapter(s.path), strength=s.strength, gate=s.gate) for s in specs
+            ]
+            self._latest = (tuple(specs), with_adapters(self._model, uses) if uses else self._model)
+        return self._latest[1]
+
+    def files(self, specs: Specs) -> list[AdapterFile] | None:
+        """The adapters as recipes have them; None if there are none."""
+        files = [
+            AdapterFile(
+                **dataclasses.asdict(self._file(spec.path)),
+                strength=spec.strength,
+                interval=list(spec.interval),
+                layer_filter=spec.layer_filter,
+            )
+            for spec in specs
+        ]
+        return files or None
+
+    def _adapter(self, path: str) -> Adapter:
+        if path not in self._adapters:
+            self._adapters[path] = read_adapter(path)
+        return self._adapters[path]
+
+    def _file(self, path: str) -> InputFile:
+        if path not in self._files:
+            self._files[path] = InputFile.of(adapter_file(path))
+        return self._files[path]
+
+
+def specs_of_recipe(files: Sequence[AdapterFile], paths: Sequence[str], source: str) -> list[AdapterSpec]:
+    """The adapters of a recipe.
+
+    Args:
+        paths: where their files are now, in the same order; empty: where the recipe says.
+        source: file of the recipe, for messages.
+
+    Raises:
+        ValueError: another number of files.
+    """
+    if paths and len(paths) != len(files):
+        raise ValueError(
+            f"{source} was made with {len(files)} adapters, found {len(paths)}: name the file of each with "
+            "--adapter, in their order, or none"
+        )
+    located = paths or [file.path for file in files]
+    return [
+        AdapterSpec(path, file.strength, (file.interval[0], file.interval[1]), file.layer_filter)
+        for path, file in zip(located, files)
+    ]

@@ -1,0 +1,172 @@
+"""Generation with adapters: as an argument, on the command line, in job files and in recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.adapters import AdapterSettings, AdapterSpec, AdapterStack, AdapterUse, write_adapter
+from stable_audio.audio.io import read_audio
+from stable_audio.cli import main
+from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.rendering.recipe import AdapterFile
+from tests.inference import tiny
+from tests.inference.test_jobs import _recipe as some_recipe
+
+
+def adapter_at(path: Path, kind: str = "lora", seed: int = 1, **settings: Any) -> Path:
+    """The file of an adapter of the tiny model, with an effect."""
+    model = tiny.build(tiny.config())
+    stack = AdapterStack(model.backbone, model.conditioner)
+    index = stack.add(AdapterSettings(rank=2, adapter_type=kind, **settings))
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in stack.parameters(index):
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=noise))
+    write_adapter(path, stack.adapter(index))
+    return path
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    weights, model_file = tiny.save(tmp_path / "model", tiny.config())
+    model = ["--ckpt-path", str(weights), "--model-config", str(model_file)]
+    return ["generate", *model, "--steps", "2", "--device", "cpu", "--subtype", "FLOAT"]
+
+
+def rendered(command: list[str], out: Path, *arguments: str) -> list[Path]:
+    assert main([*command, "--out", str(out), *arguments]) == 0
+    return sorted(out.glob("*.wav"))
+
+
+def sound(path: Path) -> torch.Tensor:
+    return read_audio(path)[0]
+
+
+def recipe(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".json").read_text())["recipe"]
+
+
+def test_generate_takes_files_specs_and_objects(tmp_path: Path) -> None:
+    model = tiny.build(tiny.config())
+    path = adapter_at(tmp_path / "a.safetensors")
+
+    def latents(*adapters: Any) -> torch.Tensor:
+        return generate(model, "bell", steps=2, return_latents=True, adapters=adapters)
+
+    base, changed = latents(), latents(path)
+    assert not torch.allclose(changed, base, atol=1e-3)
+    use = AdapterSpec(str(path)).use()
+    for same in (str(path), f"{path}:1:0-1", AdapterSpec(str(path)), use):
+        assert torch.equal(latents(same), changed)
+    assert torch.equal(latents(f"{path}:0"), base)
+    half = AdapterUse(adapter=use.adapter, strength=0.5)
+    assert torch.equal(latents(f"{path}:0.5"), latents(half))
+    assert torch.equal(latents(), base), "the model itself stays as it is"
+    assert torch.equal(generate(model, "bell", steps=2, return_latents=True, adapters=str(path)), changed)
+
+
+def test_the_command_line_renders_with_adapters_and_so_does_its_recipe(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (
+        adapter_at(tmp_path / f"{kind}.safetensors", kind, i) for i, kind in enumerate(["lora", "bora"])
+    )
+    (plain,) = rendered(command, tmp_path / "plain", "--prompt", "bell")
+    assert "adapters" not in recipe(plain)
+    options = ["--adapter", f"{first}:0.8", "--adapter", f"{second}::0.3-1:to_qkv"]
+    (made,) = rendered(command, tmp_path / "out", "--prompt", "bell", *options)
+    assert not torch.allclose(sound(made), sound(plain), atol=1e-3)
+    stored = recipe(made)["adapters"]
+    assert [(a["path"], a["strength"], a["interval"], a["layer_filter"]) for a in stored] == [
+        (str(first), 0.8, [0.0, 1.0], ""),
+        (str(second), 1.0, [0.3, 1.0], "to_qkv"),
+    ]
+    again = ["generate", "--from-json", str(made.with_suffix(".json")), "--subtype", "FLOAT"]
+    (same,) = rendered(again, tmp_path / "again")
+    assert same.name == made.name
+    assert torch.equal(sound(same), sound(made))
+    # The files may have moved; one that has changed is told.
+    first.rename(tmp_path / "moved.safetensors")
+    assert main([*again, "--out", str(tmp_path / "x"), "--adapter", str(second)]) == 2
+    assert "was made with 2 adapters, found 1" in capsys.readouterr().err
+    moved = ["--adapter", str(tmp_path / "moved.safetensors"), "--adapter", str(second)]
+    (third,) = rendered(again, tmp_path / "moved", *moved)
+    assert torch.equal(sound(third), sound(made))
+    adapter_at(second, "bora", 9)
+    rendered(again, tmp_path / "changed", *moved)
+    assert f"{second} is not the adapter that" in capsys.readouterr().err
+
+
+def test_clips_of_a_job_file_have_their_own_adapters(command: list[str], tmp_path: Path) -> None:
+    path = adapter_at(tmp_path / "a.safetensors")
+    clip = {"conditioning": {"prompt": "bell"}, "seed": 3}
+    lines = [clip, {**clip, "adapters": []}, {**clip, "adapters": [f"{path}:0.5"]}]
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("\n".join(map(json.dumps, lines)))
+    whole, none, half = map(
+        sound, rendered(command, tmp_path / "out", "--prompts", str(jobs), "--adapter", str(path))
+    )
+    alone = ["--prompt", "bell", "--seed", "3"]
+    assert torch.equal(none, sound(rendered(command, tmp_path / "base", *alone)[0]))
+    assert torch.equal(whole, sound(rendered(command, tmp_path / "whole", *alone, "--adapter", str(path))[0]))
+    assert not torch.equal(half, whole)
+    # In one batch, too, where the clips with other adapters are a batch of their own.
+    batch = ["--prompts", str(jobs), "--adapter", str(path), "--batch-size", "3"]
+    for one, other in zip(rendered(command, tmp_path / "batch", *batch), (whole, none, half)):
+        torch.testing.assert_close(sound(one), other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adapters", ["a.st", [1], [""], ["a:1:1-0"]])
+def test_adapters_of_a_job_that_are_none(
+    adapters: Any, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text(json.dumps({"conditioning": {"prompt": "bell"}, "adapters": adapters}))
+    assert main([*command, "--prompts", str(jobs)]) == 2
+    assert f"{jobs}, line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--adapter", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
+        (["--adapter", "a:1:0.9-0.1"], "interval must be"),
+        (["--adapter", "a.safetensors", "--dtype", "int8"], "int8 weights take no adapters"),
+    ],
+)
+def test_what_cannot_be_rendered_is_told_in_one_sentence(
+    arguments: list[str],
+    message: str,
+    command: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*command, "--out", str(tmp_path / "out"), "--prompt", "bell", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list((tmp_path / "out").glob("*.wav"))
+
+
+def test_digests_follow_adapters_but_not_their_paths(tmp_path: Path) -> None:
+    def digest(*adapters: AdapterFile) -> str:
+        return some_recipe(tmp_path, adapters=list(adapters) or None).digest()
+
+    def file(**changes: Any) -> AdapterFile:
+        values: dict[str, Any] = {"path": "a", "digest": "1", "strength": 1.0}
+        return AdapterFile(**{**values, "interval": [0.0, 1.0], "layer_filter": "", **changes})
+
+    assert digest(file(path="b")) == digest(file())
+    changes = [{"digest": "2"}, {"strength": 0.5}, {"interval": [0.0, 0.5]}, {"layer_filter": "x"}]
+    digests = [digest(), digest(file()), digest(file(), file()), *(digest(file(**c)) for c in changes)]
+    assert len({*digests}) == len(digests)
+
+
+def test_the_digest_of_a_recipe_without_adapters_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    # Computed before recipes had adapters.
+    assert some_recipe(tmp_path).digest() == "f79033a10581ae7d"
