@@ -43,6 +43,8 @@ class WeightUpdate(nn.Module):
     """
 
     term_parameters: ClassVar[tuple[str, ...]] = ()
+    own_type: ClassVar[bool] = True
+    """See `stable_audio.nn.precision.parameter_dtype`."""
 
     def __init__(
         self,

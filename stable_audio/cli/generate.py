@@ -9,6 +9,7 @@ from stable_audio.cli.options import (
     DTYPES,
     OR_HUB,
     add_adapter,
+    add_any_base,
     add_device,
     add_dtype,
     add_lenient,
@@ -43,6 +44,7 @@ def _model_arguments(group: Any) -> None:
         "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
     )
     add_adapter(group, help="adapter to generate with, applied in the order given; may be repeated")
+    add_any_base(group)
     add_lenient(group)
     add_no_ema(group)
     add_device(group)

@@ -35,6 +35,15 @@ def add_adapter(parser: Any, *, help: str, metavar: str = ADAPTER) -> None:
     parser.add_argument("--adapter", action="append", metavar=metavar, help=help)
 
 
+def add_any_base(parser: Any) -> None:
+    """`--any-base`: take adapters of another model."""
+    parser.add_argument(
+        "--any-base",
+        action="store_true",
+        help="use adapters on a model other than the one that they were trained on",
+    )
+
+
 def add_device(parser: Any) -> None:
     """`--device`: where a model runs; see `stable_audio.inference.devices`."""
     parser.add_argument(

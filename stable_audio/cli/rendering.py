@@ -98,6 +98,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         conditioning=key_values(args.condition, "--condition"),
         negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
         adapters=specs_of(args.adapter or []),
+        any_base=args.any_base,
         sampling=_sampling(args),
         steering=Steering.from_files(
             init_audio=args.init_audio,
@@ -120,6 +121,7 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
         init_audio=args.init_audio,
         inpaint_audio=args.inpaint_audio,
         adapters=args.adapter or [],
+        any_base=args.any_base,
     )
 
 

@@ -24,11 +24,16 @@ def rounds(x: Tensor) -> bool:
 
 def parameter_dtype(module: nn.Module) -> torch.dtype:
     """The type that a module computes in: of its first floating-point parameter of 32 bits or more, since
-    frozen layers may be held in less; else of its first parameter or buffer; float32 without any."""
-    for parameter in module.parameters():
+    frozen layers may be held in less; else of its first parameter or buffer; float32 without any.
+
+    Modules with the attribute `own_type` do not count: they compute in a type of their own.
+    """
+    counted = [m for m in module.modules() if not getattr(m, "own_type", False)]
+    parameters = [p for m in counted for p in m.parameters(recurse=False)]
+    for parameter in parameters:
         if parameter.is_floating_point() and parameter.element_size() >= 4:
             return parameter.dtype
-    tensors = itertools.chain(module.parameters(), module.buffers())
+    tensors = itertools.chain(parameters, (b for m in counted for b in m.buffers(recurse=False)))
     return next((v.dtype for v in tensors if v.is_floating_point()), torch.float32)
 
 

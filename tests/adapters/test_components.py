@@ -11,6 +11,7 @@ from stable_audio.adapters.layers import own_weight, updates_of
 from stable_audio.adapters.patterns import expanded, filtered, selected
 from stable_audio.adapters.stack import Gate, merge_weighted
 from stable_audio.adapters.updates import singular_vectors
+from stable_audio.nn.precision import parameter_dtype
 
 TYPES = sorted(ADAPTER_TYPES)
 EXACT = {"lora", "lora-xs"}
@@ -205,3 +206,13 @@ def test_adapters_in_half_precision_models() -> None:
     stack, index = filled("bora", module)
     assert {p.dtype for p in stack.parameters(index)} == {torch.float32}
     assert module(x().bfloat16()).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_model_computes_in_the_type_of_its_own_weights(kind: str) -> None:
+    """The tensors of an adapter are float32 in a model that is held in less."""
+    module = network().to(torch.bfloat16)
+    filled(kind, module)
+    assert parameter_dtype(module) is torch.bfloat16
+    assert parameter_dtype(module[2]) is torch.bfloat16
+    assert parameter_dtype(filled(kind, network())[0].layers["model.0"]) is torch.float32

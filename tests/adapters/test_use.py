@@ -128,7 +128,7 @@ def test_conditioning_is_prepared_once_for_each_state_of_the_gates(monkeypatch: 
 
 def test_a_model_with_adapters_keeps_them_under_others() -> None:
     model, other = build_model(CASE), build_model(CASE)
-    first, second = uses()
+    first, second, *_ = uses()
     both = with_adapters(model, [first, second])
     once = with_adapters(other, [first])
     alone = outputs(once)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stable_audio.adapters import AdapterSettings, AdapterSpec, AdapterStack, AdapterUse, write_adapter
+from stable_audio.adapters import (
+    AdapterSettings,
+    AdapterSpec,
+    AdapterStack,
+    AdapterUse,
+    BaseModel,
+    Passport,
+    base_hash,
+    read_adapter,
+    write_adapter,
+)
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
@@ -151,6 +162,24 @@ def test_what_cannot_be_rendered_is_told_in_one_sentence(
     assert message in error
     assert "Traceback" not in error
     assert not list((tmp_path / "out").glob("*.wav"))
+
+
+def test_an_adapter_of_another_model_needs_a_word(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.safetensors"
+    adapter = read_adapter(adapter_at(path))
+    base = BaseModel(name="other.safetensors", path="/other.safetensors", hash="0" * 64)
+    write_adapter(path, replace(adapter, passport=Passport(base=base)))
+    arguments = ["--prompt", "bell", "--dtype", "bfloat16", "--adapter", str(path)]
+    assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert "was trained on other.safetensors" in capsys.readouterr().err
+    (made,) = rendered(command, tmp_path / "out", *arguments, "--any-base")
+    # The model's own hash is that of its weights before they are held in bfloat16.
+    own = BaseModel(name="tiny", path="tiny", hash=base_hash(tiny.build(tiny.config())))
+    write_adapter(path, replace(adapter, passport=Passport(base=own)))
+    (same,) = rendered(command, tmp_path / "own", *arguments)
+    assert torch.equal(sound(made), sound(same))
 
 
 def test_digests_follow_adapters_but_not_their_paths(tmp_path: Path) -> None:

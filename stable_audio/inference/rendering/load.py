@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def load_render_model(
     use_ema: bool = True,
     dtype: str = "float32",
     device: torch.device | str = "cpu",
+    check: Callable[[DiffusionModel, str], None] | None = None,
 ) -> RenderModel:
     """Load a diffusion model, ready to generate.
 
@@ -46,6 +48,8 @@ def load_render_model(
         use_ema: as for `load_model`.
         dtype: as for `place`.
         device: as for `place`.
+        check: called with the model, before its weights are converted, and the name of its file; raises
+            ValueError if it is the wrong one.
 
     Raises:
         ValueError: the model is an autoencoder, which does not generate by itself.
@@ -59,6 +63,8 @@ def load_render_model(
         raise ValueError(
             f"{path}: holds a {model_config.model_type} model, which does not generate by itself"
         )
+    if check is not None:
+        check(model, path.name)
     place(model, dtype=dtype, device=device)
     inner = InputFile.of(separate) if separate is not None else None
     return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from stable_audio.adapters import check_base, read_adapter
 from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
@@ -21,6 +22,7 @@ from stable_audio.inference.rendering.plan import RenderPlan, cautions, job_of, 
 from stable_audio.inference.rendering.recipe import Recipe, read_recipe, sampling_from
 from stable_audio.inference.rendering.render import OutputFiles, Rendered, render
 from stable_audio.inference.rendering.steering import NO_STEERING, Steering
+from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
 
@@ -35,6 +37,7 @@ class RenderRequest:
         conditioning: for the keys that a job lacks.
         negative: negative conditioning of jobs without their own.
         adapters: those of jobs without their own.
+        any_base: accept adapters that were trained on another model.
         sampling: settings, of which some may be left to the model.
         chunked_decode: as for `render`.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
@@ -53,6 +56,7 @@ class RenderRequest:
     conditioning: Mapping[str, Any] = field(default_factory=dict)
     negative: Metadata | None = None
     adapters: Sequence[AdapterSpec] = ()
+    any_base: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     steering: Steering = NO_STEERING
     chunked_decode: bool = False
@@ -78,6 +82,7 @@ class RenderRequest:
         init_audio: str | Path | None = None,
         inpaint_audio: str | Path | None = None,
         adapters: Sequence[str] = (),
+        any_base: bool = False,
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
@@ -85,6 +90,7 @@ class RenderRequest:
             path: the JSON beside that file.
             checkpoint: where this file is now; None: where the recipe says, as for the others.
             adapters: where the files of all its adapters are now, in their order.
+            any_base: accept adapters that were trained on another model.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -111,6 +117,7 @@ class RenderRequest:
             chunked_decode=recipe.chunked_decode,
             recipe=recipe,
             recipe_file=str(path),
+            any_base=any_base,
         )
 
     def load(self, device: torch.device | str = "cpu") -> RenderModel:
@@ -123,7 +130,14 @@ class RenderRequest:
             use_ema=self.use_ema,
             dtype=self.dtype,
             device=device,
+            check=self._check_base,
         )
+
+    def _check_base(self, model: DiffusionModel, name: str) -> None:
+        """Raise AdapterError if an adapter was trained on another model."""
+        groups = [self.adapters, *(job.adapters or () for job in self.jobs)]
+        paths = dict.fromkeys(spec.path for specs in groups for spec in specs)
+        check_base(model, [read_adapter(path) for path in paths], name=name, any_base=self.any_base)
 
     def task(self, render_model: RenderModel) -> RenderTask:
         """Complete the clips with what `render_model` needs, and check them.
