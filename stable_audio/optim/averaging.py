@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -21,6 +21,8 @@ class AveragingRule:
         min_value: minimum decay once averaging has begun.
         update_after_step: up to this step the average is a copy of the weights.
         update_every: average at every such step only.
+        device: where the average is: cpu in the memory of the host, where the weights are for as long as a
+            demo uses their average; null beside the weights.
 
     Raises:
         ValueError: a setting out of its range.
@@ -32,8 +34,11 @@ class AveragingRule:
     min_value: Annotated[float, Ge(0), Lt(1)] = 0.0
     update_after_step: Annotated[int, Ge(0)] = 1
     update_every: Positive = 1
+    device: Literal["cpu"] | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.device not in (None, "cpu"):
+            raise ValueError(f"device must be 'cpu' or None, beside the weights, found {self.device!r}")
         if self.min_value > self.beta:
             raise ValueError(f"min_value must be from 0 to beta, {self.beta}, found {self.min_value}")

@@ -34,11 +34,13 @@ class RunSettings:
         seed: seed of all random draws.
         batch_size: items per batch and process.
         gradient_clip_val: greatest gradient norm, 0 = no clipping.
+        gradient_release: step on each weight in the backward pass, and free its gradient.
     """
 
     seed: int = 0
     batch_size: int = 1
     gradient_clip_val: float = 0.0
+    gradient_release: bool = False
 
 
 class TrainingModule(OptimisedModule):
@@ -72,7 +74,7 @@ class TrainingModule(OptimisedModule):
         ema: EMA | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(gradient_clip_val=run.gradient_clip_val)
+        super().__init__(gradient_clip_val=run.gradient_clip_val, gradient_release=run.gradient_release)
         self.model = model
         self.ema = ema
         self.teacher = teacher
@@ -102,6 +104,11 @@ class TrainingModule(OptimisedModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the audio only; conditioners move the metadata that they use."""
         return batch._replace(audio=to_device(batch.audio, device))
+
+    def before_step(self) -> None:
+        """The weights of the last step are copied for their average before this one changes them."""
+        if self.ema is not None:
+            self.ema.hold()
 
     def end_batch(self, *, stepped: bool) -> None:
         """Called after `training_step`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from stable_audio.optim.averaging import AveragingRule
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.gathering import copy_whole, is_split, whole
+from stable_audio.training.staging import HostStaging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,10 @@ class EMA:
     Weights of less than 32 bits are averaged in float32: at a decay of 0.9999 a bfloat16 average would
     never change. The update is fused over all tensors of a type.
 
+    With `device` "cpu" in its rule, the average of weights on a GPU is in the memory of the host. They are
+    copied there while the GPU goes on with the next step, and averaged in a thread, with the same arithmetic;
+    whatever reads the average waits for that. What is about to change the weights calls `hold` first.
+
     Args:
         module: whose weights are averaged. Its submodules stay the ones that it has now.
         parts: names of submodules to average (prefixes of keys); None averages everything.
@@ -72,6 +78,7 @@ class EMA:
         self._places: list[_Place] = []
         self._frozen: list[_Place] = []
         self._average: dict[str, Tensor] | None = None
+        self._staging = HostStaging()
         if not deferred:
             self.start()
 
@@ -82,7 +89,8 @@ class EMA:
         places = _places(self._module, keys)
         self._places = [place for place in places if not _rests(place)]
         self._frozen = [place for place in places if _rests(place)]
-        self._average = {key: _shadow(tensor) for key, tensor in self._tracked().items()}
+        self._staging.settle()
+        self._average = {key: _shadow(tensor, self.rule.device) for key, tensor in self._tracked().items()}
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -90,6 +98,7 @@ class EMA:
         if self._average is None:
             self.start()
         assert self._average is not None
+        self._staging.settle()
         return self._average
 
     def decay(self) -> float:
@@ -113,24 +122,35 @@ class EMA:
         else:
             self._blend(1 - self.decay())
 
-    @torch.no_grad()
+    def hold(self) -> None:
+        """Let a GPU change the weights only once their copies for the average are made. The host does not
+        wait."""
+        self._staging.hold()
+
     def _blend(self, weight: float) -> None:
-        """average += weight * (current - average), one fused operation per type, buffers apart where
-        parameters are split."""
+        """average += weight * (current - average)."""
+        averaged, current = self.average, self._tracked()
+        if self.rule.device is not None and _is_elsewhere(current, self.rule.device):
+            self._staging.submit(current, partial(self._blend_with, averaged, weight))
+        else:
+            self._blend_with(averaged, weight, current)
+
+    @torch.no_grad()
+    def _blend_with(self, averaged: dict[str, Tensor], weight: float, currents: Mapping[str, Tensor]) -> None:
+        """One fused operation per type, buffers apart where parameters are split."""
         groups: dict[tuple[torch.dtype, bool], tuple[list[Tensor], list[Tensor]]] = {}
-        averaged = self.average
-        for key, current in self._tracked().items():
+        for key, current in currents.items():
             average = averaged[key]
             if average.device != current.device:
                 average = averaged[key] = average.to(current.device)
             if not average.is_floating_point() or weight == 1.0:
                 average.copy_(current)
                 continue
-            averages, currents = groups.setdefault((average.dtype, is_split(average)), ([], []))
+            averages, values = groups.setdefault((average.dtype, is_split(average)), ([], []))
             averages.append(average)
-            currents.append(current.to(average.dtype))
-        for averages, currents in groups.values():
-            torch._foreach_lerp_(averages, currents, weight)
+            values.append(current.to(average.dtype))
+        for averages, values in groups.values():
+            torch._foreach_lerp_(averages, values, weight)
 
     @contextmanager
     def swapped(self) -> Iterator[nn.Module]:
@@ -138,7 +158,8 @@ class EMA:
 
         Parameters and their average are exchanged, so that no second set of weights is made (except for
         parameters of less than 32 bits). Buffers are copied, since a forward pass may write to them, and so
-        are split parameters, whose storage must not be replaced.
+        are split parameters, whose storage must not be replaced. Where the average is in the memory of the
+        host, the weights are there for as long.
         """
         originals: list[tuple[Tensor, Tensor]] = []
         averaged = self.average
@@ -217,6 +238,10 @@ def _rests(place: _Place) -> bool:
 @torch.no_grad()
 def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
     """Set `tensor` to `value` and return its previous value."""
+    if tensor.device != value.device:
+        previous = tensor.detach().to(value.device, copy=True)
+        tensor.copy_(value)
+        return previous
     if isinstance(tensor, nn.Parameter) and not is_split(tensor):
         previous, tensor.data = tensor.data, value.to(tensor)
         return previous
@@ -225,8 +250,13 @@ def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
     return previous
 
 
-def _shadow(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float32 if _is_low(tensor) else tensor.dtype, copy=True)
+def _shadow(tensor: Tensor, device: str | None = None) -> Tensor:
+    dtype = torch.float32 if _is_low(tensor) else tensor.dtype
+    return tensor.detach().to(device or tensor.device, dtype, copy=True)
+
+
+def _is_elsewhere(tensors: Mapping[str, Tensor], device: str) -> bool:
+    return any(tensor.device.type != device for tensor in tensors.values())
 
 
 def _is_low(tensor: Tensor) -> bool:

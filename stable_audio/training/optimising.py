@@ -14,6 +14,7 @@ from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
 from stable_audio.training.checks import CheckedModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
+from stable_audio.training.gradient_release import GradientRelease
 from stable_audio.training.networks import Schedule, TrainedNetwork
 from stable_audio.training.splitting import measured
 
@@ -24,6 +25,7 @@ OWNED = {
     "optimizer_step": "pass the loss of a batch to `optimise`",
     "lr_scheduler_step": "give the network a scheduler in `networks`",
     "automatic_optimization": "set `by_hand` in the class",
+    "on_before_backward": "change the loss before it is returned or passed to `optimise`",
     "optimise": "change the loss before it is passed to it",
 }
 """Methods that subclasses must not replace, or lose clipping, checks or schedules -> what to do instead."""
@@ -48,6 +50,8 @@ class OptimisedModule(CheckedModule):
 
     Args:
         gradient_clip_val: maximum gradient norm, 0 = no clipping.
+        gradient_release: step on each weight in the backward pass and free its gradient; see
+            `GradientRelease`. Not with `by_hand`.
     """
 
     by_hand: ClassVar[bool] = False
@@ -65,9 +69,14 @@ class OptimisedModule(CheckedModule):
                     f"checks, its LR schedule or its average; {instead}"
                 )
 
-    def __init__(self, *, gradient_clip_val: float = 0.0) -> None:
+    def __init__(self, *, gradient_clip_val: float = 0.0, gradient_release: bool = False) -> None:
         super().__init__()
+        if gradient_release and (self.by_hand or gradient_clip_val > 0):
+            why = "several networks take turns" if self.by_hand else "the gradient is clipped"
+            raise TrainingError(f"{type(self).__name__} cannot release gradients, since {why}")
         self.gradient_clip_val = gradient_clip_val
+        self.gradient_release = gradient_release
+        self._release: GradientRelease | None = None
         self.moved: int | None = None
         self._accumulated = 0
         self._worst: Tensor | None = None
@@ -88,6 +97,9 @@ class OptimisedModule(CheckedModule):
 
     def configure_networks(self) -> None:
         """Called before optimizers are built, to unfreeze networks that steps have frozen."""
+
+    def before_step(self) -> None:
+        """Called when the gradients of a step are there, before an optimizer changes weights."""
 
     def schedules(self, steps: int) -> list[Schedule]:
         """The LR schedules, with the steps that each takes in a run of `steps`; -1 = no end, for all."""
@@ -126,6 +138,8 @@ class OptimisedModule(CheckedModule):
         self._refuse_strays(networks)
         lengths = [schedule.steps for schedule in self.schedules(self.run_steps)]
         optimizers = [self._optimizer(network) for network in networks]
+        if self.gradient_release:
+            self._release = GradientRelease(optimizers[0], self._torn)
         schedulers = [
             None
             if n.choice.scheduler is None
@@ -183,6 +197,34 @@ class OptimisedModule(CheckedModule):
         """Called before a batch."""
         self._received, self.moved = False, None
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Lightning calls this before every backward pass: with released gradients weights step in it."""
+        if self._release is None:
+            return
+        self.before_step()
+        self._release.begin()
+        self._refuse_explosion(0)
+        if not bool(torch.isfinite(loss.detach()).all()):
+            raise self.stopped("loss is not finite")
+
+    def _end_release(self, release: GradientRelease) -> None:
+        self.record({self.networks()[0].norm_label: release.finish()})
+        if release.is_torn:
+            raise self._torn()
+
+    def _torn(self) -> TrainingError:
+        return TrainingError(
+            f"the gradient at step {self.trainer.global_step} is not finite; gradient_release had let other "
+            "weights take this step before that was known, so it is not saved: continue from the last "
+            f"checkpoint. Files of this step: {', '.join(self._files) or 'unknown'}. Look at these files, "
+            "lower the learning rate, or leave gradient_release out, by which a bad step changes nothing"
+        )
+
+    def settle_checks(self) -> None:
+        if self._release is not None and self._release.is_torn:
+            raise TrainingError("the last step is not complete: some of the weights have taken it")
+        super().settle_checks()
+
     def end_step(self, *, stepped: bool) -> int | None:
         """Called after a batch; returns the index of the network that stepped on it, None while accumulating.
 
@@ -222,11 +264,11 @@ class OptimisedModule(CheckedModule):
         self._check_and_clip(0, optimizer)
 
     def _check_and_clip(self, index: int, optimizer: Any) -> None:
-        if self.watches_explosion and self._loss is not None:
-            self.check_finite(self._loss)
-            size = float(self._loss)
-            if (limit := self._explosion(index).exceeded(size)) is not None:
-                raise self.stopped(exploded(size, limit))
+        if self._release is not None:
+            self._end_release(self._release)
+            return
+        self.before_step()
+        self._refuse_explosion(index)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.gradient_clip_val > 0:
             norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
@@ -237,6 +279,13 @@ class OptimisedModule(CheckedModule):
         self.check_finite(
             norm, None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)
         )
+
+    def _refuse_explosion(self, index: int) -> None:
+        if self.watches_explosion and self._loss is not None:
+            self.check_finite(self._loss)
+            size = float(self._loss)
+            if (limit := self._explosion(index).exceeded(size)) is not None:
+                raise self.stopped(exploded(size, limit))
 
     def _optimizer(self, network: TrainedNetwork) -> Optimizer:
         parameters = [p for p in network.module.parameters() if p.requires_grad]

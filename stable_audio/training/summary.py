@@ -124,7 +124,8 @@ def _static_bytes(module: TrainingModule) -> int:
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     average = [] if module.ema is None else module.ema.average.values()
-    return weights + 3 * trained + sum(v.numel() * v.element_size() for v in average)
+    beside = [v for v in average if v.device == module.device]  # not in the memory of the host instead
+    return weights + 3 * trained + sum(v.numel() * v.element_size() for v in beside)
 
 
 def _size(count: float) -> str:

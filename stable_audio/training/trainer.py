@@ -20,6 +20,7 @@ from stable_audio.training.compiling import compile_networks
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware
+from stable_audio.training.levers import check_levers
 from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
@@ -89,6 +90,8 @@ def assemble(
     log_world(world)
     with in_file(config.source):
         refuse_datasets(config, options, files)
+
+        check_levers(config.training, options, processes=placed.processes)
 
         resumed = resumed_checkpoint(options, config)
         clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
@@ -165,6 +168,7 @@ def _module(
         seed=options.seed,
         batch_size=options.batch_size,
         gradient_clip_val=options.gradient_clip_val,
+        gradient_release=config.training is not None and config.training.gradient_release,
     )
     if resumed is not None:
         match_training(module, resumed.path, resumed.content)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
+from stable_audio.training import ema as averaging
 from stable_audio.training.ema import EMA
 
 
@@ -192,10 +195,72 @@ def test_a_foreign_state_is_refused() -> None:
         EMA(nn.Linear(2, 2)).load_state_dict(EMA(_Small()).state_dict())
 
 
+def _averaged_through_the_host(monkeypatch: pytest.MonkeyPatch, module: nn.Module) -> EMA:
+    """An average that is made as for weights on a GPU: from copies, in a thread."""
+    monkeypatch.setattr(averaging, "_is_elsewhere", lambda tensors, device: True)
+    return EMA(module, device="cpu")
+
+
+def test_an_average_on_the_host_has_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = _Small()
+    module.half = nn.Linear(2, 2).to(torch.bfloat16)
+    beside, host = EMA(module), _averaged_through_the_host(monkeypatch, module)
+    for k in range(7):
+        for parameter in module.parameters():
+            parameter.data.copy_(torch.randn_like(parameter))
+        module.count.fill_(k)
+        beside.update()
+        host.update()
+        host.hold()
+        for parameter in module.parameters():  # the next step may write at once
+            parameter.data.fill_(-1.0)
+    assert host.average["half.weight"].dtype is torch.float32
+    assert all(torch.equal(host.average[k], v) for k, v in beside.average.items())
+    assert host.state_dict()["step"] == 7
+
+
+def test_a_step_does_not_wait_for_the_average_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, may_go = nn.Linear(1, 1), threading.Event()
+    ema, blended = _averaged_through_the_host(monkeypatch, module), EMA._blend_with
+
+    def wait_and_blend(*args: object) -> None:
+        assert may_go.wait(60)
+        blended(*args)
+
+    monkeypatch.setattr(EMA, "_blend_with", wait_and_blend)
+    _fill(module, 3.0)
+    ema.update()  # would never return if it waited
+    _fill(module, 5.0)
+    may_go.set()
+    assert ema.average["weight"].item() == 3.0
+
+
+def test_an_error_of_the_average_on_the_host_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    ema = _averaged_through_the_host(monkeypatch, nn.Linear(1, 1))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(EMA, "_blend_with", fail)
+    ema.update()
+    with pytest.raises(RuntimeError, match="no memory"):
+        ema.state_dict()
+
+
+def test_on_the_host_itself_no_copies_are_made() -> None:
+    module = nn.Linear(1, 1)
+    ema = EMA(module, device="cpu")
+    ema.update()
+    assert ema._staging._copies == {}
+
+
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="beta"):
         EMA(nn.Linear(1, 1), beta=1.0)
     with pytest.raises(ValueError, match="min_value must be from 0 to beta"):
         EMA(nn.Linear(1, 1), beta=0.5, min_value=0.6)
+    with pytest.raises(ValueError, match="device must be 'cpu' or None"):
+        EMA(nn.Linear(1, 1), device="disk")
     with pytest.raises(ValueError, match="update_every"):
         EMA(nn.Linear(1, 1), update_every=0)

@@ -46,6 +46,7 @@ RULES: dict[str, Rule] = {
     "demos": training.demos_are_complete,
     "inpaint_demos": training.inpaint_demos_fit,
     "padding_weight": training.padding_has_one_rule,
+    "gradient_release": training.released_gradients_are_not_clipped,
     "encoder_channels": autoencoder.encoder_channels_agree,
     "discriminator_channels": autoencoder.discriminator_channels_agree,
     "bottleneck_terms": autoencoder.bottleneck_has_the_terms,

@@ -131,6 +131,14 @@ def _needs_demo_cond(ctx: Context, conds: list[Any] | None) -> bool:
     return conds is not None or (bool(ctx.conditioner_ids) and not ctx.is_inpaint)
 
 
+def released_gradients_are_not_clipped(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """gradient_release leaves no norm of the whole gradient to clip."""
+    clip = ctx.get("training", "gradient_clip_val", default=0)
+    if ctx.get("training", "gradient_release") is True and isinstance(clip, (int, float)) and clip > 0:
+        message = "weights step before the norm of the whole gradient is known, so it cannot be clipped"
+        yield ("training", "gradient_release"), f"{message}; set gradient_clip_val to 0, or leave this out"
+
+
 def optimizers_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
     """Optimizers and LR schedulers exist and take their keywords."""
     for name, section in mapping(ctx.get("training", "optimizer_configs", default={})).items():

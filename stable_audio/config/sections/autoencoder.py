@@ -211,6 +211,7 @@ class AutoencoderTrainingSection(RunKeys, EncoderKeys):
         description="metrics of validation and their keywords; sisdr and stft if none is named",
     )
     pre_encoded: Literal[False] = False
+    gradient_release: Literal[False] = False
     gradient_checkpointing: EveryBlock = Field(
         default=False, description="recompute activations: in every block, or in the first of every n"
     )

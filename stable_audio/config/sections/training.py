@@ -151,6 +151,11 @@ class RunKeys(Section):
     gradient_clip_val: Annotated[float, Ge(0)] | None = Field(
         default=None, description="maximum gradient norm, 0 = no clipping; --gradient-clip-val overrides it"
     )
+    gradient_release: bool = Field(
+        default=False,
+        description="step on each weight in the backward pass and free its gradient; without clipping, "
+        "accumulation and further processes",
+    )
     teacher_model: dict[str, Any] | None = Field(
         default=None,
         description="model file of a teacher, for methods that have one; default: that inside its weights",

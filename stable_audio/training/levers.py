@@ -1,0 +1,59 @@
+"""Check that what saves memory in a run fits the rest of its settings, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+from stable_audio.training.splitting import NAME
+
+
+def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
+    """Refuse settings that do not work together.
+
+    Args:
+        section: the `training` section of the model file.
+        processes: of the run, on all machines.
+
+    Raises:
+        TrainingError: with every reason.
+    """
+    obstacles = [*_of_gradient_release(section, options, processes), *_of_average(section, options)]
+    if obstacles:
+        raise TrainingError("; ".join(obstacles))
+
+
+def _of_gradient_release(section: Any, options: RunOptions, processes: int) -> Iterator[str]:
+    if not getattr(section, "gradient_release", False):
+        return
+    key = "$.training.gradient_release"
+    if options.gradient_clip_val > 0:
+        yield (
+            f"{key}: weights step before the norm of the whole gradient is known, so it cannot be clipped to "
+            f"{options.gradient_clip_val:g}; set gradient_clip_val to 0, or leave gradient_release out"
+        )
+    if options.accum_batches > 1:
+        yield (
+            f"{key}: weights step in every backward pass, so gradients of {options.accum_batches} batches "
+            "cannot be accumulated; set --accum-batches to 1, or leave gradient_release out"
+        )
+    if processes > 1 or options.strategy == NAME:
+        yield (
+            f"{key}: weights step before the gradients of several processes are averaged; train with one "
+            "process, or leave gradient_release out"
+        )
+    if options.precision == "16-mixed":
+        yield (
+            f"{key}: weights step before float16 gradients are known to be in range; use --precision "
+            "bf16-mixed or 32, or leave gradient_release out"
+        )
+
+
+def _of_average(section: Any, options: RunOptions) -> Iterator[str]:
+    if section is not None and section.use_ema and section.ema.device == "cpu" and options.strategy == NAME:
+        yield (
+            f"$.training.ema.device: --strategy {NAME} splits the average over the GPUs with the weights; "
+            "leave the key out, or use another strategy"
+        )

@@ -1,0 +1,196 @@
+"""What saves memory in a run: same weights as without it, exact resume, refusals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.config import ConfigError, load_config
+from stable_audio.optim import OPTIMIZERS, build_optimizer
+from stable_audio.training import ema as averaging
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.gradient_release import GradientRelease
+from stable_audio.training.levers import check_levers
+from stable_audio.training.options import RunOptions
+from tests.training.building import demo_section, tiny_config, tiny_run
+from tests.training.test_resume import SCHEDULED, assert_same_checkpoint
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if "speed" not in k} for row in csv.DictReader(file)]
+
+
+def _same_run(folder: Path, plain: dict[str, Any], levered: dict[str, Any], **options: Any) -> None:
+    """A run with a lever that is stopped and continued ends as one that is neither."""
+    tiny_run(folder, tiny_config(**plain), name="plain", max_steps=6, **options).start()
+    tiny_run(folder, tiny_config(**levered), name="levered", max_steps=3, **options).start()
+    tiny_run(folder, tiny_config(**levered), name="levered", max_steps=6, recover=True, **options).start()
+    assert_same_checkpoint(folder / "plain" / "last.ckpt", folder / "levered" / "last.ckpt")
+    assert _rows(folder / "plain") == _rows(folder / "levered")
+
+
+# The average on the host.
+
+
+def test_an_average_on_the_host_trains_and_resumes_as_one_beside_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(averaging, "_is_elsewhere", lambda tensors, device: device == "cpu")
+    demos = {"demo": demo_section(demo_every=3)}
+    _same_run(tmp_path, demos, {**demos, "ema": {"device": "cpu"}}, accum_batches=2)
+    for step in (3, 6):
+        here, there = (
+            (tmp_path / name / "demos" / f"step_{step:08d}").glob("*.wav") for name in ("plain", "levered")
+        )
+        assert [p.read_bytes() for p in sorted(here)] == [p.read_bytes() for p in sorted(there)] != []
+
+
+def test_the_average_is_held_before_the_weights_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    run = tiny_run(tmp_path, tiny_config(ema={"device": "cpu"}), max_steps=2, accum_batches=2)
+    monkeypatch.setattr(averaging.EMA, "hold", lambda self: held.append(self.step))
+    run.start()
+    assert held == [0, 1]
+
+
+# Released gradients.
+
+
+@pytest.mark.parametrize(
+    "training", [{}, SCHEDULED, {"gradient_checkpointing": 2}], ids=["", "schedule", "recomputed"]
+)
+def test_released_gradients_train_and_resume_as_others(tmp_path: Path, training: dict[str, Any]) -> None:
+    _same_run(tmp_path, training, {**training, "gradient_release": True})
+
+
+DENSE = sorted(set(OPTIMIZERS) - {"LBFGS", "SparseAdam", "Muon"})
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_released_step_has_the_bits_of_an_ordinary_one(name: str) -> None:
+    results = []
+    for released in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+        groups = [{"params": [*net[0].parameters()], "lr": 0.01}, {"params": [*net[2].parameters()]}]
+        optimizer = build_optimizer({"type": name, "config": {"lr": 0.03}}, groups)
+        release = GradientRelease(optimizer, RuntimeError) if released else None
+        norms = []
+        for _ in range(4):
+            if release is not None:
+                release.begin()
+            net(torch.randn(6, 5)).square().sum().backward()
+            if release is not None:
+                norms.append(release.finish())
+                assert all(p.grad is None for p in net.parameters())
+            else:
+                norms.append(nn.utils.get_total_norm([p.grad for p in net.parameters()]))
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append([*[p.detach() for p in net.parameters()], *norms])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_released_gradients_are_never_there_together() -> None:
+    net = nn.Sequential(*[nn.Linear(4, 4) for _ in range(5)])
+    optimizer = build_optimizer({"type": "AdamW", "config": {}}, net.parameters())
+    there: list[int] = []
+
+    def count(_: Any) -> None:
+        there.append(sum(p.grad is not None for p in net.parameters()))
+
+    for parameter in net.parameters():
+        parameter.register_post_accumulate_grad_hook(count)
+    GradientRelease(optimizer, RuntimeError).begin()
+    net(torch.randn(2, 4)).sum().backward()
+    assert len(there) == 10
+    assert max(there) <= 2  # a layer's weight and bias
+
+
+def _bad_at(run: Any, step: int, spoil: Any) -> None:
+    original = run.module.training_step
+
+    def training_step(*args: Any, **options: Any) -> torch.Tensor:
+        loss = original(*args, **options)
+        return spoil(loss) if run.trainer.global_step == step else loss
+
+    run.module.training_step = training_step
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, tiny_config(gradient_release=True), max_steps=4)
+    _bad_at(run, 2, lambda loss: loss * float("nan"))
+    with pytest.raises(TrainingError, match="loss is not finite at step 2; the weights were not changed"):
+        run.start()
+    tiny_run(tmp_path, tiny_config(gradient_release=True), name="good", max_steps=2).start()
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
+    _same_weights(tmp_path / "run", tmp_path / "good")
+
+
+def _same_weights(a: Path, b: Path) -> None:
+    first, second = (load_torch_file(f / "last.ckpt")["state_dict"] for f in (a, b))
+    assert all(torch.equal(first[k], second[k]) for k in second)
+
+
+def test_a_gradient_that_is_not_finite_is_not_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tiny_run(tmp_path, tiny_config(gradient_release=True), max_steps=4, checkpoint_every=2)
+    backbone = run.module.model.backbone
+    last = next(p for p in backbone.parameters() if p.requires_grad)
+
+    def spoil(loss: torch.Tensor) -> torch.Tensor:
+        last.register_hook(lambda grad: grad * float("inf"))
+        return loss
+
+    _bad_at(run, 3, spoil)
+    with pytest.raises(
+        TrainingError, match=r"gradient at step 3 is not finite.*continue from the last checkp"
+    ):
+        run.start()
+    assert "no checkpoint of the failed run" in caplog.text
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradient_clip_val": 1.0}, "cannot be clipped to 1; set gradient_clip_val to 0"),
+        ({"accum_batches": 3}, "gradients of 3 batches cannot be accumulated"),
+        ({"precision": "16-mixed"}, "use --precision bf16-mixed or 32"),
+        ({"strategy": "fsdp"}, "train with one process"),
+    ],
+)
+def test_settings_that_need_all_gradients_are_refused(options: dict[str, Any], message: str) -> None:
+    section = load_config(tiny_config(gradient_release=True)).training
+    with pytest.raises(TrainingError, match=rf"\$\.training\.gradient_release.*{message}"):
+        check_levers(section, RunOptions(**options), processes=1)
+    check_levers(section, RunOptions(), processes=1)
+    with pytest.raises(TrainingError, match="train with one process"):
+        check_levers(section, RunOptions(), processes=2)
+
+
+def test_a_run_refuses_levers_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be accumulated"):
+        tiny_run(tmp_path, tiny_config(gradient_release=True), accum_batches=2)
+    with pytest.raises(ConfigError, match=r"gradient_release: weights step before the norm"):
+        load_config(tiny_config(gradient_release=True, gradient_clip_val=0.5))
+    with pytest.raises(TrainingError, match=r"ema\.device: --strategy fsdp splits the average"):
+        check_levers(
+            load_config(tiny_config(ema={"device": "cpu"})).training,
+            RunOptions(strategy="fsdp"),
+            processes=1,
+        )
+
+
+def test_optimizers_of_whole_gradients_are_refused() -> None:
+    optimizer = torch.optim.LBFGS(nn.Linear(1, 1).parameters())
+    with pytest.raises(TrainingError, match="LBFGS needs all gradients"):
+        GradientRelease(optimizer, RuntimeError)
