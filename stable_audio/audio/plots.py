@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,44 @@ def save_latents(path: str | os.PathLike[str], clips: Sequence[tuple[str, Tensor
     figure.tight_layout()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def save_curves(
+    path: str | os.PathLike[str],
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    across: str,
+    up: str,
+    legend: str = "",
+) -> None:
+    """Write a PNG with one line per name, through points (x, y), from blue to orange in their order.
+
+    Args:
+        across: label of the horizontal axis.
+        up: label of the vertical axis, which is logarithmic where all values are positive.
+        legend: title of the legend.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: there is nothing to draw.
+    """
+    if not any(curves.values()):
+        raise ValueError("a picture needs at least one point")
+    figure = _figure(2, 2)
+    axes = figure.add_subplot(1, 1, 1)
+    for number, (name, points) in enumerate(curves.items()):
+        share = number / max(1, len(curves) - 1)
+        colour = (0.9 * share, 0.25 + 0.4 * share, 0.8 - 0.6 * share)
+        axes.plot(*zip(*points), label=name, linewidth=1.2, color=colour)
+    if all(y > 0 for points in curves.values() for _, y in points):
+        axes.set_yscale("log")
+    axes.set_xlabel(across, fontsize=8)
+    axes.set_ylabel(up, fontsize=8)
+    axes.tick_params(labelsize=7, which="both")
+    axes.legend(title=legend or None, fontsize=6, title_fontsize=7, ncols=2)
+    figure.tight_layout()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def principal_components(points: Tensor) -> tuple[Tensor, list[float]]:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "encode": "stable_audio.cli.encode",
     "evaluate-quickstart": "stable_audio.cli.evaluate_quickstart",
     "export": "stable_audio.cli.export",
+    "finetune": "stable_audio.cli.finetune",
     "generate": "stable_audio.cli.generate",
     "reconstruct": "stable_audio.cli.reconstruct",
     "schema": "stable_audio.cli.schema",

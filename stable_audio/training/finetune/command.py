@@ -1,0 +1,335 @@
+"""The whole of a fine-tune in order: read, decide, write down, train, compare."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio.checkpoints import load_model, read_checkpoint
+from stable_audio.checkpoints.errors import NoConfigError
+from stable_audio.checkpoints.loading import stored_model_config
+from stable_audio.config import DatasetConfig, ModelConfig, load_config, load_dataset_config
+from stable_audio.factory import create_model_from_config
+from stable_audio.factory.clip_shape import clip_shape, metadata_check
+from stable_audio.inference.devices import best_device
+from stable_audio.inference.rendering.recipe import file_digest
+from stable_audio.training.callbacks.estimate import duration
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.finetune.cache import cache_latents
+from stable_audio.training.finetune.clips import FolderClips, read_folder
+from stable_audio.training.finetune.comparing import examples_of, sampling_of, write_comparison
+from stable_audio.training.finetune.decided import (
+    FOLDER,
+    Decided,
+    latents_dataset,
+    run_options,
+    stored,
+    write_json,
+    write_sounds,
+)
+from stable_audio.training.finetune.fitting import GB, Fit, fit, free_bytes, seconds_per_step
+from stable_audio.training.finetune.keeping import is_complete, kept_folder, kept_jobs, render_kept
+from stable_audio.training.finetune.request import FinetuneRequest
+from stable_audio.training.finetune.section import demo_section, step_keys, training_section
+from stable_audio.training.finetune.sizing import Size, rate_of, size_for
+from stable_audio.training.from_files import train_from_files
+from stable_audio.training.options import RunOptions
+from stable_audio.training.stopping import StopRequest
+
+Say = Callable[[str], None]
+"""Takes one line of the report."""
+
+KINDS = ("diffusion_cond", "diffusion_cond_inpaint", "diffusion_uncond")
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The model to be fine-tuned, as shapes.
+
+    Attributes:
+        path: its file.
+        config: its model file, as JSON values, without `training`.
+        stored: the same with the training of the model itself, if that is known.
+        model: on the meta device.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    stored: Mapping[str, Any]
+    model: Any
+
+
+def prepare(request: FinetuneRequest, say: Say) -> Decided:
+    """Decide everything, write it down, and report it line by line; an equal request finds it again.
+
+    Raises:
+        ValueError: why it cannot be done, in one sentence; subclasses of other modules included.
+    """
+    if request.overwrite:
+        shutil.rmtree(request.folder / FOLDER, ignore_errors=True)
+    found = stored(request.folder, request.deciding())
+    if found is not None:
+        for line in found.report:
+            say(line)
+        return found
+    report: list[str] = []
+
+    def note(line: str) -> None:
+        report.append(line)
+        say(line)
+
+    decided = _decide(request, note)
+    decided = Decided(**{**vars(decided), "report": report})
+    decided.write()
+    return decided
+
+
+def train_decided(decided: Decided, *, overwrite: bool = False, stop: StopRequest | None = None) -> int:
+    """Train as decided, from where an earlier run was stopped, if there is one; returns the exit status."""
+    return train_from_files(
+        decided.dataset, model_config=decided.model, stop=stop, overwrite=overwrite, **decided.run
+    )
+
+
+def finetune(
+    request: FinetuneRequest, say: Say, *, stop: StopRequest | None = None
+) -> tuple[int, Path | None]:
+    """Prepare, train and compare; returns the exit status and the page of the comparison.
+
+    Raises:
+        ValueError: as for `prepare`.
+    """
+    decided = prepare(request, say)
+    status = train_decided(decided, overwrite=request.overwrite, stop=stop)
+    if status:
+        return status, None
+    return 0, write_comparison(decided, device=best_device(request.device))
+
+
+def _decide(request: FinetuneRequest, note: Say) -> Decided:
+    device, folder = best_device(request.device), request.folder / FOLDER
+    base = _base(request)
+    clips = read_folder(
+        request.data,
+        sample_rate=base.config["sample_rate"],
+        sample_size=base.config["sample_size"],
+        channels=base.model.audio_channels,
+        caption=request.caption,
+        check=metadata_check(base.model),
+    )
+    for line in clips.lines(sample_rate=base.config["sample_rate"], channels=base.model.audio_channels):
+        note(line)
+    sounds = write_sounds(folder, clips)
+    dataset, latents = _dataset(request, base, clips, sounds, device, note)
+    write_json(folder / "dataset.json", dataset)
+
+    conditional = base.model.conditioner is not None
+    examples = examples_of(base.model, clips, request.prompts) if conditional else [{}] * 4
+    sampling = sampling_of(base.stored, cfg_scale=request.cfg_scale, steps=request.sampling_steps)
+    size = _size(request, base, clips)
+    text_cache = _text_cache(request, base)
+
+    def config_for(micro: int, accumulation: int, checkpointing: bool) -> ModelConfig:
+        section = training_section(
+            base.stored,
+            size,
+            micro_batch=micro,
+            accumulation=accumulation,
+            adapter=_adapter(request, size),
+            gradient_checkpointing=checkpointing,
+            text_cache=text_cache,
+            demo=demo_section(base.stored, examples[:4], steps=size.steps) if request.demos else None,
+        )
+        section["pre_encoded"] = latents
+        return load_config({**base.config, "training": section}, source_name=str(folder / "model.json"))
+
+    _note_choices(base, size, request, note)
+    fitted = fit(
+        config_for,
+        size.batch,
+        available=request.device_memory or free_bytes(device),
+        activation_share=0.5 if device.type == "cuda" and "32" not in request.precision else 1.0,
+    )
+    fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
+    config = config_for(fitted.micro_batch, fitted.accumulation, fitted.gradient_checkpointing)
+    write_json(folder / "model.json", config.as_dict())
+    _note_fit(fitted, size, seconds, note)
+    decided = Decided(folder, request.deciding(), _options(request, base, fitted), [], examples, sampling)
+    note(f"files        {folder}")
+    note(f"to repeat    {decided.command}")
+    return decided
+
+
+def _base(request: FinetuneRequest) -> _Base:
+    """The model as shapes.
+
+    Raises:
+        ValueError: no weights, no config, or no diffusion model.
+    """
+    content = read_checkpoint(request.checkpoint)
+    if request.model_config is not None:
+        config = load_config(request.model_config)
+    elif content.config is None:
+        raise NoConfigError(f"{content.path}: no config inside the file or beside it; give --model-config")
+    else:
+        config = stored_model_config(content.config, source_name=f"{content.path}, config")
+    path = content.path
+    del content
+    gc.collect()
+    if config.model_type not in KINDS:
+        raise TrainingError(
+            f"{path}: holds a {config.model_type} model; this command fine-tunes {', '.join(KINDS)}"
+        )
+    known = config.as_dict()
+    values = {key: value for key, value in known.items() if key not in ("training", "$schema")}
+    if request.seconds is not None:
+        multiple = create_model_from_config(load_config(values), device="meta").length_multiple
+        values["sample_size"] = max(1, round(request.seconds * values["sample_rate"] / multiple)) * multiple
+    model = create_model_from_config(load_config(values), device="meta")
+    return _Base(Path(path), values, {**known, **values}, model)
+
+
+def _dataset(
+    request: FinetuneRequest, base: _Base, clips: FolderClips, sounds: Path, device: torch.device, note: Say
+) -> tuple[dict[str, Any], bool]:
+    """The dataset file, and whether it holds latents."""
+    if base.model.pretransform is None:
+        if request.keep is not None:
+            raise TrainingError(
+                "--keep needs a model of latents, but this one works on sound itself; leave it out"
+            )
+        return load_dataset_config(str(sounds)).as_dict(), False
+    shape = clip_shape(load_config(base.config), base.model)
+    size, ratio = shape["sample_size"], shape["downsampling_ratio"]
+    longer = clips.longest * shape["sample_rate"] > size
+    made = cache_latents(
+        sounds,
+        clips.clips,
+        request.cache_folder,
+        checkpoint=request.checkpoint,
+        model_config=request.model_config,
+        crop=None if longer else size,
+        device=device,
+    )
+    there = len(clips.clips) - made.encoded
+    note(f"latents      {made.encoded} sounds encoded, {there} read from the cache: {made.folder}")
+    for path, reason in made.rejected:
+        note(f"left out     {path}: {reason}")
+    folders = [("sounds", made.folder, 1.0)]
+    if request.keep is not None:
+        kept = _kept(request, base, device, note)
+        folders.append(("kept", kept, round(len(clips.clips) / request.keep_clips, 6)))
+    return latents_dataset(folders, crop_frames=size // ratio if longer else None, random_crop=longer), True
+
+
+def _kept(request: FinetuneRequest, base: _Base, device: torch.device, note: Say) -> Path:
+    assert request.keep is not None
+    jobs = kept_jobs(request.keep, request.keep_clips)
+    sampling = sampling_of(base.stored, cfg_scale=request.cfg_scale, steps=request.sampling_steps)
+    folder = kept_folder(request.cache_folder, file_digest(base.path), jobs, sampling)
+    if not is_complete(folder):
+        model, _ = load_model(request.checkpoint, config=request.model_config, device=device)
+        render_kept(model, jobs, folder, sampling)  # type: ignore[arg-type]
+    note(f"kept         {len(jobs)} sounds of the model itself, half of each batch: {folder}")
+    return folder
+
+
+def _size(request: FinetuneRequest, base: _Base, clips: FolderClips) -> Size:
+    clip_seconds = base.config["sample_size"] / base.config["sample_rate"]
+    pieces = sum(max(1.0, clip.seconds / clip_seconds) for clip in clips.clips)
+    if request.keep is not None:
+        pieces *= 2
+    return size_for(
+        len(clips.clips),
+        pieces=pieces,
+        base_rate=rate_of(base.stored.get("training")),
+        adapter=request.adapter is not None,
+        steps=request.steps,
+        batch=request.batch_size,
+        learning_rate=request.learning_rate,
+        rank=request.rank,
+    )
+
+
+def _adapter(request: FinetuneRequest, size: Size) -> dict[str, Any] | None:
+    if request.adapter is None:
+        return None
+    return {"adapter_type": request.adapter, "rank": size.rank, "alpha": size.rank}
+
+
+def _text_cache(request: FinetuneRequest, base: _Base) -> str | None:
+    """Folder for features of texts; None where no frozen encoder reads them."""
+    conditioner = base.model.conditioner
+    folder = request.cache_folder / "texts"
+    reads = conditioner is not None and bool(conditioner.cache_texts(folder))
+    return str(folder) if reads else None
+
+
+def _options(request: FinetuneRequest, base: _Base, fitted: Fit) -> dict[str, Any]:
+    return run_options(
+        name=request.folder.name,
+        save_dir=str(request.folder.parent),
+        pretrained_ckpt_path=str(request.checkpoint),
+        accum_batches=fitted.accumulation,
+        seed=request.seed,
+        num_workers=request.num_workers,
+        precision=request.precision,
+        accelerator={"cuda": "gpu"}.get(best_device(request.device).type, best_device(request.device).type),
+        devices="1",
+        checkpoint_every=0,
+        checkpoint_minutes=5.0,
+        recover=True,
+    )
+
+
+def _tried(
+    fitted: Fit,
+    config_for: Callable[[int, int, bool], ModelConfig],
+    dataset: Mapping[str, Any],
+    request: FinetuneRequest,
+    base: _Base,
+    note: Say,
+) -> tuple[Fit, float]:
+    """A batch that fits in fact, and seconds per optimizer step."""
+    data: DatasetConfig = load_dataset_config(dict(dataset))
+    while True:
+        config = config_for(fitted.micro_batch, fitted.accumulation, fitted.gradient_checkpointing)
+        options = RunOptions.from_section(config.training, **_options(request, base, fitted))
+        try:
+            return fitted, seconds_per_step(config, data, options)
+        except torch.OutOfMemoryError:
+            if fitted.micro_batch == 1:
+                raise
+        smaller = next(n for n in range(fitted.micro_batch // 2, 0, -1) if fitted.micro_batch % n == 0)
+        factor = fitted.micro_batch // smaller
+        note(f"memory       {fitted.micro_batch} clips at once do not fit after all: {smaller}")
+        fitted = Fit(
+            **{**asdict(fitted), "micro_batch": smaller, "accumulation": fitted.accumulation * factor}
+        )
+        torch.cuda.empty_cache()
+
+
+def _note_choices(base: _Base, size: Size, request: FinetuneRequest, note: Say) -> None:
+    _, source = step_keys(base.stored)
+    what = (
+        "the model itself" if request.adapter is None else f"an adapter, {request.adapter}, rank {size.rank}"
+    )
+    note(f"training     {what}; objective and noise levels as in {source}")
+    note(
+        f"             {size.steps} steps of {size.batch} clips, learning rate {size.learning_rate:g}, "
+        f"rising for {size.warm_up} steps"
+    )
+
+
+def _note_fit(fitted: Fit, size: Size, seconds: float, note: Say) -> None:
+    parts = ", ".join(f"{name} {count / GB:.2f}" for name, count in fitted.parts.items() if count)
+    note(f"memory       {fitted.total / GB:.2f} GB planned of {fitted.available / GB:.2f} free: {parts}")
+    at_once = f"{fitted.micro_batch} clips at once, {fitted.accumulation} batches per step"
+    note(f"             {at_once}{', gradient checkpointing' if fitted.gradient_checkpointing else ''}")
+    note(f"time         {duration(seconds * size.steps)} ({seconds:.2f} s per step, measured)")

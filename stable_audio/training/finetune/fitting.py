@@ -1,0 +1,168 @@
+"""The batch that fits the memory of the device, and the time of a step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stable_audio.config import DatasetConfig, ModelConfig
+from stable_audio.data.world import ALONE
+from stable_audio.factory import create_model_from_config
+from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.check.footprint import describe
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.lightning_trainer import quiet_lightning
+from stable_audio.training.options import RunOptions
+from stable_audio.training.trainer import assemble
+from stable_audio.training.transforms import transform, transforms_for
+
+USABLE_SHARE = 0.9
+"""Of the free memory, what a plan may take."""
+
+PROBE_STEPS = 4
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a step is laid out.
+
+    Attributes:
+        micro_batch: clips in memory together.
+        accumulation: batches per optimizer step.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+        parts: bytes by part.
+        available: bytes that the device has for it.
+    """
+
+    micro_batch: int
+    accumulation: int
+    gradient_checkpointing: bool
+    parts: Mapping[str, int]
+    available: float
+
+    @property
+    def total(self) -> int:
+        """Bytes together."""
+        return sum(self.parts.values())
+
+
+def free_bytes(device: torch.device) -> float:
+    """Free memory of a device, of a CPU that of the machine."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def fit(
+    config_for: Callable[[int, int, bool], ModelConfig],
+    batch: int,
+    *,
+    available: float,
+    activation_share: float = 1.0,
+    checkpointing: bool | None = None,
+) -> Fit:
+    """The largest batch that fits, with activations kept if one clip fits so, and with checkpointing else.
+
+    Args:
+        config_for: (clips in memory, batches per step, checkpointing) -> the model file.
+        batch: clips per optimizer step.
+        available: bytes of the device.
+        activation_share: bytes of activations relative to float32.
+        checkpointing: as told; None: as needed.
+
+    Raises:
+        TrainingError: one clip does not fit; the message says what takes how much, and what would fit.
+    """
+    least: Fit | None = None
+    for choice in (False, True) if checkpointing is None else (checkpointing,):
+        parts = _parts(config_for(1, batch, choice))
+        each = activation_share * parts.pop("activations", 0)
+        fixed = sum(parts.values())
+        room = USABLE_SHARE * available - fixed
+        most = batch if each == 0 and room >= 0 else int(room // each) if each else 0
+        micro = _divisor(batch, min(batch, max(1, most)))
+        result = Fit(micro, batch // micro, choice, {**parts, "activations": round(micro * each)}, available)
+        if most >= 1:
+            return result
+        least = result
+    assert least is not None
+    listed = ", ".join(f"{name} {size / GB:.2f}" for name, size in least.parts.items() if size)
+    raise TrainingError(
+        f"one clip needs {least.total / GB:.2f} GB ({listed}), but only {USABLE_SHARE * available / GB:.2f} "
+        "of the device's memory can be used; " + _advice(least)
+    )
+
+
+def _advice(least: Fit) -> str:
+    trained = least.parts.get("gradients", 0) + least.parts.get("optimizer", 0)
+    if trained > 0.2 * least.total:
+        return "an adapter (--adapter lora) needs no gradients and no optimizer of the model's own weights"
+    return "shorter clips (--seconds) need less"
+
+
+def _divisor(batch: int, most: int) -> int:
+    return next(n for n in range(most, 0, -1) if batch % n == 0)
+
+
+def _parts(config: ModelConfig) -> dict[str, int]:
+    model: Any = create_model_from_config(config, device="meta")
+    transform(model, transforms_for(config, RunOptions()))
+    return dict(describe(model, config, batch_size=1)["memory"]["parts"])
+
+
+class _StepTimes(StepCallback):
+    """Notes when each optimizer step ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def after_step(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def seconds_per_step(
+    config: ModelConfig, dataset: DatasetConfig, options: RunOptions, *, steps: int = PROBE_STEPS
+) -> float:
+    """Train a few steps whose result is thrown away, and take the median after the first.
+
+    Raises:
+        torch.OutOfMemoryError: the batch does not fit after all.
+        TrainingError, CheckpointError, DataError: why the run could not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+        probe = replace(
+            options,
+            name="probe",
+            save_dir=folder,
+            max_steps=max(steps, options.max_steps),
+            logger="none",
+            demos=False,
+            progress=False,
+            recover=False,
+            overwrite=False,
+        )
+        run = assemble(config, dataset, probe, world=ALONE)
+        times = _StepTimes()
+        # No checkpoint, no estimate, no summary: they belong to the run.
+        own: list[Any] = run.trainer.callbacks  # type: ignore[attr-defined]
+        own[:] = [*own[:2], times]
+        run.trainer.fit_loop.epoch_loop.max_steps = steps
+        with quiet_lightning():
+            run.trainer.fit(run.module, datamodule=run.data)
+        run.logger.close()
+    lengths = sorted(b - a for a, b in zip(times.ends, times.ends[1:]))
+    if not lengths:
+        raise TrainingError("no step of the trial was taken; is there a clip to train on?")
+    return lengths[len(lengths) // 2]

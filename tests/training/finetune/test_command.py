@@ -1,0 +1,162 @@
+"""`stable-audio finetune` as a user types it."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stable_audio.cli import main
+from tests.training.finetune.sounds import stored_model, write_sounds
+
+
+def words(tmp_path: Path, *more: str) -> list[str]:
+    given = ["--from", str(tmp_path / "stored.safetensors"), "--data", str(tmp_path / "s")]
+    plan = ["--steps", "4", "--batch-size", "2", "--sampling-steps", "2", "--device", "cpu", "--no-demos"]
+    return ["finetune", *given, "--out", str(tmp_path / "runs" / "zorb"), *plan, *more]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stored_model(tmp_path)
+    write_sounds(tmp_path / "s")
+    return tmp_path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "last.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_from_a_folder_to_a_page_and_again_by_the_command_it_prints(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(folder, "--full")) == 0
+    said = capsys.readouterr().out
+    run = folder / "runs" / "zorb"
+    assert "4 of 4 can be used" in said
+    assert "1 stored beside the sounds, 3 from the names" in said
+    assert "4 steps of 2 clips" in said
+    assert "s per step, measured" in said
+    page = (run / "before_and_after" / "index.html").read_text()
+    for text in ("before", "after", "a zorb, note 0", "warm tone 3", "loss.png"):
+        assert text in page
+    before = load_file(folder / "stored.safetensors")
+    after = weights(run)
+    assert before.keys() == after.keys()
+    assert not same(before, after)
+    # Everything that was decided is in ordinary files, and the command repeats the run bit for bit.
+    (command,) = [
+        line.split("to repeat    ")[1] for line in said.splitlines() if line.startswith("to repeat")
+    ]
+    program, script, *arguments = shlex.split(command)
+    assert (program, script) == ("python", "train.py")
+    assert main(["train", *arguments, "--no-progress"]) == 0
+    assert same(after, weights(folder / "runs" / "zorb-again"))
+
+
+def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(folder, "--full", "--dry")) == 0
+    first = capsys.readouterr().out
+    run = folder / "runs" / "zorb"
+    assert "4 sounds encoded, 0 read from the cache" in first
+    assert not (run / "last.ckpt").exists()
+    assert {p.name for p in (run / "finetune").iterdir()} == {
+        "captions.jsonl", "dataset.json", "decided.json", "files.txt", "model.json", "sounds.json",
+    }  # fmt: skip
+    # The same request finds what was decided; another one in the same folder is refused.
+    assert main(words(folder, "--full", "--dry")) == 0
+    assert capsys.readouterr().out == first
+    assert main(words(folder, "--full", "--dry", "--learning-rate", "0.5")) == 2
+    assert "learning_rate was None, is 0.5" in capsys.readouterr().err
+    # A new run on the same sounds encodes nothing.
+    assert main(words(folder, "--full", "--dry", "--overwrite", "--learning-rate", "0.5")) == 0
+    assert "0 sounds encoded, 4 read from the cache" in capsys.readouterr().out
+    # Another caption is another sound.
+    (folder / "s" / "warm_tone-1.txt").write_text("another")
+    assert main(words(folder, "--full", "--dry", "--overwrite")) == 0
+    assert "4 sounds encoded, 0 read from the cache" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stable_audio.training.diffusion import DiffusionTraining
+
+    assert main(words(folder, "--full")) == 0
+    whole = weights(folder / "runs" / "zorb")
+    other = words(folder, "--full")
+    other[other.index("--out") + 1] = str(folder / "runs" / "killed")
+    step, taken = DiffusionTraining.training_step, []
+
+    def failing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        taken.append(1)
+        if len(taken) == 7:  # the trial before takes four steps
+            raise RuntimeError("killed")
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(DiffusionTraining, "training_step", failing)
+    with pytest.raises(RuntimeError, match="killed"):
+        main(other)
+    monkeypatch.setattr(DiffusionTraining, "training_step", step)
+    assert main(other) == 0
+    assert same(whole, weights(folder / "runs" / "killed"))
+
+
+def test_sounds_that_the_model_is_to_keep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = folder / "keep.jsonl"
+    prompts.write_text('{"prompt": "old", "seconds_total": 0.2}\n{"prompt": "older", "seconds_total": 0.1}\n')
+    keep = ["--keep", str(prompts), "--keep-clips", "3"]
+    assert main(words(folder, "--full", "--dry", *keep)) == 0
+    assert "3 sounds of the model itself, half of each batch" in capsys.readouterr().out
+    dataset = json.loads((folder / "runs" / "zorb" / "finetune" / "dataset.json").read_text())
+    sounds, kept = dataset["datasets"]
+    # 4 sounds at weight 1, and 3 at 4/3: half of what is drawn.
+    assert (sounds.get("weight", 1), kept["weight"]) == (1, pytest.approx(4 / 3, abs=1e-5))
+    rendered = sorted(Path(kept["path"]).glob("*.json"))
+    assert [json.loads(p.read_text()).get("prompt") for p in rendered[:3]] == ["old", "older", "old"]
+    assert main(words(folder, "--full", *keep)) == 0
+
+
+def test_the_model_says_its_training_and_the_data_are_longer_than_its_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_model(tmp_path, learning_rate=1e-3, timestep_sampler="log_snr")
+    write_sounds(tmp_path / "s", 2, rate=8000, seconds=1.3, channels=2)
+    assert main(words(tmp_path, "--full", "--prompt", "something else")) == 0
+    said = capsys.readouterr().out
+    assert "2 at 8000 Hz are converted to 4000 Hz" in said
+    assert "2 with 2 channels are converted to 1" in said
+    assert "learning rate 0.0005" in said
+    files = tmp_path / "runs" / "zorb" / "finetune"
+    dataset = json.loads((files / "dataset.json").read_text())
+    assert (dataset["latent_crop_length"], dataset["random_crop"]) == (32, True)
+    assert json.loads((files / "model.json").read_text())["training"]["timestep_sampler"] == "log_snr"
+    assert "something else" in (tmp_path / "runs" / "zorb" / "before_and_after" / "index.html").read_text()
+
+
+def test_shorter_clips(folder: Path) -> None:
+    assert main(words(folder, "--full", "--dry", "--seconds", "0.13")) == 0
+    config = json.loads((folder / "runs" / "zorb" / "finetune" / "model.json").read_text())
+    assert config["sample_size"] == 512
+
+
+def test_memory_that_is_not_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(folder, "--full", "--dry", "--device-memory", "0.0001")) == 2
+    assert "one clip needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["", ".ckpt"])
+def test_no_model_there(folder: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = words(folder, "--full")
+    line[line.index("--from") + 1] = str(folder / f"none{suffix}")
+    assert main(line) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

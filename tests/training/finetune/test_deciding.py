@@ -1,0 +1,169 @@
+"""Sizes, sections, batches and curves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stable_audio.config import load_config
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.finetune import fitting
+from stable_audio.training.finetune.comparing import loss_curves, sampling_of
+from stable_audio.training.finetune.request import FinetuneRequest
+from stable_audio.training.finetune.section import step_keys, training_section
+from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
+from stable_audio.training.methods.diffusion import build_diffusion
+from tests.training.finetune.sounds import prompted_config
+
+
+@pytest.mark.parametrize(
+    ("pieces", "batch", "steps"),
+    [(24, 24, 300), (30, 4, 1500), (31, 24, 300), (100, 8, 2500), (1e6, 24, 10_000), (1, 1, 300)],
+)
+def test_steps_are_200_passes_within_limits(pieces: float, batch: int, steps: int) -> None:
+    assert default_steps(pieces, batch) == steps
+
+
+def test_rates_follow_that_of_the_model() -> None:
+    assert default_rate(None, adapter=True) == 1e-4
+    assert default_rate(2e-3, adapter=True) == 2e-3
+    assert default_rate(2e-4, adapter=True) == 4e-4
+    assert default_rate(1e-6, adapter=True) == 1e-4
+    assert default_rate(2e-3, adapter=False) == 1e-3
+    optimizer = {"optimizer": {"type": "AdamW", "config": {"lr": 3e-4}}}
+    assert rate_of({"optimizer_configs": {"diffusion": optimizer}}) == 3e-4
+    assert rate_of({"learning_rate": 1e-5}) == 1e-5
+    assert rate_of(None) is None
+
+
+def test_what_is_asked_for_counts() -> None:
+    size = size_for(
+        30, pieces=30, base_rate=None, adapter=True, steps=40, batch=6, learning_rate=3e-4, rank=2
+    )
+    assert (size.steps, size.batch, size.learning_rate, size.warm_up, size.rank) == (40, 6, 3e-4, 2, 2)
+
+
+def bare(**changes: Any) -> dict[str, Any]:
+    config = prompted_config()
+    config.pop("training")
+    config["model"]["diffusion"].update(changes)
+    return config
+
+
+def test_a_published_checkpoint_gets_the_training_of_its_kind() -> None:
+    flow, source = step_keys(bare())
+    assert flow == {"cfg_dropout_prob": 0.1, "timestep_sampler": "trunc_logit_normal"}
+    assert "Open Small" in source
+    v, source = step_keys(bare(diffusion_objective="v"))
+    assert v["timestep_sampler"] == "uniform"
+    assert "Open 1.0" in source
+    hides, source = step_keys(bare(mask_padding_attention=True) | {"model_type": "diffusion_cond_inpaint"})
+    assert hides["mask_loss_weight"] == 1.0
+    assert hides["silence_extension_scale_seconds"] == 4.0
+    assert hides["ot_coupling"] is True
+    assert hides["inpainting"]["mask_kwargs"]["mask_type_probabilities"] == [0.1, 0.8, 0.1]
+    assert "Stable Audio 3" in source
+
+
+def test_the_training_of_the_model_itself_is_kept_where_it_says_what_a_step_is() -> None:
+    stored = bare() | {
+        "training": {
+            "learning_rate": 1e-3,
+            "timestep_sampler": "log_snr",
+            "timestep_sampler_options": {"mean_logsnr": -0.7},
+            "p_one_shot": 0.05,
+            "cache_latents": True,
+            "use_ema": True,
+            "max_steps": 2000,
+        }
+    }
+    keys, source = step_keys(stored)
+    assert keys == {
+        "timestep_sampler": "log_snr",
+        "timestep_sampler_options": {"mean_logsnr": -0.7},
+        "p_one_shot": 0.05,
+    }
+    assert "of the model" in source
+    # A method of its own, such as distillation, is not that of a fine-tune.
+    stored["training"]["method"] = "adversarial"
+    assert step_keys(stored)[0]["timestep_sampler"] == "trunc_logit_normal"
+
+
+def section(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    size = size_for(4, pieces=4, base_rate=None, adapter=False, steps=20)
+    settings: dict[str, Any] = {"micro_batch": 2, "accumulation": 2, "adapter": None, "text_cache": None}
+    settings |= {"gradient_checkpointing": False, "demo": None}
+    return training_section(config, size, **{**settings, **changes})
+
+
+def test_the_section_is_valid_and_trains() -> None:
+    from stable_audio.factory import create_model_from_config
+
+    config = bare()
+    loaded = load_config(config | {"training": section(config)})
+    module = build_diffusion(loaded, create_model_from_config(loaded), {})
+    assert loaded.training.max_steps == 20
+    assert module.options.log_loss_info
+    assert module.ema is None
+
+
+def config_for(micro: int, accumulation: int, checkpointing: bool) -> Any:
+    config = bare()
+    return load_config(config | {"training": section(config, gradient_checkpointing=checkpointing)})
+
+
+def test_the_largest_batch_that_divides_the_step_and_fits() -> None:
+    parts = fitting._parts(config_for(1, 1, False))
+    each, fixed = parts["activations"], sum(parts.values()) - parts["activations"]
+
+    def fitted(clips: float) -> fitting.Fit:
+        return fitting.fit(config_for, 12, available=(fixed + (clips + 1e-6) * each) / fitting.USABLE_SHARE)
+
+    for room, micro in ((12, 12), (50, 12), (11.5, 6), (5.9, 4), (1.0, 1)):
+        result = fitted(room)
+        assert (result.micro_batch, result.accumulation) == (micro, 12 // micro), room
+        assert result.parts["activations"] == micro * each
+        assert result.total <= fitting.USABLE_SHARE * result.available + 1
+        assert not result.gradient_checkpointing
+
+
+def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_helps() -> None:
+    plain, saved = (sum(fitting._parts(config_for(1, 1, choice)).values()) for choice in (False, True))
+    assert saved < plain
+    between = fitting.fit(config_for, 4, available=(saved + plain) / 2 / fitting.USABLE_SHARE)
+    assert between.gradient_checkpointing
+    with pytest.raises(TrainingError, match=r"one clip needs .*gradients.*an adapter"):
+        fitting.fit(config_for, 4, available=saved / 2)
+
+
+def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    rows = [f"{step},{step},{0.5 if step % 2 else ''}" for step in range(1, 9)]
+    path.write_text("\n".join(["step,train/loss,model/loss_all_0.3", *rows]) + "\n")
+    assert loss_curves(path, points=4) == {
+        "all": [(1.0, 1.5), (3.0, 3.5), (5.0, 5.5), (7.0, 7.5)],
+        "0.3 to 0.4": [(1.0, 0.5), (3.0, 0.5), (5.0, 0.5), (7.0, 0.5)],
+    }
+    assert loss_curves(tmp_path / "none.csv") == {}
+
+
+def test_sounds_are_sampled_as_the_demos_of_the_model() -> None:
+    config = {"training": {"demo": {"demo_steps": 24, "demo_cfg_scales": [1.0, 1.5]}}}
+    assert sampling_of(config) == {"cfg_scale": 1.5, "steps": 24}
+    assert sampling_of(config, cfg_scale=3, steps=8) == {"cfg_scale": 3, "steps": 8}
+    assert sampling_of({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"adapter": "loha"}, "--adapter: found 'loha'"),
+        ({"steps": 0}, "--steps must be above 0"),
+        ({"adapter": None, "rank": 4}, "--rank belongs to an adapter"),
+        ({"keep_clips": 0}, "--keep-clips must be at least 1"),
+        ({"device_memory": -1.0}, "--device-memory must be above 0"),
+    ],
+)
+def test_a_request_out_of_range(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        FinetuneRequest(checkpoint="a", data="b", **settings)
