@@ -75,7 +75,7 @@ def _training_arguments(group: Any) -> None:
     group.add_argument(
         "--batch-size",
         type=int,
-        help="clips per optimizer step, by accumulation where they do not fit (as many as there are, up to 24)",
+        help="clips per optimizer step, by accumulation where needed (as many as there are, up to 24)",
     )
     group.add_argument(
         "--learning-rate",
