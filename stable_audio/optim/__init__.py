@@ -13,6 +13,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stable_audio.optim.checks import option_mistakes
+from stable_audio.optim.low_bit import AdamW4bit, AdamW8bit, AdamWBF16, AdamWFp8
 from stable_audio.wording import hint
 
 T = TypeVar("T")
@@ -106,6 +107,10 @@ def _classes(module: Any, base: type, *abstract: str) -> dict[str, type]:
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     **_classes(torch.optim, Optimizer, "Optimizer"),
     "FusedAdam": FusedAdam,
+    "AdamW8bit": AdamW8bit,
+    "AdamW4bit": AdamW4bit,
+    "AdamWFp8": AdamWFp8,
+    "AdamWBF16": AdamWBF16,
 }
 LR_SCHEDULERS: dict[str, type[LRScheduler]] = {
     **_classes(lr_scheduler, LRScheduler, "LRScheduler"),
@@ -123,6 +128,7 @@ def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
 
     Raises:
         ValueError: unknown type or option; the message lists what is allowed.
+        ImportError: the optimizer needs a package that is not installed; the message names the extra.
     """
     cls, options = resolve(config, OPTIMIZERS, "optimizer")
     groups: list[Any] = list(params)

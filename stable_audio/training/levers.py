@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from stable_audio.optim import OPTIMIZERS
+from stable_audio.optim.low_bit import LowBitAdam, require_torchao
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import NAME
@@ -19,8 +21,13 @@ def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
 
     Raises:
         TrainingError: with every reason.
+        ImportError: an optimizer needs a package that is not installed.
     """
-    obstacles = [*_of_gradient_release(section, options, processes), *_of_average(section, options)]
+    obstacles = [
+        *_of_gradient_release(section, options, processes),
+        *_of_average(section, options),
+        *_of_optimizers(section, options),
+    ]
     if obstacles:
         raise TrainingError("; ".join(obstacles))
 
@@ -49,6 +56,20 @@ def _of_gradient_release(section: Any, options: RunOptions, processes: int) -> I
             f"{key}: weights step before float16 gradients are known to be in range; use --precision "
             "bf16-mixed or 32, or leave gradient_release out"
         )
+
+
+def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
+    configs = getattr(section, "optimizer_configs", None)
+    for name, config in configs or ():
+        kind = OPTIMIZERS.get(config.optimizer.type) if config is not None else None
+        if kind is None or not issubclass(kind, LowBitAdam):
+            continue
+        require_torchao(kind)
+        if options.strategy == NAME:
+            yield (
+                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {NAME} cannot gather the "
+                f"averages of '{config.optimizer.type}' to write them; use AdamW, which it splits"
+            )
 
 
 def _of_average(section: Any, options: RunOptions) -> Iterator[str]:

@@ -190,7 +190,7 @@ def test_names_of_forks_are_told_for_what_they_are(data: dict[str, Any], path: s
         assert part in message
 
 
-@pytest.mark.parametrize("name", ["MuonAdamW", "CAdamW", "AdamW8bit", "CLion"])
+@pytest.mark.parametrize("name", ["MuonAdamW", "CAdamW", "CLion"])
 def test_an_optimizer_that_is_not_built_matters_to_training_alone(name: str) -> None:
     data = examples.cond()
     data["training"]["optimizer_configs"]["diffusion"]["optimizer"] = {"type": name, "config": {"lr": 0.1}}

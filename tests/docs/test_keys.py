@@ -163,7 +163,7 @@ def test_training_of_diffusion_models_has_every_key() -> None:
 def test_defaults_of_averaging_and_masks_are_told() -> None:
     (row,) = [r for r in table("configuration", "Training", "key") if r[0] == "`ema`"]
     for key, value in of_model(EmaSection).items():
-        told = json.dumps(value) if isinstance(value, bool) else f"{value:g}"
+        told = json.dumps(value) if value is None or isinstance(value, bool) else f"{value:g}"
         assert f"`{key}` {told}" in row[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.config import ConfigError, load_config
-from stable_audio.optim import OPTIMIZERS, build_optimizer
+from stable_audio.optim import OPTIMIZERS, build_optimizer, low_bit
+from stable_audio.optim.low_bit import LowBitAdam
 from stable_audio.training import ema as averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gradient_release import GradientRelease
@@ -62,6 +64,53 @@ def test_the_average_is_held_before_the_weights_change(
     assert held == [0, 1]
 
 
+# Optimizers of fewer bytes.
+
+
+def _optimizer(kind: str, **options: Any) -> dict[str, Any]:
+    return {"optimizer_configs": {"diffusion": {"optimizer": {"type": kind, "config": options}}}}
+
+
+@pytest.mark.parametrize(
+    ("training", "options"),
+    [
+        ({**_optimizer("AdamW8bit", lr=1e-3), "gradient_clip_val": 0.5}, {"accum_batches": 2}),
+        ({**_optimizer("AdamWBF16", lr=1e-3), "gradient_release": True}, {"precision": "bf16-true"}),
+        (_optimizer("Adafactor", lr=1e-2), {}),
+    ],
+    ids=["8 bits", "bfloat16, released", "factored"],
+)
+def test_optimizers_of_fewer_bytes_resume(
+    tmp_path: Path, training: dict[str, Any], options: dict[str, Any]
+) -> None:
+    if "Adafactor" not in str(training):
+        pytest.importorskip("torchao.optim")
+    _same_run(tmp_path, training, training, **options)
+
+
+def test_a_run_with_bfloat16_weights_releases_to_the_same_bits(tmp_path: Path) -> None:
+    pytest.importorskip("torchao.optim")
+    plain = {**_optimizer("AdamWBF16", lr=1e-3), "demo": demo_section(demo_every=6)}
+    _same_run(tmp_path, plain, {**plain, "gradient_release": True}, precision="bf16-true")
+    state = load_torch_file(tmp_path / "plain" / "last.ckpt")
+    assert state["optimizer_states"][0]["state"][0]["exp_avg"].dtype is torch.bfloat16
+    assert list((tmp_path / "plain" / "demos").rglob("*.wav"))
+
+
+@pytest.mark.parametrize("strategy", ["fsdp"])
+def test_optimizers_of_fewer_bytes_are_refused_where_they_cannot_work(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = load_config(tiny_config(**_optimizer("AdamW8bit", lr=1e-3))).training
+    with pytest.raises(TrainingError, match=r"diffusion\.optimizer\.type: --strategy fsdp.*'AdamW8bit'"):
+        check_levers(section, RunOptions(strategy=strategy), processes=1)
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    low_bit._computed_by_torchao.cache_clear()
+    with pytest.raises(ImportError, match=r"needs torchao.*stable-audio\[quantize\]"):
+        check_levers(section, RunOptions(), processes=1)
+    load_config(tiny_config(**_optimizer("AdamW8bit", lr=1e-3)))  # which generation needs
+
+
 # Released gradients.
 
 
@@ -77,6 +126,8 @@ DENSE = sorted(set(OPTIMIZERS) - {"LBFGS", "SparseAdam", "Muon"})
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_released_step_has_the_bits_of_an_ordinary_one(name: str) -> None:
+    if issubclass(OPTIMIZERS[name], LowBitAdam):
+        pytest.importorskip("torchao.optim")
     results = []
     for released in (False, True):
         torch.manual_seed(0)

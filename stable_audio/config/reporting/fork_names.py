@@ -78,7 +78,6 @@ FORK_VALUES: dict[str, dict[str, Rename | Refuse]] = {
     "training.optimizer_configs.*.optimizer.type": {
         "MuonAdamW": Refuse(f"Muon for matrices and AdamW for all other weights, {_OPTIMIZER}"),
         "CAdamW": Refuse(f"the cautious variant of AdamW, {_OPTIMIZER}"),
-        "AdamW8bit": Refuse(f"AdamW with averages of 8 bits (bitsandbytes), {_OPTIMIZER}"),
         "CLion": Refuse(f"the cautious variant of Lion, {_OPTIMIZER}"),
     },
 }

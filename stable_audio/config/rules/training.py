@@ -181,6 +181,8 @@ def _class_fits(
         return
     try:
         build()
+    except ImportError:  # loading for use does not need the package; a run names it before it starts
+        return
     # torch raises exceptions of many types for bad values.
     except Exception as error:
         yield (*loc, "config"), _refused_options(kind, options, error)
