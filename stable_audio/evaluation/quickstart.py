@@ -6,7 +6,8 @@ compared with rendered ones by the thresholds of `evaluation.listening.limits`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from stable_audio.data.synthetic import LOWEST_PITCH, NUM_PITCHES, SyntheticDataset
 from stable_audio.data.synthetic.dataset import SECONDS
 from stable_audio.data.synthetic.held_out import HELD_OUT_SHARE
+from stable_audio.data.synthetic.rendering import SoundFormula
 from stable_audio.evaluation.listening.references import References
 from stable_audio.evaluation.listening.verdict import Verdict, judge
 from stable_audio.evaluation.scores import Request, Scores
@@ -34,6 +36,7 @@ class QuickstartEvaluator:
         held_out_share: as in the dataset.
         words: as in the dataset.
         seconds: as in the dataset.
+        more: pitched sounds that it knows besides those of the collection, by name.
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class QuickstartEvaluator:
         held_out_share: float = HELD_OUT_SHARE,
         words: bool = True,
         seconds: tuple[float, float] = SECONDS,
+        more: Mapping[str, SoundFormula] = MappingProxyType({}),
     ) -> None:
         self.sample_rate, self.sample_size = sample_rate, sample_size
         self.lowest_pitch, self.num_pitches = lowest_pitch, num_pitches
         self.held_out_share, self.words, self.seconds = held_out_share, words, seconds
-        self.references = References(sample_rate)
+        self.references = References(sample_rate, more=more)
 
     def _collection(self, seed: int) -> SyntheticDataset:
         return SyntheticDataset(

@@ -27,26 +27,26 @@ def sine(voice: Voice, grid: Grid) -> Array:
 def square(voice: Voice, grid: Grid) -> Array:
     """Odd harmonics, 1/k."""
     k = harmonics_below(grid.top, voice.frequency)
-    return _steady(voice, grid, 0.72 * (k % 2) / k)
+    return steady(voice, grid, 0.72 * (k % 2) / k)
 
 
 def sawtooth(voice: Voice, grid: Grid) -> Array:
     """All harmonics, 1/k."""
-    return _steady(voice, grid, 0.42 / harmonics_below(grid.top, voice.frequency))
+    return steady(voice, grid, 0.42 / harmonics_below(grid.top, voice.frequency))
 
 
 def organ(voice: Voice, grid: Grid) -> Array:
     """Octaves only, as from four drawbars: harmonics 1, 2, 4 and 8 at nearly the same level."""
     k = harmonics_below(grid.top, voice.frequency)
     levels = {1: 0.5, 2: 0.39, 4: 0.28, 8: 0.14}
-    return _steady(voice, grid, np.array([levels.get(int(n), 0.0) for n in k]))
+    return steady(voice, grid, np.array([levels.get(int(n), 0.0) for n in k]))
 
 
 def flute(voice: Voice, grid: Grid) -> Array:
     """Few harmonics that begin softly, under a little breath between 1 and 4 kHz."""
     levels = np.array([0.72, 0.24, 0.1, 0.03])[: len(harmonics_below(grid.top, voice.frequency))]
     breath = noise_band(noise_spectrum(voice.seed), 1000.0, 4000.0, grid)
-    return swell(grid.times, 0.06) * (_steady(voice, grid, levels) + 0.012 * breath)
+    return swell(grid.times, 0.06) * (steady(voice, grid, levels) + 0.012 * breath)
 
 
 def brass(voice: Voice, grid: Grid) -> Array:
@@ -104,7 +104,8 @@ def _struck(
     return out
 
 
-def _steady(voice: Voice, grid: Grid, amplitudes: Array) -> Array:
+def steady(voice: Voice, grid: Grid, amplitudes: Array) -> Array:
+    """Harmonics of constant amplitude, with the brightness of the voice."""
     k = np.arange(1.0, len(amplitudes) + 1)
     return harmonic_sum(phase(voice, grid.times), audible(amplitudes * k**-0.1 * _tilt(voice, k)))
 

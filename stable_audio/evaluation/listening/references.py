@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from stable_audio.data.synthetic.notes import note_frequency
 from stable_audio.data.synthetic.pitched import PITCHED
-from stable_audio.data.synthetic.rendering import RELEASE, Voice, ramps, render
+from stable_audio.data.synthetic.rendering import RELEASE, SoundFormula, Voice, ramps, render
 from stable_audio.data.synthetic.sounds import SOUNDS
 from stable_audio.data.synthetic.unpitched import UNPITCHED
 from stable_audio.evaluation.listening.bands import band_levels, fingerprint, with_slack
@@ -87,10 +89,16 @@ class Drum:
 
 
 class References:
-    """Renders what it is asked for once. Sounds are those of `SOUNDS` at one sample rate."""
+    """Renders what it is asked for once, at one sample rate.
 
-    def __init__(self, sample_rate: int) -> None:
+    Args:
+        more: pitched sounds besides those of `SOUNDS`, by name.
+    """
+
+    def __init__(self, sample_rate: int, *, more: Mapping[str, SoundFormula] = MappingProxyType({})) -> None:
         self.sample_rate = sample_rate
+        self._sounds = {**SOUNDS, **more}
+        self._pitched = (*PITCHED, *more)
         self._notes: dict[tuple[str, int, bool], Note] = {}
         self._drums: dict[tuple[str, float], Drum] = {}
         self._prints: dict[tuple[str, int | None], Array] = {}
@@ -129,7 +137,7 @@ class References:
     def nearest(self, samples: Array, midi: int) -> str:
         """The sound whose spectrum and decay are most like those of `samples`; notes are those of `midi`."""
         heard = fingerprint(samples, self.sample_rate)
-        distance = {timbre: np.abs(heard - self._print(timbre, midi)).mean() for timbre in PITCHED}
+        distance = {timbre: np.abs(heard - self._print(timbre, midi)).mean() for timbre in self._pitched}
         distance |= {timbre: np.abs(heard - self._print(timbre, None)).mean() for timbre in UNPITCHED}
         return min(distance, key=lambda timbre: float(distance[timbre]))
 
@@ -156,7 +164,7 @@ class References:
         if timbre in UNPITCHED:
             voice = Voice(frequency, seconds, 1.0, brightness, damping, _SEED + number)
         size = int(np.ceil(seconds * self.sample_rate))
-        return render(SOUNDS[timbre], voice, sample_rate=self.sample_rate, sample_size=size)
+        return render(self._sounds[timbre], voice, sample_rate=self.sample_rate, sample_size=size)
 
 
 def _released(samples: Array, sample_rate: int, seconds: float) -> Array:
