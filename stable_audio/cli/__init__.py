@@ -21,6 +21,7 @@ from stable_audio.cli.denied import unwritable_folder
 from stable_audio.cli.home import with_home
 
 COMMANDS: dict[str, str] = {
+    "adapter": "stable_audio.cli.adapter",
     "bakeoff": "stable_audio.cli.bakeoff",
     "check": "stable_audio.cli.check",
     "configs": "stable_audio.cli.configs",

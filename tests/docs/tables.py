@@ -64,11 +64,30 @@ def names(rows: list[list[str]], column: int = 0) -> list[str]:
     return [name for row in rows for name in code(row[column])]
 
 
+def command_lines() -> list[str]:
+    """Every command, those with actions once for each action: "adapter info"."""
+    return [line for name in COMMANDS for line in ([f"{name} {a}" for a in _choices(name)] or [name])]
+
+
 def actions(command: str) -> list[argparse.Action]:
-    """The arguments of a command, without those that all have or that are not shown."""
+    """The arguments of a command, or of one of its actions, without those that all have or that are not
+    shown."""
+    name, _, action = command.partition(" ")
+    parser = _choices(name)[action] if action else _parser(name)
+    all_have = (argparse._HelpAction,)
+    return [a for a in parser._actions if a.help != argparse.SUPPRESS and not isinstance(a, all_have)]
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     importlib.import_module(COMMANDS[command]).add_arguments(parser)
-    return [a for a in parser._actions if a.help != argparse.SUPPRESS]
+    return parser
+
+
+def _choices(command: str) -> dict[str, argparse.ArgumentParser]:
+    """The actions of a command with their parsers."""
+    nested = [a for a in _parser(command)._actions if isinstance(a, argparse._SubParsersAction)]
+    return {name: parser for a in nested for name, parser in a.choices.items()}
 
 
 def called(action: argparse.Action) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from stable_audio.cli import COMMANDS, main
-from tests.docs.tables import actions, called, code, default, page, section, table
+from tests.docs.tables import actions, called, code, command_lines, default, page, section, table
 
 PAGES = {"train": ("training", "Flags"), "generate": ("inference", "Flags")}
 """Command -> page and heading of its table; all others have one in commands.md."""
@@ -18,29 +18,29 @@ def rows(command: str) -> list[list[str]]:
     return table(name, heading, first="")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", command_lines())
 def test_every_flag_has_a_row_and_every_row_is_a_flag(command: str) -> None:
     assert [code(row[0]) for row in rows(command)] == [called(a) for a in actions(command)]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", command_lines())
 def test_defaults_are_those_of_the_parser(command: str) -> None:
     told = {row[0]: row[1] for row in rows(command)}
     assert told == {", ".join(f"`{n}`" for n in called(a)): default(a) for a in actions(command)}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", command_lines())
 def test_choices_are_named(command: str) -> None:
     for row, action in zip(rows(command), actions(command), strict=True):
         assert not action.choices or {c for c in action.choices if c} <= set(code(row[2])), row
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", command_lines())
 def test_every_row_says_something(command: str) -> None:
     assert all(row[2] for row in rows(command))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", command_lines())
 def test_every_argument_has_help(command: str) -> None:
     assert all(action.help for action in actions(command))
 
@@ -50,7 +50,7 @@ PROSE = ["data", "checkpoints", "training", "inference", "configuration", "backb
 
 @pytest.mark.parametrize("name", PROSE)
 def test_flags_named_in_the_text_exist(name: str) -> None:
-    known = {n for command in COMMANDS for action in actions(command) for n in called(action)}
+    known = {n for command in command_lines() for action in actions(command) for n in called(action)}
     known |= {"--traceback", "--help"}
     of_others = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task", "--pty"}
     of_others |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--signal"}
@@ -70,6 +70,7 @@ def test_every_exit_status_is_told() -> None:
 def test_statuses_are_as_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "nothere.json", "--dry"]) == 1
     assert main(["data-report", "nothere.json"]) == 2
+    assert main(["adapter", "info", "nothere.safetensors"]) == 2
     assert main(["train", "--dataset-config", "synthetic"]) == 2
     capsys.readouterr()
 

@@ -1,0 +1,279 @@
+"""Adapters and the files of models: merging, extracting, describing and converting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stable_audio.adapters.base import check_base
+from stable_audio.adapters.conversion import converted, every_strength
+from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.extraction import Extraction, extracted
+from stable_audio.adapters.files import Adapter, read_adapter, write_adapter
+from stable_audio.adapters.layers import own_weight
+from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_peft
+from stable_audio.adapters.report import described
+from stable_audio.adapters.spec import AdapterSpec
+from stable_audio.adapters.stack import AdapterStack, merge_weighted
+from stable_audio.adapters.use import AdapterUse
+from stable_audio.checkpoints.diffusers.adapters import (
+    FILE,
+    read_diffusers_adapter,
+    write_diffusers_adapter,
+)
+from stable_audio.checkpoints.files import resolve
+from stable_audio.checkpoints.loading import load_reported
+from stable_audio.checkpoints.saving import WeightsLayout, export
+from stable_audio.model import DiffusionModel
+
+AdapterLayout = Literal["ours", "peft", "diffusers"]
+LAYOUTS: tuple[AdapterLayout, ...] = ("ours", "peft", "diffusers")
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A model that adapters are for.
+
+    Attributes:
+        name: of its file.
+        transforms: what was done to it before it was trained, as records.
+    """
+
+    model: DiffusionModel
+    config: dict[str, Any]
+    name: str
+    transforms: Sequence[Any] = ()
+
+    @property
+    def stack(self) -> AdapterStack:
+        """A new stack of its layers."""
+        return AdapterStack(self.model.backbone, self.model.conditioner)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weight of each layer that adapters change, as a matrix."""
+        return {name: own_weight(layer).detach() for name, layer in self.stack.layers.items()}
+
+
+def load_base(path: str | Path, *, config: Any = None, use_ema: bool = True) -> LoadedBase:
+    """Load the model that an adapter is for.
+
+    Args:
+        path: as for `load_model`, as are the others.
+
+    Raises:
+        CheckpointError: see `load_model`.
+        AdapterError: it is no diffusion model.
+    """
+    file = resolve(path, use_ema=use_ema)
+    model, model_config, report = load_reported(file, config=config, use_ema=use_ema)
+    if not isinstance(model, DiffusionModel):
+        raise AdapterError(
+            f"{path}: holds a {model_config.model_type} model; adapters are for diffusion models"
+        )
+    return LoadedBase(model, model_config.as_dict(), file.name, report.transforms)
+
+
+def merge_into(
+    base: LoadedBase,
+    adapters: Sequence[AdapterSpec],
+    *,
+    weighted: bool = False,
+    any_base: bool = False,
+) -> None:
+    """Write adapters into the weights of a model, in place.
+
+    Args:
+        weighted: add what each adapter does alone, strength times, as stable-audio-3 merges several files;
+            otherwise they apply one after the other, as in generation.
+        any_base: accept adapters that were trained on another model.
+
+    Raises:
+        AdapterError: an adapter of another model, or one that applies at some noise levels only.
+    """
+    if not adapters:
+        raise AdapterError("no adapter to merge; name one or several")
+    for spec in adapters:
+        if not spec.gate.always:
+            raise AdapterError(
+                f"{spec.path}: applies at noise levels from {spec.interval[0]:g} to {spec.interval[1]:g}, "
+                "but weights are the same at all of them; leave the levels out to merge it"
+            )
+        if weighted and spec.layer_filter:
+            raise AdapterError(f"{spec.path}: a weighted merge has no layer filter; leave it out")
+    uses = [spec.use() for spec in adapters]
+    check_base(base.model, [use.adapter for use in uses], name=base.name, any_base=any_base)
+    stack = base.stack
+    if weighted:
+        merge_weighted(stack, [(use.adapter, use.strength) for use in uses])
+        return
+    for use in uses:
+        _add(stack, use)
+    stack.merge()
+
+
+def _add(stack: AdapterStack, use: AdapterUse) -> None:
+    index = stack.add(use.adapter)
+    stack.set_strength(index, backbone=use.strength, conditioner=use.strength)
+    stack.gate(1.0, {index: use.gate})
+
+
+def merge_files(
+    base: str | Path,
+    adapters: Sequence[AdapterSpec],
+    output: str | Path,
+    *,
+    config: Any = None,
+    layout: WeightsLayout = "ours",
+    dtype: torch.dtype | None = None,
+    weighted: bool = False,
+    any_base: bool = False,
+) -> Path:
+    """Write one file with a model and adapters merged into it, which needs neither.
+
+    Args:
+        base: as for `load_model`.
+        config: as for `load_model`.
+        layout: as for `export`, as is `dtype`.
+        weighted: as for `merge_into`, as is `any_base`.
+
+    Raises:
+        AdapterError: see `merge_into`; nothing is written.
+        CheckpointError: see `load_model` and `export`.
+    """
+    loaded = load_base(base, config=config)
+    merge_into(loaded, adapters, weighted=weighted, any_base=any_base)
+    return export(
+        loaded.model,
+        output,
+        config=loaded.config,
+        layout=layout,
+        dtype=dtype,
+        transforms=loaded.transforms,
+    )
+
+
+def extract_files(
+    base: str | Path,
+    tuned: str | Path,
+    output: str | Path,
+    *,
+    config: Any = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+) -> Extraction:
+    """Write what two checkpoints differ by as an adapter; see `extracted`.
+
+    Args:
+        config: as for `load_model`, of both.
+    """
+    before, after = load_base(base, config=config), load_base(tuned, config=config)
+    result = extracted(
+        before.model,
+        after.model,
+        rank=rank,
+        energy=energy,
+        include=include,
+        exclude=exclude,
+        source=f"{after.name} - {before.name}",
+    )
+    write_adapter(output, result.adapter)
+    return result
+
+
+def describe_file(path: str | Path, *, base: str | Path | None = None, config: Any = None) -> dict[str, Any]:
+    """Type, rank, layers, norms and origin of an adapter in any layout; see `described`.
+
+    Args:
+        base: a model; then also whether the adapter fits it.
+        config: as for `load_model`.
+    """
+    loaded = None if base is None else load_base(base, config=config)
+    return described(read_any(path, loaded), None if loaded is None else loaded.model)
+
+
+def read_any(path: str | Path, base: LoadedBase | None) -> Adapter:
+    """Read an adapter in our layout, or that of PEFT or diffusers.
+
+    Args:
+        base: the model that it is for; needed for the layout of diffusers.
+
+    Raises:
+        AdapterError: no adapter, a damaged file, or no model where one is needed.
+    """
+    path = Path(path).expanduser()
+    if is_peft(path):
+        return read_peft(path)
+    if path.name == FILE or (path / FILE).is_file():
+        if base is None:
+            raise AdapterError(
+                f"{path}: the layout of diffusers has other layers than the model; name the model with --base"
+            )
+        return read_diffusers_adapter(path, base.stack, base.config)
+    return read_adapter(path)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An adapter that was written.
+
+    Attributes:
+        path: its file or folder.
+        adapter: as it was written.
+        every_strength: whether it equals the first one at every strength, not at 1 alone.
+    """
+
+    path: Path
+    adapter: Adapter
+    every_strength: bool
+
+
+def convert_adapter(
+    source: str | Path,
+    output: str | Path,
+    *,
+    adapter_type: str | None = None,
+    base: str | Path | None = None,
+    config: Any = None,
+    layout: AdapterLayout = "ours",
+    root: Root = "backbone",
+) -> Converted:
+    """Write an adapter as one of another type or in another layout, where it gives the same weights.
+
+    Args:
+        source: a file or folder of any layout, or the folder of a run.
+        output: a name that ends in .safetensors (float16) or .ckpt (float32); for PEFT a folder.
+        adapter_type: as for `converted`; None: its own.
+        base: its model; needed to change the type, and for the layouts of PEFT and diffusers.
+        config: as for `load_model`.
+        root: as for `write_peft`.
+
+    Raises:
+        AdapterError: see `converted` and the functions that write the layouts; nothing is written.
+    """
+    loaded = None if base is None else load_base(base, config=config)
+    first = read_any(source, loaded)
+    old, new = first.settings.adapter_type, adapter_type or first.settings.adapter_type
+    if loaded is not None:
+        loaded.stack.check(first)
+    adapter = converted(first, new, None if loaded is None else loaded.weights)
+    path = Path(output)
+    if layout == "ours":
+        write_adapter(path, adapter)
+    elif loaded is None:
+        raise AdapterError(
+            f"{source}: the layout of {layout} has the kernels or the layers of the model; name the "
+            "model with --base"
+        )
+    elif layout == "peft":
+        path = write_peft(path, adapter, loaded.stack, root=root)
+    else:
+        path = write_diffusers_adapter(path, adapter, loaded.stack, loaded.config)
+    return Converted(path, adapter, every_strength(old, new))
