@@ -45,9 +45,15 @@ class DiffusionModel(nn.Module):
         mask_padding_attention: hide the padding behind a clip from self-attention.
         use_effective_length: shift t by the length of each clip, not of its latents.
 
+    Attributes:
+        computes_on: the device to which parts come to compute, while their weights rest in host memory (see
+            `inference.offload`); None: they compute where they are.
+
     Raises:
         ValueError: the backbone cannot mask padding.
     """
+
+    computes_on: torch.device | None = None
 
     def __init__(
         self,
@@ -116,6 +122,9 @@ class DiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where it computes."""
+        if self.computes_on is not None:
+            return self.computes_on
         return next(self.backbone.parameters()).device
 
     @property

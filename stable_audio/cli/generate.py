@@ -50,6 +50,12 @@ def _model_arguments(group: Any) -> None:
     add_device(group)
     add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")
     add_matmul_precision(group)
+    group.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep the weights in host memory, and bring text encoders, backbone and autoencoder to the GPU "
+        "one after the other; slower, in the memory of the largest",
+    )
 
 
 def _content_arguments(group: Any) -> None:

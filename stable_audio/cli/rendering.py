@@ -47,7 +47,7 @@ def render_command(args: argparse.Namespace) -> int:
     _check(args)
     request = _new_request(args) if args.from_json is None else _request_from_recipe(args)
     device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
-    render_model = _load(request, device, args.matmul_precision)
+    render_model = _load(request, device, args.matmul_precision, offload=args.offload)
     _refuse_prompts(args, render_model.model)
     task = request.task(render_model)
     for caution in task.cautions():
@@ -125,9 +125,11 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
     )
 
 
-def _load(request: RenderRequest, device: torch.device, matmul_precision: str) -> RenderModel:
+def _load(
+    request: RenderRequest, device: torch.device, matmul_precision: str, *, offload: bool
+) -> RenderModel:
     started = time.perf_counter()
-    render_model = request.load(device)
+    render_model = request.load(device, offload=offload)
     device = render_model.model.device
     if device.type == "cuda":
         torch.set_float32_matmul_precision(matmul_precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from stable_audio.inference.offload import offload
 from stable_audio.inference.quantize import quantized
 from stable_audio.model import DiffusionModel
 
@@ -12,24 +13,32 @@ DTYPES = ("float32", "float16", "bfloat16", INT8)
 """Names of the types that a backbone's weights can have."""
 
 
-def place(model: DiffusionModel, *, dtype: str, device: torch.device | str) -> DiffusionModel:
+def place(
+    model: DiffusionModel, *, dtype: str, device: torch.device | str, in_turn: bool = False
+) -> DiffusionModel:
     """Move `model` to `device`, in eval mode, and convert its backbone's weights to `dtype`, no others.
 
     Args:
         dtype: name of a torch type, or `int8`: large linear and convolution layers in 8 bits, the others in
             float32 (see `stable_audio.inference.quantize`). Such a model can only generate.
+        in_turn: move its parts to `device` one after the other, each for as long as it computes; see
+            `stable_audio.inference.offload`.
 
     Raises:
-        ValueError: int8 on a device other than the CPU.
+        ValueError: int8 on a device other than the CPU, or `in_turn` on the CPU.
     """
     device = torch.device(device)
     if dtype != INT8:
         model.backbone.to(getattr(torch, dtype))
+        if in_turn:
+            return offload(model, device).eval()
         return model.to(device).eval()
     if device.type != "cpu":
         raise ValueError(
             f"int8 weights run on the CPU, but the device is {device}: use the device cpu (--device cpu)"
         )
+    if in_turn:
+        raise ValueError("int8 weights run on the CPU, whose memory they are in; leave --offload out")
     model.to(device).eval()
     model.backbone = quantized(model.backbone)  # type: ignore[assignment]
     return model

@@ -15,6 +15,7 @@ from stable_audio.audio.transforms import fit_length, to_channels
 from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
 from stable_audio.conditioning.sound_values import SoundReader
 from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.inference.offload import visiting
 from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import ConditionTensors, Metadata
@@ -141,7 +142,7 @@ def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None
     if pretransform is None:
         return audio.to(device=device, dtype=torch.float32)
     dtype, latents = pretransform_dtype(pretransform), []
-    with pretransform.prepared():
+    with visiting(model, pretransform), pretransform.prepared():
         for item in audio.split(1):
             item = item.to(device=device, dtype=dtype)
             latents.append(pretransform.encode(item, noise=noise or SeededNoise([0])).float())
@@ -155,7 +156,7 @@ def decode_each(model: DiffusionModel, latents: Tensor, chunked: bool = False) -
         return latents.float().cpu()
     device, dtype = model.device, pretransform_dtype(pretransform)
     decode = pretransform.decode_chunked if chunked else pretransform.decode
-    with pretransform.prepared():
+    with visiting(model, pretransform), pretransform.prepared():
         clips = [decode(item.to(device=device, dtype=dtype)).float().cpu() for item in latents.split(1)]
     return torch.cat(clips)
 

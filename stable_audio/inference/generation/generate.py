@@ -32,6 +32,7 @@ from stable_audio.inference.generation.lengths import (
     silenced,
 )
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.offload import visiting
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
 from stable_audio.options import Flat, takes_keywords
@@ -212,28 +213,30 @@ def _sampled(
     extra: ConditionTensors = {
         key: (value[indices.to(device)], None) for key, (value, _) in clips.inpainting.items()
     }
-    cond = model.condition([clips.items[i] for i in rows], extra, device=device).to(dtype=dtype)
     negative = None
-    if clips.negatives is not None and settings.cfg_scale != 1.0:
-        metadata = [clips.negatives[i] for i in rows]
-        negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
+    with visiting(model, model.conditioner):
+        cond = model.condition([clips.items[i] for i in rows], extra, device=device).to(dtype=dtype)
+        if clips.negatives is not None and settings.cfg_scale != 1.0:
+            metadata = [clips.negatives[i] for i in rows]
+            negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
     length = clips.shape[-1]
     frames = frames_of(model, [clips.items[i] for i in rows])
     if model.mask_padding_attention and frames is not None:
         headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom_seconds)
         cond = cond.replace(padding_mask=frame_rows([n + headroom for n in frames], length).to(device))
-    latents = sample(
-        Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings),
-        start.to(device),
-        objective=model.objective,
-        noise=noise or item_noise,
-        init=None if clips.init is None else clips.init[indices.to(device)],
-        callback=callback,
-        solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
-        shift=shift_for(model, settings),
-        lengths=frames if frames is not None and by_length(model, settings) else length,
-    )
-    return latents.cpu()
+    with visiting(model, model.backbone):
+        latents = sample(
+            Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings),
+            start.to(device),
+            objective=model.objective,
+            noise=noise or item_noise,
+            init=None if clips.init is None else clips.init[indices.to(device)],
+            callback=callback,
+            solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
+            shift=shift_for(model, settings),
+            lengths=frames if frames is not None and by_length(model, settings) else length,
+        )
+        return latents.cpu()
 
 
 def _described(

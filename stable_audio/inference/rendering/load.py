@@ -36,6 +36,7 @@ def load_render_model(
     use_ema: bool = True,
     dtype: str = "float32",
     device: torch.device | str = "cpu",
+    offload: bool = False,
     check: Callable[[DiffusionModel, str], None] | None = None,
 ) -> RenderModel:
     """Load a diffusion model, ready to generate.
@@ -48,6 +49,7 @@ def load_render_model(
         use_ema: as for `load_model`.
         dtype: as for `place`.
         device: as for `place`.
+        offload: as `in_turn` of `place`.
         check: called with the model, before its weights are converted, and the name of its file; raises
             ValueError if it is the wrong one.
 
@@ -65,6 +67,6 @@ def load_render_model(
         )
     if check is not None:
         check(model, path.name)
-    place(model, dtype=dtype, device=device)
+    place(model, dtype=dtype, device=device, in_turn=offload)
     inner = InputFile.of(separate) if separate is not None else None
     return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)

@@ -120,8 +120,8 @@ class RenderRequest:
             any_base=any_base,
         )
 
-    def load(self, device: torch.device | str = "cpu") -> RenderModel:
-        """Load the model onto `device`; see `load_render_model`."""
+    def load(self, device: torch.device | str = "cpu", *, offload: bool = False) -> RenderModel:
+        """Load the model onto `device`, or its parts in turn; see `load_render_model`."""
         return load_render_model(
             self.checkpoint,
             config=self.config,
@@ -130,6 +130,7 @@ class RenderRequest:
             use_ema=self.use_ema,
             dtype=self.dtype,
             device=device,
+            offload=offload,
             check=self._check_base,
         )
 
