@@ -137,6 +137,7 @@ def read_folder(
         augment=False,
         datasets=[AudioDirEntry(id="sounds", path=str(place))],
     )
+    needs = check.rules if check is not None else ()
     exact = sample_size / sample_rate < EXACT_BELOW_SECONDS
     template = CaptionTemplates(caption) if "{" in caption else None
 
@@ -166,6 +167,11 @@ def read_folder(
     if not clips:
         reasons = "; ".join(f"{len(files)}: {printable(reason)}" for reason, files in unusable.items())
         raise DataError(f"{place}: none of its {len(results)} sounds can be used ({reasons})")
+    if "prompt" in needs and caption == NAME_TEMPLATE and not any(_tells(clip) for clip in clips):
+        raise DataError(
+            f"{place}: no captions: there are none beside the sounds, and names such as '{clips[0].path}' "
+            "say nothing; write NAME.txt beside each sound, or give --caption TEXT for all of them"
+        )
     return FolderClips(place, clips, dict(sorted(unusable.items())), dict(dataset.ignored))
 
 
@@ -177,6 +183,11 @@ def _metadata(facts: ItemFacts, exact: bool) -> Metadata:
     if told:
         return {**stored, "seconds_total": total}
     return {**stored, "seconds_total": round(facts.seconds, 4)} if exact else stored
+
+
+def _tells(clip: FolderClip) -> bool:
+    """Whether its caption has a letter."""
+    return any(c.isalpha() for c in str(clip.metadata.get("prompt", "")))
 
 
 def _digest(path: str) -> str:

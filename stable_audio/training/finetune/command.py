@@ -71,6 +71,7 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
     Raises:
         ValueError: why it cannot be done, in one sentence; subclasses of other modules included.
     """
+    request = request.with_whole_paths()
     if request.overwrite:
         shutil.rmtree(request.folder / FOLDER, ignore_errors=True)
     found = stored(request.folder, request.deciding())
@@ -92,9 +93,8 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
 
 def train_decided(decided: Decided, *, overwrite: bool = False, stop: StopRequest | None = None) -> int:
     """Train as decided, from where an earlier run was stopped, if there is one; returns the exit status."""
-    return train_from_files(
-        decided.dataset, model_config=decided.model, stop=stop, overwrite=overwrite, **decided.run
-    )
+    settings = {**decided.run, "overwrite": overwrite, "recover": not overwrite}
+    return train_from_files(decided.dataset, model_config=decided.model, stop=stop, **settings)
 
 
 def finetune(
@@ -184,7 +184,7 @@ def _base(request: FinetuneRequest) -> _Base:
     gc.collect()
     if config.model_type not in KINDS:
         raise TrainingError(
-            f"{path}: holds a {config.model_type} model; this command fine-tunes {', '.join(KINDS)}"
+            f"{path}: its model_type is {config.model_type}; this command fine-tunes {', '.join(KINDS)}"
         )
     known = config.as_dict()
     values = {key: value for key, value in known.items() if key not in ("training", "$schema")}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -59,7 +62,13 @@ def free_bytes(device: torch.device) -> float:
     """Free memory of a device, of a CPU that of the machine."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):  # another system than Linux tells all it has
+        names = getattr(os, "sysconf_names", {})
+        known = "SC_PHYS_PAGES" in names
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else math.inf
 
 
 def fit(
@@ -162,6 +171,10 @@ def seconds_per_step(
         with quiet_lightning():
             run.trainer.fit(run.module, datamodule=run.data)
         run.logger.close()
+        del run
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     lengths = sorted(b - a for a, b in zip(times.ends, times.ends[1:]))
     if not lengths:
         raise TrainingError("no step of the trial was taken; is there a clip to train on?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,12 @@ class FinetuneRequest:
     def cache_folder(self) -> Path:
         """The folder of the cache, absolute."""
         return Path(self.cache).expanduser().absolute() if self.cache else self.folder.parent / "cache"
+
+    def with_whole_paths(self) -> FinetuneRequest:
+        """The same with absolute paths where files are, so that it holds from every folder."""
+        paths = {name: getattr(self, name) for name in ("checkpoint", "data", "keep", "model_config")}
+        there = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
+        return replace(self, **{name: str(path.absolute()) for name, path in there.items() if path.exists()})
 
     def deciding(self) -> Mapping[str, Any]:
         """What two requests must have in common to be one."""

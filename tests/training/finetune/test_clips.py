@@ -76,6 +76,20 @@ def test_no_folder_and_no_usable_sound(tmp_path: Path) -> None:
         read(silent)
 
 
+def test_names_without_a_letter_are_no_captions(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / "s", 2)
+    (folder / "warm_tone-0.txt").unlink()
+    for number in range(2):
+        (folder / f"warm_tone-{number}.wav").rename(folder / f"0{number}.wav")
+    check = ValueCheck({"prompt": TextValue()})
+    with pytest.raises(DataError, match=r"no captions.*'00\.wav'.*--caption"):
+        read(folder, check=check)
+    assert len(read(folder, check=check, caption="a zorb").clips) == 2
+    assert len(read(folder).clips) == 2  # the model reads no prompts
+    (folder / "01.txt").write_text("a zorb")
+    assert len(read(folder, check=check).clips) == 2
+
+
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     folder = write_sounds(tmp_path / "s", 2)
     first, second = read(folder).clips

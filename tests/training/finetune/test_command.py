@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stable_audio.cli import main
 from tests.training.finetune.sounds import stored_model, write_sounds
@@ -111,6 +111,24 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
     assert same(whole, weights(folder / "runs" / "killed"))
 
 
+def test_a_fine_tune_is_replaced_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = folder / "runs" / "zorb"
+    assert main(words(folder, "--full")) == 0
+    first = weights(run)
+    # Files are found from every folder.
+    monkeypatch.chdir(folder)
+    line = words(folder, "--full", "--learning-rate", "0.01", "--overwrite")
+    line[line.index("--from") + 1], line[line.index("--data") + 1] = "stored.safetensors", "s"
+    assert main(line) == 0
+    second = weights(run)
+    assert not same(first, second)
+    monkeypatch.chdir(folder.parent)
+    assert main(words(folder, "--full", "--learning-rate", "0.01")) == 0
+    assert same(second, weights(run))
+    assert main(words(folder, "--full", "--overwrite")) == 0
+    assert same(first, weights(run))
+
+
 def test_sounds_that_the_model_is_to_keep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = folder / "keep.jsonl"
     prompts.write_text('{"prompt": "old", "seconds_total": 0.2}\n{"prompt": "older", "seconds_total": 0.1}\n')
@@ -152,6 +170,26 @@ def test_shorter_clips(folder: Path) -> None:
 def test_memory_that_is_not_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(folder, "--full", "--dry", "--device-memory", "0.0001")) == 2
     assert "one clip needs" in capsys.readouterr().err
+
+
+def test_what_cannot_be_fine_tuned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests import tiny
+    from tests.training import building
+
+    line = words(folder, "--full")
+    section = tiny.PRETRANSFORMS["autoencoder"]
+    config = {"model_type": "autoencoder", "sample_size": 1024, "sample_rate": 4000, "model": section}
+    config["audio_channels"] = section["io_channels"]
+    line[line.index("--from") + 1] = str(building.stored(folder / "s", ".ckpt", config))
+    assert main(line) == 2
+    error = capsys.readouterr().err.strip()
+    assert "its model_type is autoencoder; this command fine-tunes diffusion_cond" in error
+    assert len(error.splitlines()) == 1
+    bare = folder / "bare.safetensors"
+    save_file(load_file(folder / "stored.safetensors"), bare)
+    line[line.index("--from") + 1] = str(bare)
+    assert main(line) == 2
+    assert "give --model-config" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["", ".ckpt"])
