@@ -48,10 +48,10 @@ def visiting(model: DiffusionModel, part: nn.Module | None) -> Iterator[None]:
         yield
         return
     with _ONE_AT_A_TIME, ExitStack() as leaving:
-        device = model.computes_on
-        for member in part.modules():
+        device, home = model.computes_on, next(model.backbone.parameters()).device
+        for member in part.modules() if home != device else ():
             if isinstance(member, Conditioner):
-                _bring_followers(member, device, leaving)
+                _bring_followers(member, device, home, leaving)
         for tensor in chain(part.parameters(), part.buffers()):
             if not _is_there(tensor, device):
                 leaving.callback(_put_back, tensor, tensor.data)
@@ -59,12 +59,14 @@ def visiting(model: DiffusionModel, part: nn.Module | None) -> Iterator[None]:
         yield
 
 
-def _bring_followers(conditioner: Conditioner, device: torch.device, leaving: ExitStack) -> None:
+def _bring_followers(
+    conditioner: Conditioner, device: torch.device, home: torch.device, leaving: ExitStack
+) -> None:
     """Frozen encoders, which others may share on the CPU: those on the device are copies, or loaded there."""
     at_rest = list(conditioner.followers())  # held, so that `follow` finds them again
 
     def leave() -> None:
-        conditioner.follow(lambda tensor: tensor.to("cpu"))
+        conditioner.follow(lambda tensor: tensor.to(home))
         at_rest.clear()
 
     leaving.callback(leave)

@@ -38,6 +38,7 @@ from stable_audio.training.frame_masks import (
 )
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.latent_cache import LatentCache, cache_texts
+from stable_audio.training.resting import pretransform_left_out, pretransform_rests
 from stable_audio.training.teacher import Teacher, check_teacher
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
@@ -147,6 +148,22 @@ class DiffusionTraining(TimedTraining):
         if options.cache_text is not None:
             cache_texts(model, options.cache_text)
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """A pretransform that only demos need stays in host memory."""
+        if not self._pretransform_rests():
+            return super()._apply(fn, recurse)
+        with pretransform_left_out(self.model):
+            return super()._apply(fn, recurse)
+
+    def begin_fit(self) -> None:
+        """Demos bring a pretransform that rests to the device for as long as they decode."""
+        super().begin_fit()
+        if self._pretransform_rests() and self.device.type != "cpu":
+            self.model.computes_on = self.device
+
+    def _pretransform_rests(self) -> bool:
+        return pretransform_rests(self.model, pre_encoded=self.pre_encoded, processes=self._world_size())
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""

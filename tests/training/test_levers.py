@@ -13,14 +13,17 @@ from torch import nn
 
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.config import ConfigError, load_config
+from stable_audio.factory import create_model_from_config
 from stable_audio.optim import OPTIMIZERS, build_optimizer, low_bit
 from stable_audio.optim.low_bit import LowBitAdam
 from stable_audio.training import ema as averaging
+from stable_audio.training.build import build_training
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gradient_release import GradientRelease
 from stable_audio.training.levers import check_levers
 from stable_audio.training.options import RunOptions
-from tests.training.building import demo_section, tiny_config, tiny_run
+from stable_audio.training.resting import pretransform_rests
+from tests.training.building import demo_section, latent_config, tiny_config, tiny_run
 from tests.training.test_resume import SCHEDULED, assert_same_checkpoint
 
 
@@ -109,6 +112,38 @@ def test_optimizers_of_fewer_bytes_are_refused_where_they_cannot_work(
     with pytest.raises(ImportError, match=r"needs torchao.*stable-audio\[quantize\]"):
         check_levers(section, RunOptions(), processes=1)
     load_config(tiny_config(**_optimizer("AdamW8bit", lr=1e-3)))  # which generation needs
+
+
+# The autoencoder of stored latents.
+
+
+def test_an_autoencoder_that_only_demos_need_stays_in_host_memory() -> None:
+    for pre_encoded in (True, False):
+        config = load_config(
+            latent_config() | {"training": {"learning_rate": 1e-3, "pre_encoded": pre_encoded}}
+        )
+        module = build_training(config, create_model_from_config(config))
+        order = list(module.state_dict())
+        module.to("meta")
+        places = {k.split(".")[1]: p.device.type for k, p in module.named_parameters()}
+        assert places["backbone"] == places["conditioner"] == "meta"
+        assert places["pretransform"] == ("cpu" if pre_encoded else "meta")
+        assert list(module.state_dict()) == order
+        module.ema = None
+        module.begin_fit()
+        assert module.model.computes_on == (torch.device("meta") if pre_encoded else None)
+
+
+def test_a_pretransform_with_other_uses_is_moved_along() -> None:
+    config = load_config(latent_config())
+    model = create_model_from_config(config)
+    assert pretransform_rests(model, pre_encoded=True, processes=1)
+    assert not pretransform_rests(model, pre_encoded=True, processes=2)
+    model.conditioner.conditioners["seconds_start"].__dict__["pretransform"] = model.pretransform
+    assert not pretransform_rests(model, pre_encoded=True, processes=1)
+    assert not pretransform_rests(
+        create_model_from_config(load_config(tiny_config())), pre_encoded=False, processes=1
+    )
 
 
 # Released gradients.

@@ -1,0 +1,32 @@
+"""Parts of a model that a run does not compute with: they stay in host memory, but for demos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stable_audio.model import DiffusionModel
+
+
+def pretransform_rests(model: DiffusionModel, *, pre_encoded: bool, processes: int) -> bool:
+    """Whether the pretransform is for demos alone: batches hold latents, and no conditioner encodes with it.
+
+    Several processes keep their whole model on one device each, as DDP asks.
+    """
+    pretransform, conditioner = model.pretransform, model.conditioner
+    if pretransform is None or not pre_encoded or pretransform.enable_grad or processes > 1:
+        return False
+    parts: Any = conditioner.conditioners.values() if conditioner is not None else ()
+    return all(getattr(part, "pretransform", None) is not pretransform for part in parts)
+
+
+@contextmanager
+def pretransform_left_out(model: DiffusionModel) -> Iterator[None]:
+    """Context in which what is done to the whole model is not done to its pretransform."""
+    pretransform = model._modules["pretransform"]
+    model._modules["pretransform"] = None  # in its place, so that the order of modules stays
+    try:
+        yield
+    finally:
+        model._modules["pretransform"] = pretransform
