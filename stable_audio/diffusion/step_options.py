@@ -40,6 +40,9 @@ class StepOptions:
         log_loss_info: log the loss by noise level, too.
         gradient_checkpointing: recompute activations in the backward pass, to save memory: in every block, or
             in the first of every n.
+        offload_blocks: keep the frozen weights of the backbone's blocks in host memory, and bring those of a
+            block to the GPU when it computes; for adapters and other partial training, with
+            gradient_checkpointing in every block.
 
     Raises:
         ValueError: a share outside of [0, 1], or a negative weight or length.
@@ -58,6 +61,7 @@ class StepOptions:
     cache_text: str | None = None
     log_loss_info: bool = False
     gradient_checkpointing: EveryBlock = False
+    offload_blocks: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.base import RunSettings
+from stable_audio.training.block_offload import BlockOffload
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
@@ -148,17 +150,23 @@ class DiffusionTraining(TimedTraining):
         if options.cache_text is not None:
             cache_texts(model, options.cache_text)
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
+        self._blocks = BlockOffload(model.backbone) if options.offload_blocks else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """A pretransform that only demos need stays in host memory."""
-        if not self._pretransform_rests():
-            return super()._apply(fn, recurse)
-        with pretransform_left_out(self.model):
+        """A pretransform that only demos need stays in host memory, and so do the weights of offloaded
+        blocks."""
+        with ExitStack() as outside:
+            if self._blocks is not None:
+                outside.enter_context(self._blocks.left_out(fn))
+            if self._pretransform_rests():
+                outside.enter_context(pretransform_left_out(self.model))
             return super()._apply(fn, recurse)
 
     def begin_fit(self) -> None:
         """Demos bring a pretransform that rests to the device for as long as they decode."""
         super().begin_fit()
+        if self._blocks is not None:
+            self._blocks.start(self.device)
         if self._pretransform_rests() and self.device.type != "cpu":
             self.model.computes_on = self.device
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stable_audio.optim import OPTIMIZERS
 from stable_audio.optim.low_bit import LowBitAdam, require_torchao
+from stable_audio.training.cluster import on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import NAME
@@ -27,6 +28,7 @@ def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
         *_of_gradient_release(section, options, processes),
         *_of_average(section, options),
         *_of_optimizers(section, options),
+        *_of_blocks(section, options, processes),
     ]
     if obstacles:
         raise TrainingError("; ".join(obstacles))
@@ -70,6 +72,24 @@ def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
                 f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {NAME} cannot gather the "
                 f"averages of '{config.optimizer.type}' to write them; use AdamW, which it splits"
             )
+
+
+def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[str]:
+    if not getattr(section, "offload_blocks", False):
+        return
+    key = "$.training.offload_blocks"
+    if not on_gpu(options):
+        yield f"{key}: this run is on the CPU, in whose memory the weights are anyway; leave the key out"
+    if int(section.gradient_checkpointing) != 1:
+        yield (
+            f"{key}: blocks that keep their activations keep the weights on the GPU, too; set "
+            "gradient_checkpointing to true"
+        )
+    if processes > 1 or options.strategy == NAME or options.compile:
+        yield (
+            f"{key}: weights come and go while blocks compute, which neither several processes nor --compile "
+            "allow; train with one process and without --compile, or leave the key out"
+        )
 
 
 def _of_average(section: Any, options: RunOptions) -> Iterator[str]:
