@@ -8,7 +8,26 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from stable_audio.adapters.updates import ADAPTER_TYPES, LEGACY_TYPES
-from stable_audio.wording import did_you_mean
+from stable_audio.wording import did_you_mean, excerpt
+
+_KINDS = {
+    "rank": "a whole number",
+    "alpha": "a number",
+    "adapter_type": "a text",
+    "dropout": "a number",
+    "include": "a list of texts",
+    "exclude": "a list of texts",
+}
+"""Entry of a file -> what it must be, if it is there."""
+
+
+def _of_type(key: str, value: Any) -> bool:
+    if key in ("include", "exclude"):
+        return isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+    if key == "adapter_type":
+        return isinstance(value, str)
+    number = isinstance(value, int) or (isinstance(value, float) and key != "rank")
+    return number and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +97,9 @@ class AdapterSettings:
         """
         names = {f.name for f in fields(cls)}
         known = {key: v for key, v in values.items() if key in names and v is not None}
+        for key, value in known.items():
+            if not _of_type(key, value):
+                raise ValueError(f"{key}: found {excerpt(value)}; it must be {_KINDS[key]}")
         kind = known.get("adapter_type", "lora")
         if kind in LEGACY_TYPES:
             kind = LEGACY_TYPES[kind](magnitude)

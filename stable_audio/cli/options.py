@@ -26,13 +26,9 @@ ADAPTER = "FILE_OR_RUN[:STRENGTH[:LOW-HIGH[:LAYERS]]]"
 """How an adapter is named; see `stable_audio.adapters.spec`."""
 
 
-def add_adapter(parser: Any, *, help: str, metavar: str = ADAPTER) -> None:
-    """`--adapter`: trained changes of a model's weights, each with its strength.
-
-    Args:
-        metavar: what may be said of one.
-    """
-    parser.add_argument("--adapter", action="append", metavar=metavar, help=help)
+def add_adapter(parser: Any, *, help: str, dest: str = "adapter") -> None:
+    """`--adapter`: trained changes of a model's weights, each with its strength."""
+    parser.add_argument("--adapter", action="append", dest=dest, metavar=ADAPTER, help=help)
 
 
 def add_any_base(parser: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
-from stable_audio.cli.options import OR_HUB, add_matmul_precision, add_no_ema
+from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_matmul_precision, add_no_ema
 from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, RunOptions
 
 HELP = "train a model"
@@ -122,6 +122,12 @@ def _weights_arguments(group: Any) -> None:
         "without it, SIGUSR1 saves and training continues",
     )
     add("pretrained_ckpt_path", help=f"weights of a model or of an autoencoder{OR_HUB}")
+    add_adapter(
+        group,
+        dest="adapters",
+        help="adapter to merge into the weights of --pretrained-ckpt-path first; may be repeated",
+    )
+    add_any_base(group)
     add("pretransform_ckpt_path", help=f"weights of the pretransform{OR_HUB}")
     add("partial", help="load the weights that fit and report the others")
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")

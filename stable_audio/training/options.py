@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class RunOptions:
         overwrite: delete an earlier run of this name; without this or recover, its folder is refused.
         requeue: on SIGUSR1, save and put the SLURM job back into the queue; it continues as with recover.
         pretrained_ckpt_path: file with weights to start from.
+        adapters: merged into these weights first, as `AdapterSpec.parse` reads them.
+        any_base: accept adapters that were trained on another model.
         pretransform_ckpt_path: file with the weights of the pretransform.
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
         devices: processes per machine; "auto" takes those of the launcher, or all GPUs of this machine.
@@ -79,6 +82,8 @@ class RunOptions:
     pretrained_ckpt_path: str = ""
     pretransform_ckpt_path: str = ""
     remove_pretransform_weight_norm: str = ""
+    adapters: Sequence[str] = ()
+    any_base: bool = False
     partial: bool = False
     use_ema_weights: bool = True
     allow_untrained_pretransform: bool = False
@@ -120,6 +125,13 @@ class RunOptions:
                 f"--checkpoint-weights must be one of {', '.join(CHECKPOINT_WEIGHTS)}, "
                 f"found '{self.checkpoint_weights}'"
             )
+        if self.adapters and self.ckpt_path:
+            raise TrainingError(
+                "--adapter changes the weights that a run starts with, and --ckpt-path continues one, whose "
+                "weights have its adapters already; leave one of them out"
+            )
+        if self.adapters and not self.pretrained_ckpt_path:
+            raise TrainingError("--adapter needs --pretrained-ckpt-path, the model that the adapters are for")
         if self.matmul_precision not in MATMUL_PRECISIONS:
             raise TrainingError(
                 f"--matmul-precision must be one of {', '.join(MATMUL_PRECISIONS)}, "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters.spec import specs_of
 from stable_audio.checkpoints import (
     CheckpointError,
     LoadReport,
@@ -21,6 +22,7 @@ from stable_audio.checkpoints import (
     load_weights,
     read_checkpoint,
 )
+from stable_audio.checkpoints.adapted import LoadedBase, merge_into
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
 from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
@@ -28,6 +30,7 @@ from stable_audio.checkpoints.keys import strip
 from stable_audio.checkpoints.loading import load_base, load_stored
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
+from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms.conv import fold_as_stored
 from stable_audio.pretransforms.fingerprint import pretransform_hash
@@ -94,10 +97,34 @@ def starting_model(config: ModelConfig, options: RunOptions) -> Start:
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
     inherited = [record for report in reports for record in report.transforms]
+    from_base = [] if base is None else _from_base(model, reports, options)
+    if options.adapters:
+        merge_adapters(model, config, options)
+        # Merged weights are no longer those of the base.
+        from_base = tensors_of(model, keys_of(model, from_base))
     if base is None:
         return Start(model, inherited)
     to_copy = pretrained if options.checkpoint_weights == "base" else None
-    return Start(model, inherited, base, _from_base(model, reports, options), to_copy)
+    return Start(model, inherited, base, from_base, to_copy)
+
+
+def merge_adapters(model: nn.Module, config: ModelConfig, options: RunOptions) -> None:
+    """Write the adapters of the options into the weights that a run starts with.
+
+    Raises:
+        TrainingError: the model is no diffusion model, or the run trains an adapter of its own.
+        AdapterError: see `merge_into`.
+    """
+    if not isinstance(model, DiffusionModel):
+        raise TrainingError(f"--adapter is for diffusion models; this is a {config.model_type} model")
+    if getattr(config.training, "lora_config", None) is not None:
+        raise TrainingError(
+            "--adapter and training.lora_config: the file of an adapter names its base, which here would be "
+            "in no file; write it with `stable-audio adapter merge` and start from that"
+        )
+    path = options.pretrained_ckpt_path
+    merge_into(LoadedBase(model, {}, Path(path).name), specs_of(options.adapters), any_base=options.any_base)
+    log.info("%s: %d adapters merged", path, len(options.adapters))
 
 
 def _from_base(model: nn.Module, reports: Sequence[LoadReport], options: RunOptions) -> list[Tensor]:
@@ -140,7 +167,10 @@ def continuing_model(
         present = keys_of(model, from_base)
         match_checkpoint(model, path, state, present)
         report = load_weights(model, strip(state, "model."), source=str(path), present=present)
-        return Start(model, inherited, base, from_base), report
+        # What the checkpoint has itself is not the base's, such as weights with merged adapters.
+        stored = set(report.loaded)
+        left = [key for key in keys_of(model, from_base) if key not in stored]
+        return Start(model, inherited, base, tensors_of(model, left)), report
 
     model, (start, report) = with_stored_weights(
         lambda unfilled: _seeded(config, options, unfilled=unfilled, folded=folded), load

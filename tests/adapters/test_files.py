@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -19,6 +22,7 @@ from stable_audio.adapters import (
     read_adapter,
     write_adapter,
 )
+from stable_audio.adapters.files import adapter_from
 
 
 def adapter(kind: str = "lora", size: int = 4) -> Any:
@@ -96,3 +100,67 @@ def test_the_file_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"belongs to another model: this one has no 'model\.0'"):
         stack.add(read_adapter(path))
     assert not stack.settings
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["rank", "alpha", "adapter_type", "dropout", "include", "exclude", "svd_bases_path"])
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=7))
+def test_any_settings_make_an_adapter_or_one_sentence(values: dict[str, Any]) -> None:
+    first = adapter()
+    error = None
+    try:
+        again = adapter_from(first.tensors(), values, source="a.safetensors")
+    except AdapterError as raised:
+        error = str(raised)
+    if error is not None:
+        assert error.startswith("a.safetensors, lora_config: ")
+        assert "\n" not in error
+        return
+    assert all(
+        isinstance(part, str) for part in [*(again.settings.include or ()), again.settings.adapter_type]
+    )
+    assert json.loads(json.dumps(again.settings.values())) == again.settings.values()
+    # Whatever is accepted can be used.
+    stack = AdapterStack(nn.Sequential(nn.Linear(4, 6)))
+    stack.add(again)
+    assert next(iter(stack.weights().values())).isfinite().all()
+
+
+@given(st.binary(max_size=200), st.sampled_from(["safetensors", "ckpt"]))
+def test_any_bytes_are_refused_in_one_sentence(content: bytes, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a.{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(AdapterError) as error:
+            read_adapter(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_entries_of_other_types_are_named(tmp_path: Path) -> None:
+    for key, value in [
+        ("include", "to_qkv"),
+        ("exclude", [1]),
+        ("rank", 2.0),
+        ("rank", True),
+        ("alpha", "2"),
+    ]:
+        values = {**adapter().settings.values(), key: value}
+        with pytest.raises(AdapterError, match=f"a, lora_config: {key}: found .*; it must be a"):
+            adapter_from(adapter().tensors(), values, source="a")
+
+
+@pytest.mark.parametrize("kind", sorted(ADAPTER_TYPES))
+def test_tensors_of_another_rank_than_they_say(kind: str, tmp_path: Path) -> None:
+    """The tensors count, as in stable-audio-3 where the metadata have no rank; alpha / rank is as told."""
+    first = adapter(kind)
+    values = {**first.settings.values(), "rank": 4}
+    again = adapter_from(first.tensors(), values, source="a")
+    stack = AdapterStack(nn.Sequential(nn.Linear(4, 6)))
+    assert {*stack.adapter(stack.add(again)).tensors()} == {*first.tensors()}
+    assert again.settings.scaling == 3.0 / 4

@@ -17,6 +17,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
     [
         ("train_step", SIZES, ["forward", "step with AdamW", "step, recomputing"]),
         ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
+        (
+            "adapters",
+            [*SIZES, "--steps", "2", "--rank", "2", "--types", "lora", "bora"],
+            ["base", "merged", "lora", "bora", "two", "three, gated"],
+        ),
         ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
         (
             "autoencoder",

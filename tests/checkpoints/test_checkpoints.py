@@ -336,3 +336,11 @@ def test_another_architecture_is_said_in_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="none of its 300 tensors belongs to this model") as error:
             load_pretrained(_Model(), tmp_path / "o.safetensors", partial=partial)
         assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"t", b"q", b"0\x00", b"(t\x81."])
+def test_bytes_that_are_no_pickle_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(b"\x80\x02" + content)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+        read_checkpoint(path)
