@@ -23,9 +23,8 @@ from gpu_common import card, parser, peak_of_card, published_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from stable_audio.data.base import Batch
-from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
-from stable_audio.training.check.footprint import describe
+from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.diffusion import DiffusionTraining
 
 Step = Callable[[], Any]
@@ -99,8 +98,8 @@ def training(args: argparse.Namespace, batch: int, *, checkpointing: bool) -> tu
     model.pretransform = None
     module = build_training(config, model, batch_size=batch)
     assert isinstance(module, DiffusionTraining)
-    plan = describe(create_model_from_config(config, device="meta"), config, batch_size=batch)
-    return module.train(), plan["memory"]["total"]
+    plan = planned_memory(config, batch_size=batch)
+    return module.train(), plan["total"]
 
 
 def our_step(args: argparse.Namespace, batch: int, *, compiled: bool) -> tuple[Step, float]:

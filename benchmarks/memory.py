@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel
 from stable_audio.shipped import shipped
 from stable_audio.training.check.footprint import describe, describe_autoencoder
+from stable_audio.training.memory_plan import Planner, choice_of
+from stable_audio.training.options import RunOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "planning.md"
 BEGIN, END = "<!-- begin table -->", "<!-- end table -->"
 COLUMNS = (
     "file",
     "trained parameters",
-    "weights, gradients, Adam, average",
-    "each clip of the batch",
+    "weights, gradients, optimizer, average",
+    "one clip per batch, in all",
+    "each further clip",
     "`last.ckpt`",
     "for inference",
 )
@@ -36,16 +40,22 @@ def row(name: str, path: Path) -> str:
     """The line of one model file."""
     config = load_config(path)
     model = create_model_from_config(config, device="meta")
-    told = describe if isinstance(model, DiffusionModel) else describe_autoencoder
-    report: dict[str, Any] = told(model, config, batch_size=1)  # type: ignore[arg-type]
-    parts = dict(report["memory"]["parts"])
-    clip = parts.pop("activations", None)
-    mark = " (recomputed)" if clip is not None and config.training.gradient_checkpointing else ""
+    sizes = describe if isinstance(model, DiffusionModel) else describe_autoencoder
+    report: dict[str, Any] = sizes(model, config)  # type: ignore[arg-type]
+    planner = Planner(config)
+    choice = choice_of(config, RunOptions(), precision="32-true")
+    one, three = (
+        {k: v for k, v in planner.plan(replace(choice, batch_size=n)).parts.items() if k != "reserve"}
+        for n in (1, 3)
+    )
+    clip = (sum(three.values()) - sum(one.values())) // 2
+    mark = " (recomputed)" if config.training.gradient_checkpointing else ""
     cells = [
         f"`{name}`",
         f"{report['parameters']['trainable'] / 1e6:.1f} M",
-        size(sum(parts.values())),
-        "not counted" if clip is None else size(clip) + mark,
+        size(sum(v for part, v in one.items() if part != "activations")),
+        size(sum(one.values())),
+        size(clip) + mark,
         size(report["checkpoint"]["training"]),
         size(report["checkpoint"]["inference"]),
     ]

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "export": "stable_audio.cli.export",
     "finetune": "stable_audio.cli.finetune",
     "generate": "stable_audio.cli.generate",
+    "plan": "stable_audio.cli.plan",
     "reconstruct": "stable_audio.cli.reconstruct",
     "schema": "stable_audio.cli.schema",
     "train": "stable_audio.cli.train",

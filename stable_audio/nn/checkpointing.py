@@ -6,11 +6,13 @@ Chen et al. 2016, arXiv:1604.06174.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any, Protocol
 
 import torch
 from annotated_types import Gt
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 EveryBlock = bool | Annotated[int, Gt(0)]
@@ -51,8 +53,24 @@ class Checkpointed(nn.Module):
 def recomputed(compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`compute(*args, **kwargs)`, whose activations the backward pass recomputes."""
     if torch.is_grad_enabled():
-        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+        return checkpoint(_in_same_modes(compute), *args, use_reentrant=False, **kwargs)
     return compute(*args, **kwargs)
+
+
+def _in_same_modes(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute` in the function modes of now, such as that of a plan of memory, which autograd turns off in
+    the backward pass."""
+    modes = _get_current_function_mode_stack()
+    if not modes:
+        return compute
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
+            return compute(*args, **kwargs)
+
+    return again
 
 
 def set_gradient_checkpointing(module: nn.Module, every: EveryBlock = True) -> None:

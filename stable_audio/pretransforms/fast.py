@@ -72,6 +72,8 @@ def _is_applicable(module: nn.Module) -> bool:
     parameter = next(module.parameters(), None)
     if parameter is None or parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if parameter.untyped_storage().device.type == "meta":  # tensors without values, whose memory is planned
+        return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
     if parameter.dtype == torch.bfloat16:

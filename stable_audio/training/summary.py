@@ -10,11 +10,10 @@ from typing import Any
 import lightning.pytorch as pl
 
 from stable_audio.config import ModelConfig
-from stable_audio.factory import create_model_from_config
-from stable_audio.model import DiffusionModel
-from stable_audio.training.activations import activation_bytes
+from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.feed import RunData
+from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
 from stable_audio.training.options import RunOptions
 
 log = logging.getLogger(__name__)
@@ -35,27 +34,32 @@ class Summary(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            for line in start_lines(trainer, pl_module, self.options, self.data, self._activations(trainer)):
+            plan = planned(
+                self.config,
+                self.options,
+                precision=str(trainer.precision),
+                device=trainer.strategy.root_device.type,
+                row=self.row,
+            )
+            for line in start_lines(trainer, pl_module, self.options, self.data, plan):
                 log.info("%s", line)
 
-    def _activations(self, trainer: pl.Trainer) -> float | None:
-        clips = self.options.batch_size * self.row / self.config.sample_size
-        each = planned_activations(self.config)
-        return None if each is None else clips * each * (1.0 if "32" in str(trainer.precision) else 0.5)
 
+def planned(
+    config: ModelConfig, options: RunOptions, *, precision: str, device: str, row: int
+) -> TrainingPlan | None:
+    """The plan of a run's memory; None if its steps cannot be followed on shapes.
 
-def planned_activations(config: ModelConfig) -> int | None:
-    """Bytes of the float32 activations that the backbone keeps per clip, counted on shapes; None if they
-    cannot be counted, and for autoencoders."""
+    Args:
+        precision: of the run.
+        device: type of its device.
+        row: samples per item of a batch.
+    """
     try:
-        model = create_model_from_config(config, device="meta")
-        if not isinstance(model, DiffusionModel):
-            return None
-        if config.training is not None and config.training.gradient_checkpointing:
-            model.backbone.enable_gradient_checkpointing(config.training.gradient_checkpointing)
-        return activation_bytes(model)
+        planner = Planner(config, device=device, sample_size=row)
+        return planner.plan(choice_of(config, options, precision=precision_on(device, precision)))
     except Exception as error:  # a missing estimate must not end a run
-        log.debug("activations were not counted: %s", error)
+        log.debug("memory was not planned", exc_info=error)
         return None
 
 
@@ -64,7 +68,7 @@ def start_lines(
     module: TrainingModule,
     options: RunOptions,
     data: RunData,
-    activations: float | None = None,
+    plan: TrainingPlan | None = None,
 ) -> Iterator[str]:
     """Lines about folder, devices, precision, parameters, memory, data and length of a run."""
     yield f"folder       {options.folder}"
@@ -73,13 +77,9 @@ def start_lines(
     total = sum(p.numel() for p in module.model.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     yield f"parameters   {total:,}, of which {trained:,} are trained"
-    static_memory = _size(_static_bytes(module))
-    on_top = "activations on top"
-    if activations is not None:
-        on_top = (
-            f"about {_size(activations)} more for the backbone's activations at batch {options.batch_size}"
-        )
-    yield f"memory       {static_memory} per process: weights, gradients, optimizer, average; {on_top}"
+    if plan is not None:
+        batch = f"{options.batch_size} clip{'s' if options.batch_size > 1 else ''} per batch"
+        yield f"memory       about {readable_size(plan.total)} per process at {batch}: {plan.in_words()}"
     if data.timed is not None:
         loader = data.timed.loader
         steps = loader.batches_per_epoch / options.accum_batches
@@ -105,7 +105,7 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
     yield f"step {step:,} reached; written to {folder}:"
     for name, use in listed.items():
         if (folder / name).is_file():
-            yield f"  {name:<18}{_size((folder / name).stat().st_size):>9}  {use}"
+            yield f"  {name:<18}{readable_size((folder / name).stat().st_size):>9}  {use}"
     if stopped:
         yield "next: the same command with --recover continues from here"
     weights = folder / "last.safetensors"
@@ -117,20 +117,3 @@ def _next_command(weights: Path, model_type: str, *, prompts: bool) -> str:
     if "autoencoder" in model_type:
         return f"stable-audio reconstruct FOLDER_OF_SOUNDS --ckpt-path {weights}"
     return f"stable-audio generate --ckpt-path {weights}" + (' --prompt "..."' if prompts else "")
-
-
-def _static_bytes(module: TrainingModule) -> int:
-    """Bytes of weights, gradients, average, and two optimizer states per trained weight, as Adam has them."""
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    average = [] if module.ema is None else module.ema.average.values()
-    beside = [v for v in average if v.device == module.device]  # not in the memory of the host instead
-    return weights + 3 * trained + sum(v.numel() * v.element_size() for v in beside)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

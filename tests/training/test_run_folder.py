@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 
 from stable_audio.cli import main
-from stable_audio.config import load_config
+from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training import guard
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
-from stable_audio.training.summary import _size, planned_activations
+from stable_audio.training.summary import planned
 from tests.data.folders import make_folder
 from tests.training.building import DATASET, tiny_config, tiny_run, write_files
-from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -67,8 +66,11 @@ def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert "devices      1 x cpu, precision 32-true" in text
         assert "steps        from 0 to 2" in text
         assert "2 per step" in text
-        planned = _size(2 * planned_activations(run.config))
-        assert f"about {planned} more for the backbone's activations at batch 2" in text
+        plan = planned(run.config, run.options, precision="32-true", device="cpu", row=run.config.sample_size)
+        assert plan is not None
+        assert plan.choice.batch_size == 2
+        assert f"memory       about {readable_size(plan.total)} per process at 2 clips per batch: " in text
+        assert f"activations {readable_size(plan.parts['activations'])}" in text
         assert f"step 2 reached; written to {tmp_path / 'run'}:" in text
         weights = tmp_path / "run" / "last.safetensors"
         assert f"stable-audio generate --ckpt-path {weights}\n" in text  # the model reads no prompt
@@ -215,8 +217,3 @@ def test_what_is_said_before_the_start_is_in_the_log(tmp_path: Path) -> None:
     first, *rest = (tmp_path / "run" / "log.txt").read_text().splitlines()
     assert "unheard" in first
     assert not any("unheard" in line for line in rest)
-
-
-def test_activations_are_planned_for_backbones_and_not_for_autoencoders() -> None:
-    assert (planned_activations(load_config(tiny_config())) or 0) > 0
-    assert planned_activations(load_config(autoencoder_config())) is None

@@ -20,14 +20,17 @@ from stable_audio.factory.clip_shape import metadata_check
 from stable_audio.factory.pairing import pairing_problems
 from stable_audio.model import DiffusionModel
 from stable_audio.training.check.deadline import Deadline
-from stable_audio.training.check.footprint import Report, describe, describe_autoencoder
+from stable_audio.training.check.footprint import Report, describe, describe_autoencoder, planned_memory
 from stable_audio.training.options import RunOptions
 from stable_audio.training.transforms import transform, transforms_for
 
 log = logging.getLogger(__name__)
 
 DRY_SECONDS = 5
-"""Limit of a dry check, once the program is loaded."""
+"""Limit of a dry check, once the program is loaded, but for the plan of memory."""
+
+PLAN_SECONDS = 30
+"""Limit of following a training step on shapes."""
 
 
 def report_on(
@@ -79,7 +82,7 @@ def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadl
         model = create_model_from_config(config, device="meta")
         transform(model, transforms_for(config, RunOptions()))
         kind = describe if isinstance(model, DiffusionModel) else describe_autoencoder
-        return model, kind(model, config, batch_size=batch_size)
+        return model, kind(model, config)
 
     try:
         result = _attempt(report, lambda: deadline.run(build), source=f"{report['config']}: ")
@@ -90,7 +93,27 @@ def _model(report: Report, config: ModelConfig, batch_size: int, deadline: Deadl
         return None
     model, sizes = result
     report.update(sizes)
+    _plan_memory(report, config, batch_size)
     return model
+
+
+def _plan_memory(report: Report, config: ModelConfig, batch_size: int) -> None:
+    deadline = Deadline(PLAN_SECONDS)
+    try:
+        report["memory"] = deadline.run(lambda: planned_memory(config, batch_size=batch_size))
+    except TimeoutError:
+        report["warnings"].append(
+            f"{report['config']}: memory not planned within {PLAN_SECONDS} seconds; `stable-audio plan` does"
+        )
+    # Steps on shapes run the code of every part, which may raise anything; the other sizes do not need them.
+    except Exception as error:
+        log.debug("the memory was not planned", exc_info=error)
+        if not report["errors"]:
+            report["warnings"].append(f"{report['config']}: memory not planned: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_dataset(

@@ -17,14 +17,12 @@ import torch
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.world import ALONE
-from stable_audio.factory import create_model_from_config
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.check.footprint import describe
+from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.options import RunOptions
 from stable_audio.training.trainer import assemble
-from stable_audio.training.transforms import transform, transforms_for
 
 USABLE_SHARE = 0.9
 """Of the free memory, what a plan may take."""
@@ -123,9 +121,7 @@ def _divisor(batch: int, most: int) -> int:
 
 
 def _parts(config: ModelConfig) -> dict[str, int]:
-    model: Any = create_model_from_config(config, device="meta")
-    transform(model, transforms_for(config, RunOptions()))
-    return dict(describe(model, config, batch_size=1)["memory"]["parts"])
+    return dict(planned_memory(config, batch_size=1)["parts"])
 
 
 class _StepTimes(StepCallback):

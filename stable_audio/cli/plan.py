@@ -1,0 +1,78 @@
+"""`stable-audio plan`: how much memory training or generation takes, and what fits a device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from stable_audio.cli.fields import add_field
+from stable_audio.cli.options import DTYPES, add_lenient
+from stable_audio.training.options import RunOptions
+
+HELP = "plan the memory of training or generation, and find what fits a device"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="MODEL", help="model file, checkpoint, or folder of a run")
+    parser.add_argument("dataset", metavar="DATA", nargs="?", help="dataset file")
+    parser.add_argument(
+        "--device-memory",
+        type=float,
+        metavar="GIB",
+        help="memory of the device in GiB, as GPUs are sold: 6, 8, 16, 24 (default: this machine's device)",
+    )
+    parser.add_argument("--device-type", choices=("cuda", "cpu"), default="cuda", help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_lenient(parser)
+    training = parser.add_argument_group("training")
+    for name, text in (
+        ("batch_size", "clips per batch (default: the config's, else {default})"),
+        ("precision", "as for train; auto: bf16-mixed on a GPU, 32-true on a CPU (default: {default})"),
+        ("accum_batches", "batches per optimizer step (default: {default})"),
+    ):
+        default = getattr(RunOptions, name)
+        add_field(training, RunOptions, name, default=None, help=text.format(default=default))
+    training.add_argument(
+        "--choices",
+        action="store_true",
+        help="also list other choices of precision, checkpointing, optimizer and average; takes longer",
+    )
+    generation = parser.add_argument_group("generation")
+    generation.add_argument("--generate", action="store_true", help="plan generation instead of training")
+    generation.add_argument("--seconds", type=float, help="length of the clips (the model's)")
+    generation.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="clips rendered at once (%(default)s)"
+    )
+    generation.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="of the backbone's weights (%(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from stable_audio.training.memory_plan import command
+
+    device = command.Device(kind=args.device_type, gib=args.device_memory)
+    common: dict[str, Any] = {"device": device, "lenient": args.lenient}
+    if args.generate:
+        generation = command.generation_plan(
+            args.config, seconds=args.seconds, batch_size=args.batch, dtype=args.dtype, **common
+        )
+        _print(args, generation.as_dict(), command.generation_lines(generation))
+        return 0
+    names = ("batch_size", "precision", "accum_batches")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    plan = command.training_plan(args.config, args.dataset, **common, **settings)
+    report = plan.as_dict()
+    lines = list(command.plan_lines(plan))
+    if args.choices:
+        table = command.choices_table(args.config, plan, lenient=args.lenient)
+        report["choices"] = [each.as_dict() for _, each in table]
+        lines += ["", "other choices"]
+        lines += [f"  {command.readable_size(each.total):>10}  {choice.words()}" for choice, each in table]
+    _print(args, report, lines)
+    return 0
+
+
+def _print(args: argparse.Namespace, report: dict[str, Any], lines: Any) -> None:
+    print(json.dumps(report, indent=2) if args.json else "\n".join(lines))

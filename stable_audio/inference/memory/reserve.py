@@ -1,0 +1,37 @@
+"""What libraries take of a device beside the tensors of this program, and how much memory a device has."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+GPU_RESERVE = 3 * 2**28
+"""768 MiB: the context of CUDA and its kernels (300 to 500 MiB), work space of cuBLAS and cuDNN, and gaps
+between the blocks of the allocator. `torch.cuda.max_memory_allocated` does not count it. An estimate."""
+
+CPU_RESERVE = 2**29
+"""512 MiB: the interpreter with torch and Lightning, measured by benchmarks/memory.py."""
+
+
+def reserve_of(device: str) -> int:
+    """Bytes that libraries take of a device of this type."""
+    return CPU_RESERVE if device == "cpu" else GPU_RESERVE
+
+
+def memory_of(device: str) -> int | None:
+    """Bytes of memory of the first device of this type in this machine; None if that cannot be known."""
+    if device == "cuda" and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    if device == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def readable_size(count: float) -> str:
+    """Bytes with a unit, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

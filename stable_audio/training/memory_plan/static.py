@@ -1,0 +1,123 @@
+"""What stays in memory from step to step: the optimizer's state and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stable_audio.inference.memory.live import LiveMemory, bytes_of, empty_weights, on_shapes
+from stable_audio.nn.checkpointing import Checkpointed
+from stable_audio.optim import build_optimizer
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.networks import TrainedNetwork
+from stable_audio.training.resting import pretransform_rests
+
+SAMPLE_VALUES = 2**20
+"""Values of a weight in place of a larger one, where an optimizer must be tried with real numbers."""
+
+
+class OptimizerMemory(NamedTuple):
+    """Bytes of optimizers.
+
+    Attributes:
+        state: what they keep between steps.
+        step: what a step takes besides, gradients not included.
+    """
+
+    state: int
+    step: int
+
+
+def optimizer_memory(module: TrainingModule) -> OptimizerMemory:
+    """The memory of the optimizers of a module whose weights have no values, or are on the meta device.
+
+    A step is taken on shapes. Optimizers that need numbers, such as those with 8-bit states, take one on
+    samples of the weights instead.
+    """
+    module.configure_networks()
+    memories = [_of_network(network) for network in module.networks()]
+    # Networks step in turn.
+    return OptimizerMemory(sum(m.state for m in memories), max(m.step for m in memories))
+
+
+def _of_network(network: TrainedNetwork) -> OptimizerMemory:
+    trained = [p for p in network.module.parameters() if p.requires_grad]
+    try:
+        with on_shapes():
+            weights = [nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="cpu")) for p in trained]
+            return _of_step(network, weights)
+    # Any kind of error: the code of an optimizer looks at numbers that are not there.
+    except Exception:
+        return _of_samples(network, trained)
+
+
+def _of_step(network: TrainedNetwork, weights: Sequence[nn.Parameter]) -> OptimizerMemory:
+    live = LiveMemory()
+    with live:
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+    live.hold(weights)
+    start = live.now
+    with live:
+        optimizer = build_optimizer(network.choice.optimizer, weights)
+        optimizer.step()
+    state = live.now - start
+    return OptimizerMemory(state, live.peak_of(optimizer.step) - live.now)
+
+
+def _of_samples(network: TrainedNetwork, trained: Sequence[Tensor]) -> OptimizerMemory:
+    """Each shape once, with fewer rows where it is large, by a step with real numbers."""
+    state = 0
+    shapes = {(tuple(p.shape), p.dtype) for p in trained}
+    for shape, dtype in shapes:
+        sample = nn.Parameter(torch.zeros(_smaller(shape), dtype=dtype))
+        sample.grad = torch.ones_like(sample)
+        optimizer = build_optimizer(network.choice.optimizer, [sample])
+        optimizer.step()
+        values = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+        count = sum((tuple(p.shape), p.dtype) == (shape, dtype) for p in trained)
+        state += round(bytes_of(values) * math.prod(shape) / max(1, sample.numel())) * count
+    # Their kernels work weight by weight, on a copy with all bits.
+    return OptimizerMemory(state, 3 * max((4 * p.numel() for p in trained), default=0))
+
+
+def _smaller(shape: tuple[int, ...]) -> tuple[int, ...]:
+    rest = math.prod(shape[1:])
+    rows = shape[0] if shape else 1
+    return (max(1, min(rows, SAMPLE_VALUES // max(1, rest))), *shape[1:]) if shape else shape
+
+
+def average_bytes(module: TrainingModule, device: str) -> int:
+    """Bytes of the average of the weights on a device of this type; 0 without one, or if it is elsewhere."""
+    if module.ema is None or (module.ema.rule.device == "cpu" and device != "cpu"):
+        return 0
+    with on_shapes():
+        if any(p.is_meta for p in module.parameters()):
+            empty_weights(module)
+        module.ema.start()
+        return bytes_of(module.ema.average.values())
+
+
+def resting_bytes(module: TrainingModule, *, device: str, offloads: bool) -> int:
+    """Bytes of weights that stay in the memory of the host, where the device has its own: of an autoencoder
+    that only demos need, and of offloaded blocks, of which two are on the device at once."""
+    if device == "cpu" or not isinstance(module, DiffusionTraining):
+        return 0
+    model, resting = module.model, 0
+    if pretransform_rests(model, pre_encoded=module.pre_encoded, processes=1):
+        assert model.pretransform is not None
+        resting += bytes_of(model.pretransform.parameters())
+    if offloads:
+        blocks = [m for m in model.backbone.modules() if isinstance(m, Checkpointed)]
+        sizes = [sum(p.nbytes for p in block.parameters() if not p.requires_grad) for block in blocks]
+        resting += sum(sorted(sizes)[:-BLOCKS_AT_ONCE])
+    return resting
+
+
+BLOCKS_AT_ONCE = 2
+"""Blocks on the device: the one that computes, and the next one, which is copied meanwhile."""
