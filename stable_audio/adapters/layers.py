@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stable_audio.adapters.activations import by_activations, conv_output, is_linear, linear_output
 from stable_audio.adapters.updates import WeightUpdate
+from stable_audio.nn.held import HELD, matrix_parts, widened
+from stable_audio.nn.mixing import mix_in, plain_class, take_out
 
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """Layers that adapters change. The kernels of convolutions are flattened to (out, in * kernel)."""
@@ -24,24 +27,22 @@ def adaptable_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     Layers whose weight is computed from other tensors, as with weight norm, are not among them.
     """
     for name, layer in module.named_modules():
-        weight = layer._parameters.get("weight") if isinstance(layer, ADAPTABLE) else None
-        if weight is not None:
+        if not isinstance(layer, ADAPTABLE):
+            continue
+        if layer._parameters.get("weight") is not None or HELD in layer._modules:
             yield name, layer
 
 
 def own_weight(layer: nn.Module) -> Tensor:
     """The weight of a layer without updates, as a matrix (out, in)."""
-    weight = layer._parameters["weight"]
-    assert weight is not None
-    return weight.flatten(1)
+    parts = matrix_parts(layer)
+    return parts[0].flatten(1) if len(parts) == 1 else widened(parts, torch.float32)
 
 
 def add_update(layer: nn.Module, name: str, update: WeightUpdate) -> None:
     """Add an update, which applies after those that the layer has already."""
     if not isinstance(layer, _Updated):
-        # As torch.nn.utils.parametrize does, but the weight stays where checkpoints have it.
-        kind: Any = type(layer)
-        layer.__class__ = _with_updates(kind)
+        mix_in(layer, _Updated)  # the weight stays where checkpoints have it
         layer.add_module(UPDATES, nn.ModuleDict())
     updates_of(layer)[name] = update.to(own_weight(layer).device).train(layer.training)
 
@@ -53,7 +54,7 @@ def remove_update(layer: nn.Module, name: str) -> None:
     layer.__dict__.pop("_effective", None)
     if not len(updates):
         del layer._modules[UPDATES]
-        layer.__class__ = type(layer).__mro__[2]
+        take_out(layer, _Updated)
 
 
 def updates_of(layer: nn.Module) -> nn.ModuleDict:
@@ -65,15 +66,19 @@ def updates_of(layer: nn.Module) -> nn.ModuleDict:
 class _Updated:
     """Mixed into the class of a layer: `weight` is the updated one.
 
-    Without gradients it is computed once, until anything that it depends on changes.
+    Without gradients it is computed once, until anything that it depends on changes. A layer whose only
+    update is `by_activations` does not need it, where its class allows that.
     """
 
     @property
     def weight(self: Any) -> Tensor:
-        weight: Tensor = self._parameters["weight"]
+        weight = self._parameters.get("weight")
+        if weight is None:
+            weight = own_weight(self)
         updates = [u for u in self._modules[UPDATES].values() if u.active]
-        if not updates:
-            return weight
+        # Of a convolution `_conv_forward` adds the update.
+        if not updates or (not is_linear(plain_class(self)) and _update_of_output(self) is not None):
+            return weight  # type: ignore[no-any-return]
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             return _updated(weight, updates)
         state = _state(weight, updates)
@@ -81,7 +86,31 @@ class _Updated:
         if stored is None or stored[0] != state:
             stored = (state, _updated(weight, updates))
             self.__dict__["_effective"] = stored
-        return stored[1]
+        return stored[1]  # type: ignore[no-any-return]
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        layer: Any = super()
+        if is_linear(plain_class(self)):
+            if (update := _update_of_output(self)) is not None:
+                return linear_output(self, x, update)
+            if HELD in self._modules:
+                return F.linear(x, self.weight.to(x.dtype), self.bias)
+        return layer.forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def _conv_forward(self: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        layer: Any = super()
+        if (update := _update_of_output(self)) is None:
+            return layer._conv_forward(x, weight, bias)  # type: ignore[no-any-return]
+        return conv_output(self, layer._conv_forward, x, update)
+
+
+def _update_of_output(layer: nn.Module) -> WeightUpdate | None:
+    """The only active update of a layer, if its output is to be had without the updated weight."""
+    active = [u for u in updates_of(layer).values() if u.active]
+    if len(active) != 1 or not active[0].by_activations:
+        return None
+    update: Any = active[0]
+    return update if by_activations(plain_class(layer), layer, update.rescaling) else None
 
 
 def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
@@ -94,11 +123,9 @@ def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
 def _state(weight: Tensor, updates: list[Any]) -> tuple[Any, ...]:
     """What a computed weight depends on."""
     # Not parameters() and buffers(), which would take longer than a small layer.
-    tensors = [weight, *(t for u in updates for t in (*u._parameters.values(), *u._buffers.values()))]
+    tensors = [
+        weight,
+        *(t for u in updates for t in (*u._parameters.values(), *u._buffers.values()) if t is not None),
+    ]
     versions = [(id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
     return (*versions, *((u.strength, u.scaling) for u in updates))
-
-
-@functools.cache
-def _with_updates(cls: Any) -> type[nn.Module]:
-    return type(cls.__name__, (_Updated, cls), {})

@@ -7,7 +7,7 @@ matrices (out, in), kernels flattened.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,25 @@ def _columns(weight: Tensor, magnitude: Tensor) -> Tensor:
     return weight / (_norms(weight, 0) + _EPSILON) * magnitude
 
 
+class Squares(Protocol):
+    """Sums of the squares of an updated weight V (out, in), found without making V."""
+
+    def rows(self) -> Tensor:
+        """(out,)"""
+        ...
+
+    def columns(self, factors: Tensor | None = None) -> Tensor:
+        """(in,), of diag(factors) V, where factors is (out,)."""
+        ...
+
+
+class Scales(NamedTuple):
+    """The rescaled weight is diag(outputs) V diag(inputs); None is all 1."""
+
+    outputs: Tensor | None = None
+    inputs: Tensor | None = None
+
+
 class Rescaling:
     """No rescaling; base of the others.
 
@@ -44,6 +63,10 @@ class Rescaling:
         """Rescale the updated weight (out, in) to the norms in `vectors`."""
         return weight
 
+    def scales(self, squares: Squares, vectors: Mapping[str, Tensor]) -> Scales:
+        """The same as factors of outputs and inputs."""
+        return Scales()
+
 
 class RowRescaling(Rescaling):
     """One norm for each output: diag(m) V / ||V||, norms of rows."""
@@ -52,6 +75,9 @@ class RowRescaling(Rescaling):
 
     def __call__(self, weight: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         return _rows(weight, vectors["magnitude"])
+
+    def scales(self, squares: Squares, vectors: Mapping[str, Tensor]) -> Scales:
+        return Scales(outputs=_factor(vectors["magnitude"], squares.rows()))
 
 
 class ColumnRescaling(Rescaling):
@@ -62,6 +88,9 @@ class ColumnRescaling(Rescaling):
     def __call__(self, weight: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         return _columns(weight, vectors["magnitude"])
 
+    def scales(self, squares: Squares, vectors: Mapping[str, Tensor]) -> Scales:
+        return Scales(inputs=_factor(vectors["magnitude"], squares.columns()))
+
 
 class BothRescaling(Rescaling):
     """Rows, then columns, which undoes a part of the first step."""
@@ -70,3 +99,12 @@ class BothRescaling(Rescaling):
 
     def __call__(self, weight: Tensor, vectors: Mapping[str, Tensor]) -> Tensor:
         return _columns(_rows(weight, vectors["magnitude_r"]), vectors["magnitude_c"])
+
+    def scales(self, squares: Squares, vectors: Mapping[str, Tensor]) -> Scales:
+        outputs = _factor(vectors["magnitude_r"], squares.rows())
+        return Scales(outputs, _factor(vectors["magnitude_c"], squares.columns(outputs)))
+
+
+def _factor(magnitude: Tensor, squares: Tensor) -> Tensor:
+    # Rounding may leave a negative sum of squares, and the root of 0 has no gradient.
+    return magnitude / (squares.clamp(min=_EPSILON**2).sqrt() + _EPSILON)

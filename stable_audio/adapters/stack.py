@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,11 +78,16 @@ class AdapterStack:
         adapter: Adapter | AdapterSettings,
         *,
         feature_mask: FeatureMask = drop_features,
+        by_activations: bool = False,
+        change_base: Callable[[], None] | None = None,
     ) -> int:
         """Add an adapter, with the tensors of a file or with values that change nothing yet.
 
         Args:
             feature_mask: draws of dropout.
+            by_activations: see `WeightUpdate`; the layers' own weights must stay as they are.
+            change_base: changes the weights of the layers, such as their type, once singular vectors are
+                known, which so do not depend on it.
 
         Returns:
             its index, by which the other methods know it.
@@ -99,10 +104,19 @@ class AdapterStack:
             settings = adapter
             chosen = self.selection(settings.include, settings.exclude)
         index = self._next
-        for name in (n for n in self.layers if n in chosen):
-            layer = self.layers[name]
-            update = _new_update(own_weight(layer), settings, tensors.get(name), feature_mask)
-            add_update(layer, str(index), update)
+        updates = {
+            name: _new_update(own_weight(layer), settings, tensors.get(name), feature_mask)
+            for name, layer in self.layers.items()
+            if name in chosen
+        }
+        if change_base is not None:
+            change_base()
+        for name, update in updates.items():
+            if change_base is not None and name not in tensors:
+                update.restart_norms(own_weight(self.layers[name]))
+            if by_activations:
+                update.compute_by_activations(own_weight(self.layers[name]))
+            add_update(self.layers[name], str(index), update)
         self.settings[index] = settings
         self._next += 1
         return index

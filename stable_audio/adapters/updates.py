@@ -40,11 +40,15 @@ class WeightUpdate(nn.Module):
     Attributes:
         strength: multiplies the low-rank term; at 0 the weight is left as it is.
         enabled: False leaves the weight as it is.
+        by_activations: compute the output of the layer without its updated weight, see `activations`; for
+            training, where that weight would be made and kept at every step.
     """
 
     term_parameters: ClassVar[tuple[str, ...]] = ()
     own_type: ClassVar[bool] = True
     """See `stable_audio.nn.precision.parameter_dtype`."""
+    row_squares: Tensor | None
+    column_squares: Tensor | None
 
     def __init__(
         self,
@@ -57,11 +61,13 @@ class WeightUpdate(nn.Module):
         feature_mask: FeatureMask = drop_features,
     ) -> None:
         super().__init__()
-        self.strength, self.enabled = 1.0, True
+        self.strength, self.enabled, self.by_activations = 1.0, True, False
         self.scaling, self.rescaling = scaling, rescaling
         self.dropout, self.feature_mask = dropout, feature_mask
         weight = weight.detach().float()
         self._add_term(weight, rank)
+        self.register_buffer("row_squares", None, persistent=False)
+        self.register_buffer("column_squares", None, persistent=False)
         for name, value in rescaling.initial(weight).items():
             self.register_parameter(name, nn.Parameter(value))
 
@@ -80,7 +86,28 @@ class WeightUpdate(nn.Module):
 
     def term(self) -> Tensor:
         """The low-rank term (out, in), without factors."""
+        left, right = self.factors()
+        return left @ right
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The matrices (out, rank) and (rank, in) whose product is the term."""
         raise NotImplementedError
+
+    @torch.no_grad()
+    def compute_by_activations(self, weight: Tensor) -> None:
+        """From now on; `weight` (out, in) is the frozen one, sums of whose squares are kept."""
+        self.by_activations = True
+        squares = weight.detach().float().square()
+        if 1 in self.rescaling.axes.values():
+            self.row_squares = squares.sum(1)
+        if 0 in self.rescaling.axes.values():
+            self.column_squares = squares.sum(0)
+
+    @torch.no_grad()
+    def restart_norms(self, weight: Tensor) -> None:
+        """Set the vectors of norms to those of another weight (out, in), which is then left as it is."""
+        for name, value in self.rescaling.initial(weight.detach().float()).items():
+            getattr(self, name).copy_(value)
 
     def _add_term(self, weight: Tensor, rank: int) -> None:
         raise NotImplementedError
@@ -97,11 +124,11 @@ class LowRankUpdate(WeightUpdate):
         self.lora_B = nn.Parameter(weight.new_zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
-    def term(self) -> Tensor:
+    def factors(self) -> tuple[Tensor, Tensor]:
         if not (self.training and self.dropout > 0):
-            return self.lora_B @ self.lora_A
+            return self.lora_B, self.lora_A
         ones = self.lora_A.new_ones(1, self.lora_A.shape[1])
-        return self.lora_B @ (self.lora_A * self.feature_mask(ones, self.dropout))
+        return self.lora_B, self.lora_A * self.feature_mask(ones, self.dropout)
 
 
 class SubspaceUpdate(WeightUpdate):
@@ -121,8 +148,8 @@ class SubspaceUpdate(WeightUpdate):
         self.register_buffer("V", v, persistent=False)
         self.M_xs = nn.Parameter(weight.new_zeros(u.shape[1], u.shape[1]))
 
-    def term(self) -> Tensor:
-        return self.U @ self.M_xs @ self.V.T
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.U, self.M_xs @ self.V.T
 
 
 def singular_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -131,6 +158,8 @@ def singular_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     In float32 on the CPU; each pair has the sign with which the entry of greatest magnitude of the left one
     is positive.
     """
+    if weight.is_meta:
+        return weight.new_empty(weight.shape[0], rank), weight.new_empty(weight.shape[1], rank)
     u, _, vh = torch.linalg.svd(weight.detach().float().cpu(), full_matrices=False)
     u, v = u[:, :rank], vh[:rank].T
     greatest = u.gather(0, u.abs().argmax(0, keepdim=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 import glob
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from stable_audio.nn.mixing import mix_in
 from stable_audio.nn.precision import rounds
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.transforms.base import Transform
@@ -56,9 +56,7 @@ class Freeze(Transform):
                 parameter.requires_grad_(False)
         if self.dtype is not torch.float32:
             for layer in _frozen_layers(model, set()):
-                layer.to(self.dtype)
-                kind: Any = type(layer)
-                layer.__class__ = _held_in_less(kind)  # as torch.nn.utils.parametrize does
+                hold_in(layer, self.dtype)
 
     def rebuild(self, model: nn.Module) -> None:
         if self.dtype is torch.float32:
@@ -86,6 +84,13 @@ class Freeze(Transform):
         if self.trained is not None:
             frozen |= {name for name, place in places.items() if not _matches(place, self.trained)}
         return frozen
+
+
+def hold_in(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Convert a frozen linear or convolutional layer, which then computes in that type and returns the type
+    that it got."""
+    layer.to(dtype)
+    mix_in(layer, _HeldInLess)
 
 
 def weight_places(model: nn.Module) -> set[str]:
@@ -152,8 +157,3 @@ class _HeldInLess:
             return layer.forward(x, *args, **kwargs)
         dtype = next(self.parameters(recurse=False)).dtype
         return layer.forward(x.to(dtype), *args, **kwargs).to(x.dtype)
-
-
-@functools.cache
-def _held_in_less(cls: Any) -> type[nn.Module]:
-    return type(cls.__name__, (_HeldInLess, cls), {})

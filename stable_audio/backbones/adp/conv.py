@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from stable_audio.nn.checkpointing import Checkpointed
 
 class PaddedConv1d(nn.Conv1d):
     """Strided convolution to length n / stride; pads x with kernel - stride zeros, more of them left."""
+
+    pads_only: ClassVar[bool] = True
 
     def forward(self, x: Tensor) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]
