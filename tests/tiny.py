@@ -304,4 +304,5 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     # name in stable_audio.transforms.TRANSFORMS: constructor keywords, for a DiT on latents
     "freeze": {"trained": ["backbone"], "frozen": ["*.layers.0.ff"], "precision": "bfloat16"},
     "fold_pretransform_norms": {},
+    "adapters": {"rank": 2, "adapter_type": "dora-rows", "dropout": 0.2, "base_precision": "bfloat16"},
 }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import UPDATES
+from stable_audio.adapters.passport import BaseModel
 
 PARTS = ("backbone", "conditioner")
 """Parts of a model that adapters change."""
@@ -60,17 +61,25 @@ def check_base(model: nn.Module, adapters: Iterable[Adapter], *, name: str, any_
     Raises:
         AdapterError: with the names of both models.
     """
-    told = [(a, a.passport.base) for a in adapters if a.passport is not None]
-    known = [(adapter, base) for adapter, base in told if base is not None]
-    if any_base or not known:
+    adapters = list(adapters)
+    if any_base or not any(_base_of(adapter) for adapter in adapters):
         return
-    value = base_hash(model)
-    for adapter, base in known:
-        if base.hash != value:
+    check_hash(base_hash(model), adapters, name=name)
+
+
+def check_hash(value: str, adapters: Iterable[Adapter], *, name: str) -> None:
+    """As `check_base`, for a model with the hash `value`."""
+    for adapter in adapters:
+        base = _base_of(adapter)
+        if base is not None and base.hash != value:
             raise AdapterError(
                 f"{adapter.source}: was trained on {base.name} (hash {base.hash[:16]}), but this model is "
                 f"{name} (hash {value[:16]}); use {base.name}, or add --any-base to use it on another model"
             )
+
+
+def _base_of(adapter: Adapter) -> BaseModel | None:
+    return adapter.passport.base if adapter.passport is not None else None
 
 
 def _digest(tensor: Tensor) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.adapters.errors import AdapterError
+from stable_audio.adapters.layers import UPDATES
 from stable_audio.adapters.passport import PASSPORT, Passport
 from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
@@ -30,6 +31,10 @@ SETTINGS = "lora_config"
 LAST = "last.safetensors"
 """The adapter in the folder of a run that has trained one."""
 _KEY = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.\d+\.(?P<name>\w+)")
+_IN_STATE = re.compile(rf"(?P<part>backbone|conditioner)\.(?P<layer>.+)\.{UPDATES}\.\d+\.(?P<name>\w+)")
+BACKBONE = "model."
+"""Prefix of the backbone's layers in files; the conditioner's have none."""
+
 _UNUSED = ("U", "V", "lora_dropout_mask", "lora_strength")
 """Buffers that other programs may have left in a file; they follow from the model."""
 
@@ -101,6 +106,20 @@ def read_adapter(path: str | Path) -> Adapter:
     tensors, values, passport = _read_torch(path) if path.suffix == ".ckpt" else _read_safetensors(path)
     adapter = adapter_from(tensors, values, source=str(path))
     return replace(adapter, passport=_passport(passport, path))
+
+
+def trained_layers(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of the adapter of a model that trains one, by layer, from the state of the model.
+
+    Args:
+        state: with the model's keys, such as `backbone.a.weight_updates.0.lora_A` for the layer `model.a`.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if match := _IN_STATE.fullmatch(key):
+            prefix = BACKBONE if match["part"] == "backbone" else ""
+            layers.setdefault(prefix + match["layer"], {})[match["name"]] = value
+    return layers
 
 
 def adapter_file(path: str | Path) -> Path:

@@ -39,6 +39,11 @@ def own_weight(layer: nn.Module) -> Tensor:
     return parts[0].flatten(1) if len(parts) == 1 else widened(parts, torch.float32)
 
 
+def own_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a layer without those of its updates."""
+    return [p for p in layer._parameters.values() if p is not None]
+
+
 def add_update(layer: nn.Module, name: str, update: WeightUpdate) -> None:
     """Add an update, which applies after those that the layer has already."""
     if not isinstance(layer, _Updated):

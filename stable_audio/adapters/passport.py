@@ -5,6 +5,7 @@ The file of an adapter has it as JSON in its metadata, under `passport`, which o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -50,7 +51,7 @@ class Passport:
     Attributes:
         base: the model that it changes.
         data: the clips that it was trained on.
-        config_hash: of the config of its run.
+        config_hash: of the config of its run, see the function of this name.
         step: optimizer steps of its training.
         seed: of the run's random draws.
         software: program and version that trained it.
@@ -83,6 +84,11 @@ class Passport:
             **{key: _entry(key, value, parts[key]) for key, value in known.items() if key in parts},
             **{key: _plain(cls, key, value) for key, value in known.items() if key not in parts},
         )
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config as JSON, in whatever order its keys are."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _entry(key: str, value: Any, kind: type[Part]) -> Part | None:

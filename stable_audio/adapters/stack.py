@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.adapters.errors import AdapterError
-from stable_audio.adapters.files import Adapter
+from stable_audio.adapters.files import BACKBONE, Adapter
 from stable_audio.adapters.layers import (
     adaptable_layers,
     add_update,
@@ -21,9 +21,6 @@ from stable_audio.adapters.patterns import filtered, matches, selected
 from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.updates import ADAPTER_TYPES, FeatureMask, WeightUpdate, drop_features
 from stable_audio.wording import names
-
-BACKBONE = "model."
-"""Prefix of the backbone's layers in files; the conditioner's have none."""
 
 
 @dataclass(frozen=True)

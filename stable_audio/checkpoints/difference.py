@@ -71,5 +71,9 @@ def keys_of(model: nn.Module, tensors: Iterable[Tensor]) -> set[str]:
 
 def _hash(stored: StoredWeights) -> str:
     """Of a file that has a base itself: of its own weights together with the hash of those."""
-    own = content_hash(stored.tensors)
-    return own if stored.base is None else f"{own}-{stored.base.hash}"
+    adapter = stored.adapter
+    own = content_hash({**stored.tensors, **(adapter.tensors() if adapter is not None else {})})
+    if stored.base is not None:
+        return f"{own}-{stored.base.hash}"
+    base = adapter.passport.base if adapter is not None and adapter.passport is not None else None
+    return own if base is None else f"{own}-{base.hash}"

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.adapters import Adapter, AdapterError, read_adapter
+from stable_audio.adapters.files import trained_layers
+from stable_audio.adapters.passport import config_hash
 from stable_audio.audio.json_files import JsonError, parse_json_object, read_json_object
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import (
@@ -39,6 +42,7 @@ from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
 from stable_audio.stored.hub_names import parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
+from stable_audio.transforms.adapters import ADAPTERS, Adapters
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,9 @@ FORMAT = "stable-audio"
 FORMAT_VERSION = 2
 WHOLE_VERSION = 1
 """What files say that need neither transforms nor a base to be loaded, which earlier versions can read."""
+
+RUN_CONFIG = "model.json"
+"""The config of a run in its folder."""
 
 TRAINING_ENTRY = "stable_audio"
 TRANSFORMS_KEY, BASE_KEY = "transforms", "base"
@@ -73,6 +80,9 @@ class StoredWeights:
         left_out: number of entries that only serve training (optimizer, counters, discriminators, ...).
         transforms: what was done to the model before these weights were trained, as records.
         base: the file that has all other weights of the model, None where `tensors` is whole.
+        adapter: an adapter to add to the weights; with a passport that names its base where there is no
+            `base`.
+        adapted: the weights of that base, once they are read.
     """
 
     path: Path
@@ -84,6 +94,8 @@ class StoredWeights:
     info: dict[str, Any] = field(default_factory=dict)
     transforms: Sequence[Mapping[str, Any]] = ()
     base: BaseFile | None = None
+    adapter: Adapter | None = None
+    adapted: StoredWeights | None = None
 
     @property
     def is_autoencoder(self) -> bool:
@@ -147,7 +159,9 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
         weights = _unwrap(path, load_torch_file(path), use_ema)
     if weights.weights == "ema" and not use_ema:
         log.warning("%s holds averaged weights only; the weights as trained are in the .ckpt beside it", path)
-    if weights.config is None:
+    if weights.adapter is not None:
+        weights = _with_config_of_run(weights)
+    elif weights.config is None:
         weights = _with_config_beside(weights)
     return weights
 
@@ -274,9 +288,11 @@ def _unwrap_tensors(
         if all(k.startswith(prefix) for k in tensors):
             tensors = strip(tensors, prefix)
     if adapter := next((k for k in tensors if is_adapter(k)), None):
+        if (stored := _adapter_with_base(path)) is not None:
+            return stored
         raise CheckpointError(
-            f"{path}: holds a LoRA adapter ('{adapter}'), not a model; add it to its model with "
-            "stable_audio.adapters (docs/adapters.md)"
+            f"{path}: holds a LoRA adapter ('{adapter}') that does not say which model it belongs to; add it "
+            "to its model with --adapter (docs/adapters.md)"
         )
     if is_diffusion_autoencoder(tensors, config):
         return _plain(path, tensors, config)
@@ -284,6 +300,33 @@ def _unwrap_tensors(
         if starts(tensors, prefix):
             return _wrapped(path, name, tensors, (prefix, average, target), use_ema, config)
     return _plain(path, tensors, config)
+
+
+def _adapter_with_base(path: Path) -> StoredWeights | None:
+    """The adapter in a file, if it says what it was trained on."""
+    try:
+        adapter = read_adapter(path)
+    except AdapterError:
+        return None
+    if adapter.passport is None or adapter.passport.base is None:
+        return None
+    return StoredWeights(path, "adapter", {}, adapter=adapter, info={"step": adapter.passport.step})
+
+
+def _with_config_of_run(weights: StoredWeights) -> StoredWeights:
+    """An adapter with the config of its run, where it lies in that run's folder."""
+    passport = weights.adapter.passport if weights.adapter is not None else None
+    for folder in (weights.path.parent, weights.path.parent.parent):
+        file = folder / RUN_CONFIG
+        if weights.config is not None or passport is None or not file.is_file():
+            continue
+        try:
+            config = read_json_object(file)
+        except (JsonError, OSError):  # the base has a config, too
+            continue
+        if config_hash(config) == passport.config_hash:
+            return replace(weights, config=config)
+    return weights
 
 
 def _wrapped(
@@ -338,7 +381,11 @@ def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
         weights = "ema"
         for key, value in average["average"].items():
             tensors[key] = value.to(tensors[key].dtype)
-    base = entry.get(BASE_KEY)
+    base, records = entry.get(BASE_KEY), list(entry.get(TRANSFORMS_KEY) or ())
+    adapter = _trained_adapter(path, tensors, records)
+    if adapter is not None:
+        tensors = {key: value for key, value in tensors.items() if not trained_layers({key: value})}
+        records = [record for record in records if record["type"] != ADAPTERS]
     return StoredWeights(
         path,
         "training checkpoint",
@@ -347,9 +394,21 @@ def _ours(path: Path, content: dict[str, Any], use_ema: bool) -> StoredWeights:
         content.get("model_config"),
         left_out,
         {"step": entry.get("step")},
-        transforms=entry.get(TRANSFORMS_KEY) or (),
+        transforms=records,
         base=None if base is None else BaseFile(**base),
+        adapter=adapter,
     )
+
+
+def _trained_adapter(
+    path: Path, tensors: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]
+) -> Adapter | None:
+    """The adapter that a run has trained instead of the weights."""
+    record = next((record for record in records if record["type"] == ADAPTERS), None)
+    if record is None:
+        return None
+    settings = Adapters(**record.get("config", {})).settings
+    return Adapter(settings, trained_layers(tensors), source=str(path))
 
 
 def _with_config_beside(weights: StoredWeights) -> StoredWeights:

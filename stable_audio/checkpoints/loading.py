@@ -11,6 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.checkpoints.adapter_base import (
+    is_base,
+    merge_adapter,
+    other_average,
+    require_base,
+    with_base,
+)
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, read_base, tensors_of
 from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
@@ -187,6 +194,7 @@ def load_reported(
     from stable_audio.factory import create_model_from_config
 
     stored = path if isinstance(path, StoredWeights) else read_checkpoint(path, use_ema=use_ema)
+    stored = with_base(stored, use_ema=use_ema)
     source = config if config is not None else stored.config
     if source is None:
         raise NoConfigError(f"{stored.path}: no config inside the file or beside it; give --model-config")
@@ -346,6 +354,34 @@ def _names(module: nn.Module) -> set[str]:
 
 
 def _fill(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    """Load weights, and merge the adapter that is stored with them or for them."""
+    stored = with_base(stored)
+    if stored.adapted is None:
+        report = _fill_plain(model, stored, partial=partial)
+    else:
+        report = _fill_base(model, stored, partial=partial)
+    if stored.adapter is None:
+        return report
+    merge_adapter(model, stored.adapter)
+    return replace(
+        report, source=f"{_source(stored)}, on {report.source}" if stored.adapted else report.source
+    )
+
+
+def _fill_base(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    """Load the model that an adapter was trained on."""
+    assert stored.adapted is not None
+    report = _fill(model, stored.adapted, partial=partial)
+    if is_base(model, stored):
+        return report
+    other = other_average(stored)
+    if other is not None:
+        report = _fill(model, other, partial=partial)
+    require_base(model, stored)
+    return report
+
+
+def _fill_plain(model: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
     loaded, base = load_base(model, stored.base, stored.path) if stored.base is not None else ([], None)
     try:
         rebuild(model, stored.transforms)
@@ -390,6 +426,8 @@ def _require_other_weights(report: LoadReport, partial: bool) -> None:
 
 
 def _fill_pretransform(pretransform: nn.Module, stored: StoredWeights, *, partial: bool) -> LoadReport:
+    stored = with_base(stored)
+    stored = stored.adapted or stored
     loaded, base = [], None
     if stored.base is not None:
         base = _fill_pretransform(pretransform, read_base(stored.base, stored.path), partial=True)

@@ -97,6 +97,11 @@ class AudioDirDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def item_names(self) -> list[str]:
+        return [
+            os.path.relpath(path, self.entries[entry].path) for path, entry in zip(self.paths, self.entry_of)
+        ]
+
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """The clip of `key`: audio (audio_channels sample_size) and its metadata."""
         generator = key.generator()

@@ -164,6 +164,10 @@ class ClipDataset(Dataset):
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         raise NotImplementedError
 
+    def item_names(self) -> list[str]:
+        """Names of the items, wherever their folders are; empty where they are made and not stored."""
+        return []
+
     def stored_metadata(self, index: int) -> Metadata | None:
         """Metadata of one item, if they are stored apart from its sound; None otherwise.
 

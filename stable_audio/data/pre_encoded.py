@@ -162,6 +162,12 @@ class PreEncodedDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.items)
 
+    def item_names(self) -> list[str]:
+        return [
+            self.sources[number].name(index).removeprefix(self.entries[number].path.rstrip("/") + "/")
+            for number, index in self.items
+        ]
+
     def stored_metadata(self, index: int) -> Metadata | None:
         number, position = self.items[index]
         if self.custom[number] is not None:

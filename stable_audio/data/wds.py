@@ -180,6 +180,9 @@ class WdsDataset(ClipDataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def item_names(self) -> list[str]:
+        return [sample.name.rpartition("/")[2] for sample in self.samples]
+
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         generator = key.generator()
         if self.pre_encoded:

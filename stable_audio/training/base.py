@@ -160,7 +160,9 @@ class TrainingModule(OptimisedModule):
             return
         self.ema.start()
         if stored is not None:
-            self.ema.load_state_dict(stored)
+            # Buffers of the base may be averaged, too, and are what they are there.
+            own = {k: v for k, v in self.ema.average.items() if k in self.saved.in_base}
+            self.ema.load_state_dict({**stored, "average": {**own, **stored["average"]}})
 
     def before_save(self) -> None:
         """Called before a checkpoint is written, on every process; overriding methods must call it, too.

@@ -25,6 +25,8 @@ FIXED = (
     "$.model.*_ids*",
     "$.training.method",
     "$.training.transforms*",
+    "$.training.lora_config*",
+    "$.training.base_precision",
     "$.training.optimizer_configs*",
     "$.training.ema.include_conditioner",
     "$.training.loss_configs.discriminator",

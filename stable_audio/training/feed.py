@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 
+from stable_audio.adapters import TrainingClips
 from stable_audio.data.base import Batch
 from stable_audio.data.loader import ResumableLoader
 
@@ -66,6 +68,14 @@ class RunData(pl.LightningDataModule):
     def waited(self) -> float:
         """Seconds that training has waited for data."""
         return self.timed.waited if self.timed is not None else 0.0
+
+    def clips(self) -> TrainingClips:
+        """The clips that the run trains on, once the loader is built."""
+        assert self.timed is not None
+        dataset = self.timed.loader.dataset
+        described = sorted(dataset.item_names()) or [type(dataset).__name__, str(len(dataset))]
+        digest = hashlib.sha256("\n".join(described).encode(errors="surrogateescape"))
+        return TrainingClips(hash=digest.hexdigest(), clips=len(dataset))
 
     def position(self, batches: int) -> dict[str, Any]:
         """The loader's state after `batches` batches of the run; its workers may be ahead of them."""

@@ -6,20 +6,27 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from stable_audio.checkpoints import load_model
+from stable_audio.adapters import Adapter, read_adapter
+from stable_audio.adapters.files import trained_layers
+from stable_audio.checkpoints import export, load_model
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.data.world import ALONE
+from stable_audio.factory import create_model_from_config
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import Interrupted
 from stable_audio.training.trainer import Run, assemble
+from stable_audio.training.transforms import trained_adapter, transforms_for
 
 DEMO_STEPS = 2
 ANY_STEPS = 1000
@@ -49,6 +56,7 @@ def rehearse(
         began = time.perf_counter()
         steps = AUTOENCODER_STEPS if config.model_type == "autoencoder" else 1
         options = _options(Path(folder), batch_size, accelerator, steps)
+        options = _with_base(config, options)
         run = assemble(config, dataset, options, world=ALONE)
         built_at = time.perf_counter()
         run.module.run_steps = config.training.max_steps or ANY_STEPS
@@ -90,6 +98,16 @@ def _options(folder: Path, batch_size: int, accelerator: str, steps: int) -> Run
     )
 
 
+def _with_base(config: ModelConfig, options: RunOptions) -> RunOptions:
+    """An adapter needs the file of a model: one with random weights."""
+    if trained_adapter(transforms_for(config, options)) is None:
+        return options
+    path = Path(options.save_dir) / "base.safetensors"
+    torch.manual_seed(options.seed)
+    export(create_model_from_config(config), path, config=config.as_dict())
+    return replace(options, pretrained_ckpt_path=str(path))
+
+
 def _skip_warm_up(run: Run) -> None:
     if isinstance(run.module, AutoencoderTraining):
         run.module.warmup_steps = 0
@@ -104,8 +122,15 @@ def _prepare_demo(run: Run) -> None:
 
 def _reload(run: Run) -> None:
     """Load the inference file and compare its weights with those of the run."""
-    model, _ = load_model(run.options.folder / "last.safetensors")
-    reloaded, expected = model.state_dict(), run.module.inference_tensors()
+    path, expected = run.options.folder / "last.safetensors", run.module.inference_tensors()
+    model, _ = load_model(path)
+    if run.module.saved.adapter is None:
+        reloaded: Mapping[str, Tensor] = model.state_dict()
+    else:  # the file has its tensors in 16 bits
+        reloaded = read_adapter(path).tensors()
+        layers = trained_layers(expected)
+        expected = Adapter(run.module.saved.adapter, layers).tensors()
+        expected = {k: v.half().float() for k, v in expected.items()}
     wrong = [k for k, v in expected.items() if not torch.equal(reloaded[k], v.cpu())]
     if wrong:
         raise TrainingError(f"the saved weights change when they are loaded: {', '.join(wrong[:5])}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from stable_audio.adapters import Adapter, AdapterSettings, Passport, TrainingClips, write_adapter
+from stable_audio.adapters.files import trained_layers
 from stable_audio.checkpoints import CheckpointError, StoredWeights, save_inference_file
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import base_of, keys_of
 from stable_audio.checkpoints.files import BASE_KEY, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.transforms import trained_adapter
 from stable_audio.transforms.freezing import is_frozen
 from stable_audio.transforms.recorded import Record, needed
 
@@ -24,6 +27,8 @@ BASE_NAME = "base.safetensors"
 """What a run's folder calls the weights that its checkpoints add to."""
 
 INHERITED_KEY = "inherited_transforms"
+ADAPTED_KEY = "adapted_model"
+"""What training checkpoints say of the model that their adapter is for, as passports do."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,16 @@ class SavedWeights:
         inherited: what had been done to it where its weights come from.
         base: the file with the weights that are left out; None: none are.
         in_base: keys of these weights in the model.
+        adapter: settings of the adapter that is trained instead of the weights; its files are adapters.
+        passport: what such files say of their origin, but for the step.
     """
 
     transforms: Sequence[Record] = ()
     inherited: Sequence[Record] = ()
     base: BaseFile | None = None
     in_base: frozenset[str] = frozenset()
+    adapter: AdapterSettings | None = None
+    passport: Passport = Passport()  # noqa: RUF009 (frozen)
 
     def part(self, tensors: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
         """Those of `tensors` that are saved.
@@ -52,8 +61,32 @@ class SavedWeights:
         left_out = {prefix + key for key in self.in_base}
         return {key: value for key, value in tensors.items() if key not in left_out}
 
+    def write(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        config: Mapping[str, Any],
+        *,
+        weights: str,
+        info: Mapping[str, Any],
+    ) -> None:
+        """Write an inference file, or the file of an adapter where the run trains one.
+
+        Args:
+            tensors, config, weights, info: as for `save_inference_file`.
+        """
+        if self.adapter is None:
+            save_inference_file(path, tensors, config, weights=weights, info=info, **self._inference_info)
+            return
+        passport = replace(self.passport, step=int(info["step"]))
+        write_adapter(path, Adapter(self.adapter, trained_layers(tensors), passport=passport))
+
+    def with_clips(self, clips: TrainingClips) -> SavedWeights:
+        """The same, once it is known what the run trains on."""
+        return replace(self, passport=replace(self.passport, data=clips))
+
     @property
-    def inference_info(self) -> dict[str, Any]:
+    def _inference_info(self) -> dict[str, Any]:
         """Keywords of `save_inference_file`."""
         if self.base is not None:
             return {"transforms": self.transforms, "base": self.base}
@@ -67,6 +100,8 @@ class SavedWeights:
         info: dict[str, Any] = {key: value for key, value in lists.items() if value}
         if self.base is not None:
             info[BASE_KEY] = asdict(self.base)
+        if self.passport.base is not None:
+            info[ADAPTED_KEY] = asdict(self.passport.base)
         later = self.base is not None or needed([*self.inherited, *self.transforms])
         return {**info, "format_version": FORMAT_VERSION if later else WHOLE_VERSION}
 
@@ -79,6 +114,7 @@ def saved_weights(
     inherited: Sequence[Record],
     base: BaseFile | None,
     from_base: Sequence[Tensor],
+    passport: Passport = Passport(),  # noqa: B008 (frozen)
 ) -> SavedWeights:
     """What the files of a run hold, once it is known what it trains.
 
@@ -87,11 +123,13 @@ def saved_weights(
         inherited: what had been done to it where its weights come from.
         base: the file that the run's weights come from, where there is one to refer to.
         from_base: parameters and buffers of `model` that have their values from `base`.
+        passport: what the file of an adapter says of its origin.
 
     Raises:
         TrainingError: a difference is asked for, and there is nothing that it could be a difference from.
     """
-    if options.checkpoint_weights == "whole":
+    adapter = trained_adapter(transforms)
+    if adapter is None and options.checkpoint_weights == "whole":
         return SavedWeights(transforms, inherited)
     if base is None:
         raise TrainingError(
@@ -99,8 +137,10 @@ def saved_weights(
             "it started from: give these by --pretrained-ckpt-path; a run that has saved whole checkpoints "
             "goes on with these"
         )
-    in_base = keys_of(model, from_base) & frozen_keys(model)
-    return SavedWeights(transforms, inherited, base, frozenset(in_base))
+    in_base = keys_of(model, from_base)
+    if adapter is None:
+        in_base &= frozen_keys(model)
+    return SavedWeights(transforms, inherited, base, frozenset(in_base), adapter, passport)
 
 
 def frozen_keys(model: nn.Module) -> set[str]:
@@ -113,19 +153,26 @@ def frozen_keys(model: nn.Module) -> set[str]:
     }
 
 
-def base_for(stored: StoredWeights | None, options: RunOptions) -> BaseFile | None:
+def base_for(stored: StoredWeights | None, options: RunOptions, *, adapter: bool = False) -> BaseFile | None:
     """How the files of a new run refer to the weights that it starts from; None where they hold all.
 
     Args:
         stored: the content of --pretrained-ckpt-path.
+        adapter: the run trains an adapter, so that its files always refer to a base.
 
     Raises:
+        TrainingError: an adapter has no base.
         CheckpointError: the file holds a difference itself, and a copy of it would not be enough.
     """
-    if stored is None or options.checkpoint_weights == "whole":
+    if stored is None and adapter:
+        raise TrainingError(
+            "$.training.lora_config: an adapter is trained for a model that exists; name its file by "
+            "--pretrained-ckpt-path"
+        )
+    if stored is None or (options.checkpoint_weights == "whole" and not adapter):
         return None
     copied = options.checkpoint_weights == "base"
-    if copied and stored.base is not None:
+    if copied and (stored.base is not None or stored.adapter is not None):
         raise CheckpointError(
             f"{stored.path}: holds a difference itself, so it cannot be the base in the run's folder; write "
             "it whole with `stable-audio export`, or use --checkpoint-weights difference"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters import BaseModel
 from stable_audio.adapters.spec import specs_of
 from stable_audio.checkpoints import (
     CheckpointError,
@@ -34,10 +35,11 @@ from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import take_own_memory, with_stored_weights
 from stable_audio.pretransforms.conv import fold_as_stored
 from stable_audio.pretransforms.fingerprint import pretransform_hash
+from stable_audio.training.adapters import adapted_model
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.saved import INHERITED_KEY, base_for
+from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
 
@@ -53,6 +55,7 @@ class Start:
         base: the file that the run's own files refer to, None where they hold all weights.
         from_base: parameters and buffers that have their values from `base`.
         to_copy: the content of `base`, where it is to be copied into the run's folder.
+        adapted: what an adapter's file says of `model`, where the run trains one.
     """
 
     model: nn.Module
@@ -60,23 +63,28 @@ class Start:
     base: BaseFile | None = None
     from_base: Sequence[Tensor] = ()
     to_copy: StoredWeights | None = None
+    adapted: BaseModel | None = None
 
 
-def starting_model(config: ModelConfig, options: RunOptions) -> Start:
+def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = False) -> Start:
     """Build the model and load the weights that its config and the options name; options take precedence.
 
     Norms are folded here where that comes before loading; what follows loading, `transforms_for` lists.
     A model whose weights are all stored is built without any. What no file holds starts as it would in a
     run from scratch with the same seed.
 
+    Args:
+        adapter: the run trains an adapter of the model.
+
     Raises:
-        TrainingError: a learned pretransform has no weights, or not those with the hash in the config.
+        TrainingError: a learned pretransform has no weights, or not those with the hash in the config; the
+            model of an adapter has no file or is not whole.
         CheckpointError: a file does not fit.
     """
     folding = options.remove_pretransform_weight_norm
     path = options.pretrained_ckpt_path
     pretrained = read_checkpoint(path, use_ema=options.use_ema_weights) if path else None
-    base = base_for(pretrained, options)
+    base = base_for(pretrained, options, adapter=adapter)
 
     def build(unfilled: bool) -> nn.Module:
         return _seeded(config, options, unfilled=unfilled, folded=folding == "pre_load")
@@ -105,7 +113,8 @@ def starting_model(config: ModelConfig, options: RunOptions) -> Start:
     if base is None:
         return Start(model, inherited)
     to_copy = pretrained if options.checkpoint_weights == "base" else None
-    return Start(model, inherited, base, from_base, to_copy)
+    adapted = adapted_model(model, from_base, base) if adapter else None
+    return Start(model, inherited, base, from_base, to_copy, adapted)
 
 
 def merge_adapters(model: nn.Module, config: ModelConfig, options: RunOptions) -> None:
@@ -170,7 +179,8 @@ def continuing_model(
         # What the checkpoint has itself is not the base's, such as weights with merged adapters.
         stored = set(report.loaded)
         left = [key for key in keys_of(model, from_base) if key not in stored]
-        return Start(model, inherited, base, tensors_of(model, left)), report
+        adapted = BaseModel(**entry[ADAPTED_KEY]) if entry.get(ADAPTED_KEY) else None
+        return Start(model, inherited, base, tensors_of(model, left), adapted=adapted), report
 
     model, (start, report) = with_stored_weights(
         lambda unfilled: _seeded(config, options, unfilled=unfilled, folded=folded), load

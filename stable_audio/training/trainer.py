@@ -11,6 +11,7 @@ from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file
 from stable_audio.data.world import World, launched_world
+from stable_audio.training.adapters import passport_of, start_from_adapter
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.build import RunCallbacks
@@ -34,7 +35,13 @@ from stable_audio.training.schedules import within_schedules
 from stable_audio.training.splitting import NAME, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
-from stable_audio.training.transforms import COMPILE, frozen_as_built, transform, transforms_for
+from stable_audio.training.transforms import (
+    COMPILE,
+    frozen_as_built,
+    trained_adapter,
+    transform,
+    transforms_for,
+)
 from stable_audio.training.writer import BackgroundWriter
 from stable_audio.transforms.freezing import frozen_parts
 
@@ -96,9 +103,11 @@ def assemble(
         resumed = resumed_checkpoint(options, config)
         clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
         if resumed is None:
-            start = starting_model(config, options)
-            transforms = [*frozen_as_built(start.model), *transforms_for(config, options)]
+            listed = transforms_for(config, options)
+            start = starting_model(config, options, adapter=trained_adapter(listed) is not None)
+            transforms = [*frozen_as_built(start.model), *listed]
             transform(start.model, transforms)
+            start_from_adapter(config, start.model, start.adapted, any_base=options.any_base)
             config = with_hash(config, start.model)
         else:
             start = continuing_model(config, options, resumed.path, resumed.content)
@@ -115,6 +124,7 @@ def assemble(
         inherited=start.inherited,
         base=start.base,
         from_base=start.from_base,
+        passport=passport_of(config, options, start.adapted),
     )
 
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))

@@ -8,16 +8,21 @@ from typing import Any
 
 from torch import nn
 
+from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.transforms.adapters import ADAPTERS, Adapters
 from stable_audio.transforms.freezing import frozen_parts, literal
 from stable_audio.transforms.recorded import Record, apply_transforms
 
 log = logging.getLogger(__name__)
 
 FOLD: Record = {"type": "fold_pretransform_norms"}
+LISTED = "$.training.transforms"
+_ORIGINS = {ADAPTERS: "$.training.lora_config"}
+
 COMPILE: Record = {"type": "compile"}
 """The record of `--compile` in `run.json`. It depends on the machine, so a run may continue without it."""
 
@@ -35,7 +40,28 @@ def transforms_for(config: ModelConfig, options: RunOptions) -> list[Record]:
     """Records of the transforms that a new run applies once its weights are loaded, in their order."""
     folds = options.remove_pretransform_weight_norm == "post_load"
     listed = config.training.transforms if config.training is not None else []
-    return [*([FOLD] if folds else []), *(_record(entry) for entry in listed)]
+    return [*([FOLD] if folds else []), *(_record(entry) for entry in listed), *_adapters(config)]
+
+
+def _adapters(config: ModelConfig) -> list[Record]:
+    section = getattr(config.training, "lora_config", None)
+    if section is None:
+        return []
+    precision = config.training.base_precision
+    held = {} if precision is None else {"base_precision": precision}
+    return [{"type": ADAPTERS, "config": {**arguments(section), **held}}]
+
+
+def trained_adapter(records: Sequence[Record]) -> AdapterSettings | None:
+    """The settings of the adapter that a run trains instead of the weights, if it does.
+
+    Raises:
+        TrainingError: the run would train several.
+    """
+    configs = [record.get("config") or {} for record in records if record["type"] == ADAPTERS]
+    if len(configs) > 1:
+        raise TrainingError("$.training.transforms: a run trains one adapter, but several are listed")
+    return Adapters(**configs[0]).settings if configs else None
 
 
 def _record(entry: Any) -> Record:
@@ -49,7 +75,8 @@ def transform(model: nn.Module, records: Sequence[Record]) -> None:
         TrainingError: the model has nothing that one of them changes.
     """
     for record in records:
-        origin = "--remove-pretransform-weight-norm" if record is FOLD else "$.training.transforms"
+        folds = record is FOLD
+        origin = "--remove-pretransform-weight-norm" if folds else _ORIGINS.get(record["type"], LISTED)
         try:
             apply_transforms(model, [record])
         except ValueError as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from stable_audio.transforms.adapters import ADAPTERS, Adapters
 from stable_audio.transforms.base import Transform
 from stable_audio.transforms.folding import FoldPretransformNorms
 from stable_audio.transforms.freezing import Freeze
@@ -12,6 +13,7 @@ from stable_audio.transforms.freezing import Freeze
 TRANSFORMS: dict[str, type[Transform]] = {
     "freeze": Freeze,
     "fold_pretransform_norms": FoldPretransformNorms,
+    ADAPTERS: Adapters,
 }
 
 __all__ = ["TRANSFORMS", "Transform"]

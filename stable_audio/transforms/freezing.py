@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from stable_audio.nn.mixing import mix_in
+from stable_audio.nn.mixing import mix_in, plain_class
 from stable_audio.nn.precision import rounds
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.transforms.base import Transform
@@ -124,13 +124,19 @@ def frozen_parts(model: nn.Module) -> list[str]:
     return parts
 
 
-def _frozen_layers(model: nn.Module, names: set[str]) -> Iterator[nn.Module]:
-    """Linear and convolutional layers outside of pretransforms that are frozen, or all of whose parameters
-    are among `names`."""
+def convertible_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(name, layer) of the linear and convolutional layers outside of pretransforms, but for those that are
+    held in a type of their own already."""
     kept = {id(m) for p in model.modules() if isinstance(p, Pretransform) for m in p.modules()}
-    for prefix, layer in model.named_modules():
-        if not isinstance(layer, (nn.Linear, _ConvNd)) or id(layer) in kept:
-            continue
+    for name, layer in model.named_modules():
+        own = plain_class(layer) is type(layer)
+        if isinstance(layer, (nn.Linear, _ConvNd)) and own and id(layer) not in kept:
+            yield name, layer
+
+
+def _frozen_layers(model: nn.Module, names: set[str]) -> Iterator[nn.Module]:
+    """Those of `convertible_layers` that are frozen, or all of whose parameters are among `names`."""
+    for prefix, layer in convertible_layers(model):
         own = [
             (f"{prefix}.{name}" if prefix else name, p) for name, p in layer.named_parameters(recurse=False)
         ]

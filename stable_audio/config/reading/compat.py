@@ -19,7 +19,7 @@ from stable_audio.config.reporting.problems import Loc
 _BACKBONE = "model.diffusion.config"
 
 FOREIGN_KEYS: dict[str, Foreign] = {
-    "svd_bases_path": Ignore("it belongs to LoRA training, which this file does not start"),
+    "svd_bases_path": Ignore("the singular vectors of -xs adapters are computed from the weights"),
     "name": Ignore("run names are given by --name"),
     "version": Ignore("the format has no versions"),
     # backbone
@@ -34,9 +34,9 @@ FOREIGN_KEYS: dict[str, Foreign] = {
         "padding is zeroed", (None, "zero"), essential=True
     ),
     # training
-    "training.lora_config": Refuse("LoRA training is not built", _OFF),
-    "training.lora_ckpt_path": Refuse("LoRA training is not built", _OFF),
-    "training.base_precision": Refuse("it belongs to LoRA training", _OFF),
+    "training.lora_config": Refuse("adapters are trained for diffusion models only", _OFF),
+    "training.lora_ckpt_path": Refuse("adapters are trained for diffusion models only", _OFF),
+    "training.base_precision": Refuse("adapters are trained for diffusion models only", _OFF),
     "training.arc": Refuse("adversarial post-training is not built", _OFF),
     "training.metrics": Ignore("metrics are measured by commands, not during training"),
     "training.clip_grad_norm": Rename("gradient_clip_val"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from stable_audio.config.reporting.problems import Problem, json_path
 from stable_audio.config.rules import (
+    adapters,
     autoencoder,
     encoders,
     lengths,
@@ -47,6 +48,7 @@ RULES: dict[str, Rule] = {
     "inpaint_demos": training.inpaint_demos_fit,
     "padding_weight": training.padding_has_one_rule,
     "gradient_release": training.released_gradients_are_not_clipped,
+    "adapters": adapters.adapters_fit,
     "encoder_channels": autoencoder.encoder_channels_agree,
     "discriminator_channels": autoencoder.discriminator_channels_agree,
     "bottleneck_terms": autoencoder.bottleneck_has_the_terms,
@@ -62,6 +64,7 @@ HINTS: dict[str, Rule] = {
     "unused_local_layers": slots.local_layers_are_used,
     "encoders": encoders.encoders_are_at_hand,
     "audio_channels": model.audio_channels_agree,
+    "adapter_dropout": adapters.dropout_has_features,
     "one_learning_rate": training.one_learning_rate,
     "schedules": training.schedules_last,
     "other_loss_types": autoencoder.loss_types_are_read,

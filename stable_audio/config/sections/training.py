@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stable_audio.conditioning.inpainting import MaskKind, MaskOptions
 from stable_audio.config.schemas.component import Component, component
@@ -18,6 +18,7 @@ from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim.averaging import AveragingRule
 from stable_audio.ranges import Positive, Probability
 from stable_audio.transforms import TRANSFORMS
+from stable_audio.transforms.adapters import Adapters, BasePrecision
 
 
 class TorchClass(Section):
@@ -66,6 +67,8 @@ class InpaintingSection(Section):
     mask_kwargs: MaskSection = MaskSection()
 
 
+# The precision of the base stands beside this section, as in stable-audio-3.
+AdapterSection: TypeAlias = Derived[Leaf, leaf_model(Adapters, hidden=("base_precision",))]
 AnyLoss: TypeAlias = Derived[LossTerm, component(LOSSES, base=LossTerm, title="loss")]
 AnyTransform: TypeAlias = Derived[Component, component(TRANSFORMS, title="transform")]
 SamplerName: TypeAlias = Derived[str, Literal[tuple(SAMPLERS)]]
@@ -170,14 +173,32 @@ class RunKeys(Section):
 StepKeys: TypeAlias = Derived[Section, keys_of(StepOptions, hidden=("cfg_dropout_prob",))]
 
 
-class TrainingKeys(RunKeys, StepKeys):
+class AdapterKeys(Section):
+    """Keys of a run that trains an adapter instead of the weights."""
+
+    lora_config: AdapterSection | None = Field(
+        default=None, description="train an adapter of these settings; the model itself stays as it is"
+    )
+    lora_ckpt_path: str | None = Field(
+        default=None,
+        description="file of an adapter of the same settings, or folder of its run, to start from",
+    )
+    base_precision: BasePrecision | None = Field(
+        default=None, description="what the model that gets the adapter is held in; default: float32"
+    )
+
+
+class TrainingKeys(RunKeys, AdapterKeys, StepKeys):
     """Keys that conditional and unconditional diffusion training share."""
 
     learning_rate: float | None = Field(
         default=None, gt=0, description="Adam at this rate, unless optimizer_configs is given"
     )
     optimizer_configs: DiffusionOptimizers | None = None
-    use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
+    use_ema: bool = Field(
+        default=True,
+        description="average the weights for demos and inference files; default with lora_config: false",
+    )
     ema: EmaSection = EmaSection()
     loss_configs: dict[str, AnyLoss] = Field(
         default={}, description="terms by name; 'diffusion' is the main one, mse at weight 1 if absent"
@@ -187,6 +208,12 @@ class TrainingKeys(RunKeys, StepKeys):
         default={}, description="keywords of the timestep sampler"
     )
     p_one_shot: Probability = Field(default=0.0, description="probability of t = 1")
+
+    @model_validator(mode="after")
+    def _adapters_are_not_averaged(self) -> TrainingKeys:
+        if self.lora_config is not None and "use_ema" not in self.model_fields_set:
+            self.__dict__["use_ema"] = False  # the section is frozen for everyone else
+        return self
 
 
 class CondTraining(TrainingKeys):

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.checkpoints import save_inference_file
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import TrainingModule
@@ -78,6 +77,8 @@ class Checkpoints(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
+        if pl_module.saved.adapter is not None:
+            pl_module.saved = pl_module.saved.with_clips(self.data.clips())
         if trainer.is_global_zero:
             _remove_leftovers(self.folder)
 
@@ -154,8 +155,8 @@ class Checkpoints(StepCallback):
                 return
             weights = module.weights_label
             config = with_scale(self.config, module.model)
-            described = {"config": config, "weights": weights, **module.saved.inference_info}
-            publish = partial(self._publish, target, step, described=described, began=began)
+            write = partial(module.saved.write, config=config, weights=weights, info={"step": step})
+            publish = partial(self._publish, target, step, write=write, began=began)
             self.io.writer.write(tensors, publish)
 
     def _publish(
@@ -164,19 +165,19 @@ class Checkpoints(StepCallback):
         step: int,
         tensors: Mapping[str, Tensor],
         *,
-        described: Mapping[str, Any],
+        write: Callable[..., None],
         began: float,
     ) -> None:
         """The inference file beside the checkpoint, `last.*`, and at the very end the removal of old ones.
 
         Args:
-            described: what the inference file says of its `tensors`.
+            write: writes the inference file (path, tensors).
         """
         if self.io.failure is not None:
             return
         inference = target.with_suffix(".safetensors")
         try:
-            save_inference_file(inference, tensors, info={"step": step}, **described)
+            write(inference, tensors)
             if inference.name != "last.safetensors":
                 _same_file(inference, self.folder / "last.safetensors")
                 _same_file(target, self.folder / "last.ckpt")

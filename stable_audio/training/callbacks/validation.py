@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from stable_audio.checkpoints import save_inference_file
 from stable_audio.data.base import Batch, DataError
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed
@@ -83,8 +82,8 @@ class Validate(StepCallback):
         tensors = module.inference_tensors()  # of all processes, which have the same values
         if trainer.is_global_zero:
             facts = {"step": step, name.replace("/", "_"): values[name]}
-            described = {"weights": module.weights_label, **module.saved.inference_info, "info": facts}
-            self.writer.write(tensors, partial(self._keep_best, described))
+            write = partial(module.saved.write, weights=module.weights_label, info=facts)
+            self.writer.write(tensors, partial(self._keep_best, write))
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """Measured values of the items of this process; empty if all of them were rejected."""
@@ -107,10 +106,10 @@ class Validate(StepCallback):
                 log.error("validation at step %d: %s", step, error)
         return measured.rows()
 
-    def _keep_best(self, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def _keep_best(self, write: Callable[..., None], tensors: Mapping[str, Tensor]) -> None:
         path = self.folder / "best.safetensors"
         try:
-            save_inference_file(path, tensors, self.config, **described)
+            write(path, tensors, self.config)
         except OSError as error:
             log.error("best.safetensors was not written (%s); training continues", error)
 

@@ -58,7 +58,8 @@ def build_diffusion(
         options=from_keywords(StepOptions, step),
         inpainting=build_inpainting(section, model),
         use_ema=section.use_ema,
-        ema_conditioner=ema.pop("include_conditioner"),
+        # An adapter is averaged as a whole.
+        ema_conditioner=ema.pop("include_conditioner") or section.lora_config is not None,
         ema_options=ema,
         teacher=build_teacher(section),
         **run,
