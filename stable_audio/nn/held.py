@@ -86,9 +86,13 @@ def matrix_parts(layer: nn.Module) -> tuple[Tensor, ...]:
 
 
 def frozen_product(x: Tensor, parts: tuple[Tensor, ...], *, transposed: bool = False) -> Tensor:
-    """x (... in) times the matrix W (out, in): x W^T (... out); transposed: x (... out) -> x W (... in).
+    """x (... in) times a matrix without a gradient: x W^T (... out).
 
-    The matrix has no gradient. Nothing but `parts` is kept for that of x.
+    Nothing but `parts` is kept for the gradient of x.
+
+    Args:
+        parts: W (out, in), see `matrix_parts`.
+        transposed: give x W (... in) for x (... out).
     """
     product: Tensor = _FrozenProduct.apply(x, transposed, *parts)  # type: ignore[no-untyped-call]
     return product

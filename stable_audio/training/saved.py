@@ -73,7 +73,7 @@ class SavedWeights:
         """Write an inference file, or the file of an adapter where the run trains one.
 
         Args:
-            tensors, config, weights, info: as for `save_inference_file`.
+            path: of the file; the other arguments are those of `save_inference_file`.
         """
         if self.adapter is None:
             save_inference_file(path, tensors, config, weights=weights, info=info, **self._inference_info)

@@ -282,7 +282,7 @@ def test_demos_and_validation_use_the_adapter_as_it_is(tmp_path: Path, base: Pat
 
 def test_check_counts_and_rehearses_an_adapter(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "model.json").write_text(json.dumps(config()))
-    assert main(["check", "--model-config", str(tmp_path / "model.json"), "--json"]) == 0
+    assert main(["check", str(tmp_path / "model.json"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     made = load_config(config())
     assert made.training.use_ema is False

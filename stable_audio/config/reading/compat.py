@@ -34,9 +34,6 @@ FOREIGN_KEYS: dict[str, Foreign] = {
         "padding is zeroed", (None, "zero"), essential=True
     ),
     # training
-    "training.lora_config": Refuse("adapters are trained for diffusion models only", _OFF),
-    "training.lora_ckpt_path": Refuse("adapters are trained for diffusion models only", _OFF),
-    "training.base_precision": Refuse("adapters are trained for diffusion models only", _OFF),
     "training.arc": Refuse("adversarial post-training is not built", _OFF),
     "training.metrics": Ignore("metrics are measured by commands, not during training"),
     "training.clip_grad_norm": Rename("gradient_clip_val"),

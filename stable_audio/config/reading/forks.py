@@ -5,7 +5,7 @@ from __future__ import annotations
 from stable_audio.config.reporting.actions import OFF, Foreign, Ignore, Refuse, Spread
 
 _ADAPTERS = Refuse(
-    "it asks to train low-rank adapters (LoRAW) instead of all weights, and adapters are not built",
+    "it asks to train low-rank adapters in the way of LoRAW; training.lora_config does so here",
     OFF,
     training=True,
 )
