@@ -130,7 +130,6 @@ def _weights_arguments(group: Any) -> None:
     add_any_base(group)
     add("pretransform_ckpt_path", help=f"weights of the pretransform{OR_HUB}")
     add("partial", help="load the weights that fit and report the others")
-    add("any_base", help="start from an adapter (lora_ckpt_path) that was trained on another model")
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
     add(
         "remove_pretransform_weight_norm",

@@ -54,7 +54,6 @@ class RunOptions:
         devices: processes per machine; "auto" takes those of the launcher, or all GPUs of this machine.
         num_nodes: number of machines; None takes that of the launcher, or one.
         partial: load those pretrained weights that fit.
-        any_base: start from an adapter (lora_ckpt_path) that was trained on another model.
         use_ema_weights: start from the averaged weights.
     """
 
@@ -86,7 +85,6 @@ class RunOptions:
     adapters: Sequence[str] = ()
     any_base: bool = False
     partial: bool = False
-    any_base: bool = False
     use_ema_weights: bool = True
     allow_untrained_pretransform: bool = False
     accelerator: str = "auto"
