@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from stable_audio.training.finetune.decided import (
     write_json,
     write_sounds,
 )
-from stable_audio.training.finetune.fitting import GB, Fit, fit, free_bytes, seconds_per_step
+from stable_audio.training.finetune.fitting import GB, Fit, Layout, fit, free_bytes, layouts, seconds_per_step
 from stable_audio.training.finetune.keeping import is_complete, kept_folder, kept_jobs, render_kept
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import demo_section, step_keys, training_section
@@ -135,14 +135,14 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     size = _size(request, base, clips)
     text_cache = _text_cache(request, base)
 
-    def config_for(micro: int, accumulation: int, checkpointing: bool) -> ModelConfig:
+    def config_for(micro: int, layout: Layout) -> ModelConfig:
         section = training_section(
             base.stored,
             size,
             micro_batch=micro,
-            accumulation=accumulation,
             adapter=_adapter(request, size),
-            gradient_checkpointing=checkpointing,
+            gradient_checkpointing=layout.gradient_checkpointing,
+            base_precision=layout.base_precision,
             text_cache=text_cache,
             demo=demo_section(base.stored, examples[:4], steps=size.steps) if request.demos else None,
         )
@@ -153,11 +153,12 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     fitted = fit(
         config_for,
         size.batch,
+        layouts(adapter=request.adapter, device=device),
         available=request.device_memory or free_bytes(device),
         activation_share=0.5 if device.type == "cuda" and "32" not in request.precision else 1.0,
     )
     fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
-    config = config_for(fitted.micro_batch, fitted.accumulation, fitted.gradient_checkpointing)
+    config = config_for(fitted.micro_batch, fitted.layout)
     write_json(folder / "model.json", config.as_dict())
     _note_fit(fitted, size, seconds, note)
     decided = Decided(folder, request.deciding(), _options(request, base, fitted), [], examples, sampling)
@@ -290,7 +291,7 @@ def _options(request: FinetuneRequest, base: _Base, fitted: Fit) -> dict[str, An
 
 def _tried(
     fitted: Fit,
-    config_for: Callable[[int, int, bool], ModelConfig],
+    config_for: Callable[[int, Layout], ModelConfig],
     dataset: Mapping[str, Any],
     request: FinetuneRequest,
     base: _Base,
@@ -299,7 +300,7 @@ def _tried(
     """A batch that fits in fact, and seconds per optimizer step."""
     data: DatasetConfig = load_dataset_config(dict(dataset))
     while True:
-        config = config_for(fitted.micro_batch, fitted.accumulation, fitted.gradient_checkpointing)
+        config = config_for(fitted.micro_batch, fitted.layout)
         options = RunOptions.from_section(config.training, **_options(request, base, fitted))
         try:
             return fitted, seconds_per_step(config, data, options)
@@ -309,9 +310,7 @@ def _tried(
         smaller = next(n for n in range(fitted.micro_batch // 2, 0, -1) if fitted.micro_batch % n == 0)
         factor = fitted.micro_batch // smaller
         note(f"memory       {fitted.micro_batch} clips at once do not fit after all: {smaller}")
-        fitted = Fit(
-            **{**asdict(fitted), "micro_batch": smaller, "accumulation": fitted.accumulation * factor}
-        )
+        fitted = replace(fitted, micro_batch=smaller, accumulation=fitted.accumulation * factor)
         torch.cuda.empty_cache()
 
 
@@ -331,5 +330,7 @@ def _note_fit(fitted: Fit, size: Size, seconds: float, note: Say) -> None:
     parts = ", ".join(f"{name} {count / GB:.2f}" for name, count in fitted.parts.items() if count)
     note(f"memory       {fitted.total / GB:.2f} GB planned of {fitted.available / GB:.2f} free: {parts}")
     at_once = f"{fitted.micro_batch} clips at once, {fitted.accumulation} batches per step"
-    note(f"             {at_once}{', gradient checkpointing' if fitted.gradient_checkpointing else ''}")
+    used = ["gradient checkpointing"] * fitted.layout.gradient_checkpointing
+    used += [f"the model in {fitted.layout.base_precision}"] if fitted.layout.base_precision else []
+    note(f"             {', '.join([at_once, *used])}")
     note(f"time         {duration(seconds * size.steps)} ({seconds:.2f} s per step, measured)")

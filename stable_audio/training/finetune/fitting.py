@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,34 @@ PROBE_STEPS = 4
 GB = 10**9
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a step uses memory, besides the number of clips.
+
+    Attributes:
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+        base_precision: what the model under an adapter is held in; None: as it is.
+    """
+
+    gradient_checkpointing: bool = False
+    base_precision: str | None = None
+
+
+def layouts(*, adapter: str | None, device: torch.device) -> list[Layout]:
+    """The layouts to try, in the order of what they cost.
+
+    On a GPU the model under an adapter is held in bfloat16, as in stable-audio-3's script; -xs types depend
+    on the exact weights and keep them. On a CPU bfloat16 is slow, and comes last.
+    """
+    exact = adapter is None or adapter.endswith("-xs")
+    precisions = [None] if exact else ["bf16"] if device.type == "cuda" else [None, "bf16"]
+    return [
+        Layout(gradient_checkpointing=checkpointing, base_precision=precision)
+        for precision in precisions
+        for checkpointing in (False, True)
+    ]
+
+
 @dataclass(frozen=True)
 class Fit:
     """How a step is laid out.
@@ -39,14 +67,14 @@ class Fit:
     Attributes:
         micro_batch: clips in memory together.
         accumulation: batches per optimizer step.
-        gradient_checkpointing: whether activations are computed again in the backward pass.
+        layout: how it uses memory besides.
         parts: bytes by part.
         available: bytes that the device has for it.
     """
 
     micro_batch: int
     accumulation: int
-    gradient_checkpointing: bool
+    layout: Layout
     parts: Mapping[str, int]
     available: float
 
@@ -70,28 +98,28 @@ def free_bytes(device: torch.device) -> float:
 
 
 def fit(
-    config_for: Callable[[int, int, bool], ModelConfig],
+    config_for: Callable[[int, Layout], ModelConfig],
     batch: int,
+    choices: Sequence[Layout],
     *,
     available: float,
     activation_share: float = 1.0,
-    checkpointing: bool | None = None,
 ) -> Fit:
-    """The largest batch that fits, with activations kept if one clip fits so, and with checkpointing else.
+    """The largest batch that fits, in the first layout in which one clip fits.
 
     Args:
-        config_for: (clips in memory, batches per step, checkpointing) -> the model file.
+        config_for: (clips in memory, layout) -> the model file.
         batch: clips per optimizer step.
+        choices: layouts, see `layouts`.
         available: bytes of the device.
         activation_share: bytes of activations relative to float32.
-        checkpointing: as told; None: as needed.
 
     Raises:
         TrainingError: one clip does not fit; the message says what takes how much, and what would fit.
     """
     least: Fit | None = None
-    for choice in (False, True) if checkpointing is None else (checkpointing,):
-        parts = _parts(config_for(1, batch, choice))
+    for choice in choices:
+        parts = _parts(config_for(1, choice))
         each = activation_share * parts.pop("activations", 0)
         fixed = sum(parts.values())
         room = USABLE_SHARE * available - fixed

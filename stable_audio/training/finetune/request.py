@@ -99,7 +99,8 @@ class FinetuneRequest:
         """The same with absolute paths where files are, so that it holds from every folder."""
         paths = {name: getattr(self, name) for name in ("checkpoint", "data", "keep", "model_config")}
         there = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
-        return replace(self, **{name: str(path.absolute()) for name, path in there.items() if path.exists()})
+        whole: dict[str, Any] = {name: str(p.absolute()) for name, p in there.items() if p.exists()}
+        return replace(self, **whole)
 
     def deciding(self) -> Mapping[str, Any]:
         """What two requests must have in common to be one."""

@@ -75,9 +75,9 @@ def training_section(
     size: Size,
     *,
     micro_batch: int,
-    accumulation: int,
     adapter: Mapping[str, Any] | None,
     gradient_checkpointing: bool,
+    base_precision: str | None,
     text_cache: str | None,
     demo: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -85,8 +85,9 @@ def training_section(
 
     Args:
         micro_batch: clips that are in memory together.
-        accumulation: batches per optimizer step.
         adapter: the content of `lora_config`; None trains the model itself.
+        gradient_checkpointing: compute activations again in the backward pass.
+        base_precision: what the model under an adapter is held in; None: as it is.
         text_cache: folder for the features of texts; None where no frozen encoder reads them.
         demo: the content of `demo`, or None.
     """
@@ -106,6 +107,8 @@ def training_section(
         section["cache_text"] = text_cache
     if adapter is not None:
         section["lora_config"] = dict(adapter)
+        if base_precision is not None:
+            section["base_precision"] = base_precision
     if demo is not None:
         section["demo"] = dict(demo)
     return section

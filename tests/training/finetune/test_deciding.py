@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.config import load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune import fitting
 from stable_audio.training.finetune.comparing import loss_curves, sampling_of
+from stable_audio.training.finetune.fitting import Layout, layouts
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import step_keys, training_section
 from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
@@ -91,8 +93,8 @@ def test_the_training_of_the_model_itself_is_kept_where_it_says_what_a_step_is()
 
 def section(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     size = size_for(4, pieces=4, base_rate=None, adapter=False, steps=20)
-    settings: dict[str, Any] = {"micro_batch": 2, "accumulation": 2, "adapter": None, "text_cache": None}
-    settings |= {"gradient_checkpointing": False, "demo": None}
+    settings: dict[str, Any] = {"micro_batch": 2, "adapter": None, "text_cache": None}
+    settings |= {"gradient_checkpointing": False, "base_precision": None, "demo": None}
     return training_section(config, size, **{**settings, **changes})
 
 
@@ -107,33 +109,50 @@ def test_the_section_is_valid_and_trains() -> None:
     assert module.ema is None
 
 
-def config_for(micro: int, accumulation: int, checkpointing: bool) -> Any:
+def config_for(micro: int, layout: Layout) -> Any:
     config = bare()
-    return load_config(config | {"training": section(config, gradient_checkpointing=checkpointing)})
+    training = section(config, gradient_checkpointing=layout.gradient_checkpointing)
+    return load_config(config | {"training": training})
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+PLAIN, SAVED = layouts(adapter=None, device=CPU)
+
+
+def test_layouts_are_tried_in_the_order_of_their_cost() -> None:
+    def tried(adapter: str | None, device: torch.device) -> list[tuple[str | None, bool]]:
+        return [(o.base_precision, o.gradient_checkpointing) for o in layouts(adapter=adapter, device=device)]
+
+    exact = [(None, False), (None, True)]
+    assert tried(None, GPU) == tried("lora-xs", GPU) == tried("lora-xs", CPU) == exact
+    assert tried("lora", CPU) == [*exact, ("bf16", False), ("bf16", True)]
+    assert tried("lora", GPU) == [("bf16", False), ("bf16", True)]
 
 
 def test_the_largest_batch_that_divides_the_step_and_fits() -> None:
-    parts = fitting._parts(config_for(1, 1, False))
+    parts = fitting._parts(config_for(1, PLAIN))
     each, fixed = parts["activations"], sum(parts.values()) - parts["activations"]
 
     def fitted(clips: float) -> fitting.Fit:
-        return fitting.fit(config_for, 12, available=(fixed + (clips + 1e-6) * each) / fitting.USABLE_SHARE)
+        return fitting.fit(
+            config_for, 12, [PLAIN, SAVED], available=(fixed + (clips + 1e-6) * each) / fitting.USABLE_SHARE
+        )
 
     for room, micro in ((12, 12), (50, 12), (11.5, 6), (5.9, 4), (1.0, 1)):
         result = fitted(room)
         assert (result.micro_batch, result.accumulation) == (micro, 12 // micro), room
         assert result.parts["activations"] == micro * each
         assert result.total <= fitting.USABLE_SHARE * result.available + 1
-        assert not result.gradient_checkpointing
+        assert result.layout is PLAIN
 
 
 def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_helps() -> None:
-    plain, saved = (sum(fitting._parts(config_for(1, 1, choice)).values()) for choice in (False, True))
+    plain, saved = (sum(fitting._parts(config_for(1, choice)).values()) for choice in (PLAIN, SAVED))
     assert saved < plain
-    between = fitting.fit(config_for, 4, available=(saved + plain) / 2 / fitting.USABLE_SHARE)
-    assert between.gradient_checkpointing
+    between = fitting.fit(config_for, 4, [PLAIN, SAVED], available=(saved + plain) / 2 / fitting.USABLE_SHARE)
+    assert between.layout is SAVED
     with pytest.raises(TrainingError, match=r"one clip needs .*gradients.*an adapter"):
-        fitting.fit(config_for, 4, available=saved / 2)
+        fitting.fit(config_for, 4, [PLAIN, SAVED], available=saved / 2)
 
 
 def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
