@@ -78,6 +78,8 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
     if found is not None:
         for line in found.report:
             say(line)
+        if (request.folder / "last.ckpt").exists():
+            say(f"goes on      from the last checkpoint in {request.folder}")
         return found
     report: list[str] = []
 

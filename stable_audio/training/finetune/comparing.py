@@ -89,7 +89,8 @@ def write_comparison(decided: Decided, *, device: torch.device) -> Path:
             saved = save_audio(folder / name, audio, rate)
             clips.append(PageClip(name, row, column, round(saved.peak, 4), saved.clipped))
             pictured.append((f"{column}: {row}", audio))
-    pictures = _pictures(folder, run / "metrics.csv", pictured, rate)
+    columns = len(decided.examples)
+    pictures = _pictures(folder, run / "metrics.csv", pictured, rate, columns)
     write_page(
         folder, "Before and after", clips, picture=pictures.get("sounds"), more=pictures.get("more", ())
     )
@@ -111,12 +112,14 @@ def _models(decided: Decided, trained: Path, device: torch.device) -> Iterator[t
         yield name, with_adapters(base, [AdapterUse(adapter=adapter, strength=strength)])
 
 
-def _pictures(folder: Path, metrics: Path, sounds: Sequence[tuple[str, Tensor]], rate: int) -> dict[str, Any]:
+def _pictures(
+    folder: Path, metrics: Path, sounds: Sequence[tuple[str, Tensor]], rate: int, columns: int
+) -> dict[str, Any]:
     pictures: dict[str, Any] = {}
     curves = loss_curves(metrics)
     write_json(folder / "loss.json", curves)
     try:
-        save_mel_grid(folder / "spectrograms.png", sounds, rate)
+        save_mel_grid(folder / "spectrograms.png", sounds, rate, columns=columns)
         pictures["sounds"] = "spectrograms.png"
         if curves:
             save_curves(folder / "loss.png", curves, across="step", up="loss", legend="noise level (sigma)")
