@@ -33,7 +33,15 @@ from stable_audio.training.finetune.decided import (
     write_json,
     write_sounds,
 )
-from stable_audio.training.finetune.fitting import GB, Fit, Layout, fit, free_bytes, layouts, seconds_per_step
+from stable_audio.training.finetune.fitting import (
+    GB,
+    Fit,
+    MemoryLayout,
+    fit,
+    free_bytes,
+    layouts,
+    seconds_per_step,
+)
 from stable_audio.training.finetune.keeping import is_complete, kept_folder, kept_jobs, render_kept
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import demo_section, step_keys, training_section
@@ -137,7 +145,7 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     size = _size(request, base, clips)
     text_cache = _text_cache(request, base)
 
-    def config_for(micro: int, layout: Layout) -> ModelConfig:
+    def config_for(micro: int, layout: MemoryLayout) -> ModelConfig:
         section = training_section(
             base.stored,
             size,
@@ -293,7 +301,7 @@ def _options(request: FinetuneRequest, base: _Base, fitted: Fit) -> dict[str, An
 
 def _tried(
     fitted: Fit,
-    config_for: Callable[[int, Layout], ModelConfig],
+    config_for: Callable[[int, MemoryLayout], ModelConfig],
     dataset: Mapping[str, Any],
     request: FinetuneRequest,
     base: _Base,

@@ -33,7 +33,7 @@ GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class MemoryLayout:
     """How a step uses memory, besides the number of clips.
 
     Attributes:
@@ -45,7 +45,7 @@ class Layout:
     base_precision: str | None = None
 
 
-def layouts(*, adapter: str | None, device: torch.device) -> list[Layout]:
+def layouts(*, adapter: str | None, device: torch.device) -> list[MemoryLayout]:
     """The layouts to try, in the order of what they cost.
 
     On a GPU the model under an adapter is held in bfloat16, as in stable-audio-3's script; -xs types depend
@@ -54,7 +54,7 @@ def layouts(*, adapter: str | None, device: torch.device) -> list[Layout]:
     exact = adapter is None or adapter.endswith("-xs")
     precisions = [None] if exact else ["bf16"] if device.type == "cuda" else [None, "bf16"]
     return [
-        Layout(gradient_checkpointing=checkpointing, base_precision=precision)
+        MemoryLayout(gradient_checkpointing=checkpointing, base_precision=precision)
         for precision in precisions
         for checkpointing in (False, True)
     ]
@@ -74,7 +74,7 @@ class Fit:
 
     micro_batch: int
     accumulation: int
-    layout: Layout
+    layout: MemoryLayout
     parts: Mapping[str, int]
     available: float
 
@@ -98,9 +98,9 @@ def free_bytes(device: torch.device) -> float:
 
 
 def fit(
-    config_for: Callable[[int, Layout], ModelConfig],
+    config_for: Callable[[int, MemoryLayout], ModelConfig],
     batch: int,
-    choices: Sequence[Layout],
+    choices: Sequence[MemoryLayout],
     *,
     available: float,
     activation_share: float = 1.0,

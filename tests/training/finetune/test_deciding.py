@@ -10,7 +10,7 @@ from stable_audio.config import load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune import fitting
 from stable_audio.training.finetune.comparing import loss_curves, sampling_of
-from stable_audio.training.finetune.fitting import Layout, layouts
+from stable_audio.training.finetune.fitting import MemoryLayout, layouts
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import step_keys, training_section
 from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
@@ -109,7 +109,7 @@ def test_the_section_is_valid_and_trains() -> None:
     assert module.ema is None
 
 
-def config_for(micro: int, layout: Layout) -> Any:
+def config_for(micro: int, layout: MemoryLayout) -> Any:
     config = bare()
     training = section(config, gradient_checkpointing=layout.gradient_checkpointing)
     return load_config(config | {"training": training})
