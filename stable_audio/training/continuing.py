@@ -27,6 +27,7 @@ FIXED = (
     "$.training.transforms*",
     "$.training.lora_config*",
     "$.training.base_precision",
+    "$.training.trainable*",
     "$.training.optimizer_configs*",
     "$.training.ema.include_conditioner",
     "$.training.loss_configs.discriminator",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
+from stable_audio.optim.rate_factors import apply_rate_factors
 from stable_audio.training.checks import CheckedModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
 from stable_audio.training.gradient_release import GradientRelease
 from stable_audio.training.networks import Schedule, TrainedNetwork
 from stable_audio.training.splitting import measured
+from stable_audio.training.trainable import rate_groups
 
 OWNED = {
     "configure_optimizers": "declare what is trained in `networks`",
@@ -46,6 +49,7 @@ class OptimisedModule(CheckedModule):
         no_float16: why 16-mixed is refused.
         accum_batches: batches per step with `by_hand`; otherwise Lightning's trainer counts them.
         run_steps: steps of the run, -1 = no end; LR schedules without a length follow it.
+        rate_factors: id of a weight -> factor of its learning rate; 1 where there is none.
         moved: index in `networks` of the network that stepped on the current batch, or None.
 
     Args:
@@ -59,6 +63,7 @@ class OptimisedModule(CheckedModule):
     no_float16: ClassVar[str] = "networks that take turns are not trained in float16"
     accum_batches: int = 1
     run_steps: int = -1
+    rate_factors: Mapping[int, float] = MappingProxyType({})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -291,7 +296,12 @@ class OptimisedModule(CheckedModule):
         parameters = [p for p in network.module.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError(f"no parameter of {type(network.module).__name__} is trainable")
-        return build_optimizer(self._with_fused(network.choice.optimizer), parameters)
+        choice = self._with_fused(network.choice.optimizer)
+        if not self.rate_factors:
+            return build_optimizer(choice, parameters)
+        optimizer = build_optimizer(choice, rate_groups(parameters, self.rate_factors))
+        apply_rate_factors(optimizer)
+        return optimizer
 
     def _refuse_strays(self, networks: Sequence[TrainedNetwork]) -> None:
         """Raise for several networks without `by_hand`, and for trainable weights that no network has."""

@@ -35,6 +35,7 @@ from stable_audio.training.schedules import within_schedules
 from stable_audio.training.splitting import NAME, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
+from stable_audio.training.trainable import check_included, rate_factors
 from stable_audio.training.transforms import (
     COMPILE,
     frozen_as_built,
@@ -184,6 +185,8 @@ def _module(
         match_training(module, resumed.path, resumed.content)
     options = within_schedules(module, options)
     module.run_steps, module.accum_batches = options.max_steps, options.accum_batches
+    check_included(config, model)
+    module.rate_factors = rate_factors(config, model)
     return module, options
 
 

@@ -40,7 +40,15 @@ def transforms_for(config: ModelConfig, options: RunOptions) -> list[Record]:
     """Records of the transforms that a new run applies once its weights are loaded, in their order."""
     folds = options.remove_pretransform_weight_norm == "post_load"
     listed = config.training.transforms if config.training is not None else []
-    return [*([FOLD] if folds else []), *(_record(entry) for entry in listed), *_adapters(config)]
+    others = [*_parts(config), *_adapters(config)]
+    return [*([FOLD] if folds else []), *(_record(entry) for entry in listed), *others]
+
+
+def _parts(config: ModelConfig) -> list[Record]:
+    section = getattr(config.training, "trainable", None)
+    if section is None or (section.include is None and not section.exclude):
+        return []
+    return [{"type": "freeze", "config": {"frozen": section.exclude, "trained": section.include}}]
 
 
 def _adapters(config: ModelConfig) -> list[Record]:

@@ -99,6 +99,11 @@ def weight_places(model: nn.Module) -> set[str]:
     return {place for name in names for place in _enclosing(name)}
 
 
+def matches_part(name: str, part: str) -> bool:
+    """Whether a weight is called `part`, as `Freeze` understands it, or belongs to a part that is."""
+    return _matches(_enclosing(name), [part])
+
+
 def literal(part: str) -> str:
     """A name for `Freeze` whose `*`, `?` and `[` stand for themselves."""
     return glob.escape(part)

@@ -24,6 +24,11 @@ def adapters_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
         if entry.get("type") == "adapters":
             message = "lora_config says already which adapter is trained; give one of them"
             yield ("training", "transforms", index), message
+    trainable = mapping(training.get("trainable"))
+    for key in ("include", "exclude"):
+        if trainable.get(key):
+            message = f"lora_config says what is trained; give {key} there, or leave this out"
+            yield ("training", "trainable", key), message
     if training.get("ema") and training.get("use_ema") is not True:
         message = "an adapter is averaged only if use_ema is true; set it, or leave this out"
         yield ("training", "ema"), message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from pydantic import Field, model_validator
 
 from stable_audio.conditioning.inpainting import MaskKind, MaskOptions
@@ -133,6 +133,17 @@ class UncondDemoSection(DemoSection):
         return 8 if self.num_demos is None else self.num_demos
 
 
+class TrainableSection(Section):
+    """Parts of the model by their names, as the transform `freeze` understands them."""
+
+    include: list[str] | None = Field(default=None, description="the only parts that are trained; null: all")
+    exclude: list[str] = Field(default=[], description="parts that are not trained")
+    lr_multipliers: dict[str, Annotated[float, Gt(0)]] = Field(
+        default={},
+        description="factor of the learning rate of a part; the last name that a weight has counts",
+    )
+
+
 class RunKeys(Section):
     """Settings of a run that a file may have; the command line overrides them."""
 
@@ -147,6 +158,9 @@ class RunKeys(Section):
     max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrides it")
     transforms: list[AnyTransform] = Field(
         default=[], description="what is done to the model once its weights are loaded, in order"
+    )
+    trainable: TrainableSection | None = Field(
+        default=None, description="which parts are trained, and at what share of the learning rate"
     )
     log_every_n_steps: Positive | None = Field(
         default=None, description="steps between log lines, of which each is a mean; --log-every overrides it"
