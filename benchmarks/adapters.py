@@ -65,6 +65,7 @@ def main() -> None:
         {name: lambda m=chosen: generate(m) for name, chosen in models.items()},
         rounds=args.rounds,
         device=args.device,
+        clock=time.process_time if args.threads == 1 and args.device == "cpu" else time.perf_counter,
     )
     print(f"DiT depth {args.depth}, width {args.dim}; batch {args.batch} x {args.frames} frames")
     print(f"{describe_machine(args.device, args.dtype)}\n")
@@ -94,6 +95,7 @@ def _adapted(model: Model, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "merged": merged,
         **{kind: with_adapters(model, [use]) for kind, use in uses.items()},
+        **{f"{kind}, thin": with_adapters(model, [use], thin=True) for kind, use in uses.items()},
         "two": with_adapters(model, [some, some]),
         "three, gated": with_adapters(model, gated),
     }

@@ -33,11 +33,15 @@ class AdapterUse:
     gate: Gate = Gate()  # noqa: RUF009 (frozen)
 
 
-def with_adapters(model: Model, uses: Sequence[AdapterUse]) -> Model:
+def with_adapters(model: Model, uses: Sequence[AdapterUse], *, thin: bool = False) -> Model:
     """A copy of a diffusion model with adapters, which apply in their order, to generate with.
 
     The model stays as it is, and its tensors are shared. A model that has adapters already keeps them, and
     these apply after them. A copy with noise levels at which a gate is closed is for one thread at a time.
+
+    Args:
+        thin: let layers with one adapter add low-rank products to their outputs, see `activations`, which
+            takes more time; otherwise they store their updated weights, which takes as much memory again.
 
     Raises:
         AdapterError: an adapter of another model; or the model is a copy whose gates close at noise levels.
@@ -56,7 +60,7 @@ def with_adapters(model: Model, uses: Sequence[AdapterUse]) -> Model:
     stack = AdapterStack(copied.backbone, copied.conditioner)
     gates: dict[int, Gate] = {}
     for use in uses:
-        index = stack.add(use.adapter)
+        index = stack.add(use.adapter, by_activations=thin)
         stack.set_strength(index, backbone=use.strength, conditioner=use.strength)
         gates[index] = use.gate
     stack.gate(1.0, gates)

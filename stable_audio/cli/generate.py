@@ -45,6 +45,11 @@ def _model_arguments(group: Any) -> None:
     )
     add_adapter(group, help="adapter to generate with, applied in the order given; may be repeated")
     add_any_base(group)
+    group.add_argument(
+        "--thin-adapters",
+        action="store_true",
+        help="save the memory of updated weights: layers add low-rank products, which takes more time",
+    )
     add_lenient(group)
     add_no_ema(group)
     add_device(group)

@@ -99,6 +99,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
         adapters=specs_of(args.adapter or []),
         any_base=args.any_base,
+        thin_adapters=args.thin_adapters,
         sampling=_sampling(args),
         steering=Steering.from_files(
             init_audio=args.init_audio,
@@ -122,6 +123,7 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
         inpaint_audio=args.inpaint_audio,
         adapters=args.adapter or [],
         any_base=args.any_base,
+        thin_adapters=args.thin_adapters,
     )
 
 

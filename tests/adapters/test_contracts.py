@@ -184,3 +184,19 @@ def test_two_apply_one_after_the_other(backbone: str, kind: str) -> None:
                 change = -0.5 * (t.lora_B @ t.lora_A).view_as(weight)
             torch.testing.assert_close(weight, before[name] + change, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(output(both), output(first), atol=1e-3)
+
+
+@EVERYWHERE
+@OF_EVERY_TYPE
+def test_thin_products_give_the_same_without_the_weights(backbone: str, kind: str) -> None:
+    model = Model(backbone)
+    uses = [AdapterUse(adapter=some_adapter(model, kind), strength=0.7)]
+    with torch.no_grad():
+        stored = with_adapters(model, uses)
+        expected = output(stored)
+        thin = with_adapters(model, uses, thin=True)
+        # Products in another order, in float32; adapters change outputs by tenths.
+        torch.testing.assert_close(output(thin), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        assert any("_effective" in m.__dict__ for m in stored.modules())
+        assert not any("_effective" in m.__dict__ for m in thin.modules() if type(m).__mro__[2] is nn.Linear)
+        assert torch.equal(output(with_adapters(model, [], thin=True)), output(model))

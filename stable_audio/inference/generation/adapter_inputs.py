@@ -17,9 +17,11 @@ class AdapterInputs:
     Attributes:
         adapters: in the order in which they apply: files, folders of runs, texts such as
             "pad.safetensors:0.8" (see `AdapterSpec.parse`), `AdapterSpec` or `AdapterUse` objects.
+        thin_adapters: save memory at the cost of time, see `with_adapters`.
     """
 
     adapters: Sequence[AnyAdapter] = ()
+    thin_adapters: bool = False
 
     def on(self, model: DiffusionModel) -> DiffusionModel:
         """A copy of the model with the adapters; without any, the model itself.
@@ -28,4 +30,4 @@ class AdapterInputs:
             AdapterError: an adapter of another model, or a file that is none.
         """
         adapters = [self.adapters] if isinstance(self.adapters, str) else self.adapters
-        return with_adapters(model, uses_of(adapters)) if adapters else model
+        return with_adapters(model, uses_of(adapters), thin=self.thin_adapters) if adapters else model

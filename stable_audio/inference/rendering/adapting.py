@@ -16,10 +16,14 @@ Specs = Sequence[AdapterSpec]
 
 
 class AdaptedModels:
-    """A model with the adapters of each clip; the latest copy is kept for the clips that follow."""
+    """A model with the adapters of each clip; the latest copy is kept for the clips that follow.
 
-    def __init__(self, model: DiffusionModel) -> None:
-        self._model = model
+    Args:
+        thin: as for `with_adapters`.
+    """
+
+    def __init__(self, model: DiffusionModel, *, thin: bool = False) -> None:
+        self._model, self._thin = model, thin
         self._adapters: dict[str, Adapter] = {}
         self._files: dict[str, InputFile] = {}
         self._latest: tuple[tuple[AdapterSpec, ...], DiffusionModel] = ((), model)
@@ -36,8 +40,11 @@ class AdaptedModels:
             uses = [
                 AdapterUse(adapter=self._adapter(s.path), strength=s.strength, gate=s.gate) for s in specs
             ]
-            self._latest = (tuple(specs), with_adapters(self._model, uses) if uses else self._model)
+            self._latest = (tuple(specs), self._copy(uses))
         return self._latest[1]
+
+    def _copy(self, uses: list[AdapterUse]) -> DiffusionModel:
+        return with_adapters(self._model, uses, thin=self._thin) if uses else self._model
 
     def files(self, specs: Specs) -> list[AdapterFile] | None:
         """The adapters as recipes have them; None if there are none."""

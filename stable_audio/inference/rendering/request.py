@@ -38,6 +38,7 @@ class RenderRequest:
         negative: negative conditioning of jobs without their own.
         adapters: those of jobs without their own.
         any_base: accept adapters that were trained on another model.
+        thin_adapters: as in `AdapterInputs`.
         sampling: settings, of which some may be left to the model.
         chunked_decode: as for `render`.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
@@ -57,6 +58,7 @@ class RenderRequest:
     negative: Metadata | None = None
     adapters: Sequence[AdapterSpec] = ()
     any_base: bool = False
+    thin_adapters: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     steering: Steering = NO_STEERING
     chunked_decode: bool = False
@@ -83,6 +85,7 @@ class RenderRequest:
         inpaint_audio: str | Path | None = None,
         adapters: Sequence[str] = (),
         any_base: bool = False,
+        thin_adapters: bool = False,
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
@@ -91,6 +94,7 @@ class RenderRequest:
             checkpoint: where this file is now; None: where the recipe says, as for the others.
             adapters: where the files of all its adapters are now, in their order.
             any_base: accept adapters that were trained on another model.
+            thin_adapters: as in `AdapterInputs`.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -118,6 +122,7 @@ class RenderRequest:
             recipe=recipe,
             recipe_file=str(path),
             any_base=any_base,
+            thin_adapters=thin_adapters,
         )
 
     def load(self, device: torch.device | str = "cpu", *, offload: bool = False) -> RenderModel:
@@ -158,7 +163,7 @@ class RenderRequest:
                 negative=self.negative,
                 adapters=self.adapters,
             )
-        adapted = AdaptedModels(render_model.model)
+        adapted = AdaptedModels(render_model.model, thin=self.thin_adapters)
         todo = plan(
             render_model,
             jobs,
