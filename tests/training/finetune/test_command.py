@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stable_audio.adapters import read_adapter
+from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from tests.training.finetune.sounds import stored_model, write_sounds
 
@@ -61,6 +63,34 @@ def test_from_a_folder_to_a_page_and_again_by_the_command_it_prints(
     assert same(after, weights(folder / "runs" / "zorb-again"))
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora-rows"])
+def test_an_adapter_is_a_small_file_beside_the_model(
+    folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(folder, "--adapter", kind, "--rank", "2")) == 0
+    said = capsys.readouterr().out
+    assert f"an adapter, {kind}, rank 2" in said
+    run = folder / "runs" / "zorb"
+    adapter = read_adapter(run / "last.safetensors")
+    assert (adapter.settings.adapter_type, adapter.settings.rank) == (kind, 2)
+    assert (run / "last.safetensors").stat().st_size < (folder / "stored.safetensors").stat().st_size
+    sounds = run / "before_and_after"
+    before, half, whole = (
+        [read_audio(sounds / f"{i:02d}_strength_{strength}.wav")[0] for i in range(4)]
+        for strength in ("0", "0.5", "1")
+    )
+    assert not any(torch.equal(one, other) for one, other in zip(before, whole))
+    assert not any(torch.equal(one, other) for one, other in zip(half, whole))
+    # At strength 0 it is the model itself, from the same noise.
+    told = ["--sampling-steps", "2"]
+    assert main(words(folder, "--full", "--out", str(folder / "runs" / "full"), *told)) == 0
+    others = folder / "runs" / "full" / "before_and_after"
+    assert all(torch.equal(b, read_audio(others / f"{i:02d}_before.wav")[0]) for i, b in enumerate(before))
+    again = next(line for line in said.splitlines() if line.startswith("to repeat"))
+    assert main(["train", *shlex.split(again)[4:], "--no-progress"]) == 0
+    assert same(weights(run), weights(folder / "runs" / "zorb-again"))
+
+
 def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +117,7 @@ def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
 
 
 def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from stable_audio.training.diffusion import DiffusionTraining
 
@@ -107,7 +137,9 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
     with pytest.raises(RuntimeError, match="killed"):
         main(other)
     monkeypatch.setattr(DiffusionTraining, "training_step", step)
+    assert "goes on" not in capsys.readouterr().out
     assert main(other) == 0
+    assert "goes on      from the last checkpoint" in capsys.readouterr().out
     assert same(whole, weights(folder / "runs" / "killed"))
 
 
