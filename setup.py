@@ -29,7 +29,7 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "flash": ["flash-attn>=2.6"],
     "av": ["av>=12"],
-    "quantize": ["torchao>=0.9"],
+    "quantize": ["torchao>=0.10"],
 }
 EXTRAS["dev"] = [
     *EXTRAS["train"],
@@ -37,6 +37,7 @@ EXTRAS["dev"] = [
     *EXTRAS["codecs"],
     *EXTRAS["x-transformers"],
     *EXTRAS["av"],
+    *EXTRAS["quantize"],
     *EXTRAS["wandb"],
     "PyWavelets>=1.6",
     "accelerate>=1.0",

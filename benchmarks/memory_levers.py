@@ -11,20 +11,30 @@ Takes about ten minutes of one CPU core.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
-import json
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from common import print_table
 
+from stable_audio.config import load_config
+from stable_audio.training.checkpoint_io import tensor_bytes
+from stable_audio.training.options import RunOptions
+from stable_audio.training.trainer import assemble
+
+with contextlib.suppress(ImportError):
+    import torchao.optim  # noqa: F401  # here, so that no row pays for the import
+
 PATCH = 64
+FORK = multiprocessing.get_context("fork")
 
 
 def optimizer(kind: str, **options: Any) -> dict[str, Any]:
@@ -63,20 +73,19 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def main() -> None:
     args = parse()
-    if args.row is not None:
-        print(json.dumps(measure(args.row, args)))
-        return
     names = [args.only] if args.only else list(ROWS)
     base: dict[str, float] = {}
     rows = []
     for name in names:
-        found = in_own_process(name)
+        found = in_own_process(name, args)
         base = base or found
+        print(name, found, file=sys.stderr, flush=True)
         rows.append(
             [
                 name,
                 f"{found['peak'] / 2**20:.0f} MiB",
                 f"{found['peak'] / base['peak']:.2f}",
+                f"{found['state'] / 2**20:.1f} MiB",
                 f"{found['seconds']:.2f} s",
                 f"{found['seconds'] / base['seconds']:.2f}",
                 f"{found['loss']:.4f}",
@@ -85,7 +94,7 @@ def main() -> None:
     print(
         f"{base['parameters'] / 1e6:.1f} M parameters, batches of {args.batch} clips of {args.frames} frames"
     )
-    print_table(["setting", "peak memory", "ratio", "step", "ratio", "loss"], rows)
+    print_table(["setting", "peak memory", "ratio", "optimizer", "step", "ratio", "loss"], rows)
 
 
 def parse() -> argparse.Namespace:
@@ -98,15 +107,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--only", choices=list(ROWS), help="one row")
-    parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def in_own_process(name: str) -> dict[str, float]:
-    """Measure a row in a process that has done nothing else."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--row", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+def in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Measure a row in a process that has done nothing but import what all rows need."""
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: theirs.send(measure(name, args)))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()  # type: ignore[no-any-return]
+    except EOFError as error:
+        raise SystemExit(f"{name}: the run failed") from error
+    finally:
+        process.join()
 
 
 def model_config(args: argparse.Namespace, training: dict[str, Any]) -> dict[str, Any]:
@@ -143,13 +158,6 @@ def model_config(args: argparse.Namespace, training: dict[str, Any]) -> dict[str
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Train as a row says; peak memory in bytes, median seconds per step, loss and number of parameters."""
-    import lightning.pytorch as pl
-    import torchao.optim  # noqa: F401  # here, so that no row pays for the import
-
-    from stable_audio.config import load_config
-    from stable_audio.training.options import RunOptions
-    from stable_audio.training.trainer import assemble
-
     training, options = ROWS[name]
     losses: list[float] = []
     times: list[float] = []
@@ -163,6 +171,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
             losses.append(float(outputs["loss"]))
             if trainer.global_step == args.steps:
                 found["peak"] = status("VmHWM") - before
+                found["state"] = tensor_bytes([o.state_dict()["state"] for o in trainer.optimizers])
 
     before = status("VmRSS")
     with tempfile.TemporaryDirectory() as folder:

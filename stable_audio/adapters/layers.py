@@ -118,6 +118,12 @@ def _update_of_output(layer: nn.Module) -> WeightUpdate | None:
     return update if by_activations(plain_class(layer), layer, update.rescaling) else None
 
 
+def forget_computed_weights(module: nn.Module) -> None:
+    """Free the updated weights that layers of `module` have computed; they are computed again when needed."""
+    for layer in module.modules():
+        layer.__dict__.pop("_effective", None)
+
+
 def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
     matrix = weight.flatten(1)
     for update in updates:

@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters.layers import forget_computed_weights
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.model import DiffusionModel
 
@@ -48,6 +49,7 @@ def visiting(model: DiffusionModel, part: nn.Module | None) -> Iterator[None]:
         yield
         return
     with _ONE_AT_A_TIME, ExitStack() as leaving:
+        leaving.callback(forget_computed_weights, part)  # of adapters, which would stay on the device
         device, home = model.computes_on, next(model.backbone.parameters()).device
         for member in part.modules() if home != device else ():
             if isinstance(member, Conditioner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -182,7 +183,8 @@ def _computed_by_torchao(cls: Any) -> type[LowBitAdam]:
         ImportError: torchao is not installed, or too old.
     """
     try:
-        import torchao.optim as torchao
+        with _only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
+            import torchao.optim as torchao
 
         base = getattr(torchao, cls.torchao_name)
     except (ImportError, AttributeError) as error:
@@ -190,6 +192,18 @@ def _computed_by_torchao(cls: Any) -> type[LowBitAdam]:
             f"the optimizer '{cls.__name__}' needs torchao with torchao.optim: {EXTRA}"
         ) from error
     return type(cls.__name__, (cls, base), {})
+
+
+@contextmanager
+def _only_errors(*loggers: str) -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

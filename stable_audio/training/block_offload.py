@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters.layers import forget_computed_weights
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.training.errors import TrainingError
 
@@ -37,7 +38,8 @@ class BlockOffload:
 
     def __init__(self, backbone: nn.Module) -> None:
         blocks = [m for m in backbone.modules() if isinstance(m, Checkpointed)]
-        self._homes = [homes for homes in _frozen_weights(backbone, blocks) if homes]
+        frozen = [(b, homes) for b, homes in zip(blocks, _frozen_weights(backbone, blocks)) if homes]
+        self._blocks, self._homes = [b for b, _ in frozen], [homes for _, homes in frozen]
         if len(self._homes) < 2:
             raise TrainingError(
                 "$.training.offload_blocks: fewer than two blocks of the backbone have frozen weights, and "
@@ -49,10 +51,8 @@ class BlockOffload:
         self._latest = (-1, -1)
         self._device: torch.device | None = None
         self._stream: torch.cuda.Stream | None = None
-        numbers = {id(p): number for number, homes in enumerate(self._homes) for p in homes}
-        for block in blocks:
-            number = next((numbers[id(p)] for p in block.parameters() if id(p) in numbers), None)
-            for module in block.modules() if number is not None else ():
+        for number, block in enumerate(self._blocks):
+            for module in block.modules():
                 module.register_forward_pre_hook(self._before(number))
 
     def start(self, device: torch.device) -> None:
@@ -123,6 +123,7 @@ class BlockOffload:
     def _evict(self, number: int) -> None:
         for p, home in self._homes[number].items():
             p.data = home
+        forget_computed_weights(self._blocks[number])
         del self._copies[number]
         self.resident.remove(number)
         if self._latest[1] == number:

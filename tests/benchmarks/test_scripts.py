@@ -16,6 +16,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
     ("script", "arguments", "rows"),
     [
         ("train_step", SIZES, ["forward", "step with AdamW", "step, recomputing"]),
+        (
+            "memory_levers",
+            ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--only", "plain AdamW"],
+            ["plain AdamW"],
+        ),
         ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
         (
             "adapters",

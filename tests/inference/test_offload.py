@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters import AdapterSettings, AdapterStack
 from stable_audio.cli import main
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.multi import MultiConditioner
@@ -88,6 +89,15 @@ def test_each_part_is_on_the_device_only_while_it_computes(
     order = [part for i, (part,) in enumerate(seen) if i == 0 or {part} != seen[i - 1]]
     assert order == ["pretransform", "conditioner", "backbone", "conditioner", "backbone", "pretransform"]
     assert _away(at_rest) == set()
+
+
+def test_weights_that_adapters_have_computed_leave_the_device(model: DiffusionModel, at_rest: Home) -> None:
+    stack = AdapterStack(model.backbone)
+    stack.add(AdapterSettings(rank=2))
+    expected = generate(model, PROMPT, steps=1)
+    model.computes_on = torch.device("cpu")
+    assert torch.equal(generate(model, PROMPT, steps=1), expected)
+    assert not [m for m in model.modules() if "_effective" in m.__dict__]
 
 
 def test_an_error_brings_the_weights_back(model: DiffusionModel, at_rest: Home) -> None:

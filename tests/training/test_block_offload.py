@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stable_audio.adapters import AdapterSettings, AdapterStack
 from stable_audio.backbones import BACKBONES
 from stable_audio.config import load_config
 from stable_audio.training import block_offload
@@ -88,6 +89,34 @@ def test_the_next_block_is_copied_ahead(monkeypatch: pytest.MonkeyPatch) -> None
     copies = [(what, n) for what, n in order if what == "copy"]
     assert copies == [("copy", n) for n in (2, 3, 1, 0)]  # each while the block before it computes
     assert all(order[order.index(("copy", n)) - 1][0] == "use" for n in (2, 3))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora-rows"])
+def test_adapters_train_on_offloaded_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_offload, "_copied", lambda tensor, device: tensor.clone())
+    results = []
+    for offloaded in (False, True):
+        backbone = build("dit").train().requires_grad_(False)
+        backbone.enable_gradient_checkpointing()
+        torch.manual_seed(0)
+        stack = AdapterStack(backbone)
+        trained = list(stack.parameters(stack.add(AdapterSettings(rank=2, adapter_type=kind))))
+        offload = BlockOffload(backbone) if offloaded else None
+        if offload is not None:
+            offload.start(CPU)
+        _gradients(backbone)
+        gradients = [p.grad for p in trained]
+        (x, t), cond = inputs(backbone), conditioning(backbone)
+        with torch.no_grad():
+            out = backbone.eval()(x, t, backbone.prepare(cond))
+        results.append([out, *gradients])
+        if offload is not None:
+            for number in list(offload.resident):
+                offload._evict(number)
+            blocks = [m for block in offload._blocks for m in block.modules()]
+            assert not [m for m in blocks if "_effective" in m.__dict__]
+    assert len(results[0]) > 10
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_moving_the_model_leaves_offloaded_weights_where_they_are() -> None:
