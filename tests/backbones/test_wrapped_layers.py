@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.adapters import AdapterSettings, AdapterStack
 from stable_audio.backbones import BACKBONES
 from stable_audio.backbones.base import Backbone
 from stable_audio.transforms.freezing import Freeze
@@ -105,3 +106,28 @@ def test_frozen_layers_may_be_held_in_less_in_any_backbone(name: str, build: Any
         for low, full in zip(outputs(backbone), plain):
             assert low.isfinite().all()
             assert float((low.float() - full).abs().max()) < 0.2 * scale
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora-rows", "bora"])
+@pytest.mark.parametrize("name", CASES)
+def test_adapters_in_training_do_what_updated_weights_do(name: str, kind: str, build: Any) -> None:
+    plain, results = outputs(build(name)), []
+    scale = max(float(p.abs().max()) for p in plain)
+    for by_activations in (False, True):
+        backbone = build(name).requires_grad_(False)
+        stack = AdapterStack(backbone)
+        torch.manual_seed(1)
+        index = stack.add(AdapterSettings(rank=2, adapter_type=kind), by_activations=by_activations)
+        for new, old in zip(outputs(backbone), plain):
+            assert float((new - old).abs().max()) <= 1e-3 * scale, "a new adapter has an effect"
+        for parameter in stack.parameters(index):
+            if not bool(parameter.any()):
+                nn.init.normal_(parameter, std=0.3)
+        results.append(outputs(backbone))
+        assert {id(p) for p in backbone.parameters() if p.requires_grad} == {
+            id(p) for p in stack.parameters(index)
+        }
+    # Sums of float32 in another order, through few layers; the adapter itself changes much more.
+    for weights, activations in zip(*results):
+        assert float((weights - activations).abs().max()) <= 1e-3 * scale
+    assert max(float((a - b).abs().max()) for a, b in zip(results[0], plain)) > 1e-2 * scale
