@@ -165,7 +165,8 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
         size.batch,
         layouts(adapter=request.adapter, device=device),
         available=request.device_memory or free_bytes(device),
-        activation_share=0.5 if device.type == "cuda" and "32" not in request.precision else 1.0,
+        device=device.type,
+        precision=request.precision,
     )
     fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
     config = config_for(fitted.micro_batch, fitted.layout)

@@ -7,8 +7,10 @@ import math
 import os
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import torch
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.world import ALONE
+from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import quiet_lightning
+from stable_audio.training.memory_plan.changes import advice
+from stable_audio.training.memory_plan.plan import TrainingPlan, plan_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.trainer import assemble
 
@@ -103,53 +107,62 @@ def fit(
     choices: Sequence[MemoryLayout],
     *,
     available: float,
-    activation_share: float = 1.0,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> Fit:
-    """The largest batch that fits, in the first layout in which one clip fits.
+    """The largest batch that fits, in the first layout in which one clip fits, by the plan of memory.
 
     Args:
         config_for: (clips in memory, layout) -> the model file.
         batch: clips per optimizer step.
         choices: layouts, see `layouts`.
         available: bytes of the device.
-        activation_share: bytes of activations relative to float32.
+        device: its type.
+        precision: of training.
 
     Raises:
         TrainingError: one clip does not fit; the message says what takes how much, and what would fit.
     """
-    least: Fit | None = None
-    for choice in choices:
-        parts = _parts(config_for(1, choice))
-        each = activation_share * parts.pop("activations", 0)
-        fixed = sum(parts.values())
-        room = USABLE_SHARE * available - fixed
-        most = batch if each == 0 and room >= 0 else int(room // each) if each else 0
-        micro = _divisor(batch, min(batch, max(1, most)))
-        result = Fit(micro, batch // micro, choice, {**parts, "activations": round(micro * each)}, available)
-        if most >= 1:
-            return result
-        least = result
-    assert least is not None
-    listed = ", ".join(f"{name} {size / GB:.2f}" for name, size in least.parts.items() if size)
+    kind = "cuda" if device == "cuda" else "cpu"
+    usable = int(USABLE_SHARE * available)
+
+    def planned(layout: MemoryLayout, micro: int, *, search: bool) -> TrainingPlan:
+        options = RunOptions(batch_size=micro, accum_batches=batch // micro, precision=precision)
+        config = config_for(micro, layout)
+        return plan_training(config, options, device=kind, device_bytes=usable, search=search)
+
+    for layout in choices:
+        found = _largest(batch, partial(planned, layout, search=False))
+        if found is not None:
+            micro, plan = found
+            return Fit(micro, batch // micro, layout, plan.parts, available)
+    plan = planned(choices[-1], 1, search=True)
     raise TrainingError(
-        f"one clip needs {least.total / GB:.2f} GB ({listed}), but only {USABLE_SHARE * available / GB:.2f} "
-        "of the device's memory can be used; " + _advice(least)
+        f"one clip needs {readable_size(plan.total)} ({plan.in_words()}), but only {readable_size(usable)} "
+        f"of the device's memory can be used; {_advice(plan)}"
     )
 
 
-def _advice(least: Fit) -> str:
-    trained = least.parts.get("gradients", 0) + least.parts.get("optimizer", 0)
-    if trained > 0.2 * least.total:
+def _largest(batch: int, plan_of: Callable[[int], TrainingPlan]) -> tuple[int, TrainingPlan] | None:
+    """The largest divisor of `batch` that fits, and its plan; None if not even one clip does."""
+    plans: dict[int, TrainingPlan] = {}
+
+    def is_too_much(micro: int) -> bool:
+        plans[micro] = plan_of(micro)
+        return not plans[micro].fits
+
+    divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+    count = bisect_left(divisors, True, key=is_too_much)
+    return None if count == 0 else (divisors[count - 1], plans[divisors[count - 1]])
+
+
+def _advice(plan: TrainingPlan) -> str:
+    if plan.choice.rank is None:
         return "an adapter (--adapter lora) needs no gradients and no optimizer of the model's own weights"
+    if plan.fitting is not None:
+        changes = "; ".join(advice(plan.choice, plan.fitting.choice))
+        return f"change model.json and train with it: {changes}"
     return "shorter clips (--seconds) need less"
-
-
-def _divisor(batch: int, most: int) -> int:
-    return next(n for n in range(most, 0, -1) if batch % n == 0)
-
-
-def _parts(config: ModelConfig) -> dict[str, int]:
-    return dict(planned_memory(config, batch_size=1)["parts"])
 
 
 class _StepTimes(StepCallback):

@@ -14,7 +14,9 @@ from stable_audio.training.finetune.fitting import MemoryLayout, layouts
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import step_keys, training_section
 from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
+from stable_audio.training.memory_plan.plan import plan_training
 from stable_audio.training.methods.diffusion import build_diffusion
+from stable_audio.training.options import RunOptions
 from tests.training.finetune.sounds import prompted_config
 
 
@@ -129,30 +131,28 @@ def test_layouts_are_tried_in_the_order_of_their_cost() -> None:
     assert tried("lora", GPU) == [("bf16", False), ("bf16", True)]
 
 
-def test_the_largest_batch_that_divides_the_step_and_fits() -> None:
-    parts = fitting._parts(config_for(1, PLAIN))
-    each, fixed = parts["activations"], sum(parts.values()) - parts["activations"]
+def bytes_of(layout: MemoryLayout, micro: int = 1, accumulation: int = 12) -> int:
+    options = RunOptions(batch_size=micro, accum_batches=accumulation)
+    return plan_training(config_for(micro, layout), options, device="cpu", search=False).total
 
-    def fitted(clips: float) -> fitting.Fit:
-        return fitting.fit(
-            config_for, 12, [PLAIN, SAVED], available=(fixed + (clips + 1e-6) * each) / fitting.USABLE_SHARE
-        )
 
-    for room, micro in ((12, 12), (50, 12), (11.5, 6), (5.9, 4), (1.0, 1)):
-        result = fitted(room)
-        assert (result.micro_batch, result.accumulation) == (micro, 12 // micro), room
-        assert result.parts["activations"] == micro * each
-        assert result.total <= fitting.USABLE_SHARE * result.available + 1
-        assert result.layout is PLAIN
+def fitted(batch: int, usable: float) -> fitting.Fit:
+    return fitting.fit(config_for, batch, [PLAIN, SAVED], available=usable / fitting.USABLE_SHARE)
+
+
+@pytest.mark.parametrize(("room", "micro"), [(12, 12), (50, 12), (11, 6), (5, 4), (1, 1)])
+def test_the_largest_batch_that_divides_the_step_and_fits(room: int, micro: int) -> None:
+    result = fitted(12, bytes_of(PLAIN, room, max(1, 12 // room)) + 1000)
+    assert (result.micro_batch, result.accumulation, result.layout) == (micro, 12 // micro, PLAIN)
+    assert result.total <= fitting.USABLE_SHARE * result.available
 
 
 def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_helps() -> None:
-    plain, saved = (sum(fitting._parts(config_for(1, choice)).values()) for choice in (PLAIN, SAVED))
+    plain, saved = bytes_of(PLAIN, 1, 4), bytes_of(SAVED, 1, 4)
     assert saved < plain
-    between = fitting.fit(config_for, 4, [PLAIN, SAVED], available=(saved + plain) / 2 / fitting.USABLE_SHARE)
-    assert between.layout is SAVED
+    assert fitted(4, (saved + plain) / 2).layout is SAVED
     with pytest.raises(TrainingError, match=r"one clip needs .*gradients.*an adapter"):
-        fitting.fit(config_for, 4, [PLAIN, SAVED], available=saved / 2)
+        fitted(4, saved / 2)
 
 
 def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
