@@ -1,13 +1,15 @@
 """Renders a captioned folder of sampled General MIDI instruments with FluidSynth.
 
 Each clip is one note of one instrument, a wav with a .txt caption beside it, split into `train` and
-`val` folders that share no (instrument, note, velocity). Needs the `fluidsynth` program and a soundfont:
+`val` folders that share no (instrument, note, loudness). A third folder, `others`, has notes struck
+otherwise and held for other times: a listener that has heard none of the first two learns from them.
+Needs the `fluidsynth` program and a soundfont:
 
     apt-get install fluidsynth fluid-soundfont-gm
     python examples/general_midi.py --out data/general_midi
 
-Then train with model_configs/examples/general_midi.json and dataset_configs/general_midi.json;
-docs/examples/general_midi.md shows what to expect.
+Then train with model_configs/examples/general_midi.json and dataset_configs/general_midi.json, and judge
+the result with examples/general_midi_judge.py; docs/examples/general_midi.md shows what to expect.
 """
 
 from __future__ import annotations
@@ -41,15 +43,23 @@ PROGRAMS = {
     "flute": 73,
 }
 LOUDNESS = {"soft": 55, "medium": 85, "loud": 115}
+"""Word of a caption -> MIDI velocity."""
+
+GATE = 0.7
+"""Share of a clip for which its note is held."""
+
+OTHERS = ((45, 0.8), (70, 0.6), (100, 0.8), (125, 0.6))
+"""(velocity, gate) of the notes that are in neither train nor val."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """One clip: an instrument, a MIDI pitch and how hard it is struck."""
+    """One clip: an instrument, a MIDI pitch and how hard it is struck, in a word and as MIDI velocity."""
 
     instrument: str
     pitch: int
     loudness: str
+    velocity: int
 
     @property
     def name(self) -> str:
@@ -62,6 +72,13 @@ class Note:
     @property
     def stem(self) -> str:
         return f"{self.instrument}_{self.name}_{self.loudness}".replace(" ", "-").replace("#", "s")
+
+
+def captioned(text: str) -> tuple[str, int]:
+    """(instrument, MIDI pitch) of a caption of `Note`."""
+    sound, _, name = text.strip().rpartition(" playing ")
+    _, _, instrument = sound.partition(" ")
+    return instrument, NAMES.index(name[:-1]) + 12 * (int(name[-1]) + 1)
 
 
 def variable_length(value: int) -> bytes:
@@ -78,7 +95,7 @@ def midi_file(program: int, notes: list[Note], *, gate: float, spacing: float) -
     off = round(spacing * BEATS_PER_SECOND * TICKS_PER_BEAT) - on
     track = variable_length(0) + bytes([0xC0, program])
     for n, note in enumerate(notes):
-        track += variable_length(off if n else 0) + bytes([0x90, note.pitch, LOUDNESS[note.loudness]])
+        track += variable_length(off if n else 0) + bytes([0x90, note.pitch, note.velocity])
         track += variable_length(on) + bytes([0x80, note.pitch, 0])
     track += variable_length(off) + bytes([0xFF, 0x2F, 0])
     header = b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1]) + TICKS_PER_BEAT.to_bytes(2, "big")
@@ -97,12 +114,13 @@ def play(midi: bytes, soundfont: Path, sample_rate: int) -> np.ndarray:
         return soundfile.read(sound, dtype="float32", always_2d=True)[0]
 
 
-def clips(instrument: str, options: argparse.Namespace) -> Iterator[tuple[Note, np.ndarray]]:
-    """Every note of an instrument with its mono sound, faded out over the last 50 ms."""
-    notes = [Note(instrument, p, v) for p in range(options.low, options.high + 1) for v in LOUDNESS]
+def clips(
+    notes: list[Note], options: argparse.Namespace, *, gate: float = GATE
+) -> Iterator[tuple[Note, np.ndarray]]:
+    """Notes of one instrument with their mono sound, faded out over the last 50 ms."""
     # Twice the clip, so that one note's release never reaches the next clip.
     spacing = 2 * options.seconds
-    midi = midi_file(PROGRAMS[instrument], notes, gate=0.7 * options.seconds, spacing=spacing)
+    midi = midi_file(PROGRAMS[notes[0].instrument], notes, gate=gate * options.seconds, spacing=spacing)
     sound = play(midi, options.soundfont, options.sample_rate).mean(axis=1)
     length, fade = round(options.seconds * options.sample_rate), round(0.05 * options.sample_rate)
     for n, note in enumerate(notes):
@@ -114,15 +132,22 @@ def clips(instrument: str, options: argparse.Namespace) -> Iterator[tuple[Note, 
         yield note, clip
 
 
+def write(note: Note, clip: np.ndarray, folder: Path, sample_rate: int) -> None:
+    """A wav and its caption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{note.stem}.wav", clip, sample_rate, subtype="PCM_16")
+    (folder / f"{note.stem}.txt").write_text(note.caption + "\n")
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("data/general_midi"))
     parser.add_argument("--soundfont", type=Path, default=None, help="a .sf2 file; default: the packaged one")
-    parser.add_argument("--sample-rate", type=int, default=16_000)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a clip")
-    parser.add_argument("--low", type=int, default=60, help="lowest MIDI pitch (60 = C4)")
+    parser.add_argument("--sample-rate", type=int, default=22_050)
+    parser.add_argument("--seconds", type=float, default=1.25, help="length of a clip")
+    parser.add_argument("--low", type=int, default=48, help="lowest MIDI pitch (48 = C3)")
     parser.add_argument("--high", type=int, default=83, help="highest MIDI pitch (83 = B5)")
     parser.add_argument("--val-share", type=float, default=0.1)
     return parser.parse_args()
@@ -135,16 +160,20 @@ def main() -> int:
     if shutil.which("fluidsynth") is None or options.soundfont is None:
         sys.exit("FluidSynth or its soundfont is missing: apt-get install fluidsynth fluid-soundfont-gm")
     chance = random.Random(0)
-    count = {"train": 0, "val": 0}
+    count = {"train": 0, "val": 0, "others": 0}
+    pitches = range(options.low, options.high + 1)
     for instrument in PROGRAMS:
-        for note, clip in clips(instrument, options):
+        notes = [Note(instrument, p, word, velocity) for p in pitches for word, velocity in LOUDNESS.items()]
+        for note, clip in clips(notes, options):
             split = "val" if chance.random() < options.val_share else "train"
-            folder = options.out / split
-            folder.mkdir(parents=True, exist_ok=True)
-            soundfile.write(folder / f"{note.stem}.wav", clip, options.sample_rate, subtype="PCM_16")
-            (folder / f"{note.stem}.txt").write_text(note.caption + "\n")
+            write(note, clip, options.out / split, options.sample_rate)
             count[split] += 1
-    print(f"{count['train']} clips in {options.out / 'train'}, {count['val']} in {options.out / 'val'}")
+        for velocity, gate in OTHERS:
+            notes = [Note(instrument, p, str(velocity), velocity) for p in pitches]
+            for note, clip in clips(notes, options, gate=gate):
+                write(note, clip, options.out / "others", options.sample_rate)
+                count["others"] += 1
+    print(", ".join(f"{number} clips in {options.out / split}" for split, number in count.items()))
     return 0
 
 

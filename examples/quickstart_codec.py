@@ -73,8 +73,8 @@ class Pieces:
     Attributes:
         values: latents of the pretransform (count, bins, frames).
         weights: weight of each piece in the loss (count, 1, 1).
-        pitches: share of each pitch in each latent frame (count, PATCHES, NUM_PITCHES).
-        features: all else that is known of it (count, PATCHES, timbres + FEATURES).
+        pitches: share of each pitch in each latent frame (count, PATCHES, pitches).
+        features: all else that is known of it (count, PATCHES, features).
     """
 
     values: Tensor
@@ -156,10 +156,10 @@ def known_of(clip: ClipDescription, *, seconds: float, count: int) -> tuple[Tens
 class SumOfTerms(nn.Module):
     """Latents as one vector for the pitch plus a function of all else -> (count, latent_dim, frames)."""
 
-    def __init__(self, latent_dim: int, width: int = 256) -> None:
+    def __init__(self, latent_dim: int, *, pitches: int, features: int, width: int = 256) -> None:
         super().__init__()
-        self.pitch = nn.Linear(NUM_PITCHES, latent_dim, bias=False)
-        widths = [len(SOUNDS) + FEATURES, width, width, width]
+        self.pitch = nn.Linear(pitches, latent_dim, bias=False)
+        widths = [features, width, width, width]
         layers = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(widths)]
         self.rest = nn.Sequential(*layers, nn.Linear(width, latent_dim))
 
@@ -208,6 +208,18 @@ def render(config: dict, pretransform: nn.Module, clips: int, patch: int) -> Cli
         patches.append(int(metadata["seconds_total"] * rate / hop) + 1)
         weights.append(NOISE_WEIGHT if metadata["timbre"] in NOISES else 1.0)
         known.append(known_of(dataset.clip(index), seconds=hop / rate, count=size // hop))
+    return gathered(values, patches, weights, known, patch=patch)
+
+
+def gathered(
+    values: list[Tensor],
+    patches: list[int],
+    weights: list[float],
+    known: list[tuple[Tensor, Tensor]],
+    *,
+    patch: int,
+) -> Clips:
+    """Clips of lists of values (bins, frames), latent frames, weights, and (pitches, features)."""
     pitches, features = (torch.stack(part) for part in zip(*known))
     levels = torch.stack([level(v, patch * n) for v, n in zip(values, patches)])
     # Errors of quiet clips count as much as they are heard, not as little as they are small.
@@ -263,41 +275,60 @@ def step_loss(model: nn.Module, terms: nn.Module, pieces: Pieces) -> Tensor:
     return values + SUM_WEIGHT * distance
 
 
+def learn(
+    model: nn.Module, data: Clips, *, batch_size: int, steps: int, lr: float, fixed_encoder: bool
+) -> nn.Module:
+    """Train an autoencoder on pieces of clips; returns it on the CPU, its latents standardised."""
+    device, patch = best_device(), model.encoder.downsampling_ratio
+    batches = (data.pieces(batch_size, patch).to(device) for _ in itertools.count())
+    known = {"pitches": data.whole.pitches.shape[-1], "features": data.whole.features.shape[-1]}
+    model, terms = model.to(device).train(), SumOfTerms(model.encoder.latent_dim, **known).to(device)
+    if fixed_encoder:
+        model.encoder.requires_grad_(False)
+        train(model, terms, batches, steps=steps, lr=lr)
+    else:
+        model.encoder = Standardised(model.encoder)
+        train(model, terms, batches, steps=steps, lr=lr)
+        model.encoder = model.encoder.fold()
+    return model.cpu().eval()
+
+
+def write(model: nn.Module, data: Clips, config: dict, out: Path) -> None:
+    """The model in half precision, with the scale of its latents in its config."""
+    config["model"]["latent_scale"] = measured_scale(model, data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    export(model, out, config=config, dtype=torch.float16)
+    log.info("wrote %s, %.1f MB", out, out.stat().st_size / 1e6)
+
+
+def add_training_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
+    """What a training of an autoencoder asks for."""
+    parser.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument("--fixed-encoder", action="store_true", help="train the decoder alone")
+    parser.add_argument("--steps", type=int, default=steps, help=f"training steps (default: {steps})")
+    parser.add_argument("--batch-size", type=int, default=256, help="pieces of a step (default: 256)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="greatest learning rate (default: 0.001)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/codec.safetensors"))
-    parser.add_argument("--init", type=Path, help="weights to go on from")
-    parser.add_argument("--fixed-encoder", action="store_true", help="train the decoder alone")
     parser.add_argument("--clips", type=int, default=12_000, help="clips to render (default: 12000)")
-    parser.add_argument("--steps", type=int, default=20_000, help="training steps (default: 20000)")
-    parser.add_argument("--batch-size", type=int, default=256, help="pieces of a step (default: 256)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="greatest learning rate (default: 0.001)")
+    add_training_options(parser, steps=20_000)
     args = parser.parse_args()
     if args.fixed_encoder and args.init is None:
         parser.error("--fixed-encoder needs --init: an untrained encoder keeps nothing")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
-    config, device = json.loads(CONFIG.read_text(encoding="utf-8")), best_device()
+    config = json.loads(CONFIG.read_text(encoding="utf-8"))
     model = create_model_from_config(config) if args.init is None else load_model(args.init)[0]
-    patch = model.encoder.downsampling_ratio
-    data = render(config, model.pretransform, args.clips, patch)
+    data = render(config, model.pretransform, args.clips, model.encoder.downsampling_ratio)
     log.info("rendered %d clips", args.clips)
-    batches = (data.pieces(args.batch_size, patch).to(device) for _ in itertools.count())
-    model, terms = model.to(device).train(), SumOfTerms(model.encoder.latent_dim).to(device)
-    if args.fixed_encoder:
-        model.encoder.requires_grad_(False)
-        train(model, terms, batches, steps=args.steps, lr=args.lr)
-    else:
-        model.encoder = Standardised(model.encoder)
-        train(model, terms, batches, steps=args.steps, lr=args.lr)
-        model.encoder = model.encoder.fold()
-    model = model.cpu().eval()
-    config["model"]["latent_scale"] = measured_scale(model, data)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    export(model, args.out, config=config, dtype=torch.float16)
-    log.info("wrote %s, %.1f MB", args.out, args.out.stat().st_size / 1e6)
+    options = {"batch_size": args.batch_size, "steps": args.steps, "lr": args.lr}
+    model = learn(model, data, fixed_encoder=args.fixed_encoder, **options)
+    write(model, data, config, args.out)
 
 
 @torch.no_grad()
