@@ -129,7 +129,7 @@ def main() -> int:
     others, asked = (recordings(args.data / name, rate) for name in ("others", "val"))
     names = [r.instrument for r in others]
     listener = Listener(learn_instruments([r.samples for r in others], names, sample_rate=rate), asked)
-    metadata = [{"prompt": r.caption, "seconds_total": len(r.samples) / rate} for r in asked]
+    metadata = [{"prompt": r.caption} for r in asked]
 
     def generated(model: torch.nn.Module, cfg_scale: float) -> Tensor:
         steps, size = args.sampling_steps, 42

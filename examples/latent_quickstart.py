@@ -1,4 +1,4 @@
-"""The quickstart in the latent space of an autoencoder trained here: the whole chain, command by command.
+"""The quickstart in the latents of an autoencoder trained here: the whole chain, command by command.
 
     python examples/latent_quickstart.py
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "model_configs/quickstart"
-DATA, VALIDATION = "dataset_configs/synthetic_octave.json", "dataset_configs/synthetic_octave_val.json"
+DATA = "dataset_configs/synthetic.json"
 
 
 def run(*command: str) -> None:
@@ -47,8 +47,7 @@ def main() -> int:
     out = parser.parse_args().out.resolve()
     out.mkdir(parents=True, exist_ok=True)
 
-    validate = ["--val-dataset-config", VALIDATION, "--val-every", "500"]
-    codec = train(out, "autoencoder", f"{CONFIGS}/autoencoder.json", "--dataset-config", DATA, *validate)
+    codec = train(out, "autoencoder", f"{CONFIGS}/autoencoder.json", "--dataset-config", DATA)
 
     latents = out / "latents"
     run("-m", "stable_audio", "encode", DATA, "-o", str(latents), "--ckpt-path", str(codec),
@@ -60,7 +59,7 @@ def main() -> int:
     begin = ["--dataset-config", str(stored), "--pretransform-ckpt-path", str(codec)]
     model = train(out, "diffusion", f"{CONFIGS}/latent.json", *begin)
 
-    prompts = ["--prompts", f"{CONFIGS}/prompts_octave.jsonl", "--cfg-scale", "1.5", "--steps", "24"]
+    prompts = ["--prompts", f"{CONFIGS}/prompts.jsonl", "--cfg-scale", "1.5", "--steps", "24"]
     run("infer.py", "--ckpt-path", str(model), *prompts, "--batch-size", "12", "--page",
         "--out", str(out / "rendered"))  # fmt: skip
     print(f"\nlisten: {out / 'rendered' / 'index.html'}")

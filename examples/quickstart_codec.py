@@ -92,10 +92,13 @@ class Clips:
 
     Attributes:
         patches: latent frames of each clip up to the end of its sound.
+        onset_share: share of the pieces that are taken from the very beginning of a clip, beside those that
+            begin there by chance.
     """
 
     whole: Pieces
     patches: Tensor
+    onset_share: float = 0.0
 
     def pieces(self, count: int, patch: int) -> Pieces:
         """`count` random pieces of PATCHES latent frames, of `patch` frames each."""
@@ -103,6 +106,8 @@ class Clips:
         clips = torch.randint(len(values), (count,))
         longest = values.shape[-1] // patch - PATCHES + 1
         begins = (torch.rand(count) * (self.patches[clips] - PATCHES // 2).clamp(1, longest)).long()
+        if self.onset_share:
+            begins = torch.where(torch.rand(count) < self.onset_share, 0, begins)
         frames = patch * begins[:, None] + torch.arange(PATCHES * patch)
         bins = torch.arange(values.shape[1])[None, :, None]
         coarse = (clips[:, None], begins[:, None] + torch.arange(PATCHES))
@@ -218,6 +223,7 @@ def gathered(
     known: list[tuple[Tensor, Tensor]],
     *,
     patch: int,
+    onset_share: float = 0.0,
 ) -> Clips:
     """Clips of lists of values (bins, frames), latent frames, weights, and (pitches, features)."""
     pitches, features = (torch.stack(part) for part in zip(*known))
@@ -225,7 +231,8 @@ def gathered(
     # Errors of quiet clips count as much as they are heard, not as little as they are small.
     each = torch.tensor(weights) * (levels.mean() / levels).clamp(0.3, 4) ** 0.7
     each = (each / each.mean()).view(-1, 1, 1)
-    return Clips(Pieces(torch.stack(values), each, pitches, features), torch.tensor(patches))
+    whole = Pieces(torch.stack(values), each, pitches, features)
+    return Clips(whole, torch.tensor(patches), onset_share)
 
 
 def level(values: Tensor, frames: int) -> Tensor:

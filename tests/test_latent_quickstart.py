@@ -27,6 +27,14 @@ def test_the_spectrogram_is_compressed_and_loses_no_frame_of_the_clip() -> None:
     model: Any = create_model_from_config(load_config(FOLDER / "latent.json"), device="meta")
     inner = model.pretransform.model.pretransform
     channels, frames = model.latent_shape
-    values = inner.encoded_channels * model.sample_size // inner.downsampling_ratio
     assert frames * model.pretransform.downsampling_ratio == model.sample_size
-    assert values == 8 * channels * frames
+    assert model.pretransform.downsampling_ratio == 4 * inner.downsampling_ratio
+    assert channels < inner.encoded_channels // 20
+
+
+def test_it_differs_from_the_quickstart_in_autoencoder_stored_latents_and_steps() -> None:
+    latent, quickstart = read("latent.json"), read("quickstart.json")
+    del latent["model"]["pretransform"], quickstart["model"]["pretransform"]
+    del latent["training"]["pre_encoded"], quickstart["training"]["cache_latents"]
+    del latent["training"]["max_steps"], quickstart["training"]["max_steps"]
+    assert latent == quickstart
