@@ -173,7 +173,7 @@ def _out_of_memory() -> type[Exception]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, (MemoryError, _out_of_memory())):
+    if isinstance(error, (MemoryError, _out_of_memory())) and not isinstance(error, ValueError):
         first = (str(error).splitlines() or [""])[0] or "there is none left."
         return f"out of memory: {first} A smaller --batch-size helps; see docs/troubleshooting.md"
     if isinstance(error, OSError) and (folder := unwritable_folder(error)) is not None:

@@ -55,6 +55,7 @@ class TrainingModule(OptimisedModule):
         teacher: a frozen model to learn from, which is moved along and no part of what is stored; or None.
         saved: which weights the run's files hold.
         position: batches that this process has consumed, resumed runs included.
+        batch_shape: shape of the latest batch.
         ranking: validation scalars that choose the best weights, of which the first that was measured counts;
             1: lower is better, -1: higher is better.
 
@@ -80,6 +81,7 @@ class TrainingModule(OptimisedModule):
         self.teacher = teacher
         self.seed, self.batch_size = run.seed, run.batch_size
         self.position = 0
+        self.batch_shape: tuple[int, ...] = ()
         self.buckets = SigmaBuckets()
         self.saved = SavedWeights()
         self._stored_average: Mapping[str, Any] | None = None
@@ -98,6 +100,7 @@ class TrainingModule(OptimisedModule):
         draws, so that it can be resumed exactly.
         """
         self.begin_step()
+        self.batch_shape = tuple(batch.audio.shape)
         self._files += [str(m.get("path", m.get("latent_filename", "?"))) for m in batch.metadata]
         torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
 

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from stable_audio.config import ModelConfig
+from stable_audio.inference.memory.errors import OutOfMemory, is_out_of_memory
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
@@ -21,6 +22,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
+from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.requeue import requeue
@@ -55,6 +57,7 @@ class Run:
 
         Raises:
             TrainingError: the run could not continue, or its last checkpoint could not be written.
+            OutOfMemory: its device has too little memory; the message says what fits.
         """
         with logged_to(self.options.folder, self.trainer.global_rank, self.early):
             return self._start()
@@ -79,6 +82,10 @@ class Run:
                 f"({str(error).splitlines()[0]}); start each of them with one launcher (torchrun; srun in a "
                 "batch script), with the same MASTER_ADDR and a free MASTER_PORT"
             ) from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(error) from None
         finally:
             try:
                 self.io.writer.wait()
@@ -93,6 +100,17 @@ class Run:
         if self.stop.signal == SAVE and self.trainer.is_global_zero:
             requeue()
         return self.stop.exit_status
+
+    def _out_of_memory(self, error: BaseException) -> OutOfMemory:
+        return out_of_memory(
+            error,
+            self.config,
+            self.options,
+            precision=str(self.trainer.precision),
+            device=self.trainer.strategy.root_device.type,
+            step=self.trainer.global_step,
+            shape=self.module.batch_shape,
+        )
 
     def _end_lines(self) -> Iterator[str]:
         conditioner: Any = getattr(self.module.model, "conditioner", None)

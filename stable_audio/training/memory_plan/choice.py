@@ -123,7 +123,7 @@ def configured(config: ModelConfig, choice: Choice) -> ModelConfig:
         section = _section_class(kind).model_validate(WITHOUT_TRAINING)
     own = choice_of(config.model_copy(update={"training": section}), RunOptions(), precision="")
     changed = set(choice.differences(own))
-    data: dict[str, Any] = section.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    data: dict[str, Any] = section.model_dump(by_alias=True, exclude_unset=True)
     data.pop("teacher_model_ckpt", None)
     data.pop("teacher_model", None)
     data.pop("lora_ckpt_path", None)

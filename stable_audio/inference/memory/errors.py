@@ -1,0 +1,33 @@
+"""Out of memory, in all its forms, and the error that says what to do about it."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+
+_SAYINGS = ("can't allocate memory", "not enough memory", "backend out of memory")
+"""What torch says on devices that have no error of their own for it."""
+
+
+class OutOfMemory(ValueError, torch.OutOfMemoryError):
+    """A device has too little memory; the message names what took how much, and what fits."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, and nobody has said yet what to do."""
+    if isinstance(error, OutOfMemory):
+        return False
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
+
+
+def free_memory_of(error: BaseException) -> None:
+    """Let go of what the functions that raised an error still hold."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,82 @@
+"""What a run says when its memory runs out: what takes how much, and the cheapest change that fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stable_audio.config import ModelConfig
+from stable_audio.inference.memory.errors import OutOfMemory, free_memory_of
+from stable_audio.inference.memory.reserve import memory_of, readable_size
+from stable_audio.training.memory_plan.changes import advice, cheapest
+from stable_audio.training.memory_plan.choice import choice_of
+from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, precision_on
+from stable_audio.training.options import RunOptions
+
+log = logging.getLogger(__name__)
+
+TIGHTER = 0.9
+"""Share of the plan that is looked for where the plan said that the run fits: others had the rest."""
+
+
+def out_of_memory(
+    error: BaseException,
+    config: ModelConfig,
+    options: RunOptions,
+    *,
+    precision: str,
+    device: str,
+    step: int,
+    shape: Sequence[int],
+) -> OutOfMemory:
+    """The error for a run whose memory ran out.
+
+    Args:
+        error: the error of torch; what its functions held is freed.
+        precision: of the run.
+        device: type of its device.
+        step: optimizer steps before.
+        shape: shape of the batch of that step.
+    """
+    free_memory_of(error)
+    rows = f"{shape[0]} rows of {shape[-1]}" if shape else "no batch yet"
+    start = f"out of memory at step {step:,} ({rows}{'' if not shape else _unit(config)})"
+    try:
+        return OutOfMemory(f"{start}: {_answer(config, options, precision, device)}")
+    # Planning takes some memory itself, and must not hide the reason.
+    except Exception as failure:
+        log.debug("what fits was not planned", exc_info=failure)
+        return OutOfMemory(
+            f"{start}: {_first_line(error)}; give a smaller --batch-size with more --accum-batches, or set "
+            '"gradient_checkpointing": true (docs/planning.md)'
+        )
+
+
+def _answer(config: ModelConfig, options: RunOptions, precision: str, device: str) -> str:
+    planner = Planner(config, device=device)
+    plan = planner.plan(
+        choice_of(config, options, precision=precision_on(device, precision)), device_bytes=memory_of(device)
+    )
+    fitting = cheapest(planner, _tightened(plan))
+    available = "" if plan.device_bytes is None else f" of {readable_size(plan.device_bytes)}"
+    taken = f"the run takes about {readable_size(plan.total)}{available}: {plan.in_words()}"
+    if fitting is None:
+        return f"{taken}; no setting makes it fit: use a shorter sample_size or a smaller model"
+    change = " and ".join(advice(plan.choice, fitting.choice))
+    return f"{taken}; the cheapest change that fits is {change}, about {readable_size(fitting.total)}"
+
+
+def _tightened(plan: TrainingPlan) -> TrainingPlan:
+    """The plan for a device that the run does not fit, as has been seen."""
+    reserve = plan.parts["reserve"]
+    most = reserve + round(TIGHTER * (plan.total - reserve))
+    return replace(plan, device_bytes=most if plan.device_bytes is None else min(plan.device_bytes, most))
+
+
+def _unit(config: ModelConfig) -> str:
+    return " latent frames" if getattr(config.training, "pre_encoded", False) else " samples"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
