@@ -100,7 +100,10 @@ def _hardware_arguments(group: Any) -> None:
     )
     group.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps (auto)")
     group.add_argument(
-        "--device-memory", type=float, metavar="GB", help="memory that may be used (what is free)"
+        "--device-memory",
+        type=float,
+        metavar="GIB",
+        help="memory that may be used, in GiB, as GPUs are sold (what is free)",
     )
     group.add_argument("--precision", help="auto, 32-true, bf16-mixed, 16-mixed, ... (auto)")
     group.add_argument("--num-workers", type=int, help="processes that load data (0)")
@@ -140,5 +143,5 @@ def _settings(args: argparse.Namespace, request: type) -> dict[str, Any]:
     if args.prompts:
         settings["prompts"] = tuple(args.prompts)
     if args.device_memory is not None:
-        settings["device_memory"] = 1e9 * args.device_memory
+        settings["device_memory"] = 2**30 * args.device_memory
     return settings
