@@ -27,6 +27,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             [*SIZES, "--steps", "2", "--rank", "2", "--types", "lora", "bora"],
             ["base", "merged", "lora", "bora", "two", "three, gated"],
         ),
+        (
+            "adapter_training",
+            ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "2", "--rounds", "1"]
+            + ["--rank", "2", "--types", "lora"],
+            ["full", "full, averaged", "lora"],
+        ),
         ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
         (
             "autoencoder",

@@ -1,0 +1,176 @@
+"""What it takes to train an adapter of a model, against training the model itself, on a CPU.
+
+    python benchmarks/adapter_training.py [--dim 512 --depth 6 --rank 16 --steps 8 --rounds 2]
+
+Every row is a run of `train` in a process of its own, and rows take turns in every round. Time is what the
+processor spent on a step, the median over steps and the least of the rounds. Memory is the most that the
+process held while it trained, less what it held before the model was built. All runs start from the same
+weights, see the same batches and keep no averaged weights, but for the row `full, averaged`.
+Takes about four minutes of one CPU core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from common import print_table
+from memory_levers import FORK, model_config, optimizer, status
+
+from stable_audio.adapters import ADAPTER_TYPES
+from stable_audio.checkpoints import export
+from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
+from stable_audio.training.checkpoint_io import tensor_bytes
+from stable_audio.training.options import RunOptions
+from stable_audio.training.trainer import assemble
+
+FULL = "full"
+
+
+def main() -> None:
+    args = parse()
+    rows = sections(args)
+    with tempfile.TemporaryDirectory() as folder:
+        base = in_own_process(write_base, Path(folder), args)
+        turns = [
+            {name: in_own_process(measure, base, training, args) for name, training in rows.items()}
+            for _ in range(args.rounds)
+        ]
+    best = {name: {key: min(turn[name][key] for turn in turns) for key in turns[0][name]} for name in rows}
+    print(f"DiT depth {args.depth}, width {args.dim}; batch {args.batch} x {args.frames} frames")
+    print(f"rank {args.rank}; torch {torch.__version__}, {args.threads} thread(s)\n")
+    print_table(
+        (
+            "trained",
+            "values, M",
+            "ms per step",
+            "ratio",
+            "peak, MiB",
+            "ratio",
+            "optimizer, MiB",
+            "last.ckpt, MiB",
+            "weights, MiB",
+        ),
+        [
+            (
+                name,
+                row["trained"] / 1e6,
+                1e3 * row["seconds"],
+                row["seconds"] / best[FULL]["seconds"],
+                row["peak"] / 2**20,
+                row["peak"] / best[FULL]["peak"],
+                row["optimizer"] / 2**20,
+                row["checkpoint"] / 2**20,
+                row["weights"] / 2**20,
+            )
+            for name, row in best.items()
+        ],
+    )
+
+
+def sections(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Name of a row -> its `training` section."""
+    plain = {**optimizer("AdamW"), "use_ema": False}
+    adapters = {
+        kind: {**plain, "lora_config": {"rank": args.rank, "adapter_type": kind}} for kind in args.types
+    }
+    return {FULL: plain, "full, averaged": {**plain, "use_ema": True}, **adapters}
+
+
+def in_own_process(work: Any, *arguments: Any) -> Any:
+    """The result of a function in a process that has done nothing but import what all rows need."""
+    ours, theirs = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: theirs.send(work(*arguments)))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError as error:
+        raise SystemExit(f"{work.__name__}: the process failed") from error
+    finally:
+        process.join()
+
+
+def write_base(folder: Path, args: argparse.Namespace) -> Path:
+    """A model none of whose layers is 0, as the last ones of a new one are: rows of 0 have no norm."""
+    torch.manual_seed(0)
+    config = model_config(args, {"learning_rate": 1e-4})
+    model = create_model_from_config(load_config(config))
+    for parameter in model.parameters():
+        if not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.02)
+    return export(model, folder / "base.safetensors", config=config)
+
+
+def measure(base: Path, training: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
+    """Train as a section says; bytes, and seconds of the processor per step."""
+    torch.set_num_threads(args.threads)
+    times: list[float] = []
+    row: dict[str, float] = {}
+
+    class Watch(pl.Callback):
+        """Reads the clock around each step, and memory before a checkpoint is written."""
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.start = time.process_time()
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            times.append(time.process_time() - self.start)
+            if trainer.global_step == args.steps:
+                row["peak"] = status("VmHWM") - before
+                row["optimizer"] = tensor_bytes([o.state_dict()["state"] for o in trainer.optimizers])
+
+    before = status("VmRSS")
+    with tempfile.TemporaryDirectory() as folder:
+        run = assemble(
+            load_config(model_config(args, training)),
+            {"dataset_type": "synthetic"},
+            RunOptions(
+                save_dir=folder,
+                pretrained_ckpt_path=str(base),
+                batch_size=args.batch,
+                num_workers=0,
+                max_steps=args.steps,
+                accelerator="cpu",
+                devices="1",
+                logger="none",
+                checkpoint_every=0,
+                progress=False,
+            ),
+        )
+        run.trainer.callbacks.insert(1, Watch())  # type: ignore[attr-defined]
+        run.start()
+        row["checkpoint"] = (Path(folder) / "run" / "last.ckpt").stat().st_size
+        row["weights"] = (Path(folder) / "run" / "last.safetensors").stat().st_size
+    row["seconds"] = statistics.median(times[1:] or times)  # the first step makes the optimizer's state
+    row["trained"] = sum(p.numel() for p in run.module.model.parameters() if p.requires_grad)
+    return row
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--types", nargs="+", default=["lora", "dora-rows", "bora"], choices=list(ADAPTER_TYPES)
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
