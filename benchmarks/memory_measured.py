@@ -1,11 +1,11 @@
 """Planned and measured memory of training steps, each in a process of its own.
 
     python benchmarks/memory_measured.py            three sizes, all weights and an adapter, on the CPU
-    python benchmarks/memory_measured.py --cuda     the same on the first GPU, by torch.cuda.max_memory_allocated
+    python benchmarks/memory_measured.py --cuda     the same on the first GPU, by max_memory_allocated
 
-On the CPU the greatest resident memory is measured, less what the process had before the model was built. glibc would
-keep freed blocks, so that the processes run with MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_=65536 and
-MALLOC_TRIM_THRESHOLD_=0. Takes one to two minutes of one core.
+On the CPU the greatest resident memory is measured, less what the process had before the model was built.
+glibc would keep freed blocks, so that the processes run with MALLOC_ARENA_MAX=1,
+MALLOC_MMAP_THRESHOLD_=65536 and MALLOC_TRIM_THRESHOLD_=0. Takes three minutes of one core.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TR
 
 
 def model_file(size: str) -> dict[str, Any]:
-    """An unconditional transformer on 64 channels of latents."""
+    """A transformer on 64 channels of latents."""
     width, depth = SIZES[size]
     backbone = {"io_channels": 64, "embed_dim": width, "depth": depth, "num_heads": width // 64}
-    conditioning = {"configs": [{"id": "seconds", "type": "number", "config": {"min_val": 0, "max_val": 9}}]}
+    seconds = {"id": "seconds", "type": "number", "config": {"min_val": 0, "max_val": 9}}
     return {
         "model_type": "diffusion_cond",
         "sample_size": FRAMES,
@@ -43,7 +43,7 @@ def model_file(size: str) -> dict[str, Any]:
                 "global_cond_ids": ["seconds"],
                 "config": {**backbone, "global_cond_dim": 64},
             },
-            "conditioning": {**conditioning, "cond_dim": 64},
+            "conditioning": {"configs": [seconds], "cond_dim": 64},
         },
         "training": {"learning_rate": 1e-4},
     }

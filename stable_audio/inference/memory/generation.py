@@ -105,7 +105,7 @@ def plan_generation(
     """Plan generation by running one step and one decoding on shapes.
 
     Args:
-        model: a model on the meta device, which can only be used for plans afterwards.
+        model: a model on the meta device, which can only be used on shapes afterwards.
         batch_size: clips at once.
         seconds: length of a clip; None: the model's.
         dtype: type of the backbone's weights.
@@ -116,11 +116,9 @@ def plan_generation(
     size = model.sample_size if seconds is None else round(seconds * model.sample_rate)
     size = -(-size // model.length_multiple) * model.length_multiple
     weights_type = getattr(torch, dtype)
+    model.eval().backbone.to(weights_type)
     with on_shapes(), torch.no_grad():
-        if any(p.is_meta for p in model.parameters()):
-            empty_weights(model)
-        model.eval()
-        model.backbone.to(weights_type)
+        empty_weights(model)
         live = LiveMemory()
         parts = {
             "encoders": live.hold(_tensors(model.conditioner)),

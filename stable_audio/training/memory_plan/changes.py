@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 
 if TYPE_CHECKING:
     from stable_audio.training.memory_plan.plan import Planner, TrainingPlan
+
+log = logging.getLogger(__name__)
 
 RANK = 16
 """Of an adapter that a plan proposes."""
@@ -143,7 +146,8 @@ def _tried(planner: Planner, plan: TrainingPlan, changes: list[Saving]) -> Train
         return None
     try:
         return planner.plan(choice, device_bytes=plan.device_bytes)
-    except ValueError:  # this type of model has no such setting
+    except (ValueError, RuntimeError) as error:  # the model has no such setting, or cannot run by it
+        log.debug("%s: not planned", choice.words(), exc_info=error)
         return None
 
 

@@ -106,7 +106,8 @@ def choices_table(
 def _planned(planner: Planner, choice: Choice, device_bytes: int | None) -> TrainingPlan | None:
     try:
         return planner.plan(choice, device_bytes=device_bytes)
-    except (ValueError, ImportError):  # this type of model has no such setting, or the package is absent
+    # The model has no such setting or cannot run by it, or a package is absent.
+    except (ValueError, RuntimeError, ImportError):
         return None
 
 
