@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from stable_audio.cli.fields import given
-from stable_audio.cli.options import OR_HUB, add_out
+from stable_audio.cli.options import OR_HUB, add_device, add_out
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"
 
@@ -98,7 +98,7 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument(
         "--model-config", metavar="FILE", help="model file; default: the one in the checkpoint"
     )
-    group.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps (auto)")
+    add_device(group)
     group.add_argument(
         "--device-memory",
         type=float,

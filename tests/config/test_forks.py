@@ -63,8 +63,8 @@ def test_models_with_a_section_of_loraw_generate_but_do_not_train(place: str) ->
     (problem,) = config.untrainable
     assert problem.path == f"$.{place}"
     assert problem.message == (
-        "not supported: it asks to train low-rank adapters (LoRAW) instead of all weights, and adapters are "
-        "not built; remove the key to train without it, as --lenient does"
+        "not supported: it asks to train low-rank adapters in the way of LoRAW; training.lora_config does so "
+        "here; remove the key to train without it, as --lenient does"
     )
     model = create_model_from_config(config)
     with pytest.raises(ValueError, match="low-rank adapters"):

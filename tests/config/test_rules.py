@@ -32,6 +32,25 @@ def _unet(data: dict[str, Any], mechanisms: dict[str, Any]) -> None:
 
 
 BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
+    "gradient_release": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(gradient_release=True, gradient_clip_val=1.0),
+            "$.training.gradient_release: weights step before the norm of the whole gradient is known",
+        )
+    ],
+    "adapters": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(base_precision="bf16"),
+            "$.training.base_precision: has no effect without lora_config",
+        ),
+        (
+            examples.cond,
+            lambda d: d["training"].update(lora_config={"rank": 2}, trainable={"include": ["backbone"]}),
+            "$.training.trainable.include: lora_config says what is trained",
+        ),
+    ],
     "slot_ids": [
         (
             examples.cond,

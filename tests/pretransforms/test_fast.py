@@ -212,7 +212,7 @@ def test_threads_do_not_find_half_exchanged_layers() -> None:
 @torch.no_grad()
 def test_the_clips_of_a_generation_share_normalised_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     part, kernel_of, normalised = pretransform(), fast._kernel_of, []
-    model: Any = SimpleNamespace(pretransform=part, device=torch.device("cpu"))
+    model: Any = SimpleNamespace(pretransform=part, device=torch.device("cpu"), computes_on=None)
     latents = torch.randn(3, part.encoded_channels, 4)
     monkeypatch.setattr(fast, "_kernel_of", lambda layer: normalised.append(layer) or kernel_of(layer))
     expected = torch.cat([part.decode(z) for z in latents.split(1)])

@@ -19,7 +19,7 @@ from torch import nn
 
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.training import checkpoint_io
-from stable_audio.training.callbacks import checkpoints as checkpoints_module
+from stable_audio.training import saved as saved_module
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.writer import BackgroundWriter, HostCopies, in_parts
 from tests.training.building import tiny_config, tiny_run
@@ -186,7 +186,7 @@ def test_a_mistake_while_writing_ends_the_run_with_its_own_words(
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("a mistake of the program")
 
-    monkeypatch.setattr(checkpoints_module, "save_inference_file", fail)
+    monkeypatch.setattr(saved_module, "save_inference_file", fail)
     with pytest.raises(KeyError, match="a mistake of the program"):
         tiny_run(tmp_path, max_steps=1).start()
 
