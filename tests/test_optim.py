@@ -8,6 +8,7 @@ from torch import nn
 
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, FusedAdam, build_optimizer, build_scheduler
 from stable_audio.optim.low_bit import LowBitAdam
+from stable_audio.optim.rate_factors import FACTOR, apply_rate_factors
 
 NOT_DENSE = {"SparseAdam"}
 NEEDS_MATRICES = {"Muon"}
@@ -164,3 +165,54 @@ def test_optimizer_mistakes(config: dict, message: str) -> None:
 def test_scheduler_mistakes(config: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_scheduler(config, torch.optim.SGD(_params(), lr=0.1))
+
+
+def _by_factors() -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    weights = [nn.Parameter(torch.zeros(())) for _ in range(2)]
+    groups = [{"params": [w], FACTOR: factor} for w, factor in zip(weights, (1.0, 4.0))]
+    optimizer = torch.optim.SGD(groups, lr=0.5)
+    apply_rate_factors(optimizer)
+    for weight in weights:
+        weight.grad = torch.ones(())
+    return optimizer, weights
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def test_factors_of_rates_apply_within_a_step_only() -> None:
+    optimizer, weights = _by_factors()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    optimizer.step()
+    assert [w.item() for w in weights] == [-0.5, -2.0]
+    scheduler.step()
+    assert _rates(optimizer) == [0.25, 0.25]
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert [w.item() for w in weights] == [-0.75, -3.0]
+
+
+def test_a_closure_that_steps_by_itself_sees_the_rates_without_factors() -> None:
+    optimizer, weights = _by_factors()
+
+    def closure() -> None:
+        assert _rates(optimizer) == [0.5, 0.5]
+        type(optimizer).step(optimizer)
+        for weight in weights:
+            weight.grad = None
+
+    optimizer.step(closure)
+    assert [w.item() for w in weights] == [-0.5, -2.0]
+    assert _rates(optimizer) == [0.5, 0.5]
+
+
+def test_an_error_within_a_step_leaves_the_rates_without_factors() -> None:
+    optimizer, _ = _by_factors()
+
+    def closure() -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        optimizer.step(closure)
+    assert _rates(optimizer) == [0.5, 0.5]

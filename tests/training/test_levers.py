@@ -150,7 +150,14 @@ def test_a_pretransform_with_other_uses_is_moved_along() -> None:
 
 
 @pytest.mark.parametrize(
-    "training", [{}, SCHEDULED, {"gradient_checkpointing": 2}], ids=["", "schedule", "recomputed"]
+    "training",
+    [
+        {},
+        SCHEDULED,
+        {"gradient_checkpointing": 2},
+        {"trainable": {"lr_multipliers": {"backbone": 0.5, "*.bias": 4.0}}, **SCHEDULED},
+    ],
+    ids=["", "schedule", "recomputed", "rates of parts"],
 )
 def test_released_gradients_train_and_resume_as_others(tmp_path: Path, training: dict[str, Any]) -> None:
     _same_run(tmp_path, training, {**training, "gradient_release": True})
