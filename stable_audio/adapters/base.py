@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import UPDATES
 from stable_audio.adapters.passport import BaseModel
+from stable_audio.nn.hashing import comparable, in_threads, tensor_digest
 
 PARTS = ("backbone", "conditioner")
 """Parts of a model that adapters change."""
@@ -28,11 +26,10 @@ def base_hash(model: nn.Module) -> str:
     """
     tensors = base_tensors(model)
     names = sorted(tensors)
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda name: _digest(tensors[name]), names)
-        whole = hashlib.sha256()
-        for name, digest in zip(names, digests):
-            whole.update(f"{name} {tuple(tensors[name].shape)} {digest}\n".encode())
+    digests = in_threads(lambda name: tensor_digest(comparable(tensors[name])), names)
+    whole = hashlib.sha256()
+    for name, digest in zip(names, digests):
+        whole.update(f"{name} {tuple(tensors[name].shape)} {digest}\n".encode())
     return whole.hexdigest()
 
 
@@ -80,9 +77,3 @@ def check_hash(value: str, adapters: Iterable[Adapter], *, name: str) -> None:
 
 def _base_of(adapter: Adapter) -> BaseModel | None:
     return adapter.passport.base if adapter.passport is not None else None
-
-
-def _digest(tensor: Tensor) -> str:
-    stored = tensor.detach().cpu()
-    stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)
-    return hashlib.sha256(stored.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from stable_audio.audio.json_files import parse_json_object
+from stable_audio.nn.hashing import in_threads, tensor_digest
 
 ALGORITHM_KEY, CHECKSUMS_KEY = "checksum_algorithm", "checksums"
 """Metadata of a safetensors file with checksums. There are two keys, so that damage to one of them shows."""
 
 _ALGORITHM = "crc32"
 _BLOCK = 1 << 22
-_T = TypeVar("_T")
 
 
 def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
@@ -44,7 +42,7 @@ def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
         members, directory = archive.infolist(), archive.start_dir
     with open(path, "rb+") as file:
         parts = [(_data_begin(file, m), m.file_size) for m in members]
-        checksums = _in_threads(lambda part: _of_part(path, *part), parts)
+        checksums = in_threads(lambda part: _of_part(path, *part), parts)
         for member, (begin, size), checksum in zip(members, parts, checksums):
             directory = _write_checksum(file, member, directory, begin + size, checksum)
 
@@ -63,7 +61,7 @@ def damaged_members(path: Path) -> list[str]:
     def differs(index: int) -> bool:
         return _of_part(path, begins[index], members[index].file_size) != members[index].CRC
 
-    return [m.filename for m, wrong in zip(members, _in_threads(differs, range(len(members)))) if wrong]
+    return [m.filename for m, wrong in zip(members, in_threads(differs, range(len(members)))) if wrong]
 
 
 def with_checksums(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
@@ -72,7 +70,7 @@ def with_checksums(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     Args:
         tensors: on the CPU.
     """
-    checksums = _in_threads(_of_tensor, tensors.values())
+    checksums = in_threads(_of_tensor, tensors.values())
     sums = {
         "metadata": _hex(_of_metadata(metadata)),
         "tensors": {key: _hex(value) for key, value in zip(tensors, checksums)},
@@ -89,7 +87,7 @@ def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
         expected, of_metadata = dict(entry["tensors"]), str(entry["metadata"])
     except (ValueError, KeyError, TypeError):
         return ["metadata"]
-    checksums = dict(zip(tensors, _in_threads(_of_tensor, tensors.values())))
+    checksums = dict(zip(tensors, in_threads(_of_tensor, tensors.values())))
     wrong = [
         k
         for k in sorted({*expected, *checksums})
@@ -102,7 +100,7 @@ def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors on the CPU: of their names, types, shapes and values, in whatever file they lie."""
     keys = sorted(tensors)
-    digests = _in_threads(lambda key: _digest(tensors[key]), keys)
+    digests = in_threads(lambda key: tensor_digest(tensors[key]), keys)
     whole = hashlib.sha256()
     for key, digest in zip(keys, digests):
         whole.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)} {digest}\n".encode())
@@ -166,11 +164,6 @@ def _of_tensor(tensor: Tensor) -> int:
     return zlib.crc32(values.numpy().data, zlib.crc32(described))
 
 
-def _digest(tensor: Tensor) -> str:
-    values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(values.numpy().data).hexdigest()
-
-
 def _of_metadata(metadata: Mapping[str, str]) -> int:
     described = {k: v for k, v in metadata.items() if k not in (ALGORITHM_KEY, CHECKSUMS_KEY)}
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
@@ -178,9 +171,3 @@ def _of_metadata(metadata: Mapping[str, str]) -> int:
 
 def _hex(checksum: int) -> str:
     return f"{checksum:08x}"
-
-
-def _in_threads(work: Callable[[Any], _T], items: Iterable[Any]) -> list[_T]:
-    # zlib lets other threads run meanwhile; more than a few wait for memory.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(work, items))

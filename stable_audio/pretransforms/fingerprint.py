@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
+from stable_audio.nn.hashing import comparable
 from stable_audio.pretransforms.base import Pretransform
 
 
@@ -22,8 +21,7 @@ def pretransform_hash(pretransform: Pretransform) -> str:
     for name, value in sorted(pretransform.state_dict().items()):
         if not value.numel():
             continue
-        stored = value.detach().cpu()
-        stored = stored.to(torch.float16) if stored.is_floating_point() else stored.to(torch.int64)
+        stored = comparable(value)
         digest.update(name.encode())
         digest.update(repr(tuple(stored.shape)).encode())
         digest.update(stored.contiguous().numpy().tobytes())
