@@ -14,22 +14,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from common import print_table
-from memory_levers import FORK, model_config, optimizer, status
+from memory_levers import in_own_process, model_config, optimizer, watched_run
 
 from stable_audio.adapters import ADAPTER_TYPES
 from stable_audio.checkpoints import export
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.training.checkpoint_io import tensor_bytes
-from stable_audio.training.options import RunOptions
-from stable_audio.training.trainer import assemble
 
 FULL = "full"
 
@@ -66,7 +61,7 @@ def main() -> None:
                 row["seconds"] / best[FULL]["seconds"],
                 row["peak"] / 2**20,
                 row["peak"] / best[FULL]["peak"],
-                row["optimizer"] / 2**20,
+                row["state"] / 2**20,
                 row["checkpoint"] / 2**20,
                 row["weights"] / 2**20,
             )
@@ -84,20 +79,6 @@ def sections(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return {FULL: plain, "full, averaged": {**plain, "use_ema": True}, **adapters}
 
 
-def in_own_process(work: Any, *arguments: Any) -> Any:
-    """The result of a function in a process that has done nothing but import what all rows need."""
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: theirs.send(work(*arguments)))
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    except EOFError as error:
-        raise SystemExit(f"{work.__name__}: the process failed") from error
-    finally:
-        process.join()
-
-
 def write_base(folder: Path, args: argparse.Namespace) -> Path:
     """A model none of whose layers is 0, as the last ones of a new one are: rows of 0 have no norm."""
     torch.manual_seed(0)
@@ -112,46 +93,19 @@ def write_base(folder: Path, args: argparse.Namespace) -> Path:
 def measure(base: Path, training: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
     """Train as a section says; bytes, and seconds of the processor per step."""
     torch.set_num_threads(args.threads)
-    times: list[float] = []
-    row: dict[str, float] = {}
-
-    class Watch(pl.Callback):
-        """Reads the clock around each step, and memory before a checkpoint is written."""
-
-        def on_train_batch_start(self, *_: Any) -> None:
-            self.start = time.process_time()
-
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            times.append(time.process_time() - self.start)
-            if trainer.global_step == args.steps:
-                row["peak"] = status("VmHWM") - before
-                row["optimizer"] = tensor_bytes([o.state_dict()["state"] for o in trainer.optimizers])
-
-    before = status("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        run = assemble(
-            load_config(model_config(args, training)),
-            {"dataset_type": "synthetic"},
-            RunOptions(
-                save_dir=folder,
-                pretrained_ckpt_path=str(base),
-                batch_size=args.batch,
-                num_workers=0,
-                max_steps=args.steps,
-                accelerator="cpu",
-                devices="1",
-                logger="none",
-                checkpoint_every=0,
-                progress=False,
-            ),
-        )
-        run.trainer.callbacks.insert(1, Watch())  # type: ignore[attr-defined]
-        run.start()
-        row["checkpoint"] = (Path(folder) / "run" / "last.ckpt").stat().st_size
-        row["weights"] = (Path(folder) / "run" / "last.safetensors").stat().st_size
-    row["seconds"] = statistics.median(times[1:] or times)  # the first step makes the optimizer's state
-    row["trained"] = sum(p.numel() for p in run.module.model.parameters() if p.requires_grad)
-    return row
+        run, watch = watched_run(args, training, Path(folder), pretrained_ckpt_path=str(base))
+        files = Path(folder) / "run"
+        sizes = {
+            "checkpoint": (files / "last.ckpt").stat().st_size,
+            "weights": (files / "last.safetensors").stat().st_size,
+        }
+    return {
+        **watch.memory,
+        **sizes,
+        "seconds": statistics.median(watch.busy[1:] or watch.busy),  # the first makes the optimizer's state
+        "trained": sum(p.numel() for p in run.module.model.parameters() if p.requires_grad),
+    }
 
 
 def parse() -> argparse.Namespace:

@@ -77,7 +77,7 @@ def main() -> None:
     base: dict[str, float] = {}
     rows = []
     for name in names:
-        found = in_own_process(name, args)
+        found = in_own_process(measure, name, args)
         base = base or found
         print(name, found, file=sys.stderr, flush=True)
         rows.append(
@@ -110,16 +110,16 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def in_own_process(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Measure a row in a process that has done nothing but import what all rows need."""
+def in_own_process(work: Any, *arguments: Any) -> Any:
+    """The result of a function in a process that has done nothing but import what all rows need."""
     ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=lambda: theirs.send(measure(name, args)))
+    process = FORK.Process(target=lambda: theirs.send(work(*arguments)))
     process.start()
     theirs.close()
     try:
-        return ours.recv()  # type: ignore[no-any-return]
+        return ours.recv()
     except EOFError as error:
-        raise SystemExit(f"{name}: the run failed") from error
+        raise SystemExit(f"{work.__name__}{arguments}: the process failed") from error
     finally:
         process.join()
 
@@ -159,45 +159,76 @@ def model_config(args: argparse.Namespace, training: dict[str, Any]) -> dict[str
 def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Train as a row says; peak memory in bytes, median seconds per step, loss and number of parameters."""
     training, options = ROWS[name]
-    losses: list[float] = []
-    times: list[float] = []
-    found: dict[str, float] = {}
-
-    class Watch(pl.Callback):
-        """Reads memory when training is done, before a checkpoint is written."""
-
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-            times.append(time.perf_counter())
-            losses.append(float(outputs["loss"]))
-            if trainer.global_step == args.steps:
-                found["peak"] = status("VmHWM") - before
-                found["state"] = tensor_bytes([o.state_dict()["state"] for o in trainer.optimizers])
-
-    before = status("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        run = assemble(
-            load_config(model_config(args, training)),
-            {"dataset_type": "synthetic"},
-            RunOptions(
-                save_dir=folder,
-                batch_size=args.batch,
-                num_workers=0,
-                max_steps=args.steps,
-                accelerator="cpu",
-                devices="1",
-                logger="none",
-                checkpoint_every=0,
-                progress=False,
-                **options,
-            ),
-        )
-        run.trainer.callbacks.insert(1, Watch())  # type: ignore[attr-defined]
-        run.start()
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    found["seconds"] = statistics.median(steps) if steps else 0.0
-    found["loss"] = statistics.mean(losses[-3:])
-    found["parameters"] = sum(p.numel() for p in run.module.model.parameters())
-    return found
+        run, watch = watched_run(args, training, Path(folder), **options)
+    steps = [b - a for a, b in itertools.pairwise(watch.ends)]
+    return {
+        **watch.memory,
+        "seconds": statistics.median(steps) if steps else 0.0,
+        "loss": statistics.mean(watch.losses[-3:]),
+        "parameters": sum(p.numel() for p in run.module.model.parameters()),
+    }
+
+
+class Watch(pl.Callback):
+    """Reads clocks and the loss at each step, and memory after the last, before a checkpoint is written.
+
+    Attributes:
+        ends: when each step ended, on the wall's clock.
+        busy: seconds of the processor that each step took.
+        losses: loss of each step.
+        memory: "peak" and "state", that of the optimizers, in bytes.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.ends: list[float] = []
+        self.busy: list[float] = []
+        self.losses: list[float] = []
+        self.memory: dict[str, float] = {}
+        self._steps, self._before, self._start = steps, status("VmRSS"), 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._start = time.process_time()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        self.busy.append(time.process_time() - self._start)
+        self.ends.append(time.perf_counter())
+        self.losses.append(float(outputs["loss"]))
+        if trainer.global_step == self._steps:
+            self.memory["peak"] = status("VmHWM") - self._before
+            self.memory["state"] = tensor_bytes([o.state_dict()["state"] for o in trainer.optimizers])
+
+
+def watched_run(
+    args: argparse.Namespace, training: dict[str, Any], folder: Path, **options: Any
+) -> tuple[Any, Watch]:
+    """Train for `args.steps` steps on the CPU.
+
+    Args:
+        training: the `training` section.
+        folder: where the folder `run` of the run is to be.
+        options: fields of `RunOptions`.
+    """
+    watch = Watch(args.steps)
+    run = assemble(
+        load_config(model_config(args, training)),
+        {"dataset_type": "synthetic"},
+        RunOptions(
+            save_dir=str(folder),
+            batch_size=args.batch,
+            num_workers=0,
+            max_steps=args.steps,
+            accelerator="cpu",
+            devices="1",
+            logger="none",
+            checkpoint_every=0,
+            progress=False,
+            **options,
+        ),
+    )
+    run.trainer.callbacks.insert(1, watch)  # type: ignore[attr-defined]
+    run.start()
+    return run, watch
 
 
 def status(key: str) -> int:
