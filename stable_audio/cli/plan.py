@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     report = plan.as_dict()
     lines = list(command.plan_lines(plan))
     if args.choices:
-        table = command.choices_table(args.config, plan, lenient=args.lenient)
+        table = command.choices_table(args.config, plan, args.dataset, lenient=args.lenient)
         report["choices"] = [each.as_dict() for _, each in table]
         lines += ["", "other choices"]
         lines += [f"  {command.readable_size(each.total):>10}  {choice.words()}" for choice, each in table]

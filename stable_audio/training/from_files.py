@@ -10,7 +10,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.loggers import check_loggers
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog
-from stable_audio.training.recovery import stored_config
+from stable_audio.training.recovery import config_inside
 from stable_audio.training.stopping import StopRequest
 
 PathOrName = str | os.PathLike[str]
@@ -58,7 +58,4 @@ def _model_config(path: PathOrName | None, checkpoint: str, lenient: bool) -> Mo
         raise TrainingError(
             "--model-config is required, unless --ckpt-path names a checkpoint with a config inside"
         )
-    file, config = stored_config(checkpoint)
-    if config is None:
-        raise TrainingError(f"{file} has no config inside; give --model-config")
-    return load_config(config, lenient=lenient, source_name=f"{file}, config")
+    return config_inside(checkpoint, lenient=lenient, advice="give --model-config")

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.config import ModelConfig, load_config
+from stable_audio.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,25 @@ def stored_config(source: str | Path) -> tuple[Path, Mapping[str, Any] | None]:
         return newest[0], newest[1].get("model_config")
     checkpoint = read_checkpoint(source)
     return checkpoint.path, checkpoint.config
+
+
+def config_inside(source: str | Path, *, lenient: bool = False, advice: str) -> ModelConfig:
+    """The config inside a checkpoint, or inside the one that a run's folder continues from.
+
+    Args:
+        source: as for `stored_config`.
+        lenient: unknown keys become warnings.
+        advice: what to do where there is none, for the message.
+
+    Raises:
+        TrainingError: there is none.
+        CheckpointError: there is no checkpoint, or it cannot be read.
+        ConfigError: with every mistake of the config.
+    """
+    file, config = stored_config(source)
+    if config is None:
+        raise TrainingError(f"{file} has no config inside; {advice}")
+    return load_config(config, lenient=lenient, source_name=f"{file}, config")
 
 
 def load_training_file(path: Path) -> dict[str, Any]:

@@ -91,18 +91,13 @@ def choice_of(config: ModelConfig, options: RunOptions, *, precision: str) -> Ch
         batch_size=options.batch_size,
         accum_batches=options.accum_batches,
         precision=precision,
-        rank=None if lora is None else int(_value(lora, "rank", 16)),
+        rank=None if lora is None else lora.rank,
         checkpointing=getattr(section, "gradient_checkpointing", False),
         average=_average(section),
         releases=bool(getattr(section, "gradient_release", False)),
         base_precision=getattr(section, "base_precision", None),
         offloads=bool(getattr(section, "offload_blocks", False)),
     )
-
-
-def _value(section: Any, key: str, default: Any) -> Any:
-    value = section.get(key) if isinstance(section, dict) else getattr(section, key, None)
-    return default if value is None else value
 
 
 def _average(section: Any) -> Average:

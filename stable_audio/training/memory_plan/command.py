@@ -17,7 +17,7 @@ from stable_audio.training.memory_plan.changes import RANK, advice
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, plan_training
 from stable_audio.training.options import RunOptions
-from stable_audio.training.recovery import stored_config
+from stable_audio.training.recovery import config_inside
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -49,10 +49,7 @@ def config_of(model: str | Path, *, lenient: bool = False) -> ModelConfig:
     path = Path(model).expanduser()
     if not path.is_dir() and path.suffix not in CHECKPOINTS:
         return load_config(model, lenient=lenient)
-    file, config = stored_config(path)
-    if config is None:
-        raise TrainingError(f"{file} has no config inside; name its model file instead")
-    return load_config(config, lenient=lenient, source_name=f"{file}, config")
+    return config_inside(path, lenient=lenient, advice="name its model file instead")
 
 
 def training_plan(
@@ -70,26 +67,34 @@ def training_plan(
         dataset: dataset file; one of latents means that none are encoded in a step.
         settings: fields of `RunOptions`.
     """
-    config = config_of(model, lenient=lenient)
-    if dataset is not None and config.training is not None:
-        config = _reading(config, load_dataset_config(dataset, lenient=lenient))
+    config = _trained_on(model, dataset, lenient=lenient)
     options = RunOptions.from_section(config.training, **settings)
     return plan_training(config, options, device=device.kind, device_bytes=device.bytes)
 
 
-def _reading(config: ModelConfig, dataset: Any) -> ModelConfig:
+def _trained_on(model: str | Path, dataset: str | Path | None, *, lenient: bool) -> ModelConfig:
+    """The config of a model that is trained on a dataset; see `training_plan`."""
+    config = config_of(model, lenient=lenient)
     section = config.training
-    if not hasattr(section, "pre_encoded") or dataset.dataset_type != "pre_encoded" or section.pre_encoded:
+    if dataset is None or section is None:
+        return config
+    stored = load_dataset_config(dataset, lenient=lenient).dataset_type == "pre_encoded"
+    if not stored or getattr(section, "pre_encoded", True):
         return config
     return config.model_copy(update={"training": section.model_copy(update={"pre_encoded": True})})
 
 
 def choices_table(
-    model: str | Path, plan: TrainingPlan, *, lenient: bool = False
+    model: str | Path, plan: TrainingPlan, dataset: str | Path | None = None, *, lenient: bool = False
 ) -> list[tuple[Choice, TrainingPlan]]:
     """Plans of the usual choices of precision, trained weights, checkpointing, optimizer and average, one
-    clip per batch."""
-    config = config_of(model, lenient=lenient)
+    clip per batch.
+
+    Args:
+        model: as for `training_plan`, as is `dataset`.
+        plan: of the run as it is.
+    """
+    config = _trained_on(model, dataset, lenient=lenient)
     planner = Planner(config, device=plan.device)
     base = replace(plan.choice, batch_size=1, accum_batches=1)
     ranks = (None, RANK) if adapters_are_known(config) else (None,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -176,7 +176,7 @@ class Planner:
         """Clips per batch that fit the device with these settings; 0 = not even one."""
 
         def need(batch: int) -> int:
-            return self.plan(_with_batch(choice, batch)).total
+            return self.plan(replace(choice, batch_size=batch)).total
 
         points = [(1, need(1))]
         if points[0][1] > device_bytes:
@@ -269,10 +269,6 @@ def _of_file(choice: Choice) -> tuple[Any, ...]:
 _OF_THE_STEP = ("batch_size", "accum_batches", "precision")
 
 
-def _with_batch(choice: Choice, batch_size: int) -> Choice:
-    return Choice(**{**vars(choice), "batch_size": batch_size})
-
-
 def plan_training(
     config: ModelConfig,
     options: RunOptions = RunOptions(),  # noqa: B008 (frozen)
@@ -305,7 +301,7 @@ def plan_training(
         return plan
     largest = planner.largest_batch(choice, device_bytes)
     fitting = None if plan.fits else cheapest(planner, plan)
-    return TrainingPlan(**{**vars(plan), "largest_batch": largest, "fitting": fitting})
+    return replace(plan, largest_batch=largest, fitting=fitting)
 
 
 def precision_on(device: str, precision: str) -> str:
