@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
@@ -254,8 +254,3 @@ def _unreadable(config: Mapping[str, Any]) -> Iterator[str]:
 def is_peft(path: Path) -> bool:
     """Whether a path is a folder that PEFT has written."""
     return (path / CONFIG).is_file()
-
-
-def wrapped_module(model: nn.Module, root: Root) -> nn.Module:
-    """The module for PEFT to wrap."""
-    return model if root == "model" else model.backbone  # type: ignore[return-value]

@@ -60,13 +60,25 @@ def with_adapters(model: Model, uses: Sequence[AdapterUse], *, thin: bool = Fals
     stack = AdapterStack(copied.backbone, copied.conditioner)
     gates: dict[int, Gate] = {}
     for use in uses:
-        index = stack.add(use.adapter, by_activations=thin)
-        stack.set_strength(index, backbone=use.strength, conditioner=use.strength)
-        gates[index] = use.gate
-    stack.gate(1.0, gates)
+        gates[add_use(stack, use, by_activations=thin)] = use.gate
     if not all(gate.always for gate in gates.values()):
         _gate_by_noise(copied, stack, gates)
     return copied  # type: ignore[no-any-return]
+
+
+def add_use(stack: AdapterStack, use: AdapterUse, *, by_activations: bool = False) -> int:
+    """Add an adapter with its strength, and its gate as at the noise level 1; returns its index.
+
+    Args:
+        by_activations: see `AdapterStack.add`.
+
+    Raises:
+        AdapterError: an adapter of another model.
+    """
+    index = stack.add(use.adapter, by_activations=by_activations)
+    stack.set_strength(index, backbone=use.strength, conditioner=use.strength)
+    stack.gate(1.0, {index: use.gate})
+    return index
 
 
 class _ByGates:

@@ -20,7 +20,7 @@ from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_pef
 from stable_audio.adapters.report import described
 from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.adapters.stack import AdapterStack, merge_weighted
-from stable_audio.adapters.use import AdapterUse
+from stable_audio.adapters.use import add_use
 from stable_audio.checkpoints.diffusers.adapters import (
     FILE,
     read_diffusers_adapter,
@@ -32,7 +32,6 @@ from stable_audio.checkpoints.saving import WeightsLayout, export
 from stable_audio.model import DiffusionModel
 
 AdapterLayout = Literal["ours", "peft", "diffusers"]
-LAYOUTS: tuple[AdapterLayout, ...] = ("ours", "peft", "diffusers")
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,8 @@ def merge_into(
         merge_weighted(stack, [(use.adapter, use.strength) for use in uses])
         return
     for use in uses:
-        _add(stack, use)
+        add_use(stack, use)
     stack.merge()
-
-
-def _add(stack: AdapterStack, use: AdapterUse) -> None:
-    index = stack.add(use.adapter)
-    stack.set_strength(index, backbone=use.strength, conditioner=use.strength)
-    stack.gate(1.0, {index: use.gate})
 
 
 def merge_files(

@@ -9,7 +9,6 @@ from typing import Any
 from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_dtype
 
 HELP = "describe adapters, merge them into a model, extract them from two models, convert them"
-SUBCOMMANDS = ("info", "merge", "extract", "convert")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -115,20 +115,18 @@ def run(args: argparse.Namespace) -> int:
 
     stop = StopRequest().install()
     try:
-        from stable_audio.inference.devices import best_device
-        from stable_audio.training.finetune.command import prepare, train_decided
-        from stable_audio.training.finetune.comparing import write_comparison
+        from stable_audio.training.finetune.command import finetune, prepare
         from stable_audio.training.finetune.request import FinetuneRequest
 
         request = FinetuneRequest(**_settings(args, FinetuneRequest))
         say = functools.partial(print, flush=True)
-        decided = prepare(request, say)
         if args.dry:
+            prepare(request, say)
             return 0
-        if status := train_decided(decided, overwrite=request.overwrite, stop=stop):
-            return status
-        print(f"to listen to: {write_comparison(decided, device=best_device(request.device))}")
-        return 0
+        status, page = finetune(request, say, stop=stop)
+        if page is not None:
+            print(f"to listen to: {page}")
+        return status
     finally:
         stop.restore()
 

@@ -82,7 +82,7 @@ def start_from_adapter(
     except AdapterError as error:
         raise TrainingError(f"{LOADED_FROM}: {error}") from error
     settings = Adapters(**config.training.lora_config.model_dump(exclude_unset=True)).settings
-    layers = trained_layers({k: v for k, v in model.state_dict(keep_vars=True).items()})
+    layers = trained_layers(model.state_dict(keep_vars=True))
     _check_settings(adapter, Adapter(settings, layers))
     with torch.no_grad():
         for name, tensors in layers.items():

@@ -95,8 +95,7 @@ def prepare(request: FinetuneRequest, say: Say) -> Decided:
         report.append(line)
         say(line)
 
-    decided = _decide(request, note)
-    decided = Decided(**{**vars(decided), "report": report})
+    decided = replace(_decide(request, note), report=report)
     decided.write()
     return decided
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import tempfile
 import time
 from bisect import bisect_left
@@ -19,7 +18,7 @@ import torch
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.world import ALONE
-from stable_audio.inference.memory.reserve import readable_size
+from stable_audio.inference.memory.reserve import memory_of, readable_size
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import quiet_lightning
@@ -96,9 +95,7 @@ def free_bytes(device: torch.device) -> float:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError, IndexError):  # another system than Linux tells all it has
-        names = getattr(os, "sysconf_names", {})
-        known = "SC_PHYS_PAGES" in names
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else math.inf
+        return float(memory_of("cpu") or math.inf)
 
 
 def fit(

@@ -44,8 +44,6 @@ FLOW: Mapping[str, Any] = {"cfg_dropout_prob": 0.1, "timestep_sampler": "trunc_l
 V: Mapping[str, Any] = {"cfg_dropout_prob": 0.1, "timestep_sampler": "uniform"}
 """All others: as Stable Audio Open 1.0."""
 
-NO_PADDING = ("mask_padding", "mask_padding_dropout")
-
 
 def step_keys(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What a step of training does, and where that is known from.
