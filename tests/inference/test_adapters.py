@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stable_audio.adapters import (
+    AdapterError,
     AdapterSettings,
     AdapterSpec,
     AdapterStack,
@@ -24,7 +25,9 @@ from stable_audio.adapters import (
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.recipe import AdapterFile
+from stable_audio.inference.rendering.request import RenderRequest
 from tests.inference import tiny
 from tests.inference.test_jobs import _recipe as some_recipe
 
@@ -199,3 +202,9 @@ def test_digests_follow_adapters_but_not_their_paths(tmp_path: Path) -> None:
 def test_the_digest_of_a_recipe_without_adapters_is_that_of_earlier_versions(tmp_path: Path) -> None:
     # Computed before recipes had adapters.
     assert some_recipe(tmp_path).digest() == "f79033a10581ae7d"
+
+
+def test_an_absent_adapter_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.safetensors"
+    with pytest.raises(AdapterError, match=r"absent\.safetensors: no such file"):
+        RenderRequest(checkpoint="no.safetensors", jobs=[Job({})], adapters=[AdapterSpec(str(absent))])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stable_audio.adapters import check_base, read_adapter
+from stable_audio.adapters.files import adapter_file
 from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
@@ -68,11 +69,13 @@ class RenderRequest:
     def __post_init__(self) -> None:
         # Before the model is loaded, which may take minutes: whatever can be checked without it.
         self.sampling.check()
-        if self.dtype == INT8 and (self.adapters or any(job.adapters for job in self.jobs)):
+        if self.dtype == INT8 and self._adapter_paths:
             raise ValueError(
                 "int8 weights take no adapters; write these into a model file with `stable-audio adapter "
                 "merge`, and render that one in int8"
             )
+        for path in self._adapter_paths:
+            adapter_file(path)
 
     @classmethod
     def from_recipe(
@@ -141,9 +144,14 @@ class RenderRequest:
 
     def _check_base(self, model: DiffusionModel, name: str) -> None:
         """Raise AdapterError if an adapter was trained on another model."""
+        adapters = [read_adapter(path) for path in self._adapter_paths]
+        check_base(model, adapters, name=name, any_base=self.any_base)
+
+    @property
+    def _adapter_paths(self) -> list[str]:
+        """The adapters of all clips, each once."""
         groups = [self.adapters, *(job.adapters or () for job in self.jobs)]
-        paths = dict.fromkeys(spec.path for specs in groups for spec in specs)
-        check_base(model, [read_adapter(path) for path in paths], name=name, any_base=self.any_base)
+        return list(dict.fromkeys(spec.path for specs in groups for spec in specs))
 
     def task(self, render_model: RenderModel) -> RenderTask:
         """Complete the clips with what `render_model` needs, and check them.
