@@ -12,19 +12,15 @@ Takes about four minutes of one CPU core.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import print_table
-from memory_levers import in_own_process, model_config, optimizer, watched_run
+from watched_run import in_own_process, measure, optimizer, write_base
 
 from stable_audio.adapters import ADAPTER_TYPES
-from stable_audio.checkpoints import export
-from stable_audio.config import load_config
-from stable_audio.factory import create_model_from_config
 
 FULL = "full"
 
@@ -33,9 +29,12 @@ def main() -> None:
     args = parse()
     rows = sections(args)
     with tempfile.TemporaryDirectory() as folder:
-        base = in_own_process(write_base, Path(folder), args)
+        base = in_own_process(write_base, args, Path(folder))
         turns = [
-            {name: in_own_process(measure, base, training, args) for name, training in rows.items()}
+            {
+                name: in_own_process(measure, args, training, pretrained_ckpt_path=str(base))
+                for name, training in rows.items()
+            }
             for _ in range(args.rounds)
         ]
     best = {name: {key: min(turn[name][key] for turn in turns) for key in turns[0][name]} for name in rows}
@@ -57,8 +56,8 @@ def main() -> None:
             (
                 name,
                 row["trained"] / 1e6,
-                1e3 * row["seconds"],
-                row["seconds"] / best[FULL]["seconds"],
+                1e3 * row["busy"],
+                row["busy"] / best[FULL]["busy"],
                 row["peak"] / 2**20,
                 row["peak"] / best[FULL]["peak"],
                 row["state"] / 2**20,
@@ -77,35 +76,6 @@ def sections(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         kind: {**plain, "lora_config": {"rank": args.rank, "adapter_type": kind}} for kind in args.types
     }
     return {FULL: plain, "full, averaged": {**plain, "use_ema": True}, **adapters}
-
-
-def write_base(folder: Path, args: argparse.Namespace) -> Path:
-    """A model none of whose layers is 0, as the last ones of a new one are: rows of 0 have no norm."""
-    torch.manual_seed(0)
-    config = model_config(args, {"learning_rate": 1e-4})
-    model = create_model_from_config(load_config(config))
-    for parameter in model.parameters():
-        if not bool(parameter.any()):
-            torch.nn.init.normal_(parameter, std=0.02)
-    return export(model, folder / "base.safetensors", config=config)
-
-
-def measure(base: Path, training: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
-    """Train as a section says; bytes, and seconds of the processor per step."""
-    torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        run, watch = watched_run(args, training, Path(folder), pretrained_ckpt_path=str(base))
-        files = Path(folder) / "run"
-        sizes = {
-            "checkpoint": (files / "last.ckpt").stat().st_size,
-            "weights": (files / "last.safetensors").stat().st_size,
-        }
-    return {
-        **watch.memory,
-        **sizes,
-        "seconds": statistics.median(watch.busy[1:] or watch.busy),  # the first makes the optimizer's state
-        "trained": sum(p.numel() for p in run.module.model.parameters() if p.requires_grad),
-    }
 
 
 def parse() -> argparse.Namespace:
