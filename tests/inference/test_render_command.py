@@ -464,7 +464,7 @@ def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
     assert main([*base, "--prompt", "bell", "--count", "5", "--batch-size", "4"]) == 0
     assert sizes == [4, 2, 2, 1]
     assert len(_made(tmp_path)) == 5
-    assert "4 clips at once do not fit on the GPU: continuing with 2" in caplog.text
+    assert "4 clips at once do not fit in memory: continuing with 2" in caplog.text
 
 
 def test_clips_at_once_by_device() -> None:

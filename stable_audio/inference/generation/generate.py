@@ -32,6 +32,7 @@ from stable_audio.inference.generation.lengths import (
     silenced,
 )
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.memory.answer import answering
 from stable_audio.inference.offload import visiting
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
@@ -127,6 +128,7 @@ def generate(
     Raises:
         ValueError: missing conditioning, with the ids that the model needs; a setting out of range; or an
             adapter of another model.
+        OutOfMemory: there is too little memory; the message says what takes how much, and what fits.
     """
     model = adapter_inputs.on(model)
     if audio_inputs.init_audio is not None:
@@ -148,7 +150,17 @@ def generate(
     spec = SAMPLERS[how.sampler]
     alone = spec.one_by_one or (by_length(model, how) and not spec.per_item)
     batch = 1 if alone else batch_size or len(items)
-    with eval_mode(model):
+    with (
+        answering(
+            model,
+            batch_size=batch,
+            samples=whole,
+            guided=how.cfg_scale != 1,
+            decoded=not output.return_latents,
+            chunked=output.chunked_decode,
+        ),
+        eval_mode(model),
+    ):
         init, inpainting = audio_inputs.tensors(
             model, draws.encoder_noise, count=len(items), samples=samples, length=whole
         )

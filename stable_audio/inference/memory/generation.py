@@ -97,28 +97,35 @@ def plan_generation(
     *,
     batch_size: int = 1,
     seconds: float | None = None,
-    dtype: str = "float32",
+    dtype: str | None = "float32",
     device: str = "cuda",
     guided: bool = True,
+    decoded: bool = True,
     device_bytes: int | None = None,
 ) -> GenerationPlan:
     """Plan generation by running one step and one decoding on shapes.
 
     Args:
-        model: a model on the meta device, which can only be used on shapes afterwards.
+        model: a model on the meta device, which can only be used on shapes afterwards; its conditioners may
+            be anywhere, and stay as they are.
         batch_size: clips at once.
         seconds: length of a clip; None: the model's.
-        dtype: type of the backbone's weights.
+        dtype: type of the backbone's weights; None: that which they have.
         device: "cpu", or the type of a GPU.
         guided: whether a guidance weight other than 1 doubles the batch.
+        decoded: whether latents become sound.
         device_bytes: memory of the device.
     """
     size = model.sample_size if seconds is None else round(seconds * model.sample_rate)
     size = -(-size // model.length_multiple) * model.length_multiple
-    weights_type = getattr(torch, dtype)
-    model.eval().backbone.to(weights_type)
+    computing = [part for part in (model.backbone, model.pretransform) if part is not None]
+    for part in computing:
+        part.eval()
+    if dtype is not None:
+        model.backbone.to(getattr(torch, dtype))
     with on_shapes(), torch.no_grad():
-        empty_weights(model)
+        for part in computing:
+            empty_weights(part)
         live = LiveMemory()
         parts = {
             "encoders": live.hold(_tensors(model.conditioner)),
@@ -127,10 +134,10 @@ def plan_generation(
         }
         with kernels_of(device, "32-true"):
             resident = live.now
-            sampling = live.peak_of(lambda: _sample(model, batch_size, size, weights_type, guided)) - resident
+            sampling = live.peak_of(lambda: _sample(model, batch_size, size, guided)) - resident
             shape = model.latent_shape_of(size)
             decoding = {
-                name: live.peak_of(partial(_decode, model, shape, chunked)) - resident
+                name: live.peak_of(partial(_decode, model, shape, chunked)) - resident if decoded else 0
                 for name, chunked in (("whole", False), ("chunked", True))
             }
     encoders = frozen_encoders(model)
@@ -151,8 +158,9 @@ def _tensors(module: nn.Module | None) -> list[torch.Tensor]:
     return [] if module is None else [*module.parameters(), *module.buffers()]
 
 
-def _sample(model: DiffusionModel, batch: int, size: int, dtype: torch.dtype, guided: bool) -> None:
+def _sample(model: DiffusionModel, batch: int, size: int, guided: bool) -> None:
     """What every step of every sampler does."""
+    dtype = model.dtype
     cond = blank_conditioning(model, batch=batch, sample_size=size, device="cpu").to(dtype=dtype)
     x = torch.empty(batch, *model.latent_shape_of(size))
     if guided and model.backbone.null(cond) is not None:

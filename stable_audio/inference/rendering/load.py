@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stable_audio.checkpoints import load_model, resolve
+from stable_audio.inference.memory.answer import answering_loading
 from stable_audio.inference.precision import place
 from stable_audio.inference.rendering.recipe import InputFile
 from stable_audio.model import DiffusionModel
@@ -55,6 +56,7 @@ def load_render_model(
 
     Raises:
         ValueError: the model is an autoencoder, which does not generate by itself.
+        OutOfMemory: the device has too little memory for the weights; the message says what fits.
     """
     path = resolve(checkpoint, use_ema=use_ema)
     separate = resolve(pretransform) if pretransform is not None else None
@@ -67,6 +69,7 @@ def load_render_model(
         )
     if check is not None:
         check(model, path.name)
-    place(model, dtype=dtype, device=device, in_turn=offload)
+    with answering_loading(model, torch.device(device), offload=offload):
+        place(model, dtype=dtype, device=device, in_turn=offload)
     inner = InputFile.of(separate) if separate is not None else None
     return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)

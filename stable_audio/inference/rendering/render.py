@@ -20,6 +20,7 @@ from stable_audio.audio.io import save_audio
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels, Specs
 from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.recipe import Recipe, finished, write_recipe
@@ -87,7 +88,7 @@ def render(
     """Render completed `jobs`, with their `recipes` beside the files; yields every file once it is complete.
 
     Args:
-        batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if the memory of a GPU runs out.
+        batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if memory runs out.
         world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
         adapted: the model with the adapters of each clip; None: makes its own.
@@ -125,18 +126,18 @@ def default_batch(device: torch.device) -> int:
 def _in_batches(
     work: Callable[[list[_Pending]], T], pending: list[_Pending], size: int
 ) -> Iterator[tuple[list[_Pending], T]]:
-    """Apply `work` to `size` clips at a time, and to half as many after the memory of the GPU ran out."""
+    """Apply `work` to `size` clips at a time, and to half as many after memory ran out."""
     start = 0
     while start < len(pending):
         batch = pending[start : start + size]
         try:
             result = work(batch)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise
+            free_memory_of(error)
             size = len(batch) // 2
-            log.warning("%d clips at once do not fit on the GPU: continuing with %d", len(batch), size)
-            torch.cuda.empty_cache()
+            log.warning("%d clips at once do not fit in memory: continuing with %d", len(batch), size)
             continue
         start += len(batch)
         yield batch, result
