@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.denoiser import Denoiser, Predict
+from stable_audio.diffusion.denoiser import Denoise, Denoiser, Predict
+from stable_audio.diffusion.known import KnownLatents
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerCallback, SamplerSpec, StepInfo
@@ -101,6 +102,7 @@ def sample(
     shift: TimeShift | None = None,
     lengths: int | Sequence[int] | None = None,
     init: Tensor | None = None,
+    known: KnownLatents | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Generate x0 from noise, in float32 whatever type `predict` computes in.
@@ -115,6 +117,7 @@ def sample(
         lengths: latent frames for the shift, of all items or of each one, for samplers that walk a schedule
             per item; None: those of start_noise.
         init: (b c n) to start from, noised to the first level, instead of pure noise.
+        known: latents of which parts are kept.
         callback: function that is called with a StepInfo at every step.
 
     Returns:
@@ -142,9 +145,17 @@ def sample(
     start = None if init is None else init.float()
     first = levels[:, 0] if levels.ndim == 2 else float(levels[0])
     x = starting_point(start_noise.float(), start, spec, first, objective)
-    denoise = Denoiser(predict, objective, spec.space)
+    denoise: Denoise = Denoiser(predict, objective, spec.space)
     report = _reporter(callback, spec, levels)
-    return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
+    if known is None:
+        return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
+    denoise = known.imposed(denoise, spec.space)
+
+    def walk(x: Tensor, levels: Tensor, report: SamplerCallback | None) -> Tensor:
+        return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
+
+    x = known.started(x, start_noise.float(), spec.space, first)
+    return known.walked(walk, x, levels, spec, noise=noise, report=report)
 
 
 def _reporter(callback: Callback | None, spec: SamplerSpec, levels: Tensor) -> SamplerCallback | None:
