@@ -13,7 +13,7 @@ import pytest
 
 from stable_audio.cli import main
 from stable_audio.inference.memory.reserve import readable_size
-from stable_audio.training import guard
+from stable_audio.training import guard, summary
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
@@ -55,7 +55,10 @@ def test_the_summary_tells_of_files_that_nothing_reads(
     assert "files that are not read: .wma (2), no suffix (1)" in caplog.text
 
 
-def test_the_log_and_the_summaries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_and_the_summaries(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "planned", planned)
     run = tiny_run(tmp_path, max_steps=2)
     with caplog.at_level(logging.INFO):
         run.start()
