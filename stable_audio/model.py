@@ -48,12 +48,14 @@ class DiffusionModel(nn.Module):
     Attributes:
         computes_on: the device to which parts come to compute, while their weights rest in host memory (see
             `inference.offload`); None: they compute where they are.
+        loaded_from: name of the file of its weights, for messages; None: from no file.
 
     Raises:
         ValueError: the backbone cannot mask padding.
     """
 
     computes_on: torch.device | None = None
+    loaded_from: str | None = None
 
     def __init__(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from stable_audio.adapters.errors import AdapterError
@@ -13,9 +15,21 @@ from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import UPDATES
 from stable_audio.adapters.passport import BaseModel
 from stable_audio.nn.hashing import comparable, in_threads, tensor_digest
+from stable_audio.nn.held import HELD
+
+log = logging.getLogger(__name__)
 
 PARTS = ("backbone", "conditioner")
 """Parts of a model that adapters change."""
+
+HASHED_IN = (torch.float16, torch.float32, torch.float64)
+"""Types of weights from which their hash can be had; in fewer bits they are others."""
+
+INDICES = (torch.int64, torch.int32, torch.bool)
+"""Types of buffers that are no weights."""
+
+_KNOWN = "_base_hash"
+"""Attribute of a model with (state of its weights, their hash)."""
 
 
 def base_hash(model: nn.Module) -> str:
@@ -33,12 +47,32 @@ def base_hash(model: nn.Module) -> str:
     return whole.hexdigest()
 
 
-def base_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The stored tensors of backbone and conditioner without those of adapters, by name."""
+def known_base_hash(model: nn.Module) -> str:
+    """`base_hash`, computed once for a model, and again after its weights have changed."""
+    # An optimizer's step, a copy and a change of type all change one of these.
+    state = [
+        (id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version)
+        for t in base_tensors(model, keep_vars=True).values()
+    ]
+    known = vars(model).get(_KNOWN)
+    if known is None or known[0] != state:
+        known = (state, base_hash(model))
+        vars(model)[_KNOWN] = known
+    return str(known[1])
+
+
+def base_tensors(model: nn.Module, *, keep_vars: bool = False) -> dict[str, Tensor]:
+    """The stored tensors of backbone and conditioner without those of adapters, by name.
+
+    Args:
+        keep_vars: as for `state_dict`.
+    """
     tensors: dict[str, Tensor] = {}
     for part in PARTS:
         module = getattr(model, part, None)
-        state: Mapping[str, Any] = module.state_dict() if isinstance(module, nn.Module) else {}
+        state: Mapping[str, Any] = {}
+        if isinstance(module, nn.Module):
+            state = module.state_dict(keep_vars=keep_vars)
         tensors |= {
             f"{part}.{key}": value
             for key, value in state.items()
@@ -50,8 +84,11 @@ def base_tensors(model: nn.Module) -> dict[str, Tensor]:
 def check_base(model: nn.Module, adapters: Iterable[Adapter], *, name: str, any_base: bool = False) -> None:
     """Refuse adapters that were trained on another model; those without a passport are taken as they are.
 
+    Weights that are held in another type than `HASHED_IN` may be those of any model: unless their hash is
+    that of the adapter, there is a warning.
+
     Args:
-        model: as it was loaded, before its weights are changed or held in less than 16 bits.
+        model: as it was loaded, before its weights are changed.
         name: of the model's file, for messages.
         any_base: take adapters of any model whose layers they fit.
 
@@ -61,7 +98,17 @@ def check_base(model: nn.Module, adapters: Iterable[Adapter], *, name: str, any_
     adapters = list(adapters)
     if any_base or not any(_base_of(adapter) for adapter in adapters):
         return
-    check_hash(base_hash(model), adapters, name=name)
+    try:
+        check_hash(known_base_hash(model), adapters, name=name)
+    except AdapterError as error:
+        others = {t.dtype for t in base_tensors(model).values()} - {*HASHED_IN, *INDICES}
+        if not others and all(map(_is_plain, model.modules())):
+            raise
+        log.warning("%s (not certain: weights in fewer bits have other hashes)", error)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return HELD not in module._modules
 
 
 def check_hash(value: str, adapters: Iterable[Adapter], *, name: str) -> None:
@@ -71,7 +118,8 @@ def check_hash(value: str, adapters: Iterable[Adapter], *, name: str) -> None:
         if base is not None and base.hash != value:
             raise AdapterError(
                 f"{adapter.source}: was trained on {base.name} (hash {base.hash[:16]}), but this model is "
-                f"{name} (hash {value[:16]}); use {base.name}, or add --any-base to use it on another model"
+                f"{name} (hash {value[:16]}); use {base.name}, or add --any-base (any_base=True) to use it "
+                "on another model"
             )
 
 

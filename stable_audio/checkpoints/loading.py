@@ -34,6 +34,7 @@ from stable_audio.checkpoints.keys import (
     to_pretransform,
 )
 from stable_audio.checkpoints.scale import adopt_model_scale, adopt_scale
+from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import with_stored_weights
 from stable_audio.pretransforms.autoencoder import Autoencoder
 from stable_audio.pretransforms.conv import fold_as_stored
@@ -218,6 +219,8 @@ def load_reported(
         lambda unfilled: create_model_from_config(loaded_config, unfilled=unfilled), load
     )
     log.info("%s", report)
+    if isinstance(model, DiffusionModel):
+        model.loaded_from = stored.path.name
     return model.to(device).eval(), loaded_config, report
 
 

@@ -22,7 +22,9 @@ from stable_audio.adapters import (
     read_adapter,
     write_adapter,
 )
+from stable_audio.adapters import base as base_module
 from stable_audio.audio.io import read_audio
+from stable_audio.checkpoints import load_model
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.rendering.jobs import Job
@@ -183,6 +185,44 @@ def test_an_adapter_of_another_model_needs_a_word(
     write_adapter(path, replace(adapter, passport=Passport(base=own)))
     (same,) = rendered(command, tmp_path / "own", *arguments)
     assert torch.equal(sound(made), sound(same))
+
+
+def _trained_on(path: Path, name: str, value: str) -> str:
+    """The file of an adapter that says that it was trained on a model with a hash."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapter = read_adapter(adapter_at(path))
+    base = BaseModel(name=name, path=f"/{name}", hash=value)
+    write_adapter(path, replace(adapter, passport=Passport(base=base)))
+    return str(path)
+
+
+def test_generate_refuses_adapters_of_another_model(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_model(command[2], config=command[4])[0]
+    hashed: list[Any] = []
+    monkeypatch.setattr(base_module, "base_hash", lambda model: hashed.append(model) or base_hash(model))
+    own = _trained_on(tmp_path / "own.safetensors", "tiny.safetensors", base_hash(model))
+    other = _trained_on(tmp_path / "a.safetensors", "other.safetensors", "0" * 64)
+
+    def latents(*adapters: str, **arguments: Any) -> torch.Tensor:
+        return generate(model, "bell", steps=1, return_latents=True, adapters=adapters, **arguments)
+
+    with pytest.raises(AdapterError, match=r"other\.safetensors .* but this model is tiny\.safetensors"):
+        latents(own, other)
+    expected = latents(other, any_base=True)
+    assert torch.equal(latents(own), expected)
+    assert len(hashed) == 1, "hashed once"
+    with torch.no_grad():
+        next(model.backbone.parameters()).mul_(2)
+    with pytest.raises(AdapterError, match=r"trained on tiny\.safetensors .* but this model is tiny"):
+        latents(own)
+    assert len(hashed) == 2, "and again when the weights have changed"
+    # In bfloat16 the hash is that of other weights, which says nothing.
+    model.backbone.to(torch.bfloat16)
+    latents(own)
+    assert "(not certain: weights in fewer bits have other hashes)" in caplog.text
 
 
 def test_digests_follow_adapters_but_not_their_paths(tmp_path: Path) -> None:
