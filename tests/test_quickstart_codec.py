@@ -37,6 +37,9 @@ def test_rendered_sounds_pass_the_evaluator_there_and_back() -> None:
     scores = evaluator.score(clips, evaluator.requests()[:count])
     assert scores.pitch == 1
     assert scores.timbre > 0.97
+    # Noise above -45 dB between the partials, where the rendered clip has none. Fast Griffin-Lim (a momentum
+    # of 0.99) leaves it in 19 of the 48, since it follows every small error of the decoded magnitudes.
+    assert scores.defects["noisy"] < 0.2 * count
 
 
 def test_latents_are_nearly_a_sum_of_pitch_and_timbre() -> None:
