@@ -45,7 +45,7 @@ from stable_audio.training.finetune.fitting import (
 from stable_audio.training.finetune.keeping import is_complete, kept_folder, kept_jobs, render_kept
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import demo_section, step_keys, training_section
-from stable_audio.training.finetune.sizing import Size, rate_of, size_for
+from stable_audio.training.finetune.sizing import Size, optimizer_for, rate_of, size_for
 from stable_audio.training.from_files import train_from_files
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import StopRequest
@@ -143,11 +143,13 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     sampling = sampling_of(base.stored, cfg_scale=request.cfg_scale, steps=request.sampling_steps)
     size = _size(request, base, clips)
     text_cache = _text_cache(request, base)
+    optimizer = optimizer_for(request.adapter, device)
 
     def config_for(micro: int, layout: MemoryLayout) -> ModelConfig:
         section = training_section(
             base.stored,
             size,
+            optimizer=optimizer,
             micro_batch=micro,
             adapter=_adapter(request, size),
             gradient_checkpointing=layout.gradient_checkpointing,
@@ -158,7 +160,7 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
         section["pre_encoded"] = latents
         return load_config({**base.config, "training": section}, source_name=str(folder / "model.json"))
 
-    _note_choices(base, size, request, note)
+    _note_choices(base, size, optimizer, request, note)
     fitted = fit(
         config_for,
         size.batch,
@@ -324,15 +326,15 @@ def _tried(
         torch.cuda.empty_cache()
 
 
-def _note_choices(base: _Base, size: Size, request: FinetuneRequest, note: Say) -> None:
+def _note_choices(base: _Base, size: Size, optimizer: str, request: FinetuneRequest, note: Say) -> None:
     _, source = step_keys(base.stored)
     what = (
         "the model itself" if request.adapter is None else f"an adapter, {request.adapter}, rank {size.rank}"
     )
     note(f"training     {what}; objective and noise levels as in {source}")
     note(
-        f"             {size.steps} steps of {size.batch} clips, learning rate {size.learning_rate:g}, "
-        f"rising for {size.warm_up} steps"
+        f"             {size.steps} steps of {size.batch} clips, {optimizer}, "
+        f"learning rate {size.learning_rate:g}, rising for {size.warm_up} steps"
     )
 
 

@@ -72,6 +72,7 @@ def training_section(
     config: Mapping[str, Any],
     size: Size,
     *,
+    optimizer: str,
     micro_batch: int,
     adapter: Mapping[str, Any] | None,
     gradient_checkpointing: bool,
@@ -82,6 +83,7 @@ def training_section(
     """The section, as JSON values.
 
     Args:
+        optimizer: name of the optimizer, see `sizing`.
         micro_batch: clips that are in memory together.
         adapter: the content of `lora_config`; None trains the model itself.
         gradient_checkpointing: compute activations again in the backward pass.
@@ -99,7 +101,7 @@ def training_section(
         "max_steps": size.steps,
         "gradient_clip_val": 1.0,
         "gradient_checkpointing": gradient_checkpointing,
-        "optimizer_configs": {"diffusion": optimiser(size)},
+        "optimizer_configs": {"diffusion": optimiser(size, optimizer)},
     }
     if text_cache is not None:
         section["cache_text"] = text_cache
@@ -112,11 +114,11 @@ def training_section(
     return section
 
 
-def optimiser(size: Size) -> dict[str, Any]:
-    """AdamW with the values of stable-audio-3's script, and one cycle of the rate, which ends near zero."""
+def optimiser(size: Size, name: str) -> dict[str, Any]:
+    """AdamW of a kind with the values of stable-audio-3's script; one cycle of the rate ends near zero."""
     return {
         "optimizer": {
-            "type": "AdamW",
+            "type": name,
             "config": {"lr": size.learning_rate, "betas": [0.9, 0.95], "weight_decay": 0.01},
         },
         "scheduler": {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stable_audio.inference.memory.live import LiveMemory, bytes_of, empty_weights, on_shapes
 from stable_audio.nn.checkpointing import Checkpointed
-from stable_audio.optim import build_optimizer
+from stable_audio.optim import OPTIMIZERS, build_optimizer
+from stable_audio.optim.low_bit import LowBitAdam
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.networks import TrainedNetwork
@@ -47,13 +50,28 @@ def optimizer_memory(module: TrainingModule) -> OptimizerMemory:
 
 def _of_network(network: TrainedNetwork) -> OptimizerMemory:
     trained = [p for p in network.module.parameters() if p.requires_grad]
+    kind = OPTIMIZERS.get(str(network.choice.optimizer.get("type")), Optimizer)
     try:
         with on_shapes():
-            weights = [nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="cpu")) for p in trained]
-            return _of_step(network, weights)
+            if issubclass(kind, LowBitAdam):
+                return _of_each_shape(network, trained)
+            return _of_step(network, [_like(p) for p in trained])
     # Any kind of error: the code of an optimizer looks at numbers that are not there.
     except Exception:
         return _of_samples(network, trained)
+
+
+def _like(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device="cpu"))
+
+
+def _of_each_shape(network: TrainedNetwork, trained: Sequence[Tensor]) -> OptimizerMemory:
+    """One weight of each shape, for optimizers that treat weights one by one; all of them take long."""
+    numbers = Counter((p.shape, p.dtype) for p in trained)
+    examples = {(p.shape, p.dtype): p for p in trained}
+    each = {key: _of_step(network, [_like(p)]) for key, p in examples.items()}
+    state = sum(count * each[key].state for key, count in numbers.items())
+    return OptimizerMemory(state, max((memory.step for memory in each.values()), default=0))
 
 
 def _of_step(network: TrainedNetwork, weights: Sequence[nn.Parameter]) -> OptimizerMemory:

@@ -95,7 +95,7 @@ def test_the_training_of_the_model_itself_is_kept_where_it_says_what_a_step_is()
 
 def section(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     size = size_for(4, pieces=4, base_rate=None, adapter=False, steps=20)
-    settings: dict[str, Any] = {"micro_batch": 2, "adapter": None, "text_cache": None}
+    settings: dict[str, Any] = {"optimizer": "AdamW", "micro_batch": 2, "adapter": None, "text_cache": None}
     settings |= {"gradient_checkpointing": False, "base_precision": None, "demo": None}
     return training_section(config, size, **{**settings, **changes})
 
