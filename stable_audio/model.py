@@ -16,16 +16,31 @@ from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.conditioning.wiring import SlotWiring
 from stable_audio.diffusion.objectives import Objective, VObjective
 from stable_audio.diffusion.sampling import sample
+from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
+from stable_audio.diffusion.shift import TimeShift
 from stable_audio.nn.precision import parameter_dtype
+from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.agreement import check_parts
 from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import Conditioning, ConditionTensors, Metadata, Slot
 
 if TYPE_CHECKING:
     from stable_audio.diffusion.noise import Noise
-    from stable_audio.diffusion.shift import TimeShift
     from stable_audio.pretransforms.bottlenecks.base import Bottleneck, NoiseSource
     from stable_audio.pretransforms.coder import Decoder, Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSampling:
+    """How a model is sampled unless a call says otherwise.
+
+    Attributes:
+        sampling_shift: shift of the schedule `shifted`, which is then the default of samplers of flows.
+        sampling_defaults: settings of sampling where a call says nothing else.
+    """
+
+    sampling_shift: TimeShift | None = None
+    sampling_defaults: SamplingSettings = NO_SETTINGS
 
 
 class DiffusionModel(nn.Module):
@@ -41,9 +56,9 @@ class DiffusionModel(nn.Module):
         sample_size: length of a training clip in audio samples.
         audio_channels: channels of the audio that goes in and comes out.
         dist_shift: length-dependent shift of t, or None.
-        sampling_shift: shift of the schedule `shifted`, which is then the default of samplers of flows.
         mask_padding_attention: hide the padding behind a clip from self-attention.
         use_effective_length: shift t by the length of each clip, not of its latents.
+        own_sampling: see `OwnSampling`, whose fields are keywords, too.
 
     Attributes:
         computes_on: the device to which parts come to compute, while their weights rest in host memory (see
@@ -57,6 +72,7 @@ class DiffusionModel(nn.Module):
     computes_on: torch.device | None = None
     loaded_from: str | None = None
 
+    @takes_keywords
     def __init__(
         self,
         *,
@@ -69,9 +85,9 @@ class DiffusionModel(nn.Module):
         wiring: SlotWiring | None = None,
         pretransform: Pretransform | None = None,
         dist_shift: TimeShift | None = None,
-        sampling_shift: TimeShift | None = None,
         mask_padding_attention: bool = False,
         use_effective_length: bool = False,
+        own_sampling: Flat[OwnSampling] = OwnSampling(),
     ) -> None:
         super().__init__()
         if mask_padding_attention and not backbone.masks_padding:
@@ -84,9 +100,10 @@ class DiffusionModel(nn.Module):
         self.sample_rate = sample_rate
         self.sample_size = sample_size
         self.audio_channels = audio_channels
-        self.dist_shift, self.sampling_shift = dist_shift, sampling_shift
+        self.dist_shift, self.sampling_shift = dist_shift, own_sampling.sampling_shift
         self.mask_padding_attention = mask_padding_attention
         self.use_effective_length = use_effective_length
+        self.sampling_defaults = own_sampling.sampling_defaults
 
     @property
     def apg_scale(self) -> float:

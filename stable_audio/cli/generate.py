@@ -28,7 +28,9 @@ RENDER_DTYPES = (*DTYPES, "int8")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser.add_argument_group("model"))
     _content_arguments(parser.add_argument_group("what to render"))
-    _sampling_arguments(parser.add_argument_group("sampling (defaults follow from the model's objective)"))
+    _sampling_arguments(
+        parser.add_argument_group("sampling (the model's settings, then those of its objective)")
+    )
     _audio_arguments(parser.add_argument_group("audio to start from"))
     _output_arguments(parser.add_argument_group("output"))
 
@@ -85,9 +87,13 @@ def _content_arguments(group: Any) -> None:
 
 
 def _sampling_arguments(group: Any) -> None:
-    group.add_argument("--steps", type=int, help="sampling steps (default: the objective's)")
-    group.add_argument("--cfg-scale", type=float, help="guidance weight, 1 = off (default: the objective's)")
-    group.add_argument("--sampler", help="a wrong name lists them all (default: the objective's)")
+    group.add_argument("--steps", type=int, help="sampling steps (default: the model's, or the objective's)")
+    group.add_argument(
+        "--cfg-scale", type=float, help="guidance weight, 1 = off (default: the model's, or the objective's)"
+    )
+    group.add_argument(
+        "--sampler", help="a wrong name lists them all (default: the model's, or the objective's)"
+    )
     group.add_argument(
         "--sampler-option",
         action="append",
@@ -96,8 +102,10 @@ def _sampling_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--schedule",
-        help="polyexponential, karras, linear, logsnr, shifted; for discrete processes also ddim, leading, "
-        "trailing, linspace (default: the sampler's)",
+        metavar="NAME_OR_LEVELS",
+        help="polyexponential, exponential, karras, cosine, linear, logsnr, shifted; for discrete processes "
+        "also ddim, leading, trailing, linspace; or the levels from noise to 0, for example 1,0.6,0.2,0 "
+        "(default: the model's, or the sampler's)",
     )
     group.add_argument("--sigma-min", type=float, help="last noise level before 0 (0.01)")
     group.add_argument(

@@ -144,8 +144,22 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     values = {name: getattr(args, argument) for name, argument in _SAMPLING.items()}
     if args.cfg_interval is not None:
         values["cfg_interval"] = tuple(args.cfg_interval)
+    if args.schedule is not None:
+        values["schedule"] = schedule_from(args.schedule)
     values["options"] = key_values(args.sampler_option, "--sampler-option") or None
     return Sampling(**{name: value for name, value in values.items() if value is not None})
+
+
+def schedule_from(text: str) -> str | tuple[float, ...]:
+    """The name of a schedule, or the levels of a list such as 1,0.6,0.2,0."""
+    if "," not in text:
+        return text
+    try:
+        return tuple(float(level) for level in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"--schedule needs a name, or numbers with commas such as 1,0.6,0.2,0; found '{text}'"
+        ) from error
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:

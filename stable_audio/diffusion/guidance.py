@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Output
+from stable_audio.diffusion.guidance_options import PLAIN, GuidanceOptions
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.projection import GuidanceProjection
 from stable_audio.nn.transfer import to_device
@@ -43,30 +43,6 @@ class GuidedBackbone(Protocol):
     def prepare(self, cond: Conditioning) -> Conditioning: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class GuidanceOptions:
-    """Strength and range of classifier-free guidance.
-
-    Attributes:
-        cfg_scale: guidance weight, 1 = off; None takes the default of the model's objective.
-        scale_phi: share of the output that is rescaled to the deviation of the conditioned one over
-            channels (Lin et al. 2023, section 3.4); None = the backbone's default.
-        cfg_interval: guide only where low <= sigma(t) <= high, sigma being that of the objective
-            (Kynkaanniemi et al. 2024).
-        apg_scale: share of adaptive projected guidance (Sadat et al. 2024, with neither momentum nor
-            rescaling), which leaves out the part of the guidance that only amplifies the estimate: 0 = plain
-            guidance, 1 = full projection; None = 0, or the default of the model.
-        cfg_norm_threshold: greatest norm of the guidance, as a difference of estimates of x0, over channels
-            and frames; 0 = no limit.
-    """
-
-    cfg_scale: float | None = None
-    scale_phi: float | None = None
-    cfg_interval: tuple[float, float] = (0.0, 1.0)
-    apg_scale: float | None = None
-    cfg_norm_threshold: float = 0.0
-
-
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
 
@@ -91,23 +67,21 @@ class Guidance:
         objective: Objective,
         cond: Conditioning,
         *,
-        options: Flat[GuidanceOptions] = GuidanceOptions(),
+        options: Flat[GuidanceOptions] = PLAIN,
         negative: Conditioning | None = None,
         negative_slots: Sequence[Slot] = (Slot.CROSS_ATTN,),
         dtype: torch.dtype | None = None,
     ) -> None:
-        low, high = options.cfg_interval
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {(low, high)}")
+        options.check_guidance()
         apg = 0.0 if options.apg_scale is None else float(options.apg_scale)
-        self._projection = GuidanceProjection(apg, float(options.cfg_norm_threshold))
+        self._projection = GuidanceProjection(apg, float(options.cfg_norm_threshold or 0))
         self._backbone = backbone
         self._objective = objective
         self._cond = cond
         self._cfg_scale = 1.0 if options.cfg_scale is None else float(options.cfg_scale)
         phi = options.scale_phi
         self._scale_phi = backbone.default_scale_phi if phi is None else float(phi)
-        self._interval = (low, high)
+        self._interval = options.interval
         self._dtype = dtype
         self._uncond: Conditioning | None = None
         if self._cfg_scale != 1.0:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise, Denoiser, Predict
 from stable_audio.diffusion.known import KnownLatents
+from stable_audio.diffusion.level_lists import level_list
 from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerCallback, SamplerSpec, StepInfo
@@ -31,14 +32,15 @@ class Solver(Ramp):
     Attributes:
         sampler: key of SAMPLERS; None takes the default of the model's objective.
         steps: number of steps; None takes the default of the model's objective.
-        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default; or the levels, in the
-            sampler's space, from noise to data: (steps + 1,), or (b, steps + 1) with a row for each item.
+        schedule: key of SCHEDULES or STEP_SCHEDULES; None = the sampler's default; or the levels, from noise
+            to 0, in the sampler's units: sigma for VE samplers, t for the others. A tensor of levels,
+            (steps + 1,), or (b, steps + 1) with a row for each item, is walked as it is.
         options: options of the sampler, such as {"eta": 0.5}.
     """
 
     sampler: str | None = None
     steps: int | None = None
-    schedule: str | Tensor | None = None
+    schedule: str | Sequence[float] | Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -130,6 +132,10 @@ def sample(
     spec = resolve_sampler(solver.sampler or objective.default_sampler, options)
     if isinstance(solver.schedule, Tensor):
         levels = solver.schedule.detach().to(device="cpu", dtype=torch.float64)
+    elif solver.schedule is not None and not isinstance(solver.schedule, str):
+        levels = level_list(
+            solver.schedule, space=spec.space, objective=objective, sigma_max=solver.sigma_max
+        )
     else:
         levels = build_schedule(
             solver.schedule or default_schedule(spec, objective),
@@ -140,7 +146,7 @@ def sample(
             length=start_noise.shape[-1] if lengths is None else lengths,
             objective=objective,
         )
-    levels = levels if solver.schedule == "shifted" else distinct(levels)
+    levels = levels if isinstance(solver.schedule, str) and solver.schedule == "shifted" else distinct(levels)
     _check_rows(levels, spec, solver.sampler or objective.default_sampler, start_noise)
     start = None if init is None else init.float()
     first = levels[:, 0] if levels.ndim == 2 else float(levels[0])

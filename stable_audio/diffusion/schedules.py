@@ -35,6 +35,20 @@ def polyexponential(steps: int, *, sigma_min: float, sigma_max: float, rho: floa
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
+def exponential(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Sigmas in equal ratios from sigma_max to sigma_min, then 0; rho is ignored."""
+    return polyexponential(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=1.0)
+
+
+def cosine(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Equal steps along the cosine path: alpha = cos(pi u / 2), u from sigma_max (at most 1) to 0.
+
+    The schedule of Nichol & Dhariwal 2021 in continuous time, for samplers of every path; for those of the VP
+    space it is `linear`. sigma_min and rho are ignored.
+    """
+    return linear(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+
+
 def karras(steps: int, *, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sigmas of Karras et al. 2022, equation 5, then 0; the paper uses rho 7."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -129,7 +143,13 @@ SCHEDULES: dict[str, ScheduleSpec] = {
     "linear": ScheduleSpec(linear, None),
     "logsnr": ScheduleSpec(logsnr, FLOW),
     "shifted": ScheduleSpec(shifted, FLOW, keeps_start=True),
+    "exponential": ScheduleSpec(exponential, VE),
+    "cosine": ScheduleSpec(cosine, VP),
 }
+
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 100.0, 1.0
+"""Ends and curvature of a schedule unless something else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +157,25 @@ class Ramp:
     """The ends of a schedule, and its curvature.
 
     Attributes:
-        sigma_min: last level above the data.
-        sigma_max: first level, in the units of the schedule: sigma for polyexponential and karras; t
-            for the others, where anything above 1 means 1. Of N steps, only those below t = sigma_max are
-            used. If it equals sigma_min, a single step leads to the data.
-        rho: exponent of the ramp of polyexponential and karras.
+        sigma_min: last level above the data; None = 0.01.
+        sigma_max: first level, in the units of the schedule: sigma for polyexponential, exponential and
+            karras; t for the others, where anything above 1 means 1. Of N steps, only those below
+            t = sigma_max are used. If it equals sigma_min, a single step leads to the data. None = 100.
+        rho: exponent of the ramp of polyexponential and karras; None = 1.
     """
 
-    sigma_min: float = 0.01
-    sigma_max: float = 100.0
-    rho: float = 1.0
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    rho: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """(sigma_min, sigma_max, rho), with the usual values in place of None."""
+        return (
+            SIGMA_MIN if self.sigma_min is None else self.sigma_min,
+            SIGMA_MAX if self.sigma_max is None else self.sigma_max,
+            RHO if self.rho is None else self.rho,
+        )
 
 
 @takes_keywords
@@ -173,18 +202,18 @@ def build_schedule(
         ValueError: unknown name, invalid numbers, or a schedule that starts at a level outside `space`.
     """
     check_schedule(name, objective.process if objective is not None else None, steps)
+    low, high, rho = ramp.ends
     if name in STEP_SCHEDULES:
         assert objective is not None
         if shift is not None:
             raise ValueError(f"schedule '{name}' counts steps, which have no distribution shift")
-        return _steps_of(objective.process, STEP_SCHEDULES[name], steps, ramp.sigma_max, space)
+        return _steps_of(objective.process, STEP_SCHEDULES[name], steps, high, space)
     spec = SCHEDULES[name]
     native = spec.space or (space if math.isfinite(space.max_level) else VP)
-    _check(steps, native, ramp)
-    low, high = ramp.sigma_min, ramp.sigma_max
+    _check(steps, native, low, high, rho)
     if objective is not None:
         low, high = _within(objective.ratios, native, low, high)
-    levels = spec.fn(steps, sigma_min=low, sigma_max=high, rho=ramp.rho)
+    levels = spec.fn(steps, sigma_min=low, sigma_max=high, rho=rho)
     if shift is not None:
         levels = _shifted(levels, shift, length, name, native)
         if spec.keeps_start:
@@ -255,8 +284,7 @@ def _within(
     return min(max(sigma_min, low), sigma_max), sigma_max
 
 
-def _check(steps: int, space: Space, ramp: Ramp) -> None:
-    low, high, rho = ramp.sigma_min, ramp.sigma_max, ramp.rho
+def _check(steps: int, space: Space, low: float, high: float, rho: float) -> None:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, found {steps}")
     if high <= 0 or rho <= 0:

@@ -14,9 +14,11 @@ from stable_audio.config.sections.diffusion import (
     UncondDiffusion,
     objective_options,
 )
+from stable_audio.config.sections.sampling import settings_from
 from stable_audio.config.sections.shift import shift_from
 from stable_audio.diffusion.objectives import OBJECTIVES, Objective
 from stable_audio.diffusion.processes import PROCESSES
+from stable_audio.diffusion.settings import SamplingSettings
 from stable_audio.diffusion.shift import LogSNRShift, TimeShift
 from stable_audio.factory.components import create
 from stable_audio.options import keywords_of
@@ -69,6 +71,11 @@ def build_sampling_shift(section: DiffusionKeys) -> TimeShift | None:
     """The shift that a section has for sampling alone; that of Stable Audio 3 for files with keys of it."""
     options = section.sampling_distribution_shift_options
     return LogSNRShift(rate=0.0) if options is None and is_stable_audio_3(section) else shift_from(options)
+
+
+def build_sampling_defaults(section: DiffusionKeys) -> SamplingSettings:
+    """The settings of sampling that a section states."""
+    return settings_from(section.sampling_defaults)
 
 
 def is_stable_audio_3(section: DiffusionKeys) -> bool:

@@ -15,6 +15,7 @@ from stable_audio.config.sections.top import ModelConfig
 from stable_audio.factory.backbones import (
     build_backbone,
     build_objective,
+    build_sampling_defaults,
     build_sampling_shift,
     build_shift,
     build_uncond_backbone,
@@ -87,6 +88,7 @@ def build_cond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         audio_channels=section.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section.diffusion),
         sampling_shift=build_sampling_shift(section.diffusion),
+        sampling_defaults=build_sampling_defaults(section.diffusion),
         mask_padding_attention=_in_either(config, "mask_padding_attention"),
         use_effective_length=_in_either(config, "use_effective_length_for_schedule"),
     )
@@ -112,6 +114,7 @@ def build_uncond(config: ModelConfig, networks: Networks) -> DiffusionModel:
         audio_channels=backbone.io_channels if pretransform is None else pretransform.io_channels,
         dist_shift=build_shift(section.diffusion),
         sampling_shift=build_sampling_shift(section.diffusion),
+        sampling_defaults=build_sampling_defaults(section.diffusion),
     )
 
 

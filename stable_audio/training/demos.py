@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import nn
 
 from stable_audio.data.base import Batch
+from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
 from stable_audio.inference import generate
 from stable_audio.inference.generation.audio_inputs import decode_each
 from stable_audio.model import DiffusionModel
@@ -48,10 +49,11 @@ class DiffusionDemos(DemoRenderer):
         sample_rate: sample rate in Hz.
         cfg_scales: guidance weights, one column each.
         steps: steps of the sampler.
-        sampler: name of the sampler; None takes the objective's for demos.
+        sampler: name of the sampler; None takes that of the model's defaults, or the objective's for demos.
         seed: seed of the first prompt's noise.
         batch_size: clips sampled at once; None = all prompts.
         clips: demos of the first clips of the run.
+        sampling: further settings; what is None is for the model to say.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class DiffusionDemos(DemoRenderer):
         seed: int = 0,
         batch_size: int | None = None,
         clips: ClipDemos = ClipDemos(),
+        sampling: SamplingSettings = NO_SETTINGS,
     ) -> None:
         self.prompts = [dict(p) for p in prompts]
         self.sample_rate, self.cfg_scales = sample_rate, tuple(cfg_scales)
         self.steps, self.sampler, self.seed = steps, sampler, seed
         self.batch_size = batch_size
-        self.of_clips = clips
+        self.of_clips, self.sampling = clips, sampling
         self._first = FirstClips(max(clips.conditions, len(clips.inpaint_kinds)))
 
     def observe(self, batch: Batch) -> None:
@@ -116,7 +119,14 @@ class DiffusionDemos(DemoRenderer):
 
     def _settings(self, model: DiffusionModel, scale: float) -> dict[str, Any]:
         steps = min(self.steps, model.objective.process.steps or self.steps)
-        return {"steps": steps, "cfg_scale": scale, **self._sampling(model)}
+        stated = {f.name: getattr(self.sampling, f.name) for f in fields(self.sampling)}
+        further = {name: value for name, value in stated.items() if value not in (None, {})}
+        chosen = self._sampling(model)
+        if "schedule" in further:
+            chosen = {"sampler": chosen["sampler"]} if "sampler" in chosen else {}
+        if not isinstance(self.sampling.schedule, tuple):  # a list of levels is its own number of steps
+            chosen["steps"] = steps
+        return {"cfg_scale": scale, **chosen, **further}
 
     def shorten(self, steps: int) -> None:
         self.steps = steps
@@ -124,6 +134,8 @@ class DiffusionDemos(DemoRenderer):
     def _sampling(self, model: DiffusionModel) -> dict[str, Any]:
         if self.sampler is not None:
             return {"sampler": self.sampler}
+        if model.sampling_defaults.sampler is not None or model.sampling_defaults.schedule is not None:
+            return {}
         objective = model.objective
         if objective.process.steps is not None:
             return {"sampler": objective.demo_sampler}

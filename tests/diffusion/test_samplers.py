@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from stable_audio.diffusion.denoiser import Denoiser, Output
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS, StepInfo
@@ -90,6 +92,10 @@ ORDERS = {
     "euler": (1, 20),
     "v-ddim": (1, 20),
     "k-heun": (2, 16),
+    "heun": (2, 16),
+    "euler-cfgpp": (1, 20),
+    "unipc": (3, 24),
+    "k-unipc": (3, 24),
     "k-dpm-2": (2, 16),
     "dpmpp-2m": (2, 24),
     "dpmpp": (2, 24),
@@ -359,3 +365,96 @@ def test_samplers_of_the_data_compute_no_noise_estimate(name: str, monkeypatch: 
         noise=SeededNoise([1]),
         callback=lambda info: None,
     )
+
+
+LINEAR = {"euler": 1, "heun": 2, "dpmpp": 2, "unipc": 3, "rk4": 4, "k-heun": 2, "dpmpp-2m": 2, "k-unipc": 3}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_order_on_a_linear_equation_with_a_known_solution(name: str) -> None:
+    """D = x / 2 at every level: x has a power of the level as its solution, whatever the path."""
+    spec, order = SAMPLERS[name], LINEAR[name]
+
+    class Half:
+        def __init__(self, x: Tensor, level: float) -> None:
+            alpha, sigma = spec.space.path(level)
+            self.denoised = x / 2
+            self.noise = (x - alpha * self.denoised) / sigma
+
+    # VE: dx / dsigma = (x - D) / sigma = x / (2 sigma), so x ~ sqrt(sigma).
+    # Flow: dx / dt = (x - D) / t = x / (2 t), so x ~ sqrt(t).
+    errors = []
+    counts = [16, 32] if order < 4 else [4, 8]
+    for steps in counts:
+        levels = torch.linspace(0.9, 0.2, steps + 1, dtype=torch.float64)
+        x = torch.ones(1, 1, 1, dtype=torch.float64)
+        found = spec.fn(Half, x, levels, noise=_forbidden)
+        errors.append(abs(float(found) - math.sqrt(0.2 / 0.9)))
+    assert math.log2(errors[0] / errors[1]) > order - 0.35, errors
+
+
+@pytest.mark.parametrize("name", ["v-ddim-cfgpp", "euler-cfgpp"])
+def test_cfgpp_denoises_guided_and_renoises_unguided(name: str) -> None:
+    """Chung et al. 2024, algorithm 2: x' = alpha' (guided estimate of x0) + sigma' (unguided noise)."""
+    spec, objective = SAMPLERS[name], OBJECTIVES["rectified_flow"]()
+    levels = torch.tensor([0.9, 0.6, 0.3], dtype=torch.float64)
+    guided, unguided = ideal(objective), ideal(objective, std=1.3)
+
+    def predict(x: Tensor, t: Tensor) -> Output:
+        return Output(guided(x, t), unguided(x, t))
+
+    start = normal(2, 2, 6)
+    found = spec.fn(Denoiser(predict, objective, spec.space), start, levels, noise=_forbidden)
+    expected = start
+    both = [Denoiser(f, objective, spec.space) for f in (guided, unguided)]
+    for level, next_level in pairwise(levels.tolist()):
+        alpha, sigma = spec.space.path(next_level)
+        expected = alpha * both[0](expected, level).denoised + sigma * both[1](expected, level).noise
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_list_of_levels_is_walked_and_begins_at_the_noise_of_an_init() -> None:
+    objective, init = OBJECTIVES["rectified_flow"](), normal(1, 1, 8, seed=3)
+    seen: list[float] = []
+
+    def run(**settings: Any) -> Tensor:
+        seen.clear()
+        return sample(
+            ideal(objective),
+            normal(1, 1, 8),
+            objective=objective,
+            noise=_forbidden,
+            callback=lambda info: seen.append(info.level),
+            **settings,
+        )
+
+    levels = [1.0, 0.6, 0.2, 0.0]
+    found = run(schedule=levels)
+    assert seen == levels[:-1]
+    assert torch.equal(found, run(schedule=torch.tensor(levels, dtype=torch.float64)))
+    run(schedule=levels, sigma_max=0.5, init=init)
+    assert seen == [0.5, 0.2]
+    run(schedule=[80.0, 2.0, 0.1, 0.0], sampler="dpmpp-2m")
+    assert seen == [80.0, 2.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "levels", "message"),
+    [
+        ("rectified_flow", [1.0, 0.5], "must fall to 0, for example 1, 0.6, 0.2, 0; found 1, 0.5"),
+        ("rectified_flow", [1.0, 0.5, 0.7, 0.0], "must fall to 0"),
+        ("rectified_flow", [], "found nothing"),
+        ("rectified_flow", [1.5, 0.5, 0.0], "begins at most at 1, found 1.5"),
+        ("epsilon", [1.0, 0.5, 0.0], "begins at 1, but the model was trained up to 0.99"),
+    ],
+)
+def test_a_list_that_cannot_be_walked_is_refused(objective: str, levels: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample(
+            lambda x, t: x,
+            normal(1, 1, 4),
+            objective=OBJECTIVES[objective](),
+            noise=_forbidden,
+            sampler="euler" if objective == "rectified_flow" else "ddim",
+            schedule=levels,
+        )

@@ -33,6 +33,17 @@ def test_polyexponential_is_geometric_and_karras_follows_its_equation() -> None:
     assert levels.tolist() == pytest.approx([128, 1.5**7, 1, 0])
 
 
+def test_exponential_ignores_the_ramp_and_cosine_steps_along_the_circle() -> None:
+    levels = build_schedule("exponential", 3, space=VE, sigma_min=0.01, sigma_max=100, rho=7)
+    assert levels.tolist() == pytest.approx([100, 1, 0.01, 0])
+    angles = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0], dtype=torch.float64) * torch.pi / 2
+    assert torch.allclose(build_schedule("cosine", 4, space=VP), angles * 2 / torch.pi)
+    flow = build_schedule("cosine", 4, space=FLOW)
+    assert torch.allclose(flow, angles.sin() / (angles.sin() + angles.cos()))
+    tangents = build_schedule("cosine", 4, space=VE, sigma_max=0.8)
+    assert torch.allclose(tangents, (0.8 * angles).tan())
+
+
 def test_logsnr_has_even_steps_of_the_log_ratio() -> None:
     levels = build_schedule("logsnr", 8, space=FLOW)
     inner = torch.log((1 - levels[1:-1]) / levels[1:-1])

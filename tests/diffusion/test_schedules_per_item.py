@@ -118,7 +118,8 @@ def test_steps_of_no_size_change_nothing() -> None:
 def test_a_sampler_without_schedules_per_item_says_which_have_them() -> None:
     objective = OBJECTIVES["rectified_flow"]()
     with pytest.raises(
-        ValueError, match="'ddim' walks one schedule for all items; euler, dpmpp, rk4, pingpong"
+        ValueError,
+        match="'ddim' walks one schedule for all items; euler, dpmpp, heun, euler-cfgpp",
     ):
         sample(
             ideal(objective),

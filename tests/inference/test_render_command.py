@@ -354,6 +354,21 @@ def test_a_page_plays_every_clip(base: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "out" / "index.html").read_text() == page
 
 
+def test_levels_of_a_schedule_reach_recipe_and_repetition(base: list[str], tmp_path: Path, capsys) -> None:
+    listed = ["--sampler", "unipc", "--schedule", "1,0.7,0.3,0"]
+    assert main([*base[:-4], "--device", "cpu", "--prompt", "bell", *listed]) == 0
+    (made,) = _made(tmp_path)
+    recipe = _recipe(made)["recipe"]["sampling"]
+    assert (recipe["schedule"], recipe["steps"]) == ([1.0, 0.7, 0.3, 0.0], 3)
+    again = tmp_path / "again"
+    assert main(["generate", "--from-json", str(made.with_suffix(".json")), "--out", str(again)]) == 0
+    assert (again / made.name).read_bytes() == made.read_bytes()
+    assert main([*base, "--prompt", "bell", *listed]) == 2  # QUICK asks for two steps
+    assert "steps is 2, but the schedule lists 4 levels" in capsys.readouterr().err
+    assert main([*base, "--prompt", "bell", "--schedule", "1,x"]) == 2
+    assert "found '1,x'" in capsys.readouterr().err
+
+
 def _without(key: str) -> Any:
     return lambda recipe: recipe.pop(key)
 
@@ -384,7 +399,11 @@ EDITS = [
     (_sampled(stepps=4), r"\$\.recipe\.sampling\.stepps: unknown key; did you mean 'steps'"),
     (_sampled(steps=0), r"\$\.recipe\.sampling: steps must be at least 1"),
     (_sampled(sampler="euller"), r"\$\.recipe\.sampling: unknown sampler 'euller'; did you mean 'euler'"),
-    (_sampled(schedule="cosine"), r"\$\.recipe\.sampling: unknown schedule 'cosine'"),
+    (_sampled(schedule="sine"), r"\$\.recipe\.sampling: unknown schedule 'sine'"),
+    (
+        _sampled(schedule=[1.0, 0.5]),
+        r"\$\.recipe\.sampling: a schedule as a list must fall to 0.*found 1, 0\.5",
+    ),
     (_with(config={"model_type": "dit"}), r"first\.json, config: \$\.model_type: found \"dit\""),
     (_with(init_audio={"path": "no.wav", "digest": "0"}), r"\$\.recipe\.init_noise_level: missing"),
     (_with(inpaint_seconds=[[2.0, 1.0]]), r"\$\.recipe\.inpaint_seconds\[0\]: found \[2\.0, 1\.0\]"),
@@ -475,7 +494,7 @@ def test_clips_at_once_by_device() -> None:
     ("arguments", "words"),
     [
         (["--prompt", "bell", "--sampler", "euller"], "unknown sampler 'euller'"),
-        (["--prompt", "bell", "--schedule", "cosine"], "unknown schedule 'cosine'"),
+        (["--prompt", "bell", "--schedule", "sine"], "unknown schedule 'sine'"),
         (["--prompt", "bell", "--steps", "0"], "steps must be at least 1"),
         (["--prompts", "absent.jsonl"], "absent.jsonl"),
         (["--prompt", "bell", "--device", "cuda:99"], "this machine has no such device"),

@@ -13,6 +13,7 @@ from stable_audio.config.rules import (
     model,
     objectives,
     process,
+    sampling,
     slots,
     training,
 )
@@ -34,6 +35,7 @@ RULES: dict[str, Rule] = {
     "sample_size": lengths.sample_size_fits,
     "objective_options": objectives.options_fit,
     "process_steps": process.steps_are_those_of_the_backbone,
+    "sampling": sampling.settings_can_be_used,
     "demo_steps": process.demos_take_steps_that_exist,
     "process_shift": process.steps_are_not_shifted,
     "one_shot": process.objective_allows_one_shot,

@@ -115,10 +115,10 @@ def _keywords(cls: Any) -> Mapping[str, Keyword]:
 
 
 def _declaring(cls: Any) -> Iterable[Any]:
-    """The class and its bases up to the one that declares the constructor."""
+    """The class and its bases up to the one that declares the constructor; of dataclasses all."""
     for base in inspect.getmro(cls):
         yield base
-        if "__init__" in vars(base):
+        if "__init__" in vars(base) and not dataclasses.is_dataclass(base):
             return
 
 

@@ -18,6 +18,7 @@ from stable_audio.config.sections.pretransform import (
     Positive,
     Pretransform,
 )
+from stable_audio.config.sections.sampling import SamplingSection
 from stable_audio.config.sections.shift import any_shift
 from stable_audio.config.sections.sounds import SOUND_CONFIGS
 from stable_audio.diffusion.objectives import OBJECTIVES
@@ -61,6 +62,9 @@ class DiffusionKeys(Section):
     sampling_distribution_shift_options: Shift | None = Field(
         default=None,
         description="shift of the schedule in sampling; null: that of Stable Audio 3, for any length",
+    )
+    sampling_defaults: SamplingSection | None = Field(
+        default=None, description="settings of sampling where a call says nothing else"
     )
 
 

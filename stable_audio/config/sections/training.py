@@ -11,6 +11,7 @@ from stable_audio.conditioning.inpainting import MaskKind, MaskOptions
 from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
+from stable_audio.config.sections.sampling import DemoSamplingSection
 from stable_audio.diffusion.losses import LOSSES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.step_options import StepOptions
@@ -93,7 +94,13 @@ class DemoSection(Section):
     demo_seed: int = Field(
         default=0, ge=0, description="noise of demo i comes from demo_seed + i, at every step"
     )
-    demo_sampler: SamplerName | None = Field(default=None, description="sampler; default: the objective's")
+    demo_sampler: SamplerName | None = Field(
+        default=None,
+        description="sampler; default: that of the model's sampling_defaults, or the objective's",
+    )
+    demo_sampling: DemoSamplingSection | None = Field(
+        default=None, description="further settings of sampling, as in sampling_defaults of the model"
+    )
 
 
 class CondDemoSection(DemoSection):

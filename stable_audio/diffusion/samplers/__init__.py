@@ -7,8 +7,9 @@ from stable_audio.diffusion.samplers.ddim import ddim, ddim_cfgpp
 from stable_audio.diffusion.samplers.ddpm import ddpm
 from stable_audio.diffusion.samplers.dpm_solver import dpm_adaptive, dpm_fast
 from stable_audio.diffusion.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s_ancestral, dpmpp_3m_sde
-from stable_audio.diffusion.samplers.flow import euler, flow_dpmpp, pingpong, rk4
+from stable_audio.diffusion.samplers.flow import euler, euler_cfgpp, flow_dpmpp, flow_heun, pingpong, rk4
 from stable_audio.diffusion.samplers.karras import dpm_2, heun, lms
+from stable_audio.diffusion.samplers.unipc import unipc, unipc_ve
 from stable_audio.diffusion.spaces import FLOW, VE, VP
 
 SAMPLERS: dict[str, SamplerSpec] = {
@@ -38,6 +39,14 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "euler": SamplerSpec(euler, FLOW, "logsnr", "straight steps; the usual choice for flows", per_item=True),
     "dpmpp": SamplerSpec(
         flow_dpmpp, FLOW, "logsnr", "DPM-Solver++(2M) for flows; good from 20 steps", per_item=True
+    ),
+    "unipc": SamplerSpec(unipc, FLOW, "logsnr", "corrected multistep for flows; 8 to 32 evaluations"),
+    "k-unipc": SamplerSpec(unipc_ve, VE, "polyexponential", "as unipc, for v; 8 to 32 evaluations"),
+    "heun": SamplerSpec(
+        flow_heun, FLOW, "linear", "second order, two evaluations", evaluations=2, per_item=True
+    ),
+    "euler-cfgpp": SamplerSpec(
+        euler_cfgpp, FLOW, "logsnr", "euler with CFG++; for small cfg_scale (1 to 2)", per_item=True
     ),
     "rk4": SamplerSpec(
         rk4, FLOW, "linear", "fourth order, four evaluations", shifts=True, evaluations=4, per_item=True

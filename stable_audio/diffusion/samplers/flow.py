@@ -32,6 +32,51 @@ def euler(
     return x
 
 
+def euler_cfgpp(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Tensor,
+    *,
+    noise: Noise,
+    callback: SamplerCallback | None = None,
+) -> Tensor:
+    """CFG++ (Chung et al. 2024) on straight paths: denoise guided, renoise with the unconditional estimate.
+
+    x = (1 - t') denoised + t' noise. Without an unconditional branch, the step is that of `euler`.
+    """
+    for i, t, t_next in item_intervals(schedule):
+        prediction = denoise(x, t)
+        if callback is not None:
+            callback(i, x, t, prediction.denoised)
+        direction = prediction.noise if prediction.uncond_noise is None else prediction.uncond_noise
+        x = weight(1 - t_next, x) * prediction.denoised + weight(t_next, x) * direction
+    return x
+
+
+def flow_heun(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Tensor,
+    *,
+    noise: Noise,
+    callback: SamplerCallback | None = None,
+) -> Tensor:
+    """Trapezoidal steps (Karras et al. 2022, algorithm 1, for velocities); the last one is an Euler step.
+
+    Second order, two evaluations per step but one in the last, behind which nothing is left to denoise.
+    """
+    for i, t, t_next in item_intervals(schedule):
+        prediction = denoise(x, t)
+        if callback is not None:
+            callback(i, x, t, prediction.denoised)
+        step, slope = weight(t_next - t, x), prediction.noise - prediction.denoised
+        if not _is_end(t_next):
+            ahead = denoise(x + step * slope, t_next)
+            slope = (slope + ahead.noise - ahead.denoised) / 2
+        x = x + step * slope
+    return x
+
+
 def rk4(
     denoise: Denoise,
     x: Tensor,

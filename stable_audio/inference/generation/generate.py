@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -135,7 +135,7 @@ def generate(
         settings["sigma_max"] = audio_inputs.init_noise_level
     how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
     audio_inputs.check(model)
-    samples, kept = length.samples(model, how.headroom_seconds)
+    samples, kept = length.samples(model, how.headroom)
     items = _items(_described(conditioning, model, kept), seeds, draws.start_noise)
     if length.seconds is not None and SECONDS in ids_of(model):
         items = [{SECONDS: length.seconds, **item} for item in items]
@@ -234,7 +234,7 @@ def _sampled(
     length = clips.shape[-1]
     frames = frames_of(model, [clips.items[i] for i in rows])
     if model.mask_padding_attention and frames is not None:
-        headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom_seconds)
+        headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom)
         cond = cond.replace(padding_mask=frame_rows([n + headroom for n in frames], length).to(device))
     with visiting(model, model.backbone):
         latents = sample(
@@ -244,7 +244,7 @@ def _sampled(
             noise=noise or item_noise,
             init=None if clips.init is None else clips.init[indices.to(device)],
             callback=callback,
-            solver=replace(settings, sigma_min=min(settings.sigma_min, settings.sigma_max)),
+            solver=settings.ordered,
             shift=shift_for(model, settings),
             lengths=frames if frames is not None and by_length(model, settings) else length,
         )

@@ -117,7 +117,7 @@ def generated_samples(model: DiffusionModel, seconds: float, sampling: Sampling)
         raise ValueError(
             f"{seconds:g} seconds are {samples} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
         )
-    return sample_size_for(model, seconds, sampling.headroom_seconds)
+    return sample_size_for(model, seconds, sampling.headroom)
 
 
 def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> Iterator[str]:

@@ -134,8 +134,11 @@ def sampling_values(sampling: Sampling) -> dict[str, Any]:
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
     """The Sampling of `sampling_values`."""
-    interval = {"cfg_interval": tuple(values["cfg_interval"])} if "cfg_interval" in values else {}
-    return Sampling(**{**values, **interval})
+    return Sampling(**{key: _in_tuples(value) for key, value in values.items()})
+
+
+def _in_tuples(value: Any) -> Any:
+    return tuple(_in_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def file_digest(path: str | Path) -> str:

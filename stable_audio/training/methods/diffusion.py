@@ -9,6 +9,7 @@ from typing import Any
 from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
+from stable_audio.config.sections.sampling import settings_from
 from stable_audio.config.sections.training import TrainingKeys
 from stable_audio.diffusion.losses import LOSSES, MAIN, LossSum, MSELoss
 from stable_audio.diffusion.step_options import StepOptions
@@ -115,6 +116,7 @@ def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | Non
         cfg_scales=getattr(section, "demo_cfg_scales", [1.0]),
         steps=section.demo_steps,
         sampler=section.demo_sampler,
+        sampling=settings_from(section.demo_sampling),
         seed=section.demo_seed,
     )
     return renderer, section.demo_every
