@@ -30,6 +30,7 @@ EXTRAS = {
     "flash": ["flash-attn>=2.6"],
     "av": ["av>=12"],
     "quantize": ["torchao>=0.10"],
+    "yaml": ["PyYAML>=6"],
 }
 EXTRAS["dev"] = [
     *EXTRAS["train"],
@@ -39,6 +40,7 @@ EXTRAS["dev"] = [
     *EXTRAS["av"],
     *EXTRAS["quantize"],
     *EXTRAS["wandb"],
+    *EXTRAS["yaml"],
     "PyWavelets>=1.6",
     "accelerate>=1.0",
     "auraloss>=0.4",

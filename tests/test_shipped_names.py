@@ -13,7 +13,7 @@ import pytest
 
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config, load_dataset_config
-from stable_audio.inference.rendering.jobs import read_jobs
+from stable_audio.inference.rendering.job_lines import read_jobs
 from stable_audio.shipped import KINDS, shipped, shipped_file
 from stable_audio.stored.shipped_configs import copy_config
 

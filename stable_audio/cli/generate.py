@@ -68,7 +68,16 @@ def _model_arguments(group: Any) -> None:
 def _content_arguments(group: Any) -> None:
     group.add_argument("--prompt", action="append", metavar="TEXT", help="text to render; may be repeated")
     group.add_argument(
-        "--prompts", metavar="FILE.jsonl", help="file with one JSON object of conditioning per line"
+        "--prompts",
+        metavar="FILE",
+        help="file of clips or grids of clips: JSON Lines (an object of conditioning a line), JSON, YAML",
+    )
+    group.add_argument(
+        "--grid",
+        action="append",
+        metavar="KEY=VALUES",
+        help="render every clip with each of these values, for example cfg_scale=2,4 or seed=1,2,3; may be "
+        "repeated for every combination",
     )
     group.add_argument("--negative-prompt", metavar="TEXT", help="text to steer away from")
     group.add_argument(
@@ -168,6 +177,11 @@ def _audio_arguments(group: Any) -> None:
 
 def _output_arguments(group: Any) -> None:
     add_out(group, default="renders", help="folder for the clips (%(default)s)")
+    group.add_argument(
+        "--name",
+        metavar="TEMPLATE",
+        help="names of the files, for example {prompt}_{seed}_{cfg_scale} ({index}_{name}_{digest})",
+    )
     group.add_argument("--format", choices=FORMATS, help="file format (wav)")
     group.add_argument("--subtype", help="sample format: PCM_16, PCM_24, FLOAT, ... (16 bits)")
     group.add_argument(

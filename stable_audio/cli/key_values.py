@@ -29,3 +29,23 @@ def key_values(arguments: list[str] | None, flag: str) -> dict[str, Any]:
                 raise
             values[key] = value
     return values
+
+
+def grid_axes(arguments: list[str]) -> dict[str, list[Any]]:
+    """["seed=1,2", "sampler=euler,heun"] -> {"seed": [1, 2], "sampler": ["euler", "heun"]}.
+
+    Args:
+        arguments: texts KEY=VALUES, where VALUES is a JSON list, or JSON values or texts with commas between.
+
+    Raises:
+        ValueError: no "=" or no KEY, or one KEY twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in arguments:
+        (key, value), *_ = key_values([text], "--grid").items()
+        if key in axes:
+            raise ValueError(f"--grid {key} is given twice; write all its values with commas between them")
+        if isinstance(value, str) and value == text.partition("=")[2]:
+            value = [key_values([f"{key}={v.strip()}"], "--grid")[key] for v in value.split(",")]
+        axes[key] = value if isinstance(value, list) else [value]
+    return axes

@@ -14,14 +14,17 @@ import torch
 from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
 from stable_audio.cli.fields import given
-from stable_audio.cli.key_values import key_values
+from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.data.world import launched_world
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.gallery import write_render_page
-from stable_audio.inference.rendering.jobs import Job, needed_ids, read_jobs, repeated
+from stable_audio.inference.rendering.job_files import read_lines
+from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
+from stable_audio.inference.rendering.jobs import Job, needed_ids, repeated
 from stable_audio.inference.rendering.load import RenderModel
+from stable_audio.inference.rendering.names import NameTemplate
 from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
 from stable_audio.inference.rendering.steering import Steering
@@ -32,7 +35,7 @@ _SAMPLING = {field.name: _NAMES.get(field.name, field.name) for field in datacla
 """Field of Sampling -> name of the argument that sets it."""
 
 _RECIPE_ARGUMENTS = (
-    ("prompt", "prompts", "negative_prompt", "condition", "count", "seconds", "seed")
+    ("prompt", "prompts", "grid", "negative_prompt", "condition", "count", "seconds", "seed")
     + tuple(_SAMPLING.values())
     + ("init_noise_level", "inpaint", "dtype", "model_config")
 )
@@ -68,7 +71,7 @@ def _output(args: argparse.Namespace, model: DiffusionModel) -> OutputFiles:
     return OutputFiles(
         Path(args.out),
         overwrite=args.overwrite,
-        **given(args, "format", "subtype"),
+        **given(args, "format", "subtype", "name"),
         software={"stable_audio": __version__, "torch": torch.__version__, "device": str(model.device)},
     )
 
@@ -80,6 +83,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+    if args.name is not None:
+        NameTemplate(args.name)
     if args.seed is not None and args.seed < RANDOM_SEED:
         raise ValueError(f"--seed must be at least 0, or -1 for a random one, found {args.seed}")
 
@@ -164,9 +169,10 @@ def schedule_from(text: str) -> str | tuple[float, ...]:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """Jobs from --prompt and --prompts, before they are completed with what the model needs."""
-    jobs = [Job({"prompt": text}) for text in args.prompt or []]
-    jobs += read_jobs(args.prompts) if args.prompts is not None else []
-    return repeated(jobs or [Job({})], args.count or 1)
+    lines = [JobLine({"conditioning": {"prompt": text}}) for text in args.prompt or []]
+    lines += [JobLine(*line) for line in read_lines(args.prompts)] if args.prompts is not None else []
+    jobs = jobs_of(lines or [JobLine({"conditioning": {}})], grid_axes(args.grid or []))
+    return repeated(jobs, args.count or 1)
 
 
 def _first_seed(argument: int | None) -> int:

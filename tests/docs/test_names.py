@@ -24,7 +24,7 @@ from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.schedules import SCHEDULES, STEP_SCHEDULES
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.rendering.jobs import read_jobs
+from stable_audio.inference.rendering.job_lines import read_jobs
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.training.loggers import LOGGERS

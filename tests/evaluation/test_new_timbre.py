@@ -25,7 +25,7 @@ from stable_audio.evaluation.new_timbre import (
 )
 from stable_audio.evaluation.quickstart import QuickstartEvaluator
 from stable_audio.evaluation.scores import Request
-from stable_audio.inference.rendering.jobs import read_jobs
+from stable_audio.inference.rendering.job_lines import read_jobs
 
 RATE, SIZE = 22050, 27648
 

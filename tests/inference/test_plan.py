@@ -28,13 +28,11 @@ def test_files_are_rendered_and_rendered_again_without_a_command(
     loaded = load_render_model(weights)
     sampling = Sampling(steps=2).resolved(loaded.model.objective)
     todo = plan(loaded, complete([Job({"prompt": "bell"})], loaded.model, first_seed=3), sampling=sampling)
-    [first] = render(loaded.model, todo.jobs, todo.recipes, OutputFiles(tmp_path / "one"), sampling=sampling)
+    [first] = render(loaded.model, todo.jobs, todo.recipes, OutputFiles(tmp_path / "one"))
     recipe = read_recipe(first.path.with_suffix(".json"))
     again = plan(loaded, [job_of(recipe, "one")], sampling=sampling)
     assert again.recipes == todo.recipes
-    [second] = render(
-        loaded.model, again.jobs, again.recipes, OutputFiles(tmp_path / "two"), sampling=sampling
-    )
+    [second] = render(loaded.model, again.jobs, again.recipes, OutputFiles(tmp_path / "two"))
     assert first.path.read_bytes() == second.path.read_bytes()
     assert capfd.readouterr() == ("", "")
 

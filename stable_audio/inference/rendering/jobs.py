@@ -1,21 +1,15 @@
-"""Jobs: clips to render with their conditioning, from prompts, a JSONL file or an earlier render."""
+"""Jobs: clips to render, each with its conditioning, completed with what the model needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stable_audio.adapters.spec import AdapterSpec, specs_of
-from stable_audio.audio.json_files import JsonError, parse_json_object
-from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
+from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.model import DiffusionModel
-from stable_audio.shipped import file_or_shipped
 from stable_audio.types import Metadata
-
-_WRAPPED = ("conditioning", "negative_conditioning", "seed", "seconds", "name", "adapters")
 
 
 @dataclass(frozen=True)
@@ -25,11 +19,13 @@ class Job:
     Attributes:
         conditioning: metadata that the conditioners read.
         negative: metadata to steer away from.
-        seed: None = the first seed of the run plus the index of the job.
+        seed: None = the first seed of the run plus `seed_shift`.
         seconds: length of the file; None = that of the conditioning, else of the model.
         name: name for the output file.
         adapters: trained changes of the model for this clip; None = those of the run.
         source: origin of the job, for messages.
+        sampling: settings by the names of `Sampling`, in place of those of the run.
+        seed_shift: None = the index of the job.
     """
 
     conditioning: Metadata
@@ -39,93 +35,14 @@ class Job:
     name: str | None = None
     adapters: tuple[AdapterSpec, ...] | None = None
     source: str = "the command line"
-
-
-def read_jobs(path: str | Path) -> list[Job]:
-    """One job per line of a JSONL file.
-
-    A line is a conditioning object, `{"prompt": "...", "seconds_total": 10}`, or wraps one as
-    `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "...",
-    "adapters": ["pad.safetensors:0.8"]}`, all but the first optional. Empty lines are skipped.
-
-    Raises:
-        ValueError: with file and line of everything that is wrong.
-    """
-    path = Path(file_or_shipped(path, "prompts"))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    jobs, problems = [], []
-    # Not splitlines: JSON strings may hold other characters that count as line ends there.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                jobs.append(_parsed(line, f"{path}, line {number}"))
-            except ValueError as error:
-                problems.append(str(error))
-    if problems:
-        raise ValueError(listed(problems))
-    if not jobs:
-        raise ValueError(f"{path}: has no lines; write one JSON object with conditioning per line")
-    return jobs
-
-
-def _parsed(line: str, source: str) -> Job:
-    try:
-        value = parse_json_object(line, source=source)
-    except JsonError as error:
-        # `source` already has the line, so only the column is added.
-        column = error.place.rpartition(", ")[2]
-        raise ValueError(f"{source}{', ' if column else ''}{column}: {error.reason}") from error
-    if "conditioning" not in value:
-        return Job(conditioning=value, source=source)
-    unknown = sorted(set(value) - set(_WRAPPED))
-    if unknown:
-        raise ValueError(f"{source}: unknown keys {unknown} beside 'conditioning'; allowed: {list(_WRAPPED)}")
-    seed, adapters = value.get("seed"), value.get("adapters")
-    job = Job(
-        conditioning=value["conditioning"],
-        negative=value.get("negative_conditioning") or None,
-        seed=random_seed() if seed == RANDOM_SEED else seed,
-        seconds=value.get("seconds"),
-        name=value.get("name"),
-        source=source,
-    )
-    _check_types(job)
-    return job if adapters is None else replace(job, adapters=_adapters(adapters, source))
-
-
-def _adapters(texts: Any, source: str) -> tuple[AdapterSpec, ...]:
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f"{source}: 'adapters' must be a list of texts such as \"pad.safetensors:0.8\", found {texts!r}"
-        )
-    try:
-        return specs_of(texts)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    seed_shift: int | None = None
 
 
 def listed(problems: Sequence[str], limit: int = 20) -> str:
     """One problem per line, and the number of those beyond `limit`."""
     more = [f"... and {len(problems) - limit} more"] if len(problems) > limit else []
     return "\n".join([*problems[:limit], *more])
-
-
-def _check_types(job: Job) -> None:
-    expected: dict[str, tuple[Any, tuple[type, ...]]] = {
-        "conditioning": (job.conditioning, (dict,)),
-        "negative_conditioning": (job.negative, (dict, type(None))),
-        "seed": (job.seed, (int, type(None))),
-        "seconds": (job.seconds, (int, float, type(None))),
-        "name": (job.name, (str, type(None))),
-    }
-    for key, (value, types) in expected.items():
-        if not isinstance(value, types) or isinstance(value, bool):
-            raise ValueError(f"{job.source}: '{key}' must be {types[0].__name__}, found {value!r}")
-    if job.seed is not None and job.seed < 0:
-        raise ValueError(f"{job.source}: 'seed' must be at least 0, or -1 for a random one, found {job.seed}")
 
 
 def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
@@ -145,9 +62,15 @@ def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
 
 
 def repeated(jobs: Sequence[Job], count: int) -> list[Job]:
-    """Every job `count` times; the seed of a job that has one counts up."""
+    """Every job `count` times; the seed of a job counts up, if it has one or shares that of others."""
     return [
-        replace(job, seed=None if job.seed is None else job.seed + k) for job in jobs for k in range(count)
+        replace(
+            job,
+            seed=None if job.seed is None else job.seed + k,
+            seed_shift=None if job.seed_shift is None else job.seed_shift + k,
+        )
+        for job in jobs
+        for k in range(count)
     ]
 
 
@@ -164,7 +87,7 @@ def complete(
     """Fill in what jobs leave open, and check that they have all conditioning that the model needs.
 
     Args:
-        first_seed: seed of the first job; the others count up.
+        first_seed: seed of the first job; the others count up, but for those with a `seed_shift`.
         seconds: length of jobs without their own.
         defaults: conditioning for the keys that a job lacks.
         negative: negative conditioning of jobs without their own.
@@ -181,13 +104,17 @@ def complete(
             job,
             conditioning=_timed(conditioning, model, length),
             negative=job.negative if job.negative is not None else negative,
-            seed=job.seed if job.seed is not None else first_seed + index,
+            seed=job.seed if job.seed is not None else first_seed + _shift(job, index),
             seconds=length,
             adapters=tuple(adapters) if job.adapters is None else job.adapters,
         )
         completed.append(job)
     check_conditioning(completed, model)
     return completed
+
+
+def _shift(job: Job, index: int) -> int:
+    return index if job.seed_shift is None else job.seed_shift
 
 
 def needed_ids(model: DiffusionModel) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from stable_audio.inference.rendering.jobs import (
     Job,
     check_conditioning,
     check_values,
+    listed,
     needed_ids,
     unused_keys,
 )
@@ -25,7 +26,7 @@ from stable_audio.model import DiffusionModel
 
 @dataclass(frozen=True)
 class RenderPlan:
-    """Jobs that the model can render, each with its recipe; see `render`."""
+    """Jobs that the model can render, each with its recipe, and no recipe twice; see `render`."""
 
     jobs: list[Job]
     recipes: list[Recipe]
@@ -43,7 +44,7 @@ def plan(
     """Check completed `jobs` and make a recipe of each.
 
     Args:
-        sampling: resolved settings.
+        sampling: settings of jobs without their own; what they leave open, the model says.
         adapted: the model with the adapters of each clip; None: makes its own.
 
     Raises:
@@ -56,9 +57,28 @@ def plan(
     check_values(jobs, render_model.model)
     for specs in dict.fromkeys(job.adapters or () for job in jobs):
         adapted.check(specs)
-    recipes = [_recipe(render_model, job, sampling, steering, chunked_decode) for job in jobs]
-    files = [adapted.files(job.adapters or ()) for job in jobs]
-    return RenderPlan(jobs, [replace(recipe, adapters=a) for recipe, a in zip(recipes, files)])
+    samplings = _samplings(render_model.model, jobs, sampling)
+    unique: dict[str, tuple[Job, Recipe]] = {}
+    for job, own in zip(jobs, samplings):
+        recipe = _recipe(render_model, job, own, steering, chunked_decode)
+        recipe = replace(recipe, adapters=adapted.files(job.adapters or ()))
+        unique.setdefault(recipe.digest(), (job, recipe))
+    return RenderPlan([job for job, _ in unique.values()], [recipe for _, recipe in unique.values()])
+
+
+def _samplings(model: DiffusionModel, jobs: Sequence[Job], sampling: Sampling) -> list[Sampling]:
+    """The settings of each job, complete."""
+    common = sampling.resolved_for(model)
+    samplings, problems = [], []
+    for job in jobs:
+        try:
+            own = sampling.with_keywords(**job.sampling).resolved_for(model) if job.sampling else common
+            samplings.append(own)
+        except ValueError as error:
+            problems.append(f"{job.source}: {error}")
+    if problems:
+        raise ValueError(listed(list(dict.fromkeys(problems))))
+    return samplings
 
 
 def _recipe(
@@ -121,8 +141,12 @@ def generated_samples(model: DiffusionModel, seconds: float, sampling: Sampling)
 
 
 def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> Iterator[str]:
-    """Warnings about a render that is possible but may not be intended, one sentence each."""
-    if sampling.cfg_scale == 1 and any(job.negative for job in jobs):
+    """Warnings about a render that is possible but may not be intended, one sentence each.
+
+    Args:
+        sampling: settings of jobs without their own.
+    """
+    if any(job.negative and job.sampling.get("cfg_scale", sampling.cfg_scale) == 1 for job in jobs):
         yield "at --cfg-scale 1 there is no guidance, so negative prompts have no effect"
     unused = unused_keys(jobs, model)
     if unused:

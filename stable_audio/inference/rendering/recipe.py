@@ -223,20 +223,6 @@ def _impossible(recipe: Recipe) -> Iterator[tuple[Loc, str]]:
             yield (companion,), f"missing; '{name}' needs it"
 
 
-def finished(folder: Path, recipe: Recipe, suffix: str) -> Path | None:
-    """The file in `folder` that was rendered from this recipe, if it and its JSON are complete."""
-    digest = recipe.digest()
-    for path in sorted(folder.glob(f"*_{digest[:8]}.json")):
-        sound = path.with_suffix(f".{suffix}")
-        try:
-            stored_digest = read_json_object(path).get("digest")
-        except (OSError, ValueError):
-            continue
-        if stored_digest == digest and sound.is_file() and sound.stat().st_size > 0:
-            return sound
-    return None
-
-
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()

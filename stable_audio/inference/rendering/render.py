@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +18,18 @@ from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
-from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels, Specs
-from stable_audio.inference.rendering.jobs import Job
-from stable_audio.inference.rendering.recipe import Recipe, finished, write_recipe
+from stable_audio.inference.rendering.existing import ExistingClips
+from stable_audio.inference.rendering.jobs import Job, listed
+from stable_audio.inference.rendering.names import DEFAULT_NAME, NameTemplate, stems
+from stable_audio.inference.rendering.recipe import Recipe, sampling_from, write_recipe
 from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_Pending = tuple[int, Job, Recipe]
+_Pending = tuple[str, Job, Recipe]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class OutputFiles:
         format: suffix of the files.
         subtype: as for `save_audio`.
         overwrite: render files again that already exist.
+        name: template of their names; see `NameTemplate`.
         software: versions to store beside each file.
     """
 
@@ -69,6 +70,24 @@ class OutputFiles:
     subtype: str | None = None
     overwrite: bool = False
     software: dict[str, Any] = field(default_factory=dict)
+    name: str = DEFAULT_NAME
+
+    def __post_init__(self) -> None:
+        NameTemplate(self.name)
+
+    def stems(self, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> list[str]:
+        """The names of the clips without suffix.
+
+        Raises:
+            ValueError: they cannot be used, or the folder has another clip of that name.
+        """
+        names = stems(NameTemplate(self.name), jobs, recipes)
+        existing = ExistingClips(self.folder, self.format)
+        taken = [path for name, recipe in zip(names, recipes) if (path := existing.other(recipe, name))]
+        if taken and not self.overwrite:
+            reason = "is of another clip, which would be lost; choose another --name or --out, or --overwrite"
+            raise ValueError(listed([f"{path}: {reason}" for path in taken]))
+        return names
 
 
 def render(
@@ -77,7 +96,6 @@ def render(
     recipes: Sequence[Recipe],
     output: OutputFiles,
     *,
-    sampling: Sampling,
     steering: Steering = NO_STEERING,
     batch_size: int | None = None,
     chunked_decode: bool = False,
@@ -92,30 +110,43 @@ def render(
         world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
         adapted: the model with the adapters of each clip; None: makes its own.
+
+    Raises:
+        ValueError: before the first clip, if names of files cannot be used.
     """
     adapted = adapted or AdaptedModels(model)
     steering.check(model, jobs, recipes)
+    names = output.stems(jobs, recipes)
     remove_leftovers(output.folder)
+    finished = ExistingClips(output.folder, output.format).finished
     pending: list[_Pending] = []
-    for index, (job, recipe) in world.share(list(zip(jobs, recipes))):
-        existing = None if output.overwrite else finished(output.folder, recipe, output.format)
+    for _, clip in world.share(list(zip(names, jobs, recipes))):
+        existing = None if output.overwrite else finished(clip[2], clip[0])
         if existing is not None:
-            yield Rendered(existing, recipe.seconds, None, False, None)
+            yield Rendered(existing, clip[2].seconds, None, False, None)
         else:
-            pending.append((index, job, recipe))
-    # The clips of one batch have the same length and adapters, and all or none have negative conditioning.
-    for (_, _, specs), group in groupby(pending, key=_common):
-        work = partial(_timed_batch, adapted(specs), *(sampling, steering, chunked_decode, progress))
-        for batch, (audio, took) in _in_batches(work, list(group), batch_size or default_batch(model.device)):
+            pending.append(clip)
+    for group in _alike(pending):
+        specs = group[0][1].adapters or ()
+        work = partial(_timed_batch, adapted(specs), *(steering, chunked_decode, progress))
+        for batch, (audio, took) in _in_batches(work, group, batch_size or default_batch(model.device)):
             factor = sum(r.seconds for _, _, r in batch) / took
-            for (index, job, recipe), clip in zip(batch, audio):
-                yield _write(model, index, job, recipe, clip, output, took / len(batch), factor)
+            for (name, _, recipe), sound in zip(batch, audio):
+                yield _write(model, name, recipe, sound, output, took / len(batch), factor)
 
 
-def _common(pending: _Pending) -> tuple[int, bool, Specs]:
-    """What the clips of one batch have in common."""
-    _, job, recipe = pending
-    return recipe.sample_size, job.negative is None, job.adapters or ()
+def _alike(pending: Sequence[_Pending]) -> list[list[_Pending]]:
+    """The clips in groups that can be rendered together.
+
+    They have the same settings, length and adapters, and all or none have negative conditioning.
+    """
+    groups: dict[tuple[int, bool, Specs, str], list[_Pending]] = {}
+    for clip in pending:
+        _, job, recipe = clip
+        settings = json.dumps(recipe.sampling, sort_keys=True)
+        common = (recipe.sample_size, job.negative is None, job.adapters or (), settings)
+        groups.setdefault(common, []).append(clip)
+    return list(groups.values())
 
 
 def default_batch(device: torch.device) -> int:
@@ -145,7 +176,6 @@ def _in_batches(
 
 def _timed_batch(
     model: DiffusionModel,
-    sampling: Sampling,
     steering: Steering,
     chunked_decode: bool,
     progress: Callable[[int, int], None] | None,
@@ -161,7 +191,7 @@ def _timed_batch(
         negative_conditioning=[n for n in negatives if n is not None] or None,
         seeds=[recipe.seed for _, _, recipe in batch],
         sample_size=size,
-        sampling=sampling,
+        sampling=sampling_from(batch[0][2].sampling),
         chunked_decode=chunked_decode,
         callback=None if progress is None else lambda info: progress(info.i + 1, info.steps),
         **steering.arguments(model, size),
@@ -171,8 +201,7 @@ def _timed_batch(
 
 def _write(
     model: DiffusionModel,
-    index: int,
-    job: Job,
+    name: str,
     recipe: Recipe,
     clip: Tensor,
     output: OutputFiles,
@@ -180,8 +209,7 @@ def _write(
     factor: float,
 ) -> Rendered:
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
-    stem = file_stem(index, job, sounds=recipe.condition_audio or ())
-    path = output.folder / f"{stem}_{recipe.digest()[:8]}.{output.format}"
+    path = output.folder / f"{name}.{output.format}"
     sound = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
     facts = {
         "file": path.name,
@@ -195,17 +223,3 @@ def _write(
     }
     write_recipe(path.with_suffix(".json"), recipe, facts, output.software)
     return Rendered(path, recipe.seconds, sound.peak, sound.clipped, factor)
-
-
-def file_stem(index: int, job: Job, *, sounds: Collection[str] = ()) -> str:
-    """`0003_warm-pad-in-c`: position, then the job's name or the first text of its conditioning.
-
-    Args:
-        sounds: keys whose values are paths of sounds; their file names are used if there is no text.
-    """
-    texts = {k: v for k, v in job.conditioning.items() if isinstance(v, str) and v.strip()}
-    candidates = [v for k, v in texts.items() if k not in sounds] + [
-        Path(texts[k]).stem for k in sounds if k in texts
-    ]
-    words = re.sub(r"[^\w]+", "-", (job.name or (candidates[0] if candidates else "clip")).lower()).strip("-")
-    return f"{index:04d}_{words[:40].rstrip('-') or 'clip'}"

@@ -40,7 +40,7 @@ class RenderRequest:
         adapters: those of jobs without their own.
         any_base: accept adapters that were trained on another model.
         thin_adapters: as in `AdapterInputs`.
-        sampling: settings, of which some may be left to the model.
+        sampling: settings of jobs without their own, of which some may be left to the model.
         chunked_decode: as for `render`.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
         recipe_file: where that recipe was read, for messages.
@@ -159,7 +159,6 @@ class RenderRequest:
         Raises:
             ValueError: naming, for every clip, conditioning that is missing or that the model cannot use.
         """
-        sampling = self.sampling.resolved_for(render_model.model)
         jobs = self.jobs
         if self.recipe is None:
             jobs = complete(
@@ -175,12 +174,12 @@ class RenderRequest:
         todo = plan(
             render_model,
             jobs,
-            sampling=sampling,
+            sampling=self.sampling,
             steering=self.steering,
             chunked_decode=self.chunked_decode,
             adapted=adapted,
         )
-        return RenderTask(self, render_model, sampling, todo, adapted)
+        return RenderTask(self, render_model, todo, adapted, repeats=len(jobs) - len(todo.jobs))
 
 
 @dataclass(frozen=True)
@@ -188,16 +187,16 @@ class RenderTask:
     """A request that its model can carry out.
 
     Attributes:
-        sampling: the settings, complete.
         plan: the clips with their recipes.
         adapted: the model with the adapters of each clip.
+        repeats: jobs that asked for a clip which another job has.
     """
 
     request: RenderRequest
     render_model: RenderModel
-    sampling: Sampling
     plan: RenderPlan
     adapted: AdaptedModels
+    repeats: int = 0
 
     def cautions(self) -> Iterator[str]:
         """Warnings about a render that is possible but may not be intended, one sentence each."""
@@ -208,7 +207,10 @@ class RenderTask:
         for file, new in zip(recorded, self.plan.recipes[0].adapters or []):
             if file.digest != new.digest:
                 yield f"{new.path} is not the adapter that {request.recipe_file} was made with"
-        yield from cautions(self.plan.jobs, self.render_model.model, self.sampling)
+        if self.repeats:
+            yield f"{self.repeats} clips are the same as others in every respect, and are rendered once"
+        model = self.render_model.model
+        yield from cautions(self.plan.jobs, model, request.sampling.resolved_for(model))
 
     def render(
         self,
@@ -224,7 +226,6 @@ class RenderTask:
             self.plan.jobs,
             self.plan.recipes,
             output,
-            sampling=self.sampling,
             steering=self.request.steering,
             batch_size=batch_size,
             chunked_decode=self.request.chunked_decode,

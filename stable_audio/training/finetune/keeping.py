@@ -16,7 +16,8 @@ import numpy as np
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.inference.generation.generate import generate
-from stable_audio.inference.rendering.jobs import Job, complete, read_jobs
+from stable_audio.inference.rendering.job_lines import read_jobs
+from stable_audio.inference.rendering.jobs import Job, complete
 from stable_audio.model import DiffusionModel
 
 KEPT_SEED = 1_000_000

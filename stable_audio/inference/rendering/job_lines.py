@@ -1,0 +1,154 @@
+"""Jobs from the lines of a file: a line is a clip, or a grid of clips."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stable_audio.adapters.spec import AdapterSpec, specs_of
+from stable_audio.config.reading.values import dataclass_from
+from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.grid import GRID, MAX_CLIPS, combinations
+from stable_audio.inference.rendering.job_files import read_lines
+from stable_audio.inference.rendering.jobs import Job, listed
+
+OTHER_NAMES = {"cfg_rescale": "scale_phi", "sampler_options": "options"}
+"""Names of the command line and of `generate` -> settings of `Sampling`."""
+
+SAMPLING_KEYS = (*(field.name for field in dataclasses.fields(Sampling)), *OTHER_NAMES)
+CLIP_KEYS = ("conditioning", "negative_conditioning", "seed", "seconds", "name", "adapters")
+LINE_KEYS = (*CLIP_KEYS, *SAMPLING_KEYS)
+"""What a line can have besides GRID."""
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """One line as it was written.
+
+    Attributes:
+        values: with any of LINE_KEYS and GRID, or the conditioning itself.
+        source: origin of the line, for messages.
+    """
+
+    values: Mapping[str, Any]
+    source: str = "the command line"
+
+
+def read_jobs(path: str | Path) -> list[Job]:
+    """The clips of a file: JSON Lines, JSON (an object or a list of them) or YAML, by the suffix.
+
+    A line is a conditioning object, `{"prompt": "...", "seconds_total": 10}`, or wraps one as
+    `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "...",
+    "adapters": ["pad.safetensors:0.8"]}`, with any setting of `Sampling` beside it. With `"grid": {"prompt":
+    [...], "seed": [...], "cfg_scale": [...]}` it stands for every combination. Empty lines are skipped.
+
+    Raises:
+        ValueError: with file and line of everything that is wrong.
+        ImportError: YAML without PyYAML.
+    """
+    return jobs_of(JobLine(values, source) for values, source in read_lines(path))
+
+
+def jobs_of(lines: Iterable[JobLine], grid: Mapping[str, Any] | None = None) -> list[Job]:
+    """The clips of lines.
+
+    Args:
+        grid: axes that every line has besides its own.
+
+    Raises:
+        ValueError: with the origin of everything that is wrong.
+    """
+    jobs: list[Job] = []
+    problems = []
+    for line in lines:
+        try:
+            jobs.extend(_expanded(line, grid or {}))
+        except ValueError as error:
+            problems.append(str(error))
+        if len(jobs) > MAX_CLIPS:
+            raise ValueError(f"{line.source}: more than {MAX_CLIPS} clips in all")
+    if problems:
+        raise ValueError(listed("\n".join(problems).split("\n")))
+    return jobs
+
+
+def _expanded(line: JobLine, grid: Mapping[str, Any]) -> Iterator[Job]:
+    values, source = dict(line.values), line.source
+    wrapped = "conditioning" in values or GRID in values
+    if not wrapped and not grid:
+        return iter([Job(conditioning=values, source=source)])
+    values = values if wrapped else {"conditioning": values}
+    if unknown := sorted(set(values) - {*LINE_KEYS, GRID}):
+        beside = "conditioning" if "conditioning" in values else GRID
+        raise ValueError(
+            f"{source}: unknown keys {unknown} beside '{beside}'; conditioning belongs into 'conditioning'; "
+            f"allowed: {[*CLIP_KEYS, GRID]}, and settings of sampling: {', '.join(SAMPLING_KEYS)}"
+        )
+    if grid:
+        own = values.get(GRID, {})
+        values[GRID] = {**own, **grid} if isinstance(own, dict) else own
+    if GRID not in values:
+        return iter([_job(values, source, seed_shift=None)])
+    # Clips that are compared start from the same noise.
+    combined = combinations(values, LINE_KEYS, source)
+    return (_job(one, source, seed_shift=0) for one in list(combined))
+
+
+def _job(values: Mapping[str, Any], source: str, *, seed_shift: int | None) -> Job:
+    seed, adapters = values.get("seed"), values.get("adapters")
+    job = Job(
+        conditioning=values.get("conditioning", {}),
+        negative=values.get("negative_conditioning") or None,
+        seed=random_seed() if seed == RANDOM_SEED else seed,
+        seconds=values.get("seconds"),
+        name=values.get("name"),
+        adapters=None if adapters is None else _adapters(adapters, source),
+        source=source,
+        sampling=_sampling(values, source),
+        seed_shift=seed_shift,
+    )
+    _check_types(job)
+    return job
+
+
+def _sampling(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    own = {OTHER_NAMES.get(key, key): values[key] for key in SAMPLING_KEYS if key in values}
+    if not own:
+        return {}
+    # As numbers of the right type, so that 3 and 3.0 have one digest.
+    settings = dataclass_from(own, Sampling, source=source)
+    try:
+        settings.check()
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return {key: getattr(settings, key) for key in own}
+
+
+def _adapters(texts: Any, source: str) -> tuple[AdapterSpec, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"{source}: 'adapters' must be a list of texts such as \"pad.safetensors:0.8\", found {texts!r}"
+        )
+    try:
+        return specs_of(texts)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _check_types(job: Job) -> None:
+    expected: dict[str, tuple[Any, tuple[type, ...]]] = {
+        "conditioning": (job.conditioning, (dict,)),
+        "negative_conditioning": (job.negative, (dict, type(None))),
+        "seed": (job.seed, (int, type(None))),
+        "seconds": (job.seconds, (int, float, type(None))),
+        "name": (job.name, (str, type(None))),
+    }
+    for key, (value, types) in expected.items():
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ValueError(f"{job.source}: '{key}' must be {types[0].__name__}, found {value!r}")
+    if job.seed is not None and job.seed < 0:
+        raise ValueError(f"{job.source}: 'seed' must be at least 0, or -1 for a random one, found {job.seed}")
