@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -235,13 +236,17 @@ def stored_model_config(config: Mapping[str, Any], *, source_name: str, lenient:
     """
     from stable_audio.config import ConfigError, load_config
 
+    # Optimizers are built to check them, which imports torch's compiler: half of the time of a short command.
+    load = functools.partial(
+        load_config, lenient=lenient, source_name=source_name, skip_rules=("optimizer_options",)
+    )
     try:
-        return load_config(config, lenient=lenient, source_name=source_name)
+        return load(config)
     except ConfigError as error:
         if not all(str(problem).startswith("$.training") for problem in error.problems):
             raise
         others = {key: value for key, value in config.items() if key != "training"}
-        loaded = load_config(others, lenient=lenient, source_name=source_name)
+        loaded = load(others)
         log.warning("the section 'training' is left out, since it cannot be used here: %s", error)
         return loaded
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from stable_audio.nn.shapes import without_values
+
 Module = TypeVar("Module", bound=nn.Module)
 Report = TypeVar("Report")
 
@@ -28,7 +30,8 @@ class Unfilled(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _FACTORIES and kwargs.get("device") is None and kwargs.get("generator") is None:
             kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+        result = without_values(func, args, kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
 
 
 def is_unfilled(module: nn.Module) -> bool:

@@ -70,7 +70,9 @@ class LinearUpsample(nn.Module):
         # Distance of each new frame from the middle of the old one that holds it, in old frames.
         offsets = (torch.arange(stride) + 0.5) / stride - 0.5
         before, after = (-offsets).clamp(min=0), offsets.clamp(min=0)
-        weights = torch.stack([before, 1 - before - after, after])
+        weights = torch.empty(3, stride)
+        for row, share in zip(weights, (before, 1 - before - after, after)):
+            row.copy_(share)
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 HANN_SPREAD = 0.25645
@@ -80,6 +78,10 @@ def _sums_along_tree(logs: Array, steps: Array) -> Array:
         logs: log magnitudes (bins, frames).
         steps: phase differences of neighbours: along the frames for all pairs, then along the bins.
     """
+    # Imported here: it takes a sixth of the start of a command, and few models need it.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
     nodes = np.arange(logs.size).reshape(logs.shape)
     first = np.concatenate([nodes[:, :-1].ravel(), nodes[:-1].ravel()])
     second = np.concatenate([nodes[:, 1:].ravel(), nodes[1:].ravel()])

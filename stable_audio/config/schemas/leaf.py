@@ -23,6 +23,9 @@ from torch import nn
 
 from stable_audio.options import NO_DEFAULT, Keyword, from_keywords, keywords_of
 
+_PARTS = [re.compile(rf"^{p}:\n((?:[ \t]+.*\n?|\n)+)", re.MULTILINE) for p in ("Args", "Attributes")]
+_LABEL = re.compile(r"(?:^|(?<=[.;] ))(\w+(?:, \w+)*): ")
+
 
 class Section(BaseModel):
     """Base of every object of a configuration: unknown keys are mistakes, types are not converted."""
@@ -171,12 +174,13 @@ def _documented_arguments(doc: str, names: Iterable[str]) -> Mapping[str, str]:
 
     `a, b: text` documents both, and several arguments may share a line.
     """
-    parts = (re.search(rf"^{p}:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE) for p in ("Args", "Attributes"))
-    part = next(filter(None, parts), None)
+    part = next(filter(None, (pattern.search(doc) for pattern in _PARTS)), None)
     text = " ".join((part.group(1) if part else doc).split())
-    name = "|".join(map(re.escape, names)) or "(?!)"
-    pieces = re.split(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", text)
+    known = set(names)
+    labels = [label for label in _LABEL.finditer(text) if known.issuperset(label.group(1).split(", "))]
+    ends = [label.start() for label in labels[1:]] + [len(text)]
     descriptions: dict[str, str] = {}
-    for label, description in zip(pieces[1::2], pieces[2::2]):
-        descriptions.update({n: description.strip() for n in label.split(", ")})
+    for label, end in zip(labels, ends):
+        description = text[label.end() : end].strip()
+        descriptions.update(dict.fromkeys(label.group(1).split(", "), description))
     return descriptions
