@@ -61,8 +61,8 @@ def without_values(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         return first
     if func in POINTWISE:
         return _pointwise(func, args, kwargs)
-    if func in NORMS and kwargs.get("dim") is not None:
-        return _reduced(first, kwargs["dim"], kwargs.get("keepdim", False))
+    if func in NORMS and args and kwargs.get("dim") is not None:
+        return _reduced(args[0], kwargs["dim"], kwargs.get("keepdim", False))
     return NotImplemented
 
 
