@@ -21,7 +21,7 @@ class TooLargeError(ValueError):
     """A part with more layers than any model has."""
 
 
-class _Shapes(TorchFunctionMode):
+class _Limit(TorchFunctionMode):
     """Counts tensor operations and raises TooLargeError above MAX_OPERATIONS; computes no values."""
 
     def __init__(self) -> None:
@@ -46,5 +46,5 @@ def on_meta(build: Any, *args: Any, **kwargs: Any) -> Any:
     Raises:
         TooLargeError: `build` makes more layers than any model has.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Shapes():
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Limit():
         return build(*args, **kwargs)
