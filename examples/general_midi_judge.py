@@ -28,7 +28,7 @@ from stable_audio import create_model_from_config, generate, load_model
 from stable_audio.audio.json_files import write_json
 from stable_audio.evaluation.instruments import InstrumentClassifier, has_pitch, learn_instruments
 from stable_audio.inference.devices import best_device
-from stable_audio.inference.generation.audio_inputs import decode_each
+from stable_audio.inference.generation.coding import decode_each
 
 GOALS = {"recorded": 0.95, "trained": 0.8}
 """Least share of right instruments; of right pitches, too, for what is trained."""

@@ -10,7 +10,7 @@ the new frames fit the known ones (Lugmayr et al. 2022, "RePaint", section 4.2).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class KnownLatents:
     mask: Tensor
     repeats: int = 1
     jump: int = 1
+
+    def rows(self, indices: Tensor, device: torch.device) -> KnownLatents:
+        """Those of the items at `indices`, on `device`."""
+        latents, mask = (v[indices.to(v.device)].to(device) for v in (self.latents, self.mask))
+        return replace(self, latents=latents, mask=mask)
 
     def started(self, x: Tensor, noise: Tensor, space: Space, level: Level) -> Tensor:
         """`x` at the first level, with the known frames, noised, in their place."""

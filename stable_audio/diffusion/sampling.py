@@ -18,11 +18,14 @@ from stable_audio.diffusion.objectives import Objective
 from stable_audio.diffusion.samplers import SAMPLERS, SamplerCallback, SamplerSpec, StepInfo
 from stable_audio.diffusion.schedules import Ramp, build_schedule, distinct
 from stable_audio.diffusion.shift import TimeShift
-from stable_audio.diffusion.spaces import VP, Level
+from stable_audio.diffusion.spaces import VP, Level, Space
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.wording import hint
 
 Callback = Callable[[StepInfo], None]
+
+StartNoise = Callable[[Tensor, float, Space], Tensor]
+"""(noise (b c n), first level, its space) -> noise to start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ def sample(
     lengths: int | Sequence[int] | None = None,
     init: Tensor | None = None,
     known: KnownLatents | None = None,
+    start: StartNoise | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Generate x0 from noise, in float32 whatever type `predict` computes in.
@@ -120,6 +124,7 @@ def sample(
             per item; None: those of start_noise.
         init: (b c n) to start from, noised to the first level, instead of pure noise.
         known: latents of which parts are kept.
+        start: makes another noise of start_noise when the first level is known.
         callback: function that is called with a StepInfo at every step.
 
     Returns:
@@ -148,9 +153,11 @@ def sample(
         )
     levels = levels if isinstance(solver.schedule, str) and solver.schedule == "shifted" else distinct(levels)
     _check_rows(levels, spec, solver.sampler or objective.default_sampler, start_noise)
-    start = None if init is None else init.float()
     first = levels[:, 0] if levels.ndim == 2 else float(levels[0])
-    x = starting_point(start_noise.float(), start, spec, first, objective)
+    start_noise = start_noise.float()
+    if start is not None:
+        start_noise = start(start_noise, float(levels.flatten()[0]), spec.space)
+    x = starting_point(start_noise, None if init is None else init.float(), spec, first, objective)
     denoise: Denoise = Denoiser(predict, objective, spec.space)
     report = _reporter(callback, spec, levels)
     if known is None:
@@ -160,7 +167,7 @@ def sample(
     def walk(x: Tensor, levels: Tensor, report: SamplerCallback | None) -> Tensor:
         return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)
 
-    x = known.started(x, start_noise.float(), spec.space, first)
+    x = known.started(x, start_noise, spec.space, first)
     return known.walked(walk, x, levels, spec, noise=noise, report=report)
 
 

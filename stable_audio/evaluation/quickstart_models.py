@@ -18,7 +18,7 @@ from stable_audio.evaluation.quickstart_requests import BASELINE_STEP, Requests
 from stable_audio.evaluation.scores import Request, Scores
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import generate
-from stable_audio.inference.generation.audio_inputs import decode_each
+from stable_audio.inference.generation.coding import decode_each
 from stable_audio.model import DiffusionModel
 
 TRAINED, RECONSTRUCTION, NULL, UNTRAINED = "trained", "reconstruction", "null conditioning", "untrained"

@@ -12,7 +12,7 @@ from torch import nn
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
 from stable_audio.inference import generate
-from stable_audio.inference.generation.audio_inputs import decode_each
+from stable_audio.inference.generation.coding import decode_each
 from stable_audio.model import DiffusionModel
 from stable_audio.training.batch_clips import BatchClip, FirstClips, inpainting_inputs, samples_of
 from stable_audio.training.demo import Demo, DemoRenderer

@@ -30,7 +30,7 @@ MEMORY_ERRORS: dict[str, Exception] = {
     "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
     "python": MemoryError(),
 }
-SAMPLE = "stable_audio.inference.generation.generate.sample"
+SAMPLE = "stable_audio.inference.generation.clips.sample"
 
 
 def _fails(error: Exception) -> Any:

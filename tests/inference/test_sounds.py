@@ -12,7 +12,7 @@ import torch
 from stable_audio.audio.io import read_audio, save_audio
 from stable_audio.cli import main
 from stable_audio.inference import generate
-from stable_audio.inference.generation.audio_inputs import fit_sounds
+from stable_audio.inference.generation.condition_sounds import fit_sounds
 from tests.inference import tiny
 
 

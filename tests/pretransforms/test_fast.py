@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.inference.generation.audio_inputs import decode_each, encode_each
+from stable_audio.inference.generation.coding import decode_each, encode_each
 from stable_audio.pretransforms import DECODERS, ENCODERS, Autoencoder, AutoencoderPretransform, fast
 from stable_audio.pretransforms.fast import fast_inference
 

@@ -1,26 +1,39 @@
-"""Audio that steers a generation, its way to latents, and the way of latents to audio."""
+"""Audio that steers a generation: sounds to start from, and sounds of which parts are made anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.audio.resample import resample
-from stable_audio.audio.transforms import fit_length, to_channels
+from stable_audio.audio.regions import Region, check_regions, kept_mask, spans_of
+from stable_audio.audio.seams import SEAM_SECONDS, with_parts
 from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
-from stable_audio.conditioning.sound_values import SoundReader
-from stable_audio.diffusion.noise import SeededNoise
-from stable_audio.inference.offload import visiting
+from stable_audio.diffusion.known import KnownLatents
+from stable_audio.inference.generation.coding import EncoderNoise, encode_each, fit_audio, fit_latents
 from stable_audio.model import DiffusionModel
-from stable_audio.pretransforms.base import Pretransform
 from stable_audio.types import ConditionTensors, Metadata
 
-EncoderNoise = Callable[[Tensor], Tensor]
+INPAINT_REPEATS = 4
+"""How often each step is walked where a model has no input for inpainting."""
+
+
+class InputLatents(NamedTuple):
+    """What `AudioInputs` are for the backbone.
+
+    Attributes:
+        init: latents to start from (b c n).
+        inpainting: conditioning tensors of a model that reads them.
+        known: latents of which parts are kept, for other models.
+    """
+
+    init: Tensor | None
+    inpainting: ConditionTensors
+    known: KnownLatents | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +44,22 @@ class AudioInputs:
         init_audio: (c n) or (b c n): audio to start from, with noise of init_noise_level.
         init_sample_rate: sample rate of init_audio in Hz; None: the model's.
         init_noise_level: noise level at which sampling starts from init_audio, in place of sigma_max.
-        inpaint_audio: (c n) or (b c n) for inpainting models, of which parts are generated anew.
+        inversion_steps: steps in which init_audio is led back to the noise that gives it, so that another
+            prompt changes what it says alone; 0: it gets noise of the seed.
+        init_conditioning: what init_audio is, for its inversion, one dict or prompt for all clips or one per
+            clip; absent keys are taken from the conditioning. None: the conditioning.
+        inpaint_audio: (c n) or (b c n) of which parts are generated anew. Models without an input for it are
+            led to the other parts by every sampler (see `KnownLatents`).
         inpaint_latents: (c n) or (b c n) latents of the sound, in place of inpaint_audio.
         inpaint_sample_rate: sample rate of inpaint_audio in Hz; None: the model's.
         inpaint_mask: (n,) or (b n) with 1 = keep, 0 = generate, for n equal parts of the clip. Every latent
             frame that overlaps a part to generate is generated, so that the result may differ up to a frame
             beyond it.
+        inpaint_seconds: (start, end) in seconds of the parts to generate, in place of inpaint_mask. All else
+            of inpaint_audio returns sample for sample.
+        inpaint_repeats: how often each step is walked by models without an input for inpainting: more fit
+            the parts to what is around them better, in as much more time.
+        seam_seconds: cross-fade at the ends of the parts of inpaint_seconds, within them.
     """
 
     init_audio: Tensor | None = None
@@ -46,15 +69,31 @@ class AudioInputs:
     inpaint_sample_rate: int | None = None
     inpaint_mask: Tensor | None = None
     inpaint_latents: Tensor | None = None
+    inpaint_seconds: Sequence[Region] | None = None
+    inpaint_repeats: int = INPAINT_REPEATS
+    seam_seconds: float = SEAM_SECONDS
+    inversion_steps: int = 0
+    init_conditioning: Metadata | str | Sequence[Metadata | str] | None = None
 
     def check(self, model: DiffusionModel) -> None:
         """Raise ValueError if the model cannot use these inputs."""
         if self.init_audio is not None and self.init_noise_level <= 0:
             raise ValueError(f"init_noise_level must be above 0, found {self.init_noise_level}")
-        parts = (self.inpaint_audio, self.inpaint_latents, self.inpaint_mask)
-        if any(part is not None for part in parts) and not inpaints(model):
+        if self.inversion_steps < 0 or (self.inversion_steps and self.init_audio is None):
+            raise ValueError("inversion_steps must be at least 0, and need init_audio")
+        if self.inpaint_repeats < 1 or self.seam_seconds < 0:
+            raise ValueError("inpaint_repeats must be at least 1, and seam_seconds at least 0")
+        if self.inpaint_seconds is not None:
+            check_regions(self.inpaint_seconds)
+            if self.inpaint_mask is not None or self.inpaint_audio is None:
+                raise ValueError("inpaint_seconds needs inpaint_audio, and no inpaint_mask besides")
+        parts = (self.inpaint_audio, self.inpaint_latents, self.inpaint_mask, self.inpaint_seconds)
+        sounds, places = (any(part is not None for part in pair) for pair in (parts[:2], parts[2:]))
+        if sounds != places and not inpaints(model):
             raise ValueError(
-                "inpainting needs a model of model_type 'diffusion_cond_inpaint'; this one is not"
+                "inpainting needs a sound (inpaint_audio or inpaint_latents) and the parts of it to generate "
+                "(inpaint_seconds or inpaint_mask); only models of model_type 'diffusion_cond_inpaint' take "
+                "one of the two"
             )
 
     def tensors(
@@ -65,14 +104,18 @@ class AudioInputs:
         count: int,
         samples: int,
         length: int,
-    ) -> tuple[Tensor | None, ConditionTensors]:
-        """Latents (count c n) of init_audio, and the inpainting tensors of a model that reads them.
+        kept: int | None = None,
+        imposed: bool = False,
+    ) -> InputLatents:
+        """Encode the sounds for a call.
 
         Args:
             noise: see `encode_each`.
             count: number of clips.
             samples: audio samples of a clip.
             length: audio samples of its latents, to which the audio is cut or padded.
+            kept: samples of a clip that are returned; None: all.
+            imposed: impose what is kept on samplers of models that have an input for it, too.
         """
         init, inpaint = (
             None if audio is None else encode_each(model, fit_audio(audio, rate, model, length), noise)
@@ -82,91 +125,67 @@ class AudioInputs:
             )
         )
         init = None if init is None else for_batch(init, count, "init_audio")
+        shape, ratio = model.latent_shape_of(length), model.downsampling_ratio
         if self.inpaint_latents is not None:
-            inpaint = fit_latents(self.inpaint_latents, model.latent_shape_of(length))
-        if not inpaints(model):
-            return init, {}
-        ratio, mask = model.downsampling_ratio, self.inpaint_mask
+            inpaint = fit_latents(self.inpaint_latents, shape)
+        mask = self._mask(model, samples, samples if kept is None else kept)
         if mask is not None:
-            mask = frame_mask(mask, samples=samples, ratio=ratio, frames=length // ratio)
-        return init, inpaint_tensors(model, inpaint, mask, count, model.latent_shape_of(length))
+            mask = frame_mask(mask, samples=samples, ratio=ratio, frames=shape[-1])
+        known = None
+        if inpaint is not None and mask is not None and (imposed or not inpaints(model)):
+            known = KnownLatents(
+                latents=for_batch(inpaint.to(model.device), count, "inpaint_audio"),
+                mask=for_batch(mask.to(model.device), count, "inpaint_mask"),
+                repeats=1 if inpaints(model) else self.inpaint_repeats,
+            )
+        if not inpaints(model):
+            return InputLatents(init, {}, known)
+        return InputLatents(init, inpaint_tensors(model, inpaint, mask, count, shape), known)
+
+    def _mask(self, model: DiffusionModel, samples: int, kept: int) -> Tensor | None:
+        """inpaint_mask, or that of inpaint_seconds.
+
+        A part that ends with the clip goes on behind it, where the network sees more than the clip: the
+        silence that the sound is padded with there is nothing to keep.
+        """
+        if self.inpaint_seconds is None:
+            return self.inpaint_mask
+        assert self.inpaint_audio is not None
+        spans = spans_of(self.inpaint_seconds, model.sample_rate, kept)
+        seconds = self.inpaint_audio.shape[-1] / (self.inpaint_sample_rate or model.sample_rate)
+        if spans and spans[-1][1] == kept and round(seconds * model.sample_rate) <= kept:
+            spans[-1] = spans[-1][0], samples
+        return kept_mask(spans, samples)
+
+    def init_items(self, items: list[Metadata]) -> list[Metadata] | None:
+        """Conditioning of init_audio for each of the clips with `items`; None: their own."""
+        if self.init_conditioning is None:
+            return None
+        return conditioning_of_each(self.init_conditioning, items, "init_conditioning")
+
+    def pasted(self, model: DiffusionModel, audio: Tensor) -> Tensor:
+        """Generated audio (b c n) within inpaint_seconds, and inpaint_audio elsewhere, sample for sample."""
+        if self.inpaint_seconds is None or self.inpaint_audio is None:
+            return audio
+        original = fit_audio(self.inpaint_audio, self.inpaint_sample_rate, model, audio.shape[-1])
+        spans = spans_of(self.inpaint_seconds, model.sample_rate, audio.shape[-1])
+        seam = round(self.seam_seconds * model.sample_rate)
+        pairs = zip(for_batch(original, len(audio), "inpaint_audio"), audio)
+        return torch.stack([with_parts(old, new, spans, seam) for old, new in pairs])
 
 
-def fit_audio(audio: Tensor, sample_rate: int | None, model: DiffusionModel, length: int) -> Tensor:
-    """Convert audio to the sample rate, channels and length of a clip.
+def conditioning_of_each(
+    values: Metadata | str | Sequence[Metadata | str], items: list[Metadata], what: str
+) -> list[Metadata]:
+    """The conditioning `items` with other values, one dict or prompt for all or one for each.
 
-    Args:
-        audio: (c n) or (b c n).
-        sample_rate: of `audio`, in Hz; None: the model's.
-        model: gives the sample rate and channels of the result.
-        length: samples of the result.
-
-    Returns:
-        (b c n), float32 on the CPU.
+    Raises:
+        ValueError: another number of values than of clips; the message calls them `what`.
     """
-    if audio.ndim not in (2, 3):
-        raise ValueError(f"audio must be (c n) or (b c n), found shape {tuple(audio.shape)}")
-    items = [audio] if audio.ndim == 2 else list(audio)
-    rate = sample_rate or model.sample_rate
-    fitted = []
-    for item in items:
-        item = resample(item.detach().float().cpu(), rate, model.sample_rate)
-        fitted.append(fit_length(to_channels(item, model.audio_channels), length))
-    return torch.stack(fitted)
-
-
-def fit_latents(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Cut latents or pad them with zeros to the frames of a clip.
-
-    Args:
-        latents: (c n) or (b c n), with rows where latents are pictures.
-        shape: that of the latents of a clip.
-
-    Returns:
-        (b, *shape) float32.
-    """
-    rows = (latents[None] if latents.ndim == len(shape) else latents).float()
-    fitted = fit_length(rows, shape[-1])
-    if fitted.shape[1:] != shape:
-        raise ValueError(f"latents of a clip have the shape {shape}, found {tuple(rows.shape[1:])}")
-    return fitted
-
-
-def encode_each(model: DiffusionModel, audio: Tensor, noise: EncoderNoise | None) -> Tensor:
-    """Encode audio (b c n) into latents (b c n), one item at a time.
-
-    Args:
-        noise: source of a VAE's draws; None: the same noise for every item and every call.
-    """
-    pretransform, device = model.pretransform, model.device
-    if pretransform is None:
-        return audio.to(device=device, dtype=torch.float32)
-    dtype, latents = pretransform_dtype(pretransform), []
-    with visiting(model, pretransform), pretransform.prepared():
-        for item in audio.split(1):
-            item = item.to(device=device, dtype=dtype)
-            latents.append(pretransform.encode(item, noise=noise or SeededNoise([0])).float())
-    return torch.cat(latents)
-
-
-def decode_each(model: DiffusionModel, latents: Tensor, chunked: bool = False) -> Tensor:
-    """Decode latents (b c n) into audio (b c n), float32 on the CPU; one by one, to save memory."""
-    pretransform = model.pretransform
-    if pretransform is None:
-        return latents.float().cpu()
-    device, dtype = model.device, pretransform_dtype(pretransform)
-    decode = pretransform.decode_chunked if chunked else pretransform.decode
-    with visiting(model, pretransform), pretransform.prepared():
-        clips = [decode(item.to(device=device, dtype=dtype)).float().cpu() for item in latents.split(1)]
-    return torch.cat(clips)
-
-
-def pretransform_dtype(pretransform: Pretransform) -> torch.dtype:
-    """The dtype of its inputs: that of its weights, or float32 if it converts its inputs itself."""
-    parameter = next(pretransform.parameters(), None)
-    if parameter is None or getattr(pretransform, "model_half", False):
-        return torch.float32
-    return parameter.dtype
+    rows = [values] * len(items) if isinstance(values, (dict, str)) else list(values)
+    if len(rows) != len(items):
+        raise ValueError(f"{what}: found {len(rows)} values for {len(items)} clips")
+    return [{**i, **({"prompt": v} if isinstance(v, str) else v)} for i, v in zip(items, rows)]
 
 
 def for_batch(values: Tensor, count: int, what: str) -> Tensor:
@@ -230,44 +249,3 @@ def inpaint_tensors(
     if latents is not None:
         audio_latents = for_batch(latents, count, "inpaint_audio").to(device)
     return inpainting_tensors(audio_latents, frames_to_keep)
-
-
-def fit_sounds(model: DiffusionModel, items: Iterable[Metadata], length: int) -> list[Metadata]:
-    """Cut or pad every sound in the metadata that a conditioner reads to `length` samples of the model.
-
-    Raises:
-        ValueError: a value is no sound; the message has its id.
-    """
-    if not sound_conditioners(model):
-        return list(items)
-    return [{**item, **_fitted(model, item, length)} for item in items]
-
-
-def sound_conditioners(model: DiffusionModel) -> dict[str, SoundReader]:
-    """The conditioners that read sounds, by id."""
-    conditioners = model.conditioner.conditioners.items() if model.conditioner is not None else ()
-    return {key: part for key, part in conditioners if isinstance(part, SoundReader)}
-
-
-def sounds_of(model: DiffusionModel, item: Metadata) -> list[tuple[str, Any, SoundReader]]:
-    """(key of the metadata, value, conditioner) of the sounds that the item has."""
-    sounds = []
-    for name, conditioner in sound_conditioners(model).items():
-        assert model.conditioner is not None
-        key = name if name in item else model.conditioner.default_keys.get(name)
-        if key is not None and key in item:
-            sounds.append((key, item[key], conditioner))
-    return sounds
-
-
-def _fitted(model: DiffusionModel, item: Metadata, length: int) -> Metadata:
-    sounds: Metadata = {}
-    for key, value, conditioner in sounds_of(model, item):
-        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
-        try:
-            sounds[key] = conditioner.fitted(
-                value, round(length * conditioner.sample_rate / model.sample_rate)
-            )
-        except (ValueError, OSError) as error:
-            raise ValueError(f"conditioning '{key}': {error}") from error
-    return sounds

@@ -5,39 +5,35 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, frame_rows
-from stable_audio.diffusion.guidance import Guidance
-from stable_audio.diffusion.noise import Noise, SeededNoise
+from stable_audio.diffusion.clip_frames import SECONDS
+from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.samplers import SAMPLERS
-from stable_audio.diffusion.sampling import Callback, sample
+from stable_audio.diffusion.sampling import Callback
 from stable_audio.inference.generation.adapter_inputs import AdapterInputs
-from stable_audio.inference.generation.audio_inputs import (
-    AudioInputs,
-    EncoderNoise,
-    decode_each,
-    fit_sounds,
-)
+from stable_audio.inference.generation.audio_inputs import AudioInputs
+from stable_audio.inference.generation.blends import Blend
+from stable_audio.inference.generation.clips import Clips, sampled
+from stable_audio.inference.generation.coding import EncoderNoise, decode_each
+from stable_audio.inference.generation.condition_sounds import fit_sounds
 from stable_audio.inference.generation.lengths import (
     ClipLength,
     by_length,
-    frames_of,
     ids_of,
-    shift_for,
     silenced,
 )
+from stable_audio.inference.generation.loops import decoded_loop
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.memory.answer import answering
-from stable_audio.inference.offload import visiting
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.types import ConditionTensors, Metadata
+from stable_audio.types import Metadata
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +69,19 @@ class ClipOutput:
     chunked_decode: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchWork:
+    """How the clips of a call are worked through.
+
+    Attributes:
+        batch_size: clips rendered at once; None = all.
+        callback: called at every step with a StepInfo.
+    """
+
+    batch_size: int | None = None
+    callback: Callback | None = None
+
+
 Draws = NoiseSources
 """An earlier name, which is also that of the draws of a training step."""
 
@@ -87,12 +96,12 @@ def generate(
     negative_conditioning: Metadata | Sequence[Metadata] | None = None,
     seeds: int | Sequence[int] = 0,
     length: Flat[ClipLength] = ClipLength(),  # noqa: B008 (frozen)
-    batch_size: int | None = None,
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
     adapter_inputs: Flat[AdapterInputs] = AdapterInputs(),  # noqa: B008 (frozen)
+    blend: Flat[Blend] = Blend(),  # noqa: B008 (frozen)
     draws: Flat[NoiseSources] = NoiseSources(),
     output: Flat[ClipOutput] = ClipOutput(),
-    callback: Callback | None = None,
+    work: Flat[BatchWork] = BatchWork(),
     **settings: Any,
 ) -> Tensor:
     """Render one clip per conditioning dict. A clip depends on its own seed, not on the others of the call.
@@ -108,17 +117,19 @@ def generate(
         negative_conditioning: conditioning to steer away from, one dict for all clips or one per clip; absent
             keys are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
-        length: `sample_size`, audio samples per clip, or `seconds`, keywords as well; None = as the model's.
-        batch_size: clips rendered at once; None = all.
+        length: `sample_size`, audio samples per clip, or `seconds`; `loop`, `window_seconds` and `short`; all
+            are keywords as well. None = as the model's.
         audio_inputs: audio that the clips start from or keep parts of; its fields, such as
             init_audio, are keywords as well.
         adapter_inputs: `adapters`, a keyword as well: files of adapters, or runs that trained them, with
             ":STRENGTH" behind if not 1. They are read and added in every call; `with_adapters` gives a model
             for many.
+        blend: other conditioning or noise to go to: `to_conditioning`, `to_seeds` and `mix`, keywords too.
         draws: random draws in place of the seeds', to reproduce results of other programs; its fields are
             keywords here, too.
         output: `return_latents` and `chunked_decode`, keywords as well.
-        callback: called at every step with a StepInfo.
+        work: `batch_size`, clips rendered at once, None = all; and `callback`, called at every step with a
+            StepInfo; keywords as well.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
             `sampling`. `sampler_options` is another name of `options`.
 
@@ -136,12 +147,12 @@ def generate(
     how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
     audio_inputs.check(model)
     samples, kept = length.samples(model, how.headroom)
-    items = _items(_described(conditioning, model, kept), seeds, draws.start_noise)
+    windows, whole = length.windows(model, kept), length.whole(model, samples)
+    heard = length.heard_seconds(model, kept / model.sample_rate)
+    items = _items(_described(conditioning, model, heard), seeds, draws.start_noise)
     if length.seconds is not None and SECONDS in ids_of(model):
-        items = [{SECONDS: length.seconds, **item} for item in items]
+        items = [{SECONDS: length.seconds if windows is None else heard, **item} for item in items]
     numbers = _seeds(seeds, len(items))
-    multiple = model.length_multiple
-    whole = -(-samples // multiple) * multiple
     shape = model.latent_shape_of(whole)
     negatives = _negatives(negative_conditioning, items)
     if negatives is not None and how.cfg_scale == 1:
@@ -149,7 +160,7 @@ def generate(
     assert how.sampler is not None  # `resolved` fills it in
     spec = SAMPLERS[how.sampler]
     alone = spec.one_by_one or (by_length(model, how) and not spec.per_item)
-    batch = 1 if alone else batch_size or len(items)
+    batch = 1 if alone else work.batch_size or len(items)
     with (
         answering(
             model,
@@ -161,104 +172,55 @@ def generate(
         ),
         eval_mode(model),
     ):
-        init, inpainting = audio_inputs.tensors(
-            model, draws.encoder_noise, count=len(items), samples=samples, length=whole
+        init, inpainting, known = audio_inputs.tensors(
+            model,
+            draws.encoder_noise,
+            count=len(items),
+            samples=samples,
+            length=whole,
+            kept=kept,
+            imposed=windows is not None,
         )
-        clips = _Clips(
+        target = blend.target(items)
+        others = None if target.items is None else fit_sounds(model, target.items, whole)
+        init_items = audio_inputs.init_items(items)
+        clips = Clips(
             items=fit_sounds(model, items, whole),
             seeds=numbers,
             shape=shape,
             negatives=None if negatives is None else fit_sounds(model, negatives, whole),
             init=init,
             inpainting=inpainting,
+            known=known,
             start_noise=draws.start_noise,
+            target=replace(target, items=others),
+            inversion_steps=audio_inputs.inversion_steps,
+            init_items=None if init_items is None else fit_sounds(model, init_items, whole),
+            windows=windows,
         )
         latents = [
-            _sampled(model, clips, rows, how, draws.noise, callback)
+            sampled(model, clips, rows, how, draws.noise, work.callback)
             for rows in torch.arange(len(items)).split(batch)
         ]
         joined = torch.cat(latents)
         if output.return_latents:
             return joined
-        audio = decode_each(model, joined, output.chunked_decode)[..., :kept]
-        return silenced(model, audio, items)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Clips:
-    """Inputs of all clips of a call; tensors have one row per clip.
-
-    Attributes:
-        items: metadata of each clip.
-        seeds: seed of each clip.
-        shape: shape of one clip's latents.
-        inpainting: conditioning tensors of inpainting.
-        negatives: metadata to steer away from, of each clip.
-        init: latents to start from.
-        start_noise: noise to start from; None draws it from the seeds.
-    """
-
-    items: list[Metadata]
-    seeds: list[int]
-    shape: tuple[int, ...]
-    inpainting: ConditionTensors
-    negatives: list[Metadata] | None = None
-    init: Tensor | None = None
-    start_noise: Tensor | None = None
-
-
-def _sampled(
-    model: DiffusionModel,
-    clips: _Clips,
-    indices: Tensor,
-    settings: Sampling,
-    noise: Noise | None,
-    callback: Callback | None,
-) -> Tensor:
-    """Sample latents (b c n), on the CPU, of the clips at `indices`."""
-    rows, device, dtype = indices.tolist(), model.device, model.dtype
-    item_noise = SeededNoise([clips.seeds[i] for i in rows])
-    if clips.start_noise is not None:
-        start = clips.start_noise[indices]
-    else:
-        start = item_noise(torch.empty(len(rows), *clips.shape))
-    extra: ConditionTensors = {
-        key: (value[indices.to(device)], None) for key, (value, _) in clips.inpainting.items()
-    }
-    negative = None
-    with visiting(model, model.conditioner):
-        cond = model.condition([clips.items[i] for i in rows], extra, device=device).to(dtype=dtype)
-        if clips.negatives is not None and settings.cfg_scale != 1.0:
-            metadata = [clips.negatives[i] for i in rows]
-            negative = model.condition(metadata, extra, device=device).to(dtype=dtype)
-    length = clips.shape[-1]
-    frames = frames_of(model, [clips.items[i] for i in rows])
-    if model.mask_padding_attention and frames is not None:
-        headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom)
-        cond = cond.replace(padding_mask=frame_rows([n + headroom for n in frames], length).to(device))
-    with visiting(model, model.backbone):
-        latents = sample(
-            Guidance(model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings),
-            start.to(device),
-            objective=model.objective,
-            noise=noise or item_noise,
-            init=None if clips.init is None else clips.init[indices.to(device)],
-            callback=callback,
-            solver=settings.ordered,
-            shift=shift_for(model, settings),
-            lengths=frames if frames is not None and by_length(model, settings) else length,
-        )
-        return latents.cpu()
+        if length.loop:
+            audio = decoded_loop(model, joined, kept, chunked=output.chunked_decode)
+        else:
+            chunked = output.chunked_decode or windows is not None
+            audio = decode_each(model, joined, chunked)[..., :kept]
+        return audio_inputs.pasted(model, audio if windows is not None else silenced(model, audio, items))
 
 
 def _described(
-    conditioning: str | Sequence[Metadata | str] | None, model: DiffusionModel, sample_size: int
+    conditioning: str | Sequence[Metadata | str] | None, model: DiffusionModel, seconds: float
 ) -> Sequence[Metadata] | None:
     """Prompts as metadata, with the times that published models need besides."""
     if conditioning is None or isinstance(conditioning, Mapping):
         return conditioning  # type: ignore[return-value]  # `_items` refuses a mapping
     ids = ids_of(model)
-    times = {"seconds_start": 0.0, "seconds_total": sample_size / model.sample_rate}
+    times = {"seconds_start": 0.0, "seconds_total": seconds}
     timed = {key: value for key, value in times.items() if key in ids}
     items = [conditioning] if isinstance(conditioning, str) else conditioning
     return [{**timed, "prompt": item} if isinstance(item, str) else item for item in items]

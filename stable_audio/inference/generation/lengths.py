@@ -11,11 +11,15 @@ from torch import Tensor
 
 from stable_audio.diffusion.clip_frames import SECONDS, FrameRate, seconds_of
 from stable_audio.diffusion.shift import TimeShift
+from stable_audio.diffusion.windows import Windows
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
 FADE_SECONDS = 0.005
+
+OVERLAP = 0.25
+"""Share of a window that it has in common with the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +30,25 @@ class ClipLength:
         sample_size: audio samples, rounded up for the network, then cut.
         seconds: in place of sample_size, and the `seconds_total` of clips without. The network gets latents
             of the model's length; of the clip's and its headroom if the model hides padding from attention.
+        short: give the network no more latents than the clip needs, whatever it was trained on. That saves
+            time, but what it was not trained on may sound worse.
+        loop: clips go on into themselves: played again and again, no end is heard.
+        window_seconds: generate longer clips out of overlapping windows of that length, in the memory of one;
+            0 = of the length that the model was trained on; None = at once.
 
     Raises:
-        ValueError: both are given.
+        ValueError: both are given, or a number out of range.
     """
 
     sample_size: int | None = None
     seconds: float | None = None
+    short: bool = False
+    loop: bool = False
+    window_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        if self.window_seconds is not None and not 0 <= self.window_seconds < math.inf:
+            raise ValueError(f"window_seconds must be at least 0, found {self.window_seconds}")
         if self.seconds is not None and self.sample_size is not None:
             raise ValueError("seconds and sample_size both give the length of the clips; give one of them")
 
@@ -46,12 +60,41 @@ class ClipLength:
         """
         if self.seconds is not None:
             kept = round(self.seconds * model.sample_rate)
-            generated = sample_size_for(model, self.seconds, headroom_seconds)
+            exact = self.short or self.windows(model, kept) is not None
+            generated = kept if exact else sample_size_for(model, self.seconds, headroom_seconds)
         else:
             generated = kept = model.sample_size if self.sample_size is None else self.sample_size
         if kept < 1:
             raise ValueError(f"sample_size must be at least 1, found {kept}")
         return generated, kept
+
+    def whole(self, model: DiffusionModel, samples: int) -> int:
+        """Audio samples of the latents of a clip of `samples`: whole frames, and as many as a network takes.
+
+        Those of a loop are the nearest number of frames, which `decoded_loop` fits to the samples.
+        """
+        if self.loop:
+            return max(1, round(samples / model.downsampling_ratio)) * model.downsampling_ratio
+        return -(-samples // model.length_multiple) * model.length_multiple
+
+    def windows(self, model: DiffusionModel, samples: int) -> Windows | None:
+        """What the network sees of a clip of `samples` at a time; None: all of it."""
+        if not self.loop and self.window_seconds is None:
+            return None
+        size = round((self.window_seconds or 0) * model.sample_rate) or model.sample_size
+        frames = max(1, size // model.length_multiple) * model.backbone.length_multiple
+        count = self.whole(model, samples) // model.downsampling_ratio
+        if not self.loop and count <= frames:
+            return None
+        overlap = max(1, round(OVERLAP * frames)) if frames > 1 else 0
+        return Windows(frames=count, size=frames, overlap=overlap, circular=self.loop)
+
+    def heard_seconds(self, model: DiffusionModel, seconds: float) -> float:
+        """The length that a model is told which reads it: that of a window where it sees windows."""
+        windows = self.windows(model, round(seconds * model.sample_rate))
+        if windows is None:
+            return seconds
+        return windows.size * model.downsampling_ratio / model.sample_rate
 
 
 def sample_size_for(model: DiffusionModel, seconds: float, headroom_seconds: float) -> int:

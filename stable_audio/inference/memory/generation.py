@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stable_audio.inference.generation.audio_inputs import decode_each
+from stable_audio.inference.generation.coding import decode_each
 from stable_audio.inference.memory.blank import blank_conditioning
 from stable_audio.inference.memory.encoders import frozen_encoders
 from stable_audio.inference.memory.kernels import kernels_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stable_audio.inference.generation.audio_inputs import sounds_of
+from stable_audio.inference.generation.condition_sounds import sounds_of
 from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.recipe import InputFile
 from stable_audio.model import DiffusionModel

@@ -1,0 +1,44 @@
+"""Loops: sounds whose end goes on into their beginning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stable_audio.audio.seams import SEAM_SECONDS, crossfaded
+from stable_audio.inference.generation.coding import decode_each
+from stable_audio.model import DiffusionModel
+
+CONTEXT_FRAMES = 16
+"""Latent frames from beyond either end of a loop that its decoder sees."""
+
+
+def decoded_loop(model: DiffusionModel, latents: Tensor, samples: int, *, chunked: bool) -> Tensor:
+    """Decode latents (b c n) that go on into themselves into a loop (b c samples).
+
+    The frames behind the end are decoded with it, and what they sound like is cross-faded into the beginning:
+    so the last sample is followed by the first as if there were no end, although the length need not be a
+    whole number of frames, and although decoders may give a repeated frame another phase.
+    """
+    frames, ratio = latents.shape[-1], model.downsampling_ratio
+    seam = min(round(SEAM_SECONDS * model.sample_rate), samples)
+    behind = CONTEXT_FRAMES + max(0, -(-(samples + seam - frames * ratio) // ratio))
+    places = torch.arange(-CONTEXT_FRAMES, frames + behind) % frames
+    audio = decode_each(model, latents.index_select(-1, places), chunked)[..., CONTEXT_FRAMES * ratio :]
+    loop = audio[..., :samples].clone()
+    following = audio[..., samples : samples + seam]
+    for clip, after in zip(loop, following):
+        clip[..., :seam] = crossfaded(after, clip[..., :seam])
+    return loop
+
+
+def seconds_of_bars(bars: float, *, bpm: float, beats: float = 4) -> float:
+    """The length of `bars` bars of `beats` beats, at `bpm` beats a minute.
+
+    Raises:
+        ValueError: a number that is not above 0.
+    """
+    for name, value in {"bars": bars, "bpm": bpm, "beats": beats}.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be above 0, found {value}")
+    return bars * beats * 60 / bpm
