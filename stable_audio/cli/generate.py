@@ -55,6 +55,11 @@ def _model_arguments(group: Any) -> None:
     add_lenient(group)
     add_no_ema(group)
     add_device(group)
+    group.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="one process for each of these devices: cuda:0,cuda:1, a number of GPUs, or all",
+    )
     add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")
     add_matmul_precision(group)
     group.add_argument(
@@ -91,6 +96,11 @@ def _content_arguments(group: Any) -> None:
     group.add_argument("--seconds", type=float, help="length of the clips (the model's)")
     group.add_argument(
         "--seed", type=int, help="seed of the first clip, the next clips count up; -1 = random (0)"
+    )
+    group.add_argument(
+        "--shard",
+        metavar="PART/PARTS",
+        help="render only this part of the clips, for example 2/4; the parts may share a folder",
     )
     group.add_argument("--from-json", metavar="FILE", help="render again from the recipe stored in this file")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,8 +15,9 @@ from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
 from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import grid_axes, key_values
-from stable_audio.data.world import launched_world
-from stable_audio.inference.devices import best_device
+from stable_audio.cli.render_report import report, show_progress
+from stable_audio.data.world import World, WorldError, launched_world
+from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.gallery import write_render_page
@@ -25,8 +26,10 @@ from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
 from stable_audio.inference.rendering.jobs import Job, needed_ids, repeated
 from stable_audio.inference.rendering.load import RenderModel
 from stable_audio.inference.rendering.names import NameTemplate
+from stable_audio.inference.rendering.processes import DeviceOptions, DeviceRender, devices_named
 from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
+from stable_audio.inference.rendering.shards import Shard
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
@@ -49,30 +52,67 @@ def render_command(args: argparse.Namespace) -> int:
         _say(str(world))
     _check(args)
     request = _new_request(args) if args.from_json is None else _request_from_recipe(args)
-    device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
+    shared = world if args.shard is None else Shard.parse(args.shard).within(world)
+    if args.devices is None:
+        device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
+        clips = _render_here(args, request, device, shared)
+    else:
+        clips = _render_on(args, request, _devices(args, world), shared)
+    if args.page:
+        write_render_page(Path(args.out), [item.path for item in clips])
+    return 0
+
+
+def _render_here(
+    args: argparse.Namespace, request: RenderRequest, device: torch.device, world: World
+) -> list[Rendered]:
     render_model = _load(request, device, args.matmul_precision, offload=args.offload)
     _refuse_prompts(args, render_model.model)
     task = request.task(render_model)
     for caution in task.cautions():
         _say(f"warning: {caution}")
     rendered = task.render(
-        _output(args, render_model.model),
+        _output(args, str(render_model.model.device)),
         batch_size=args.batch_size,
         world=world,
-        progress=_show_progress if sys.stderr.isatty() else None,
+        progress=show_progress if sys.stderr.isatty() else None,
     )
-    clips = _report(rendered, sum(1 for _ in world.share(task.plan.jobs)))
-    if args.page:
-        write_render_page(Path(args.out), [item.path for item in clips])
-    return 0
+    return report(rendered, sum(1 for _ in world.share(task.plan.jobs)))
 
 
-def _output(args: argparse.Namespace, model: DiffusionModel) -> OutputFiles:
+def _render_on(
+    args: argparse.Namespace, request: RenderRequest, devices: list[torch.device], world: World
+) -> list[Rendered]:
+    options = DeviceOptions(
+        batch_size=args.batch_size,
+        offload=args.offload,
+        world=world,
+        matmul_precision=args.matmul_precision,
+        check=functools.partial(_refuse_prompts, args),
+    )
+    _say(f"one process each on {', '.join(map(str, devices))}")
+    with DeviceRender(request, _output(args, ""), devices, options) as rendered:
+        for caution in rendered.cautions:
+            _say(f"warning: {caution}")
+        return report(rendered, rendered.total)
+
+
+def _devices(args: argparse.Namespace, world: World) -> list[torch.device]:
+    if world.size > 1:
+        raise WorldError(
+            f"{world}, but --devices starts processes itself; leave it out, or start the command once"
+        )
+    if args.device != AUTO:
+        raise ValueError("--device and --devices both say where to render; give one of them")
+    return devices_named(args.devices)
+
+
+def _output(args: argparse.Namespace, device: str) -> OutputFiles:
     return OutputFiles(
         Path(args.out),
         overwrite=args.overwrite,
         **given(args, "format", "subtype", "name"),
-        software={"stable_audio": __version__, "torch": torch.__version__, "device": str(model.device)},
+        software={"stable_audio": __version__, "torch": torch.__version__, "device": device},
     )
 
 
@@ -190,36 +230,6 @@ def _refuse_prompts(args: argparse.Namespace, model: DiffusionModel) -> None:
     if prompt_flags and "prompt" not in needed_ids(model):
         ids = ", ".join(needed_ids(model)) or "nothing"
         raise ValueError(f"{prompt_flags[0]}: the model reads no 'prompt'; it reads {ids}")
-
-
-def _report(rendered: Iterator[Rendered], total: int) -> list[Rendered]:
-    started, sound, skipped, clipped = time.perf_counter(), 0.0, 0, 0
-    clips: list[Rendered] = []
-    for number, item in enumerate(rendered, start=1):
-        clips.append(item)
-        print(_line(item, number, total), flush=True)
-        skipped, clipped = skipped + item.skipped, clipped + item.clipped
-        sound += 0.0 if item.skipped else item.seconds
-    took = time.perf_counter() - started
-    summary = f"{total - skipped} rendered, {skipped} already there, {clipped} clipped"
-    if sound > 0:
-        summary += f"; {sound:.1f} s of sound in {took:.1f} s, real-time factor {sound / took:.2f}"
-    print(summary)
-    return clips
-
-
-def _line(item: Rendered, number: int, total: int) -> str:
-    if item.skipped:
-        return f"[{number}/{total}] {item.path}: already there"
-    flag = ", CLIPPED" if item.clipped else ""
-    peak = f"peak {item.peak:.2f}{flag}"
-    return (
-        f"[{number}/{total}] {item.path}: {item.seconds:g} s, {peak}, {item.real_time_factor:.2f} x real time"
-    )
-
-
-def _show_progress(step: int, steps: int) -> None:
-    print(f"\rstep {step}/{steps} ", end="\n" if step >= steps else "", file=sys.stderr, flush=True)
 
 
 def _say(text: str) -> None:
