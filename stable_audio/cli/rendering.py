@@ -29,7 +29,7 @@ from stable_audio.inference.rendering.names import NameTemplate
 from stable_audio.inference.rendering.processes import DeviceOptions, DeviceRender, devices_named
 from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
-from stable_audio.inference.rendering.shards import Shard
+from stable_audio.inference.rendering.shards import JobPart
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
@@ -52,7 +52,7 @@ def render_command(args: argparse.Namespace) -> int:
         _say(str(world))
     _check(args)
     request = _new_request(args) if args.from_json is None else _request_from_recipe(args)
-    shared = world if args.shard is None else Shard.parse(args.shard).within(world)
+    shared = world if args.shard is None else JobPart.parse(args.shard).within(world)
     if args.devices is None:
         device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
         clips = _render_here(args, request, device, shared)

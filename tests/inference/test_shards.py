@@ -19,7 +19,7 @@ from stable_audio.inference.rendering.jobs import Job
 from stable_audio.inference.rendering.processes import DeviceOptions, DeviceRender, ProcessLost, devices_named
 from stable_audio.inference.rendering.render import OutputFiles
 from stable_audio.inference.rendering.request import RenderRequest
-from stable_audio.inference.rendering.shards import Shard, split
+from stable_audio.inference.rendering.shards import JobPart, split
 from tests.inference import tiny
 
 
@@ -29,7 +29,7 @@ from tests.inference import tiny
 def test_every_clip_is_in_one_part(parts: int, launched: int, devices: int) -> None:
     worlds = [
         split(
-            Shard(part + 1, parts).within(World(rank=rank, size=launched) if launched > 1 else ALONE),
+            JobPart(part + 1, parts).within(World(rank=rank, size=launched) if launched > 1 else ALONE),
             place,
             devices,
         )
@@ -45,7 +45,7 @@ def test_every_clip_is_in_one_part(parts: int, launched: int, devices: int) -> N
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "-1/2", "a/b", "1/2/3", ""])
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="--shard"):
-        Shard.parse(text)
+        JobPart.parse(text)
 
 
 def test_devices_are_named_or_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from stable_audio.data.world import ALONE, World
 
 
 @dataclass(frozen=True)
-class Shard:
+class JobPart:
     """Part `number`, counted from 1, of `count`: every count-th clip, under its name in the whole.
 
     Raises:
@@ -27,7 +27,7 @@ class Shard:
             )
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> JobPart:
         """The part that a text such as `2/4` names.
 
         Raises:
