@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.objectives import Objective, Scale
 from stable_audio.diffusion.spaces import Level, Space
+from stable_audio.nn.transfer import values_like
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ class Denoiser:
             points = [self._point(value) for value in level.tolist()]
             times = [point.time for point in points]
             alpha, sigma, factor = (
-                x.new_tensor([getattr(point, name) for point in points]).view(-1, *[1] * (x.ndim - 1))
+                values_like([getattr(point, name) for point in points], x).view(-1, *[1] * (x.ndim - 1))
                 for name in ("alpha", "sigma", "factor")
             )
             x, scales = (x if self._native is self._space else x * factor), (alpha, sigma)
-            t = torch.tensor(times, dtype=torch.float32, device=x.device)
+            t = values_like(times, x).float()
             return self._predicted(x, t, scales)
         point = self._point(level)
         x = x if self._native is self._space else x * point.factor

@@ -20,6 +20,7 @@ from stable_audio.diffusion.noise import Noise
 from stable_audio.diffusion.objectives import Scale
 from stable_audio.diffusion.samplers import SamplerCallback, SamplerSpec
 from stable_audio.diffusion.spaces import Level, Space
+from stable_audio.nn.transfer import to_device
 
 Walk = Callable[[Tensor, Tensor, SamplerCallback | None], Tensor]
 """(x at the first level, levels, callback) -> x at the last level."""
@@ -132,7 +133,7 @@ def renoised(x: Tensor, level: Level, target: Level, space: Space, noise: Noise)
 def _scales(space: Space, level: Level, x: Tensor) -> tuple[Scale, Scale]:
     if not isinstance(level, Tensor):
         return space.path(level)
-    pairs = x.new_tensor([space.path(value) for value in level.tolist()])
+    pairs = to_device(torch.tensor([space.path(value) for value in level.tolist()]), x.device, x.dtype)
     shape = (-1, *[1] * (x.ndim - 1))
     return pairs[:, 0].view(shape), pairs[:, 1].view(shape)
 

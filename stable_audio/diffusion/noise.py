@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.spaces import Level
+from stable_audio.nn.transfer import to_device
 
 
 class Noise(Protocol):
@@ -37,4 +38,4 @@ class SeededNoise:
         if like.shape[0] != len(self._generators):
             raise ValueError(f"{len(self._generators)} seeds were given for a batch of {like.shape[0]}")
         draws = [torch.randn(like.shape[1:], generator=g) for g in self._generators]
-        return torch.stack(draws).to(device=like.device, dtype=like.dtype)
+        return to_device(torch.stack(draws), like.device, like.dtype)

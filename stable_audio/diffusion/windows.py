@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Output, Predict
+from stable_audio.nn.transfer import to_device
 
 PredictAt = Callable[[Tensor, Tensor, Tensor], Output]
 """(x of a window (b c size), t (b,), frames of the window (size,)) -> output of the backbone."""
@@ -98,7 +99,7 @@ class Windows:
         def whole(x: Tensor, t: Tensor) -> Output:
             total, value, uncond = x.new_zeros(x.shape[-1]), torch.zeros_like(x), None
             for frames, weights in windows:
-                frames, weights = frames.to(x.device), weights.to(x)
+                frames, weights = to_device(frames, x.device), to_device(weights, x.device, x.dtype)
                 output = predict(x.index_select(-1, frames), t, frames)
                 total.index_add_(0, frames, weights)
                 value.index_add_(-1, frames, output.value * weights)

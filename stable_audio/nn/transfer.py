@@ -6,6 +6,8 @@ the device has done all the work queued so far; the device then idles until the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,11 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | N
     if target.type == "cuda":
         tensor = tensor.pin_memory()  # the allocator keeps the block until the copy is done
     return tensor.to(target, non_blocking=True)
+
+
+def values_like(values: Sequence[float], like: Tensor) -> Tensor:
+    """Python numbers as a tensor (n,) of the type of `like`, on its device."""
+    return to_device(torch.tensor(list(values), dtype=like.dtype), like.device)
 
 
 class Readback:

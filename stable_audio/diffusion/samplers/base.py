@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.objectives import Scale
 from stable_audio.diffusion.spaces import Level, Space
+from stable_audio.nn.transfer import to_device
 from stable_audio.options import keywords_of
 
 SamplerCallback = Callable[[int, Tensor, Level, Tensor], None]
@@ -101,7 +102,9 @@ def item_intervals(schedule: Tensor) -> Iterator[tuple[int, Level, Level]]:
 
 def weight(value: Level, x: Tensor) -> Scale:
     """A factor of x (b c n): a number as it is, values (b,) of items in the rank, type and device of x."""
-    return value.to(x).view(-1, *[1] * (x.ndim - 1)) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    return to_device(value, x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 def log_ratio(sigma: float) -> float:

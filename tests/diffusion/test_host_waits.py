@@ -1,0 +1,61 @@
+"""Sampling queues all of its work on the GPU without once waiting for it, with every sampler and backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stable_audio.diffusion.guidance import Guidance
+from stable_audio.diffusion.guidance_options import GuidanceOptions
+from stable_audio.diffusion.noise import SeededNoise
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.samplers import SAMPLERS
+from stable_audio.diffusion.sampling import sample
+from tests import tiny
+from tests.backbones.test_contracts import build, conditioning
+from tests.host_waits import DEVICE, no_waits
+
+STEPS = 4
+
+
+def guided(name: str, **options: Any) -> Guidance:
+    """A tiny guided backbone on the device."""
+    backbone = build(name).to(DEVICE).eval()
+    cond = conditioning(backbone).to(device=DEVICE)
+    return Guidance(backbone, OBJECTIVES["v"](), cond, options=GuidanceOptions(cfg_scale=3.0, **options))
+
+
+def sampled(predict: Any, **settings: Any) -> Tensor:
+    """Two clips on the device."""
+    start = torch.zeros(2, 2, 16, device=DEVICE)
+    settings = {"objective": OBJECTIVES["v"](), "steps": STEPS, **settings}
+    with torch.no_grad(), no_waits():
+        return sample(predict, start, noise=SeededNoise([1, 2]), **settings)
+
+
+def constant(x: Tensor, t: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+ADAPTIVE = {"k-dpm-adaptive"}
+"""Samplers that choose each step by the error of the last one, which they have to read."""
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - ADAPTIVE))
+def test_samplers_do_not_wait_for_the_device(name: str) -> None:
+    assert sampled(constant, sampler=name).device == DEVICE
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SAMPLERS.items() if spec.per_item])
+def test_levels_per_item_do_not_wait_for_the_device(name: str) -> None:
+    levels = torch.linspace(1, 0, STEPS + 1).expand(2, -1)
+    objective = OBJECTIVES["rectified_flow"]()
+    assert sampled(constant, sampler=name, schedule=levels, objective=objective).device == DEVICE
+
+
+@pytest.mark.parametrize("name", tiny.BACKBONES)
+def test_guided_backbones_do_not_wait_for_the_device(name: str) -> None:
+    assert sampled(guided(name), sampler="ddim").device == DEVICE
