@@ -1,8 +1,8 @@
 """Adaptive projected guidance: what of a guidance step changes the estimate, and what only amplifies it.
 
 Sadat et al. 2024, "Eliminating oversaturation and artifacts of high guidance scales in diffusion models",
-section 4, without momentum. With c and u the conditional and unconditional estimates of x0 and d = c - u, the
-guided estimate c + (cfg_scale - 1) d' uses d' = d minus its component along c.
+section 4. With c and u the conditional and unconditional estimates of x0 and d = c - u, the guided estimate
+c + (cfg_scale - 1) d' uses d' = d minus its component along c.
 
 An estimate of x0 is linear in the output of the backbone at fixed x and t, so d' is computed from outputs,
 without dividing by sigma, which is 0 at the end.
@@ -39,32 +39,72 @@ class GuidanceProjection:
 
     def __call__(
         self,
+        difference: Tensor,
         cond: Tensor,
-        uncond: Tensor,
         x: Tensor,
         t: Tensor,
         objective: Objective,
         padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """The difference of the outputs `cond` and `uncond` (b c n) to guide with, in their dtype.
+        """A difference of outputs (b c n) -> the one to guide with, in its dtype.
 
         Args:
-            x: what both were computed for (b c n).
+            cond: the output (b c n) whose estimate of x0 is not to be amplified.
+            x: what the outputs were computed for (b c n).
             t: its times (b,).
             objective: defines the outputs.
             padding_mask: (b n) bool, False = padding: it is out of all norms, and the projected difference is
                 0 there.
         """
-        difference, estimate = (cond - uncond).float(), objective.denoised(cond.float(), x.float(), t)
+        dtype, difference = difference.dtype, difference.float()
+        estimate = objective.denoised(cond.float(), x.float(), t)
         valid = None if padding_mask is None else _over_frames(padding_mask, difference)
         if self.norm_threshold > 0:
-            one = _per_item(torch.ones_like(t), difference)
-            norm = _norm(difference) * objective.denoised(one, torch.zeros_like(one), t).abs()
+            norm = _norm(difference) * _of_x0(difference, t, objective).abs()
             difference = difference * (self.norm_threshold / norm.clamp(min=1e-12)).clamp(max=1.0)
         if self.apg_scale > 0:
             orthogonal = _without_component(difference, estimate, valid)
             difference = self.apg_scale * orthogonal + (1 - self.apg_scale) * difference
-        return difference.to(cond.dtype)
+        return difference.to(dtype)
+
+
+class Momentum:
+    """Adds a share of the earlier differences to each: d_i + beta d'_(i-1), as differences in x0.
+
+    Sadat et al. 2024, section 4.3. One instance belongs to one generation, whose steps follow each other.
+    """
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+        self._sum: Tensor | None = None
+
+    def __call__(self, difference: Tensor, x: Tensor, t: Tensor, objective: Objective) -> Tensor:
+        """A difference of outputs (b c n) -> the one with those of earlier calls in it."""
+        factor = _of_x0(difference, t, objective)
+        current = difference * factor
+        self._sum = current if self._sum is None else current + self.beta * self._sum
+        # Where an estimate of x0 does not depend on the output, at the data, there is nothing to add.
+        safe = torch.where(factor.abs() > 1e-6, factor, torch.ones_like(factor))
+        return torch.where(factor.abs() > 1e-6, self._sum / safe, difference)
+
+
+def best_scale(cond: Tensor, uncond: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """s (b 1 1) that minimises |cond - s uncond| of each item (Fan et al. 2025, CFG-Zero*, equation 8).
+
+    Args:
+        padding_mask: (b n) bool, False = padding, which does not count.
+    """
+    if padding_mask is not None:
+        valid = _over_frames(padding_mask, cond)
+        cond, uncond = cond * valid, uncond * valid
+    product, square = (cond * uncond).flatten(1).sum(1), uncond.square().flatten(1).sum(1)
+    return _per_item(product / square.clamp(min=1e-8), cond)
+
+
+def _of_x0(like: Tensor, t: Tensor, objective: Objective) -> Tensor:
+    """(b 1 1): how much the estimate of x0 grows with the output at t."""
+    one = _per_item(torch.ones_like(t), like)
+    return objective.denoised(one, torch.zeros_like(one), t)
 
 
 def _without_component(difference: Tensor, along: Tensor, valid: Tensor | None) -> Tensor:

@@ -111,6 +111,7 @@ class SamplingSettings(Solver, GuidanceOptions):
             apg_scale: where the settings have none.
         """
         self.check()
+        self.check_objective(objective)
         sampler = self.sampler or objective.default_sampler
         spec = resolve_sampler(sampler, self.options)
         usual = default_schedule(spec, objective)

@@ -76,6 +76,7 @@ class Objective:
         demo_sampler: sampler of demos during training.
         demo_schedule: schedule of demos during training, on continuous processes.
         needs_teacher: training needs a teacher in the same latents.
+        predicts_flow: the output is the velocity noise - x0 along straight paths.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Objective:
     demo_sampler: str
     demo_schedule: DemoSchedule = "linear"
     needs_teacher: ClassVar[bool] = False
+    predicts_flow: ClassVar[bool] = False
 
     def __init__(self, *, process: Process | None = None) -> None:
         self.process = process if process is not None else self.default_process()

@@ -22,6 +22,7 @@ class RectifiedFlowObjective(Objective):
     default_steps = 50
     default_cfg_scale = 6.0
     demo_sampler = "euler"
+    predicts_flow = True
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x0
