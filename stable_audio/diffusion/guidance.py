@@ -35,8 +35,8 @@ Bernoulli = Callable[[int, float], Tensor]
 class Guidance:
     """(x, t) -> guided output: u + cfg_scale (c - u), c and u from one doubled batch.
 
-    What else the options ask for is in `stable_audio.diffusion.guidance_mixing`; with slot_scales there are more than
-    two branches.
+    What else the options ask for is in `stable_audio.diffusion.guidance_mixing`; with slot_scales there are
+    more than two branches.
 
     What has no effect is not computed: no other branch than c at cfg_scale 1, for a backbone without an
     unconditional branch and at noise levels outside cfg_interval. Conditioning is prepared once per variant.

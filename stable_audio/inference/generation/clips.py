@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from stable_audio.diffusion.clip_frames import FrameRate, frame_rows
+from stable_audio.diffusion.denoiser import Predict
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.inversion import noise_of
 from stable_audio.diffusion.known import KnownLatents
@@ -19,7 +21,7 @@ from stable_audio.diffusion.spaces import Space
 from stable_audio.diffusion.windows import Windows
 from stable_audio.inference.generation.lengths import by_length, frames_of, shift_for
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.generation.windowing import windowed
+from stable_audio.inference.generation.windowing import has_frames, windowed
 from stable_audio.inference.offload import visiting
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Conditioning, ConditionTensors, Metadata
@@ -50,6 +52,7 @@ class Clips:
         shape: shape of one clip's latents.
         inpainting: conditioning tensors of inpainting.
         negatives: metadata to steer away from, of each clip.
+        guide: weaker model to steer away from.
         init: latents to start from.
         known: latents of which parts are kept.
         start_noise: noise to start from; None draws it from the seeds.
@@ -64,6 +67,7 @@ class Clips:
     shape: tuple[int, ...]
     inpainting: ConditionTensors
     negatives: list[Metadata] | None = None
+    guide: DiffusionModel | None = None
     init: Tensor | None = None
     known: KnownLatents | None = None
     start_noise: Tensor | None = None
@@ -83,29 +87,33 @@ def sampled(
 ) -> Tensor:
     """Sample latents (b c n), on the CPU, of the clips at `indices`."""
     rows, device, dtype = indices.tolist(), model.device, model.dtype
+    settings = settings.of_clips(rows)
     item_noise = SeededNoise([clips.seeds[i] for i in rows])
     if clips.start_noise is not None:
         start_noise = clips.start_noise[indices]
     else:
         start_noise = item_noise(torch.empty(len(rows), *clips.shape))
-    parts = _Conditionings.of(model, clips, indices, guided=settings.cfg_scale != 1.0)
+    parts = _Conditionings.of(model, clips, indices, guided=settings.needs_null)
     length = clips.shape[-1] if clips.windows is None else clips.windows.size
     frames = None if clips.windows is not None else frames_of(model, [clips.items[i] for i in rows])
-    if model.mask_padding_attention and frames is not None:
-        headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom)
-        mask = frame_rows([n + headroom for n in frames], length).to(device)
-        parts = replace(parts, cond=parts.cond.replace(padding_mask=mask))
+    parts = replace(parts, cond=_padded(model, parts.cond, frames, length, settings))
     known = None if clips.known is None else clips.known.rows(indices, device)
     skip = None if known is None else (known.mask > 0).all(0).cpu()
-    unguided = replace(settings, cfg_scale=1.0)
+    guide = None if clips.guide is None else _guide(clips.guide, clips, indices, frames, settings)
 
     def guided(cond: Conditioning, negative: Conditioning | None = None) -> Guidance:
         return Guidance(
-            model.backbone, model.objective, cond, negative=negative, dtype=dtype, options=settings
+            model.backbone,
+            model.objective,
+            cond,
+            negative=negative,
+            guide=guide,
+            dtype=dtype,
+            options=settings,
         )
 
     def plain(cond: Conditioning, negative: Conditioning | None = None) -> Guidance:
-        return Guidance(model.backbone, model.objective, cond, dtype=dtype, options=unguided)
+        return Guidance(model.backbone, model.objective, cond, dtype=dtype)
 
     def start(start_noise: Tensor, level: float, space: Space) -> Tensor:
         """The noise of the sound to start from, if that is asked for, and on the way to other noise."""
@@ -123,7 +131,8 @@ def sampled(
         other = SeededNoise([clips.target.seeds[i] for i in rows])(start_noise)
         return mixed_noise(start_noise, other, [clips.target.shares[i] for i in rows])
 
-    with visiting(model, model.backbone):
+    visit = nullcontext() if clips.guide is None else visiting(clips.guide, clips.guide.backbone)
+    with visiting(model, model.backbone), visit:
         latents = sample(
             windowed(guided, parts.cond, parts.negative, clips.windows, skip),
             start_noise.to(device),
@@ -138,6 +147,27 @@ def sampled(
             lengths=frames if frames is not None and by_length(model, settings) else length,
         )
         return latents.cpu()
+
+
+def _padded(
+    model: DiffusionModel, cond: Conditioning, frames: list[int] | None, length: int, settings: Sampling
+) -> Conditioning:
+    """Conditioning with the padding behind clips, for models that hide it from attention."""
+    if not model.mask_padding_attention or frames is None:
+        return cond
+    headroom = FrameRate(model.sample_rate, model.downsampling_ratio).within(settings.headroom)
+    return cond.replace(padding_mask=frame_rows([n + headroom for n in frames], length).to(model.device))
+
+
+def _guide(
+    guide: DiffusionModel, clips: Clips, indices: Tensor, frames: list[int] | None, settings: Sampling
+) -> Predict:
+    """The guide with the conditioning of the clips at `indices`."""
+    cond = _Conditionings.of(guide, clips, indices, guided=False).cond
+    if clips.windows is not None and has_frames(cond):
+        raise ValueError("a guide that reads conditioning over time needs whole clips, not windows or loops")
+    cond = _padded(guide, cond, frames, clips.shape[-1], settings)
+    return Guidance(guide.backbone, guide.objective, cond, dtype=guide.dtype)
 
 
 @dataclass(frozen=True)

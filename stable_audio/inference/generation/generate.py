@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import Callback
 from stable_audio.inference.generation.adapter_inputs import AdapterInputs
 from stable_audio.inference.generation.audio_inputs import AudioInputs
+from stable_audio.inference.generation.away_from import AwayFrom
 from stable_audio.inference.generation.blends import Blend
 from stable_audio.inference.generation.clips import Clips, sampled
 from stable_audio.inference.generation.coding import EncoderNoise, decode_each
@@ -93,7 +95,7 @@ def generate(
     conditioning: str | Sequence[Metadata | str] | None = None,
     *,
     sampling: Sampling | None = None,
-    negative_conditioning: Metadata | Sequence[Metadata] | None = None,
+    away_from: Flat[AwayFrom] = AwayFrom(),  # noqa: B008 (frozen)
     seeds: int | Sequence[int] = 0,
     length: Flat[ClipLength] = ClipLength(),  # noqa: B008 (frozen)
     audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
@@ -114,8 +116,7 @@ def generate(
             `seconds_total` are those of the whole clip if the model reads them. Sounds (tensors or paths of
             files) are cut or padded to the clip.
         sampling: settings of sampling; None: the defaults of the model's objective.
-        negative_conditioning: conditioning to steer away from, one dict for all clips or one per clip; absent
-            keys are taken from the conditioning. It replaces cross-attention only, as in stable-audio-tools.
+        away_from: `negative_conditioning` to steer away from, and `guide`, a weaker model; keywords as well.
         seeds: one per clip, or the first of consecutive ones; -1 draws one at random.
         length: `sample_size`, audio samples per clip, or `seconds`; `loop`, `window_seconds` and `short`; all
             are keywords as well. None = as the model's.
@@ -131,7 +132,8 @@ def generate(
         work: `batch_size`, clips rendered at once, None = all; and `callback`, called at every step with a
             StepInfo; keywords as well.
         settings: attributes of `Sampling` as keywords, such as `steps=50, cfg_scale=6`; they replace those of
-            `sampling`. `sampler_options` is another name of `options`.
+            `sampling`. `sampler_options` is another name of `options`. cfg_scale may be a tuple with one for
+            each clip.
 
     Returns:
         audio (b c n) or latents (b c n), float32 on the CPU.
@@ -146,6 +148,9 @@ def generate(
         settings["sigma_max"] = audio_inputs.init_noise_level
     how = (sampling or Sampling()).with_keywords(**settings).resolved_for(model)
     audio_inputs.check(model)
+    away_from.check(model, how)
+    if how.apg_momentum and (length.loop or length.window_seconds is not None):
+        raise ValueError("apg_momentum follows the steps of whole clips; leave it out, or loop and windows")
     samples, kept = length.samples(model, how.headroom)
     windows, whole = length.windows(model, kept), length.whole(model, samples)
     heard = length.heard_seconds(model, kept / model.sample_rate)
@@ -154,8 +159,10 @@ def generate(
         items = [{SECONDS: length.seconds if windows is None else heard, **item} for item in items]
     numbers = _seeds(seeds, len(items))
     shape = model.latent_shape_of(whole)
-    negatives = _negatives(negative_conditioning, items)
-    if negatives is not None and how.cfg_scale == 1:
+    negatives = away_from.negatives(items)
+    if len(how.weights) not in (1, len(items)):
+        raise ValueError(f"found {len(how.weights)} values of cfg_scale for {len(items)} clips")
+    if negatives is not None and not how.needs_null:
         log.warning("negative conditioning has no effect at cfg_scale 1, which means no guidance")
     assert how.sampler is not None  # `resolved` fills it in
     spec = SAMPLERS[how.sampler]
@@ -166,11 +173,12 @@ def generate(
             model,
             batch_size=batch,
             samples=whole,
-            guided=how.cfg_scale != 1,
+            guided=how.needs_null,
             decoded=not output.return_latents,
             chunked=output.chunked_decode,
         ),
         eval_mode(model),
+        nullcontext() if away_from.guide is None else eval_mode(away_from.guide),
     ):
         init, inpainting, known = audio_inputs.tensors(
             model,
@@ -189,6 +197,7 @@ def generate(
             seeds=numbers,
             shape=shape,
             negatives=None if negatives is None else fit_sounds(model, negatives, whole),
+            guide=away_from.guide,
             init=init,
             inpainting=inpainting,
             known=known,
@@ -238,17 +247,6 @@ def _items(
     if not conditioning:
         raise ValueError("conditioning is an empty list; give one dict per clip")
     return list(conditioning)
-
-
-def _negatives(
-    negative: Metadata | Sequence[Metadata] | None, items: list[Metadata]
-) -> list[Metadata] | None:
-    if negative is None:
-        return None
-    rows = [negative] * len(items) if isinstance(negative, Mapping) else list(negative)
-    if len(rows) != len(items):
-        raise ValueError(f"found {len(rows)} negative conditionings for {len(items)} clips")
-    return [{**item, **other} for item, other in zip(items, rows)]
 
 
 def _seeds(seeds: int | Sequence[int], count: int) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from stable_audio.diffusion.settings import MAX_STEPS, SamplingSettings
 from stable_audio.model import DiffusionModel
@@ -18,6 +19,13 @@ class Sampling(SamplingSettings):
         return self.over(model.sampling_defaults).resolved(
             model.objective, shifted=shifted, apg_scale=apg_scale
         )
+
+    def of_clips(self, rows: Sequence[int]) -> Sampling:
+        """The settings of some of the clips of a call: the weights of these, a number if they are equal."""
+        if not isinstance(self.cfg_scale, tuple):
+            return self
+        own = tuple(self.cfg_scale[row if len(self.cfg_scale) > 1 else 0] for row in rows)
+        return replace(self, cfg_scale=own[0] if len(set(own)) == 1 else own)
 
 
 __all__ = ["MAX_STEPS", "Sampling"]

@@ -32,7 +32,7 @@ def windowed(
     """
     if windows is None:
         return guided(cond, negative)
-    shared = None if _has_frames(cond) else guided(cond, negative)
+    shared = None if has_frames(cond) else guided(cond, negative)
 
     def predict(x: Tensor, t: Tensor, frames: Tensor) -> Output:
         if shared is not None:
@@ -64,6 +64,7 @@ def at_frames(cond: Conditioning, frames: Tensor, count: int) -> Conditioning:
     return cond.replace(**changes)
 
 
-def _has_frames(cond: Conditioning) -> bool:
+def has_frames(cond: Conditioning) -> bool:
+    """Whether conditioning follows the frames of a clip."""
     framed = any(slot.has_frames for slot in cond.present())
     return framed or bool(cond.modular_local) or cond.padding_mask is not None
