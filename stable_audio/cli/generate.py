@@ -45,6 +45,11 @@ def _model_arguments(group: Any) -> None:
     group.add_argument(
         "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
     )
+    group.add_argument(
+        "--guide-ckpt-path",
+        metavar="PATH",
+        help="weaker model to steer away from, such as an earlier checkpoint; needs --guide-scale",
+    )
     add_adapter(group, help="adapter to generate with, applied in the order given; may be repeated")
     add_any_base(group)
     group.add_argument(
@@ -85,6 +90,12 @@ def _content_arguments(group: Any) -> None:
         "repeated for every combination",
     )
     group.add_argument("--negative-prompt", metavar="TEXT", help="text to steer away from")
+    group.add_argument(
+        "--negative-condition",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any other conditioning to steer away from, where --negative-slot says; may be repeated",
+    )
     group.add_argument(
         "--condition",
         action="append",
@@ -147,16 +158,55 @@ def _sampling_arguments(group: Any) -> None:
         help="guide only between these noise levels (0 1)",
     )
     group.add_argument(
+        "--cfg-schedule",
+        metavar="NAME_OR_POINTS",
+        help="linear or cosine: more guidance towards the data; or shares of it at times t, for example "
+        "1:0,0.6:1,0:1",
+    )
+    group.add_argument(
         "--apg-scale",
         type=float,
         metavar="SHARE",
         help="0 to 1: how much of the guidance that only amplifies the sound is left out (the model's, or 0)",
     )
     group.add_argument(
+        "--apg-momentum",
+        type=float,
+        metavar="BETA",
+        help="factor of the guidance of earlier steps that is added to each, such as -0.5",
+    )
+    group.add_argument(
         "--cfg-norm-threshold",
         type=float,
         metavar="NORM",
         help="greatest norm of the guidance; 0 = no limit (0)",
+    )
+    group.add_argument(
+        "--cfg-zero-star",
+        action="store_true",
+        default=None,
+        help="fit the unconditional velocity of flows to the conditional one first, as CFG-Zero* does",
+    )
+    group.add_argument(
+        "--zero-init",
+        type=float,
+        metavar="SHARE",
+        help="hold the sound of flows still in this first share of the times, such as 0.04 of CFG-Zero*",
+    )
+    group.add_argument(
+        "--slot-scale",
+        action="append",
+        metavar="SLOT=WEIGHT",
+        help="guidance weight of one slot in place of --cfg-scale, for example cross_attn=6; may be repeated",
+    )
+    group.add_argument(
+        "--negative-slot",
+        action="append",
+        metavar="SLOT",
+        help="slot in which negative conditioning takes effect, or all; may be repeated (cross_attn)",
+    )
+    group.add_argument(
+        "--guide-scale", type=float, metavar="WEIGHT", help="weight of --guide-ckpt-path, 1 = off"
     )
     group.add_argument(
         "--headroom-seconds",

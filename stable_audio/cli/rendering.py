@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,10 +16,10 @@ from stable_audio.adapters.spec import specs_of
 from stable_audio.cli.fields import given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
+from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
-from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.gallery import write_render_page
 from stable_audio.inference.rendering.job_files import read_lines
 from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
@@ -33,13 +33,19 @@ from stable_audio.inference.rendering.shards import JobPart
 from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
-_NAMES = {"scale_phi": "cfg_rescale", "options": "sampler_option"}
-_SAMPLING = {field.name: _NAMES.get(field.name, field.name) for field in dataclasses.fields(Sampling)}
-"""Field of Sampling -> name of the argument that sets it."""
-
 _RECIPE_ARGUMENTS = (
-    ("prompt", "prompts", "grid", "negative_prompt", "condition", "count", "seconds", "seed")
-    + tuple(_SAMPLING.values())
+    (
+        "prompt",
+        "prompts",
+        "grid",
+        "negative_prompt",
+        "negative_condition",
+        "condition",
+        "count",
+        "seconds",
+        "seed",
+    )
+    + tuple(ARGUMENTS.values())
     + ("init_noise_level", "inpaint", "dtype", "model_config")
 )
 """Arguments that conflict with --from-json, whose recipe sets them."""
@@ -134,6 +140,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         checkpoint=args.ckpt_path,
         config=args.model_config,
         pretransform=args.pretransform_ckpt_path,
+        guide=args.guide_ckpt_path,
         lenient=args.lenient,
         use_ema=not args.no_ema,
         **given(args, "dtype"),
@@ -141,11 +148,11 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         first_seed=_first_seed(args.seed),
         seconds=args.seconds,
         conditioning=key_values(args.condition, "--condition"),
-        negative={"prompt": args.negative_prompt} if args.negative_prompt is not None else None,
+        negative=_negative(args),
         adapters=specs_of(args.adapter or []),
         any_base=args.any_base,
         thin_adapters=args.thin_adapters,
-        sampling=_sampling(args),
+        sampling=sampling_from_flags(args),
         steering=Steering.from_files(
             init_audio=args.init_audio,
             init_noise_level=args.init_noise_level,
@@ -156,6 +163,14 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
     )
 
 
+def _negative(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The conditioning to steer away from; None without any."""
+    values = key_values(args.negative_condition, "--negative-condition")
+    if args.negative_prompt is not None:
+        values["prompt"] = args.negative_prompt
+    return values or None
+
+
 def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
     conflicts = [f"--{n.replace('_', '-')}" for n in _RECIPE_ARGUMENTS if getattr(args, n) is not None]
     if conflicts:
@@ -164,6 +179,7 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
         args.from_json,
         checkpoint=args.ckpt_path,
         pretransform=args.pretransform_ckpt_path,
+        guide=args.guide_ckpt_path,
         init_audio=args.init_audio,
         inpaint_audio=args.inpaint_audio,
         adapters=args.adapter or [],
@@ -183,28 +199,6 @@ def _load(
     took = time.perf_counter() - started
     _say(f"{render_model.checkpoint.path} loaded in {took:.1f} s, on {device} in {render_model.dtype}")
     return render_model
-
-
-def _sampling(args: argparse.Namespace) -> Sampling:
-    values = {name: getattr(args, argument) for name, argument in _SAMPLING.items()}
-    if args.cfg_interval is not None:
-        values["cfg_interval"] = tuple(args.cfg_interval)
-    if args.schedule is not None:
-        values["schedule"] = schedule_from(args.schedule)
-    values["options"] = key_values(args.sampler_option, "--sampler-option") or None
-    return Sampling(**{name: value for name, value in values.items() if value is not None})
-
-
-def schedule_from(text: str) -> str | tuple[float, ...]:
-    """The name of a schedule, or the levels of a list such as 1,0.6,0.2,0."""
-    if "," not in text:
-        return text
-    try:
-        return tuple(float(level) for level in text.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"--schedule needs a name, or numbers with commas such as 1,0.6,0.2,0; found '{text}'"
-        ) from error
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:

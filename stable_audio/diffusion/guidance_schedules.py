@@ -16,10 +16,10 @@ from torch import Tensor
 
 from stable_audio.wording import hint
 
-Share = Callable[[Tensor], Tensor]
+GuidanceShare = Callable[[Tensor], Tensor]
 """t (b,) -> share of the guidance there (b,)."""
 
-Shares = Sequence[tuple[float, float]]
+SharePoints = Sequence[tuple[float, float]]
 """Points (t, share); shares between them are interpolated, and those beyond the ends stay."""
 
 
@@ -33,11 +33,11 @@ def cosine(t: Tensor) -> Tensor:
     return 1 + torch.cos(math.pi * t)
 
 
-GUIDANCE_SCHEDULES: dict[str, Share] = {"linear": linear, "cosine": cosine}
+GUIDANCE_SCHEDULES: dict[str, GuidanceShare] = {"linear": linear, "cosine": cosine}
 """Shares of guidance that grow from noise to data, which the paper found best, by name."""
 
 
-def share_at(schedule: str | Shares, t: Tensor) -> Tensor:
+def share_at(schedule: str | SharePoints, t: Tensor) -> Tensor:
     """The share of guidance at times t (b,), without waiting for t from the device."""
     if isinstance(schedule, str):
         return GUIDANCE_SCHEDULES[schedule](t)
@@ -48,7 +48,7 @@ def share_at(schedule: str | Shares, t: Tensor) -> Tensor:
     return share
 
 
-def check_guidance_schedule(schedule: str | Shares) -> None:
+def check_guidance_schedule(schedule: str | SharePoints) -> None:
     """Raise ValueError unless it is a known name, or points at different times with shares of 0 or above."""
     if isinstance(schedule, str):
         if schedule not in GUIDANCE_SCHEDULES:

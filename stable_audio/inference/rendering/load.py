@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from stable_audio.checkpoints import load_model, resolve
+from stable_audio.config import ModelConfig
+from stable_audio.inference.generation.away_from import check_guide
 from stable_audio.inference.memory.answer import answering_loading
 from stable_audio.inference.precision import place
 from stable_audio.inference.rendering.recipe import InputFile
@@ -18,7 +20,12 @@ from stable_audio.model import DiffusionModel
 
 @dataclass(frozen=True)
 class RenderModel:
-    """A model and its origin; see `Recipe`."""
+    """A model and its origin; see `Recipe`.
+
+    Attributes:
+        guide: a weaker model to steer away from.
+        guide_file: its file.
+    """
 
     model: DiffusionModel
     config: dict[str, Any]
@@ -26,6 +33,8 @@ class RenderModel:
     pretransform: InputFile | None
     use_ema: bool
     dtype: str
+    guide: DiffusionModel | None = None
+    guide_file: InputFile | None = None
 
 
 def load_render_model(
@@ -39,6 +48,7 @@ def load_render_model(
     device: torch.device | str = "cpu",
     offload: bool = False,
     check: Callable[[DiffusionModel, str], None] | None = None,
+    guide: str | Path | None = None,
 ) -> RenderModel:
     """Load a diffusion model, ready to generate.
 
@@ -53,23 +63,47 @@ def load_render_model(
         offload: as `in_turn` of `place`.
         check: called with the model, before its weights are converted, and the name of its file; raises
             ValueError if it is the wrong one.
+        guide: file of a weaker model of the same latents, to steer away from; it is placed like the model.
 
     Raises:
-        ValueError: the model is an autoencoder, which does not generate by itself.
+        ValueError: the model is an autoencoder, which does not generate by itself; or the guide cannot guide
+            it.
         OutOfMemory: the device has too little memory for the weights; the message says what fits.
     """
     path = resolve(checkpoint, use_ema=use_ema)
     separate = resolve(pretransform) if pretransform is not None else None
-    model, model_config = load_model(
+    model, model_config = _diffusion_model(
         path, config=config, lenient=lenient, use_ema=use_ema, pretransform=separate
     )
-    if not isinstance(model, DiffusionModel):
-        raise ValueError(
-            f"{path}: holds a {model_config.model_type} model, which does not generate by itself"
-        )
+    guide_path = None if guide is None else resolve(guide, use_ema=use_ema)
+    weaker = None
+    if guide_path is not None:
+        weaker, _ = _diffusion_model(guide_path, use_ema=use_ema, pretransform=separate)
+        try:
+            check_guide(weaker, model)
+        except ValueError as error:
+            raise ValueError(f"{guide_path}: {error}") from error
     if check is not None:
         check(model, path.name)
     with answering_loading(model, torch.device(device), offload=offload):
         place(model, dtype=dtype, device=device, in_turn=offload)
+        if weaker is not None:
+            place(weaker, dtype=dtype, device=device, in_turn=offload)
     inner = InputFile.of(separate) if separate is not None else None
-    return RenderModel(model, model_config.as_dict(), InputFile.of(path), inner, use_ema, dtype)
+    return RenderModel(
+        model,
+        model_config.as_dict(),
+        InputFile.of(path),
+        inner,
+        use_ema,
+        dtype,
+        guide=weaker,
+        guide_file=None if guide_path is None else InputFile.of(guide_path),
+    )
+
+
+def _diffusion_model(path: Path, **options: Any) -> tuple[DiffusionModel, ModelConfig]:
+    model, config = load_model(path, **options)
+    if not isinstance(model, DiffusionModel):
+        raise ValueError(f"{path}: holds a {config.model_type} model, which does not generate by itself")
+    return model, config

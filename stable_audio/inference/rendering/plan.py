@@ -57,7 +57,7 @@ def plan(
     check_values(jobs, render_model.model)
     for specs in dict.fromkeys(job.adapters or () for job in jobs):
         adapted.check(specs)
-    samplings = _samplings(render_model.model, jobs, sampling)
+    samplings = _samplings(render_model, jobs, sampling)
     unique: dict[str, tuple[Job, Recipe]] = {}
     for job, own in zip(jobs, samplings):
         recipe = _recipe(render_model, job, own, steering, chunked_decode)
@@ -66,19 +66,32 @@ def plan(
     return RenderPlan([job for job, _ in unique.values()], [recipe for _, recipe in unique.values()])
 
 
-def _samplings(model: DiffusionModel, jobs: Sequence[Job], sampling: Sampling) -> list[Sampling]:
+def _samplings(render_model: RenderModel, jobs: Sequence[Job], sampling: Sampling) -> list[Sampling]:
     """The settings of each job, complete."""
+    model, guide = render_model.model, render_model.guide
     common = sampling.resolved_for(model)
     samplings, problems = [], []
     for job in jobs:
         try:
             own = sampling.with_keywords(**job.sampling).resolved_for(model) if job.sampling else common
+            if own.guide_scale is not None or isinstance(own.cfg_scale, tuple):
+                _check_own(own, guide)
             samplings.append(own)
         except ValueError as error:
             problems.append(f"{job.source}: {error}")
     if problems:
         raise ValueError(listed(list(dict.fromkeys(problems))))
+    if guide is not None and all(own.guide_scale is None for own in samplings):
+        raise ValueError("a weaker model has no effect without its weight: give --guide-scale, such as 2")
     return samplings
+
+
+def _check_own(sampling: Sampling, guide: DiffusionModel | None) -> None:
+    """Raise ValueError for settings that a single clip cannot have."""
+    if isinstance(sampling.cfg_scale, tuple):
+        raise ValueError("cfg_scale of a clip is one number")
+    if guide is None:
+        raise ValueError("guide_scale is the weight of a weaker model: give one with --guide-ckpt-path")
 
 
 def _recipe(
@@ -105,6 +118,7 @@ def _recipe(
         chunked_decode=chunked_decode,
         init_audio=files.get("init_audio"),
         inpaint_audio=files.get("inpaint_audio"),
+        guide=render_model.guide_file if sampling.guide_scale is not None else None,
     )
 
 
@@ -146,7 +160,7 @@ def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> 
     Args:
         sampling: settings of jobs without their own.
     """
-    if any(job.negative and job.sampling.get("cfg_scale", sampling.cfg_scale) == 1 for job in jobs):
+    if any(job.negative and not sampling.with_keywords(**job.sampling).needs_null for job in jobs):
         yield "at --cfg-scale 1 there is no guidance, so negative prompts have no effect"
     unused = unused_keys(jobs, model)
     if unused:

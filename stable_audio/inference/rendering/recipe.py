@@ -25,9 +25,20 @@ FORMAT = "stable-audio render"
 VERSION = 1
 
 _EDGE = 1 << 20
-NEWER: dict[str, Any] = {"apg_scale": None, "cfg_norm_threshold": 0.0, "headroom_seconds": HEADROOM_SECONDS}
+NEWER: dict[str, Any] = {
+    "apg_scale": None,
+    "cfg_norm_threshold": 0.0,
+    "headroom_seconds": HEADROOM_SECONDS,
+    "cfg_schedule": None,
+    "apg_momentum": None,
+    "cfg_zero_star": None,
+    "zero_init": None,
+    "slot_scales": None,
+    "negative_slots": None,
+    "guide_scale": None,
+}
 """Settings of sampling that the first recipes lack, and their values where they have no effect."""
-_FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio")
+_FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio", "guide")
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class Recipe:
         condition_audio: files that the conditioning names, by id.
         inpaint_seconds: spans (start, end) that were generated anew within inpaint_audio.
         adapters: in the order in which they applied.
+        guide: the file of the weaker model that the clip was steered away from.
     """
 
     checkpoint: InputFile
@@ -98,13 +110,12 @@ class Recipe:
     condition_audio: dict[str, InputFile] | None = None
     chunked_decode: bool = False
     adapters: list[AdapterFile] | None = None
+    guide: InputFile | None = None
 
     def values(self) -> dict[str, Any]:
-        """As JSON values; `adapters` is left out where there are none, as in files from before them."""
+        """As JSON values; what is newer is left out where there is none, as in files from before it."""
         values = dataclasses.asdict(self)
-        if not self.adapters:
-            values.pop("adapters")
-        return values
+        return {k: v for k, v in values.items() if v or k not in ("adapters", "guide")}
 
     def digest(self) -> str:
         """Hash of the recipe, with the digests of files, but without their paths."""
@@ -112,7 +123,7 @@ class Recipe:
         for adapter in values.get("adapters", ()):
             adapter.pop("path")
         for key in _FILES:
-            if values[key] is not None:
+            if values.get(key) is not None:
                 values[key].pop("path")
         sounds = values.pop("condition_audio")
         if sounds:

@@ -102,6 +102,7 @@ def render(
     world: World = ALONE,
     progress: Callable[[int, int], None] | None = None,
     adapted: AdaptedModels | None = None,
+    guide: DiffusionModel | None = None,
 ) -> Iterator[Rendered]:
     """Render completed `jobs`, with their `recipes` beside the files; yields every file once it is complete.
 
@@ -110,6 +111,7 @@ def render(
         world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
         adapted: the model with the adapters of each clip; None: makes its own.
+        guide: a weaker model to steer away from, for clips with a guide_scale.
 
     Raises:
         ValueError: before the first clip, if names of files cannot be used.
@@ -128,7 +130,7 @@ def render(
             pending.append(clip)
     for group in _alike(pending):
         specs = group[0][1].adapters or ()
-        work = partial(_timed_batch, adapted(specs), *(steering, chunked_decode, progress))
+        work = partial(_timed_batch, adapted(specs), *(steering, guide, chunked_decode, progress))
         for batch, (audio, took) in _in_batches(work, group, batch_size or default_batch(model.device)):
             factor = sum(r.seconds for _, _, r in batch) / took
             for (name, _, recipe), sound in zip(batch, audio):
@@ -138,12 +140,14 @@ def render(
 def _alike(pending: Sequence[_Pending]) -> list[list[_Pending]]:
     """The clips in groups that can be rendered together.
 
-    They have the same settings, length and adapters, and all or none have negative conditioning.
+    They have the same settings but for the weight of guidance, the same length and adapters, and all or none
+    have negative conditioning.
     """
     groups: dict[tuple[int, bool, Specs, str], list[_Pending]] = {}
     for clip in pending:
         _, job, recipe = clip
-        settings = json.dumps(recipe.sampling, sort_keys=True)
+        guided = recipe.sampling["cfg_scale"] != 1
+        settings = json.dumps({**recipe.sampling, "cfg_scale": guided}, sort_keys=True)
         common = (recipe.sample_size, job.negative is None, job.adapters or (), settings)
         groups.setdefault(common, []).append(clip)
     return list(groups.values())
@@ -177,6 +181,7 @@ def _in_batches(
 def _timed_batch(
     model: DiffusionModel,
     steering: Steering,
+    guide: DiffusionModel | None,
     chunked_decode: bool,
     progress: Callable[[int, int], None] | None,
     batch: Sequence[_Pending],
@@ -185,13 +190,17 @@ def _timed_batch(
     started = time.perf_counter()
     size = batch[0][2].sample_size
     negatives = [job.negative for _, job, _ in batch]
+    sampling = sampling_from(batch[0][2].sampling)
+    scales = tuple(recipe.sampling["cfg_scale"] for _, _, recipe in batch)
     audio = generate(
         model,
         [job.conditioning for _, job, _ in batch],
         negative_conditioning=[n for n in negatives if n is not None] or None,
         seeds=[recipe.seed for _, _, recipe in batch],
         sample_size=size,
-        sampling=sampling_from(batch[0][2].sampling),
+        sampling=sampling,
+        cfg_scale=scales if len(set(scales)) > 1 else scales[0],
+        guide=None if sampling.guide_scale is None else guide,
         chunked_decode=chunked_decode,
         callback=None if progress is None else lambda info: progress(info.i + 1, info.steps),
         **steering.arguments(model, size),

@@ -40,6 +40,7 @@ class RenderRequest:
         adapters: those of jobs without their own.
         any_base: accept adapters that were trained on another model.
         thin_adapters: as in `AdapterInputs`.
+        guide: as for `load_render_model`.
         sampling: settings of jobs without their own, of which some may be left to the model.
         chunked_decode: as for `render`.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
@@ -60,6 +61,7 @@ class RenderRequest:
     adapters: Sequence[AdapterSpec] = ()
     any_base: bool = False
     thin_adapters: bool = False
+    guide: str | Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
     steering: Steering = NO_STEERING
     chunked_decode: bool = False
@@ -89,6 +91,7 @@ class RenderRequest:
         adapters: Sequence[str] = (),
         any_base: bool = False,
         thin_adapters: bool = False,
+        guide: str | Path | None = None,
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
@@ -98,6 +101,7 @@ class RenderRequest:
             adapters: where the files of all its adapters are now, in their order.
             any_base: accept adapters that were trained on another model.
             thin_adapters: as in `AdapterInputs`.
+            guide: where the file of the weaker model is now.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -110,6 +114,7 @@ class RenderRequest:
         pretransform = inputs.pop("pretransform")
         return cls(
             checkpoint=checkpoint or recipe.checkpoint.path,
+            guide=guide or (recipe.guide.path if recipe.guide is not None else None),
             config=load_config(recipe.config, source_name=f"{path}, config"),
             pretransform=pretransform,
             use_ema=recipe.use_ema,
@@ -140,6 +145,7 @@ class RenderRequest:
             device=device,
             offload=offload,
             check=self._check_base,
+            guide=self.guide,
         )
 
     def _check_base(self, model: DiffusionModel, name: str) -> None:
@@ -207,6 +213,9 @@ class RenderTask:
         for file, new in zip(recorded, self.plan.recipes[0].adapters or []):
             if file.digest != new.digest:
                 yield f"{new.path} is not the adapter that {request.recipe_file} was made with"
+        guide, past = self.render_model.guide_file, request.recipe and request.recipe.guide
+        if guide is not None and past is not None and guide.digest != past.digest:
+            yield f"{guide.path} is not the guide that {request.recipe_file} was made with"
         if self.repeats:
             yield f"{self.repeats} clips are the same as others in every respect, and are rendered once"
         model = self.render_model.model
@@ -226,6 +235,7 @@ class RenderTask:
             self.plan.jobs,
             self.plan.recipes,
             output,
+            guide=self.render_model.guide,
             steering=self.request.steering,
             batch_size=batch_size,
             chunked_decode=self.request.chunked_decode,
