@@ -18,6 +18,7 @@ from stable_audio.config import DatasetConfig, ModelConfig, load_config, load_da
 from stable_audio.factory import create_model_from_config
 from stable_audio.factory.clip_shape import clip_shape, metadata_check
 from stable_audio.inference.devices import best_device
+from stable_audio.inference.memory.errors import free_memory_of, is_out_of_memory
 from stable_audio.inference.rendering.recipe import file_digest
 from stable_audio.training.callbacks.estimate import duration
 from stable_audio.training.errors import TrainingError
@@ -35,8 +36,10 @@ from stable_audio.training.finetune.decided import (
 )
 from stable_audio.training.finetune.fitting import (
     GB,
+    DoesNotFit,
     Fit,
     MemoryLayout,
+    does_not_fit_after_all,
     fit,
     free_bytes,
     layouts,
@@ -46,6 +49,7 @@ from stable_audio.training.finetune.keeping import is_complete, kept_folder, kep
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import demo_section, step_keys, training_section
 from stable_audio.training.finetune.sizing import Size, optimizer_for, rate_of, size_for
+from stable_audio.training.finetune.ways import lines, sentence, ways_that_fit
 from stable_audio.training.from_files import train_from_files
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import StopRequest
@@ -161,15 +165,18 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
         return load_config({**base.config, "training": section}, source_name=str(folder / "model.json"))
 
     _note_choices(base, size, optimizer, request, note)
-    fitted = fit(
-        config_for,
-        size.batch,
-        layouts(adapter=request.adapter, device=device),
-        available=request.device_memory or free_bytes(device),
-        device=device.type,
-        precision=request.precision,
-    )
-    fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
+    try:
+        fitted = fit(
+            config_for,
+            size.batch,
+            layouts(adapter=request.adapter, device=device),
+            available=request.device_memory or free_bytes(device),
+            device=device.type,
+            precision=request.precision,
+        )
+        fitted, seconds = _tried(fitted, config_for, dataset, request, base, note)
+    except DoesNotFit as error:
+        raise _with_ways(error, base, device, folder, note) from error
     config = config_for(fitted.micro_batch, fitted.layout)
     write_json(folder / "model.json", config.as_dict())
     _note_fit(fitted, size, seconds, note)
@@ -177,6 +184,23 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     note(f"files        {folder}")
     note(f"to repeat    {decided.command}")
     return decided
+
+
+def _with_ways(
+    error: DoesNotFit, base: _Base, device: torch.device, folder: Path, note: Say
+) -> TrainingError:
+    """The error with what would fit, which is also reported line by line; writes the model file for it."""
+    lowest = layouts(adapter="lora", device=device)[-1].base_precision
+    ways = list(
+        ways_that_fit(
+            error.config, error.plan, adapter_base=lowest, length_multiple=base.model.length_multiple
+        )
+    )
+    for line in lines(error.plan, ways):
+        note(line)
+    write_json(folder / "model.json", error.config.as_dict())
+    note(f"files        {folder}, for train.py with a changed model.json")
+    return TrainingError(f"{error}; {sentence(ways)}")
 
 
 def _base(request: FinetuneRequest) -> _Base:
@@ -316,14 +340,18 @@ def _tried(
         options = RunOptions.from_section(config.training, **_options(request, base, fitted))
         try:
             return fitted, seconds_per_step(config, data, options)
-        except torch.OutOfMemoryError:
-            if fitted.micro_batch == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
+            free_memory_of(error)
+            if fitted.micro_batch == 1:
+                raise does_not_fit_after_all(
+                    config, options, device=best_device(request.device).type
+                ) from None
         smaller = next(n for n in range(fitted.micro_batch // 2, 0, -1) if fitted.micro_batch % n == 0)
         factor = fitted.micro_batch // smaller
         note(f"memory       {fitted.micro_batch} clips at once do not fit after all: {smaller}")
         fitted = replace(fitted, micro_batch=smaller, accumulation=fitted.accumulation * factor)
-        torch.cuda.empty_cache()
 
 
 def _note_choices(base: _Base, size: Size, optimizer: str, request: FinetuneRequest, note: Say) -> None:

@@ -22,7 +22,7 @@ from stable_audio.inference.memory.reserve import memory_of, readable_size
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import quiet_lightning
-from stable_audio.training.memory_plan.changes import advice
+from stable_audio.training.memory_plan.answer import tightened
 from stable_audio.training.memory_plan.plan import TrainingPlan, plan_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.trainer import assemble
@@ -87,6 +87,23 @@ class Fit:
         return sum(self.parts.values())
 
 
+class DoesNotFit(TrainingError):
+    """One clip does not fit the device; the message says what takes how much.
+
+    Args:
+        plan: of that clip, with the memory that can be used.
+        config: the model file that was planned.
+    """
+
+    def __init__(self, plan: TrainingPlan, config: ModelConfig) -> None:
+        assert plan.device_bytes is not None
+        super().__init__(
+            f"one clip needs {readable_size(plan.total)} ({plan.in_words()}), but only "
+            f"{readable_size(plan.device_bytes)} of the device's memory can be used"
+        )
+        self.plan, self.config = plan, config
+
+
 def free_bytes(device: torch.device) -> float:
     """Free memory of a device, of a CPU that of the machine."""
     if device.type == "cuda":
@@ -118,26 +135,29 @@ def fit(
         precision: of training.
 
     Raises:
-        TrainingError: one clip does not fit; the message says what takes how much, and what would fit.
+        DoesNotFit: not even one clip does.
     """
     kind = "cuda" if device == "cuda" else "cpu"
     usable = int(USABLE_SHARE * available)
 
-    def planned(layout: MemoryLayout, micro: int, *, search: bool) -> TrainingPlan:
+    def planned(layout: MemoryLayout, micro: int) -> TrainingPlan:
         options = RunOptions(batch_size=micro, accum_batches=batch // micro, precision=precision)
         config = config_for(micro, layout)
-        return plan_training(config, options, device=kind, device_bytes=usable, search=search)
+        return plan_training(config, options, device=kind, device_bytes=usable, search=False)
 
     for layout in choices:
-        found = _largest(batch, partial(planned, layout, search=False))
+        found = _largest(batch, partial(planned, layout))
         if found is not None:
             micro, plan = found
             return Fit(micro, batch // micro, layout, plan.parts, available)
-    plan = planned(choices[-1], 1, search=True)
-    raise TrainingError(
-        f"one clip needs {readable_size(plan.total)} ({plan.in_words()}), but only {readable_size(usable)} "
-        f"of the device's memory can be used; {_advice(plan)}"
-    )
+    raise DoesNotFit(planned(choices[-1], 1), config_for(1, choices[-1]))
+
+
+def does_not_fit_after_all(config: ModelConfig, options: RunOptions, *, device: str) -> DoesNotFit:
+    """The error for one clip that fits by the plan, but whose trial ran out of memory."""
+    kind = "cuda" if device == "cuda" else "cpu"
+    plan = plan_training(config, options, device=kind, search=False)
+    return DoesNotFit(tightened(plan), config)
 
 
 def _largest(batch: int, plan_of: Callable[[int], TrainingPlan]) -> tuple[int, TrainingPlan] | None:
@@ -151,15 +171,6 @@ def _largest(batch: int, plan_of: Callable[[int], TrainingPlan]) -> tuple[int, T
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     count = bisect_left(divisors, True, key=is_too_much)
     return None if count == 0 else (divisors[count - 1], plans[divisors[count - 1]])
-
-
-def _advice(plan: TrainingPlan) -> str:
-    if plan.choice.rank is None:
-        return "an adapter (--adapter lora) needs no gradients and no optimizer of the model's own weights"
-    if plan.fitting is not None:
-        changes = "; ".join(advice(plan.choice, plan.fitting.choice))
-        return f"change model.json and train with it: {changes}"
-    return "shorter clips (--seconds) need less"
 
 
 class _StepTimes(StepCallback):

@@ -58,7 +58,7 @@ def _answer(config: ModelConfig, options: RunOptions, precision: str, device: st
     plan = planner.plan(
         choice_of(config, options, precision=precision_on(device, precision)), device_bytes=memory_of(device)
     )
-    fitting = cheapest(planner, _tightened(plan))
+    fitting = cheapest(planner, tightened(plan))
     available = "" if plan.device_bytes is None else f" of {readable_size(plan.device_bytes)}"
     taken = f"the run takes about {readable_size(plan.total)}{available}: {plan.in_words()}"
     if fitting is None:
@@ -67,7 +67,7 @@ def _answer(config: ModelConfig, options: RunOptions, precision: str, device: st
     return f"{taken}; the cheapest change that fits is {change}, about {readable_size(fitting.total)}"
 
 
-def _tightened(plan: TrainingPlan) -> TrainingPlan:
+def tightened(plan: TrainingPlan) -> TrainingPlan:
     """The plan for a device that the run does not fit, as has been seen."""
     reserve = plan.parts["reserve"]
     most = reserve + round(TIGHTER * (plan.total - reserve))

@@ -107,15 +107,18 @@ CHANGES: tuple[Saving, ...] = (
 """In the order of what they cost: nothing, time, quality."""
 
 
-def cheapest(planner: Planner, plan: TrainingPlan) -> TrainingPlan | None:
+def cheapest(planner: Planner, plan: TrainingPlan, *, adapters: bool = True) -> TrainingPlan | None:
     """The plan with the cheapest changes by which a run fits its device; None: nothing helps.
 
     Changes are added in their order until the run fits, and those that are not needed are taken back. An
     adapter is proposed last, with what saves memory of its own, since it trains something else.
+
+    Args:
+        adapters: propose adapters at all.
     """
     assert plan.device_bytes is not None
     changes: list[Saving] = []
-    allowed = [c for c in CHANGES if c is not _adapter or adapters_are_known(planner.config)]
+    allowed = [c for c in CHANGES if c is not _adapter or (adapters and adapters_are_known(planner.config))]
     for change in allowed:
         tried = _tried(planner, plan, [*changes, change])
         if tried is None:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from stable_audio.adapters import read_adapter
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
+from stable_audio.training.finetune import command
+from stable_audio.training.finetune.ways import Way
 from tests.training.finetune.sounds import stored_model, write_sounds
 
 
@@ -199,9 +201,34 @@ def test_shorter_clips(folder: Path) -> None:
     assert config["sample_size"] == 512
 
 
-def test_memory_that_is_not_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_that_is_not_enough(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(words(folder, "--full", "--dry", "--device-memory", "0.0001")) == 2
-    assert "one clip needs" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "one clip needs" in told.err
+    assert "what fits    nothing that the plan knows" in told.out
+    # By the plan it fits, but the trial finds the memory taken.
+    monkeypatch.setattr(command, "seconds_per_step", out_of_memory)
+    monkeypatch.setattr(
+        command,
+        "ways_that_fit",
+        lambda _, plan, **settings: [Way("the first", plan), Way("the second", plan)],
+    )
+    assert main(words(folder, "--full", "--dry", "--overwrite")) == 2
+    told = capsys.readouterr()
+    assert "2 clips at once do not fit after all: 1" in told.out
+    first, second = (line for line in told.out.splitlines() if ": about " in line)
+    assert first.startswith("what fits    the first: about ")
+    assert second.startswith("             the second: about ")
+    assert f"{first.removeprefix('what fits    ')}, or another way listed above" in told.err
+    assert "Traceback" not in told.err
+    model = json.loads((folder / "runs" / "zorb" / "finetune" / "model.json").read_text())
+    assert model["training"]["batch_size"] == 1
+
+
+def out_of_memory(*_: Any, **__: Any) -> float:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
 
 def test_what_cannot_be_fine_tuned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Sizes, sections, batches and curves."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from stable_audio.training.finetune.fitting import MemoryLayout, layouts
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import step_keys, training_section
 from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
-from stable_audio.training.memory_plan.plan import plan_training
+from stable_audio.training.finetune.ways import Way, shorter_clips, ways_that_fit
+from stable_audio.training.memory_plan.choice import Choice
+from stable_audio.training.memory_plan.plan import Planner, plan_training
 from stable_audio.training.methods.diffusion import build_diffusion
 from stable_audio.training.options import RunOptions
 from tests.training.finetune.sounds import prompted_config
@@ -151,8 +154,43 @@ def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_
     plain, saved = bytes_of(PLAIN, 1, 4), bytes_of(SAVED, 1, 4)
     assert saved < plain
     assert fitted(4, (saved + plain) / 2).layout is SAVED
-    with pytest.raises(TrainingError, match=r"one clip needs .*gradients.*an adapter"):
+    with pytest.raises(fitting.DoesNotFit, match=r"one clip needs .*gradients.* can be used"):
         fitted(4, saved / 2)
+
+
+def ways(config: Any, room: float, **choice: Any) -> list[Way]:
+    planner = Planner(config, device="cpu")
+    plan = planner.plan(Choice(**choice), device_bytes=int(room))
+    assert not plan.fits
+    return list(ways_that_fit(config, plan, adapter_base="bf16", length_multiple=32))
+
+
+def test_each_way_to_fit_is_told_by_itself_and_fits() -> None:
+    """Room for half of the gradients, and for half of the activations."""
+    config = bare(config={**bare()["model"]["diffusion"]["config"], "embed_dim": 256, "num_heads": 4})
+    config["sample_size"] = 16384
+    config = load_config(config | {"training": section(config)})
+    full: dict[str, Any] = {"average": "none", "accum_batches": 2, "checkpointing": True}
+    full["precision"] = "bf16-mixed"
+    planner = Planner(config, device="cpu")
+    whole = planner.plan(Choice(**full))
+    room = whole.total - whole.parts["gradients"] / 2
+    first, *others = ways(config, room, **full)
+    # Which one is cheapest depends on the optimizers that are installed.
+    assert first.words in ("in model.json the optimizer AdamW8bit", "--precision bf16-true")
+    assert first.plan.choice.rank is None
+    assert others[0].words == "--adapter lora in place of --full"
+    for way in (first, *others):
+        assert way.plan.total <= room
+    # Longer clips, of which some part must go.
+    config = config.model_copy(update={"sample_size": 2**17})
+    choice = Choice(rank=16, average="none")
+    plan = Planner(config, device="cpu").plan(choice)
+    room = int(plan.total - 0.6 * plan.parts["activations"])
+    (shorter,) = shorter_clips(config, replace(plan, device_bytes=room), 32)
+    assert shorter.words == "--seconds 8.192, shorter clips"
+    assert shorter.plan.total <= room
+    assert not list(shorter_clips(config, replace(plan, device_bytes=plan.parts["weights"]), 32))
 
 
 def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
