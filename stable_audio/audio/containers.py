@@ -136,13 +136,22 @@ class AvDecoder:
         return round(frame.pts * frame.time_base * self.sample_rate)
 
 
-def write_samples(path: Path, samples: np.ndarray, sample_rate: int, *, bit_rate: int = 192_000) -> None:
+def write_samples(
+    path: Path,
+    samples: np.ndarray,
+    sample_rate: int,
+    *,
+    bit_rate: int = 192_000,
+    comment: str | None = None,
+) -> None:
     """Write (c n) float32 as AAC in m4a."""
     av = _av(str(path))
     if len(samples) > 2:
         raise AudioError(str(path), f"m4a is written with 1 or 2 channels; found {len(samples)}")
     layout = "mono" if len(samples) == 1 else "stereo"
     with av.open(str(path), "w", format="ipod") as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
         stream = container.add_stream("aac", rate=sample_rate, bit_rate=bit_rate)
         stream.layout = layout
         for start in range(0, samples.shape[1], 1024):

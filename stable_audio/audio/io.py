@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stable_audio.audio import channel_order, containers, ogg_writing
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.comments import IN_CHUNKS, add_chunk
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.reader import AudioInfo, AudioSource, Sound, open_sound
 
@@ -41,6 +42,9 @@ AUDIO_EXTENSIONS = frozenset(
 )
 
 DEFAULT_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "aiff": "PCM_16", "aif": "PCM_16"}
+SHORT_SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "float": "FLOAT"}
+"""Short names of sample formats."""
+
 _FORMATS = {"aif": "AIFF", "opus": "OGG", "oga": "OGG"}
 _WRITTEN_AT_ONCE = 1 << 16
 """Samples per write; the Vorbis encoder crashes the process when it receives minutes at once."""
@@ -96,6 +100,7 @@ def save_audio(
     sample_rate: int,
     *,
     subtype: str | None = None,
+    comment: str | None = None,
 ) -> SavedAudio:
     """Write audio (c n) at its true loudness; the format follows from the suffix.
 
@@ -103,7 +108,9 @@ def save_audio(
     reported in the result, never hidden by normalisation. The file appears whole or not at all.
 
     Args:
-        subtype: libsndfile's name, e.g. "PCM_24" or "FLOAT"; None: 16 bits for wav, flac and aiff.
+        subtype: a short name (16, 24, 32, float) or libsndfile's, e.g. "PCM_24"; None: 16 bits for wav, flac
+            and aiff.
+        comment: text in ASCII for the tags of the file; see `stable_audio.audio.comments`.
 
     Raises:
         AudioError: a value is not finite, or the format cannot be written.
@@ -117,21 +124,29 @@ def save_audio(
         raise AudioError(str(target), "not written: the audio holds values that are not numbers")
     peak = float(np.abs(samples).max(initial=0.0))
     suffix = target.suffix.lower().lstrip(".")
-    subtype = subtype or DEFAULT_SUBTYPES.get(suffix)
+    subtype = SHORT_SUBTYPES.get((subtype or "").lower(), subtype) or DEFAULT_SUBTYPES.get(suffix)
     clipped = peak > 1.0 and subtype not in ("FLOAT", "DOUBLE")
     if clipped:
         _LOG.warning("%s: clipped, the peak is %.2f", target, peak)
         samples = np.clip(samples, -1.0, 1.0)
     with atomic_write(target) as temporary:
-        _write(temporary, samples, sample_rate, suffix, subtype, target)
+        _write(temporary, samples, sample_rate, suffix, subtype, target, comment)
+        if comment is not None and suffix in IN_CHUNKS and not add_chunk(temporary, comment):
+            _LOG.warning("%s: the file is too large for a comment", target)
     return SavedAudio(target, peak, clipped)
 
 
 def _write(
-    temporary: Path, samples: np.ndarray, sample_rate: int, suffix: str, subtype: str | None, target: Path
+    temporary: Path,
+    samples: np.ndarray,
+    sample_rate: int,
+    suffix: str,
+    subtype: str | None,
+    target: Path,
+    comment: str | None,
 ) -> None:
     if suffix == "m4a":
-        containers.write_samples(temporary, samples, sample_rate)
+        containers.write_samples(temporary, samples, sample_rate, comment=comment)
         return
     container = _FORMATS.get(suffix, suffix.upper())
     subtype = "OPUS" if suffix == "opus" and subtype is None else subtype
@@ -143,6 +158,8 @@ def _write(
         with soundfile.SoundFile(
             temporary, "w", sample_rate, data.shape[1], subtype=subtype, format=container
         ) as file:
+            if comment is not None and suffix not in IN_CHUNKS:
+                file.comment = comment
             for start in range(0, len(data), _WRITTEN_AT_ONCE):
                 file.write(data[start : start + _WRITTEN_AT_ONCE])
         if codec == "VORBIS":

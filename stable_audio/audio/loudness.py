@@ -1,4 +1,4 @@
-"""Loudness after ITU-R BS.1770-4: K-weighting, 400 ms blocks, absolute and relative gate."""
+"""Loudness and true peak after ITU-R BS.1770-4: K-weighting, 400 ms blocks, absolute and relative gate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from stable_audio.audio.resample import resample
+
+_TRUE_PEAK_RATE = 192_000
 _ABSOLUTE_GATE = -70.0
 _RELATIVE_GATE = -10.0
 _SURROUND_GAIN = 1.41
@@ -29,6 +32,20 @@ def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
         return -math.inf
     gated = loud[_lufs(loud) > float(_lufs(loud.mean())) + _RELATIVE_GATE]
     return float(_lufs(gated.mean()))
+
+
+def true_peak(audio: Tensor, sample_rate: int) -> float:
+    """Largest level of audio (c n) between its samples, in dB relative to full scale; -inf for silence.
+
+    As in annex 2: the maximum after oversampling to 192 kHz or more, which misses at most 0.7 dB at half the
+    sample rate and 0.2 dB at a quarter; never below the largest sample.
+    """
+    peak = float(audio.abs().max()) if audio.numel() else 0.0
+    times = math.ceil(_TRUE_PEAK_RATE / sample_rate)
+    if peak > 0 and times > 1:
+        between = resample(audio.detach().cpu().float(), sample_rate, times * sample_rate)
+        peak = max(peak, float(between.abs().max()))
+    return 20 * math.log10(peak) if peak > 0 else -math.inf
 
 
 def _lufs(power: Tensor) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from stable_audio.audio.io import AudioInfo, Sound, open_sound
 from stable_audio.audio.transforms import peak_db
 
 _BLOCK_SECONDS = 30
+_MARGIN_SECONDS = 0.005
 
 
 def sound_end(
@@ -38,6 +41,18 @@ def sound_end(
             return end if info.frames - end >= shortest_seconds * info.sample_rate else info.frames
         stop = start
     return info.frames
+
+
+def sound_span(audio: Tensor, sample_rate: int, *, threshold_db: float = -60.0) -> tuple[int, int]:
+    """(first sample, end) of what lies above `threshold_db` in audio (c n), and 5 ms around it.
+
+    For a clip that is silent throughout, both are 0.
+    """
+    loud = (audio.abs().amax(0) > 10 ** (threshold_db / 20)).nonzero()
+    if not loud.numel():
+        return 0, 0
+    margin = round(_MARGIN_SECONDS * sample_rate)
+    return max(0, int(loud[0]) - margin), min(audio.shape[-1], int(loud[-1]) + 1 + margin)
 
 
 def file_peak_db(source: AudioInfo | Sound) -> float:

@@ -113,7 +113,9 @@ def _content_arguments(group: Any) -> None:
         metavar="PART/PARTS",
         help="render only this part of the clips, for example 2/4; the parts may share a folder",
     )
-    group.add_argument("--from-json", metavar="FILE", help="render again from the recipe stored in this file")
+    group.add_argument(
+        "--from-json", metavar="FILE", help="render again from the recipe in this JSON or sound file"
+    )
 
 
 def _sampling_arguments(group: Any) -> None:
@@ -243,7 +245,22 @@ def _output_arguments(group: Any) -> None:
         help="names of the files, for example {prompt}_{seed}_{cfg_scale} ({index}_{name}_{digest})",
     )
     group.add_argument("--format", choices=FORMATS, help="file format (wav)")
-    group.add_argument("--subtype", help="sample format: PCM_16, PCM_24, FLOAT, ... (16 bits)")
+    group.add_argument("--subtype", help="sample format: 16, 24, float, PCM_S8, ... (16 bits)")
+    group.add_argument(
+        "--trim-silence",
+        type=float,
+        metavar="DB",
+        help="remove what is below this level at both ends, for example -60 (off)",
+    )
+    group.add_argument(
+        "--loudness", type=float, metavar="LUFS", help="bring clips to this loudness, for example -16 (off)"
+    )
+    group.add_argument(
+        "--true-peak",
+        type=float,
+        metavar="DBTP",
+        help="turn clips down until their true peak is at most this, for example -1 (off)",
+    )
     group.add_argument(
         "--batch-size", type=int, help="clips per batch; does not change them (8 on a GPU, else 1)"
     )

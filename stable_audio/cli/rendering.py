@@ -13,13 +13,14 @@ import torch
 
 from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
-from stable_audio.cli.fields import given
+from stable_audio.cli.fields import fields_from, given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
 from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
+from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.gallery import write_render_page
 from stable_audio.inference.rendering.job_files import read_lines
 from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
@@ -47,6 +48,7 @@ _RECIPE_ARGUMENTS = (
     )
     + tuple(ARGUMENTS.values())
     + ("init_noise_level", "inpaint", "dtype", "model_config")
+    + ("trim_silence", "loudness", "true_peak")
 )
 """Arguments that conflict with --from-json, whose recipe sets them."""
 
@@ -160,6 +162,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
             inpaint_spans=args.inpaint or [],
         ),
         chunked_decode=args.chunked_decode,
+        finishing=Finishing(**fields_from(args, Finishing)),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stable_audio.audio.json_files import read_json_object
 from stable_audio.inference.rendering.recipe import Recipe
+from stable_audio.inference.rendering.stored import digest_in
 
 _DIGEST = re.compile(r"_([0-9a-f]{8})\.json$")
 
@@ -38,22 +38,21 @@ class ExistingClips:
         paths = self._by_digest.get(digest[:8], [])
         for path in [self._folder / f"{stem}.json", *paths] if stem in self._stems else paths:
             sound = path.with_suffix(f".{self._suffix}")
-            if _digest_in(path) == digest and sound.is_file() and sound.stat().st_size > 0:
+            if digest_in(path) == digest and sound.is_file() and sound.stat().st_size > 0:
                 return sound
         return None
 
     def other(self, recipe: Recipe, stem: str) -> Path | None:
-        """The file of another clip that has this name."""
-        path = self._folder / f"{stem}.json"
-        if stem not in self._stems:
+        """The file of another clip that has this name.
+
+        A sound without its JSON is that of this recipe if its comment or its name says so: a run was ended
+        between the two.
+        """
+        sound = self._folder / f"{stem}.{self._suffix}"
+        digest = recipe.digest()
+        if stem in self._stems:
+            path = sound.with_suffix(".json")
+            return path if digest_in(path) not in (None, digest) else None
+        if stem.endswith(digest[:8]) or not sound.is_file() or digest_in(sound) == digest:
             return None
-        return path if _digest_in(path) not in (None, recipe.digest()) else None
-
-
-def _digest_in(path: Path) -> str | None:
-    """The digest that a JSON has of its recipe; None if it is no such file."""
-    try:
-        digest = read_json_object(path).get("digest")
-    except (OSError, ValueError):
-        return None
-    return digest if isinstance(digest, str) else None
+        return sound

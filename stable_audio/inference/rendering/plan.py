@@ -9,6 +9,7 @@ from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.inference.generation.lengths import sample_size_for
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.adapting import AdaptedModels, specs_of_recipe
+from stable_audio.inference.rendering.finishing import NO_FINISHING, Finishing
 from stable_audio.inference.rendering.jobs import (
     Job,
     check_conditioning,
@@ -40,12 +41,14 @@ def plan(
     steering: Steering = NO_STEERING,
     chunked_decode: bool = False,
     adapted: AdaptedModels | None = None,
+    finishing: Finishing = NO_FINISHING,
 ) -> RenderPlan:
     """Check completed `jobs` and make a recipe of each.
 
     Args:
         sampling: settings of jobs without their own; what they leave open, the model says.
         adapted: the model with the adapters of each clip; None: makes its own.
+        finishing: what happens to the samples before they are written.
 
     Raises:
         ValueError: naming, for every clip, conditioning that is missing or that the model cannot use; or an
@@ -61,7 +64,7 @@ def plan(
     unique: dict[str, tuple[Job, Recipe]] = {}
     for job, own in zip(jobs, samplings):
         recipe = _recipe(render_model, job, own, steering, chunked_decode)
-        recipe = replace(recipe, adapters=adapted.files(job.adapters or ()))
+        recipe = replace(recipe, adapters=adapted.files(job.adapters or ()), finishing=finishing or None)
         unique.setdefault(recipe.digest(), (job, recipe))
     return RenderPlan([job for job, _ in unique.values()], [recipe for _, recipe in unique.values()])
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.audio.json_files import read_json_object
 from stable_audio.config.reading.values import dataclass_from
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.diffusion.clip_frames import HEADROOM_SECONDS
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import DTYPES
+from stable_audio.inference.rendering.finishing import Finishing
+from stable_audio.inference.rendering.stored import stored_content
 from stable_audio.stored.hub_names import name_of_cached
 
 FORMAT = "stable-audio render"
@@ -90,6 +91,7 @@ class Recipe:
         inpaint_seconds: spans (start, end) that were generated anew within inpaint_audio.
         adapters: in the order in which they applied.
         guide: the file of the weaker model that the clip was steered away from.
+        finishing: what happened to the samples before they were written; None = nothing.
     """
 
     checkpoint: InputFile
@@ -111,11 +113,12 @@ class Recipe:
     chunked_decode: bool = False
     adapters: list[AdapterFile] | None = None
     guide: InputFile | None = None
+    finishing: Finishing | None = None
 
     def values(self) -> dict[str, Any]:
         """As JSON values; what is newer is left out where there is none, as in files from before it."""
         values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if v or k not in ("adapters", "guide")}
+        return {k: v for k, v in values.items() if v or k not in ("adapters", "guide", "finishing")}
 
     def digest(self) -> str:
         """Hash of the recipe, with the digests of files, but without their paths."""
@@ -165,25 +168,27 @@ def file_digest(path: str | Path) -> str:
 
 def write_recipe(path: Path, recipe: Recipe, output: dict[str, Any], software: dict[str, Any]) -> None:
     """Write the JSON of a sound, which must be on disk already: the JSON marks both as complete."""
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "digest": recipe.digest(),
-        "recipe": recipe.values(),
-        "output": output,
-        "software": software,
-    }
+    content = {**_marked(recipe), "output": output, "software": software}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
+def _marked(recipe: Recipe) -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, "digest": recipe.digest(), "recipe": recipe.values()}
+
+
+def comment_of(recipe: Recipe) -> str:
+    """The recipe as a comment within the sound file, in ASCII."""
+    return json.dumps(_marked(recipe), default=_plain)
+
+
 def read_recipe(path: str | Path) -> Recipe:
-    """Read the JSON of a rendered file.
+    """Read the recipe of a rendered file, from the JSON beside it or from the comment within it.
 
     Raises:
         ValueError: not such a file, one of a newer version, or one with mistakes, all of which are named.
     """
-    content = read_json_object(path)
+    content = stored_content(path)
     if content.get("format") != FORMAT:
         raise ValueError(f"{path}: is not the JSON of a rendered file; 'format' must be '{FORMAT}'")
     version = content.get("version")

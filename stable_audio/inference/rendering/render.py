@@ -21,9 +21,10 @@ from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels, Specs
 from stable_audio.inference.rendering.existing import ExistingClips
+from stable_audio.inference.rendering.finishing import NO_FINISHING
 from stable_audio.inference.rendering.jobs import Job, listed
 from stable_audio.inference.rendering.names import DEFAULT_NAME, NameTemplate, stems
-from stable_audio.inference.rendering.recipe import Recipe, sampling_from, write_recipe
+from stable_audio.inference.rendering.recipe import Recipe, comment_of, sampling_from, write_recipe
 from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 
@@ -218,8 +219,9 @@ def _write(
     factor: float,
 ) -> Rendered:
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
+    clip, finished = (recipe.finishing or NO_FINISHING).apply(clip, model.sample_rate, name)
     path = output.folder / f"{name}.{output.format}"
-    sound = save_audio(path, clip, model.sample_rate, subtype=output.subtype)
+    sound = save_audio(path, clip, model.sample_rate, subtype=output.subtype, comment=comment_of(recipe))
     facts = {
         "file": path.name,
         "sample_rate": model.sample_rate,
@@ -227,8 +229,9 @@ def _write(
         "samples": clip.shape[1],
         "peak": sound.peak,
         "clipped": sound.clipped,
+        **finished,
         "render_seconds": round(took, 3),
         "real_time_factor": round(factor, 3),
     }
     write_recipe(path.with_suffix(".json"), recipe, facts, output.software)
-    return Rendered(path, recipe.seconds, sound.peak, sound.clipped, factor)
+    return Rendered(path, clip.shape[1] / model.sample_rate, sound.peak, sound.clipped, factor)

@@ -17,6 +17,7 @@ from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import INT8
 from stable_audio.inference.rendering.adapting import AdaptedModels
+from stable_audio.inference.rendering.finishing import NO_FINISHING, Finishing
 from stable_audio.inference.rendering.jobs import Job, complete
 from stable_audio.inference.rendering.load import RenderModel, load_render_model
 from stable_audio.inference.rendering.plan import RenderPlan, cautions, job_of, plan
@@ -43,6 +44,7 @@ class RenderRequest:
         guide: as for `load_render_model`.
         sampling: settings of jobs without their own, of which some may be left to the model.
         chunked_decode: as for `render`.
+        finishing: what happens to the samples before they are written.
         recipe: the recipe of which this is a repetition; None: `jobs` are new.
         recipe_file: where that recipe was read, for messages.
     """
@@ -65,6 +67,7 @@ class RenderRequest:
     sampling: Sampling = field(default_factory=Sampling)
     steering: Steering = NO_STEERING
     chunked_decode: bool = False
+    finishing: Finishing = NO_FINISHING
     recipe: Recipe | None = None
     recipe_file: str = ""
 
@@ -96,7 +99,7 @@ class RenderRequest:
         """Ask for the sound of a rendered file again.
 
         Args:
-            path: the JSON beside that file.
+            path: that file, or the JSON beside it.
             checkpoint: where this file is now; None: where the recipe says, as for the others.
             adapters: where the files of all its adapters are now, in their order.
             any_base: accept adapters that were trained on another model.
@@ -127,6 +130,7 @@ class RenderRequest:
                 inpaint_spans=recipe.inpaint_seconds or [] if inputs["inpaint_audio"] else [],
             ),
             chunked_decode=recipe.chunked_decode,
+            finishing=recipe.finishing or NO_FINISHING,
             recipe=recipe,
             recipe_file=str(path),
             any_base=any_base,
@@ -184,6 +188,7 @@ class RenderRequest:
             steering=self.steering,
             chunked_decode=self.chunked_decode,
             adapted=adapted,
+            finishing=self.finishing,
         )
         return RenderTask(self, render_model, todo, adapted, repeats=len(jobs) - len(todo.jobs))
 
