@@ -63,13 +63,18 @@ def train_all(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         words += ["--out", str(args.out / kind), "--keep", str(args.out / "keep.jsonl")]
         words += ["--keep-clips", str(KEPT), *(["--full"] if kind == "full" else ["--adapter", kind])]
         words += ["--prompt", "a bell, note C4", "--overwrite", *args.more]
-        print(f"$ stable-audio {shlex.join(words)}", flush=True)
-        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "stable_audio", *words], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        costs[kind] = {"seconds": time.monotonic() - began, "processor_seconds": processor}
+        costs[kind] = run_command(words)
     return costs
+
+
+def run_command(words: list[str]) -> dict[str, float]:
+    """Run `stable-audio` with these words; returns the seconds of the clock and of the processor."""
+    print(f"$ stable-audio {shlex.join(words)}", flush=True)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "stable_audio", *words], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - began, "processor_seconds": processor}
 
 
 def judge_all(args: argparse.Namespace, costs: dict[str, dict[str, float]]) -> list[dict[str, Any]]:

@@ -115,12 +115,12 @@ def play(midi: bytes, soundfont: Path, sample_rate: int) -> np.ndarray:
 
 
 def clips(
-    notes: list[Note], options: argparse.Namespace, *, gate: float = GATE
+    program: int, notes: list[Note], options: argparse.Namespace, *, gate: float = GATE
 ) -> Iterator[tuple[Note, np.ndarray]]:
     """Notes of one instrument with their mono sound, faded out over the last 50 ms."""
     # Twice the clip, so that one note's release never reaches the next clip.
     spacing = 2 * options.seconds
-    midi = midi_file(PROGRAMS[notes[0].instrument], notes, gate=gate * options.seconds, spacing=spacing)
+    midi = midi_file(program, notes, gate=gate * options.seconds, spacing=spacing)
     sound = play(midi, options.soundfont, options.sample_rate).mean(axis=1)
     length, fade = round(options.seconds * options.sample_rate), round(0.05 * options.sample_rate)
     for n, note in enumerate(notes):
@@ -139,40 +139,55 @@ def write(note: Note, clip: np.ndarray, folder: Path, sample_rate: int) -> None:
     (folder / f"{note.stem}.txt").write_text(note.caption + "\n")
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/general_midi"))
+def captioned_notes(instrument: str, options: argparse.Namespace) -> list[Note]:
+    """Every pitch in every loudness."""
+    pitches = range(options.low, options.high + 1)
+    return [Note(instrument, p, word, velocity) for p in pitches for word, velocity in LOUDNESS.items()]
+
+
+def write_others(program: int, instrument: str, options: argparse.Namespace, folder: Path) -> int:
+    """Every pitch struck and held as in OTHERS; returns the number of clips."""
+    pitches = range(options.low, options.high + 1)
+    for velocity, gate in OTHERS:
+        notes = [Note(instrument, p, str(velocity), velocity) for p in pitches]
+        for note, clip in clips(program, notes, options, gate=gate):
+            write(note, clip, folder, options.sample_rate)
+    return len(OTHERS) * len(pitches)
+
+
+def add_rendering_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--soundfont", type=Path, default=None, help="a .sf2 file; default: the packaged one")
     parser.add_argument("--sample-rate", type=int, default=22_050)
     parser.add_argument("--seconds", type=float, default=1.25, help="length of a clip")
     parser.add_argument("--low", type=int, default=48, help="lowest MIDI pitch (48 = C3)")
     parser.add_argument("--high", type=int, default=83, help="highest MIDI pitch (83 = B5)")
-    parser.add_argument("--val-share", type=float, default=0.1)
-    return parser.parse_args()
+
+
+def with_soundfont(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with the packaged soundfont, unless one is named; ends the program if there is none."""
+    packaged = [Path(f) for f in SOUNDFONTS if Path(f).exists()]
+    options.soundfont = options.soundfont or (packaged[0] if packaged else None)
+    if shutil.which("fluidsynth") is None or options.soundfont is None:
+        sys.exit("FluidSynth or its soundfont is missing: apt-get install fluidsynth fluid-soundfont-gm")
+    return options
 
 
 def main() -> int:
-    options = parse()
-    found = [Path(f) for f in SOUNDFONTS if Path(f).exists()]
-    options.soundfont = options.soundfont or (found[0] if found else None)
-    if shutil.which("fluidsynth") is None or options.soundfont is None:
-        sys.exit("FluidSynth or its soundfont is missing: apt-get install fluidsynth fluid-soundfont-gm")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/general_midi"))
+    parser.add_argument("--val-share", type=float, default=0.1)
+    add_rendering_options(parser)
+    options = with_soundfont(parser.parse_args())
     chance = random.Random(0)
     count = {"train": 0, "val": 0, "others": 0}
-    pitches = range(options.low, options.high + 1)
-    for instrument in PROGRAMS:
-        notes = [Note(instrument, p, word, velocity) for p in pitches for word, velocity in LOUDNESS.items()]
-        for note, clip in clips(notes, options):
+    for instrument, program in PROGRAMS.items():
+        for note, clip in clips(program, captioned_notes(instrument, options), options):
             split = "val" if chance.random() < options.val_share else "train"
             write(note, clip, options.out / split, options.sample_rate)
             count[split] += 1
-        for velocity, gate in OTHERS:
-            notes = [Note(instrument, p, str(velocity), velocity) for p in pitches]
-            for note, clip in clips(notes, options, gate=gate):
-                write(note, clip, options.out / "others", options.sample_rate)
-                count["others"] += 1
+        count["others"] += write_others(program, instrument, options, options.out / "others")
     print(", ".join(f"{number} clips in {options.out / split}" for split, number in count.items()))
     return 0
 
