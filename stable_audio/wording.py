@@ -42,3 +42,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     if (match := nearest(name, candidates)) is not None:
         return f"did you mean {match!r}?"
     return f"allowed: {names(candidates)}" if candidates else "no key is allowed here"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: 1 step, 3 steps."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -35,9 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_out(parser, help="folder of the run (runs/finetune)")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--adapter", metavar="TYPE", help="kind of adapter; a wrong name lists them all (lora)")
+    kind.add_argument(
+        "--adapter",
+        metavar="TYPE",
+        help="lora, dora-rows, dora-cols, bora, or one of these with -xs, which has fewer values (lora)",
+    )
     kind.add_argument("--full", action="store_true", help="train the model itself instead of an adapter")
-    add("--dry", action="store_true", help="stop after the plan; what it encoded stays in the cache")
+    add("--dry", action="store_true", help="plan without training; what it encoded stays in the cache")
     add("--overwrite", action="store_true", help="replace an earlier fine-tune in this folder")
     _data_arguments(parser.add_argument_group("the sounds"))
     _training_arguments(parser.add_argument_group("training (defaults follow from the sounds and the model)"))
@@ -122,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         say = functools.partial(print, flush=True)
         if args.dry:
             prepare(request, say)
+            print("planned      nothing is trained yet; the same command without --dry trains")
             return 0
         status, page = finetune(request, say, stop=stop)
         if page is not None:

@@ -19,12 +19,18 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.factory.clip_shape import clip_shape, metadata_check
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.memory.errors import free_memory_of, is_out_of_memory
+from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.inference.rendering.recipe import file_digest
 from stable_audio.training.callbacks.estimate import duration
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.cache import cache_latents
 from stable_audio.training.finetune.clips import FolderClips, read_folder
-from stable_audio.training.finetune.comparing import examples_of, sampling_of, write_comparison
+from stable_audio.training.finetune.comparing import (
+    PAGE_FOLDER,
+    examples_of,
+    sampling_of,
+    write_comparison,
+)
 from stable_audio.training.finetune.decided import (
     FOLDER,
     Decided,
@@ -35,7 +41,6 @@ from stable_audio.training.finetune.decided import (
     write_sounds,
 )
 from stable_audio.training.finetune.fitting import (
-    GB,
     DoesNotFit,
     Fit,
     MemoryLayout,
@@ -51,11 +56,16 @@ from stable_audio.training.finetune.section import demo_section, step_keys, trai
 from stable_audio.training.finetune.sizing import Size, optimizer_for, rate_of, size_for
 from stable_audio.training.finetune.ways import lines, sentence, ways_that_fit
 from stable_audio.training.from_files import train_from_files
+from stable_audio.training.memory_plan.plan import NAMES
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import StopRequest
+from stable_audio.wording import plural
 
 Say = Callable[[str], None]
 """Takes one line of the report."""
+
+SHOWN = 0.01
+"""Least share of the memory of a part that the report names."""
 
 KINDS = ("diffusion_cond", "diffusion_cond_inpaint", "diffusion_uncond")
 
@@ -181,7 +191,8 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     write_json(folder / "model.json", config.as_dict())
     _note_fit(fitted, size, seconds, note)
     decided = Decided(folder, request.deciding(), _options(request, base, fitted), [], examples, sampling)
-    note(f"files        {folder}")
+    _note_results(request, note)
+    note(f"decided      in {folder}, as config files")
     note(f"to repeat    {decided.command}")
     return decided
 
@@ -362,15 +373,27 @@ def _note_choices(base: _Base, size: Size, optimizer: str, request: FinetuneRequ
     note(f"training     {what}; objective and noise levels as in {source}")
     note(
         f"             {size.steps} steps of {size.batch} clips, {optimizer}, "
-        f"learning rate {size.learning_rate:g}, rising for {size.warm_up} steps"
+        f"learning rate {size.learning_rate:g}, rising for {plural(size.warm_up, 'step')}"
     )
+    if request.keep is None and base.model.conditioner is not None:
+        note("forgetting   other prompts may change as well; --keep FILE.jsonl names some that are not to")
 
 
 def _note_fit(fitted: Fit, size: Size, seconds: float, note: Say) -> None:
-    parts = ", ".join(f"{name} {count / GB:.2f}" for name, count in fitted.parts.items() if count)
-    note(f"memory       {fitted.total / GB:.2f} GB planned of {fitted.available / GB:.2f} free: {parts}")
-    at_once = f"{fitted.micro_batch} clips at once, {fitted.accumulation} batches per step"
-    used = ["gradient checkpointing"] * fitted.layout.gradient_checkpointing
+    greatest = sorted(fitted.parts.items(), key=lambda part: -part[1])
+    parts = [f"{NAMES[name]} {readable_size(n)}" for name, n in greatest if n >= SHOWN * fitted.total]
+    planned, free = readable_size(fitted.total), readable_size(int(fitted.available))
+    note(f"memory       about {planned} of {free}: {', '.join(parts)}")
+    used = [f"{plural(fitted.micro_batch, 'clip')} at once"]
+    used += [f"{fitted.accumulation} batches per step"] * (fitted.accumulation > 1)
+    used += ["gradient checkpointing"] * fitted.layout.gradient_checkpointing
     used += [f"the model in {fitted.layout.base_precision}"] if fitted.layout.base_precision else []
-    note(f"             {', '.join([at_once, *used])}")
-    note(f"time         {duration(seconds * size.steps)} ({seconds:.2f} s per step, measured)")
+    note(f"             {', '.join(used)}")
+    note(f"time         {duration(seconds * size.steps)} of training ({seconds:.2f} s per step, measured)")
+
+
+def _note_results(request: FinetuneRequest, note: Say) -> None:
+    what = "the model" if request.adapter is None else "the adapter"
+    pages = ["demos/index.html"] * request.demos + [f"{PAGE_FOLDER}/index.html"]
+    note(f"results      in {request.folder}")
+    note(f"             last.safetensors, {what}; to listen to: {' and '.join(pages)}")

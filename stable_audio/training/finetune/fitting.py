@@ -32,8 +32,6 @@ USABLE_SHARE = 0.9
 
 PROBE_STEPS = 4
 
-GB = 10**9
-
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryLayout:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stable_audio.adapters import read_adapter
+from stable_audio.adapters import ADAPTER_TYPES, read_adapter
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
 from stable_audio.training.finetune import command
@@ -48,6 +48,9 @@ def test_from_a_folder_to_a_page_and_again_by_the_command_it_prints(
     assert "1 stored beside the sounds, 3 from the names" in said
     assert "4 steps of 2 clips" in said
     assert "s per step, measured" in said
+    assert f"results      in {folder / 'runs' / 'zorb'}\n             last.safetensors, the model; " in said
+    assert "planned      " not in said
+    assert "--keep FILE.jsonl" in said
     page = (run / "before_and_after" / "index.html").read_text()
     for text in ("before", "after", "a zorb, note 0", "warm tone 3", "loss.png"):
         assert text in page
@@ -100,6 +103,7 @@ def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     first = capsys.readouterr().out
     run = folder / "runs" / "zorb"
     assert "4 sounds encoded, 0 read from the cache" in first
+    assert first.endswith("nothing is trained yet; the same command without --dry trains\n")
     assert not (run / "last.ckpt").exists()
     assert {p.name for p in (run / "finetune").iterdir()} == {
         "captions.jsonl", "dataset.json", "decided.json", "files.txt", "model.json", "sounds.json",
@@ -168,7 +172,9 @@ def test_sounds_that_the_model_is_to_keep(folder: Path, capsys: pytest.CaptureFi
     prompts.write_text('{"prompt": "old", "seconds_total": 0.2}\n{"prompt": "older", "seconds_total": 0.1}\n')
     keep = ["--keep", str(prompts), "--keep-clips", "3"]
     assert main(words(folder, "--full", "--dry", *keep)) == 0
-    assert "3 sounds of the model itself, half of each batch" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 sounds of the model itself, half of each batch" in said
+    assert "forgetting" not in said
     dataset = json.loads((folder / "runs" / "zorb" / "finetune" / "dataset.json").read_text())
     sounds, kept = dataset["datasets"]
     # 4 sounds at weight 1, and 3 at 4/3: half of what is drawn.
@@ -257,3 +263,11 @@ def test_no_model_there(folder: Path, suffix: str, capsys: pytest.CaptureFixture
     line[line.index("--from") + 1] = str(folder / f"none{suffix}")
     assert main(line) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_help_names_every_type_of_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name.removesuffix("-xs") in text for name in ADAPTER_TYPES)
+    assert "-xs" in text
