@@ -77,6 +77,26 @@ class MultiConditioner(nn.Module):
         texts = {key: part for key, part in self.conditioners.items() if isinstance(part, TextFeatures)}
         return [key for key, part in texts.items() if part.cache_texts(folder)]
 
+    def read_texts_ahead(
+        self, metadata: Sequence[Metadata], device: torch.device | str
+    ) -> dict[str, tuple[int, int]]:
+        """Let the encoders whose features `cache_texts` keeps read the texts of items on `device`, one after
+        the other; items without a text are passed over.
+
+        Returns:
+            id -> (texts that were read, texts that had been read before).
+        """
+        counts = {}
+        for key, part in self.conditioners.items():
+            if not isinstance(part, TextFeatures) or part.cache is None:
+                continue
+            keys = (key, self.default_keys.get(key, key))
+            values = [next((item[k] for k in keys if item.get(k) is not None), None) for item in metadata]
+            texts = list({str(value): value for value in values if value is not None}.values())
+            read = part.read_ahead(texts, device)
+            counts[key] = (read, len(texts) - read)
+        return counts
+
     def text_preparation(self) -> TextPreparation | None:
         """What may be done with texts ahead of time, in other processes; None if there is nothing."""
         parts = {k: part for k, part in self.conditioners.items() if k not in self.pre_encoded_keys}

@@ -65,6 +65,10 @@ class TextCache:
         mask = torch.stack([row[1] for row in rows if row is not None])
         return features.to(device), mask.to(device)
 
+    def missing(self, texts: Sequence[Any]) -> list[Any]:
+        """Those of the texts that are not in the folder, each once."""
+        return [text for name, text in {str(t): t for t in texts}.items() if self._stored(name) is None]
+
     def _count(self, reading: bool) -> None:
         if reading:
             self._calls_without_reading = 0

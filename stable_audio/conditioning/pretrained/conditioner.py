@@ -180,6 +180,19 @@ class TextFeatures(PretrainedConditioner):
             )
         return not self.trains
 
+    def read_ahead(self, values: Sequence[Any], device: torch.device | str) -> int:
+        """Store the features of b prompts in the cache, which the model must have, and free the encoder.
+
+        Returns:
+            how many prompts were read; the others were there.
+        """
+        assert self.cache is not None
+        missing = self.cache.missing(values)
+        for value in missing:
+            self.features([value], device)
+        self.network.drop()
+        return len(missing)
+
     def _features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         encoder = self.encoder(device)
         ids, mask = self.tokens(values)

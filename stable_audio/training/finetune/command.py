@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,9 @@ def _decide(request: FinetuneRequest, note: Say) -> Decided:
     examples = examples_of(base.model, clips, request.prompts) if conditional else [{}] * 4
     sampling = sampling_of(base.stored, cfg_scale=request.cfg_scale, steps=request.sampling_steps)
     size = _size(request, base, clips)
-    text_cache = _text_cache(request, base)
+    text_cache = _text_cache(
+        request, base, [*(clip.metadata for clip in clips.clips), *examples], device, note
+    )
     optimizer = optimizer_for(request.adapter, device)
 
     def config_for(micro: int, layout: MemoryLayout) -> ModelConfig:
@@ -311,12 +313,22 @@ def _adapter(request: FinetuneRequest, size: Size) -> dict[str, Any] | None:
     return {"adapter_type": request.adapter, "rank": size.rank, "alpha": size.rank}
 
 
-def _text_cache(request: FinetuneRequest, base: _Base) -> str | None:
-    """Folder for features of texts; None where no frozen encoder reads them."""
-    conditioner = base.model.conditioner
-    folder = request.cache_folder / "texts"
-    reads = conditioner is not None and bool(conditioner.cache_texts(folder))
-    return str(folder) if reads else None
+def _text_cache(
+    request: FinetuneRequest,
+    base: _Base,
+    items: Sequence[Mapping[str, Any]],
+    device: torch.device,
+    note: Say,
+) -> str | None:
+    """Folder for features of texts, with those of `items`, and of sounds to keep, in it; None where no frozen
+    encoder reads them."""
+    conditioner, folder = base.model.conditioner, request.cache_folder / "texts"
+    if conditioner is None or not conditioner.cache_texts(folder):
+        return None
+    kept = [job.conditioning for job in kept_jobs(request.keep, request.keep_clips)] if request.keep else []
+    for name, (read, there) in conditioner.read_texts_ahead([*items, *kept], device).items():
+        note(f"texts        {read} read by the encoder of '{name}', {there} from the cache: {folder}")
+    return str(folder)
 
 
 def _options(request: FinetuneRequest, base: _Base, fitted: Fit) -> dict[str, Any]:

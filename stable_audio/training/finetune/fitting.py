@@ -141,7 +141,8 @@ def fit(
     def planned(layout: MemoryLayout, micro: int) -> TrainingPlan:
         options = RunOptions(batch_size=micro, accum_batches=batch // micro, precision=precision)
         config = config_for(micro, layout)
-        return plan_training(config, options, device=kind, device_bytes=usable, search=False)
+        read = config.training.cache_text is not None  # `command` reads all texts first
+        return plan_training(config, options, device=kind, device_bytes=usable, search=False, texts_read=read)
 
     for layout in choices:
         found = _largest(batch, partial(planned, layout))
@@ -154,7 +155,8 @@ def fit(
 def does_not_fit_after_all(config: ModelConfig, options: RunOptions, *, device: str) -> DoesNotFit:
     """The error for one clip that fits by the plan, but whose trial ran out of memory."""
     kind = "cuda" if device == "cuda" else "cpu"
-    plan = plan_training(config, options, device=kind, search=False)
+    read = config.training.cache_text is not None
+    plan = plan_training(config, options, device=kind, search=False, texts_read=read)
     return DoesNotFit(tightened(plan), config)
 
 

@@ -67,7 +67,7 @@ def ways_that_fit(
     assert plan.device_bytes is not None
     if plan.device_bytes <= plan.parts["reserve"]:
         return  # not even the libraries fit
-    planner = Planner(config, device=plan.device)
+    planner = Planner(config, device=plan.device, texts_read=config.training.cache_text is not None)
     starts = {"": plan.choice}
     if plan.choice.accum_batches > 1:
         starts["--batch-size 1, "] = replace(plan.choice, accum_batches=1)
@@ -104,7 +104,8 @@ def shorter_clips(config: ModelConfig, plan: TrainingPlan, multiple: int) -> Ite
     size = config.sample_size // 2
     while size >= max(multiple, SHORTEST_SECONDS * config.sample_rate):
         samples = size // multiple * multiple
-        planner = Planner(config, device=plan.device, sample_size=samples)
+        read = config.training.cache_text is not None
+        planner = Planner(config, device=plan.device, sample_size=samples, texts_read=read)
         found = planner.plan(plan.choice, device_bytes=plan.device_bytes)
         if found.fits:
             yield Way(f"--seconds {samples / config.sample_rate:.4g}, shorter clips", found)

@@ -129,10 +129,18 @@ class Planner:
         config: the model file.
         device: "cpu", or the type of a GPU.
         sample_size: audio samples of each row of a batch; None: the file's.
+        texts_read: whether all texts are in `cache_text` already, so that their encoders are not loaded.
     """
 
-    def __init__(self, config: ModelConfig, *, device: str = "cuda", sample_size: int | None = None) -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        device: str = "cuda",
+        sample_size: int | None = None,
+        texts_read: bool = False,
+    ) -> None:
+        self.config, self.device, self.texts_read = config, device, texts_read
         self.sample_size = sample_size if sample_size is not None else config.sample_size
         self._static: dict[Any, _Static] = {}
         self._traces: dict[Any, StepTrace] = {}
@@ -234,7 +242,7 @@ class Planner:
             module.to(LOW[choice.precision])
         notes: list[str] = []
         encoders = 0
-        if isinstance(model, DiffusionModel):
+        if isinstance(model, DiffusionModel) and not self.texts_read:
             frozen = frozen_encoders(model)
             encoders = frozen.bytes
             notes += frozen.unknown
@@ -276,6 +284,7 @@ def plan_training(
     device: str = "cuda",
     device_bytes: int | None = None,
     sample_size: int | None = None,
+    texts_read: bool = False,
     search: bool = True,
 ) -> TrainingPlan:
     """Plan the memory of a run by taking its steps on shapes: no weights are built, and nothing computed.
@@ -286,6 +295,7 @@ def plan_training(
         device: "cpu", or the type of a GPU.
         device_bytes: memory of the device; None: that of this machine's first one, if it has one.
         sample_size: audio samples of each row of a batch; None: the file's.
+        texts_read: as for `Planner`.
         search: look for the largest batch that fits and, where the run does not fit, for what does.
 
     Raises:
@@ -294,7 +304,7 @@ def plan_training(
     from stable_audio.training.memory_plan.changes import cheapest
 
     device_bytes = device_bytes if device_bytes is not None else memory_of(device)
-    planner = Planner(config, device=device, sample_size=sample_size)
+    planner = Planner(config, device=device, sample_size=sample_size, texts_read=texts_read)
     choice = choice_of(config, options, precision=precision_on(device, options.precision))
     plan = planner.plan(choice, device_bytes=device_bytes)
     if not search or device_bytes is None:

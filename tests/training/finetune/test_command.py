@@ -12,9 +12,12 @@ from safetensors.torch import load_file, save_file
 from stable_audio.adapters import ADAPTER_TYPES, read_adapter
 from stable_audio.audio.io import read_audio
 from stable_audio.cli import main
+from stable_audio.conditioning.text_encoder import TextEncoderConditioner
 from stable_audio.training.finetune import command
 from stable_audio.training.finetune.ways import Way
+from tests.training import building
 from tests.training.finetune.sounds import stored_model, write_sounds
+from tests.training.test_texts import config as with_bert
 
 
 def words(tmp_path: Path, *more: str) -> list[str]:
@@ -120,6 +123,37 @@ def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     (folder / "s" / "warm_tone-1.txt").write_text("another")
     assert main(words(folder, "--full", "--dry", "--overwrite")) == 0
     assert "4 sounds encoded, 0 read from the cache" in capsys.readouterr().out
+
+
+def test_texts_are_read_once_before_the_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    config = with_bert(tmp_path / "bert")
+    config.pop("training")
+    building.stored(tmp_path, ".safetensors", config)
+    write_sounds(tmp_path / "s")
+    (tmp_path / "kept.jsonl").write_text(json.dumps({"prompt": "a bell"}) + "\n")
+    reads: list[int] = []
+    read = TextEncoderConditioner.read
+    monkeypatch.setattr(TextEncoderConditioner, "read", lambda *a: reads.append(1) or read(*a))
+    counts: list[int] = []
+    trial = command.seconds_per_step
+
+    def counted(*arguments: Any) -> float:
+        counts.append(len(reads))
+        return trial(*arguments)
+
+    monkeypatch.setattr(command, "seconds_per_step", counted)
+    line = words(tmp_path, "--dry", "--keep-clips", "1", "--prompt", "a zorb")
+    assert main([*line, "--keep", str(tmp_path / "kept.jsonl")]) == 0
+    # Four captions, a prompt to compare, and one to keep, which was also read to render its sound.
+    assert "texts        6 read by the encoder of 'prompt', 0 from the cache" in capsys.readouterr().out
+    assert counts[-1] == len(reads), "the trial reads none"
+    reads.clear()
+    assert main([*line, "--overwrite", "--learning-rate", "1e-3"]) == 0
+    assert "texts        0 read by the encoder of 'prompt', 5 from the cache" in capsys.readouterr().out
+    assert reads == []
 
 
 def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
