@@ -129,4 +129,6 @@ def _copy(module: nn.Module, ids: set[int], copies: dict[int, nn.Module]) -> nn.
             new.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
             new.__dict__["_modules"] = children
             copies[id(module)] = new
+            if new.__dict__.get("_compiled_call_impl") is not None:
+                new.compile()  # what is copied would run the layers of the original
     return copies[id(module)]

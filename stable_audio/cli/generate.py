@@ -68,6 +68,12 @@ def _model_arguments(group: Any) -> None:
     add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")
     add_matmul_precision(group)
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the backbone: for many clips of few lengths, since the first of each length "
+        "takes long",
+    )
+    group.add_argument(
         "--offload",
         action="store_true",
         help="keep the weights in host memory, and bring text encoders, backbone and autoencoder to the GPU "

@@ -154,6 +154,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         adapters=specs_of(args.adapter or []),
         any_base=args.any_base,
         thin_adapters=args.thin_adapters,
+        compiled=args.compile,
         sampling=sampling_from_flags(args),
         steering=Steering.from_files(
             init_audio=args.init_audio,
@@ -188,6 +189,7 @@ def _request_from_recipe(args: argparse.Namespace) -> RenderRequest:
         adapters=args.adapter or [],
         any_base=args.any_base,
         thin_adapters=args.thin_adapters,
+        compiled=args.compile,
     )
 
 

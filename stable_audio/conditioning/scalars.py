@@ -130,6 +130,10 @@ class ListConditioner(_VectorConditioner):
             )
 
 
+_SLACK = 0.01
+"""Share of a range by which numbers may lie beyond it without a warning."""
+
+
 class _Range:
     """Clamps numbers to a range, warns once, and counts the clamped ones.
 
@@ -140,15 +144,20 @@ class _Range:
     def __init__(self, low: float, high: float, *, integer: bool) -> None:
         self.rule, self.integer = NumberValue(low, high), integer
         self.beyond = 0
+        self._told = False
 
     def __call__(self, values: list[Any]) -> list[float]:
         low, high, exact = self.rule.low, self.rule.high, [number(v) for v in values]
         outside = [v for v, n in zip(values, exact) if not low <= n <= high]
-        if outside and not self.beyond:
+        # A clip of whole latent frames may be a little longer than the range: not worth a word.
+        slack = 0 if self.integer else _SLACK * (high - low)
+        far = [v for v, n in zip(values, exact) if not low - slack <= n <= high + slack]
+        if far and not self._told:
+            self._told = True
             logger.warning(
                 "%s lies outside %s to %s and is clamped, as all such values are from here on; the data "
                 "report counts them (data-report --model-config)",
-                excerpt(outside[0]),
+                excerpt(far[0]),
                 low,
                 high,
             )

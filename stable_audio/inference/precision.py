@@ -14,7 +14,12 @@ DTYPES = ("float32", "float16", "bfloat16", INT8)
 
 
 def place(
-    model: DiffusionModel, *, dtype: str, device: torch.device | str, in_turn: bool = False
+    model: DiffusionModel,
+    *,
+    dtype: str,
+    device: torch.device | str,
+    in_turn: bool = False,
+    compiled: bool = False,
 ) -> DiffusionModel:
     """Move `model` to `device`, in eval mode, and convert its backbone's weights to `dtype`, no others.
 
@@ -23,11 +28,17 @@ def place(
             float32 (see `stable_audio.inference.quantize`). Such a model can only generate.
         in_turn: move its parts to `device` one after the other, each for as long as it computes; see
             `stable_audio.inference.offload`.
+        compiled: let `torch.compile` make kernels for the backbone. The first call takes minutes for a large
+            model, and calls of other shapes (batch, length) take long once more; results differ by rounding.
 
     Raises:
-        ValueError: int8 on a device other than the CPU, or `in_turn` on the CPU.
+        ValueError: int8 on a device other than the CPU or compiled, or `in_turn` on the CPU.
     """
     device = torch.device(device)
+    if compiled and dtype == INT8:
+        raise ValueError("int8 weights have kernels of their own; leave out int8, or compiling (--compile)")
+    if compiled:
+        model.backbone.compile()
     if dtype != INT8:
         model.backbone.to(getattr(torch, dtype))
         if in_turn:

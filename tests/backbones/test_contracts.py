@@ -457,5 +457,5 @@ def test_training_step_in_bf16_autocast(name: str) -> None:
 def test_compiled_equals_eager(name: str) -> None:
     backbone = build(name)
     (x, t), cond = inputs(backbone), conditioning(backbone)
-    compiled = torch.compile(backbone, backend="aot_eager")
+    compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, t, cond), backbone(x, t, cond), atol=1e-5, rtol=1e-4)

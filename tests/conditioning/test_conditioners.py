@@ -418,3 +418,15 @@ def test_a_folder_without_vocabulary_is_no_tokenizer(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(OSError, match="the folder has none of"):
         _ = CONDITIONERS["t5"](output_dim=8, t5_model_name=str(folder)).tokenizer
+
+
+@pytest.mark.parametrize(("value", "told"), [(10.09, False), (10.2, True), (-0.2, True)])
+def test_a_number_just_beyond_its_range_is_not_worth_a_word(
+    value: float, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = CONDITIONERS["number"](output_dim=4, min_val=0, max_val=10)
+    with torch.no_grad():
+        clamped = number([value], "cpu")[0]
+        limit = number([min(max(value, 0), 10)], "cpu")[0]
+    assert torch.equal(clamped, limit)
+    assert ("lies outside" in caplog.text) is told

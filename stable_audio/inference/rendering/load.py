@@ -47,6 +47,7 @@ def load_render_model(
     dtype: str = "float32",
     device: torch.device | str = "cpu",
     offload: bool = False,
+    compiled: bool = False,
     check: Callable[[DiffusionModel, str], None] | None = None,
     guide: str | Path | None = None,
 ) -> RenderModel:
@@ -61,6 +62,7 @@ def load_render_model(
         dtype: as for `place`.
         device: as for `place`.
         offload: as `in_turn` of `place`.
+        compiled: as for `place`.
         check: called with the model, before its weights are converted, and the name of its file; raises
             ValueError if it is the wrong one.
         guide: file of a weaker model of the same latents, to steer away from; it is placed like the model.
@@ -86,9 +88,9 @@ def load_render_model(
     if check is not None:
         check(model, path.name)
     with answering_loading(model, torch.device(device), offload=offload):
-        place(model, dtype=dtype, device=device, in_turn=offload)
+        place(model, dtype=dtype, device=device, in_turn=offload, compiled=compiled)
         if weaker is not None:
-            place(weaker, dtype=dtype, device=device, in_turn=offload)
+            place(weaker, dtype=dtype, device=device, in_turn=offload, compiled=compiled)
     inner = InputFile.of(separate) if separate is not None else None
     return RenderModel(
         model,

@@ -33,7 +33,7 @@ class RenderRequest:
     """Clips to render and all that determines their sound.
 
     Attributes:
-        checkpoint: as for `load_render_model`, as are the five that follow.
+        checkpoint: as for `load_render_model`, as are the six that follow.
         jobs: the clips.
         first_seed: as for `complete`, as are the four that follow.
         conditioning: for the keys that a job lacks.
@@ -55,6 +55,7 @@ class RenderRequest:
     lenient: bool = False
     use_ema: bool = True
     dtype: str = "float32"
+    compiled: bool = False
     jobs: Sequence[Job]
     first_seed: int = 0
     seconds: float | None = None
@@ -95,6 +96,7 @@ class RenderRequest:
         any_base: bool = False,
         thin_adapters: bool = False,
         guide: str | Path | None = None,
+        compiled: bool = False,
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
@@ -105,6 +107,7 @@ class RenderRequest:
             any_base: accept adapters that were trained on another model.
             thin_adapters: as in `AdapterInputs`.
             guide: where the file of the weaker model is now.
+            compiled: as for `place`.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -135,6 +138,7 @@ class RenderRequest:
             recipe_file=str(path),
             any_base=any_base,
             thin_adapters=thin_adapters,
+            compiled=compiled,
         )
 
     def load(self, device: torch.device | str = "cpu", *, offload: bool = False) -> RenderModel:
@@ -148,6 +152,7 @@ class RenderRequest:
             dtype=self.dtype,
             device=device,
             offload=offload,
+            compiled=self.compiled,
             check=self._check_base,
             guide=self.guide,
         )
