@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from stable_audio.checkpoints import load_model
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
 from stable_audio.inference import generate
@@ -54,6 +56,7 @@ class DiffusionDemos(DemoRenderer):
         batch_size: clips sampled at once; None = all prompts.
         clips: demos of the first clips of the run.
         sampling: further settings; what is None is for the model to say.
+        guide: file of a weaker model to steer away from, which is read for the first demo.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class DiffusionDemos(DemoRenderer):
         batch_size: int | None = None,
         clips: ClipDemos = ClipDemos(),
         sampling: SamplingSettings = NO_SETTINGS,
+        guide: Path | None = None,
     ) -> None:
         self.prompts = [dict(p) for p in prompts]
         self.sample_rate, self.cfg_scales = sample_rate, tuple(cfg_scales)
         self.steps, self.sampler, self.seed = steps, sampler, seed
         self.batch_size = batch_size
-        self.of_clips, self.sampling = clips, sampling
+        self.of_clips, self.sampling, self.guide = clips, sampling, guide
+        self._weaker: DiffusionModel | None = None
         self._first = FirstClips(max(clips.conditions, len(clips.inpaint_kinds)))
 
     def observe(self, batch: Batch) -> None:
@@ -126,7 +131,15 @@ class DiffusionDemos(DemoRenderer):
             chosen = {"sampler": chosen["sampler"]} if "sampler" in chosen else {}
         if not isinstance(self.sampling.schedule, tuple):  # a list of levels is its own number of steps
             chosen["steps"] = steps
-        return {"cfg_scale": scale, **chosen, **further}
+        return {"cfg_scale": scale, **chosen, **further, "guide": self._guide(model)}
+
+    def _guide(self, model: DiffusionModel) -> DiffusionModel | None:
+        if self.guide is not None and self._weaker is None:
+            weaker, _ = load_model(self.guide)
+            if not isinstance(weaker, DiffusionModel):
+                raise TrainingError(f"{self.guide}: holds no diffusion model, so it cannot guide demos")
+            self._weaker = weaker.eval().requires_grad_(False)
+        return None if self._weaker is None else self._weaker.to(model.device)
 
     def shorten(self, steps: int) -> None:
         self.steps = steps

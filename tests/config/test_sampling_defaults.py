@@ -64,7 +64,8 @@ def test_demos_use_the_sampler_of_the_model_and_settings_of_their_own() -> None:
     assert "sampler" not in found
     assert (found["steps"], found["cfg_scale"]) == (9, 3.0)
     listed = _demo_settings(_config(None, demo_sampler="euler", demo_sampling={"schedule": [0.99, 0.5, 0.0]}))
-    assert listed == {"cfg_scale": 3.0, "sampler": "euler", "schedule": (0.99, 0.5, 0.0)}
+    stated = {"cfg_scale": 3.0, "sampler": "euler", "schedule": (0.99, 0.5, 0.0)}
+    assert listed == {**stated, "guide": None}
 
 
 def test_demos_state_steps_sampler_and_scale_by_their_own_keys(caplog: pytest.LogCaptureFixture) -> None:
@@ -72,3 +73,18 @@ def test_demos_state_steps_sampler_and_scale_by_their_own_keys(caplog: pytest.Lo
     assert "demo_sampling.steps: ignored" in caplog.text
     with pytest.raises(ConfigError, match=r"demo_sampling\.cfg_intervall: unknown key; did you mean"):
         load_config(_config(None, demo_sampling={"cfg_intervall": [0, 1]}))
+
+
+@pytest.mark.parametrize(
+    ("defaults", "demo", "message"),
+    [
+        (None, {"demo_guide": "weak.ckpt"}, r"demo_guide: it has no effect without guide_scale"),
+        (None, {"demo_sampling": {"guide_scale": 2.0}}, r"guide_scale: .* give its checkpoint as demo_guide"),
+        ({"guide_scale": 2.0}, {}, r"sampling_defaults\.guide_scale: it is the weight of a weaker model"),
+    ],
+)
+def test_a_weaker_model_and_its_weight_stand_together(
+    defaults: Any, demo: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(_config(defaults, **demo))

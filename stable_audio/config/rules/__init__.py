@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "objective_options": objectives.options_fit,
     "process_steps": process.steps_are_those_of_the_backbone,
     "sampling": sampling.settings_can_be_used,
+    "guides": sampling.guides_have_weights,
     "demo_steps": process.demos_take_steps_that_exist,
     "process_shift": process.steps_are_not_shifted,
     "one_shot": process.objective_allows_one_shot,

@@ -101,6 +101,10 @@ class DemoSection(Section):
     demo_sampling: DemoSamplingSection | None = Field(
         default=None, description="further settings of sampling, as in sampling_defaults of the model"
     )
+    demo_guide: str | None = Field(
+        default=None,
+        description="checkpoint of a weaker model to steer away from, by guide_scale of demo_sampling",
+    )
 
 
 class CondDemoSection(DemoSection):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from stable_audio.checkpoints import resolve
 from stable_audio.conditioning.inpainting import INPAINT_IDS
 from stable_audio.config import ModelConfig
 from stable_audio.config.schemas.leaf import arguments
@@ -117,6 +118,7 @@ def build_diffusion_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | Non
         steps=section.demo_steps,
         sampler=section.demo_sampler,
         sampling=settings_from(section.demo_sampling),
+        guide=None if section.demo_guide is None else resolve(section.demo_guide),
         seed=section.demo_seed,
     )
     return renderer, section.demo_every
