@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _sampling_arguments(
         parser.add_argument_group("sampling (the model's settings, then those of its objective)")
     )
-    _audio_arguments(parser.add_argument_group("audio to start from"))
+    _audio_arguments(parser.add_argument_group("audio to start from, or to edit"))
+    _form_arguments(parser.add_argument_group("loops, long clips, variations and interpolation"))
     _output_arguments(parser.add_argument_group("output"))
 
 
@@ -232,15 +233,50 @@ def _sampling_arguments(group: Any) -> None:
 def _audio_arguments(group: Any) -> None:
     group.add_argument("--init-audio", metavar="FILE", help="start from this sound instead of noise")
     group.add_argument("--init-noise-level", type=float, help="how much noise to add to it (0.7)")
+    group.add_argument(
+        "--inversion-steps",
+        type=int,
+        metavar="STEPS",
+        help="lead it back to its own noise instead, so that another prompt changes what it says alone",
+    )
+    group.add_argument("--init-prompt", metavar="TEXT", help="what it is, for --inversion-steps (the prompt)")
     group.add_argument("--inpaint-audio", metavar="FILE", help="keep this sound except where --inpaint says")
     group.add_argument(
         "--inpaint",
-        type=float,
-        nargs=2,
+        nargs="+",
         action="append",
-        metavar=("START", "END"),
-        help="span to generate anew, in seconds; may be repeated",
+        metavar="START:END",
+        help="parts to generate anew, in seconds: 5:10,12:13, or 5 10; the rest returns sample for sample; "
+        "may be repeated",
     )
+    group.add_argument(
+        "--inpaint-repeats",
+        type=int,
+        metavar="TIMES",
+        help="how often each step is walked by models without an input for inpainting (4)",
+    )
+    group.add_argument("--extend", type=float, metavar="SECONDS", help="let --inpaint-audio go on for longer")
+
+
+def _form_arguments(group: Any) -> None:
+    group.add_argument("--loop", action="store_const", const=True, help="a sound that goes on into itself")
+    group.add_argument("--bars", type=float, help="length of the clips in bars of --beats at --bpm")
+    group.add_argument("--bpm", type=float, help="beats per minute")
+    group.add_argument("--beats", type=float, help="beats of a bar (4)")
+    group.add_argument(
+        "--window",
+        type=float,
+        nargs="?",
+        const=0.0,
+        metavar="SECONDS",
+        help="generate longer clips in overlapping windows, of SECONDS or of the length of training",
+    )
+    group.add_argument(
+        "--short", action="store_const", const=True, help="no more latents than --seconds need; saves time"
+    )
+    group.add_argument("--to-prompt", metavar="TEXT", help="prompt to go to, as far as --mix says")
+    group.add_argument("--to-seed", type=int, help="seed of the noise to go to, as far as --mix says")
+    group.add_argument("--mix", type=float, help="how far to go, 0 to 1; --grid mix=0,0.5,1 renders the way")
 
 
 def _output_arguments(group: Any) -> None:

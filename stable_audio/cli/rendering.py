@@ -13,6 +13,7 @@ import torch
 
 from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
+from stable_audio.audio.regions import parse_regions
 from stable_audio.cli.fields import fields_from, given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
@@ -20,6 +21,7 @@ from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
+from stable_audio.inference.rendering.edits import Edit, edited
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.gallery import write_render_page
 from stable_audio.inference.rendering.job_files import read_lines
@@ -31,7 +33,6 @@ from stable_audio.inference.rendering.processes import DeviceOptions, DeviceRend
 from stable_audio.inference.rendering.render import OutputFiles, Rendered
 from stable_audio.inference.rendering.request import RenderRequest
 from stable_audio.inference.rendering.shards import JobPart
-from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 
 _RECIPE_ARGUMENTS = (
@@ -47,7 +48,9 @@ _RECIPE_ARGUMENTS = (
         "seed",
     )
     + tuple(ARGUMENTS.values())
-    + ("init_noise_level", "inpaint", "dtype", "model_config")
+    + ("init_noise_level", "inversion_steps", "init_prompt", "inpaint", "inpaint_repeats", "extend")
+    + ("loop", "bars", "bpm", "beats", "window", "short", "to_prompt", "to_seed", "mix")
+    + ("dtype", "model_config")
     + ("trim_silence", "loudness", "true_peak")
 )
 """Arguments that conflict with --from-json, whose recipe sets them."""
@@ -146,7 +149,7 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         lenient=args.lenient,
         use_ema=not args.no_ema,
         **given(args, "dtype"),
-        jobs=_jobs(args),
+        jobs=edited(_jobs(args), _edit(args), seconds=args.seconds),
         first_seed=_first_seed(args.seed),
         seconds=args.seconds,
         conditioning=key_values(args.condition, "--condition"),
@@ -156,12 +159,6 @@ def _new_request(args: argparse.Namespace) -> RenderRequest:
         thin_adapters=args.thin_adapters,
         compiled=args.compile,
         sampling=sampling_from_flags(args),
-        steering=Steering.from_files(
-            init_audio=args.init_audio,
-            init_noise_level=args.init_noise_level,
-            inpaint_audio=args.inpaint_audio,
-            inpaint_spans=args.inpaint or [],
-        ),
         chunked_decode=args.chunked_decode,
         finishing=Finishing(**fields_from(args, Finishing)),
     )
@@ -212,6 +209,40 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     lines += [JobLine(*line) for line in read_lines(args.prompts)] if args.prompts is not None else []
     jobs = jobs_of(lines or [JobLine({"conditioning": {}})], grid_axes(args.grid or []))
     return repeated(jobs, args.count or 1)
+
+
+def _edit(args: argparse.Namespace) -> Edit:
+    """The edit of clips without their own."""
+    names = (
+        "init_audio",
+        "init_noise_level",
+        "inversion_steps",
+        "inpaint_audio",
+        "inpaint_repeats",
+        "extend",
+    )
+    form = ("loop", "bars", "bpm", "beats", "short", "to_seed", "mix")
+    return Edit(
+        **given(args, *names, *form),
+        inpaint=_regions(args.inpaint) if args.inpaint is not None else None,
+        window_seconds=args.window,
+        init_conditioning=None if args.init_prompt is None else {"prompt": args.init_prompt},
+        to_conditioning=None if args.to_prompt is None else {"prompt": args.to_prompt},
+    )
+
+
+def _regions(arguments: list[list[str]]) -> list[list[float]]:
+    """The parts that --inpaint names: START END, or texts such as 5:10,12:13."""
+    regions: list[list[float]] = []
+    for texts in arguments:
+        try:
+            if len(texts) == 2 and not any(":" in text for text in texts):
+                regions.append([float(text) for text in texts])
+            else:
+                regions.extend(list(region) for text in texts for region in parse_regions(text))
+        except ValueError as error:
+            raise ValueError(f"--inpaint {' '.join(texts)}: {error}") from error
+    return regions
 
 
 def _first_seed(argument: int | None) -> int:

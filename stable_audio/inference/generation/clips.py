@@ -96,7 +96,8 @@ def sampled(
     parts = _Conditionings.of(model, clips, indices, guided=settings.needs_null)
     length = clips.shape[-1] if clips.windows is None else clips.windows.size
     frames = None if clips.windows is not None else frames_of(model, [clips.items[i] for i in rows])
-    parts = replace(parts, cond=_padded(model, parts.cond, frames, length, settings))
+    cond, init = (_padded(model, c, frames, length, settings) for c in (parts.cond, parts.init))
+    parts = replace(parts, cond=cond, init=init)
     known = None if clips.known is None else clips.known.rows(indices, device)
     skip = None if known is None else (known.mask > 0).all(0).cpu()
     guide = None if clips.guide is None else _guide(clips.guide, clips, indices, frames, settings)

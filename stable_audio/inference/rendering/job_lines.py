@@ -12,6 +12,7 @@ from stable_audio.adapters.spec import AdapterSpec, specs_of
 from stable_audio.config.reading.values import dataclass_from
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.edits import EDIT_KEYS, Edit
 from stable_audio.inference.rendering.grid import GRID, MAX_CLIPS, combinations
 from stable_audio.inference.rendering.job_files import read_lines
 from stable_audio.inference.rendering.jobs import Job, listed
@@ -21,7 +22,7 @@ OTHER_NAMES = {"cfg_rescale": "scale_phi", "sampler_options": "options"}
 
 SAMPLING_KEYS = (*(field.name for field in dataclasses.fields(Sampling)), *OTHER_NAMES)
 CLIP_KEYS = ("conditioning", "negative_conditioning", "seed", "seconds", "name", "adapters")
-LINE_KEYS = (*CLIP_KEYS, *SAMPLING_KEYS)
+LINE_KEYS = (*CLIP_KEYS, *EDIT_KEYS, *SAMPLING_KEYS)
 """What a line can have besides GRID."""
 
 
@@ -43,8 +44,9 @@ def read_jobs(path: str | Path) -> list[Job]:
 
     A line is a conditioning object, `{"prompt": "...", "seconds_total": 10}`, or wraps one as
     `{"conditioning": {...}, "negative_conditioning": {...}, "seed": 1, "seconds": 10, "name": "...",
-    "adapters": ["pad.safetensors:0.8"]}`, with any setting of `Sampling` beside it. With `"grid": {"prompt":
-    [...], "seed": [...], "cfg_scale": [...]}` it stands for every combination. Empty lines are skipped.
+    "adapters": ["pad.safetensors:0.8"]}`, with any value of `Edit` and setting of `Sampling` beside it. With
+    `"grid": {"prompt": [...], "seed": [...], "cfg_scale": [...]}` it stands for every
+    combination. Empty lines are skipped.
 
     Raises:
         ValueError: with file and line of everything that is wrong.
@@ -86,7 +88,8 @@ def _expanded(line: JobLine, grid: Mapping[str, Any]) -> Iterator[Job]:
         beside = "conditioning" if "conditioning" in values else GRID
         raise ValueError(
             f"{source}: unknown keys {unknown} beside '{beside}'; conditioning belongs into 'conditioning'; "
-            f"allowed: {[*CLIP_KEYS, GRID]}, and settings of sampling: {', '.join(SAMPLING_KEYS)}"
+            f"allowed: {[*CLIP_KEYS, GRID]}, those of edits: {', '.join(EDIT_KEYS)}, "
+            f"and settings of sampling: {', '.join(SAMPLING_KEYS)}"
         )
     if grid:
         own = values.get(GRID, {})
@@ -110,6 +113,7 @@ def _job(values: Mapping[str, Any], source: str, *, seed_shift: int | None) -> J
         source=source,
         sampling=_sampling(values, source),
         seed_shift=seed_shift,
+        edit=_edit(values, source),
     )
     _check_types(job)
     return job
@@ -126,6 +130,14 @@ def _sampling(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     return {key: getattr(settings, key) for key in own}
+
+
+def _edit(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    own = {key: values[key] for key in EDIT_KEYS if key in values}
+    if not own:
+        return {}
+    edit = dataclass_from(own, Edit, source=source)
+    return {key: getattr(edit, key) for key in own}
 
 
 def _adapters(texts: Any, source: str) -> tuple[AdapterSpec, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stable_audio.adapters.spec import AdapterSpec
+from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
@@ -26,6 +27,11 @@ class Job:
         source: origin of the job, for messages.
         sampling: settings by the names of `Sampling`, in place of those of the run.
         seed_shift: None = the index of the job.
+        edit: its own values of `Edit`, in place of those of the run; see `edited`.
+        steering: sounds that steer it, and its form.
+        to_conditioning: conditioning to go to.
+        to_seed: seed of the noise to go to.
+        mix: how far to go.
     """
 
     conditioning: Metadata
@@ -37,6 +43,11 @@ class Job:
     source: str = "the command line"
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed_shift: int | None = None
+    edit: Mapping[str, Any] = field(default_factory=dict)
+    steering: Steering = NO_STEERING
+    to_conditioning: Metadata | None = None
+    to_seed: int | None = None
+    mix: float = 0.0
 
 
 def listed(problems: Sequence[str], limit: int = 20) -> str:
@@ -53,7 +64,8 @@ def check_values(jobs: Sequence[Job], model: DiffusionModel) -> None:
     problems = [
         f"{job.source}: '{key}' {reason}"
         for job in jobs
-        for values in (job.conditioning, {**job.conditioning, **(job.negative or {})})
+        for other in ({}, job.negative, job.to_conditioning)
+        if (values := {**job.conditioning, **(other or {})})
         for key, rule in rules.rules.items()
         if (reason := rule.refusal(rules.value(values, key)))
     ]
@@ -102,7 +114,7 @@ def complete(
         length = _seconds(job, conditioning, model, seconds)
         job = replace(
             job,
-            conditioning=_timed(conditioning, model, length),
+            conditioning=_timed(conditioning, model, job.steering.heard_seconds(model, length)),
             negative=job.negative if job.negative is not None else negative,
             seed=job.seed if job.seed is not None else first_seed + _shift(job, index),
             seconds=length,
@@ -126,7 +138,12 @@ def unused_keys(jobs: Sequence[Job], model: DiffusionModel) -> list[str]:
     """Conditioning keys that no conditioner reads."""
     conditioner = model.conditioner
     keys_read = {*needed_ids(model), *(conditioner.default_keys.values() if conditioner is not None else ())}
-    keys = {key for job in jobs for part in (job.conditioning, job.negative or {}) for key in part}
+    keys = {
+        key
+        for job in jobs
+        for part in (job.conditioning, job.negative, job.to_conditioning)
+        for key in part or ()
+    }
     return sorted(keys - keys_read)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
-from stable_audio.inference.generation.lengths import sample_size_for
+from stable_audio.inference.generation.lengths import ClipLength
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.adapting import AdaptedModels, specs_of_recipe
 from stable_audio.inference.rendering.finishing import NO_FINISHING, Finishing
@@ -21,7 +23,6 @@ from stable_audio.inference.rendering.jobs import (
 from stable_audio.inference.rendering.load import RenderModel
 from stable_audio.inference.rendering.recipe import Recipe, sampling_values
 from stable_audio.inference.rendering.sound_files import files_of, with_files
-from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 
 
@@ -38,7 +39,6 @@ def plan(
     jobs: Sequence[Job],
     *,
     sampling: Sampling,
-    steering: Steering = NO_STEERING,
     chunked_decode: bool = False,
     adapted: AdaptedModels | None = None,
     finishing: Finishing = NO_FINISHING,
@@ -63,7 +63,7 @@ def plan(
     samplings = _samplings(render_model, jobs, sampling)
     unique: dict[str, tuple[Job, Recipe]] = {}
     for job, own in zip(jobs, samplings):
-        recipe = _recipe(render_model, job, own, steering, chunked_decode)
+        recipe = _recipe(render_model, job, own, chunked_decode)
         recipe = replace(recipe, adapters=adapted.files(job.adapters or ()), finishing=finishing or None)
         unique.setdefault(recipe.digest(), (job, recipe))
     return RenderPlan([job for job, _ in unique.values()], [recipe for _, recipe in unique.values()])
@@ -97,12 +97,12 @@ def _check_own(sampling: Sampling, guide: DiffusionModel | None) -> None:
         raise ValueError("guide_scale is the weight of a weaker model: give one with --guide-ckpt-path")
 
 
-def _recipe(
-    render_model: RenderModel, job: Job, sampling: Sampling, steering: Steering, chunked_decode: bool
-) -> Recipe:
+def _recipe(render_model: RenderModel, job: Job, sampling: Sampling, chunked_decode: bool) -> Recipe:
     assert job.seed is not None
     assert job.seconds is not None
-    files = steering.files
+    steering, files = job.steering, job.steering.files
+    inpaints = "inpaint_audio" in files
+    goes_on = job.to_conditioning is not None or job.to_seed is not None
     return Recipe(
         checkpoint=render_model.checkpoint,
         use_ema=render_model.use_ema,
@@ -112,17 +112,32 @@ def _recipe(
         negative_conditioning=job.negative,
         seed=job.seed,
         seconds=job.seconds,
-        sample_size=generated_samples(render_model.model, job.seconds, sampling),
+        sample_size=generated_samples(render_model.model, job.seconds, sampling, steering.form),
         sampling=sampling_values(sampling),
         pretransform=render_model.pretransform,
         init_noise_level=steering.init_noise_level if "init_audio" in files else None,
-        inpaint_seconds=[list(s) for s in steering.inpaint_spans] if "inpaint_audio" in files else None,
+        inpaint_seconds=_spans(steering.inpaint_spans, job.seconds) if inpaints else None,
         condition_audio=files_of(render_model.model, job) or None,
         chunked_decode=chunked_decode,
         init_audio=files.get("init_audio"),
         inpaint_audio=files.get("inpaint_audio"),
         guide=render_model.guide_file if sampling.guide_scale is not None else None,
+        inpaint_exact=steering.exact or None if inpaints else None,
+        inpaint_repeats=steering.inpaint_repeats if inpaints and steering.exact else None,
+        inversion_steps=steering.inversion_steps or None,
+        init_conditioning=dict(steering.init_conditioning) if steering.init_conditioning else None,
+        to_conditioning=job.to_conditioning,
+        to_seed=job.to_seed,
+        mix=job.mix if goes_on else None,
+        loop=steering.loop or None,
+        window_seconds=steering.window_seconds,
+        short=steering.short or None,
     )
+
+
+def _spans(spans: Iterable[tuple[float, float]], seconds: float) -> list[list[float]]:
+    """Spans as numbers: JSON has none for an end that was left open."""
+    return [[start, min(end, seconds) if math.isinf(end) else end] for start, end in spans]
 
 
 def job_of(recipe: Recipe, source: str, adapters: Sequence[str] = ()) -> Job:
@@ -140,11 +155,16 @@ def job_of(recipe: Recipe, source: str, adapters: Sequence[str] = ()) -> Job:
         seconds=recipe.seconds,
         source=source,
         adapters=tuple(specs),
+        to_conditioning=recipe.to_conditioning,
+        to_seed=recipe.to_seed,
+        mix=recipe.mix or 0.0,
     )
 
 
-def generated_samples(model: DiffusionModel, seconds: float, sampling: Sampling) -> int:
-    """Samples to generate for a clip of `seconds`, as `sample_size_for`.
+def generated_samples(
+    model: DiffusionModel, seconds: float, sampling: Sampling, form: Mapping[str, Any] | None = None
+) -> int:
+    """Samples to generate for a clip of `seconds`, as `ClipLength` with the keywords `form`.
 
     Raises:
         ValueError: more than MAX_SAMPLE_SIZE.
@@ -154,7 +174,7 @@ def generated_samples(model: DiffusionModel, seconds: float, sampling: Sampling)
         raise ValueError(
             f"{seconds:g} seconds are {samples} samples; at most {MAX_SAMPLE_SIZE} can be rendered"
         )
-    return sample_size_for(model, seconds, sampling.headroom)
+    return ClipLength(seconds=seconds, **(form or {})).samples(model, sampling.headroom)[0]
 
 
 def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> Iterator[str]:
@@ -168,9 +188,13 @@ def cautions(jobs: Sequence[Job], model: DiffusionModel, sampling: Sampling) -> 
     unused = unused_keys(jobs, model)
     if unused:
         yield f"the model does not read {_listed(unused)}; it reads {_listed(needed_ids(model))}"
-    longest, trained = max(job.seconds or 0 for job in jobs), model.sample_size / model.sample_rate
-    if longest > trained + 1e-6:
-        yield f"clips of {longest:g} s, but the model was trained on {trained:g} s: expect worse sound"
+    trained = model.sample_size / model.sample_rate
+    seen = max(job.steering.heard_seconds(model, job.seconds or 0) for job in jobs)
+    if seen > trained + 1e-6:
+        yield (
+            f"clips of {seen:g} s, but the model was trained on {trained:g} s: expect worse sound, or "
+            "generate in windows of that length (--window)"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -39,6 +39,19 @@ NEWER: dict[str, Any] = {
     "guide_scale": None,
 }
 """Settings of sampling that the first recipes lack, and their values where they have no effect."""
+_NEWER_VALUES = frozenset(
+    (
+        "adapters",
+        "guide",
+        "finishing",
+        "inpaint_exact",
+        "inpaint_repeats",
+        "inversion_steps",
+        "init_conditioning",
+    )
+    + ("to_conditioning", "to_seed", "mix", "loop", "window_seconds", "short")
+)
+"""Values of recipes that the first ones lack."""
 _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio", "guide")
 
 
@@ -92,6 +105,16 @@ class Recipe:
         adapters: in the order in which they applied.
         guide: the file of the weaker model that the clip was steered away from.
         finishing: what happened to the samples before they were written; None = nothing.
+        inpaint_exact: whether all but inpaint_seconds is that of inpaint_audio, sample for sample.
+        inpaint_repeats: as for `AudioInputs`, as are the two that follow.
+        inversion_steps: of init_audio.
+        init_conditioning: what init_audio is.
+        to_conditioning: as for `Blend`, as are the two that follow.
+        to_seed: seed of the noise to go to.
+        mix: how far.
+        loop: as for `ClipLength`, as are the two that follow.
+        window_seconds: of windows.
+        short: no more latents than the clip needs.
     """
 
     checkpoint: InputFile
@@ -114,11 +137,22 @@ class Recipe:
     adapters: list[AdapterFile] | None = None
     guide: InputFile | None = None
     finishing: Finishing | None = None
+    inpaint_exact: bool | None = None
+    inpaint_repeats: int | None = None
+    inversion_steps: int | None = None
+    init_conditioning: dict[str, Any] | None = None
+    to_conditioning: dict[str, Any] | None = None
+    to_seed: int | None = None
+    mix: float | None = None
+    loop: bool | None = None
+    window_seconds: float | None = None
+    short: bool | None = None
 
     def values(self) -> dict[str, Any]:
-        """As JSON values; what is newer is left out where there is none, as in files from before it."""
+        """As JSON values; newer ones that are not in use are left out, as in files from before them."""
         values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if v or k not in ("adapters", "guide", "finishing")}
+        unused = [key for key in _NEWER_VALUES if values[key] in (None, [], {})]
+        return {key: value for key, value in values.items() if key not in unused}
 
     def digest(self) -> str:
         """Hash of the recipe, with the digests of files, but without their paths."""

@@ -19,13 +19,12 @@ from stable_audio.audio.io import save_audio
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.memory.errors import free_memory_of
-from stable_audio.inference.rendering.adapting import AdaptedModels, Specs
+from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.existing import ExistingClips
 from stable_audio.inference.rendering.finishing import NO_FINISHING
 from stable_audio.inference.rendering.jobs import Job, listed
 from stable_audio.inference.rendering.names import DEFAULT_NAME, NameTemplate, stems
 from stable_audio.inference.rendering.recipe import Recipe, comment_of, sampling_from, write_recipe
-from stable_audio.inference.rendering.steering import NO_STEERING, Steering
 from stable_audio.model import DiffusionModel
 
 log = logging.getLogger(__name__)
@@ -97,7 +96,6 @@ def render(
     recipes: Sequence[Recipe],
     output: OutputFiles,
     *,
-    steering: Steering = NO_STEERING,
     batch_size: int | None = None,
     chunked_decode: bool = False,
     world: World = ALONE,
@@ -118,7 +116,7 @@ def render(
         ValueError: before the first clip, if names of files cannot be used.
     """
     adapted = adapted or AdaptedModels(model)
-    steering.check(model, jobs, recipes)
+    check_spans(model, jobs, recipes)
     names = output.stems(jobs, recipes)
     remove_leftovers(output.folder)
     finished = ExistingClips(output.folder, output.format).finished
@@ -131,7 +129,7 @@ def render(
             pending.append(clip)
     for group in _alike(pending):
         specs = group[0][1].adapters or ()
-        work = partial(_timed_batch, adapted(specs), *(steering, guide, chunked_decode, progress))
+        work = partial(_timed_batch, adapted(specs), *(guide, chunked_decode, progress))
         for batch, (audio, took) in _in_batches(work, group, batch_size or default_batch(model.device)):
             factor = sum(r.seconds for _, _, r in batch) / took
             for (name, _, recipe), sound in zip(batch, audio):
@@ -141,15 +139,17 @@ def render(
 def _alike(pending: Sequence[_Pending]) -> list[list[_Pending]]:
     """The clips in groups that can be rendered together.
 
-    They have the same settings but for the weight of guidance, the same length and adapters, and all or none
-    have negative conditioning.
+    They have the same settings but for the weight of guidance, the same length, steering and adapters, and
+    all or none have negative conditioning, and conditioning or noise to go to.
     """
-    groups: dict[tuple[int, bool, Specs, str], list[_Pending]] = {}
+    groups: dict[tuple[Any, ...], list[_Pending]] = {}
     for clip in pending:
         _, job, recipe = clip
         guided = recipe.sampling["cfg_scale"] != 1
         settings = json.dumps({**recipe.sampling, "cfg_scale": guided}, sort_keys=True)
-        common = (recipe.sample_size, job.negative is None, job.adapters or (), settings)
+        others = (job.negative is None, job.to_conditioning is None, job.to_seed is None)
+        length = (recipe.sample_size, recipe.seconds if job.steering.inpaint_audio is not None else None)
+        common = (length, others, job.adapters or (), settings, id(job.steering))
         groups.setdefault(common, []).append(clip)
     return list(groups.values())
 
@@ -181,7 +181,6 @@ def _in_batches(
 
 def _timed_batch(
     model: DiffusionModel,
-    steering: Steering,
     guide: DiffusionModel | None,
     chunked_decode: bool,
     progress: Callable[[int, int], None] | None,
@@ -189,24 +188,45 @@ def _timed_batch(
 ) -> tuple[Tensor, float]:
     """Audio (b c n) of the batch and the seconds that it took."""
     started = time.perf_counter()
-    size = batch[0][2].sample_size
+    _, first, recipe = batch[0]
     negatives = [job.negative for _, job, _ in batch]
-    sampling = sampling_from(batch[0][2].sampling)
-    scales = tuple(recipe.sampling["cfg_scale"] for _, _, recipe in batch)
+    sampling = sampling_from(recipe.sampling)
+    scales = tuple(other.sampling["cfg_scale"] for _, _, other in batch)
     audio = generate(
         model,
         [job.conditioning for _, job, _ in batch],
         negative_conditioning=[n for n in negatives if n is not None] or None,
-        seeds=[recipe.seed for _, _, recipe in batch],
-        sample_size=size,
+        seeds=[other.seed for _, _, other in batch],
+        sample_size=recipe.sample_size,
         sampling=sampling,
         cfg_scale=scales if len(set(scales)) > 1 else scales[0],
         guide=None if sampling.guide_scale is None else guide,
         chunked_decode=chunked_decode,
         callback=None if progress is None else lambda info: progress(info.i + 1, info.steps),
-        **steering.arguments(model, size),
+        **_blend([job for _, job, _ in batch]),
+        **first.steering.arguments(model, recipe.sample_size, recipe.seconds),
     )
     return audio, time.perf_counter() - started
+
+
+def _blend(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Keyword arguments of `Blend`."""
+    others = [job.to_conditioning for job in jobs if job.to_conditioning is not None]
+    seeds = [job.to_seed for job in jobs if job.to_seed is not None]
+    if not others and not seeds:
+        return {}
+    return {"to_conditioning": others or None, "to_seeds": seeds or None, "mix": [job.mix for job in jobs]}
+
+
+def check_spans(model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
+    """Raise ValueError, naming every clip, if a span to generate anew starts after the end of the clip."""
+    problems = [
+        f"{job.source}: {problem}"
+        for job, recipe in zip(jobs, recipes)
+        if (problem := job.steering.late_span(model, recipe.sample_size))
+    ]
+    if problems:
+        raise ValueError(listed(list(dict.fromkeys(problems))))
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stable_audio.inference.rendering.load import RenderModel, load_render_model
 from stable_audio.inference.rendering.plan import RenderPlan, cautions, job_of, plan
 from stable_audio.inference.rendering.recipe import Recipe, read_recipe, sampling_from
 from stable_audio.inference.rendering.render import OutputFiles, Rendered, render
-from stable_audio.inference.rendering.steering import NO_STEERING, Steering
+from stable_audio.inference.rendering.steering import Steering
 from stable_audio.model import DiffusionModel
 from stable_audio.types import Metadata
 
@@ -66,7 +66,6 @@ class RenderRequest:
     thin_adapters: bool = False
     guide: str | Path | None = None
     sampling: Sampling = field(default_factory=Sampling)
-    steering: Steering = NO_STEERING
     chunked_decode: bool = False
     finishing: Finishing = NO_FINISHING
     recipe: Recipe | None = None
@@ -125,13 +124,8 @@ class RenderRequest:
             pretransform=pretransform,
             use_ema=recipe.use_ema,
             dtype=recipe.dtype,
-            jobs=[job_of(recipe, str(path), adapters)],
+            jobs=[replace(job_of(recipe, str(path), adapters), steering=_steering_of(recipe, inputs))],
             sampling=sampling_from(recipe.sampling),
-            steering=Steering.from_files(
-                **inputs,
-                init_noise_level=recipe.init_noise_level if inputs["init_audio"] else None,
-                inpaint_spans=recipe.inpaint_seconds or [] if inputs["inpaint_audio"] else [],
-            ),
             chunked_decode=recipe.chunked_decode,
             finishing=recipe.finishing or NO_FINISHING,
             recipe=recipe,
@@ -190,12 +184,28 @@ class RenderRequest:
             render_model,
             jobs,
             sampling=self.sampling,
-            steering=self.steering,
             chunked_decode=self.chunked_decode,
             adapted=adapted,
             finishing=self.finishing,
         )
         return RenderTask(self, render_model, todo, adapted, repeats=len(jobs) - len(todo.jobs))
+
+
+def _steering_of(recipe: Recipe, inputs: Mapping[str, Any]) -> Steering:
+    """The steering of a recipe.
+
+    Args:
+        inputs: where its sounds are now.
+    """
+    given = ("inversion_steps", "init_conditioning", "inpaint_repeats", "loop", "window_seconds", "short")
+    values = {name: value for name in given if (value := getattr(recipe, name)) is not None}
+    return Steering.from_files(
+        **inputs,
+        init_noise_level=recipe.init_noise_level if inputs["init_audio"] else None,
+        inpaint_spans=recipe.inpaint_seconds or [] if inputs["inpaint_audio"] else [],
+        exact=bool(recipe.inpaint_exact),
+        **values,
+    )
 
 
 @dataclass(frozen=True)
@@ -246,7 +256,6 @@ class RenderTask:
             self.plan.recipes,
             output,
             guide=self.render_model.guide,
-            steering=self.request.steering,
             batch_size=batch_size,
             chunked_decode=self.request.chunked_decode,
             world=world,
