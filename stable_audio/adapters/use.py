@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import updates_of
 from stable_audio.adapters.stack import AdapterStack, Gate
+from stable_audio.nn.transfer import first_value
 from stable_audio.types import Conditioning
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -102,7 +104,7 @@ def _gate_by_noise(model: Any, stack: AdapterStack, gates: dict[int, Gate]) -> N
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         nonlocal latest
         x, t, cond, *others = args
-        sigma = float(objective.alpha_sigma(t[0].float().cpu())[1])
+        sigma = float(objective.alpha_sigma(torch.tensor(first_value(t)))[1])
         state = tuple(gate.open_at(sigma) for gate in gates.values())
         if state != latest:
             stack.gate(sigma, gates)

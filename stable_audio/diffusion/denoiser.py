@@ -109,11 +109,11 @@ class Denoiser:
                 for name in ("alpha", "sigma", "factor")
             )
             x, scales = (x if self._native is self._space else x * factor), (alpha, sigma)
-            t = values_like(times, x).float()
+            t = values_like(times, x, torch.float32)
             return self._predicted(x, t, scales)
         point = self._point(level)
         x = x if self._native is self._space else x * point.factor
-        t = torch.full((x.shape[0],), point.time, dtype=torch.float32, device=x.device)
+        t = values_like([point.time] * x.shape[0], x, torch.float32)
         return self._predicted(x, t, (point.alpha, point.sigma))
 
     def _point(self, level: float) -> _LevelPoint:

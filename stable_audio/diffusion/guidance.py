@@ -24,7 +24,7 @@ from stable_audio.diffusion.denoiser import Output, Predict
 from stable_audio.diffusion.guidance_mixing import Mixer
 from stable_audio.diffusion.guidance_options import EVERYWHERE, PLAIN, GuidanceOptions
 from stable_audio.diffusion.objectives import Objective
-from stable_audio.nn.transfer import to_device
+from stable_audio.nn.transfer import first_value, repeated, to_device
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
 
@@ -101,8 +101,8 @@ class Guidance:
             return False
         low, high = self._options.interval
         if (low, high) == EVERYWHERE:
-            return True  # without waiting for t from the device
-        sigma = float(self._objective.alpha_sigma(t[0].float().cpu())[1])
+            return True
+        sigma = float(self._objective.alpha_sigma(torch.tensor(first_value(t)))[1])
         return low <= sigma <= high
 
     def _outputs(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
@@ -111,7 +111,7 @@ class Guidance:
         if count == 1:
             return (self._run(x, t, self._prepared_cond),)
         if self._prepared_together is not None:
-            together = self._run(torch.cat([x] * count), torch.cat([t] * count), self._prepared_together)
+            together = self._run(torch.cat([x] * count), repeated(t, count), self._prepared_together)
             return together.chunk(count)
         return tuple(self._run(x, t, cond) for cond in (self._prepared_cond, *self._prepared_others))
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_ON_HOST = "first_value_on_host"
+"""Attribute of tensors that were made of numbers on the host."""
+
 
 def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
     """`tensor` on `device`, as `dtype` if given. From the CPU to a GPU the host does not wait.
@@ -30,9 +33,29 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | N
     return tensor.to(target, non_blocking=True)
 
 
-def values_like(values: Sequence[float], like: Tensor) -> Tensor:
-    """Python numbers as a tensor (n,) of the type of `like`, on its device."""
-    return to_device(torch.tensor(list(values), dtype=like.dtype), like.device)
+def values_like(values: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Python numbers as a tensor (n,) on the device of `like`, whose first one `first_value` knows.
+
+    Args:
+        dtype: type of the result; None: that of `like`.
+    """
+    tensor = to_device(torch.tensor(list(values), dtype=dtype or like.dtype), like.device)
+    setattr(tensor, _ON_HOST, float(values[0]))
+    return tensor
+
+
+def repeated(tensor: Tensor, count: int) -> Tensor:
+    """`tensor` (n,) several times in a row (count n,), with what `first_value` knows of it."""
+    result = torch.cat([tensor] * count)
+    if hasattr(tensor, _ON_HOST):
+        setattr(result, _ON_HOST, getattr(tensor, _ON_HOST))
+    return result
+
+
+def first_value(tensor: Tensor) -> float:
+    """The first value of a tensor (n,): as the host knows it from `values_like`, or read from the device."""
+    value = getattr(tensor, _ON_HOST, None)
+    return float(tensor[0]) if value is None else value
 
 
 class Readback:

@@ -59,3 +59,25 @@ def test_levels_per_item_do_not_wait_for_the_device(name: str) -> None:
 @pytest.mark.parametrize("name", tiny.BACKBONES)
 def test_guided_backbones_do_not_wait_for_the_device(name: str) -> None:
     assert sampled(guided(name), sampler="ddim").device == DEVICE
+
+
+def test_an_interval_of_guidance_does_not_wait_for_the_device() -> None:
+    calls: list[int] = []
+    predict = guided("dit", cfg_interval=(0.4, 0.9))
+    predict._backbone.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))  # type: ignore
+    assert sampled(predict, sampler="ddim").device == DEVICE
+    assert calls == [2, 2, 4, 2]  # sigma is 1, 0.92, 0.71 and 0.38: both branches inside alone
+
+
+def test_gates_of_adapters_do_not_wait_for_the_device() -> None:
+    from types import SimpleNamespace
+
+    from stable_audio.adapters.use import _gate_by_noise
+
+    predict = guided("dit")
+    seen: list[float] = []
+    stack: Any = SimpleNamespace(gate=lambda sigma, gates: seen.append(round(sigma, 2)))
+    gates: Any = {0: SimpleNamespace(open_at=lambda sigma: sigma)}
+    _gate_by_noise(SimpleNamespace(objective=OBJECTIVES["v"](), backbone=predict._backbone), stack, gates)
+    assert sampled(predict, sampler="ddim").device == DEVICE
+    assert seen == [1.0, 0.92, 0.71, 0.38]
