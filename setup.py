@@ -71,7 +71,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["stable_audio", "stable_audio.*"]), *CONFIGS],
     package_dir=CONFIGS,
-    package_data={"stable_audio": ["py.typed"], **dict.fromkeys(CONFIGS, SHIPPED)},
+    package_data={
+        "stable_audio": ["py.typed"],
+        "stable_audio.audio.contact_sheet": ["sheet.*"],
+        **dict.fromkeys(CONFIGS, SHIPPED),
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["stable-audio = stable_audio.cli:main"]},

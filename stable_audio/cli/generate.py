@@ -312,7 +312,9 @@ def _output_arguments(group: Any) -> None:
         help="decode in overlapping chunks, so that memory does not grow with length",
     )
     group.add_argument(
-        "--page", action="store_true", help="also write a page that plays the clips and shows spectrograms"
+        "--page",
+        action="store_true",
+        help="write a page, too, that plays, filters and compares the clips",
     )
     group.add_argument("--overwrite", action="store_true", help="render clips again that already exist")
 

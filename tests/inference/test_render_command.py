@@ -345,10 +345,12 @@ def test_a_page_plays_every_clip(base: list[str], tmp_path: Path) -> None:
     assert main(arguments) == 0
     page = (tmp_path / "out" / "index.html").read_text()
     for made in _made(tmp_path):
-        assert f'src="{made.name}"' in page
+        assert f'href="{made.name}"' in page
+        picture = tmp_path / "out" / "thumbnails" / f"{made.name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
     assert "bell &lt;low&gt;" in page
+    assert "<low>" not in page
     assert "://" not in page
-    assert (tmp_path / "out" / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
     # A second run renders nothing, but its page still holds everything.
     assert main(arguments) == 0
     assert (tmp_path / "out" / "index.html").read_text() == page

@@ -1,44 +1,40 @@
-"""An HTML page that plays rendered clips and shows their spectrograms."""
+"""A page for listening through rendered clips."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from stable_audio.audio.contact_sheet import Fact, SheetClip, write_contact_sheet
+from stable_audio.audio.contact_sheet.thumbnails import thumbnail_of
 from stable_audio.audio.errors import AudioError
-from stable_audio.audio.io import read_audio
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.audio.page import PageClip, write_page
-from stable_audio.audio.plots import save_mel_grid
 from stable_audio.inference.rendering.recipe import FORMAT
 
 logger = logging.getLogger(__name__)
 
-PICTURE = "spectrograms.png"
+_OF_OUTPUT = ("loudness", "true_peak")
 
 
 def write_render_page(folder: Path, files: Iterable[Path]) -> None:
-    """Write `index.html` and `spectrograms.png` for rendered `files` and those of earlier runs in `folder`.
+    """Write `index.html` for rendered `files` and those of earlier runs in `folder`, with their spectrograms.
 
-    The clips are sorted by name and described from the JSON beside each file.
+    The clips are sorted by name and described from the JSON beside each file. Files that cannot be read are
+    left out, and logged.
     """
-    sounds = dict(_readable(sorted({*files, *rendered_files(folder)})))
-    if not sounds:
-        return
-    clips = [_clip(path, read_json_object(path.with_suffix(".json"))) for path in sounds]
-    picture: str | None = PICTURE
-    try:
-        pictured = [(f"{c.row} ({c.column})", audio) for c, (audio, _) in zip(clips, sounds.values())]
-        save_mel_grid(folder / PICTURE, pictured, next(iter(sounds.values()))[1])
-    except ImportError as error:
-        logger.warning("no spectrograms: %s", error)
-        picture = None
-    write_page(folder, f"{len(clips)} clips", clips, picture=picture)
+    clips: list[SheetClip] = []
+    for path in sorted({*files, *rendered_files(folder)}):
+        try:
+            clip = _clip(path, read_json_object(path.with_suffix(".json")))
+            clips.append(replace(clip, picture=thumbnail_of(path)))
+        except AudioError as error:
+            logger.warning("left off the page: %s", error)
+    if clips:
+        write_contact_sheet(folder, f"{len(clips)} clips", clips)
 
 
 def rendered_files(folder: Path) -> list[Path]:
@@ -57,18 +53,42 @@ def rendered_files(folder: Path) -> list[Path]:
     return files
 
 
-def _readable(files: list[Path]) -> Iterator[tuple[Path, tuple[Tensor, int]]]:
-    """(file, its sound); files that an earlier run left damaged are skipped and logged."""
-    for path in files:
-        try:
-            yield path, read_audio(path)
-        except AudioError as error:
-            logger.warning("left off the page: %s", error)
-
-
-def _clip(path: Path, content: dict[str, Any]) -> PageClip:
+def _clip(path: Path, content: dict[str, Any]) -> SheetClip:
     recipe, output = content["recipe"], content["output"]
     conditioning = recipe["conditioning"]
-    row = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
-    column = f"CFG {recipe['sampling']['cfg_scale']:g}"
-    return PageClip(path.name, str(row), column, round(output["peak"], 4), output["clipped"])
+    text = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
+    return SheetClip(
+        file=path.name,
+        text=str(text),
+        facts=_facts(recipe, output),
+        seconds=output.get("samples", 0) / output.get("sample_rate", 1),
+        peak=output["peak"],
+        clipped=output["clipped"],
+    )
+
+
+def _facts(recipe: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Fact]:
+    """What can tell clips apart."""
+    negative = recipe.get("negative_conditioning") or {}
+    values = {
+        **recipe["conditioning"],
+        **{f"negative {key}": value for key, value in negative.items()},
+        "seed": recipe.get("seed"),
+        **recipe["sampling"],
+        "adapters": ", ".join(
+            f"{Path(a['path']).stem}:{a['strength']:g}" for a in recipe.get("adapters") or ()
+        ),
+        "checkpoint": Path(recipe.get("checkpoint", {}).get("path", "")).stem,
+        **{key: output.get(key) for key in _OF_OUTPUT},
+    }
+    return {key: _plain(value) for key, value in values.items() if value not in (None, "", {}, [])}
+
+
+def _adapter(values: Mapping[str, Any]) -> str:
+    return f"{Path(values['path']).stem}:{values['strength']:g}"
+
+
+def _plain(value: Any) -> Fact:
+    if isinstance(value, (str, int, float)):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,83 @@
+"""A page on disk for listening through a thousand clips: filter, sort, star, compare blind."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
+
+from stable_audio.audio.atomic import atomic_write
+
+PAGE = "index.html"
+Fact = str | float | int | bool | None
+
+
+@dataclass(frozen=True)
+class SheetClip:
+    """One clip of a page.
+
+    Attributes:
+        file: its name in the folder of the page.
+        text: what it is, such as its prompt.
+        facts: what can be filtered and sorted by, such as its seed and settings.
+        seconds: length.
+        peak: largest sample, 1 = full scale.
+        clipped: whether samples were clipped.
+        picture: file with its spectrogram, relative to the folder.
+    """
+
+    file: str
+    text: str
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak: float = 0.0
+    clipped: bool = False
+    picture: str | None = None
+
+    def values(self) -> dict[str, object]:
+        """As JSON values for the script of the page, with addresses in place of names."""
+        return {
+            "file": self.file,
+            "url": quote(self.file),
+            "picture": None if self.picture is None else quote(self.picture),
+            "text": self.text,
+            "facts": dict(self.facts),
+            "seconds": round(self.seconds, 3),
+            "peak": round(self.peak, 4),
+            "clipped": self.clipped,
+        }
+
+
+def write_contact_sheet(folder: Path, title: str, clips: Sequence[SheetClip]) -> Path:
+    """Write the page for `clips`, which lie in `folder`; returns it."""
+    parts = {
+        "TITLE": html.escape(title),
+        "STYLE": _part("sheet.css"),
+        "SCRIPT": _part("sheet.js"),
+        "CLIPS": _for_script([clip.values() for clip in clips]),
+        "LINKS": "".join(
+            f'<li><a href="{html.escape(quote(clip.file))}">{html.escape(clip.text)}</a></li>'
+            for clip in clips
+        ),
+    }
+    page = "".join(
+        parts.get(piece, piece) if number % 2 else piece
+        for number, piece in enumerate(_part("sheet.html").split("@@"))
+    )
+    with atomic_write(folder / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / PAGE
+
+
+def _part(name: str) -> str:
+    return (files(__package__ or "") / name).read_text(encoding="utf-8")
+
+
+def _for_script(values: object) -> str:
+    """JSON that can stand in a script element: no character in it has a meaning in HTML."""
+    text = json.dumps(values, separators=(",", ":"))
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
