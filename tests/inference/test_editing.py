@@ -200,3 +200,18 @@ def test_variations_are_as_far_from_a_take_as_asked(model: DiffusionModel) -> No
     )
     distances = [float((other - take).std()) for other in others]
     assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_a_sound_that_is_cut_off_goes_on_without_a_jump(model: DiffusionModel) -> None:
+    """The seam begins at the end of the sound, behind which there is nothing to fade from."""
+    sound = torch.sin(2 * math.pi * 0.031 * torch.arange(400))[None]
+    edit: dict[str, Any] = {
+        "inpaint_audio": sound,
+        "inpaint_seconds": [(0.4, math.inf)],
+        "seam_seconds": 0.02,
+    }
+    (clip,) = generate(model, [BELL], seconds=0.6, **edit, **FEW)
+    expected = torch.sin(2 * math.pi * 0.031 * torch.arange(403))
+    assert torch.equal(clip[:, :400], sound)
+    # In the first three of 20 samples the weight of the new sound is below 0.04, and its samples below 3.
+    assert torch.allclose(clip[0, 400:403], expected[400:], atol=0.12)

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.audio.extrapolation import extrapolated
 from stable_audio.audio.regions import Region, check_regions, kept_mask, spans_of
+from stable_audio.audio.resample import resampled_length
 from stable_audio.audio.seams import SEAM_SECONDS, with_parts
 from stable_audio.conditioning.inpainting import INPAINT_MASK, inpainting_tensors
 from stable_audio.diffusion.known import KnownLatents
@@ -170,6 +172,13 @@ class AudioInputs:
         original = fit_audio(self.inpaint_audio, self.inpaint_sample_rate, model, audio.shape[-1])
         spans = spans_of(self.inpaint_seconds, model.sample_rate, audio.shape[-1])
         seam = round(self.seam_seconds * model.sample_rate)
+        rate = self.inpaint_sample_rate or model.sample_rate
+        end = resampled_length(self.inpaint_audio.shape[-1], rate, model.sample_rate)
+        if any(first <= end < min(first + seam, audio.shape[-1]) for first, _ in spans):
+            # The sound ends where it is cross-faded into what follows: it goes on for that time.
+            count = min(seam, audio.shape[-1] - end)
+            following = [extrapolated(clip[..., :end], count) for clip in original]
+            original[..., end : end + count] = torch.stack(following)
         pairs = zip(for_batch(original, len(audio), "inpaint_audio"), audio)
         return torch.stack([with_parts(old, new, spans, seam) for old, new in pairs])
 
