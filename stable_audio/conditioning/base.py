@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.values import AnyValue, ValueRule
+from stable_audio.nn.transfer import moved_alone
 
 Layout = Literal["vector", "tokens", "frames"]
 """What a conditioner returns per item: one vector (1 d), a sequence (l d), or channels over time (c n)."""
@@ -68,7 +69,7 @@ class Conditioner(nn.Module):
     def follow(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Apply to the followers what `fn` does to this module's device; they keep their own type."""
         for module in self.followers():
-            module._apply(lambda tensor: _moved(tensor, fn))
+            module._apply(lambda tensor: moved_alone(tensor, fn))
 
     def frozen_networks(self) -> Sequence[FrozenNetwork]:
         """Frozen networks beside this module, loaded or not, which are no part of checkpoints."""
@@ -94,8 +95,3 @@ class Conditioner(nn.Module):
     def value_rule(self) -> ValueRule:
         """The rule that values must satisfy; `forward` receives only values that do."""
         return AnyValue()
-
-
-def _moved(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
-    result = fn(tensor)
-    return result if result.dtype == tensor.dtype else tensor.to(result.device)

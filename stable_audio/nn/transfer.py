@@ -6,7 +6,7 @@ the device has done all the work queued so far; the device then idles until the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,3 +84,15 @@ class Readback:
             self._arrived.synchronize()
             self._arrived = None
         return self._host
+
+
+def moved_alone(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `fn`, which moves or converts tensors, makes of a tensor, in the type that this has."""
+    result = fn(tensor)
+    return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+
+def moved_without_loss(tensor: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `fn` makes of a tensor, in the type that this has where the new one has fewer bits."""
+    result = fn(tensor)
+    return result if result.element_size() >= tensor.element_size() else tensor.to(result.device)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
-from stable_audio.nn.transfer import to_device
+from stable_audio.nn.transfer import moved_without_loss, to_device
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
+from stable_audio.training.resting import left_out
 from stable_audio.training.saved import SavedWeights
 from stable_audio.training.splitting import SplitWeights, are_split, split
 from stable_audio.training.teacher import Teacher
@@ -41,6 +42,10 @@ class RunSettings:
     batch_size: int = 1
     gradient_clip_val: float = 0.0
     gradient_release: bool = False
+
+
+AVERAGED = ("model", "ema")
+"""Parts of a training module that have the type of trained weights: the model, and its average."""
 
 
 class TrainingModule(OptimisedModule):
@@ -87,8 +92,13 @@ class TrainingModule(OptimisedModule):
         self._stored_average: Mapping[str, Any] | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves between devices take the teacher along, which keeps its own precision."""
-        moved = super()._apply(fn, recurse)
+        """Moves between devices take the teacher along, which keeps its own precision, as do discriminators
+        and terms of the loss: they read sound in float32 where the model's weights have fewer bits."""
+        beside = [name for name, part in self._modules.items() if part is not None and name not in AVERAGED]
+        with left_out(self, beside):
+            moved = super()._apply(fn, recurse)
+        for name in beside:
+            self._modules[name]._apply(lambda tensor: moved_without_loss(tensor, fn))  # type: ignore[union-attr]
         if self.teacher is not None:
             self.teacher.to(next(self.parameters()).device)
         return moved

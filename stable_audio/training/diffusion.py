@@ -21,9 +21,10 @@ from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
+from stable_audio.inference.generation.coding import pretransform_dtype
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
-from stable_audio.nn.transfer import to_device
+from stable_audio.nn.transfer import moved_alone, to_device
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.base import RunSettings
 from stable_audio.training.block_offload import BlockOffload
@@ -40,7 +41,7 @@ from stable_audio.training.frame_masks import (
 )
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.latent_cache import LatentCache, cache_texts
-from stable_audio.training.resting import pretransform_left_out, pretransform_rests
+from stable_audio.training.resting import left_out, pretransform_rests
 from stable_audio.training.teacher import Teacher, check_teacher
 from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
@@ -154,13 +155,24 @@ class DiffusionTraining(TimedTraining):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """A pretransform that only demos need stays in host memory, and so do the weights of offloaded
-        blocks."""
+        blocks. One that is frozen keeps its type, whatever that of the trained weights is."""
+        pretransform = self.model.pretransform
+        frozen = pretransform is not None and not pretransform.enable_grad
         with ExitStack() as outside:
             if self._blocks is not None:
                 outside.enter_context(self._blocks.left_out(fn))
-            if self._pretransform_rests():
-                outside.enter_context(pretransform_left_out(self.model))
-            return super()._apply(fn, recurse)
+            if frozen:
+                outside.enter_context(left_out(self.model, ["pretransform"]))
+            moved = super()._apply(fn, recurse)
+        if frozen and not self._pretransform_rests():
+            assert pretransform is not None
+            pretransform._apply(lambda tensor: moved_alone(tensor, fn))
+        return moved
+
+    @property
+    def encodes_sound(self) -> bool:
+        """Whether batches are sound that a pretransform encodes in every step."""
+        return self.model.pretransform is not None and not self.pre_encoded
 
     def begin_fit(self) -> None:
         """Demos bring a pretransform that rests to the device for as long as they decode."""
@@ -266,10 +278,21 @@ class DiffusionTraining(TimedTraining):
     def _network(
         self, model: DiffusionModel, conditioning: Conditioning, lengths: Sequence[int] | None
     ) -> Network:
-        """The model as a function of x and t."""
-        if lengths is None:
-            return partial(model, cond=conditioning)
-        return partial(model.forward_packed, cond=conditioning, lengths=lengths)
+        """The model as a function of x and t; one whose weights all have 16 bits computes in their type."""
+        low = next(model.backbone.parameters()).element_size() < 4
+        dtype = model.dtype if low else None
+        if dtype is None or dtype.itemsize >= 4:
+            if lengths is None:
+                return partial(model, cond=conditioning)
+            return partial(model.forward_packed, cond=conditioning, lengths=lengths)
+        low_conditioning = conditioning.to(dtype=dtype)
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            if lengths is None:
+                return model(x.to(dtype), t, low_conditioning).to(x.dtype)  # type: ignore[no-any-return]
+            return model.forward_packed(x.to(dtype), t, low_conditioning, lengths).to(x.dtype)
+
+        return network
 
     def _teacher_network(self, clean: Clean, inpainting: Tensor | None) -> Network | None:
         """The teacher as a function of x and t, if the objective needs one, without dropped conditioning."""
@@ -320,7 +343,7 @@ class DiffusionTraining(TimedTraining):
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
         ):
-            return pretransform.encode(audio.float(), noise=noise)
+            return pretransform.encode(audio.to(pretransform_dtype(pretransform)), noise=noise)
 
     def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
         """The conditioning of `model` for the metadata.

@@ -6,10 +6,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins.precision import HalfPrecision
+from torch import nn
 
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import ProcessLayout, on_gpu
@@ -18,6 +21,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import NAME, SplitWeights
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
+DDP = "ddp_find_unused_parameters_true"
 
 
 def build_trainer(
@@ -44,12 +48,16 @@ def build_trainer(
 def _new_trainer(
     options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool
 ) -> pl.Trainer:
+    precision, strategy = _precision(options), _strategy(options, placed)
+    # Strategies that split weights have a precision of their own.
+    by_plugin = precision in ("bf16-true", "16-true") and strategy in ("auto", DDP)
+    low = LowPrecision(precision) if by_plugin else None  # type: ignore[arg-type]
     return pl.Trainer(
         accelerator=options.accelerator,
         devices=placed.devices,
         num_nodes=placed.nodes,
-        strategy=_strategy(options, placed),
-        precision=_precision(options),  # type: ignore[arg-type]
+        strategy=strategy,
+        precision=None if low is not None else precision,  # type: ignore[arg-type]
         # Modules that optimise by hand accumulate by hand.
         accumulate_grad_batches=options.accum_batches if accumulate else 1,
         max_steps=options.max_steps,
@@ -61,8 +69,22 @@ def _new_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=options.folder,
-        plugins=[io, placed.environment],
+        plugins=[io, placed.environment, *([] if low is None else [low])],
     )
+
+
+class LowPrecision(HalfPrecision):
+    """Weights in 16 bits, as Lightning has them, and so batches, unless a frozen autoencoder encodes these in
+    the loop: sound in 16 bits has audible noise, which would be in all latents."""
+
+    _keeps_input = False
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        self._keeps_input = bool(getattr(module, "encodes_sound", False))
+        return super().convert_module(module)
+
+    def convert_input(self, data: Any) -> Any:
+        return data if self._keeps_input else super().convert_input(data)
 
 
 def _strategy(options: RunOptions, placed: ProcessLayout) -> str | SplitWeights:
@@ -71,7 +93,7 @@ def _strategy(options: RunOptions, placed: ProcessLayout) -> str | SplitWeights:
     if options.strategy not in ("auto", ""):
         return STRATEGIES.get(options.strategy, options.strategy)
     # Parts of a model may be unused in a step (dropped conditioning), which plain DDP does not support.
-    return "ddp_find_unused_parameters_true" if placed.processes > 1 else "auto"
+    return DDP if placed.processes > 1 else "auto"
 
 
 def _precision(options: RunOptions) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch import nn
 
 from stable_audio.model import DiffusionModel
 
@@ -22,11 +24,11 @@ def pretransform_rests(model: DiffusionModel, *, pre_encoded: bool, processes: i
 
 
 @contextmanager
-def pretransform_left_out(model: DiffusionModel) -> Iterator[None]:
-    """Context in which what is done to the whole model is not done to its pretransform."""
-    pretransform = model._modules["pretransform"]
-    model._modules["pretransform"] = None  # in its place, so that the order of modules stays
+def left_out(module: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Context in which what is done to a whole module is not done to these parts of it."""
+    parts = {name: module._modules[name] for name in names}
+    module._modules.update(dict.fromkeys(parts))  # in their places, so that the order of modules stays
     try:
         yield
     finally:
-        model._modules["pretransform"] = pretransform
+        module._modules.update(parts)
