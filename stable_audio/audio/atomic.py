@@ -16,7 +16,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it to `path`, on failure remove it.
 
     The temporary name keeps the suffix, because writers choose the format by it. A reader sees the old
-    file or the new one, never a part: the data is flushed to disk before the rename.
+    file or the new one, never a part: the data is flushed to disk before the rename. An OSError without a
+    file, as of a full disk, names `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +27,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _settle(temporary, mode)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

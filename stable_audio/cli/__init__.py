@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from stable_audio.cli.denied import unwritable_folder
+from stable_audio.cli.denied import disk_is_full, unwritable_folder
 from stable_audio.cli.home import with_home
 
 COMMANDS: dict[str, str] = {
@@ -181,6 +181,10 @@ def _reason(error: Exception) -> str:
             f"{folder}: cannot be written to ({error.strerror}); choose another folder with --out or "
             "--save-dir, or make this one writable"
         )
+    if isinstance(error, OSError) and disk_is_full(error):
+        place = f"{error.filename}: " if error.filename else ""
+        todo = "make room, or choose another folder; what is finished stays"
+        return f"{place}the disk is full ({error.strerror}); {todo}"
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF_PACKAGE:
         return f'this command needs {package}: pip install "stable-audio[{EXTRA_OF_PACKAGE[package]}]"'

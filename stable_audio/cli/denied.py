@@ -1,4 +1,4 @@
-"""Recognise an output folder that cannot be written to, so that the message can say what to do."""
+"""Recognise an output folder that takes no more files, so that the message can say what to do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import errno
 import os
 
 _CODES = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether a write failed because the disk, or the share of it that this account may use, is full."""
+    return error.errno in _FULL
 
 
 def unwritable_folder(error: OSError) -> str | None:

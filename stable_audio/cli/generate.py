@@ -15,13 +15,12 @@ from stable_audio.cli.options import (
     add_lenient,
     add_matmul_precision,
     add_no_ema,
-    add_out,
 )
+from stable_audio.cli.output_flags import output_arguments
 
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
 
-FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
 RENDER_DTYPES = (*DTYPES, "int8")
 
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _audio_arguments(parser.add_argument_group("audio to start from, or to edit"))
     _form_arguments(parser.add_argument_group("loops, long clips, variations and interpolation"))
-    _output_arguments(parser.add_argument_group("output"))
+    output_arguments(parser.add_argument_group("output"))
 
 
 def _model_arguments(group: Any) -> None:
@@ -277,46 +276,6 @@ def _form_arguments(group: Any) -> None:
     group.add_argument("--to-prompt", metavar="TEXT", help="prompt to go to, as far as --mix says")
     group.add_argument("--to-seed", type=int, help="seed of the noise to go to, as far as --mix says")
     group.add_argument("--mix", type=float, help="how far to go, 0 to 1; --grid mix=0,0.5,1 renders the way")
-
-
-def _output_arguments(group: Any) -> None:
-    add_out(group, default="renders", help="folder for the clips (%(default)s)")
-    group.add_argument(
-        "--name",
-        metavar="TEMPLATE",
-        help="names of the files, for example {prompt}_{seed}_{cfg_scale} ({index}_{name}_{digest})",
-    )
-    group.add_argument("--format", choices=FORMATS, help="file format (wav)")
-    group.add_argument("--subtype", help="sample format: 16, 24, float, PCM_S8, ... (16 bits)")
-    group.add_argument(
-        "--trim-silence",
-        type=float,
-        metavar="DB",
-        help="remove what is below this level at both ends, for example -60 (off)",
-    )
-    group.add_argument(
-        "--loudness", type=float, metavar="LUFS", help="bring clips to this loudness, for example -16 (off)"
-    )
-    group.add_argument(
-        "--true-peak",
-        type=float,
-        metavar="DBTP",
-        help="turn clips down until their true peak is at most this, for example -1 (off)",
-    )
-    group.add_argument(
-        "--batch-size", type=int, help="clips per batch; does not change them (8 on a GPU, else 1)"
-    )
-    group.add_argument(
-        "--chunked-decode",
-        action="store_true",
-        help="decode in overlapping chunks, so that memory does not grow with length",
-    )
-    group.add_argument(
-        "--page",
-        action="store_true",
-        help="write a page, too, that plays, filters and compares the clips",
-    )
-    group.add_argument("--overwrite", action="store_true", help="render clips again that already exist")
 
 
 def run(args: argparse.Namespace) -> int:

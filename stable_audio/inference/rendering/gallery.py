@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.contact_sheet import Fact, SheetClip, write_contact_sheet
-from stable_audio.audio.contact_sheet.thumbnails import thumbnail_of
+from stable_audio.audio.contact_sheet.thumbnails import FOLDER, thumbnail_of
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.inference.rendering.recipe import FORMAT
@@ -26,6 +27,7 @@ def write_render_page(folder: Path, files: Iterable[Path]) -> None:
     The clips are sorted by name and described from the JSON beside each file. Files that cannot be read are
     left out, and logged.
     """
+    remove_leftovers(folder / FOLDER)
     clips: list[SheetClip] = []
     for path in sorted({*files, *rendered_files(folder)}):
         try:
