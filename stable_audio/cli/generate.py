@@ -139,6 +139,15 @@ def _sampling_arguments(group: Any) -> None:
         help="option of the sampler, for example eta=0.5; may be repeated",
     )
     group.add_argument(
+        "--forecast-every",
+        type=int,
+        metavar="N",
+        help="run the network at one step in N, and extrapolate its output in between (1)",
+    )
+    group.add_argument(
+        "--forecast-order", type=int, metavar="DEGREE", help="degree of that extrapolation, 0 to 3 (1)"
+    )
+    group.add_argument(
         "--schedule",
         metavar="NAME_OR_LEVELS",
         help="polyexponential, exponential, karras, cosine, linear, logsnr, shifted; for discrete processes "

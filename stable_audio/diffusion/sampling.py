@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.denoiser import Denoise, Denoiser, Predict
+from stable_audio.diffusion.forecast import Forecast
 from stable_audio.diffusion.known import KnownLatents
 from stable_audio.diffusion.level_lists import level_list
 from stable_audio.diffusion.noise import Noise
@@ -21,6 +22,9 @@ from stable_audio.diffusion.shift import TimeShift
 from stable_audio.diffusion.spaces import VP, Level, Space
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.wording import hint
+
+MAX_FORECAST_ORDER = 3
+"""Polynomials of a higher degree swing between the outputs that they go through."""
 
 Callback = Callable[[StepInfo], None]
 
@@ -39,12 +43,34 @@ class Solver(Ramp):
             to 0, in the sampler's units: sigma for VE samplers, t for the others. A tensor of levels,
             (steps + 1,), or (b, steps + 1) with a row for each item, is walked as it is.
         options: options of the sampler, such as {"eta": 0.5}.
+        forecast_every: evaluate the network at one call in this many, and extrapolate its output in
+            between; None or 1 = at every call. For samplers of one evaluation per step, and many steps.
+        forecast_order: degree of the extrapolation, 0 to 3; None = 1.
     """
 
     sampler: str | None = None
     steps: int | None = None
     schedule: str | Sequence[float] | Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    forecast_every: int | None = None
+    forecast_order: int | None = None
+
+    def check_forecast(self) -> None:
+        """Raise ValueError if a number of the extrapolation is out of range."""
+        if self.forecast_every is not None and self.forecast_every < 1:
+            raise ValueError(f"forecast_every must be at least 1, found {self.forecast_every}")
+        if self.forecast_order is not None and not 0 <= self.forecast_order <= MAX_FORECAST_ORDER:
+            raise ValueError(
+                f"forecast_order must be from 0 to {MAX_FORECAST_ORDER}, found {self.forecast_order}"
+            )
+
+    def forecast(self, predict: Predict) -> Predict:
+        """`predict` with fewer evaluations, if the settings ask for them."""
+        self.check_forecast()
+        if self.forecast_every in (None, 1):
+            return predict
+        order = 1 if self.forecast_order is None else self.forecast_order
+        return Forecast(predict, every=self.forecast_every, order=order)
 
 
 def resolve_sampler(name: str, options: Mapping[str, Any]) -> SamplerSpec:
@@ -158,7 +184,7 @@ def sample(
     if start is not None:
         start_noise = start(start_noise, float(levels.flatten()[0]), spec.space)
     x = starting_point(start_noise, None if init is None else init.float(), spec, first, objective)
-    denoise: Denoise = Denoiser(predict, objective, spec.space)
+    denoise: Denoise = Denoiser(solver.forecast(predict), objective, spec.space)
     report = _reporter(callback, spec, levels)
     if known is None:
         return spec.fn(denoise, x, levels, noise=noise, callback=report, **options)

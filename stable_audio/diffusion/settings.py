@@ -85,6 +85,7 @@ class SamplingSettings(Solver, GuidanceOptions):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, found {value}")
         self.check_guidance()
+        self.check_forecast()
         if self.headroom_seconds is not None and self.headroom_seconds < 0:
             raise ValueError(f"headroom_seconds must be at least 0, found {self.headroom_seconds}")
 

@@ -37,6 +37,8 @@ NEWER: dict[str, Any] = {
     "slot_scales": None,
     "negative_slots": None,
     "guide_scale": None,
+    "forecast_every": None,
+    "forecast_order": None,
 }
 """Settings of sampling that the first recipes lack, and their values where they have no effect."""
 _NEWER_VALUES = frozenset(
