@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ HELP = "measure how well the clips of a quickstart model match the pitch and tim
 EPILOG = f"""
 exit status: 0 when the model reaches its goals at the given CFG scale (pitch {Goals.pitch:.0%}, timbre
 {Goals.timbre:.0%}, pairs of a timbre and a pitch that never occur in training {Goals.held_out:.0%}; or
---target for each) and the baselines are at chance; 1 otherwise.
+the --target options) and the baselines are at chance; 1 otherwise.
 """
 
 
@@ -38,11 +39,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_field(parser, Requests, "seed", help="seed of the first clip (%(default)s)")
     add_field(parser, Requests, "batch_size", help="clips per batch (%(default)s)")
     add_device(parser)
-    parser.add_argument("--target", type=float, help="share to reach of pitch, timbre and held-out pairs")
+    _add_goals(parser)
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="measure the trained model alone"
     )
     add_out(parser, type=Path, help="folder for figures.json and the generated clips")
+
+
+_TARGETS = {
+    "pitch": "of right pitches",
+    "timbre": "of right timbres",
+    "held_out": "of both in pairs that never occur in training",
+    "reconstruction": "of right timbres of rendered clips through the pretransform alone (default: any)",
+}
+"""Fields of `Goals` with an option of their own -> what the share is of."""
+
+
+def _add_goals(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("goals", "shares to reach, in [0, 1]")
+    group.add_argument("--target", type=float, help="share to reach of pitch, timbre and held-out pairs")
+    for name, what in _TARGETS.items():
+        group.add_argument(
+            f"--target-{name.replace('_', '-')}", dest=f"target_{name}", type=float, help=f"share {what}"
+        )
+
+
+def _goals(args: argparse.Namespace) -> Goals:
+    goals = Goals() if args.target is None else Goals.uniform(args.target)
+    own = {name: value for name in _TARGETS if (value := getattr(args, f"target_{name}")) is not None}
+    return dataclasses.replace(goals, **own)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         args.ckpt_path,
         dataset=args.dataset_config,
         requests=Requests(**fields_from(args, Requests)),
-        goals=None if args.target is None else Goals.uniform(args.target),
+        goals=_goals(args),
         baselines=args.baselines,
         out=args.out,
         device=best_device(args.device),

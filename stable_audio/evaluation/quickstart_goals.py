@@ -19,12 +19,15 @@ class Goals:
         timbre: least share of right timbres, of sounds that occur in training.
         held_out: least share of both, of notes whose (timbre, pitch) pair does not.
         chance: greatest share of both without conditioning or without training.
+        reconstruction: least share of right timbres of rendered clips that go through the pretransform alone;
+            None: any.
     """
 
     pitch: float = 0.98
     timbre: float = 0.95
     held_out: float = 0.85
     chance: float = 0.1
+    reconstruction: float | None = None
 
     @classmethod
     def uniform(cls, target: float) -> Goals:
@@ -53,6 +56,16 @@ class Goals:
             if value > self.chance
         ]
 
+    def missed_by_reconstruction(self, label: str, scores: Scores | None) -> list[str]:
+        """One phrase if the representation misses its goal, or if nobody judged it."""
+        if self.reconstruction is None:
+            return []
+        if scores is None:
+            return [f"timbre of {label} not measured, not {self.reconstruction:.1%}"]
+        if scores.timbre < self.reconstruction:
+            return [f"timbre of {label} {scores.timbre:.1%}, not {self.reconstruction:.1%}"]
+        return []
+
 
 class Judged(Protocol):
     """A model and how it did."""
@@ -65,13 +78,13 @@ class Judged(Protocol):
 
 
 def missed_goals(
-    judged: Sequence[Judged], goals: Goals, *, trained: str, baselines: Sequence[str]
+    judged: Sequence[Judged], goals: Goals, *, trained: str, reconstruction: str, baselines: Sequence[str]
 ) -> list[str]:
-    """All goals that were missed, by the trained model or by a baseline."""
-    missed: list[str] = []
-    for one in judged:
-        if one.label == trained:
-            missed += goals.missed(one.scores)
-        elif one.label in baselines:
-            missed += goals.beyond_chance(one.label, one.scores)
+    """All goals that were missed, by the trained model, by its pretransform alone or by a baseline."""
+    by_label = {one.label: one.scores for one in judged}
+    missed = goals.missed(by_label[trained]) if trained in by_label else []
+    missed += goals.missed_by_reconstruction(reconstruction, by_label.get(reconstruction))
+    for label in baselines:
+        if label in by_label:
+            missed += goals.beyond_chance(label, by_label[label])
     return missed

@@ -13,6 +13,7 @@ from stable_audio.checkpoints import load_model
 from stable_audio.evaluation.quickstart_goals import Goals, missed_goals
 from stable_audio.evaluation.quickstart_models import (
     NULL,
+    RECONSTRUCTION,
     TRAINED,
     UNTRAINED,
     JudgedModel,
@@ -57,4 +58,10 @@ def evaluate_quickstart(
             one.save(out, model.sample_rate)
     if out is not None:
         write_json(out / FIGURES, {one.label: one.figures() for one in judged})
-    return missed_goals(judged, goals or Goals(), trained=TRAINED, baselines=(NULL, UNTRAINED))
+    return missed_goals(
+        judged,
+        goals or Goals(),
+        trained=TRAINED,
+        reconstruction=RECONSTRUCTION,
+        baselines=(NULL, UNTRAINED),
+    )

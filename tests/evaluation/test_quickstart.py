@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from stable_audio.data.synthetic.pitched import PITCHED
 from stable_audio.evaluation.listening.verdict import POOR, Verdict
 from stable_audio.evaluation.quickstart import QuickstartEvaluator
-from stable_audio.evaluation.quickstart_goals import Goals
+from stable_audio.evaluation.quickstart_goals import Goals, missed_goals
 from stable_audio.evaluation.scores import Scores
 
 RATE, SIZE = 8000, 8192
@@ -126,3 +127,18 @@ def test_scores_are_shares_of_what_they_apply_to(evaluator) -> None:
     assert [phrase.split(" ")[0] for phrase in missed] == ["timbre", "pitch"]
     assert Goals.uniform(0.5).missed(scores) == ["pitch of held-out pairs 0.0%, not 50.0%"]
     assert len(Goals().beyond_chance("untrained", scores)) == 2
+
+
+def test_the_representation_has_a_goal_only_if_one_is_set(evaluator) -> None:
+    asked = [r for r in evaluator.requests() if len(r.clip.pitches) == 1][:4]
+    scores = Scores.of(asked, [verdict(), verdict(), verdict(), verdict(timbre=False)])
+
+    def missed(goals: Goals, *labels: str) -> list[str]:
+        judged = [SimpleNamespace(label=label, scores=scores) for label in labels]
+        return missed_goals(judged, goals, trained="model", reconstruction="alone", baselines=("null",))
+
+    assert missed(Goals(), "alone") == []
+    assert missed(Goals(reconstruction=0.75), "alone") == []
+    assert missed(Goals(reconstruction=0.76), "alone") == ["timbre of alone 75.0%, not 76.0%"]
+    assert missed(Goals(reconstruction=0.5)) == ["timbre of alone not measured, not 50.0%"]
+    assert len(missed(Goals(), "alone", "null")) == 2, "baselines above chance"

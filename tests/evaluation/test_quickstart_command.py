@@ -42,6 +42,10 @@ def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys
             str(dataset),
             "--steps",
             "1",
+            "--target-timbre",
+            "0.7",
+            "--target-reconstruction",
+            "1.1",
             "--out",
             str(out),
         ]
@@ -59,7 +63,10 @@ def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys
     assert {"prompt", "held_out", "heard_as", "right", "defects"} <= set(trained["per_clip"][0])
     printed = capsys.readouterr().out
     assert "(recognised)" in printed
-    assert re.search(r"missed: pitch \d.\d%, not 98.0%; timbre .* of held-out pairs", printed)
+    assert re.search(
+        r"missed: pitch \d.\d%, not 98.0%; timbre \d.\d%, not 70.0%; .* of held-out pairs", printed
+    )
+    assert "timbre of reconstruction" in printed
 
 
 def test_the_dataset_file_decides_what_is_asked_for(weights: Path, tmp_path: Path) -> None:
