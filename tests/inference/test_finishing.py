@@ -11,6 +11,7 @@ import torch
 
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.loudness import integrated_loudness, true_peak
+from stable_audio.audio.rates import rate_in
 from stable_audio.cli import main
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.recipe import read_recipe
@@ -115,6 +116,30 @@ def test_finishing_is_part_of_the_recipe_and_nothing_is_as_before(clip: list[str
     assert "finishing" not in json.loads(plain.read_text())["recipe"]
     assert json.loads(loud.read_text())["recipe"]["finishing"]["loudness"] == -20
     assert plain.stem != loud.stem
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "written"),
+    [
+        ("wav", 1000, 1000),
+        ("opus", 44100, 48000),
+        ("opus", 22050, 24000),
+        ("opus", 96000, 48000),
+        ("mp3", 44100, 44100),
+        ("mp3", 96000, 48000),
+    ],
+)
+def test_rates_of_formats(suffix: str, rate: int, written: int) -> None:
+    assert rate_in(suffix, rate) == written
+
+
+def test_opus_is_written_at_a_rate_that_it_has(clip: list[str], tmp_path: Path) -> None:
+    options = ["--format", "opus", "--out", str(tmp_path)]
+    assert main([*clip[:-2], *options]) == 0
+    (sound,) = tmp_path.glob("*.opus")
+    output = json.loads(sound.with_suffix(".json").read_text())["output"]
+    assert (output["sample_rate"], output["samples"]) == (8000, 640 * 8)
+    assert read_recipe(sound).sample_size == 640
 
 
 @pytest.mark.parametrize("content", [None, b"RIFF"])

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import remove_leftovers
 from stable_audio.audio.io import save_audio
+from stable_audio.audio.rates import rate_in
+from stable_audio.audio.resample import resample
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.memory.errors import free_memory_of
@@ -241,10 +243,12 @@ def _write(
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
     clip, finished = (recipe.finishing or NO_FINISHING).apply(clip, model.sample_rate, name)
     path = output.folder / f"{name}.{output.format}"
-    sound = save_audio(path, clip, model.sample_rate, subtype=output.subtype, comment=comment_of(recipe))
+    rate = rate_in(output.format, model.sample_rate)
+    clip = resample(clip, model.sample_rate, rate)
+    sound = save_audio(path, clip, rate, subtype=output.subtype, comment=comment_of(recipe))
     facts = {
         "file": path.name,
-        "sample_rate": model.sample_rate,
+        "sample_rate": rate,
         "channels": clip.shape[0],
         "samples": clip.shape[1],
         "peak": sound.peak,
@@ -254,4 +258,4 @@ def _write(
         "real_time_factor": round(factor, 3),
     }
     write_recipe(path.with_suffix(".json"), recipe, facts, output.software)
-    return Rendered(path, clip.shape[1] / model.sample_rate, sound.peak, sound.clipped, factor)
+    return Rendered(path, clip.shape[1] / rate, sound.peak, sound.clipped, factor)
