@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -88,6 +89,8 @@ class GuidanceOptions:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"cfg_interval must be 0 <= low <= high <= 1, found {(low, high)}")
+        if not all(map(math.isfinite, self.weights)):
+            raise ValueError(f"cfg_scale must be finite numbers, found {self.cfg_scale}")
         for name in ("apg_scale", "zero_init"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

@@ -43,7 +43,7 @@ class SamplingSettings(Solver, GuidanceOptions):
     headroom_seconds: float | None = None
 
     def with_keywords(self: S, **keywords: Any) -> S:
-        """A copy with these attributes; `sampler_options` is another name of `options`.
+        """A copy with these attributes, lists as tuples; `sampler_options` is another name of `options`.
 
         Raises:
             TypeError: a keyword that is no attribute.
@@ -54,7 +54,8 @@ class SamplingSettings(Solver, GuidanceOptions):
         for name in keywords:
             if name not in names:
                 raise TypeError(f"'{name}' is no setting of sampling; {did_you_mean(name, names)}")
-        return replace(self, **keywords)
+        values = {name: getattr(self, name) for name in names} | keywords
+        return replace(self, **{name: in_tuples(value) for name, value in values.items()})
 
     def over(self: S, defaults: SamplingSettings) -> S:
         """A copy that takes from `defaults` what it leaves open.
@@ -155,6 +156,11 @@ class SamplingSettings(Solver, GuidanceOptions):
         """A copy whose sigma_min is at most its sigma_max, as for sounds with little noise."""
         low, high, _ = self.ends
         return replace(self, sigma_min=min(low, high))
+
+
+def in_tuples(value: Any) -> Any:
+    """Lists, at any depth, as tuples; other values as they are."""
+    return tuple(in_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 NO_SETTINGS = SamplingSettings()

@@ -320,6 +320,31 @@ def test_guidance_equals_two_separate_passes(name: str, cfg_scale: float) -> Non
 
 
 @ALL
+def test_negative_conditioning_in_every_slot_equals_separate_passes(name: str) -> None:
+    """With weights of their own for the slots that have something in their place."""
+    backbone = build(name)
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    other = cond.map(lambda v: v.flip(0) * 0.5 if v.is_floating_point() else v)
+    if not cond.present():
+        return
+    options: dict[str, Any] = {"negative": other, "negative_slots": ("all",), "scale_phi": 0.0}
+    guidance = Guidance(backbone, OBJECTIVES["v"](), cond, cfg_scale=2.0, **options)
+    conditional, negative = backbone(x, t, cond), backbone(x, t, other)
+    expected = negative + 2.0 * (conditional - negative)
+    torch.testing.assert_close(guidance(x, t).value, expected, atol=1e-4, rtol=1e-4)
+    slots = sorted(cond.present())
+    weights = {slot.value: 1.5 + i for i, slot in enumerate(slots)}
+    guidance = Guidance(backbone, OBJECTIVES["v"](), cond, slot_scales=weights, **options)
+    expected, filled = negative, other
+    for slot in slots:
+        fields = {n: getattr(cond, n) for n in (slot.field, slot.mask_field) if n}
+        fields |= {"modular_local": cond.modular_local} if slot is Slot.LOCAL_ADD else {}
+        before, filled = backbone(x, t, filled), filled.replace(**fields)
+        expected = expected + weights[slot.value] * (backbone(x, t, filled) - before)
+    torch.testing.assert_close(guidance(x, t).value, expected, atol=1e-4, rtol=1e-4)
+
+
+@ALL
 def test_every_sampler_runs(name: str) -> None:
     backbone, objective = build(name), OBJECTIVES["v"]()
     start, cond = inputs(backbone)[0], conditioning(backbone)

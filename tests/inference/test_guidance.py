@@ -35,6 +35,8 @@ def test_each_clip_of_a_batch_has_its_own_weight(model: DiffusionModel) -> None:
         assert torch.allclose(together[i : i + 1], alone, atol=1e-5)
     pairs = generate(model, [BELL, DRUM, BELL], seeds=4, steps=3, cfg_scale=scales, batch_size=2)
     assert torch.allclose(together, pairs, atol=1e-5)
+    listed = generate(model, [BELL, DRUM, BELL], seeds=4, steps=3, cfg_scale=[*scales])
+    assert torch.equal(listed, together)
     with pytest.raises(ValueError, match="found 3 values of cfg_scale for 2 clips"):
         generate(model, [BELL, DRUM], steps=1, cfg_scale=scales)
 

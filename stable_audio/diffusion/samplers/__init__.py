@@ -40,13 +40,13 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "dpmpp": SamplerSpec(
         flow_dpmpp, FLOW, "logsnr", "DPM-Solver++(2M) for flows; good from 20 steps", per_item=True
     ),
-    "unipc": SamplerSpec(unipc, FLOW, "logsnr", "corrected multistep for flows; 8 to 32 evaluations"),
+    "unipc": SamplerSpec(unipc, FLOW, "linear", "corrected multistep for flows; 8 to 32 evaluations"),
     "k-unipc": SamplerSpec(unipc_ve, VE, "polyexponential", "as unipc, for v; 8 to 32 evaluations"),
     "heun": SamplerSpec(
         flow_heun, FLOW, "linear", "second order, two evaluations", evaluations=2, per_item=True
     ),
     "euler-cfgpp": SamplerSpec(
-        euler_cfgpp, FLOW, "logsnr", "euler with CFG++; for small cfg_scale (1 to 2)", per_item=True
+        euler_cfgpp, FLOW, "linear", "euler with CFG++; for small cfg_scale (1 to 2)", per_item=True
     ),
     "rk4": SamplerSpec(
         rk4, FLOW, "linear", "fourth order, four evaluations", shifts=True, evaluations=4, per_item=True

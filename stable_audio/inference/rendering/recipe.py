@@ -16,6 +16,7 @@ from stable_audio.config.reading.values import dataclass_from
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.config.sections.top import MAX_SAMPLE_SIZE
 from stable_audio.diffusion.clip_frames import HEADROOM_SECONDS
+from stable_audio.diffusion.settings import in_tuples
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.precision import DTYPES
 from stable_audio.inference.rendering.finishing import Finishing
@@ -184,11 +185,7 @@ def sampling_values(sampling: Sampling) -> dict[str, Any]:
 
 def sampling_from(values: dict[str, Any]) -> Sampling:
     """The Sampling of `sampling_values`."""
-    return Sampling(**{key: _in_tuples(value) for key, value in values.items()})
-
-
-def _in_tuples(value: Any) -> Any:
-    return tuple(_in_tuples(v) for v in value) if isinstance(value, list) else value
+    return Sampling(**{key: in_tuples(value) for key, value in values.items()})
 
 
 def file_digest(path: str | Path) -> str:
