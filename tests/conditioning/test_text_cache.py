@@ -116,3 +116,25 @@ def test_an_encoder_that_trains_is_not_cached(folder: Path, tmp_path: Path) -> N
     multi = MultiConditioner({"a": trained, "b": build(folder)})
     assert multi.cache_texts(tmp_path) == ["b"]
     assert trained.cache is None
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_mode": "none"}, {"pooling": "mean"}])
+def test_prompts_that_are_the_same_are_read_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    conditioner = build(folder, **options)
+    prompts = ["a bell", "a long drum roll", "a bell", "a bell"]
+    expected = torch.cat([conditioner([prompt, "a long drum roll"], "cpu")[0][:1] for prompt in prompts])
+    sizes = counted(conditioner, monkeypatch)
+    features, mask = conditioner(prompts, "cpu")
+    assert sizes == [2]
+    torch.testing.assert_close(features, expected)
+    assert torch.equal(mask[0], mask[2])
+    assert not torch.equal(features[0], features[1])
+
+
+def test_an_encoder_that_trains_reads_every_prompt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conditioner = build(folder, enable_grad=True)
+    sizes = counted(conditioner, monkeypatch)
+    conditioner(["a bell", "a bell"], "cpu")
+    assert sizes == [2]

@@ -163,9 +163,17 @@ class TextFeatures(PretrainedConditioner):
         return self._padded(self.projected(features), mask), mask
 
     def features(self, values: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """b prompts -> the encoder's features (b l d) before the projection, mask (b l)."""
+        """b prompts -> the encoder's features (b l d) before the projection, mask (b l).
+
+        A frozen encoder reads prompts that are the same once.
+        """
         if self.cache is None:
-            return self._features(values, device)
+            rows = None if self.trains else _rows_of_distinct(values)
+            if rows is None:
+                return self._features(values, device)
+            features, mask = self._features(list(rows), device)
+            index = to_device(torch.tensor([rows[value] for value in values]), features.device)
+            return features.index_select(0, index), mask.index_select(0, index)
         return self.cache(values, partial(self._features, device=device), device)
 
     def cache_texts(self, folder: Path) -> bool:
@@ -214,3 +222,11 @@ class TextFeatures(PretrainedConditioner):
         if self.padding_embedding is None:
             return features * mask.unsqueeze(-1)
         return torch.where(mask.unsqueeze(-1), features, self.padding_embedding.to(features.dtype))
+
+
+def _rows_of_distinct(values: Sequence[Any]) -> dict[Any, int] | None:
+    """Text -> its place among the different ones; None if no two are the same, or some are tokens already."""
+    if not all(isinstance(value, str) for value in values):
+        return None
+    rows = {value: row for row, value in enumerate(dict.fromkeys(values))}
+    return rows if len(rows) < len(values) else None
