@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stable_audio.audio.regions import SampleSpan, kept_mask, merged
 from stable_audio.data.base import Batch
 from stable_audio.inference.generation.audio_inputs import AudioInputs
 from stable_audio.model import DiffusionModel
 from stable_audio.training.frame_masks import padding_mask
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.types import Metadata
+
+MICROSECONDS = 1_000_000
+MOST_SPANS = 4
+"""Spans of a mask that are named."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,26 @@ def inpainting_inputs(
         stored = clip.data / getattr(model.pretransform, "scale", 1.0)
         return AudioInputs(inpaint_latents=stored, inpaint_mask=mask)
     return AudioInputs(inpaint_audio=clip.data[..., : frames * ratio], inpaint_mask=mask)
+
+
+def kept_part(audio: Tensor, mask: Tensor) -> Tensor:
+    """Audio (c n), silent where the mask (parts,) of n equal parts is 0."""
+    return audio * kept_mask(_spans(mask, audio.shape[-1]), audio.shape[-1])
+
+
+def masked_seconds(mask: Tensor, seconds: float) -> str:
+    """Where a mask (parts,) of a clip of `seconds` is 0, as a text: "0.20 to 0.45 s, 0.60 to 0.64 s"."""
+    spans = _spans(mask, MICROSECONDS * seconds)
+    named = [f"{first / MICROSECONDS:.2f} to {behind / MICROSECONDS:.2f} s" for first, behind in spans]
+    more = [f"and {len(named) - MOST_SPANS} more"] if len(named) > MOST_SPANS else []
+    return ", ".join([*named[:MOST_SPANS], *more]) or "nothing"
+
+
+def _spans(mask: Tensor, length: float) -> list[SampleSpan]:
+    """The spans of a line of `length` where a mask of equal parts is 0."""
+    parts = len(mask)
+    masked = (mask < 0.5).nonzero().flatten().tolist()
+    return merged((round(part * length / parts), round((part + 1) * length / parts)) for part in masked)
 
 
 def samples_of(model: DiffusionModel, clips: Sequence[BatchClip], *, latents: bool) -> int:

@@ -16,7 +16,14 @@ from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
 from stable_audio.inference import generate
 from stable_audio.inference.generation.coding import decode_each
 from stable_audio.model import DiffusionModel
-from stable_audio.training.batch_clips import BatchClip, FirstClips, inpainting_inputs, samples_of
+from stable_audio.training.batch_clips import (
+    BatchClip,
+    FirstClips,
+    inpainting_inputs,
+    kept_part,
+    masked_seconds,
+    samples_of,
+)
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.inpainting import InpaintingMasks
@@ -44,7 +51,8 @@ class DiffusionDemos(DemoRenderer):
 
     Prompt i starts from the noise of seed + i at every step, so that demos can be compared over time.
     Latents of a CFG scale are sampled together and decoded one by one, which bounds memory. Demos of
-    inpainting have the original in their first column.
+    inpainting have the original in their first column, and what is kept of it in the second, silent where the
+    mask is; the row names its seconds.
 
     Args:
         prompts: conditioning of each clip, as metadata.
@@ -103,14 +111,19 @@ class DiffusionDemos(DemoRenderer):
             yield from self._inpainted(model, clip, kind, i)
 
     def _inpainted(self, model: DiffusionModel, clip: BatchClip, kind: str, index: int) -> Iterator[Demo]:
-        stored, row = self.of_clips.pre_encoded, f"{clip.name}, a part made anew ({kind})"
+        stored = self.of_clips.pre_encoded
         inputs = inpainting_inputs(
             model, clip, kind, masks=self.of_clips.masks, seed=self.seed + index, latents=stored
         )
         original = clip.data
         if inputs.inpaint_latents is not None:
             original = decode_each(model, inputs.inpaint_latents[None])[0]
+        assert inputs.inpaint_mask is not None
+        kept = kept_part(original, inputs.inpaint_mask)
+        spans = masked_seconds(inputs.inpaint_mask, original.shape[-1] / self.sample_rate)
+        row = f"{clip.name}, made anew ({kind}): {spans}"
         yield Demo(f"inpaint_{index:03d}_original", row, "original", original)
+        yield Demo(f"inpaint_{index:03d}_kept", row, "kept", kept)
         for scale in self.cfg_scales:
             (audio,) = generate(
                 model,

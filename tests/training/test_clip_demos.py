@@ -11,6 +11,7 @@ from stable_audio.config import load_config
 from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.data.base import Batch
 from stable_audio.model import DiffusionModel
+from stable_audio.training.batch_clips import masked_seconds
 from stable_audio.training.build import build_demos
 from tests.inference import tiny
 
@@ -55,23 +56,27 @@ def test_a_part_of_a_clip_is_made_anew_beside_the_original(latents: bool) -> Non
     demos, model, batches = _demos(
         _config(pre_encoded=latents, inpaint_demos=["causal", "spans"]), latents=latents
     )
-    assert [d.column for d in demos] == ["original", "CFG 1", "CFG 2"] * 2
-    assert [d.row for d in demos[::3]] == [
-        "bell, a part made anew (causal)",
-        "drum, a part made anew (spans)",
-    ]
+    assert [d.column for d in demos] == ["original", "kept", "CFG 1", "CFG 2"] * 2
+    assert demos[0].row.startswith("bell, made anew (causal): ")
+    assert demos[4].row.startswith("drum, made anew (spans): ")
+    kept, original = demos[1].audio, demos[0].audio
+    silent = kept[0] == 0
+    assert torch.equal(kept[:, ~silent], original[:, ~silent])
+    start, end = (round(float(second) * tiny.RATE) for second in demos[0].row[26:-2].split(" to "))
+    assert abs(int(silent.sum()) - (end - start)) <= 10  # the row has hundredths of a second
+    assert silent[start + 5 : end - 5].all()
     data = batches[0].audio[0]
     expected = model.decode(data[None] / getattr(model.pretransform, "scale", 1.0))[0] if latents else data
     assert torch.allclose(demos[0].audio, expected, atol=1e-5)
-    assert demos[1].audio.shape == demos[0].audio.shape
+    assert demos[2].audio.shape == demos[0].audio.shape
     again, _, _ = _demos(_config(pre_encoded=latents, inpaint_demos=["causal", "spans"]), latents=latents)
-    assert torch.equal(again[1].audio, demos[1].audio)
+    assert torch.equal(again[2].audio, demos[2].audio)
 
 
 @pytest.mark.parametrize(("value", "count"), [(0, 0), (True, 3), (False, 0), (4, 4), (["full"], 1)])
 def test_a_number_or_kinds_of_masks_say_how_many(value: Any, count: int) -> None:
     demos, _, _ = _demos(_config(inpaint_demos=value, demo_cond=[{"prompt": "a", "seconds_total": 0.5}]))
-    assert len(demos) == 2 + 3 * count
+    assert len(demos) == 2 + 4 * count
 
 
 def test_mistakes_are_named() -> None:
@@ -79,3 +84,11 @@ def test_mistakes_are_named() -> None:
         load_config(_config(inpaint=False, inpaint_demos=2, demo_cond=[]))
     with pytest.raises(ConfigError, match=r"inpaint_demos\[0\]: found .span.; allowed: 'segments'"):
         load_config(_config(inpaint_demos=["span"]))
+
+
+def test_many_spans_of_a_mask_are_named_in_short() -> None:
+    mask = torch.tensor([0.0, 1, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+    assert masked_seconds(mask, 1.2) == (
+        "0.00 to 0.10 s, 0.20 to 0.40 s, 0.50 to 0.60 s, 0.70 to 0.80 s, and 2 more"
+    )
+    assert masked_seconds(torch.ones(4), 1.2) == "nothing"
