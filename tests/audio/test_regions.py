@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stable_audio.audio.regions import check_regions, kept_mask, merged, parse_regions, spans_of
-from stable_audio.audio.seams import crossfaded, with_parts
+from stable_audio.audio.seams import crossfaded, fade_length, with_parts
 
 RATES = st.sampled_from([8000, 22050, 44100, 48000])
 REGIONS = st.lists(
@@ -93,3 +93,13 @@ def test_a_cross_fade_keeps_the_level_whatever_the_phases_are() -> None:
     assert abs(float(crossfaded(tone, quarter)[..., 2000:2400].square().mean()) - 0.5) < 0.02
     opposed = crossfaded(tone, -tone)
     assert float(opposed.abs().max()) <= 1.0 + 1e-9
+
+
+def test_one_sound_fades_slowly_and_two_sounds_quickly() -> None:
+    time = torch.arange(1000) / 22050
+    low, shifted, high = (
+        torch.sin(2 * math.pi * f * time + p)[None] for f, p in ((220, 0), (220, 2), (660, 0))
+    )
+    assert fade_length(low, shifted) == 1000
+    assert fade_length(low, high) == 250
+    assert fade_length(low, torch.zeros(1, 1000)) == 250

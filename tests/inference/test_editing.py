@@ -208,10 +208,10 @@ def test_a_sound_that_is_cut_off_goes_on_without_a_jump(model: DiffusionModel) -
     edit: dict[str, Any] = {
         "inpaint_audio": sound,
         "inpaint_seconds": [(0.4, math.inf)],
-        "seam_seconds": 0.02,
+        "seam_seconds": 0.08,
     }
     (clip,) = generate(model, [BELL], seconds=0.6, **edit, **FEW)
     expected = torch.sin(2 * math.pi * 0.031 * torch.arange(403))
     assert torch.equal(clip[:, :400], sound)
-    # In the first three of 20 samples the weight of the new sound is below 0.04, and its samples below 3.
+    # In the first three of at least 20 samples the new sound has a weight below 0.04, samples below 3.
     assert torch.allclose(clip[0, 400:403], expected[400:], atol=0.12)

@@ -61,7 +61,8 @@ class AudioInputs:
             of inpaint_audio returns sample for sample.
         inpaint_repeats: how often each step is walked by models without an input for inpainting: more fit
             the parts to what is around them better, in as much more time.
-        seam_seconds: cross-fade at the ends of the parts of inpaint_seconds, within them.
+        seam_seconds: greatest length of the cross-fade at the ends of the parts of inpaint_seconds, within
+            them; sounds that differ take a quarter of it.
     """
 
     init_audio: Tensor | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stable_audio.audio.seams import SEAM_SECONDS, crossfaded
+from stable_audio.audio.seams import SEAM_SECONDS, crossfaded, fade_length
 from stable_audio.inference.generation.coding import decode_each
 from stable_audio.model import DiffusionModel
 
@@ -28,7 +28,8 @@ def decoded_loop(model: DiffusionModel, latents: Tensor, samples: int, *, chunke
     loop = audio[..., :samples].clone()
     following = audio[..., samples : samples + seam]
     for clip, after in zip(loop, following):
-        clip[..., :seam] = crossfaded(after, clip[..., :seam])
+        fade = fade_length(after, clip[..., :seam])
+        clip[..., :fade] = crossfaded(after[..., :fade], clip[..., :fade])
     return loop
 
 
