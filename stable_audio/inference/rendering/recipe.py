@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,10 @@ class Recipe:
 
     def digest(self) -> str:
         """Hash of the recipe, with the digests of files, but without their paths."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         values = self.values()
         for adapter in values.get("adapters", ()):
             adapter.pop("path")
