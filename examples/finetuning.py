@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--ckpt-path", type=Path, default=CHECKPOINT, help="the model (that of make demo)")
     parser.add_argument("--out", type=Path, default=Path("runs/finetuning"), help="folder (%(default)s)")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, help="adapter types, or full (%(default)s)")
+    parser.add_argument(
+        "--kinds", nargs="+", default=KINDS, help=f"adapter types, or full ({' '.join(KINDS)})"
+    )
     parser.add_argument(
         "--every", type=int, default=1, help="of the old sounds, judge every N-th (%(default)s)"
     )

@@ -26,7 +26,12 @@ from torch import Tensor
 
 from stable_audio import create_model_from_config, generate, load_model
 from stable_audio.audio.json_files import write_json
-from stable_audio.evaluation.instruments import InstrumentClassifier, has_pitch, learn_instruments
+from stable_audio.evaluation.instruments import (
+    InstrumentClassifier,
+    InstrumentPanel,
+    has_pitch,
+    learn_instruments,
+)
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.generation.coding import decode_each
 
@@ -65,7 +70,7 @@ def recordings(folder: Path, sample_rate: int) -> list[Recording]:
 class Listener:
     """Hears the notes that are asked for."""
 
-    classifier: InstrumentClassifier
+    classifier: InstrumentClassifier | InstrumentPanel
     asked: Sequence[Recording]
 
     def hear(self, label: str, clips: Sequence[np.ndarray]) -> dict[str, Any]:

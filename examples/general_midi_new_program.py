@@ -3,8 +3,8 @@
     python examples/general_midi_new_program.py --ckpt-path runs/general_midi
 
 The model and the folder of its notes are those of docs/examples/general_midi.md. FluidSynth renders the new
-instrument as it rendered the others; `stable-audio finetune` learns from 20 notes with captions. A
-classifier that has learned all nine instruments from recorded notes alone hears what the model answers.
+instrument as it rendered the others; `stable-audio finetune` learns from 20 notes with captions.
+Classifiers that have learned all nine instruments from recorded notes alone hear what the model answers.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ from torch import Tensor
 from stable_audio import generate, load_model
 from stable_audio.adapters import AdapterUse, read_adapter, with_adapters
 from stable_audio.audio.json_files import write_json
-from stable_audio.evaluation.instruments import learn_instruments
+from stable_audio.evaluation.instruments import InstrumentClassifier, InstrumentPanel, learn_panel
 from stable_audio.inference.devices import best_device
 
+KINDS = ("lora", "dora-rows")
 LESSON = 20
-KEPT = 96
+SPREAD = 10.0
+"""dB by which levels are shifted while the classifiers learn. With 3, as in general_midi_judge.py, they name
+all recorded notes right as well, but fewer of the known instruments after the autoencoder."""
+
+KEPT = 384
 NEW, OTHERS = "notes", "others"
 """Folders of the new instrument: notes that are asked for, and notes that the classifier learns from."""
 
@@ -83,6 +88,13 @@ def train(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return costs
 
 
+def learn(folders: Sequence[Path], sample_rate: int) -> InstrumentPanel:
+    """Classifiers of the recorded notes of all instruments, none of which is asked for."""
+    notes = [r for folder in folders for r in recordings(folder / OTHERS, sample_rate)]
+    sounds, names = [r.samples for r in notes], [r.instrument for r in notes]
+    return learn_panel(sounds, names, sample_rate=sample_rate, spread=SPREAD)
+
+
 class NewProgramJudge:
     """Asks a model for the new instrument, and for the notes of the others in `val`.
 
@@ -90,22 +102,20 @@ class NewProgramJudge:
         data: the folder of the General MIDI example.
         new: the folder of the new instrument.
         instrument: its name.
-        sample_rate: of the model.
+        classifier: names the instruments of notes.
     """
 
-    def __init__(self, data: Path, new: Path, instrument: str, sample_rate: int) -> None:
-        learned = [r for folder in (data, new) for r in recordings(folder / OTHERS, sample_rate)]
-        classifier = learn_instruments(
-            [r.samples for r in learned], [r.instrument for r in learned], sample_rate=sample_rate
-        )
+    def __init__(
+        self, data: Path, new: Path, instrument: str, classifier: InstrumentClassifier | InstrumentPanel
+    ) -> None:
         taught = {file.stem for file in (new / "sounds").glob("*.wav")}
-        asked = recordings(new / NEW, sample_rate)
+        asked = recordings(new / NEW, classifier.sample_rate)
         stems = [file.stem for file in sorted((new / NEW).glob("*.wav"))]
         self.instrument = instrument
         self.groups = {
             "taught": Listener(classifier, [r for r, stem in zip(asked, stems) if stem in taught]),
             "untaught": Listener(classifier, [r for r, stem in zip(asked, stems) if stem not in taught]),
-            "old": Listener(classifier, recordings(data / "val", sample_rate)),
+            "old": Listener(classifier, recordings(data / "val", classifier.sample_rate)),
         }
 
     def hear(self, label: str, sounds: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -144,7 +154,8 @@ def judge(args: argparse.Namespace, costs: dict[str, dict[str, float]]) -> list[
     """A row for recorded notes, for the autoencoder alone, for the model as it was, and for each kind."""
     device = best_device()
     base: Any = load_model(args.ckpt_path, device=device)[0]
-    judge = NewProgramJudge(args.data, args.out, args.instrument, base.sample_rate)
+    classifier = learn([args.data, args.out], base.sample_rate)
+    judge = NewProgramJudge(args.data, args.out, args.instrument, classifier)
     sampling = {"steps": args.sampling_steps, "cfg_scale": args.cfg_scale}
     recorded = {name: [r.samples for r in group.asked] for name, group in judge.groups.items()}
     decoded = {name: _arrays(back(base, group.asked)) for name, group in judge.groups.items()}
@@ -206,10 +217,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--program", type=int, default=62, help="its General MIDI program, from 0 (%(default)s)"
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=("lora", "dora-rows"), help="adapter types, or full (%(default)s)"
+        "--kinds", nargs="+", default=KINDS, help=f"adapter types, or full ({' '.join(KINDS)})"
     )
-    parser.add_argument("--cfg-scale", type=float, default=1.5)
-    parser.add_argument("--sampling-steps", type=int, default=24)
+    parser.add_argument("--cfg-scale", type=float, default=1.5, help="guidance weight (%(default)s)")
+    parser.add_argument("--sampling-steps", type=int, default=24, help="of each answer (%(default)s)")
     parser.add_argument("--only-judge", action="store_true", help="the runs are there already")
     parser.add_argument("more", nargs="*", help="further arguments of stable-audio finetune, after --")
     add_rendering_options(parser)

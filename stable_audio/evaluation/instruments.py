@@ -70,6 +70,27 @@ class InstrumentClassifier(nn.Module):
         return [self.instruments[i] for i in self(heard).argmax(dim=1)]
 
 
+class InstrumentPanel:
+    """Classifiers of the same notes with other random numbers; the mean of their log-probabilities decides.
+
+    What one of them says of notes unlike those that it has learned from is partly chance.
+
+    Args:
+        members: the classifiers.
+    """
+
+    def __init__(self, members: Sequence[InstrumentClassifier]) -> None:
+        self.members = tuple(members)
+        self.instruments, self.sample_rate = members[0].instruments, members[0].sample_rate
+
+    @torch.no_grad()
+    def hear(self, notes: Sequence[Array]) -> list[str]:
+        """The name of the instrument of each note (n,)."""
+        heard = torch.stack([fingerprint(note, self.sample_rate) for note in notes])
+        means = torch.stack([member(heard).log_softmax(dim=1) for member in self.members]).mean(dim=0)
+        return [self.instruments[i] for i in means.argmax(dim=1)]
+
+
 def learn_instruments(
     notes: Sequence[Array], names: Sequence[str], *, sample_rate: int, steps: int = 600, seed: int = 0
 ) -> InstrumentClassifier:
@@ -77,19 +98,50 @@ def learn_instruments(
 
     AdamW on all notes at once; the same notes and seed give the same classifier.
     """
+    panel = learn_panel(notes, names, sample_rate=sample_rate, seeds=(seed,), steps=steps)
+    return panel.members[0]
+
+
+def learn_panel(
+    notes: Sequence[Array],
+    names: Sequence[str],
+    *,
+    sample_rate: int,
+    seeds: Sequence[int] = range(5),
+    spread: float = SPREAD,
+    steps: int = 600,
+) -> InstrumentPanel:
+    """Train a classifier with each seed.
+
+    Args:
+        notes: each (n,).
+        names: of their instruments.
+        sample_rate: of the notes in Hz.
+        seeds: of first weights and shifts.
+        spread: standard deviation in dB by which each level is shifted anew at each step; a greater one makes
+            classifiers that expect levels to be off, as those of decoded notes are.
+        steps: of AdamW, on all notes at once.
+    """
     instruments = sorted(set(names))
     inputs = torch.stack([fingerprint(note, sample_rate) for note in notes])
     labels = torch.tensor([instruments.index(name) for name in names])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = InstrumentClassifier(instruments=instruments, sample_rate=sample_rate)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-        for _ in range(steps):
-            shifted = (inputs + SPREAD / -FLOOR * torch.randn_like(inputs)).clamp(-1, 0)
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(shifted), labels).backward()
-            optimizer.step()
-    return model.eval()
+    members = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = InstrumentClassifier(instruments=instruments, sample_rate=sample_rate)
+            _learn(model, inputs, labels, spread=spread, steps=steps)
+        members.append(model.eval())
+    return InstrumentPanel(members)
+
+
+def _learn(model: nn.Module, inputs: Tensor, labels: Tensor, *, spread: float, steps: int) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    for _ in range(steps):
+        shifted = (inputs + spread / -FLOOR * torch.randn_like(inputs)).clamp(-1, 0)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(shifted), labels).backward()
+        optimizer.step()
 
 
 def has_pitch(note: Array, recording: Array, midi: int, sample_rate: int) -> bool:

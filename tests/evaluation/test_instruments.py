@@ -10,7 +10,14 @@ import torch
 
 from stable_audio.data.synthetic.pitched import PITCHED
 from stable_audio.data.synthetic.rendering import Voice, render
-from stable_audio.evaluation.instruments import FLOOR, PARTS, fingerprint, has_pitch, learn_instruments
+from stable_audio.evaluation.instruments import (
+    FLOOR,
+    PARTS,
+    fingerprint,
+    has_pitch,
+    learn_instruments,
+    learn_panel,
+)
 
 RATE = 16_000
 TIMBRES = ("bell", "organ", "sawtooth", "square")
@@ -57,6 +64,24 @@ def test_the_same_notes_give_the_same_classifier() -> None:
     assert torch.equal(torch.get_rng_state(), state), "whoever draws numbers afterwards draws the same"
     for a, b in zip(first.parameters(), second.parameters()):
         torch.testing.assert_close(a, b)
+
+
+def test_a_panel_decides_by_the_mean_of_its_members() -> None:
+    pairs = [(timbre, midi) for timbre in TIMBRES for midi in (50, 60)]
+    notes, names = [note(*pair) for pair in pairs], [timbre for timbre, _ in pairs]
+    panel = learn_panel(notes, names, sample_rate=RATE, seeds=(0, 1, 2), spread=10.0, steps=3)
+    alone = learn_instruments(notes, names, sample_rate=RATE, steps=3, seed=1)
+    narrow = learn_panel(notes, names, sample_rate=RATE, seeds=(1,), steps=3).members[0]
+    for a, b, c in zip(*(member.parameters() for member in (panel.members[1], alone, narrow))):
+        torch.testing.assert_close(b, c)
+        assert not torch.equal(a, b), "the greater spread makes another classifier"
+    inputs = torch.stack([fingerprint(n, RATE) for n in notes])
+    logits = torch.stack([member(inputs) for member in panel.members]).double()
+    chances = (logits.exp() / logits.exp().sum(dim=2, keepdim=True)).log().mean(dim=0)
+    expected = [panel.instruments[int(i)] for i in chances.argmax(dim=1)]
+    assert panel.hear(notes) == expected
+    singles = [[panel.instruments[int(i)] for i in member(inputs).argmax(dim=1)] for member in panel.members]
+    assert any(single != expected for single in singles), "so that the mean is not that of one alone"
 
 
 def test_levels_are_relative_to_the_strongest_band() -> None:
