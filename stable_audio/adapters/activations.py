@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.adapters.rescaling import Rescaling, Scales
-from stable_audio.adapters.updates import WeightUpdate
+from stable_audio.adapters.updates import WeightUpdate, state_of
 from stable_audio.nn.feedforward import ConvOverTokens, PointwiseConv
 from stable_audio.nn.held import frozen_product, matrix_parts, widened
 from stable_audio.nn.precision import rounds
+
+COMPUTED = "_factors"
+"""Attribute of an update with (what its factors and scales depend on, these)."""
 
 _LINEAR = (nn.Linear, PointwiseConv)
 _CONVS = (nn.Conv1d, nn.Conv2d, ConvOverTokens)
@@ -52,15 +55,14 @@ def is_linear(cls: type[nn.Module]) -> bool:
 def linear_output(layer: Any, x: Tensor, update: WeightUpdate) -> Tensor:
     """x (... in) -> (... out)."""
     parts = matrix_parts(layer)
-    left, right = update.factors()
     factor = update.scaling * update.strength
-    scales = _scales(update, parts, left, right, factor)
+    left, right, scales = _factors(update, parts, factor)
     x = x if scales.inputs is None else x * scales.inputs.to(x.dtype)
     y = _own_product(x, parts)
-    term = F.linear(F.linear(_as(right, x), right) * factor, left)
-    y = y + term.to(y.dtype)
-    y = y if scales.outputs is None else y * scales.outputs.to(y.dtype)
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+    term = F.linear(_times(F.linear(_as(right, x), right), factor), left)
+    y = _plus(y, term.to(y.dtype))
+    y = y if scales.outputs is None else _times(y, scales.outputs.to(y.dtype))
+    return y if layer.bias is None else _plus(y, layer.bias.to(y.dtype))
 
 
 def conv_output(layer: Any, forward: Any, x: Tensor, update: WeightUpdate) -> Tensor:
@@ -70,20 +72,19 @@ def conv_output(layer: Any, forward: Any, x: Tensor, update: WeightUpdate) -> Te
         forward: (x, weight, bias) -> the convolution of the layer's class.
     """
     (weight,) = matrix_parts(layer)
-    left, right = update.factors()
     factor = update.scaling * update.strength
-    scales = _scales(update, (weight,), left, right, factor)
+    left, right, scales = _factors(update, (weight,), factor)
     if scales.inputs is not None:
         x = x * _over_channels(scales.inputs, x)
     y = forward(x, weight, None)
     # Each group of outputs has the products of its own inputs with all of A.
     kernels = right.view(-1, *weight.shape[1:]).repeat(layer.groups, *[1] * (weight.ndim - 1))
-    hidden = forward(_as(right, x), kernels, None) * factor
+    hidden = _times(forward(_as(right, x), kernels, None), factor)
     mixing = left.view(*left.shape, *[1] * (weight.ndim - 2))
     conv = F.conv1d if weight.ndim == 3 else F.conv2d
-    y = y + conv(hidden, mixing.to(hidden.dtype), groups=layer.groups).to(y.dtype)
-    y = y if scales.outputs is None else y * _over_channels(scales.outputs, y)
-    return y if layer.bias is None else y + _over_channels(layer.bias, y)
+    y = _plus(y, conv(hidden, mixing.to(hidden.dtype), groups=layer.groups).to(y.dtype))
+    y = y if scales.outputs is None else _times(y, _over_channels(scales.outputs, y))
+    return y if layer.bias is None else _plus(y, _over_channels(layer.bias, y))
 
 
 class FactoredSquares:
@@ -145,6 +146,27 @@ class _WeightedSquares(torch.autograd.Function):
         return (squares @ gradient, *[None] * len(ctx.saved_tensors))
 
 
+def _factors(update: WeightUpdate, parts: tuple[Tensor, ...], factor: float) -> tuple[Tensor, Tensor, Scales]:
+    """The factors of an update and its scales. Without gradients they are computed once, until anything that
+    they depend on changes: norms take products with the whole weight."""
+    if torch.is_grad_enabled() or update.training or torch.compiler.is_compiling():
+        return _computed(update, parts, factor)
+    autocast = torch.is_autocast_enabled(parts[0].device.type)
+    state = (autocast, *state_of(parts, (update,)))
+    stored = update.__dict__.get(COMPUTED)
+    if stored is None or stored[0] != state:
+        stored = (state, _computed(update, parts, factor))
+        update.__dict__[COMPUTED] = stored
+    return stored[1]  # type: ignore[no-any-return]
+
+
+def _computed(
+    update: WeightUpdate, parts: tuple[Tensor, ...], factor: float
+) -> tuple[Tensor, Tensor, Scales]:
+    left, right = update.factors()
+    return left, right, _scales(update, parts, left, right, factor)
+
+
 def _scales(
     update: WeightUpdate, parts: tuple[Tensor, ...], left: Tensor, right: Tensor, factor: float
 ) -> Scales:
@@ -157,6 +179,16 @@ def _scales(
             parts, left, right, factor, own_rows=update.row_squares, own_columns=update.column_squares
         )
         return update.rescaling.scales(squares, vectors)
+
+
+def _plus(y: Tensor, other: Tensor) -> Tensor:
+    """y + other, in the memory of y, which nothing else uses, where there are no gradients."""
+    return y + other if torch.is_grad_enabled() else y.add_(other)
+
+
+def _times(y: Tensor, other: Tensor | float) -> Tensor:
+    """y * other, likewise."""
+    return y * other if torch.is_grad_enabled() else y.mul_(other)
 
 
 def _own_product(x: Tensor, parts: tuple[Tensor, ...]) -> Tensor:

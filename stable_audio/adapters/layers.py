@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stable_audio.adapters.activations import by_activations, conv_output, is_linear, linear_output
-from stable_audio.adapters.updates import WeightUpdate
+from stable_audio.adapters.activations import COMPUTED, by_activations, conv_output, is_linear, linear_output
+from stable_audio.adapters.updates import WeightUpdate, state_of
 from stable_audio.nn.held import HELD, matrix_parts, widened
 from stable_audio.nn.mixing import mix_in, plain_class, take_out
 
@@ -86,7 +86,7 @@ class _Updated:
             return weight  # type: ignore[no-any-return]
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             return _updated(weight, updates)
-        state = _state(weight, updates)
+        state = state_of([weight], updates)
         stored = self.__dict__.get("_effective")
         if stored is None or stored[0] != state:
             stored = (state, _updated(weight, updates))
@@ -119,9 +119,11 @@ def _update_of_output(layer: nn.Module) -> WeightUpdate | None:
 
 
 def forget_computed_weights(module: nn.Module) -> None:
-    """Free the updated weights that layers of `module` have computed; they are computed again when needed."""
+    """Free what layers of `module` have computed from their weights and updates; it is computed again when
+    needed."""
     for layer in module.modules():
         layer.__dict__.pop("_effective", None)
+        layer.__dict__.pop(COMPUTED, None)
 
 
 def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
@@ -129,14 +131,3 @@ def _updated(weight: Tensor, updates: list[Any]) -> Tensor:
     for update in updates:
         matrix = update(matrix)
     return matrix.view_as(weight)
-
-
-def _state(weight: Tensor, updates: list[Any]) -> tuple[Any, ...]:
-    """What a computed weight depends on."""
-    # Not parameters() and buffers(), which would take longer than a small layer.
-    tensors = [
-        weight,
-        *(t for u in updates for t in (*u._parameters.values(), *u._buffers.values()) if t is not None),
-    ]
-    versions = [(id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
-    return (*versions, *((u.strength, u.scaling) for u in updates))

@@ -7,9 +7,9 @@ and V are the first singular vectors of W and only M is trained. `rescaling` has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +111,17 @@ class WeightUpdate(nn.Module):
 
     def _add_term(self, weight: Tensor, rank: int) -> None:
         raise NotImplementedError
+
+
+def state_of(weights: Iterable[Tensor], updates: Iterable[Any]) -> tuple[Any, ...]:
+    """What is equal as long as nothing has changed that weights with updates are computed from."""
+    # Not parameters() and buffers(), which would take longer than a small layer.
+    tensors = [
+        *weights,
+        *(t for u in updates for t in (*u._parameters.values(), *u._buffers.values()) if t is not None),
+    ]
+    versions = [(id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
+    return (*versions, *((u.strength, u.scaling) for u in updates))
 
 
 class LowRankUpdate(WeightUpdate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.adapters import ADAPTER_TYPES, AdapterSettings, AdapterStack
-from stable_audio.adapters.layers import own_weight, updates_of
+from stable_audio.adapters import ADAPTER_TYPES, AdapterSettings, AdapterStack, activations
+from stable_audio.adapters.layers import forget_computed_weights, own_weight, updates_of
 from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import ConvOverTokens, PointwiseConv
 from stable_audio.nn.held import can_hold, frozen_product, hold, matrix_parts
@@ -192,3 +193,49 @@ def test_a_new_adapter_changes_nothing_whatever_holds_the_base(kind: str) -> Non
         x = torch.randn(4, 128)
         # Quotients of norms that are summed in two orders differ from 1 in the last bits.
         torch.testing.assert_close(layer(x), x @ own_weight(layer).T + layer.bias, rtol=1e-4, atol=1e-5)
+
+
+def _count_norms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counts: list[int] = []
+    scales = activations._scales
+    monkeypatch.setattr(activations, "_scales", lambda *a: counts.append(1) or scales(*a))
+    return counts
+
+
+@pytest.mark.parametrize("kind", sorted(ADAPTER_TYPES))
+@pytest.mark.parametrize("name", ["linear", "pointwise conv", "linear as conv"])
+def test_without_gradients_norms_are_computed_once_until_something_changes(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits are those of a layer that computes them in every call, with gradients."""
+    build, shape = LAYERS[name]
+    layer: Any = build().requires_grad_(False).double().eval()
+    stack = trained_stack(layer, kind, by_activations=True)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    counts = _count_norms(monkeypatch)
+
+    def output(computed: int) -> Tensor:
+        """Of three calls, in which norms are computed so many times."""
+        counts.clear()
+        with torch.no_grad():
+            results = [layer(x) for _ in range(3)]
+        assert len(counts) == computed
+        expected = layer(x).detach()
+        assert all(torch.equal(result, expected) for result in results)
+        return results[0]
+
+    outputs = [output(1), output(0)]
+    assert torch.equal(*outputs)
+    stack.set_strength(0, backbone=0.3)
+    outputs.append(output(1))
+    (update,) = updates_of(layer).values()
+    with torch.no_grad():
+        next(update.parameters()).add_(0.5)
+    outputs.append(output(1))
+    with torch.no_grad():
+        layer._parameters["weight"].mul_(2)
+    outputs.append(output(1))
+    forget_computed_weights(layer)
+    assert torch.equal(output(1), outputs[-1])
+    for before, after in itertools.pairwise(outputs[1:]):
+        assert not torch.equal(before, after)
