@@ -55,6 +55,13 @@ def test_a_sound_is_named_by_its_file() -> None:
     assert _stem("{source}", job, condition_audio={"source": InputFile("x", "1")}) == "mix-one"
 
 
+def test_edits_are_fields_where_they_are_in_use() -> None:
+    edit = {"init_audio": InputFile("/sounds/My hum.wav", "1"), "init_noise_level": 0.3}
+    assert _stem("{init_audio}_{init_noise_level}", **edit) == "my-hum_0.3"
+    with pytest.raises(ValueError, match="which this clip has no value for"):
+        _stem("{init_audio}")
+
+
 @given(st.text() | st.floats() | st.lists(st.text(), max_size=2) | st.none())
 def test_no_value_leaves_the_folder(value: object) -> None:
     stem = _stem("{prompt}", Job({"prompt": value}))

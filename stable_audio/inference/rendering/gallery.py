@@ -18,6 +18,7 @@ from stable_audio.inference.rendering.recipe import FORMAT
 
 logger = logging.getLogger(__name__)
 
+_COMMON = ("use_ema", "dtype", "sample_size", "seconds", "chunked_decode")
 _OF_OUTPUT = ("loudness", "true_peak")
 
 
@@ -72,11 +73,13 @@ def _clip(path: Path, content: dict[str, Any]) -> SheetClip:
 def _facts(recipe: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Fact]:
     """What can tell clips apart."""
     negative = recipe.get("negative_conditioning") or {}
+    plain = {k: v for k, v in recipe.items() if isinstance(v, (str, int, float)) and k not in _COMMON}
     values = {
         **recipe["conditioning"],
         **{f"negative {key}": value for key, value in negative.items()},
         "seed": recipe.get("seed"),
         **recipe["sampling"],
+        **plain,
         "adapters": ", ".join(
             f"{Path(a['path']).stem}:{a['strength']:g}" for a in recipe.get("adapters") or ()
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import string
 import unicodedata
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.inference.rendering.jobs import Job, listed
-from stable_audio.inference.rendering.recipe import Recipe
+from stable_audio.inference.rendering.recipe import InputFile, Recipe
 from stable_audio.wording import did_you_mean
 
 DEFAULT_NAME = "{index}_{name}_{digest}"
@@ -20,6 +21,10 @@ MAX_BYTES = 200
 """Of a name without its suffix: file systems end at 255, and temporary names are longer by 30."""
 
 _WORDS = 40
+_NO_NAMES = ("config", "conditioning", "sampling", "adapters", "finishing", "condition_audio", "sample_size")
+_RECIPE = tuple(f.name for f in dataclasses.fields(Recipe) if f.name not in _NO_NAMES)
+"""Values of a recipe that can be fields of names."""
+
 _DIGEST = 8
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -31,7 +36,7 @@ class NameTemplate:
     """Text with fields in braces, as for `str.format`, for instance `{index:05d}` or `{cfg_scale:.1f}`.
 
     Fields are index, name (the clip's own, or its first text), digest (of the recipe), seed, seconds,
-    checkpoint, every setting of sampling, and every key of the conditioning.
+    checkpoint, every setting of sampling, every key of the conditioning, and values of edits that are in use.
 
     Raises:
         ValueError: a brace without its partner, or a character that no file name can have everywhere.
@@ -120,6 +125,7 @@ def _values(index: int, job: Job, recipe: Recipe) -> dict[str, Any]:
     ordered = [value for key, value in texts.items() if key not in sounds]
     ordered += [value for key, value in texts.items() if key in sounds]
     return {
+        **_of_recipe(recipe),
         **conditioning,
         **recipe.sampling,
         "index": index,
@@ -129,6 +135,12 @@ def _values(index: int, job: Job, recipe: Recipe) -> dict[str, Any]:
         "seconds": recipe.seconds,
         "checkpoint": Path(recipe.checkpoint.path).stem,
     }
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The values of edits and the like that are in use; of a file its name."""
+    values = {name: value for name, value in vars(recipe).items() if name in _RECIPE and value is not None}
+    return {k: Path(v.path).stem if isinstance(v, InputFile) else v for k, v in values.items()}
 
 
 def _formatted(name: str, value: Any, spec: str, job: Job) -> str:
