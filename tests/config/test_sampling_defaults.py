@@ -49,6 +49,14 @@ def test_mistakes_are_named(defaults: Any, message: str) -> None:
         load_config(_config(defaults))
 
 
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(_config({"sampler": "rk5", "cfg_scal": 2.0}))
+    told = str(caught.value)
+    assert "unknown sampler 'rk5'" in told
+    assert "cfg_scal: unknown key; did you mean 'cfg_scale'" in told
+
+
 def _demo_settings(config: dict[str, Any]) -> dict[str, Any]:
     renderer, _ = build_demos(load_config(config)) or (None, 0)
     assert isinstance(renderer, DiffusionDemos)

@@ -36,6 +36,8 @@ def settings_can_be_used(ctx: Context) -> Iterator[tuple[Loc, str]]:
         values = ctx.get(*loc)
         if not isinstance(values, dict):
             continue
+        # The schema names unknown keys; what is wrong with the others is told in the same run.
+        values = {key: value for key, value in values.items() if key in SamplingSection.model_fields}
         try:
             settings = settings_from(SamplingSection.model_validate_json(json.dumps(values)))
         except (ValidationError, TypeError):
