@@ -67,17 +67,19 @@ class Windows:
     def weights(self, start: int) -> Tensor:
         """(size,): 1 in the middle, falling linearly over the overlap at ends inside the clip.
 
-        On a circle of at most one window, the first window counts but for its ends, which the others fill:
-        so a sound that begins and ends within the clip is not averaged with itself from half a turn on.
+        On a circle of at most one window, the first window counts but for its end, which the other one fills:
+        it sees the beginning behind it. So a sound that begins with the clip keeps its onset, which the other
+        window would expect half a turn later.
         """
         length = min(self.size, self.frames)
         ramp = (torch.arange(min(self.overlap, length)) + 1) / (self.overlap + 1)
         weights, fade = torch.ones(length), len(ramp)
-        if fade and (self.circular or start > 0):
+        whole = self.circular and self.frames <= self.size
+        if fade and not whole and (self.circular or start > 0):
             weights[:fade] = torch.minimum(weights[:fade], ramp)
         if fade and (self.circular or start + self.size < self.frames):
             weights[-fade:] = torch.minimum(weights[-fade:], ramp.flip(0))
-        if not self.circular or self.frames > self.size:
+        if not whole:
             return weights
         if start > 0:
             weights = 1 - weights.roll(-start)

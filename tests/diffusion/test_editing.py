@@ -49,17 +49,19 @@ def test_windows_cover_every_frame_and_average_equal_outputs_to_themselves(windo
 
 
 @pytest.mark.parametrize("frames", [10, 16, 40])
-def test_on_a_circle_the_seam_lies_within_a_window(frames: int) -> None:
-    """What a window says of its own ends counts nowhere, the seam of the clip included."""
+def test_on_a_circle_the_end_leads_into_the_beginning(frames: int) -> None:
+    """What a window says of its own end counts little, and nothing of another one where the clip begins."""
     windows = Windows(frames=frames, size=16, overlap=4, circular=True)
 
     def predict(part: Tensor, t: Tensor, places: Tensor) -> Output:
         inside = torch.ones(len(places))
-        inside[0] = inside[min(frames, 16) - 1] = 0
-        return Output(inside.expand_as(part))
+        inside[min(frames, 16) - 1] = 0
+        return Output(inside.expand_as(part), (places[0] == 0).float().expand_as(part))
 
-    seam = windows.averaged(predict)(torch.zeros(1, 1, frames), torch.zeros(1)).value[0, 0, [0, -1]]
-    assert float(seam.min()) >= 0.75
+    output = windows.averaged(predict)(torch.zeros(1, 1, frames), torch.zeros(1))
+    assert float(output.value[0, 0, -1]) >= 0.75
+    assert output.uncond is not None
+    assert frames > 16 or output.uncond[0, 0, : frames - 4].tolist() == [1.0] * (frames - 4)
 
 
 def test_windows_of_frames_that_do_not_matter_are_left_out() -> None:

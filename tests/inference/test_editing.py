@@ -215,3 +215,13 @@ def test_a_sound_that_is_cut_off_goes_on_without_a_jump(model: DiffusionModel) -
     assert torch.equal(clip[:, :400], sound)
     # In the first three of at least 20 samples the new sound has a weight below 0.04, samples below 3.
     assert torch.allclose(clip[0, 400:403], expected[400:], atol=0.12)
+
+
+def test_a_loop_begins_with_its_onset(model: DiffusionModel) -> None:
+    """Of a click at the first sample nothing is faded, and none is heard before the end."""
+    wave = torch.zeros(1, 1, 640)
+    wave[..., 0] = 1.0
+    assert model.pretransform is not None
+    loop = decoded_loop(model, model.pretransform.encode(wave), 633, chunked=False)
+    assert float(loop[0, 0, 0]) == 1.0
+    assert float(loop[0, 0, 1:].abs().max()) == 0.0

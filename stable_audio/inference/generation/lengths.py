@@ -71,10 +71,10 @@ class ClipLength:
     def whole(self, model: DiffusionModel, samples: int) -> int:
         """Audio samples of the latents of a clip of `samples`: whole frames, and as many as a network takes.
 
-        Those of a loop are the nearest number of frames, which `decoded_loop` fits to the samples.
+        Those of a loop are any number of whole frames, of which `decoded_loop` takes the samples.
         """
         if self.loop:
-            return max(1, round(samples / model.downsampling_ratio)) * model.downsampling_ratio
+            return -(-samples // model.downsampling_ratio) * model.downsampling_ratio
         return -(-samples // model.length_multiple) * model.length_multiple
 
     def windows(self, model: DiffusionModel, samples: int) -> Windows | None:

@@ -16,20 +16,22 @@ CONTEXT_FRAMES = 16
 def decoded_loop(model: DiffusionModel, latents: Tensor, samples: int, *, chunked: bool) -> Tensor:
     """Decode latents (b c n) that go on into themselves into a loop (b c samples).
 
-    The frames behind the end are decoded with it, and what they sound like is cross-faded into the beginning:
+    The frames before the beginning are decoded with it, and what they sound like is cross-faded into the end:
     so the last sample is followed by the first as if there were no end, although the length need not be a
-    whole number of frames, and although decoders may give a repeated frame another phase.
+    whole number of frames, and although decoders may give a repeated frame another phase. The beginning stays
+    as it is, with its onset.
     """
-    frames, ratio = latents.shape[-1], model.downsampling_ratio
+    ratio = model.downsampling_ratio
     seam = min(round(SEAM_SECONDS * model.sample_rate), samples)
-    behind = CONTEXT_FRAMES + max(0, -(-(samples + seam - frames * ratio) // ratio))
-    places = torch.arange(-CONTEXT_FRAMES, frames + behind) % frames
-    audio = decode_each(model, latents.index_select(-1, places), chunked)[..., CONTEXT_FRAMES * ratio :]
-    loop = audio[..., :samples].clone()
-    following = audio[..., samples : samples + seam]
-    for clip, after in zip(loop, following):
-        fade = fade_length(after, clip[..., :seam])
-        clip[..., :fade] = crossfaded(after[..., :fade], clip[..., :fade])
+    before = max(CONTEXT_FRAMES, -(-seam // ratio))
+    behind = CONTEXT_FRAMES + max(0, -(-samples // ratio) - latents.shape[-1])
+    places = torch.arange(-before, latents.shape[-1] + behind) % latents.shape[-1]
+    audio = decode_each(model, latents.index_select(-1, places), chunked)
+    start = before * ratio
+    loop = audio[..., start : start + samples].clone()
+    for clip, lead in zip(loop, audio[..., start - seam : start]):
+        fade = fade_length(clip[..., -seam:], lead)
+        clip[..., -fade:] = crossfaded(clip[..., -fade:], lead[..., -fade:])
     return loop
 
 
