@@ -84,6 +84,25 @@ BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
             "$.model.config.time.steps: found 1000, but the process has 500 steps",
         )
     ],
+    "sampling": [
+        (
+            examples.cond,
+            lambda d: d["model"]["diffusion"].update(sampling_defaults={"sampler": "eulr"}),
+            "$.model.diffusion.sampling_defaults: unknown sampler 'eulr'; did you mean 'euler'",
+        ),
+        (
+            examples.cond,
+            lambda d: d["training"]["demo"].update(demo_sampling={"schedule": [1.0, 0.5]}),
+            "$.training.demo.demo_sampling: a schedule as a list must fall to 0",
+        ),
+    ],
+    "guides": [
+        (
+            examples.cond,
+            lambda d: d["training"]["demo"].update(demo_guide="weak.ckpt"),
+            "$.training.demo.demo_guide: it has no effect without guide_scale",
+        )
+    ],
     "demo_steps": [
         (
             examples.uncond,
