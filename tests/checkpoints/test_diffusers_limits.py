@@ -122,8 +122,8 @@ def test_every_argument_that_may_vary_is_in_a_pipeline_that_is_compared(tmp_path
         for table, found in _arguments(variant(name, tmp_path / name)):
             seen[id(table)] = table
             given.setdefault(id(table), set()).update(found)
-    # Another arithmetic, or a place of weights, changes digits or nothing.
-    beside = {"force_fp32", "model_half", "path", "padding"}
+    # Another arithmetic, a place of weights, or what a call is told anyway, changes digits or nothing.
+    beside = {"force_fp32", "model_half", "path", "padding", "sampling_defaults"}
     for key, table in seen.items():
         may_vary = {n for n, t in table.items() if isinstance(t, (Held, Unused))}
         assert may_vary - given[key] - beside == set()

@@ -23,6 +23,7 @@ TEXT, START, TOTAL = "prompt", "seconds_start", "seconds_total"
 
 AT_START = Unused("decides initial values only")
 IN_TRAINING = Unused("acts in training only")
+WHEN_SAMPLING = Unused("a pipeline is told at each call how to sample")
 PRECISION = Unused("chooses the arithmetic, which diffusers chooses on loading")
 MEMORY = Unused("chooses how the same function is computed")
 
@@ -209,6 +210,7 @@ OBJECTIVE: Table = {
     "diffusion_process": Held("scheduler", _cosine),
     "distribution_shift_options": IN_TRAINING,
     "sampling_distribution_shift_options": only(None),
+    "sampling_defaults": WHEN_SAMPLING,
 }
 
 

@@ -14,7 +14,14 @@ from stable_audio.checkpoints.diffusers.arguments import (
     only,
     shown,
 )
-from stable_audio.checkpoints.diffusers.tables import AT_START, IN_TRAINING, MEMORY, PART, PRECISION
+from stable_audio.checkpoints.diffusers.tables import (
+    AT_START,
+    IN_TRAINING,
+    MEMORY,
+    PART,
+    PRECISION,
+    WHEN_SAMPLING,
+)
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.norms import NormOptions
@@ -160,6 +167,7 @@ OBJECTIVE: Table = {
     "diffusion_process": only(None),
     "distribution_shift_options": IN_TRAINING,
     "sampling_distribution_shift_options": only(None),
+    "sampling_defaults": WHEN_SAMPLING,
 }
 
 
