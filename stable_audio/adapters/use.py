@@ -13,6 +13,7 @@ from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import updates_of
 from stable_audio.adapters.stack import AdapterStack, Gate
+from stable_audio.nn.copying import copied_alone, is_compiled
 from stable_audio.nn.transfer import first_value
 from stable_audio.types import Conditioning
 
@@ -127,10 +128,9 @@ def _copy(module: nn.Module, ids: set[int], copies: dict[int, nn.Module]) -> nn.
         if id(module) not in ids and all(children[n] is c for n, c in module._modules.items()):
             copies[id(module)] = module
         else:
-            new = type(module).__new__(type(module))
-            new.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
+            new = copied_alone(module)
             new.__dict__["_modules"] = children
             copies[id(module)] = new
-            if new.__dict__.get("_compiled_call_impl") is not None:
-                new.compile()  # what is copied would run the layers of the original
+            if is_compiled(module):
+                new.compile()
     return copies[id(module)]

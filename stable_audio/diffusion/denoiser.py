@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.objectives import Objective, Scale
 from stable_audio.diffusion.spaces import Level, Space
-from stable_audio.nn.transfer import values_like
+from stable_audio.nn.transfer import filled, values_like
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Denoiser:
             return self._predicted(x, t, scales)
         point = self._point(level)
         x = x if self._native is self._space else x * point.factor
-        t = values_like([point.time] * x.shape[0], x, torch.float32)
+        t = filled(point.time, x.shape[0], x, torch.float32)
         return self._predicted(x, t, (point.alpha, point.sigma))
 
     def _point(self, level: float) -> _LevelPoint:

@@ -44,6 +44,16 @@ def values_like(values: Sequence[float], like: Tensor, dtype: torch.dtype | None
     return tensor
 
 
+def filled(value: float, count: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number `count` times as a tensor (count,) on the device of `like`, which `first_value` knows.
+
+    It is written on the device: nothing is copied there.
+    """
+    tensor = torch.full((count,), value, dtype=dtype, device=like.device)
+    setattr(tensor, _ON_HOST, value)
+    return tensor
+
+
 def repeated(tensor: Tensor, count: int) -> Tensor:
     """`tensor` (n,) several times in a row (count n,), with what `first_value` knows of it."""
     result = torch.cat([tensor] * count)
@@ -53,7 +63,7 @@ def repeated(tensor: Tensor, count: int) -> Tensor:
 
 
 def first_value(tensor: Tensor) -> float:
-    """The first value of a tensor (n,): as the host knows it from `values_like`, or read from the device."""
+    """The first value of a tensor (n,): known from `values_like` or `filled`, or read from the device."""
     value = getattr(tensor, _ON_HOST, None)
     return float(tensor[0]) if value is None else value
 

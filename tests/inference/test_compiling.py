@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from stable_audio.cli import main
 from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.memory.generation import plan_generation
+from stable_audio.inference.memory.loaded import shapes_of
 from stable_audio.inference.precision import place
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.copying import is_compiled
 from tests.inference import tiny
 from tests.inference.test_adapters import adapter_at
 from tests.inference.test_adapters import command as command
@@ -74,6 +77,17 @@ def test_adapters_of_a_compiled_model_are_compiled_and_heard(tmp_path: Path, gra
     assert len(graphs) == 2
     assert torch.equal(changed, rendered(plain, adapters=[str(adapter)]))
     assert not torch.equal(changed, base)
+
+
+def test_a_compiled_model_is_planned_by_the_layers_of_its_copy(graphs: list[int]) -> None:
+    model = model_of(compiled=True)
+    copy = shapes_of(model)
+    assert is_compiled(model.backbone)
+    assert not is_compiled(copy.backbone)
+    plan = plan_generation(copy, seconds=0.5, device="cpu")
+    plain = plan_generation(shapes_of(model_of(compiled=False)), seconds=0.5, device="cpu")
+    assert plan.total() == plain.total()
+    assert graphs == []
 
 
 def test_the_flag_compiles(command: list[str], tmp_path: Path, graphs: list[int]) -> None:

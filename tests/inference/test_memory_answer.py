@@ -14,7 +14,7 @@ from stable_audio.adapters import Adapter, AdapterSettings, AdapterUse, with_ada
 from stable_audio.adapters.stack import AdapterStack
 from stable_audio.cli import main
 from stable_audio.factory import create_model_from_config
-from stable_audio.inference.memory import answer
+from stable_audio.inference.memory import answer, reserve
 from stable_audio.inference.memory.answer import Rendering
 from stable_audio.inference.memory.errors import OutOfMemory
 from stable_audio.inference.memory.generation import plan_generation
@@ -103,7 +103,7 @@ def test_what_is_proposed_fits_and_all_that_is_cheaper_does_not(model: Diffusion
     for room in (sorted(needs.values())[len(needs) // 2], min(needs.values())):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(answer, "memory_of", lambda device, room=room: room)
-            patch.setattr(answer, "TIGHTER", 1.0)
+            patch.setattr(reserve, "TIGHTER", 1.0)
             message = answer._answer(model, rendering, "2 clips")
         first = next(words for words, need in needs.items() if need <= room)
         assert f"the cheapest change that fits is {first}, about {readable_size(needs[first])}" in message

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 
-from stable_audio.inference.memory.errors import OutOfMemory, free_memory_of, is_out_of_memory
+from stable_audio.inference.memory.errors import OutOfMemory, first_line, free_memory_of, is_out_of_memory
 from stable_audio.inference.memory.generation import GenerationPlan, plan_generation
 from stable_audio.inference.memory.loaded import shapes_of, updates_in
-from stable_audio.inference.memory.reserve import memory_of, readable_size
+from stable_audio.inference.memory.reserve import memory_of, readable_size, room_after_failure
 from stable_audio.model import DiffusionModel
 
 log = logging.getLogger(__name__)
-
-TIGHTER = 0.9
-"""Share of the plan that is looked for where the plan said that it fits: others had the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +46,9 @@ class Rendering:
     thin: bool = False
 
 
-@contextmanager
 def answering(
     model: DiffusionModel, *, batch_size: int, samples: int, guided: bool, decoded: bool, chunked: bool
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Context of a generation, in which an error of a lack of memory becomes one that says what fits.
 
     Args:
@@ -62,63 +58,59 @@ def answering(
     Raises:
         OutOfMemory: in place of torch's error.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        rendering = Rendering(
-            device=model.device.type,
-            batch_size=batch_size,
-            seconds=samples / model.sample_rate,
-            guided=guided,
-            decoded=decoded,
-            chunked=chunked,
-            offload=model.computes_on is not None,
-        )
-        answer = out_of_memory(error, model, rendering)
-    else:
-        return
-    raise answer
+    rendering = Rendering(
+        device=model.device.type,
+        batch_size=batch_size,
+        seconds=samples / model.sample_rate,
+        guided=guided,
+        decoded=decoded,
+        chunked=chunked,
+        offload=model.computes_on is not None,
+    )
+    return _answered(model, rendering, "out of memory while generating")
 
 
-@contextmanager
-def answering_loading(model: DiffusionModel, device: torch.device, *, offload: bool) -> Iterator[None]:
+def answering_loading(
+    model: DiffusionModel, device: torch.device, *, offload: bool
+) -> AbstractContextManager[None]:
     """Context in which a model's weights come to a device; as `answering` of one clip of its length."""
     seconds = model.sample_size / model.sample_rate
     rendering = Rendering(device=device.type, batch_size=1, seconds=seconds, offload=offload)
+    return _answered(model, rendering, "out of memory while loading the model")
+
+
+@contextmanager
+def _answered(model: DiffusionModel, rendering: Rendering, start: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        answer = out_of_memory(error, model, rendering, start="out of memory while loading the model")
+        answer = out_of_memory(error, model, rendering, start=start)
     else:
         return
-    raise answer
+    raise answer  # outside of the handler, so that torch's error and what it holds are let go
 
 
 def out_of_memory(
-    error: BaseException, model: DiffusionModel, rendering: Rendering, *, start: str | None = None
+    error: BaseException, model: DiffusionModel, rendering: Rendering, *, start: str
 ) -> OutOfMemory:
     """The error for a generation whose memory ran out; what the functions of torch's error held is freed.
 
     Args:
-        start: what was being done; None: it generated.
+        start: what was being done.
     """
     free_memory_of(error)
     clips = "1 clip" if rendering.batch_size == 1 else f"{rendering.batch_size} clips at once"
     length = f"{clips} of {rendering.seconds:.4g} s"
-    start = start or "out of memory while generating"
     try:
         return OutOfMemory(f"{start}: {_answer(model, rendering, length)}")
     # Planning takes some memory itself, and must not hide the reason.
     except Exception as failure:
         log.debug("what fits was not planned", exc_info=failure)
-        first = (str(error).splitlines() or [""])[0] or type(error).__name__
         return OutOfMemory(
-            f"{start}: {first}; a smaller --batch-size, --chunked-decode, --offload on a GPU, half the bits "
-            "(--dtype) or shorter clips need less (docs/troubleshooting.md)"
+            f"{start}: {first_line(error)}; a smaller --batch-size, --chunked-decode, --offload on a GPU, "
+            "half the bits (--dtype) or shorter clips need less (docs/troubleshooting.md)"
         )
 
 
@@ -126,8 +118,7 @@ def _answer(model: DiffusionModel, rendering: Rendering, length: str) -> str:
     planner = _Planner(model)
     plan = planner.plan(rendering)
     need, device_bytes = planner.total(rendering), memory_of(rendering.device)
-    most = plan.reserve + round(TIGHTER * (need - plan.reserve))
-    most = most if device_bytes is None else min(device_bytes, most)
+    most = room_after_failure(need, plan.reserve, device_bytes)
     available = "" if device_bytes is None else f" of {readable_size(device_bytes)}"
     takes = "takes" if rendering.batch_size == 1 else "take"
     taken = f"{length} {takes} about {readable_size(need)}{available}: {_parts(plan, rendering)}"

@@ -23,6 +23,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 def free_memory_of(error: BaseException) -> None:
     """Let go of what the functions that raised an error still hold."""
     seen: BaseException | None = error

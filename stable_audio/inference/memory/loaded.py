@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stable_audio.adapters.layers import forget_computed_weights, own_weight, updates_of
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.copying import copied_alone
 
 
 def shapes_of(model: DiffusionModel, *, thin_adapters: bool = False) -> DiffusionModel:
@@ -41,9 +42,7 @@ def updates_in(model: DiffusionModel) -> list[tuple[nn.Module, Any]]:
 def _on_meta(module: nn.Module, seen: dict[int, Any]) -> nn.Module:
     """A copy of a module and all below it; what is shared within it stays shared."""
     if id(module) not in seen:
-        new = type(module).__new__(type(module))
-        new.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
-        seen[id(module)] = new
+        new = seen[id(module)] = copied_alone(module)
         for tensors in (new._parameters, new._buffers):
             for name, value in tensors.items():
                 tensors[name] = value if value is None else seen.setdefault(id(value), _meta(value))

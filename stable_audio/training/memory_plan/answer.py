@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stable_audio.config import ModelConfig
-from stable_audio.inference.memory.errors import OutOfMemory, free_memory_of
-from stable_audio.inference.memory.reserve import memory_of, readable_size
+from stable_audio.inference.memory.errors import OutOfMemory, first_line, free_memory_of
+from stable_audio.inference.memory.reserve import memory_of, readable_size, room_after_failure
 from stable_audio.training.memory_plan.changes import advice, cheapest
 from stable_audio.training.memory_plan.choice import choice_of
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, precision_on
 from stable_audio.training.options import RunOptions
 
 log = logging.getLogger(__name__)
-
-TIGHTER = 0.9
-"""Share of the plan that is looked for where the plan said that the run fits: others had the rest."""
 
 
 def out_of_memory(
@@ -48,7 +45,7 @@ def out_of_memory(
     except Exception as failure:
         log.debug("what fits was not planned", exc_info=failure)
         return OutOfMemory(
-            f"{start}: {_first_line(error)}; give a smaller --batch-size with more --accum-batches, or set "
+            f"{start}: {first_line(error)}; give a smaller --batch-size with more --accum-batches, or set "
             '"gradient_checkpointing": true (docs/planning.md)'
         )
 
@@ -69,14 +66,9 @@ def _answer(config: ModelConfig, options: RunOptions, precision: str, device: st
 
 def tightened(plan: TrainingPlan) -> TrainingPlan:
     """The plan for a device that the run does not fit, as has been seen."""
-    reserve = plan.parts["reserve"]
-    most = reserve + round(TIGHTER * (plan.total - reserve))
-    return replace(plan, device_bytes=most if plan.device_bytes is None else min(plan.device_bytes, most))
+    room = room_after_failure(plan.total, plan.parts["reserve"], plan.device_bytes)
+    return replace(plan, device_bytes=room)
 
 
 def _unit(config: ModelConfig) -> str:
     return " latent frames" if getattr(config.training, "pre_encoded", False) else " samples"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
