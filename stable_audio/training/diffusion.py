@@ -279,20 +279,16 @@ class DiffusionTraining(TimedTraining):
         self, model: DiffusionModel, conditioning: Conditioning, lengths: Sequence[int] | None
     ) -> Network:
         """The model as a function of x and t; one whose weights all have 16 bits computes in their type."""
+        # The type of all weights is searched for only where the first one has 16 bits.
         low = next(model.backbone.parameters()).element_size() < 4
-        dtype = model.dtype if low else None
-        if dtype is None or dtype.itemsize >= 4:
-            if lengths is None:
-                return partial(model, cond=conditioning)
-            return partial(model.forward_packed, cond=conditioning, lengths=lengths)
-        low_conditioning = conditioning.to(dtype=dtype)
-
-        def network(x: Tensor, t: Tensor) -> Tensor:
-            if lengths is None:
-                return model(x.to(dtype), t, low_conditioning).to(x.dtype)  # type: ignore[no-any-return]
-            return model.forward_packed(x.to(dtype), t, low_conditioning, lengths).to(x.dtype)
-
-        return network
+        dtype = model.dtype if low else torch.float32
+        cond = conditioning if dtype.itemsize >= 4 else conditioning.to(dtype=dtype)
+        network: Network = partial(model, cond=cond)
+        if lengths is not None:
+            network = partial(model.forward_packed, cond=cond, lengths=lengths)
+        if dtype.itemsize >= 4:
+            return network
+        return lambda x, t: network(x.to(dtype), t).to(x.dtype)
 
     def _teacher_network(self, clean: Clean, inpainting: Tensor | None) -> Network | None:
         """The teacher as a function of x and t, if the objective needs one, without dropped conditioning."""
