@@ -73,7 +73,9 @@ setup(
     package_dir=CONFIGS,
     package_data={
         "stable_audio": ["py.typed"],
+        "stable_audio.audio": ["theme.css"],
         "stable_audio.audio.contact_sheet": ["sheet.*"],
+        "stable_audio.audio.demo_page": ["demos.*"],
         **dict.fromkeys(CONFIGS, SHIPPED),
     },
     install_requires=CORE,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stable_audio.audio.page import PageClip, write_index, write_step_page
+from stable_audio.audio.demo_page import DemoClip, DemoStep, write_index, write_step_page
 from stable_audio.checkpoints import CheckpointError, load_model, read_checkpoint
 from stable_audio.conditioning.t5 import t5_size
 from stable_audio.stored.models import stored_config
@@ -52,13 +52,13 @@ def test_of_a_text_encoder(text: str, tmp_path: Path) -> None:
 
 
 def test_one_damaged_summary_leaves_the_page_of_the_other_steps(tmp_path: Path) -> None:
-    clips = [PageClip("a.wav", "bell", "CFG 1", 0.5, False)]
+    clips = [DemoClip(file="a.wav", row="bell", column="CFG 1", peak=0.5, clipped=False)]
     for step in (1, 2):
         folder = tmp_path / f"step_{step:08d}"
         folder.mkdir()
-        write_step_page(folder, step, clips, picture=None)
+        write_step_page(folder, DemoStep(step=step, clips=clips))
     (folder / "demos.json").write_text('{"step": 2, "clips": [{"file": "a.wav"}]}')
     write_index(tmp_path)
     page = (tmp_path / "index.html").read_text()
-    assert "step 1<" in page
-    assert "step 2<" not in page
+    assert "step_00000001/a.wav" in page
+    assert "step_00000002/a.wav" not in page

@@ -176,7 +176,7 @@ def test_a_clipped_demo_is_flagged_not_turned_down(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "run" / "demos" / "step_00000002"
     summary = json.loads((folder / "demos.json").read_text())
     assert all(c["clipped"] and c["peak"] == 1.5 for c in summary["clips"])
-    assert "clipped" in (folder / "index.html").read_text()
+    assert '"clipped":true' in (folder / "index.html").read_text()
     assert read_audio(folder / "demo_000_cfg_1.wav")[0].max() > 0.99
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.audio.templates import filled, for_script, resource, theme
 
 PAGE = "index.html"
 Fact = str | float | int | bool | None
@@ -56,28 +55,18 @@ def write_contact_sheet(folder: Path, title: str, clips: Sequence[SheetClip]) ->
     """Write the page for `clips`, which lie in `folder`; returns it."""
     parts = {
         "TITLE": html.escape(title),
-        "STYLE": _part("sheet.css"),
+        "STYLE": theme() + _part("sheet.css"),
         "SCRIPT": _part("sheet.js"),
-        "CLIPS": _for_script([clip.values() for clip in clips]),
+        "CLIPS": for_script([clip.values() for clip in clips]),
         "LINKS": "".join(
             f'<li><a href="{html.escape(quote(clip.file))}">{html.escape(clip.text)}</a></li>'
             for clip in clips
         ),
     }
-    page = "".join(
-        parts.get(piece, piece) if number % 2 else piece
-        for number, piece in enumerate(_part("sheet.html").split("@@"))
-    )
     with atomic_write(folder / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(filled(_part("sheet.html"), parts), encoding="utf-8")
     return folder / PAGE
 
 
 def _part(name: str) -> str:
-    return (files(__package__ or "") / name).read_text(encoding="utf-8")
-
-
-def _for_script(values: object) -> str:
-    """JSON that can stand in a script element: no character in it has a meaning in HTML."""
-    text = json.dumps(values, separators=(",", ":"))
-    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return resource(__package__ or "", name)

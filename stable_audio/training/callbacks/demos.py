@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from stable_audio.audio.io import save_audio
-from stable_audio.audio.page import PageClip, write_index, write_step_page
+from stable_audio.audio.demo_page import DemoClip, DemoStep, write_index, write_step_page
+from stable_audio.audio.demo_page.clips import save_clip
 from stable_audio.audio.plots import save_mel_grid
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
@@ -101,35 +101,35 @@ class RenderDemos(StepCallback):
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"
-        clips: list[PageClip] = []
+        clips: list[DemoClip] = []
         pictured: list[tuple[str, Tensor]] = []
         demos = self.renderer.render(module.model)
         while (demo := _next(trainer, demos)) is not None:
             clips.append(self._save(folder, demo, step))
             # The column comes first, since long titles are cut at the end.
             pictured.append((f"{demo.column}: {demo.row}", demo.audio))
-        picture = self._picture(folder, pictured, step)
-        write_step_page(folder, step, clips, picture=picture, more=self._more(folder, step))
+        self._log_picture(folder, pictured, step)
+        write_step_page(folder, DemoStep(step=step, clips=clips, pictures=self._more(folder, step)))
         write_index(self.folder)
 
-    def _save(self, folder: Path, demo: Demo, step: int) -> PageClip:
+    def _save(self, folder: Path, demo: Demo, step: int) -> DemoClip:
         audio = demo.audio.float().cpu()
         if not bool(torch.isfinite(audio).all()):
             raise ValueError(f"demo '{demo.row}' ({demo.column}) holds values that are not numbers")
         rate = self.renderer.sample_rate
-        sound = save_audio(folder / f"{demo.name}.wav", audio, rate)
+        clip = save_clip(folder / f"{demo.name}.wav", audio, rate, row=demo.row, column=demo.column)
         self.logger.audio(demo.name, audio, rate, step, caption=f"{demo.row} ({demo.column})")
-        return PageClip(f"{demo.name}.wav", demo.row, demo.column, round(sound.peak, 4), sound.clipped)
+        return clip
 
-    def _picture(self, folder: Path, pictured: list[tuple[str, Tensor]], step: int) -> str | None:
+    def _log_picture(self, folder: Path, pictured: list[tuple[str, Tensor]], step: int) -> None:
+        """Draw all spectrograms in one picture, for loggers that show pictures."""
         path = folder / "spectrograms.png"
         try:
             save_mel_grid(path, pictured, self.renderer.sample_rate)
         except ImportError as error:
-            log.warning("no spectrograms: %s", error)
-            return None
+            log.warning("no picture of all spectrograms: %s", error)
+            return
         self.logger.image("demo_spectrograms", path, step)
-        return path.name
 
     def _more(self, folder: Path, step: int) -> list[str]:
         """Further pictures of this kind of demo."""

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stable_audio.adapters import AdapterUse, read_adapter, with_adapters
-from stable_audio.audio.io import save_audio
-from stable_audio.audio.page import PageClip, write_page
-from stable_audio.audio.plots import save_curves, save_mel_grid
+from stable_audio.audio.demo_page import DemoClip, DemoStep, write_demo_page
+from stable_audio.audio.demo_page.clips import save_clip
+from stable_audio.audio.plots import save_curves
 from stable_audio.checkpoints import load_model
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.rendering.jobs import Job, complete, needed_ids
@@ -75,9 +74,7 @@ def write_comparison(decided: Decided, *, device: torch.device) -> Path:
     run = decided.folder.parent
     folder = run / PAGE_FOLDER
     folder.mkdir(exist_ok=True)
-    clips: list[PageClip] = []
-    pictured: list[tuple[str, Tensor]] = []
-    rate = 0
+    clips: list[DemoClip] = []
     for column, model in _models(decided, run / "last.safetensors", device):
         rate = model.sample_rate
         jobs = complete([Job(dict(example)) for example in decided.examples], model)
@@ -86,15 +83,9 @@ def write_comparison(decided: Decided, *, device: torch.device) -> Path:
             row = str(job.conditioning.get("prompt", f"seed {number}"))
             audio = sound[:, : round((job.seconds or math.inf) * rate)] if job.seconds else sound
             name = f"{number:02d}_{column.replace(' ', '_')}.wav"
-            saved = save_audio(folder / name, audio, rate)
-            clips.append(PageClip(name, row, column, round(saved.peak, 4), saved.clipped))
-            pictured.append((f"{column}: {row}", audio))
-    columns = len(decided.examples)
-    pictures = _pictures(folder, run / "metrics.csv", pictured, rate, columns)
-    write_page(
-        folder, "Before and after", clips, picture=pictures.get("sounds"), more=pictures.get("more", ())
-    )
-    return folder / "index.html"
+            clips.append(save_clip(folder / name, audio, rate, row=row, column=column))
+    shown = DemoStep(clips=clips, pictures=_pictures(folder, run / "metrics.csv"))
+    return write_demo_page(folder, f"Before and after: {run.name}", [shown])
 
 
 def _models(decided: Decided, trained: Path, device: torch.device) -> Iterator[tuple[str, DiffusionModel]]:
@@ -112,21 +103,17 @@ def _models(decided: Decided, trained: Path, device: torch.device) -> Iterator[t
         yield name, with_adapters(base, [AdapterUse(adapter=adapter, strength=strength)])
 
 
-def _pictures(
-    folder: Path, metrics: Path, sounds: Sequence[tuple[str, Tensor]], rate: int, columns: int
-) -> dict[str, Any]:
-    pictures: dict[str, Any] = {}
+def _pictures(folder: Path, metrics: Path) -> list[str]:
+    """Draw the loss over steps; returns the names of the pictures in `folder`."""
     curves = loss_curves(metrics)
     write_json(folder / "loss.json", curves)
     try:
-        save_mel_grid(folder / "spectrograms.png", sounds, rate, columns=columns)
-        pictures["sounds"] = "spectrograms.png"
         if curves:
             save_curves(folder / "loss.png", curves, across="step", up="loss", legend="noise level (sigma)")
-            pictures["more"] = ["loss.png"]
+            return ["loss.png"]
     except ImportError as error:
-        log.warning("no pictures: %s", error)
-    return pictures
+        log.warning("no picture of the loss: %s", error)
+    return []
 
 
 def loss_curves(metrics: str | Path, *, points: int = POINTS) -> dict[str, list[tuple[float, float]]]:
