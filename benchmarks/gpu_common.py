@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.devices import best_device
+from stable_audio.inference.rates import data_sheet_rate
 from stable_audio.model import DiffusionModel
 from stable_audio.types import ConditionTensors, Metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 OPEN = "model_configs/stable_audio/stable_audio_open_1_0.json"
-PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
-"""Dense bfloat16 operations per second by the name of the card, from the makers' data sheets."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -94,5 +93,4 @@ def card(device: str) -> str:
 
 def peak_of_card(device: str) -> float | None:
     """Bfloat16 operations per second of the card by its data sheet; None where it is not listed."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else ""
-    return next((rate for key, rate in PEAK_BF16.items() if key in name), None)
+    return data_sheet_rate(torch.device(device), torch.bfloat16)

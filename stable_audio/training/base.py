@@ -116,7 +116,8 @@ class TrainingModule(OptimisedModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the audio only; conditioners move the metadata that they use."""
-        return batch._replace(audio=to_device(batch.audio, device))
+        with self.clock.part("transfer"):
+            return batch._replace(audio=to_device(batch.audio, device))
 
     def before_step(self) -> None:
         """The weights of the last step are copied for their average before this one changes them."""

@@ -336,6 +336,7 @@ class DiffusionTraining(TimedTraining):
         # In full precision, since spectra lose too much in half precision, and latents limit the model's
         # quality.
         with (
+            self.clock.part("pretransform"),
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
         ):
@@ -348,7 +349,8 @@ class DiffusionTraining(TimedTraining):
             inpainting: masks (b 1 n), 1 = keep, of models that inpaint; else None.
         """
         extra = None if inpainting is None else inpainting_tensors(clean.x0, inpainting)
-        conditioning = model.condition(clean.metadata, extra, device=clean.x0.device)
+        with self.clock.part("conditioning"):
+            conditioning = model.condition(clean.metadata, extra, device=clean.x0.device)
         if not model.mask_padding_attention or clean.mask is None or clean.lengths is not None:
             return conditioning
         return conditioning.replace(padding_mask=to_device(clean.mask.flatten(1), clean.x0.device))

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from stable_audio.adapters import TrainingClips
 from stable_audio.data.base import Batch
 from stable_audio.data.loader import ResumableLoader
+from stable_audio.training.speed.clock import StepClock
 
 MakeLoader = Callable[[int, int], ResumableLoader]
 """(rank, world_size) -> an endless loader of this rank's batches."""
@@ -22,12 +23,15 @@ class TimedLoader:
 
     It has no length, since a run is counted in steps, not in epochs of the dataset.
 
+    Args:
+        clock: times the parts of steps, of which waiting is one.
+
     Attributes:
         waited: seconds.
     """
 
-    def __init__(self, loader: ResumableLoader) -> None:
-        self.loader = loader
+    def __init__(self, loader: ResumableLoader, clock: StepClock) -> None:
+        self.loader, self.clock = loader, clock
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -35,7 +39,8 @@ class TimedLoader:
         while True:
             began = time.perf_counter()
             try:
-                batch = next(batches)
+                with self.clock.part("data"):
+                    batch = next(batches)
             except StopIteration:
                 return
             finally:
@@ -48,11 +53,13 @@ class RunData(pl.LightningDataModule):
 
     Args:
         make_loader: builds the loader of a rank.
+        clock: times the parts of steps; default: one that times nothing.
     """
 
-    def __init__(self, make_loader: MakeLoader) -> None:
+    def __init__(self, make_loader: MakeLoader, clock: StepClock | None = None) -> None:
         super().__init__()
         self._make_loader = make_loader
+        self._clock = clock if clock is not None else StepClock()
         self._state: Mapping[str, Any] | None = None
         self.timed: TimedLoader | None = None
 
@@ -61,7 +68,7 @@ class RunData(pl.LightningDataModule):
         loader = self._make_loader(self.trainer.global_rank, self.trainer.world_size)
         if self._state is not None:
             loader.load_state_dict(dict(self._state))
-        self.timed = TimedLoader(loader)
+        self.timed = TimedLoader(loader, self._clock)
         return self.timed
 
     @property

@@ -122,4 +122,9 @@ def batch_seconds(
 def row_samples(config: ModelConfig, module: TrainingModule, dataset: DatasetConfig) -> int:
     """Samples per item of a batch."""
     row = getattr(dataset, "pack_length", None)
-    return row * getattr(module.model, "downsampling_ratio", 1) if row else config.sample_size
+    return row * frame_samples(module) if row else config.sample_size
+
+
+def frame_samples(module: TrainingModule) -> int:
+    """Samples of one latent frame of the model."""
+    return getattr(module.model, "downsampling_ratio", 1)

@@ -18,6 +18,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
 from stable_audio.training.gradient_release import GradientRelease
 from stable_audio.training.networks import Schedule, TrainedNetwork
+from stable_audio.training.speed.clock import StepClock
 from stable_audio.training.splitting import measured
 from stable_audio.training.trainable import rate_groups
 
@@ -51,6 +52,7 @@ class OptimisedModule(CheckedModule):
         run_steps: steps of the run, -1 = no end; LR schedules without a length follow it.
         rate_factors: id of a weight -> factor of its learning rate; 1 where there is none.
         moved: index in `networks` of the network that stepped on the current batch, or None.
+        clock: times the parts of steps while a run logs them.
 
     Args:
         gradient_clip_val: maximum gradient norm, 0 = no clipping.
@@ -83,6 +85,7 @@ class OptimisedModule(CheckedModule):
         self.gradient_release = gradient_release
         self._release: GradientRelease | None = None
         self.moved: int | None = None
+        self.clock = StepClock()
         self._accumulated = 0
         self._worst: Tensor | None = None
         self._received = False
@@ -245,6 +248,10 @@ class OptimisedModule(CheckedModule):
         return self.moved
 
     def _step(self, index: int) -> None:
+        with self.clock.part("optimizer"):
+            self._take_step(index)
+
+    def _take_step(self, index: int) -> None:
         network, optimizers = self.networks()[index], super().optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         optimizer: Any = optimizers[index]

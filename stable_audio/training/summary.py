@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from stable_audio.config import ModelConfig
 from stable_audio.inference.memory.reserve import readable_size
+from stable_audio.inference.rates import peak_rate
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.feed import RunData
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
 from stable_audio.training.options import RunOptions
+from stable_audio.training.speed.columns import Nominal
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +30,21 @@ class Summary(pl.Callback):
         config: the model file.
         options: options of the run.
         data: the training data.
+        scalars: the log lines, which need what the plan counts.
         row: samples per item of a batch, which differ from the config's sample_size if clips are packed.
     """
 
-    def __init__(self, config: ModelConfig, options: RunOptions, data: RunData, *, row: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        options: RunOptions,
+        data: RunData,
+        scalars: LogScalars,
+        *,
+        row: int,
+    ) -> None:
         self.config, self.options, self.data, self.row = config, options, data, row
+        self.scalars = scalars
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -41,7 +55,12 @@ class Summary(pl.Callback):
                 device=trainer.strategy.root_device.type,
                 row=self.row,
             )
-            for line in start_lines(trainer, pl_module, self.options, self.data, plan):
+            if plan is not None:
+                self.scalars.nominal = nominal(plan, trainer.strategy.root_device)
+            lines = start_lines(
+                trainer, pl_module, self.options, self.data, plan, nominal=self.scalars.nominal
+            )
+            for line in lines:
                 log.info("%s", line)
 
 
@@ -63,12 +82,34 @@ def planned(
         return None
 
 
+def nominal(plan: TrainingPlan, device: torch.device) -> Nominal | None:
+    """The operations of a plan beside the peak of a device; None where there is no peak to measure."""
+    dtype = PRODUCTS.get(plan.choice.precision, torch.float32)
+    try:
+        return Nominal(plan.operations, peak_rate(device, dtype))
+    except RuntimeError as error:  # a missing figure must not end a run
+        log.debug("the peak of %s was not measured", device, exc_info=error)
+        return None
+
+
+PRODUCTS = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16-true": torch.float16,
+    "64-true": torch.float64,
+}
+"""Precision -> the type of matrix products, where that is not float32."""
+
+
 def start_lines(
     trainer: pl.Trainer,
     module: TrainingModule,
     options: RunOptions,
     data: RunData,
     plan: TrainingPlan | None = None,
+    *,
+    nominal: Nominal | None = None,
 ) -> Iterator[str]:
     """Lines about folder, devices, precision, parameters, memory, data and length of a run."""
     yield f"folder       {options.folder}"
@@ -80,6 +121,12 @@ def start_lines(
     if plan is not None:
         batch = f"{options.batch_size} clip{'s' if options.batch_size > 1 else ''} per batch"
         yield f"memory       about {readable_size(plan.total)} per process at {batch}: {plan.in_words()}"
+    if nominal is not None:
+        done = nominal.operations
+        yield (
+            f"operations   {done.model / 1e9:,.4g} GFLOP per batch and process ({done.in_words()}); products "
+            f"reach {nominal.peak / 1e12:.3g} TFLOP/s here"
+        )
     if data.timed is not None:
         loader = data.timed.loader
         steps = loader.batches_per_epoch / options.accum_batches

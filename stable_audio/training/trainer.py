@@ -135,7 +135,7 @@ def assemble(
         clear()
         if start.to_copy is not None:
             copy_base(start.to_copy, options.folder)
-    data = RunData(loader_maker(config, module, files.training, options, training=True))
+    data = RunData(loader_maker(config, module, files.training, options, training=True), module.clock)
     logger = _logger(config, options, trainer, resumed)
     parts = RunCallbacks.of(
         config, module, files, options, trainer, data=data, io=io, logger=logger, stop=stop

@@ -110,6 +110,9 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
             assert (a[name] == "") == (b.get(name, "") == ""), name
             if a[name]:
                 assert float(b[name]) == pytest.approx(float(a[name]), rel=2e-4), (a["step"], name)
+        assert float(b["speed/slowest_process"]) in (0, 1)
+        assert 0 <= float(b["speed/slowest_process_lag"]) < 1
+        assert float(b["speed/time_backward"]) > 0
     first, second = (load_torch_file(tmp_path / n / "last.ckpt") for n in ("one", "two"))
     for key, value in first["state_dict"].items():
         assert torch.allclose(value, second["state_dict"][key], atol=1e-4), key

@@ -17,9 +17,14 @@ import torch
 from stable_audio.audio.io import read_audio
 from stable_audio.checkpoints import load_model, read_checkpoint
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.inference.memory.operations import Operations
 from stable_audio.training import demos as demos_module
+from stable_audio.training import summary
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.memory_plan import TrainingPlan
+from stable_audio.training.memory_plan.choice import Choice
 from stable_audio.training.options import RunOptions
+from stable_audio.training.speed.clock import PARTS
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
 
 
@@ -70,9 +75,31 @@ def test_what_is_logged(tmp_path: Path) -> None:
         assert float(row["train/grad_norm"]) > 0.01
         assert float(row["speed/audio_seconds_per_second"]) > 0
         assert 0 <= float(row["speed/data_wait_share"]) <= 1
+        parts = [float(row[f"speed/time_{part}"]) for part in PARTS]
+        assert min(parts) >= 0
+        assert sum(parts) == pytest.approx(1 / float(row["speed/steps_per_second"]), rel=0.2)
+        assert {p for p, took in zip(PARTS, parts) if took == 0} == set()
+        assert float(row["speed/peak_memory_gib"]) > 0
     buckets = [k for k in rows[0] if k.startswith("model/loss_all_")]
     assert buckets
     assert {f"model/loss_all_0.{i}" for i in range(10)} >= set(buckets)
+
+
+def test_the_speed_is_compared_with_what_the_device_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = Operations(products=3e9)
+    plan = TrainingPlan(choice=Choice(), device="cpu", parts={}, moments={}, operations=done)
+    monkeypatch.setattr(summary, "planned", lambda *_, **__: plan)
+    monkeypatch.setattr(summary, "peak_rate", lambda device, dtype: 5e12)
+    with caplog.at_level(logging.INFO):
+        tiny_run(tmp_path, max_steps=2, accum_batches=2).start()
+    for row in _rows(tmp_path / "run"):
+        per_second = 2 * 3e9 * float(row["speed/steps_per_second"])
+        assert float(row["speed/tflops"]) == pytest.approx(per_second / 1e12, rel=1e-5)
+        assert float(row["speed/mfu"]) == pytest.approx(per_second / 5e12, rel=1e-5)
+    said = "3 GFLOP per batch and process (matrix products 100%); products reach 5 TFLOP/s here"
+    assert said in caplog.text
 
 
 def test_log_every_averages(tmp_path: Path) -> None:

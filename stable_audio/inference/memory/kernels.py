@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from stable_audio.inference.memory.operations import count_attention
+
 FLOAT32_UNDER_AUTOCAST: frozenset[Callable[..., Any]] = frozenset(
     (
         F.layer_norm,
@@ -102,6 +104,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        count_attention(query, key, value, backward=False)
         # (b l h d) in memory, as the kernels write it.
         shape = (*query.shape[:-3], query.shape[-2], query.shape[-3], value.shape[-1])
         out = query.new_empty(shape).transpose(-3, -2)
@@ -112,4 +115,5 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         query, key, value, _, _ = ctx.saved_tensors
+        count_attention(query, key, value, backward=True)
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)

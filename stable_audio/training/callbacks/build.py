@@ -16,11 +16,18 @@ from stable_audio.training.callbacks.estimate import EstimateTime
 from stable_audio.training.callbacks.progress import ProgressLine
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
+from stable_audio.training.callbacks.timing import TimeParts
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
-from stable_audio.training.loaders import Datasets, batch_seconds, loader_maker, row_samples
+from stable_audio.training.loaders import (
+    Datasets,
+    batch_seconds,
+    frame_samples,
+    loader_maker,
+    row_samples,
+)
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.options import RunOptions
 from stable_audio.training.stopping import StopRequest
@@ -60,7 +67,16 @@ class RunCallbacks:
     ) -> RunCallbacks:
         """Build them."""
         seconds = batch_seconds(config, module, files.training, trainer, options)
-        scalars = LogScalars(logger, data, every=options.log_every, batch_seconds=seconds)
+        row = row_samples(config, module, files.training)
+        scalars = LogScalars(
+            logger,
+            data,
+            module.clock,
+            every=options.log_every,
+            batch_seconds=seconds,
+            items=options.batch_size,
+            row=row // (frame_samples(module) if getattr(module, "pre_encoded", False) else 1),
+        )
         checkpoints = Checkpoints(
             options.folder,
             config.as_dict(),
@@ -73,12 +89,13 @@ class RunCallbacks:
         demos = build_demo_callback(config, options, logger)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
+            TimeParts(),
             scalars,
             build_validation(config, module, files.validation, options, logger, io.writer),
             demos,
             checkpoints,
             StopOnSignal(stop, checkpoints),
-            Summary(config, options, data, row=row_samples(config, module, files.training)),
+            Summary(config, options, data, scalars, row=row),
             EstimateTime(max_steps=options.max_steps) if options.max_steps > 0 else None,
             ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,
             ResumeClock(scalars),

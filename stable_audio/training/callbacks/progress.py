@@ -12,6 +12,9 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.scalars import LogScalars
 
+WORTH_TELLING = 0.1
+"""Share of the time in wait for data from which on the line says so."""
+
 
 class ProgressLine(StepCallback):
     """Redraws one line on a terminal; elsewhere writes a new line every half minute.
@@ -58,6 +61,10 @@ class ProgressLine(StepCallback):
         parts.append(f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.2f} s/step")
         if "speed/audio_seconds_per_second" in latest:
             parts.append(f"{latest['speed/audio_seconds_per_second']:.1f} s audio/s")
+        if "speed/mfu" in latest:
+            parts.append(f"MFU {latest['speed/mfu']:.0%}")
+        if latest.get("speed/data_wait_share", 0.0) >= WORTH_TELLING:
+            parts.append(f"{latest['speed/data_wait_share']:.0%} waiting for data")
         parts.append(f"{_clock(elapsed)} gone")
         if self._max_steps > 0:
             parts.append(f"{_clock((self._max_steps - step) / max(rate, 1e-9))} left")

@@ -12,6 +12,7 @@ import torch
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.encoders import frozen_encoders
+from stable_audio.inference.memory.operations import Operations
 from stable_audio.inference.memory.reserve import memory_of, readable_size, reserve_of
 from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
@@ -55,6 +56,7 @@ class TrainingPlan:
         device: type of the device.
         parts: bytes by what they are for; `activations` is what the greatest moment needs beside the others.
         moments: bytes in all at each moment of a step, weights and everything else included.
+        operations: of the forward and backward passes of a batch.
         assumptions: what the plan rests on, and what it leaves out, as sentences.
         device_bytes: memory of the device, if known.
         largest_batch: clips per batch that fit the device, 0 = not even one; None: not looked for.
@@ -66,6 +68,7 @@ class TrainingPlan:
     device: str
     parts: Mapping[str, int]
     moments: Mapping[str, int]
+    operations: Operations = Operations()  # noqa: RUF009 (frozen)
     assumptions: tuple[str, ...] = ()
     device_bytes: int | None = None
     largest_batch: int | None = None
@@ -93,6 +96,7 @@ class TrainingPlan:
             "total": self.total,
             "parts": dict(self.parts),
             "moments": dict(self.moments),
+            "operations": vars(self.operations),
             "assumptions": list(self.assumptions),
             "device_bytes": self.device_bytes,
             "fits": self.fits,
@@ -176,6 +180,7 @@ class Planner:
             device=self.device,
             parts=parts,
             moments=moments,
+            operations=trace.operations,
             assumptions=static.assumptions,
             device_bytes=device_bytes,
         )

@@ -1,4 +1,4 @@
-"""The memory of a training step, followed operation by operation on shapes."""
+"""The memory and the operations of a training step, followed one by one on shapes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stable_audio.inference.memory.kernels import kernels_of
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
+from stable_audio.inference.memory.operations import OperationCount, Operations
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.memory_plan.turns import Turn, turns_of
 
@@ -26,6 +27,7 @@ class StepTrace:
         encode: greatest need while the batch is encoded.
         forward: greatest need in the forward pass.
         backward: greatest need in the backward pass, gradients included.
+        operations: of the forward and the backward pass of a batch; where networks take turns, on average.
     """
 
     weights: int
@@ -34,6 +36,7 @@ class StepTrace:
     encode: int
     forward: int
     backward: int
+    operations: Operations = Operations()  # noqa: RUF009 (frozen)
 
     @property
     def peak(self) -> int:
@@ -80,6 +83,7 @@ def trace_step(
         encode=max(t.encode for t in traces),
         forward=max(t.forward for t in traces),
         backward=max(t.backward for t in traces),
+        operations=sum((t.operations for t in traces), Operations()).scaled(1 / len(traces)),
     )
 
 
@@ -92,9 +96,11 @@ def _trace_turn(module: TrainingModule, turn: Turn, live: LiveMemory, how: Circu
     if how.accumulates or not (module.by_hand or releases):
         _make_gradients(trained, live)
     results: list[Tensor] = []
+    count = OperationCount()
     with kernels_of(how.device, how.precision):
         encode = live.peak_of(lambda: results.append(turn.encode()))
-        forward = live.peak_of(lambda: results.append(turn.forward(results.pop())))
+        with count:
+            forward = live.peak_of(lambda: results.append(turn.forward(results.pop())))
     loss = results.pop()
     if not how.accumulates:
         _free_gradients(trained)
@@ -102,13 +108,15 @@ def _trace_turn(module: TrainingModule, turn: Turn, live: LiveMemory, how: Circu
         stack.enter_context(kernels_of(how.device, how.precision if module.by_hand else "32-true"))
         if releases:
             stack.enter_context(_released(trained))
-        backward = live.peak_of(lambda: torch.autograd.backward(loss))
+        with count, count.backward_pass():
+            backward = live.peak_of(lambda: torch.autograd.backward(loss))
     gradients = sum(p.grad.untyped_storage().nbytes() for p in trained if p.grad is not None)
     others = [] if turn.apart is None or releases else turn.apart.parameters()
     without = sum(p.nbytes for p in others if p.requires_grad and p.grad is None)
     gradients, backward = gradients + without, backward + (0 if how.accumulates else without)
     _free_gradients(module.parameters())
-    return StepTrace(0, 0, gradients, *(peak - resting for peak in (encode, forward, backward)))
+    encode, forward, backward = (peak - resting for peak in (encode, forward, backward))
+    return StepTrace(0, 0, gradients, encode, forward, backward, count.counted)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Where the time of training goes: the parts of a step, operations per second, and who is slow."""
