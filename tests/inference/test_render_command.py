@@ -14,8 +14,9 @@ import stable_audio.inference.rendering.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
 from stable_audio.cli import generate as generate_command
 from stable_audio.cli import main
+from stable_audio.inference.generation.sampled_clips import SampledClips
 from stable_audio.inference.precision import DTYPES, place
-from stable_audio.inference.rendering import request
+from stable_audio.inference.rendering import batches, request
 from tests.inference import tiny
 
 QUICK = ["--steps", "2", "--device", "cpu"]
@@ -156,7 +157,7 @@ def test_an_interrupted_run_resumes(base: list[str], tmp_path: Path, capsys, mon
     lines = [{"prompt": p, "seconds_total": 0.3} for p in ("bell", "drum", "wind", "bell")]
     prompts.write_text("\n".join(json.dumps(line) for line in lines))
     command = [*base, "--prompts", str(prompts)]
-    real, calls = render_module.generate, []
+    real, calls = batches.sample_clips, []
 
     def failing(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(args)
@@ -164,12 +165,12 @@ def test_an_interrupted_run_resumes(base: list[str], tmp_path: Path, capsys, mon
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(render_module, "generate", failing)
+    monkeypatch.setattr(batches, "sample_clips", failing)
     assert main(command) == 130
     assert len(_made(tmp_path)) == 2
     _made(tmp_path)[1].with_suffix(".json").unlink()  # as if killed between the two files of a clip
     before = _made(tmp_path)[0].stat().st_mtime_ns
-    monkeypatch.setattr(render_module, "generate", real)
+    monkeypatch.setattr(batches, "sample_clips", real)
     capsys.readouterr()
     assert main(command) == 0
     assert "3 rendered, 1 already there" in capsys.readouterr().out
@@ -226,7 +227,7 @@ def test_init_audio_and_formats(base: list[str], tmp_path: Path) -> None:
 
 
 def test_clipping_is_told_not_hidden(base: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(render_module, "generate", lambda *a, **k: torch.full((1, 1, k["sample_size"]), 1.7))
+    monkeypatch.setattr(SampledClips, "audio", lambda clips: torch.full((1, 1, clips.kept), 1.7))
     assert main([*base, "--prompt", "bell"]) == 0
     assert "peak 1.70, CLIPPED" in capsys.readouterr().out
     output = _recipe(_made(tmp_path)[0])["output"]
@@ -473,7 +474,7 @@ def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes: list[int] = []
-    whole = render_module._timed_batch
+    whole = batches._sampled
 
     def short_of_memory(model: Any, *settings: Any) -> Any:
         sizes.append(len(settings[-1]))
@@ -481,7 +482,7 @@ def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(model, *settings)
 
-    monkeypatch.setattr(render_module, "_timed_batch", short_of_memory)
+    monkeypatch.setattr(batches, "_sampled", short_of_memory)
     assert main([*base, "--prompt", "bell", "--count", "5", "--batch-size", "4"]) == 0
     assert sizes == [4, 2, 2, 1]
     assert len(_made(tmp_path)) == 5

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +16,14 @@ from stable_audio.audio.io import save_audio
 from stable_audio.audio.rates import rate_in
 from stable_audio.audio.resample import resample
 from stable_audio.data.world import ALONE, World
-from stable_audio.inference.generation.generate import generate
-from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels
+from stable_audio.inference.rendering.batches import BatchOptions, Clip, sound_batches
 from stable_audio.inference.rendering.existing import ExistingClips
 from stable_audio.inference.rendering.finishing import NO_FINISHING
 from stable_audio.inference.rendering.jobs import Job, listed
 from stable_audio.inference.rendering.names import DEFAULT_NAME, NameTemplate, stems
-from stable_audio.inference.rendering.recipe import Recipe, comment_of, sampling_from, write_recipe
+from stable_audio.inference.rendering.recipe import Recipe, comment_of, write_recipe
 from stable_audio.model import DiffusionModel
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-_Pending = tuple[str, Job, Recipe]
 
 
 @dataclass(frozen=True)
@@ -107,6 +99,8 @@ def render(
 ) -> Iterator[Rendered]:
     """Render completed `jobs`, with their `recipes` beside the files; yields every file once it is complete.
 
+    A thread samples the next batch while the files of one are written.
+
     Args:
         batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if memory runs out.
         world: the processes that share the jobs; this one renders its part, with the same file names.
@@ -122,102 +116,31 @@ def render(
     names = output.stems(jobs, recipes)
     remove_leftovers(output.folder)
     finished = ExistingClips(output.folder, output.format).finished
-    pending: list[_Pending] = []
+    pending: list[Clip] = []
     for _, clip in world.share(list(zip(names, jobs, recipes))):
         existing = None if output.overwrite else finished(clip[2], clip[0])
         if existing is not None:
             yield Rendered(existing, clip[2].seconds, None, False, None)
         else:
             pending.append(clip)
-    for group in _alike(pending):
-        specs = group[0][1].adapters or ()
-        work = partial(_timed_batch, adapted(specs), *(guide, chunked_decode, progress))
-        for batch, (audio, took) in _in_batches(work, group, batch_size or default_batch(model.device)):
-            factor = sum(r.seconds for _, _, r in batch) / took
-            for (name, _, recipe), sound in zip(batch, audio):
-                yield _write(model, name, recipe, sound, output, took / len(batch), factor)
-
-
-def _alike(pending: Sequence[_Pending]) -> list[list[_Pending]]:
-    """The clips in groups that can be rendered together.
-
-    They have the same settings but for the weight of guidance, the same length, steering and adapters, and
-    all or none have negative conditioning, and conditioning or noise to go to.
-    """
-    groups: dict[tuple[Any, ...], list[_Pending]] = {}
-    for clip in pending:
-        _, job, recipe = clip
-        guided = recipe.sampling["cfg_scale"] != 1
-        settings = json.dumps({**recipe.sampling, "cfg_scale": guided}, sort_keys=True)
-        others = (job.negative is None, job.to_conditioning is None, job.to_seed is None)
-        length = (recipe.sample_size, recipe.seconds if job.steering.inpaint_audio is not None else None)
-        common = (length, others, job.adapters or (), settings, id(job.steering))
-        groups.setdefault(common, []).append(clip)
-    return list(groups.values())
+    options = BatchOptions(
+        size=batch_size or default_batch(model.device),
+        chunked_decode=chunked_decode,
+        guide=guide,
+        progress=progress,
+    )
+    with closing(sound_batches(adapted, model.device, pending, options)) as batches:
+        for batch in batches:
+            factor = sum(recipe.seconds for _, _, recipe in batch.clips) / batch.took
+            share = batch.took / len(batch.clips)
+            for (name, _, recipe), sound in zip(batch.clips, batch.audio):
+                yield _write(model, name, recipe, sound, output, share, factor)
+            del batch, sound
 
 
 def default_batch(device: torch.device) -> int:
     """Clips per batch: one clip keeps a CPU busy, but not a GPU."""
     return 8 if device.type == "cuda" else 1
-
-
-def _in_batches(
-    work: Callable[[list[_Pending]], T], pending: list[_Pending], size: int
-) -> Iterator[tuple[list[_Pending], T]]:
-    """Apply `work` to `size` clips at a time, and to half as many after memory ran out."""
-    start = 0
-    while start < len(pending):
-        batch = pending[start : start + size]
-        try:
-            result = work(batch)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise
-            free_memory_of(error)
-            size = len(batch) // 2
-            log.warning("%d clips at once do not fit in memory: continuing with %d", len(batch), size)
-            continue
-        start += len(batch)
-        yield batch, result
-
-
-def _timed_batch(
-    model: DiffusionModel,
-    guide: DiffusionModel | None,
-    chunked_decode: bool,
-    progress: Callable[[int, int], None] | None,
-    batch: Sequence[_Pending],
-) -> tuple[Tensor, float]:
-    """Audio (b c n) of the batch and the seconds that it took."""
-    started = time.perf_counter()
-    _, first, recipe = batch[0]
-    negatives = [job.negative for _, job, _ in batch]
-    sampling = sampling_from(recipe.sampling)
-    scales = tuple(other.sampling["cfg_scale"] for _, _, other in batch)
-    audio = generate(
-        model,
-        [job.conditioning for _, job, _ in batch],
-        negative_conditioning=[n for n in negatives if n is not None] or None,
-        seeds=[other.seed for _, _, other in batch],
-        sample_size=recipe.sample_size,
-        sampling=sampling,
-        cfg_scale=scales if len(set(scales)) > 1 else scales[0],
-        guide=None if sampling.guide_scale is None else guide,
-        chunked_decode=chunked_decode,
-        callback=None if progress is None else lambda info: progress(info.i + 1, info.steps),
-        **_blend([job for _, job, _ in batch]),
-        **first.steering.arguments(model, recipe.sample_size, recipe.seconds),
-    )
-    return audio, time.perf_counter() - started
-
-
-def _blend(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Keyword arguments of `Blend`."""
-    others = [job.to_conditioning for job in jobs if job.to_conditioning is not None]
-    seeds = [job.to_seed for job in jobs if job.to_seed is not None]
-    if not others and not seeds:
-        return {}
-    return {"to_conditioning": others or None, "to_seeds": seeds or None, "mix": [job.mix for job in jobs]}
 
 
 def check_spans(model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:
