@@ -5,8 +5,15 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from benchmarks.plain_dit import PlainDiT
+from stable_audio.backbones import DiT
+from stable_audio.nn.attention import AttentionOptions
+from stable_audio.types import Conditioning
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rounds", "1"]
@@ -21,7 +28,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--only", "plain AdamW"],
             ["plain AdamW"],
         ),
-        ("sampling", [*SIZES, "--steps", "2"], ["no guidance", "cfg_scale 4"]),
+        (
+            "inference",
+            ["--only", "test", "--batch", "2", "--steps", "2", "--rounds", "1", "--device", "cpu"]
+            + ["--ways", "plain", "ours", "bfloat16", "bound"],
+            ["test"],
+        ),
         (
             "adapters",
             [*SIZES, "--steps", "2", "--rank", "2", "--types", "lora", "bora"],
@@ -72,3 +84,31 @@ def test_prints_its_table(
     printed = capsys.readouterr().out
     table = {line.split("  ")[0] for line in printed.splitlines()}
     assert set(rows) <= table, printed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "global_cond_type": "adaLN",
+            "num_memory_tokens": 3,
+            "local_add_cond_dim": 5,
+            "norm_type": "rms_norm",
+        }
+        | {"attn_kwargs": AttentionOptions(qk_norm="rms", differential=True)},
+        {"project_cond_tokens": False},
+    ],
+    ids=["stable audio 3", "stable audio open"],
+)
+def test_the_plain_loop_computes_what_the_network_does(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    sizes = {"io_channels": 4, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    dit = DiT(**sizes, cond_token_dim=32, global_cond_dim=6, **options).eval()
+    with torch.no_grad():
+        for parameter in dit.parameters():
+            parameter.normal_(0, 0.2)
+        x, t, text, vector = torch.randn(2, 4, 9), torch.rand(2), torch.randn(2, 3, 32), torch.randn(2, 6)
+        local = torch.randn(2, 5, 9) if "local_add_cond_dim" in options else None
+        found = PlainDiT(dit)(x, t, text, vector, local)
+        expected = dit(x, t, Conditioning(cross_attn=text, global_cond=vector, local_add=local))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

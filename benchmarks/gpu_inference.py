@@ -1,0 +1,161 @@
+"""Published models with random weights on a GPU, from conditioning to sound; part of `inference.py`.
+
+Without guidance where 8 steps are taken, as models do that were post-trained for few steps. Rows appear as
+they are measured: first without the compiler, which takes most of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gpu_common import OPEN, card, published_model
+from plain_dit import PlainDiT, plain_sample
+
+from stable_audio.inference.generation.generate import generate
+from stable_audio.inference.precision import place
+from stable_audio.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A published model and what is asked of it."""
+
+    config: str
+    steps: int
+    cfg_scale: float
+    seconds: tuple[float, ...]
+    batches: tuple[int, ...] = (1,)
+
+
+SHAPES = {
+    "open": Shape(OPEN, 100, 7.0, (47.0,), (1, 8)),
+    "small": Shape("model_configs/stable_audio_3/small.json", 8, 1.0, (5.0, 30.0, 120.0)),
+    "medium": Shape("model_configs/stable_audio_3/medium.json", 8, 1.0, (5.0, 30.0, 120.0, 380.0)),
+}
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def add_arguments(group: Any) -> None:
+    group.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    group.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    group.add_argument("--compile-precision", choices=PRECISIONS, default="bfloat16")
+    group.add_argument("--matmul-precision", default="high", help="of float32 products, as in `generate`")
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_float32_matmul_precision(args.matmul_precision)
+    print(
+        f"{card(args.device)}; from conditioning to sound on the host; float32 products: TF32\n", flush=True
+    )
+    print(f"{'':8}{'s':>6}{'batch':>7}  {'':24}{'s end to end':>13}{'x real time':>13}{'GiB':>7}")
+    for name in args.models:
+        shape = SHAPES[name]
+        model = _model(shape.config, args.device)
+        for dtype in args.precisions:
+            model.backbone.to(getattr(torch, dtype))
+            ways = {f"plain, {dtype}": plain_of(model), f"ours, {dtype}": ours_of(model)}
+            measure(name, shape, model, ways, args)
+    for name in args.models:
+        shape = SHAPES[name]
+        model = _model(shape.config, args.device)
+        place(model, dtype=args.compile_precision, device=args.device, compiled=True)
+        started = time.perf_counter()
+        ways = {f"compiled, {args.compile_precision}": ours_of(model)}
+        measure(name, shape, model, ways, args)
+        print(f"{name}: compiled and measured in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+Sampled = Callable[[Shape, float, int], torch.Tensor]
+"""(shape, seconds, batch) -> sound (b c n) on the host."""
+
+
+def measure(
+    name: str, shape: Shape, model: DiffusionModel, ways: dict[str, Sampled], args: argparse.Namespace
+) -> None:
+    """Print a row for every length, batch and way; ways take turns."""
+    for seconds in shape.seconds:
+        for batch in shape.batches:
+            took: dict[str, list[float]] = {way: [] for way in ways}
+            peaks: dict[str, float] = {}
+            for number in range(min(args.rounds, 3) + 1):
+                for way, run in ways.items():
+                    torch.cuda.reset_peak_memory_stats()
+                    torch.cuda.synchronize()
+                    started = time.perf_counter()
+                    run(shape, seconds, batch)
+                    torch.cuda.synchronize()
+                    if number:  # the first one warms up, and compiles
+                        took[way].append(time.perf_counter() - started)
+                    peaks[way] = torch.cuda.max_memory_allocated() / 2**30
+            for way, times in took.items():
+                best = statistics.median(times)
+                speed = batch * seconds / best
+                row = f"{name:8}{seconds:6g}{batch:7}  {way:24}{best:13.3f}{speed:13.0f}{peaks[way]:7.1f}"
+                print(row, flush=True)
+
+
+def ours_of(model: DiffusionModel) -> Sampled:
+    """`generate` with all that it does."""
+
+    def run(shape: Shape, seconds: float, batch: int) -> torch.Tensor:
+        sound = generate(
+            model,
+            [{"seconds_total": seconds} for _ in range(batch)],
+            seconds=seconds,
+            short=True,
+            sampler="euler",
+            steps=shape.steps,
+            cfg_scale=shape.cfg_scale,
+        )
+        return sound
+
+    return run
+
+
+def plain_of(model: DiffusionModel) -> Sampled:
+    """The network in a loop, then the decoder."""
+    plain = PlainDiT(model.backbone)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def run(shape: Shape, seconds: float, batch: int) -> torch.Tensor:
+        samples = round(seconds * model.sample_rate)
+        samples = -(-samples // model.length_multiple) * model.length_multiple
+        device = model.device
+        noise = torch.randn(batch, *model.latent_shape_of(samples), device=device)
+        extra = {}
+        if model.backbone.slot_widths.get("local_add"):
+            width = model.backbone.slot_widths["local_add"]
+            extra["local"] = torch.zeros(batch, width, noise.shape[-1], device=device)
+        cond = model.condition([{} for _ in range(batch)], _inpainting(model, noise), device=device)
+        levels = [1 - i / shape.steps for i in range(shape.steps)] + [0.0]
+        latents = plain_sample(
+            plain,
+            noise,
+            levels,
+            text=cond.cross_attn,
+            vector=cond.global_cond,
+            cfg_scale=shape.cfg_scale,
+            **extra,
+        )
+        return torch.cat([model.pretransform.decode(x).float().cpu() for x in latents.split(1)])
+
+    return run
+
+
+def _inpainting(model: DiffusionModel, noise: torch.Tensor) -> dict[str, Any]:
+    from stable_audio.inference.generation.audio_inputs import inpaint_tensors, inpaints
+
+    if not inpaints(model):
+        return {}
+    return inpaint_tensors(model, None, None, len(noise), tuple(noise.shape[1:]))
+
+
+def _model(config: str, device: str) -> DiffusionModel:
+    model, _ = published_model(argparse.Namespace(config=config, device=device))
+    return model.eval().requires_grad_(False)

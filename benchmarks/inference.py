@@ -1,0 +1,166 @@
+"""Generation in one run: a straightforward loop of plain modules, ours, ours compiled, ours in bfloat16.
+
+python benchmarks/inference.py [--only 50M tiny] [--batch 1 4 --steps 4]
+
+On a CPU: Euler steps with guidance of a DiT of 50 million parameters, and of a tiny one, whose time is what a
+step costs beside its products. All take turns in one process. The bound is the same matrix products and
+attention and nothing else. On a GPU: published models, as `gpu_inference.py` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+from dataclasses import dataclass
+
+import gpu_inference
+import torch
+from common import Bound, Work, describe_machine, new_parser, print_table, time_together
+from plain_dit import PlainDiT, plain_sample
+from torch import Tensor
+
+from stable_audio.backbones import DiT
+from stable_audio.diffusion.guidance import Guidance
+from stable_audio.diffusion.objectives import OBJECTIVES
+from stable_audio.diffusion.sampling import sample
+from stable_audio.types import Conditioning
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a DiT and of its inputs."""
+
+    dim: int
+    depth: int
+    heads: int
+    frames: int
+    context: int
+    channels: int = 64
+
+    def dit(self) -> DiT:
+        dit = DiT(
+            io_channels=self.channels,
+            embed_dim=self.dim,
+            depth=self.depth,
+            num_heads=self.heads,
+            cond_token_dim=self.dim,
+            global_cond_type="adaLN",
+            zero_init_branch_outputs=False,
+        )
+        return dit.eval().requires_grad_(False)
+
+
+SIZES = {
+    "50M": Size(dim=512, depth=10, heads=8, frames=256, context=64),
+    "tiny": Size(dim=64, depth=4, heads=2, frames=16, context=8),
+    "test": Size(dim=32, depth=1, heads=1, frames=8, context=4),
+}
+"""Name on the command line -> sizes; `test` is for the tests of this script."""
+
+WAYS = ("plain", "ours", "compiled", "bfloat16", "bfloat16, compiled", "bound")
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.device.startswith("cuda"):
+        gpu_inference.main(args)
+        return
+    print(f"{describe_machine(args.device, 'float32')}, {torch.backends.cpu.get_cpu_capability()}")
+    print(f"Euler steps with guidance, median of {args.rounds} interleaved rounds\n")
+    rows = [row for name in args.only for batch in args.batch for row in measure(name, batch, args)]
+    print_table(("", "batch", "", "ms/step", "of plain", "of the bound"), rows)
+
+
+def measure(name: str, batch: int, args: argparse.Namespace) -> list[tuple[object, ...]]:
+    torch.manual_seed(0)
+    bench = Bench(SIZES[name], batch, args.steps, args.cfg_scale)
+    works = {way: bench.work(way) for way in args.ways}
+    with torch.inference_mode():
+        bench.check()
+        times = time_together(works, rounds=args.rounds, device="cpu")
+
+    def share(way: str, of: str) -> object:
+        return times[way] / times[of] if of in times else ""
+
+    return [
+        (name, batch, way, 1e3 * times[way] / args.steps, share(way, "plain"), share(way, "bound"))
+        for way in works
+    ]
+
+
+class Bench:
+    """One DiT, one batch, and the ways to sample it."""
+
+    def __init__(self, size: Size, batch: int, steps: int, cfg_scale: float) -> None:
+        self.size, self.batch, self.cfg_scale = size, batch, cfg_scale
+        self.dit = size.dit()
+        self.objective = OBJECTIVES["rectified_flow"]()
+        self.levels = [1 - i / steps for i in range(steps)] + [0.0]
+        self.noise = torch.randn(batch, size.channels, size.frames)
+        self.text = torch.randn(batch, size.context, size.dim)
+
+    def work(self, way: str) -> Work:
+        if way == "plain":
+            model = PlainDiT(self.dit)
+            return lambda: plain_sample(
+                model, self.noise, self.levels, text=self.text, cfg_scale=self.cfg_scale
+            )
+        if way == "bound":
+            return self._bound()
+        dit = copy.deepcopy(self.dit)
+        if way.startswith("bfloat16"):
+            dit.to(torch.bfloat16)
+        if way.endswith("compiled"):
+            dit.compile()
+        return lambda: self.ours(dit)
+
+    def ours(self, dit: DiT) -> Tensor:
+        dtype = next(dit.parameters()).dtype
+        cond = Conditioning(cross_attn=self.text.to(dtype))
+        predict = Guidance(dit, self.objective, cond, cfg_scale=self.cfg_scale, dtype=dtype)
+        return sample(
+            predict,
+            self.noise,
+            objective=self.objective,
+            noise=lambda like, *_: torch.zeros_like(like),
+            sampler="euler",
+            schedule=self.levels,
+        )
+
+    def _bound(self) -> Work:
+        size, rows = self.size, self.batch * (1 if self.cfg_scale == 1 else 2)
+        bound = Bound(
+            dim=size.dim,
+            depth=size.depth,
+            heads=size.heads,
+            channels=size.channels,
+            context=size.dim,
+            mult=4,
+            project_context=False,
+        )
+        x = torch.randn(rows, size.frames, size.channels)
+        kv = torch.randn(rows, size.context, 2 * size.dim)
+        return lambda: [bound(x, kv) for _ in self.levels[1:]]
+
+    def check(self) -> None:
+        """Both loops have the same result, or the comparison says nothing."""
+        torch.testing.assert_close(self.work("plain")(), self.ours(self.dit), rtol=1e-3, atol=1e-3)
+
+
+def parse() -> argparse.Namespace:
+    parser = new_parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(SIZES), default=["50M", "tiny"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--cfg-scale", type=float, default=4.0)
+    gpu_inference.add_arguments(parser.add_argument_group("on a GPU"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
+    main()
