@@ -88,6 +88,11 @@ def takes_keywords(function: Callable[..., T]) -> Callable[..., T]:
     return flattened
 
 
+def grouped(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a function with `Flat` arguments as its body gets them, all of its groups included."""
+    return _nested(function, dict(keywords))
+
+
 def from_keywords(kind: type[T], keywords: Mapping[str, Any]) -> T:
     """Build a dataclass, and the flattened dataclasses in it, from one flat set of keywords."""
     return kind(**_nested(kind, dict(keywords)))

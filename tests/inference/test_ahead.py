@@ -93,13 +93,13 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> RenderTask:
 def samplings(monkeypatch: pytest.MonkeyPatch) -> list[threading.Event]:
     """An event for each of three batches, set when its sampling begins."""
     begun, calls = [threading.Event() for _ in range(3)], iter(range(3))
-    real = batches.sample_clips
+    real = batches.undecoded
 
     def sampled(*args: Any, **kwargs: Any) -> Any:
         begun[next(calls)].set()
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(batches, "sample_clips", sampled)
+    monkeypatch.setattr(batches, "undecoded", sampled)
     return begun
 
 
@@ -140,13 +140,13 @@ def test_a_single_batch_needs_no_thread(
     task: RenderTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[str] = []
-    real = batches.sample_clips
+    real = batches.undecoded
 
     def sampled(*args: Any, **kwargs: Any) -> Any:
         used.append(threading.current_thread().name)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(batches, "sample_clips", sampled)
+    monkeypatch.setattr(batches, "undecoded", sampled)
     list(task.render(OutputFiles(tmp_path / "one"), batch_size=3))
     assert used == [threading.current_thread().name]
     list(task.render(OutputFiles(tmp_path / "two"), batch_size=2))

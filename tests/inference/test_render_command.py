@@ -157,7 +157,7 @@ def test_an_interrupted_run_resumes(base: list[str], tmp_path: Path, capsys, mon
     lines = [{"prompt": p, "seconds_total": 0.3} for p in ("bell", "drum", "wind", "bell")]
     prompts.write_text("\n".join(json.dumps(line) for line in lines))
     command = [*base, "--prompts", str(prompts)]
-    real, calls = batches.sample_clips, []
+    real, calls = batches.undecoded, []
 
     def failing(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(args)
@@ -165,12 +165,12 @@ def test_an_interrupted_run_resumes(base: list[str], tmp_path: Path, capsys, mon
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(batches, "sample_clips", failing)
+    monkeypatch.setattr(batches, "undecoded", failing)
     assert main(command) == 130
     assert len(_made(tmp_path)) == 2
     _made(tmp_path)[1].with_suffix(".json").unlink()  # as if killed between the two files of a clip
     before = _made(tmp_path)[0].stat().st_mtime_ns
-    monkeypatch.setattr(batches, "sample_clips", real)
+    monkeypatch.setattr(batches, "undecoded", real)
     capsys.readouterr()
     assert main(command) == 0
     assert "3 rendered, 1 already there" in capsys.readouterr().out

@@ -18,15 +18,25 @@ from stable_audio.inference.generation.sampled_clips import (
     BatchWork,
     ClipOutput,
     NoiseSources,
+    SampledClips,
     random_seed,
     sample_clips,
 )
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.model import DiffusionModel
-from stable_audio.options import Flat, takes_keywords
+from stable_audio.options import Flat, grouped, takes_keywords
 from stable_audio.types import Metadata
 
-__all__ = ["RANDOM_SEED", "BatchWork", "ClipOutput", "Draws", "NoiseSources", "generate", "random_seed"]
+__all__ = [
+    "RANDOM_SEED",
+    "BatchWork",
+    "ClipOutput",
+    "Draws",
+    "NoiseSources",
+    "generate",
+    "random_seed",
+    "undecoded",
+]
 
 Draws = NoiseSources
 """An earlier name, which is also that of the draws of a training step."""
@@ -103,3 +113,10 @@ def generate(
         **settings,
     )
     return clips.latents if output.return_latents else clips.audio()
+
+
+def undecoded(
+    model: DiffusionModel, conditioning: Sequence[Metadata], *, sampling: Sampling, **keywords: Any
+) -> SampledClips:
+    """The clips that `generate` gives for the same arguments, before they become sound."""
+    return sample_clips(model, conditioning, sampling=sampling, **grouped(generate, keywords))

@@ -35,7 +35,6 @@ from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.memory.answer import answering
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.modes import eval_mode
-from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Metadata
 
 log = logging.getLogger(__name__)
@@ -130,21 +129,20 @@ class SampledClips:
 
 
 @torch.no_grad()
-@takes_keywords
 def sample_clips(
     model: DiffusionModel,
-    conditioning: str | Sequence[Metadata | str] | None = None,
+    conditioning: str | Sequence[Metadata | str] | None,
     *,
-    sampling: Sampling | None = None,
-    away_from: Flat[AwayFrom] = AwayFrom(),  # noqa: B008 (frozen)
-    seeds: int | Sequence[int] = 0,
-    length: Flat[ClipLength] = ClipLength(),  # noqa: B008 (frozen)
-    audio_inputs: Flat[AudioInputs] = AudioInputs(),  # noqa: B008 (frozen)
-    adapter_inputs: Flat[AdapterInputs] = AdapterInputs(),  # noqa: B008 (frozen)
-    blend: Flat[Blend] = Blend(),  # noqa: B008 (frozen)
-    draws: Flat[NoiseSources] = NoiseSources(),
-    output: Flat[ClipOutput] = ClipOutput(),
-    work: Flat[BatchWork] = BatchWork(),
+    sampling: Sampling | None,
+    away_from: AwayFrom,
+    seeds: int | Sequence[int],
+    length: ClipLength,
+    audio_inputs: AudioInputs,
+    adapter_inputs: AdapterInputs,
+    blend: Blend,
+    draws: NoiseSources,
+    output: ClipOutput,
+    work: BatchWork,
     **settings: Any,
 ) -> SampledClips:
     """The latents of clips, before they become sound; see `generate` for the arguments and errors."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from stable_audio.diffusion.samplers import StepInfo
-from stable_audio.inference.generation.sampled_clips import SampledClips, sample_clips
+from stable_audio.inference.generation.generate import undecoded
+from stable_audio.inference.generation.sampled_clips import SampledClips
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.ahead import ahead
@@ -193,7 +194,7 @@ def _sampled(
         if options.progress is not None:
             options.progress(info.i + 1, info.steps)
 
-    clips = sample_clips(
+    clips = undecoded(
         model,
         [job.conditioning for _, job, _ in batch],
         negative_conditioning=[n for n in negatives if n is not None] or None,
