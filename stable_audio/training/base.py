@@ -15,6 +15,7 @@ from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
 from stable_audio.nn.transfer import moved_without_loss, to_device
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
@@ -36,12 +37,14 @@ class RunSettings:
         batch_size: items per batch and process.
         gradient_clip_val: greatest gradient norm, 0 = no clipping.
         gradient_release: step on each weight in the backward pass, and free its gradient.
+        limits: how many bad steps are skipped; None: the first one ends the run.
     """
 
     seed: int = 0
     batch_size: int = 1
     gradient_clip_val: float = 0.0
     gradient_release: bool = False
+    limits: StepLimits | None = None
 
 
 AVERAGED = ("model", "ema")
@@ -80,7 +83,11 @@ class TrainingModule(OptimisedModule):
         ema: EMA | None = None,
         teacher: Teacher | None = None,
     ) -> None:
-        super().__init__(gradient_clip_val=run.gradient_clip_val, gradient_release=run.gradient_release)
+        super().__init__(
+            gradient_clip_val=run.gradient_clip_val,
+            gradient_release=run.gradient_release,
+            limits=run.limits,
+        )
         self.model = model
         self.ema = ema
         self.teacher = teacher
@@ -111,7 +118,7 @@ class TrainingModule(OptimisedModule):
         """
         self.begin_step()
         self.batch_shape = tuple(batch.audio.shape)
-        self._files += [str(m.get("path", m.get("latent_filename", "?"))) for m in batch.metadata]
+        self._files += [_name_of(metadata) for metadata in batch.metadata]
         torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -141,7 +148,11 @@ class TrainingModule(OptimisedModule):
         ema = self.ema.state_dict() if self.ema is not None else None
         if ema is not None:
             ema["average"] = self.saved.part(ema["average"])
-        return {"position": self.position, "seed": self.seed, "ema": ema, **self.optimising_state()}
+        return {**self.order_state(), "seed": self.seed, "ema": ema, **self.optimising_state()}
+
+    def order_state(self) -> dict[str, Any]:
+        """The part of `state` that says where the run is in the order of its data and draws."""
+        return {"position": self.position}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; an average that the checkpoint lacks starts from its weights."""
@@ -182,7 +193,7 @@ class TrainingModule(OptimisedModule):
         """Called before a checkpoint is written, on every process; overriding methods must call it, too.
 
         Raises:
-            TrainingError: the last step failed, so its weights must not be saved.
+            TrainingError: the last step was bad and ends the run.
         """
         self.settle_checks()
 
@@ -222,3 +233,9 @@ class TrainingModule(OptimisedModule):
 
     def _world_size(self) -> int:
         return self._trainer.world_size if self._trainer is not None else 1
+
+
+def _name_of(metadata: Mapping[str, Any]) -> str:
+    """The name of a clip, for messages about its step."""
+    keys = ("path", "latent_filename", "relpath")
+    return str(next((metadata[key] for key in keys if metadata.get(key)), "?"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from stable_audio.config import ModelConfig
 from stable_audio.config.reporting.problems import in_file, json_path
 from stable_audio.config.schemas.leaf import arguments
 from stable_audio.config.schemas.options import extension_model, option_mistakes
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.base import RunSettings, TrainingModule
 from stable_audio.training.demo import DemoRenderer
@@ -37,7 +37,7 @@ def build_training(
         TrainingError: the config has no `training` section, or its model type cannot be trained so.
     """
     with in_file(config.source):
-        return _built(config, model, asdict(run))
+        return _built(config, model, vars(run))
 
 
 def _built(config: ModelConfig, model: nn.Module, run: Mapping[str, Any]) -> TrainingModule:
@@ -52,6 +52,12 @@ def _built(config: ModelConfig, model: nn.Module, run: Mapping[str, Any]) -> Tra
             f"$.training.teacher_model_ckpt: found, but nothing in {learner} learns from a teacher; remove it"
         )
     return module
+
+
+def step_limits(config: ModelConfig) -> StepLimits | None:
+    """How many bad steps a run of `config` skips; None: the first one ends it."""
+    section = config.training.guard if config.training is not None else None
+    return None if section is None else StepLimits(**arguments(section))
 
 
 def build_demos(config: ModelConfig) -> tuple[DemoRenderer, int] | None:

@@ -1,7 +1,8 @@
-"""Checks that end a run before an optimizer step destroys its weights."""
+"""Checks that keep an optimizer step from destroying the weights: bad steps are skipped, or end the run."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
@@ -9,62 +10,105 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.finite import FiniteGuard, NotFinite
+from stable_audio.training.finite import Agree, BadStep, FiniteGuard
+from stable_audio.training.incidents import incident
 from stable_audio.training.window import Window
+
+log = logging.getLogger(__name__)
+
+MOST_NAMES = 20
+"""Number of files that a message names."""
 
 
 class CheckedModule(pl.LightningModule):
-    """Refuses losses and gradients that are not finite, and names the files of their step.
+    """Skips steps whose loss or gradient is not finite, or a spike, and names their files.
 
     Attributes:
         window: scalars since the last log line.
+        guard: what tells bad steps, and counts them.
+
+    Args:
+        limits: how many bad steps are skipped; None: the first one ends the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, limits: StepLimits | None = None) -> None:
         super().__init__()
         self.window = Window()
+        self.guard = FiniteGuard(limits)
         self._files: list[str] = []
         self._loss: Tensor | None = None
-        self._guard = FiniteGuard()
 
-    def check_finite(self, norm: Tensor, optimizer: Optimizer | None = None) -> None:
-        """End the run if the gradient norm is not finite, before the optimizer steps.
+    def check_step(
+        self, norm: Tensor, optimizer: Optimizer | None = None, *, network: int = 0, reason: str = ""
+    ) -> bool:
+        """Check a step before its optimizer steps; returns whether the caller must skip it.
 
         Args:
             norm: norm of the gradient, a scalar.
             optimizer: the optimizer that is about to step. On a GPU a fused one skips a bad step by itself,
-                and the run ends at the next step; see `FiniteGuard`.
+                which is told at the next step; see `FiniteGuard`.
+            network: index of the network that steps.
+            reason: why the step is bad, where that is known already.
 
         Raises:
-            TrainingError: with the files of the batches since the last step.
+            TrainingError: the step is bad and ends the run; with the files of the batches since the last one.
         """
-        if optimizer is not None and self._precision() != "16-mixed":
-            self._refuse(
-                self._guard.watch(
-                    optimizer, norm, self._loss, step=self.trainer.global_step, files=self._files
-                )
-            )
-            return
-        if bool(torch.isfinite(norm)):
-            return
-        loss = self._loss
-        if self._precision() == "16-mixed" and (loss is None or bool(torch.isfinite(loss).all())):
-            return  # the gradient scaler overflowed, skips this step and lowers its scale
-        what = "gradient" if loss is None or bool(torch.isfinite(loss).all()) else "loss"
-        raise self.stopped(f"{what} is not finite")
+        scaled = self._precision() == "16-mixed"
+        bad = self.guard.watch(
+            None if scaled else optimizer,
+            norm,
+            self._loss,
+            step=self.trainer.global_step,
+            files=self._files,
+            network=network,
+            reason=reason,
+            agree=self._agreement(),
+        )
+        if bad is None or (scaled and bad.what == "gradient" and not reason):
+            return False  # the gradient scaler overflowed, skips this step and lowers its scale
+        self._answer(bad)
+        return bad.step == self.trainer.global_step
 
     def settle_checks(self) -> None:
         """Wait for the check of the last step. Call it before anything is written.
 
         Raises:
-            TrainingError: its gradient was not finite.
+            TrainingError: it was bad, and ends the run.
         """
-        self._refuse(self._guard.settle())
-
-    def _refuse(self, bad: NotFinite | None) -> None:
+        bad = self.guard.settle()
         if bad is not None:
-            raise self.stopped(f"{bad.what} is not finite", step=bad.step, files=bad.files)
+            self._answer(bad, alone=True)
+
+    def _answer(self, bad: BadStep, *, alone: bool = False) -> None:
+        """Count and name a bad step, which is skipped, or end the run."""
+        if not self.guard.skips(bad):
+            raise self.stopped(bad.reason, step=bad.step, files=bad.files)
+        self.guard.count(bad)
+        files = list(bad.files) if alone else self._files_of_all(bad)
+        log.error(
+            "the %s at step %d; the step is skipped, the weights were not changed. Files of this step: %s",
+            bad.reason.rstrip(","),
+            bad.step,
+            named(files),
+            extra=incident("skipped step", step=bad.step, files=files[:MOST_NAMES]),
+        )
+
+    def _files_of_all(self, bad: BadStep) -> list[str]:
+        """Files of all processes: of those whose loss is not finite, if there are any."""
+        if self._agreement() is None:
+            return list(bad.files)
+        parts: list[tuple[str, tuple[str, ...]]] = [("", ())] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, (bad.what, bad.files))
+        blamed = [files for what, files in parts if what == "loss"] or [files for _, files in parts]
+        return [file for files in blamed for file in files]
+
+    def _agreement(self) -> Agree | None:
+        """Sums over all processes, or None if there is one."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return None
+        return lambda value: self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
 
     def stopped(self, what: str, *, step: int | None = None, files: Sequence[str] = ()) -> TrainingError:
         """The error that ends a run, with the files to look at and advice.
@@ -87,3 +131,9 @@ class CheckedModule(pl.LightningModule):
 
     def _precision(self) -> str:
         return str(self._trainer.precision) if self._trainer is not None else "32-true"
+
+
+def named(files: Sequence[str]) -> str:
+    """The names of some files, for a message."""
+    more = f" and {len(files) - MOST_NAMES} more" if len(files) > MOST_NAMES else ""
+    return (", ".join(files[:MOST_NAMES]) or "unknown") + more

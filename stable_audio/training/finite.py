@@ -1,14 +1,25 @@
-"""Keep gradients that are not finite from changing the weights."""
+"""Keep bad steps, whose gradient is not finite or a spike, from changing the weights."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from stable_audio.nn.transfer import Readback
+from stable_audio.optim.step_limits import StepLimits
+from stable_audio.training.usual_norm import FIRST, UsualNorm
+
+Agree = Callable[[Tensor], Tensor]
+"""The sum of a number over all processes."""
+
+MOST_SUSPECTS = 1000
+"""Number of files whose bad steps are counted."""
 
 
 @dataclass(frozen=True)
@@ -18,70 +29,158 @@ class _Check:
     Attributes:
         step: the step.
         files: files of its batches.
-        result: [gradient is finite, loss is finite].
+        result: [step is good, gradient is finite, loss is finite, norm, its limit].
+        early: the run had too few steps before it to skip it.
+        reason: why the host knows it to be bad; "" where the result says so.
     """
 
     step: int
     files: tuple[str, ...]
     result: Readback
+    early: bool
+    reason: str
 
 
 @dataclass(frozen=True)
-class NotFinite:
-    """A step whose gradient was not finite.
+class BadStep:
+    """A step that must not change the weights.
 
     Attributes:
         step: the step.
         files: files of its batches.
-        what: "loss" if the loss was not finite either, else "gradient".
+        what: what is wrong: "loss" or "gradient" if that is not finite, "spike", or "elsewhere" if it is bad
+            on another process only.
+        early: it is one of the first steps of the run, which ends with it.
+        reason: the same in words.
     """
 
     step: int
     files: tuple[str, ...]
-    what: str
+    what: Literal["loss", "gradient", "spike", "elsewhere"]
+    early: bool = True
+    reason: str = ""
 
 
 class FiniteGuard:
-    """Checks the gradient norm of every step.
+    """Checks the gradient norm of every step, and counts the bad steps.
 
     Reading a value from a GPU makes the host wait for all queued work. With a fused optimizer that is not
     necessary: where its attribute `found_inf` is 1, it skips the step on the device, as with torch's gradient
     scaler. The result of the check is then read one step later.
+
+    A bad step counts as a step: schedules and the data go on. In the first ten steps of a run nothing is lost
+    yet, and it ends instead.
+
+    Args:
+        limits: which steps are spikes, and how many bad ones a run takes; None: it ends with the first step
+            that is not finite.
+
+    Attributes:
+        returns: how often the run has gone back to a checkpoint.
+        suspects: file -> number of bad steps that it was part of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: StepLimits | None = None) -> None:
+        self.limits = limits
+        self.returns = 0
+        self.suspects: Counter[str] = Counter()
         self._pending: _Check | None = None
+        self._usual: dict[int, UsualNorm] = {}
+        self._watched = 0
+        self._recent: list[int] = []
 
     def watch(
-        self, optimizer: Optimizer, norm: Tensor, loss: Tensor | None, *, step: int, files: list[str]
-    ) -> NotFinite | None:
+        self,
+        optimizer: Optimizer | None,
+        norm: Tensor,
+        loss: Tensor | None,
+        *,
+        step: int,
+        files: Sequence[str],
+        network: int = 0,
+        reason: str = "",
+        agree: Agree | None = None,
+    ) -> BadStep | None:
         """Check the norm of a step before `optimizer` steps.
 
         Args:
-            optimizer: the optimizer that is about to step.
+            optimizer: the optimizer that is about to step; None if it cannot skip a step by itself.
             norm: norm of the gradient, a scalar tensor.
             loss: loss in any shape, or None.
             step: number of the step.
             files: files of its batches.
+            network: index of the network that steps.
+            reason: why the step is known to be bad already, or "".
+            agree: sums over all processes, which skip a step together; None: there is one.
 
         Returns:
-            The step that was not finite, or None: this step, if the optimizer cannot skip it by itself, else
-            the one before.
+            The step that was bad, or None: this step, if the optimizer cannot skip it by itself, else the one
+            before.
         """
+        norm, usual = norm.detach(), self._usual.setdefault(network, UsualNorm())
+        limit = usual.limit(norm, None if self.limits is None else self.limits.spike)
         finite = torch.isfinite(norm)
-        both = torch.stack([finite, torch.ones_like(finite) if loss is None else torch.isfinite(loss).all()])
-        check = _Check(step, tuple(files), Readback(both))
-        if not skips_by_itself(optimizer, norm):
+        good = finite & (norm <= limit) if not reason else torch.zeros_like(finite)
+        if agree is not None:
+            good = agree((~good).to(torch.float32)) == 0
+        if self.limits is not None:
+            usual.add(norm, good)
+        loss_finite = torch.ones_like(finite) if loss is None else torch.isfinite(loss).all()
+        result = torch.stack([v.to(torch.float32) for v in (good, finite, loss_finite, norm, limit)])
+        check = _Check(step, tuple(files), Readback(result), self._watched < FIRST, reason)
+        self._watched += 1
+        if optimizer is None or not skips_by_itself(optimizer, norm):
             return _result(check)
-        optimizer.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
+        optimizer.found_inf = (~good).to(torch.float32)  # type: ignore[attr-defined]
         optimizer.grad_scale = None  # type: ignore[attr-defined]
         earlier, self._pending = self._pending, check
         return None if earlier is None else _result(earlier)
 
-    def settle(self) -> NotFinite | None:
-        """Wait for the result of the last check; returns its step if that was not finite."""
+    def settle(self) -> BadStep | None:
+        """Wait for the result of the last check; returns its step if that was bad."""
         earlier, self._pending = self._pending, None
         return None if earlier is None else _result(earlier)
+
+    def skips(self, bad: BadStep) -> bool:
+        """Whether the run goes on without this step."""
+        return self.limits is not None and not bad.early
+
+    def count(self, bad: BadStep) -> None:
+        """Count a bad step, which was skipped."""
+        self._recent.append(bad.step)
+        for file in dict.fromkeys(bad.files):
+            if file in self.suspects or len(self.suspects) < MOST_SUSPECTS:
+                self.suspects[file] += 1
+
+    def first_of_too_many(self, step: int) -> int | None:
+        """The first of the last bad steps, if at `step` there are more than are skipped; else None."""
+        if self.limits is None:
+            return None
+        self._recent = [bad for bad in self._recent if bad >= step - self.limits.within]
+        return self._recent[0] if len(self._recent) > self.limits.skips else None
+
+    def go_back(self) -> None:
+        """The run goes back to a checkpoint, from which it counts anew."""
+        self.returns += 1
+        self._recent = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "watched": self._watched,
+            "recent": list(self._recent),
+            "returns": self.returns,
+            "suspects": dict(self.suspects),
+            "usual": {index: usual.state_dict() for index, usual in self._usual.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        self._watched, self._recent = int(state["watched"]), list(state["recent"])
+        self.returns, self.suspects = int(state["returns"]), Counter(state["suspects"])
+        self._usual = {}
+        for index, stored in state["usual"].items():
+            self._usual.setdefault(int(index), UsualNorm()).load_state_dict(stored)
 
 
 def skips_by_itself(optimizer: Optimizer, norm: Tensor) -> bool:
@@ -89,6 +188,18 @@ def skips_by_itself(optimizer: Optimizer, norm: Tensor) -> bool:
     return norm.device.type == "cuda" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _result(check: _Check) -> NotFinite | None:
-    gradient, loss = check.result.values().tolist()
-    return None if gradient else NotFinite(check.step, check.files, "gradient" if loss else "loss")
+def _result(check: _Check) -> BadStep | None:
+    good, finite, loss_finite, norm, limit = check.result.values().tolist()
+    if good:
+        return None
+    what: Literal["loss", "gradient", "spike", "elsewhere"] = "elsewhere"
+    reason = check.reason or "step is bad on another process"
+    if not finite or check.reason:
+        what = "gradient" if loss_finite else "loss"
+        reason = check.reason or f"{what} is not finite"
+    elif norm > limit:
+        what, reason = (
+            "spike",
+            f"gradient is a spike: its norm is {norm:.3g}, above the limit of {limit:.3g},",
+        )
+    return BadStep(check.step, check.files, what, check.early, reason)

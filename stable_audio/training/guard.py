@@ -41,6 +41,10 @@ class GuardedLogger(RunLogger):
     def image(self, name: str, path: Path, step: int) -> None:
         self._try(lambda: self.member.image(name, path, step))
 
+    def rewind(self, step: int) -> None:
+        self._waiting = deque((row for row in self._waiting if row[1] <= step), maxlen=MAX_WAITING)
+        self._try(lambda: self.member.rewind(step))
+
     def close(self) -> None:
         if self._waiting:
             self._try(self._write_waiting)

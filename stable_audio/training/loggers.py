@@ -62,6 +62,10 @@ class CSVLogger(RunLogger):
         # Not before, so that the next write overwrites what a failed one has left behind.
         self._last, self._last_at, self._end = row, begin, begin + len(line)
 
+    def rewind(self, step: int) -> None:
+        self._last = {}
+        self._rewrite(self._rows(step))
+
     def _rows(self, last_step: int) -> Iterator[dict[str, str]]:
         """The rows of the file up to a step, one by one."""
         if not self.path.is_file():
@@ -124,11 +128,9 @@ class TensorBoardLogger(RunLogger):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            self._writer = self._new_writer(self.resumed_at)
         except ImportError as error:
             raise ImportError('--logger tensorboard needs: pip install "stable-audio[train]"') from error
-        purge = self.resumed_at + 1 if self.resumed_at else None
-        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -140,6 +142,16 @@ class TensorBoardLogger(RunLogger):
 
     def image(self, name: str, path: Path, step: int) -> None:
         self._writer.add_image(name, _pixels(path), step, dataformats="HWC")
+
+    def rewind(self, step: int) -> None:
+        self._writer.close()
+        self._writer = self._new_writer(step)
+
+    def _new_writer(self, resumed_at: int) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = resumed_at + 1 if resumed_at else None
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
 
     def close(self) -> None:
         self._writer.close()
@@ -211,6 +223,10 @@ class SeveralLoggers(RunLogger):
     def image(self, name: str, path: Path, step: int) -> None:
         for member in self.members:
             member.image(name, path, step)
+
+    def rewind(self, step: int) -> None:
+        for member in self.members:
+            member.rewind(step)
 
     def close(self) -> None:
         for member in self.members:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from stable_audio.optim import OPTIMIZERS, build_optimizer, build_scheduler
 from stable_audio.optim.rate_factors import apply_rate_factors
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.checks import CheckedModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
@@ -41,12 +43,13 @@ class OptimisedModule(CheckedModule):
     A subclass declares `networks`. With one network, Lightning steps on the loss that `training_step`
     returns. Several networks take turns: the subclass sets `by_hand`, returns in `turn` which network a step
     belongs to, and passes the loss of every batch to `optimise`. Either way the gradient norm is logged and
-    clipped, a loss or gradient that is not finite ends the run before the weights change, and LR schedules
-    count the steps of their own network. Subclasses cannot replace these methods (`OWNED`).
+    clipped, a step whose loss or gradient is not finite, or a spike, does not change the weights, and LR
+    schedules count the steps of their own network, skipped ones too. Subclasses cannot replace these methods
+    (`OWNED`).
 
     Attributes:
         by_hand: whether `training_step` passes its loss to `optimise` instead of returning it.
-        watches_explosion: end the run when a loss explodes, too; the host then waits for every loss.
+        watches_explosion: a loss that explodes is bad, too; the host then waits for every loss.
         no_float16: why 16-mixed is refused.
         accum_batches: batches per step with `by_hand`; otherwise Lightning's trainer counts them.
         run_steps: steps of the run, -1 = no end; LR schedules without a length follow it.
@@ -57,7 +60,8 @@ class OptimisedModule(CheckedModule):
     Args:
         gradient_clip_val: maximum gradient norm, 0 = no clipping.
         gradient_release: step on each weight in the backward pass and free its gradient; see
-            `GradientRelease`. Not with `by_hand`.
+            `GradientRelease`. Not with `by_hand`. The first bad step then ends the run.
+        limits: how many bad steps are skipped; None: the first one ends the run.
     """
 
     by_hand: ClassVar[bool] = False
@@ -76,8 +80,14 @@ class OptimisedModule(CheckedModule):
                     f"checks, its LR schedule or its average; {instead}"
                 )
 
-    def __init__(self, *, gradient_clip_val: float = 0.0, gradient_release: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        gradient_clip_val: float = 0.0,
+        gradient_release: bool = False,
+        limits: StepLimits | None = None,
+    ) -> None:
+        super().__init__(limits=limits)
         if gradient_release and (self.by_hand or gradient_clip_val > 0):
             why = "several networks take turns" if self.by_hand else "the gradient is clipped"
             raise TrainingError(f"{type(self).__name__} cannot release gradients, since {why}")
@@ -176,7 +186,7 @@ class OptimisedModule(CheckedModule):
         `accum_batches` batches check, clip and step.
 
         Raises:
-            TrainingError: loss or gradient are not finite, or the loss has exploded.
+            TrainingError: a bad step ends the run.
         """
         if not self.by_hand or self._received:
             problem = "takes a second step on one batch" if self.by_hand else "is not `by_hand`"
@@ -211,7 +221,8 @@ class OptimisedModule(CheckedModule):
             return
         self.before_step()
         self._release.begin()
-        self._refuse_explosion(0)
+        if reason := self._explosion_reason(0):
+            raise self.stopped(reason)
         if not bool(torch.isfinite(loss.detach()).all()):
             raise self.stopped("loss is not finite")
 
@@ -280,7 +291,7 @@ class OptimisedModule(CheckedModule):
             self._end_release(self._release)
             return
         self.before_step()
-        self._refuse_explosion(index)
+        reason = self._explosion_reason(index)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.gradient_clip_val > 0:
             norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
@@ -288,16 +299,20 @@ class OptimisedModule(CheckedModule):
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = measured(norm)
         self.record({self.networks()[index].norm_label: norm})
-        self.check_finite(
-            norm, None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)
-        )
+        stepping = None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)
+        if self.check_step(norm, stepping, network=index, reason=reason):
+            for parameter in parameters:  # optimizers leave weights without a gradient alone
+                parameter.grad = None
 
-    def _refuse_explosion(self, index: int) -> None:
-        if self.watches_explosion and self._loss is not None:
-            self.check_finite(self._loss)
-            size = float(self._loss)
-            if (limit := self._explosion(index).exceeded(size)) is not None:
-                raise self.stopped(exploded(size, limit))
+    def _explosion_reason(self, index: int) -> str:
+        """Why the loss makes the step bad, where the host looks at it; else ""."""
+        if not self.watches_explosion or self._loss is None:
+            return ""
+        size = float(self._loss)
+        if not math.isfinite(size):
+            return "loss is not finite"
+        limit = self._explosion(index).exceeded(size)
+        return "" if limit is None else exploded(size, limit)
 
     def _optimizer(self, network: TrainedNetwork) -> Optimizer:
         parameters = [p for p in network.module.parameters() if p.requires_grad]
@@ -335,8 +350,8 @@ class OptimisedModule(CheckedModule):
     # State for checkpoints.
 
     def optimising_state(self) -> dict[str, Any]:
-        """States of LR schedulers that Lightning does not handle, and of explosion checks."""
-        state: dict[str, Any] = {}
+        """States of LR schedulers that Lightning does not handle, and of the checks of steps."""
+        state: dict[str, Any] = {"guard": self.guard.state_dict()}
         if self.by_hand:
             state["schedulers"] = [s.state_dict() if s is not None else None for s in self._schedulers]
         if self.watches_explosion:
@@ -347,6 +362,8 @@ class OptimisedModule(CheckedModule):
     def load_optimising_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `optimising_state`; schedulers do so in `begin_fit`, once they exist."""
         self._stored_schedulers = state.get("schedulers") or ()
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
         alone = [state["explosion"]] if "explosion" in state else []
         for index, stored in enumerate(state.get("explosions") or alone):
             self._explosion(index).load_state_dict(stored)

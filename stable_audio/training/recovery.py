@@ -16,6 +16,7 @@ from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.incidents import incident
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +35,26 @@ def last_steps(folder: Path) -> set[float]:
     return {_step_of(folder / "last.ckpt"), _step_of_inference(folder / "last.safetensors")}
 
 
-def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_whole(folder: Path, *, up_to: float = math.inf) -> tuple[Path, dict[str, Any]] | None:
     """The newest undamaged training checkpoint in a run's folder, and its content.
 
     Newer, damaged ones are logged. None if the folder has no training checkpoint.
+
+    Args:
+        up_to: of this step at most.
 
     Raises:
         CheckpointError: all training checkpoints are damaged; the message has the reason for each.
     """
     reasons: list[str] = []
-    for path in _newest_first(folder):
+    for path in _newest_first(folder, up_to):
         try:
             content = load_training_file(path)
         except CheckpointError as error:
             reasons.append(str(error))
             continue
         for reason in reasons:
-            log.error("%s", reason)
+            log.error("%s", reason, extra=incident("damaged checkpoint"))
         if reasons:
             step = content[TRAINING_ENTRY]["step"]
             log.warning("continuing from %s, step %d, the newest checkpoint that is not damaged", path, step)
@@ -114,15 +118,15 @@ def load_training_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    """Training checkpoints, newest first. `last.ckpt` is usually another name of the newest numbered one, but
-    older after a run was killed."""
+def _newest_first(folder: Path, up_to: float) -> list[Path]:
+    """Training checkpoints up to a step, newest first, or all if that is infinite. `last.ckpt` is usually
+    another name of the newest numbered one, but older after a run was killed."""
     last = folder / "last.ckpt"
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
         steps = [entry for entry in steps if not entry[2].samefile(last)]
         steps.append((_step_of(last), True, last))
-    return [path for _, _, path in sorted(steps, reverse=True)]
+    return [path for step, _, path in sorted(steps, reverse=True) if step <= up_to]
 
 
 def _step_of(path: Path) -> float:

@@ -16,6 +16,7 @@ from stable_audio.inference.memory.errors import OutOfMemory, is_out_of_memory
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
+from stable_audio.training.callbacks.going_back import GoBack
 from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
@@ -43,6 +44,7 @@ class Run:
     trainer: pl.Trainer
     scalars: LogScalars
     checkpoints: Checkpoints
+    going_back: GoBack
     demos: RenderDemos | None
     logger: RunLogger
     io: AtomicCheckpointIO
@@ -71,11 +73,9 @@ class Run:
         try:
             place = self.meet() if self.meet is not None else None  # noqa: F841  # open while they meet
             with quiet_lightning():
-                self.trainer.fit(
-                    self.module,
-                    datamodule=self.data,
-                    ckpt_path=str(self.resume) if self.resume is not None else None,
-                )
+                self._fit(self.resume)
+                while (checkpoint := self.going_back.path) is not None:
+                    self._fit(checkpoint)
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             raise TrainingError(
                 f"the {self.trainer.world_size} processes of this run did not meet, or lost each other "
@@ -100,6 +100,13 @@ class Run:
         if self.stop.signal == SAVE and self.trainer.is_global_zero:
             requeue()
         return self.stop.exit_status
+
+    def _fit(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint, or from the start, until the last step, a stop, or going back."""
+        if self.going_back.path is not None:
+            self.logger.rewind(self.going_back.step)
+        path = None if checkpoint is None else str(checkpoint)
+        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=path)
 
     def _out_of_memory(self, error: BaseException) -> OutOfMemory:
         return out_of_memory(

@@ -41,5 +41,8 @@ class RunLogger:
     def image(self, name: str, path: Path, step: int) -> None:
         """Log a picture that is already on disk."""
 
+    def rewind(self, step: int) -> None:
+        """The run goes back to `step`: drop what was logged after it, where that can be dropped."""
+
     def close(self) -> None:
         """Write everything that is buffered."""

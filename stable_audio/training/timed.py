@@ -161,8 +161,8 @@ class TimedTraining(TrainingModule):
     def networks(self) -> list[TrainedNetwork]:
         return [TrainedNetwork("diffusion", self.model, self.choice)]
 
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "timesteps": self.timesteps.state_dict()}
+    def order_state(self) -> dict[str, Any]:
+        return {**super().order_state(), "timesteps": self.timesteps.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)

@@ -13,7 +13,7 @@ from stable_audio.config.reporting.problems import in_file
 from stable_audio.data.world import World, launched_world
 from stable_audio.training.adapters import passport_of, start_from_adapter
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.build import build_training
+from stable_audio.training.build import build_training, step_limits
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
@@ -138,7 +138,16 @@ def assemble(
     data = RunData(loader_maker(config, module, files.training, options, training=True), module.clock)
     logger = _logger(config, options, trainer, resumed)
     parts = RunCallbacks.of(
-        config, module, files, options, trainer, data=data, io=io, logger=logger, stop=stop
+        config,
+        module,
+        files,
+        options,
+        trainer,
+        data=data,
+        io=io,
+        logger=logger,
+        stop=stop,
+        resumed=None if resumed is None else (resumed.step, resumed.path),
     )
     trainer.callbacks.extend(parts.all)  # type: ignore[attr-defined]
     resume = resumed.path if resumed is not None else None
@@ -151,6 +160,7 @@ def assemble(
         trainer=trainer,
         scalars=parts.scalars,
         checkpoints=parts.checkpoints,
+        going_back=parts.going_back,
         demos=parts.demos,
         logger=logger,
         io=io,
@@ -180,6 +190,7 @@ def _module(
         batch_size=options.batch_size,
         gradient_clip_val=options.gradient_clip_val,
         gradient_release=config.training is not None and config.training.gradient_release,
+        limits=step_limits(config),
     )
     if resumed is not None:
         match_training(module, resumed.path, resumed.content)

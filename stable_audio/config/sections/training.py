@@ -17,6 +17,7 @@ from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim.averaging import AveragingRule
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.ranges import Positive, Probability
 from stable_audio.transforms import TRANSFORMS
 from stable_audio.transforms.adapters import Adapters, BasePrecision
@@ -43,6 +44,7 @@ class DiffusionOptimizers(Section):
 
 
 EmaRule: TypeAlias = Derived[Leaf, leaf_model(AveragingRule)]
+GuardSection: TypeAlias = Derived[Leaf, leaf_model(StepLimits)]
 
 
 class EmaSection(EmaRule):
@@ -183,6 +185,11 @@ class RunKeys(Section):
         default=False,
         description="step on each weight in the backward pass and free its gradient; without clipping, "
         "accumulation and further processes",
+    )
+    guard: GuardSection | None = Field(
+        default=GuardSection(),
+        description="how many bad steps are skipped before the run goes back to a checkpoint; null: the "
+        "first one ends the run",
     )
     teacher_model: dict[str, Any] | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning.pytorch as pl
 
@@ -13,6 +14,7 @@ from stable_audio.training.callbacks.base import Bookkeeping
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
 from stable_audio.training.callbacks.estimate import EstimateTime
+from stable_audio.training.callbacks.going_back import GoBack
 from stable_audio.training.callbacks.progress import ProgressLine
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
@@ -42,12 +44,14 @@ class RunCallbacks:
     Attributes:
         scalars: logs scalars.
         checkpoints: writes checkpoints.
+        going_back: chooses checkpoints to go back to.
         demos: renders demos; None without them.
         all: these and the others, in the order in which they act.
     """
 
     scalars: LogScalars
     checkpoints: Checkpoints
+    going_back: GoBack
     demos: RenderDemos | None
     all: tuple[pl.Callback, ...]
 
@@ -64,8 +68,13 @@ class RunCallbacks:
         io: AtomicCheckpointIO,
         logger: RunLogger,
         stop: StopRequest,
+        resumed: tuple[int, Path] | None = None,
     ) -> RunCallbacks:
-        """Build them."""
+        """Build them.
+
+        Args:
+            resumed: (step, file) of the checkpoint that the run continues from, or None.
+        """
         seconds = batch_seconds(config, module, files.training, trainer, options)
         row = row_samples(config, module, files.training)
         scalars = LogScalars(
@@ -86,11 +95,13 @@ class RunCallbacks:
             keep=options.keep,
             minutes=options.checkpoint_minutes,
         )
+        going_back = GoBack(checkpoints, data, resumed=resumed)
         demos = build_demo_callback(config, options, logger)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
             TimeParts(),
             scalars,
+            going_back,
             build_validation(config, module, files.validation, options, logger, io.writer),
             demos,
             checkpoints,
@@ -100,7 +111,7 @@ class RunCallbacks:
             ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,
             ResumeClock(scalars),
         ]
-        return cls(scalars, checkpoints, demos, tuple(m for m in members if m is not None))
+        return cls(scalars, checkpoints, going_back, demos, tuple(m for m in members if m is not None))
 
 
 def build_demo_callback(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:

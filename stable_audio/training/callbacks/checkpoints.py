@@ -43,6 +43,7 @@ class Checkpoints(StepCallback):
 
     Attributes:
         seconds: duration of the last save, until it was on disk.
+        paused: save nothing, since the run leaves the present step for an earlier one.
 
     Args:
         folder: folder of the run.
@@ -70,6 +71,7 @@ class Checkpoints(StepCallback):
         self.data, self.io = data, io
         self.every, self.keep, self.minutes = every, keep, minutes
         self.seconds = 0.0
+        self.paused = False
         self._saved_at = -1
         self._clock = 0.0
         self._alone = False
@@ -77,6 +79,7 @@ class Checkpoints(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
+        self._saved_at = -1
         if pl_module.saved.adapter is not None:
             pl_module.saved = pl_module.saved.with_clips(self.data.clips())
         if trainer.is_global_zero:
@@ -140,6 +143,8 @@ class Checkpoints(StepCallback):
         Args:
             numbered: True: as `step=N` and as `last`; False: as `last` only.
         """
+        if self.paused:
+            return
         step, began = trainer.global_step, time.monotonic()
         module.before_save()
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
@@ -187,6 +192,26 @@ class Checkpoints(StepCallback):
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
             log.error("%s; earlier ones are intact and training continues", self.io.failure)
         self.seconds = time.monotonic() - began
+
+    def leave(self, step: int, path: Path) -> None:
+        """Rename the checkpoints after `step`, which the run leaves, and make `last` that of `step`.
+
+        Otherwise a run that is killed soon afterwards would be continued from one of them. Errors are logged.
+
+        Args:
+            path: the checkpoint of `step`.
+        """
+        try:
+            for _, later in (entry for entry in step_checkpoints(self.folder) if entry[0] > step):
+                for file in (later, later.with_suffix(".safetensors")):
+                    if file.exists():
+                        os.replace(file, file.with_name(f"left-{file.name}"))
+            for suffix in (".ckpt", ".safetensors"):
+                source, last = path.with_suffix(suffix), self.folder / f"last{suffix}"
+                if source.exists() and source != last and path.parent == self.folder / "checkpoints":
+                    _same_file(source, last)
+        except OSError as error:
+            log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
 
     def _prune(self, step: int) -> None:
         """Remove all but the newest checkpoints up to `step`. Later ones are of an earlier run that went

@@ -1,0 +1,130 @@
+"""Go back to a checkpoint after too many bad steps, with other data than led to them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.checks import named
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.feed import RunData
+from stable_audio.training.incidents import incident
+from stable_audio.training.recovery import newest_whole
+
+log = logging.getLogger(__name__)
+
+
+class GoBack(StepCallback):
+    """Ends the fit when there are too many bad steps, for a new one from the last checkpoint before them.
+
+    The step and with it the schedules go back to those of the checkpoint; the order of data and draws does
+    not, so that the run goes on with what comes after the bad steps. It must come before `Checkpoints`, which
+    must not save what it leaves.
+
+    Attributes:
+        path: the checkpoint to go back to, until the new fit has loaded it; else None.
+        step: its step.
+
+    Args:
+        checkpoints: writes the checkpoints of the run.
+        data: the training data.
+        resumed: (step, file) of the checkpoint that the run has been continued from, or None.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, data: RunData, *, resumed: tuple[int, Path] | None = None
+    ) -> None:
+        super().__init__()
+        self.checkpoints, self.data, self.resumed = checkpoints, data, resumed
+        self.path: Path | None = None
+        self.step = 0
+        self._order: dict[str, Any] = {}
+        self._batches: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.path, self.checkpoints.paused = None, False
+
+    def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        first = module.guard.first_of_too_many(step)
+        if first is None or self.path is not None:
+            return
+        self.step, self.path = self._target(trainer, module, first)
+        log.error(
+            "%s; the run goes back to step %d, %s, and goes on with other data. Files of most bad steps: %s",
+            _too_many(module, first, step),
+            self.step,
+            self.path,
+            _suspects(module),
+            extra=incident("went back", step=step, to=self.step, checkpoint=str(self.path)),
+        )
+        if trainer.is_global_zero:
+            self.checkpoints.leave(self.step, self.path)
+        module.guard.go_back()
+        self._order, self._batches = module.order_state(), self.data.position(module.position)
+        self.checkpoints.paused = True
+        trainer.should_stop = True
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Replace the order of data and draws in the checkpoint, and its count of bad steps, by ours."""
+        if self.path is None:
+            return
+        entry, count = checkpoint[TRAINING_ENTRY], pl_module.guard.state_dict()
+        usual = entry.get("guard", count)["usual"]
+        entry.update(self._order)
+        entry.update(data=[self._batches] * trainer.world_size, guard={**count, "usual": usual})
+
+    def _target(self, trainer: pl.Trainer, module: TrainingModule, first: int) -> tuple[int, Path]:
+        """(step, file) of the newest whole checkpoint up to step `first`, the same for all processes.
+
+        Raises:
+            TrainingError: there is none, or the run has gone back too often.
+        """
+        self.checkpoints.io.writer.wait()
+        found: tuple[int, str] | None = None
+        limits = module.guard.limits
+        if limits is not None and module.guard.returns < limits.returns and trainer.is_global_zero:
+            found = self._newest(first)
+        found = trainer.strategy.broadcast(found)
+        if found is None:
+            why = (
+                f"the run has gone back {module.guard.returns} times"
+                if limits is not None and module.guard.returns >= limits.returns
+                else "there is no checkpoint from before them to go back to"
+            )
+            raise TrainingError(
+                f"{_too_many(module, first, trainer.global_step)}, and {why}. Files of most bad steps: "
+                f"{_suspects(module)}. Look at these files, lower the learning rate, set "
+                "--gradient-clip-val, or change $.training.guard"
+            )
+        return found[0], Path(found[1])
+
+    def _newest(self, up_to: int) -> tuple[int, str] | None:
+        try:
+            newest = newest_whole(self.checkpoints.folder, up_to=up_to)
+        except CheckpointError as error:
+            log.error("%s", error, extra=incident("damaged checkpoint"))
+            newest = None
+        if newest is not None:
+            return int(newest[1][TRAINING_ENTRY]["step"]), str(newest[0])
+        if self.resumed is not None and self.resumed[0] <= up_to:
+            return self.resumed[0], str(self.resumed[1])
+        return None
+
+
+def _too_many(module: TrainingModule, first: int, step: int) -> str:
+    limits = module.guard.limits
+    assert limits is not None
+    return f"more than {limits.skips} bad steps between step {first} and {step}"
+
+
+def _suspects(module: TrainingModule) -> str:
+    return named([f"{file} ({count})" for file, count in module.guard.suspects.most_common(10)])

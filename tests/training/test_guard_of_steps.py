@@ -1,0 +1,223 @@
+"""Bad steps change no weight; a run goes on without them, or goes back to a checkpoint, and to the same bits
+after a kill."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.optim.step_limits import StepLimits
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.finite import FiniteGuard
+from stable_audio.training.trainer import Run
+from stable_audio.training.usual_norm import COUNT, FIRST, UsualNorm
+from tests.training.building import tiny_config, tiny_run
+from tests.training.test_resume import assert_same_checkpoint
+
+BAD = 11
+"""Batch that is bad, behind the first ten."""
+
+
+def _spoil(run: Run, batches: set[int], factor: float = math.nan) -> list[int]:
+    """Multiply the loss of these batches; returns the list of the batches that are trained on."""
+    step, trained = run.module.training_step, []
+
+    def training_step(*args: Any) -> Tensor:
+        trained.append(run.module.position)
+        return step(*args) * (factor if run.module.position in batches else 1.0)
+
+    run.module.training_step = training_step  # type: ignore[method-assign]
+    return trained
+
+
+def _run(
+    folder: Path, batches: set[int], *, factor: float = math.nan, guard: Any = None, **options: Any
+) -> Run:
+    config = tiny_config(**({} if guard is None else {"guard": guard}))
+    run = tiny_run(folder, config, **{"max_steps": 14, **options})
+    _spoil(run, batches, factor)
+    return run
+
+
+def _content(folder: Path, name: str = "run") -> dict[str, Any]:
+    return load_torch_file(folder / name / "last.ckpt")
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 1e9])
+def test_a_bad_step_is_skipped_and_its_files_are_named(
+    tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = _run(tmp_path, {BAD}, factor=factor)
+    before: list[Any] = []
+    run.module.before_step = lambda: before.append(  # type: ignore[method-assign]
+        [p.detach().clone() for p in run.module.model.parameters()]
+    )
+    assert run.start() == 0
+    same = [all(map(torch.equal, a, b)) for a, b in itertools.pairwise(before)]
+    assert [i for i, unchanged in enumerate(same) if unchanged] == [BAD]
+    text = "is a spike: its norm is" if factor == 1e9 else "is not finite"
+    assert f"{text}" in caplog.text
+    assert f"at step {BAD}; the step is skipped, the weights were not changed" in caplog.text
+    assert re.search(r"Files of this step: train/\d{6}, train/\d{6}$", caplog.text, re.MULTILINE)
+    # The step counts: schedules and the order of the data go on.
+    entry = _content(tmp_path)["stable_audio"]
+    assert (entry["step"], entry["position"]) == (14, 14)
+    optimizer = _content(tmp_path)["optimizer_states"][0]["state"][0]
+    assert float(optimizer["step"]) == 13
+
+
+@pytest.mark.parametrize("stop", [BAD, BAD + 1, BAD + 2])
+def test_a_run_is_continued_to_the_same_bits_after_a_skip(tmp_path: Path, stop: int) -> None:
+    assert _run(tmp_path, {BAD}, name="whole").start() == 0
+    assert _run(tmp_path, {BAD}, name="parts", max_steps=stop).start() == 0
+    assert _run(tmp_path, {BAD}, name="parts", recover=True).start() == 0
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    whole, parts = _content(tmp_path, "whole"), _content(tmp_path, "parts")
+    assert whole["stable_audio"]["guard"] == parts["stable_audio"]["guard"]
+
+
+GUARD = {"skips": 1, "within": 3}
+
+
+def test_after_too_many_bad_steps_a_run_goes_back_and_its_data_do_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tiny_run(tmp_path, tiny_config(guard=GUARD), max_steps=14, checkpoint_every=4)
+    trained = _spoil(run, {10, 12})
+    assert run.start() == 0
+    # Step 8 has the last checkpoint before the first bad step; batches 8 to 12 are not trained on again.
+    assert trained == [*range(13), 13, 14, 15, 16, 17, 18]
+    assert "more than 1 bad steps between step 10 and 13; the run goes back to step 8" in caplog.text
+    entry = _content(tmp_path)["stable_audio"]
+    assert (entry["step"], entry["position"], entry["guard"]["returns"]) == (14, 19, 1)
+    assert sum(entry["data"][0][key] for key in ("batch", "handed_out")) == 2 * 19
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 15))
+    names = {p.name for p in (tmp_path / "run" / "checkpoints").glob("*.ckpt")}
+    assert names == {f"step={n:08d}.ckpt" for n in (4, 8, 12, 14)} | {"left-step=00000012.ckpt"}
+
+
+def test_a_run_that_has_gone_back_is_continued_to_the_same_bits(tmp_path: Path) -> None:
+    options = {"guard": GUARD, "checkpoint_every": 4}
+    assert _run(tmp_path, {10, 12}, name="whole", **options).start() == 0
+    assert _run(tmp_path, {10, 12}, name="parts", max_steps=13, **options).start() == 0
+    assert _content(tmp_path, "parts")["stable_audio"]["guard"]["returns"] == 1
+    assert _run(tmp_path, {10, 12}, name="parts", recover=True, **options).start() == 0
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
+def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path) -> None:
+    options = {"guard": GUARD, "checkpoint_every": 4}
+    assert _run(tmp_path, {10, 12}, name="whole", **options).start() == 0
+    run = _run(tmp_path, {10, 12}, name="parts", **options)
+    fit = run._fit
+
+    def killed(checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            raise KeyboardInterrupt  # leaves nothing of its own
+        fit(checkpoint)
+
+    run._fit = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    again = _run(tmp_path, {10, 12}, name="parts", recover=True, **options)
+    assert again.resume is not None
+    assert _content(tmp_path, "parts")["stable_audio"]["step"] == 8
+    assert again.start() == 0
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
+def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
+    run = _run(tmp_path, set(range(10, 99)), guard={**GUARD, "returns": 2}, checkpoint_every=4)
+    with pytest.raises(
+        TrainingError, match=r"the run has gone back 2 times\. Files of most bad steps: .*\(\d\)"
+    ):
+        run.start()
+
+
+def test_without_an_earlier_checkpoint_the_run_ends(tmp_path: Path) -> None:
+    run = _run(tmp_path, {10, 11}, guard=GUARD, checkpoint_every=0)
+    with pytest.raises(TrainingError, match="there is no checkpoint from before them"):
+        run.start()
+
+
+def test_going_back_passes_over_a_damaged_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tiny_run(tmp_path, tiny_config(guard=GUARD), max_steps=12, checkpoint_every=4)
+    trained = _spoil(run, {10, 11})
+    step = run.module.training_step
+
+    def damaging(*args: Any) -> Tensor:
+        if run.module.position == 10:
+            run.io.writer.wait()
+            (tmp_path / "run" / "checkpoints" / "step=00000008.ckpt").write_bytes(b"nothing")
+        return step(*args)
+
+    run.module.training_step = damaging  # type: ignore[method-assign]
+    assert run.start() == 0
+    assert trained[-8:] == list(range(12, 20))
+    assert "goes back to step 4" in caplog.text
+
+
+def test_null_ends_the_run_with_the_first_bad_step(tmp_path: Path) -> None:
+    config = tiny_config()
+    config["training"]["guard"] = None
+    run = tiny_run(tmp_path, config, max_steps=14)
+    _spoil(run, {BAD})
+    with pytest.raises(
+        TrainingError, match=f"gradient is not finite at step {BAD}; the weights were not changed"
+    ):
+        run.start()
+
+
+def test_in_the_first_steps_the_run_ends(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=f"gradient is not finite at step {FIRST - 1}"):
+        _run(tmp_path, {FIRST - 1}).start()
+
+
+def test_the_usual_norm_is_the_median_of_the_last_good_ones() -> None:
+    usual, norms = UsualNorm(), [float(n % 7 + 1) for n in range(COUNT + 9)]
+    for n, norm in enumerate(norms):
+        limit = usual.limit(torch.tensor(norm), 10.0)
+        # torch's median is the lower one of two.
+        last = sorted(norms[max(0, n - COUNT) : n])
+        assert float(limit) == (math.inf if n < FIRST else 10 * last[(len(last) - 1) // 2])
+        usual.add(torch.tensor(norm), torch.tensor(True))
+    before = float(usual.limit(torch.tensor(1.0), 10.0))
+    usual.add(torch.tensor(math.nan), torch.tensor(False))
+    assert math.isfinite(float(usual.limit(torch.tensor(1.0), 10.0)))
+    again = UsualNorm()
+    again.load_state_dict(json.loads(json.dumps(usual.state_dict())))
+    assert again.limit(torch.tensor(1.0), 10.0) == usual.limit(torch.tensor(1.0), 10.0)
+    assert float(usual.limit(torch.tensor(1.0), None)) == math.inf
+    silent = UsualNorm()
+    for _ in range(COUNT):
+        silent.add(torch.tensor(0.0), torch.tensor(True))
+    assert float(silent.limit(torch.tensor(1.0), 10.0)) == math.inf
+    assert before > 0
+
+
+def test_processes_skip_a_step_together() -> None:
+    guard = FiniteGuard(StepLimits())
+    watch = {"optimizer": None, "norm": torch.tensor(1.0), "loss": None, "files": ["a"]}
+    assert guard.watch(**watch, step=0, agree=lambda flag: flag) is None
+    bad = guard.watch(**watch, step=1, agree=lambda flag: flag + 1)
+    assert bad is not None
+    assert bad.what == "elsewhere"
+
+
+@pytest.mark.parametrize("setting", [{"spike": 1.0}, {"skips": -1}, {"within": 0}, {"returns": -1}])
+def test_limits_out_of_range_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        StepLimits(**setting)
