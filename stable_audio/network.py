@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 SECONDS = 5.0
@@ -21,6 +22,26 @@ def offline(name: str) -> bool:
     Pass it as `local_files_only` to the hub's clients: they still load what was downloaded before.
     """
     return os.path.exists(name) or not hub_in_reach()
+
+
+def downloaded_file(name: str, filename: str, *, revision: str | None = None) -> Path | None:
+    """A file of a hub repository in the cache of earlier downloads, without asking the hub; None: not there.
+
+    Args:
+        name: the hub id; a local path gives None.
+        filename: its path within the repository.
+        revision: branch, tag or commit; None: the main one.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        path = try_to_load_from_cache(name, filename, revision=revision)
+    except HFValidationError:  # a path that does not exist
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def load_failure(name: str, error: Exception) -> str:

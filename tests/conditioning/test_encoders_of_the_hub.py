@@ -23,13 +23,21 @@ COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked: list[Any] = []
+
+    def no_network(*address: Any, **options: Any) -> None:
+        asked.append(address)
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(file_download, "get_hf_file_metadata", no_network)
     network.hub_in_reach.cache_clear()
     yield tmp_path / "hub"
     network.hub_in_reach.cache_clear()
+    assert not asked, "offline, the hub is asked, and its answer waited for"
 
 
 def downloaded(cache: Path, name: str, folder: Path, *, revision: str = "main", within: str = "") -> str:

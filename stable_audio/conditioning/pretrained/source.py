@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.tokenizers import import_transformers
-from stable_audio.network import load_failure, offline
+from stable_audio.network import downloaded_file, load_failure, offline
 
 CONFIG = "config.json"
 
@@ -51,8 +51,13 @@ class NetworkSource:
         if self.is_local:
             return str(self.path), {"local_files_only": True}
         name, _, revision = self.name.partition("@")
+        local = offline(name)
+        # By name, transformers asks the hub for an adapter, whatever local_files_only says, and waits for it.
+        snapshot = self._snapshot() if local else None
+        if snapshot is not None:
+            return str(snapshot), {"local_files_only": True}
         chosen = {"revision": revision, "subfolder": self.subfolder}
-        return name, {"local_files_only": offline(name), **{k: v for k, v in chosen.items() if v}}
+        return name, {"local_files_only": local, **{k: v for k, v in chosen.items() if v}}
 
     def config_at_hand(self) -> dict[str, Any] | None:
         """The content of config.json; None where the hub would have to be asked for it."""
@@ -99,15 +104,6 @@ class NetworkSource:
         return None if file is None else file.parent
 
     def _downloaded(self, filename: str) -> Path | None:
-        try:
-            from huggingface_hub import try_to_load_from_cache
-            from huggingface_hub.errors import HFValidationError
-        except ImportError:
-            return None
         name, _, revision = self.name.partition("@")
         within = f"{self.subfolder}/{filename}" if self.subfolder else filename
-        try:
-            path = try_to_load_from_cache(name, within, revision=revision or None)
-        except HFValidationError:  # a path that does not exist
-            return None
-        return Path(path) if isinstance(path, str) else None
+        return downloaded_file(name, within, revision=revision or None)
