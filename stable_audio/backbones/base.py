@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
+from stable_audio.nn.matrices import hidden_matrices
 from stable_audio.types import Conditioning, Slot
 
 
@@ -113,3 +114,9 @@ class Backbone(nn.Module):
         """
         set_gradient_checkpointing(self, every)
         self.gradient_checkpointing = every
+
+    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+        """Trained weights that are matrices between hidden features -> how many of them each stacks, for
+        optimizers that step on these otherwise than on gains, biases, and the layers where features come in
+        or go out."""
+        return hidden_matrices(self)

@@ -116,6 +116,7 @@ class Attention(nn.Module):
 
     def _add_projections(self, dim: int, dim_context: int | None) -> None:
         extra = int(self.differential)
+        self.stacked_matrices = {"to_qkv": 3 + 2 * extra, "to_q": 1 + extra, "to_kv": 2 + extra}
         if dim_context is None:
             self.to_qkv = nn.Linear(dim, dim * (3 + 2 * extra), bias=False)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,8 @@ class Sine(nn.Module):
 
 class GLU(nn.Module):
     """[a | g] = proj(x); a * activation(g)."""
+
+    stacked_matrices = MappingProxyType({"proj": 2})
 
     def __init__(self, dim_in: int, dim_out: int, activation: nn.Module) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stable_audio.optim.checks import option_mistakes
 from stable_audio.optim.low_bit import AdamW4bit, AdamW8bit, AdamWBF16, AdamWFp8
+from stable_audio.optim.muon import Muon
 from stable_audio.wording import hint
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ def _classes(module: Any, base: type, *abstract: str) -> dict[str, type]:
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     **_classes(torch.optim, Optimizer, "Optimizer"),
     "FusedAdam": FusedAdam,
+    "Muon": Muon,
     "AdamW8bit": AdamW8bit,
     "AdamW4bit": AdamW4bit,
     "AdamWFp8": AdamWFp8,
@@ -191,7 +193,7 @@ def resolve(
     cls, options = registry[name], dict(config.get("config") or {})
     for option, message in option_mistakes(cls, options).items():
         raise ValueError(f"{kind} '{name}', option '{option}': {message}")
-    _tuples(options, ("betas", "etas", "step_sizes"))
+    _tuples(options, ("betas", "etas", "step_sizes", "ns_coefficients"))
     return cls, options
 
 

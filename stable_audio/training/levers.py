@@ -7,6 +7,7 @@ from typing import Any
 
 from stable_audio.optim import OPTIMIZERS
 from stable_audio.optim.low_bit import LowBitAdam, require_torchao
+from stable_audio.optim.muon import Muon
 from stable_audio.training.cluster import on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
@@ -64,6 +65,11 @@ def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
     configs = getattr(section, "optimizer_configs", None)
     for name, config in configs or ():
         kind = OPTIMIZERS.get(config.optimizer.type) if config is not None else None
+        if kind is not None and issubclass(kind, Muon) and options.strategy == NAME:
+            yield (
+                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {NAME} splits the matrices, "
+                f"of which '{config.optimizer.type}' needs whole ones; use AdamW, or --strategy ddp"
+            )
         if kind is None or not issubclass(kind, LowBitAdam):
             continue
         require_torchao(kind)

@@ -20,6 +20,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.explosion import Explosion, exploded
 from stable_audio.training.gradient_release import GradientRelease
 from stable_audio.training.networks import Schedule, TrainedNetwork
+from stable_audio.training.roles import by_role
 from stable_audio.training.speed.clock import StepClock
 from stable_audio.training.splitting import measured
 from stable_audio.training.trainable import rate_groups
@@ -320,8 +321,9 @@ class OptimisedModule(CheckedModule):
             raise TrainingError(f"no parameter of {type(network.module).__name__} is trainable")
         choice = self._with_fused(network.choice.optimizer)
         if not self.rate_factors:
-            return build_optimizer(choice, parameters)
-        optimizer = build_optimizer(choice, rate_groups(parameters, self.rate_factors))
+            return build_optimizer(choice, by_role(network, [{"params": parameters}]))
+        groups = rate_groups(parameters, self.rate_factors)
+        optimizer = build_optimizer(choice, by_role(network, groups))
         apply_rate_factors(optimizer)
         return optimizer
 

@@ -80,13 +80,14 @@ def _optimizer(kind: str, **options: Any) -> dict[str, Any]:
         ({**_optimizer("AdamW8bit", lr=1e-3), "gradient_clip_val": 0.5}, {"accum_batches": 2}),
         ({**_optimizer("AdamWBF16", lr=1e-3), "gradient_release": True}, {"precision": "bf16-true"}),
         (_optimizer("Adafactor", lr=1e-2), {}),
+        (_optimizer("Muon", lr=1e-3), {}),
     ],
-    ids=["8 bits", "bfloat16, released", "factored"],
+    ids=["8 bits", "bfloat16, released", "factored", "matrices apart"],
 )
 def test_optimizers_of_fewer_bytes_resume(
     tmp_path: Path, training: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    if "Adafactor" not in str(training):
+    if "AdamW" in str(training):
         pytest.importorskip("torchao.optim")
     _same_run(tmp_path, training, training, **options)
 
@@ -112,6 +113,42 @@ def test_optimizers_of_fewer_bytes_are_refused_where_they_cannot_work(
     with pytest.raises(ImportError, match=r"needs torchao.*stable-audio\[quantize\]"):
         check_levers(section, RunOptions(), processes=1)
     load_config(tiny_config(**_optimizer("AdamW8bit", lr=1e-3)))  # which generation needs
+
+
+# Hidden matrices apart.
+
+
+def test_muon_steps_on_hidden_matrices_and_keeps_rates_of_parts(tmp_path: Path) -> None:
+    part = "backbone.transformer.layers.1"
+    training = {**_optimizer("Muon", lr=1e-3, weight_decay=0.0), "use_ema": False}
+    moved = {}
+    for name, factor in (("plain", 1.0), ("slower", 0.5)):
+        config = tiny_config(**training, trainable={"lr_multipliers": {part: factor}})
+        config["model"]["diffusion"]["config"]["zero_init_branch_outputs"] = False
+        run = tiny_run(tmp_path, config, name=name, max_steps=1)
+        before = {k: v.clone() for k, v in run.module.model.state_dict().items()}
+        assert run.start() == 0
+        moved[name] = {k: v - before[k] for k, v in run.module.model.state_dict().items()}
+        groups = load_torch_file(tmp_path / name / "last.ckpt")["optimizer_states"][0]["param_groups"]
+        assert sorted({group["matrices"] for group in groups}) == [0, 1, 2, 3]
+    for key in (f"{part}.self_attn.to_qkv.weight", f"{part}.ff.ff.2.bias"):
+        torch.testing.assert_close(moved["slower"][key], 0.5 * moved["plain"][key], rtol=1e-3, atol=1e-7)
+        assert moved["plain"][key].abs().max() > 0
+    update = moved["plain"][f"{part}.self_attn.to_qkv.weight"].chunk(3)[2]
+    values = torch.linalg.svdvals(update) / (1e-3 * 0.2 * 32**0.5)
+    assert (
+        0.6 < float(values.median()) < 1.25
+    )  # not so if queries and keys, whose gradients differ, were along
+
+
+def test_muon_is_refused_where_it_cannot_work(tmp_path: Path) -> None:
+    training = _optimizer("Muon", lr=1e-3)
+    section = load_config(tiny_config(**training)).training
+    with pytest.raises(TrainingError, match=r"diffusion\.optimizer\.type: --strategy fsdp.*'Muon'"):
+        check_levers(section, RunOptions(strategy="fsdp"), processes=1)
+    only = {"trainable": {"include": ["conditioner"]}}
+    with pytest.raises(TrainingError, match=r"'Muon' steps on matrices.*use AdamW"):
+        tiny_run(tmp_path, tiny_config(**training, **only), max_steps=1).start()
 
 
 # The autoencoder of stored latents.

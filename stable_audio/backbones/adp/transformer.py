@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class Attention(nn.Module):
 
     torch selects the kernel: flash attention on GPUs in half precision.
     """
+
+    stacked_matrices = MappingProxyType({"to_kv": 2})
 
     def __init__(self, features: int, context_features: int, *, heads: int, head_features: int) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,8 @@ class ConvBlock(Checkpointed):
 
 class SelfAttention(Checkpointed):
     """Full self-attention over n with heads of 32 channels, added to the input: (b c n) -> (b c n)."""
+
+    stacked_matrices = MappingProxyType({"qkv_proj": 3})
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -76,7 +76,9 @@ FORK_VALUES: dict[str, dict[str, Rename | Refuse]] = {
         ),
     },
     "training.optimizer_configs.*.optimizer.type": {
-        "MuonAdamW": Refuse(f"Muon for matrices and AdamW for all other weights, {_OPTIMIZER}"),
+        "MuonAdamW": Refuse(
+            "Muon for matrices and AdamW for all other weights with options of its own; 'Muon' does the same"
+        ),
         "CAdamW": Refuse(f"the cautious variant of AdamW, {_OPTIMIZER}"),
         "CLion": Refuse(f"the cautious variant of Lion, {_OPTIMIZER}"),
     },

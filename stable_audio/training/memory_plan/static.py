@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.networks import TrainedNetwork
 from stable_audio.training.resting import pretransform_rests
+from stable_audio.training.roles import by_role
 
 SAMPLE_VALUES = 2**20
 """Values of a weight in place of a larger one, where an optimizer must be tried with real numbers."""
@@ -55,7 +56,9 @@ def _of_network(network: TrainedNetwork) -> OptimizerMemory:
         with on_shapes():
             if issubclass(kind, LowBitAdam):
                 return _of_each_shape(network, trained)
-            return _of_step(network, [_like(p) for p in trained])
+            likes = {p: _like(p) for p in trained}
+            groups = by_role(network, [{"params": list(likes.values())}], likes)
+            return _of_step(network, list(likes.values()), groups)
     # Any kind of error: the code of an optimizer looks at numbers that are not there.
     except Exception:
         return _of_samples(network, trained)
@@ -74,7 +77,9 @@ def _of_each_shape(network: TrainedNetwork, trained: Sequence[Tensor]) -> Optimi
     return OptimizerMemory(state, max((memory.step for memory in each.values()), default=0))
 
 
-def _of_step(network: TrainedNetwork, weights: Sequence[nn.Parameter]) -> OptimizerMemory:
+def _of_step(
+    network: TrainedNetwork, weights: Sequence[nn.Parameter], groups: Sequence[Any] = ()
+) -> OptimizerMemory:
     live = LiveMemory()
     with live:
         for weight in weights:
@@ -82,7 +87,7 @@ def _of_step(network: TrainedNetwork, weights: Sequence[nn.Parameter]) -> Optimi
     live.hold(weights)
     start = live.now
     with live:
-        optimizer = build_optimizer(network.choice.optimizer, weights)
+        optimizer = build_optimizer(network.choice.optimizer, groups or weights)
         optimizer.step()
     state = live.now - start
     return OptimizerMemory(state, live.peak_of(optimizer.step) - live.now)

@@ -1,0 +1,196 @@
+"""Muon for hidden matrices, AdamW for all other weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+MATRICES = "matrices"
+"""Key of a parameter group: how many matrices each weight stacks; 0: AdamW steps on them. Without the key, a
+weight with two or more axes is one matrix."""
+
+ADJUSTMENTS: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
+    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
+}
+"""Name -> factor of the learning rate of a matrix: by Jordan et al. 2024, or so that updates are as large as
+those of AdamW (Liu et al. 2025, arXiv:2502.16982, equation 4)."""
+
+
+class Muon(Optimizer):
+    """Steps on matrices by their orthogonalised momentum (Jordan et al. 2024, "Muon: An optimizer for hidden
+    layers in neural networks"), and on all other weights by AdamW.
+
+    For a matrix with gradient G: M <- momentum M + (1 - momentum) G, U = G + momentum (M - G) with Nesterov's
+    correction, else M; W <- (1 - lr weight_decay) W - lr a O(U), where O is about the nearest matrix with
+    orthogonal rows or columns, and `a` follows from the shape. Kernels of convolutions are flattened to
+    (output, input x taps). Matrices that are stacked in one weight are treated one by one.
+
+    Args:
+        params: the weights, or groups of them; see `MATRICES`.
+        lr: learning rate, of matrices and of all others.
+        weight_decay: share of every weight that is taken away per step, times lr.
+        momentum: decay of the average of a matrix's gradient.
+        nesterov: whether the gradient counts once more beside its average.
+        ns_coefficients: a, b, c of the step X <- a X + (b X X^T + c (X X^T)^2) X that orthogonalises.
+        eps: least norm that a matrix is divided by before.
+        ns_steps: number of these steps.
+        adjust_lr_fn: a name in `ADJUSTMENTS`.
+        betas: decays of AdamW's averages.
+        adamw_eps: eps of AdamW.
+        fused: use AdamW's fused kernel. On a GPU the whole step is then left out on the device where
+            `found_inf`, an attribute that is set before it, is not 0.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str = "match_rms_adamw",
+        betas: tuple[float, float] = (0.9, 0.999),
+        adamw_eps: float = 1e-8,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        if not 0 <= momentum < 1 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"momentum and betas must be in [0, 1), found {momentum} and {betas}")
+        if lr < 0 or weight_decay < 0 or ns_steps < 1:
+            raise ValueError(
+                f"lr and weight_decay must be at least 0 and ns_steps at least 1, found {lr}, {weight_decay} "
+                f"and {ns_steps}"
+            )
+        if adjust_lr_fn not in ADJUSTMENTS:
+            raise ValueError(f"adjust_lr_fn must be {' or '.join(ADJUSTMENTS)}, found {adjust_lr_fn!r}")
+        settings = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_coefficients": tuple(ns_coefficients),
+            "eps": eps,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+            "betas": tuple(betas),
+            "adamw_eps": adamw_eps,
+            "fused": fused,
+        }
+        super().__init__(params, settings)
+        self._step_supports_amp_scaling = bool(fused)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns what `closure` does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        bad = getattr(self, "found_inf", None)
+        for group in self.param_groups:
+            moving = [p for p in group["params"] if p.grad is not None]
+            others = [p for p in moving if not _matrices(group, p)]
+            for p in moving:
+                if count := _matrices(group, p):
+                    self._step_matrix(p, group, count, bad)
+            if others:
+                self._step_others(others, group, bad)
+        return loss
+
+    def _step_matrix(self, p: Tensor, group: Mapping[str, Any], count: int, bad: Tensor | None) -> None:
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        average, gradient = state["momentum_buffer"], p.grad
+        assert gradient is not None
+        if bad is not None:  # on the device: keep average and weight as they are
+            gradient = torch.where(bad > 0, average, gradient)
+        average.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
+        stacked = update.reshape(count, p.shape[0] // count, -1)
+        direction = orthogonalised(
+            stacked, steps=group["ns_steps"], coefficients=group["ns_coefficients"], eps=group["eps"]
+        )
+        rate = group["lr"] * ADJUSTMENTS[group["adjust_lr_fn"]](*stacked.shape[1:])
+        share: float | Tensor = 1.0 if bad is None else (bad == 0).to(p.dtype)
+        p.mul_(1 - group["lr"] * group["weight_decay"] * share)
+        p.sub_(direction.view_as(p).to(p.dtype) * (rate * share))
+
+    def _step_others(self, weights: list[Tensor], group: Mapping[str, Any], bad: Tensor | None) -> None:
+        for p in weights:
+            state = self.state[p]
+            if not state:
+                place = p.device if group["fused"] else "cpu"
+                state["step"] = torch.zeros((), dtype=torch.float32, device=place)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        states = [self.state[p] for p in weights]
+        adamw(
+            weights,
+            [p.grad for p in weights],  # type: ignore[misc]
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [],
+            [s["step"] for s in states],
+            fused=bool(group["fused"]),
+            grad_scale=None,
+            found_inf=bad,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["adamw_eps"],
+            maximize=False,
+        )
+
+
+def by_matrices(groups: Iterable[Mapping[str, Any]], matrices: Mapping[Any, int]) -> list[dict[str, Any]]:
+    """Parameter groups, each divided by how many matrices its weights stack.
+
+    Args:
+        matrices: weight -> how many matrices; AdamW steps on all others.
+    """
+    divided = []
+    for group in groups:
+        weights = list(group["params"])
+        for count in sorted({matrices.get(p, 0) for p in weights}, reverse=True):
+            own = [p for p in weights if matrices.get(p, 0) == count]
+            divided.append({**group, "params": own, MATRICES: count})
+    return divided
+
+
+def _matrices(group: Mapping[str, Any], p: Tensor) -> int:
+    return int(group.get(MATRICES, 1 if p.ndim > 1 else 0))
+
+
+def orthogonalised(x: Tensor, *, steps: int, coefficients: tuple[float, float, float], eps: float) -> Tensor:
+    """About the nearest matrices with orthogonal rows or columns, by Newton-Schulz steps.
+
+    In bfloat16 on a GPU, where the result need not be exact, else in float32.
+
+    Args:
+        x: (b m n) matrices.
+    """
+    a, b, c = coefficients
+    y = x.to(torch.bfloat16 if x.device.type == "cuda" else torch.float32)
+    tall = y.shape[1] > y.shape[2]
+    if tall:
+        y = y.mT
+    y = y / torch.linalg.vector_norm(y, dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = y @ y.mT
+        y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return y.mT if tall else y
