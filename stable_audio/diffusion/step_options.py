@@ -37,7 +37,7 @@ class StepOptions:
             VAE, as long as the run lasts. For datasets whose clips never change.
         cache_text: folder in which the features of texts are kept, so that a frozen text encoder reads each
             text once, in this run or an earlier one, and leaves the memory when no new text comes any more.
-        log_loss_info: log the loss by noise level, too.
+        log_loss_info: log the loss in ten ranges of the noise level, too.
         gradient_checkpointing: recompute activations in the backward pass, to save memory: in every block, or
             in the first of every n.
         offload_blocks: keep the frozen weights of the backbone's blocks in host memory, and bring those of a
@@ -59,7 +59,7 @@ class StepOptions:
     pre_encoded: bool = False
     cache_latents: bool = False
     cache_text: str | None = None
-    log_loss_info: bool = False
+    log_loss_info: bool = True
     gradient_checkpointing: EveryBlock = False
     offload_blocks: bool = False
 
