@@ -76,6 +76,7 @@ setup(
         "stable_audio.audio": ["theme.css"],
         "stable_audio.audio.contact_sheet": ["sheet.*"],
         "stable_audio.audio.demo_page": ["demos.*"],
+        "stable_audio.interface.watch": ["*.html", "*.css", "*.js"],
         **dict.fromkeys(CONFIGS, SHIPPED),
     },
     install_requires=CORE,

@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "reconstruct": "stable_audio.cli.reconstruct",
     "schema": "stable_audio.cli.schema",
     "train": "stable_audio.cli.train",
+    "watch": "stable_audio.cli.watch",
 }
 """Subcommand -> module."""
 

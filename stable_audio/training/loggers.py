@@ -73,7 +73,7 @@ class CSVLogger(RunLogger):
         self._damaged = 0
         with open(self.path, "rb") as file:
             lines = self._text(file)
-            columns = next(csv.reader(lines), [])
+            columns = _names(lines)
             for line in lines:
                 cells = line.rstrip("\r\n").split(",")
                 if len(cells) != len(columns) or not _is_row(cells):
@@ -84,7 +84,7 @@ class CSVLogger(RunLogger):
     def _header(self) -> list[str]:
         """The columns of the file. A file that is not ours is renamed."""
         with open(self.path, "rb") as file:
-            columns = next(csv.reader(self._text(file)), [])
+            columns = _names(self._text(file))
         if columns[:1] == ["step"]:
             return columns
         aside = self.path.with_suffix(".damaged.csv")
@@ -114,6 +114,14 @@ class CSVLogger(RunLogger):
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns).writerow(row)
         return text.getvalue().encode()
+
+
+def _names(lines: Iterator[str]) -> list[str]:
+    """The names in the first of the lines; none if a crash has damaged it."""
+    try:
+        return next(csv.reader(lines), [])
+    except csv.Error:
+        return []
 
 
 def _is_row(cells: Sequence[str]) -> bool:

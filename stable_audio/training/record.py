@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shlex
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -67,6 +68,7 @@ def _start(
         "command": shlex.join(sys.argv),
         "folder": str(Path.cwd()),
         "host": socket.gethostname(),
+        "process": os.getpid(),
         "processes": processes,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "resumed_from": None if resumed_from is None else str(resumed_from),
@@ -77,6 +79,38 @@ def _start(
         "versions": {name: v for name in PACKAGES if (v := _version(name)) is not None},
         "options": asdict(options),
     }
+
+
+@contextmanager
+def end_recorded(folder: Path, place: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Write into the last start of `run.json` when and how the work in this context ended, and the error.
+
+    Args:
+        folder: folder of the run.
+        place: what else to say about the end, such as its step; called at the end.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        told = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        _record_end(folder, {**place(), **told})
+
+
+def _record_end(folder: Path, end: Mapping[str, Any]) -> None:
+    """Add the end to the last start; failures are logged."""
+    path = folder / "run.json"
+    try:
+        starts = _earlier(path)
+        if starts and isinstance(starts[-1], dict):
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            starts[-1]["ended"] = {"time": now, **end}
+            _write(path, {"starts": starts})
+    except (OSError, ValueError, TypeError) as error:
+        log.error("%s: the end of the run was not written (%s)", path, error)
 
 
 def _version(name: str) -> str | None:

@@ -25,7 +25,7 @@ from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.options import RunOptions
-from stable_audio.training.record import EarlyLog, logged_to
+from stable_audio.training.record import EarlyLog, end_recorded, logged_to
 from stable_audio.training.requeue import requeue
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.summary import end_lines
@@ -62,7 +62,13 @@ class Run:
             OutOfMemory: its device has too little memory; the message says what fits.
         """
         with logged_to(self.options.folder, self.trainer.global_rank, self.early):
-            return self._start()
+            if not self.trainer.is_global_zero:
+                return self._start()
+            with end_recorded(self.options.folder, self._end):
+                return self._start()
+
+    def _end(self) -> dict[str, Any]:
+        return {"step": self.trainer.global_step, "stopped": self.stop.signal is not None}
 
     def _start(self) -> int:
         self.stop.install()

@@ -98,7 +98,7 @@ def called(action: argparse.Action) -> list[str]:
 def default(action: argparse.Action) -> str:
     """The default of an argument, as the tables give it: the parser's value, or where that stands for a rule,
     the words of its help."""
-    if not action.option_strings:
+    if not action.option_strings and action.nargs != "*":
         return "" if action.nargs == "?" else "required"
     if action.required:
         return "required"

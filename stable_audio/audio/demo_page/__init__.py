@@ -123,18 +123,23 @@ def write_demo_page(folder: Path, title: str, steps: Sequence[DemoStep], *, abov
     Args:
         above: address of the page of all steps, if this one has some of them.
     """
-    up = f'<a href="{html.escape(above)}">all steps</a>' if above else ""
+    page = demo_page(title, steps, above=above)
+    with atomic_write(folder / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / PAGE
+
+
+def demo_page(title: str, steps: Sequence[DemoStep], *, above: str = "") -> str:
+    """The HTML of a page of demos; see `write_demo_page`."""
     parts = {
         "TITLE": html.escape(title),
-        "ABOVE": up,
+        "ABOVE": f'<a href="{html.escape(above)}">all steps</a>' if above else "",
         "STYLE": theme() + _part("demos.css"),
         "SCRIPT": _part("demos.js"),
         "DATA": for_script(page_values(steps)),
         "LINKS": "".join(_link(step, clip) for step in steps for clip in step.clips),
     }
-    with atomic_write(folder / PAGE) as temporary:
-        temporary.write_text(filled(_part("demos.html"), parts), encoding="utf-8")
-    return folder / PAGE
+    return filled(_part("demos.html"), parts)
 
 
 def page_values(steps: Sequence[DemoStep]) -> dict[str, Any]:

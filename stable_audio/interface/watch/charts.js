@@ -1,0 +1,168 @@
+'use strict';
+// Charts on canvas: lines over steps, and the loss by noise level as a heat map.
+const charts = (() => {
+const COLOURS = ['#3b82f6', '#f97316', '#22a06b', '#d946ef', '#eab308', '#06b6d4', '#ef4444', '#8b5cf6', '#84cc16', '#a8765a'];
+const HEAT = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
+const LEFT = 46, BOTTOM = 16, TOP = 6, RIGHT = 6;
+const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function number(value) {
+  if (value === null || value === undefined || typeof value !== 'number') return '–';
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
+  return size >= 1000 ? Math.round(value).toLocaleString('en') : String(+value.toPrecision(4));
+}
+function short(value) {
+  const size = Math.abs(value);
+  if (size >= 1e6) return +(value / 1e6).toPrecision(3) + 'M';
+  if (size >= 1e4) return +(value / 1e3).toPrecision(3) + 'k';
+  return size !== 0 && size < 1e-2 ? value.toExponential(0) : String(+value.toPrecision(3));
+}
+function surface(canvas) {
+  const box = canvas.getBoundingClientRect(), ratio = devicePixelRatio || 1;
+  canvas.width = Math.max(1, Math.round(box.width * ratio));
+  canvas.height = Math.max(1, Math.round(box.height * ratio));
+  const context = canvas.getContext('2d');
+  context.scale(ratio, ratio);
+  context.clearRect(0, 0, box.width, box.height);
+  return { context, width: box.width, height: box.height };
+}
+function smoothed(values, weight) {
+  let sum = 0, mass = 0;
+  return values.map(value => { sum = weight * sum + (1 - weight) * value; mass = weight * mass + 1 - weight; return sum / mass; });
+}
+function ticks(low, high, count) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / count, power = Math.pow(10, Math.floor(Math.log10(rough)));
+  const step = [1, 2, 5, 10].map(n => n * power).find(n => n >= rough) || rough;
+  const list = [];
+  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) list.push(Math.abs(at) < step * 1e-9 ? 0 : at);
+  return list;
+}
+function quantile(sorted, share) { return sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))]; }
+
+// Lines: [{ label, colour, steps, mean, low, high }]
+function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
+  const canvas = figure.querySelector('canvas');
+  const { context, width, height } = surface(canvas);
+  const usable = list.map(line => {
+    const keep = line.mean.map((value, i) => !log || (value > 0 && line.low[i] > 0));
+    const pick = values => values.filter((_, i) => keep[i]);
+    return { ...line, steps: pick(line.steps), mean: pick(line.mean), low: pick(line.low), high: pick(line.high) };
+  }).filter(line => line.steps.length);
+  const legend = figure.querySelector('.legend');
+  legend.replaceChildren(...list.map(line => {
+    const item = document.createElement('span'), key = document.createElement('i');
+    key.style.background = line.colour;
+    item.append(key, `${line.label} ${number(line.latest)}`);
+    return item;
+  }));
+  if (!usable.length) return;
+  const all = usable.flatMap(line => line.mean).sort((a, b) => a - b);
+  let low = quantile(all, 0), high = quantile(all, all.length > 60 ? 0.985 : 1);
+  if (log) { low = Math.log10(low); high = Math.log10(high); }
+  if (!(high > low)) { const pad = Math.abs(low) * 0.05 || 1e-6; low -= pad; high += pad; }
+  const margin = 0.05 * (high - low);
+  low -= margin; high += margin;
+  const first = Math.min(...usable.map(line => line.steps[0])), last = Math.max(...usable.map(line => line.steps[line.steps.length - 1]));
+  const x = step => LEFT + (width - LEFT - RIGHT) * (last > first ? (step - first) / (last - first) : 0.5);
+  const y = value => TOP + (height - TOP - BOTTOM) * (1 - ((log ? Math.log10(value) : value) - low) / (high - low));
+  const grid = css('--line'), soft = css('--soft');
+  context.font = '11px system-ui,sans-serif';
+  context.fillStyle = soft;
+  context.strokeStyle = grid;
+  context.textAlign = 'right';
+  for (const tick of ticks(low, high, 4)) {
+    const value = log ? Math.pow(10, tick) : tick, at = y(value);
+    context.beginPath(); context.moveTo(LEFT, at); context.lineTo(width - RIGHT, at); context.stroke();
+    context.fillText(short(value), LEFT - 5, at + 4);
+  }
+  context.textAlign = 'center';
+  for (const tick of ticks(first, last, Math.max(2, width / 90))) context.fillText(short(tick), Math.min(width - 16, Math.max(LEFT, x(tick))), height - 3);
+  context.save();
+  context.beginPath(); context.rect(LEFT, 0, width - LEFT, height - BOTTOM + 1); context.clip();
+  for (const line of usable) {
+    const band = line.high.some((value, i) => value > line.low[i]);
+    if (band && usable.length < 5) {
+      context.globalAlpha = 0.14; context.fillStyle = line.colour; context.beginPath();
+      line.steps.forEach((step, i) => context.lineTo(x(step), y(line.high[i])));
+      for (let i = line.steps.length - 1; i >= 0; i--) context.lineTo(x(line.steps[i]), y(line.low[i]));
+      context.fill();
+    }
+    context.globalAlpha = 1; context.strokeStyle = line.colour; context.lineWidth = 1.6; context.beginPath();
+    smoothed(line.mean, line.steps.length > 8 ? smooth : 0).forEach((value, i) => context.lineTo(x(line.steps[i]), y(value)));
+    context.stroke();
+    if (marks || line.steps.length < 25) {
+      context.fillStyle = line.colour;
+      line.mean.forEach((value, i) => { context.beginPath(); context.arc(x(line.steps[i]), y(value), 2.2, 0, 7); context.fill(); });
+    }
+  }
+  context.restore();
+  const output = figure.querySelector('output');
+  canvas.onpointermove = event => {
+    const at = first + (event.offsetX - LEFT) / Math.max(1, width - LEFT - RIGHT) * (last - first);
+    const near = usable.map(line => { const i = nearest(line.steps, at); return `${number(line.mean[i])}`; });
+    output.textContent = `step ${Math.round(Math.min(last, Math.max(first, at))).toLocaleString('en')}: ${near.join(' · ')}`;
+  };
+  canvas.onpointerleave = () => { output.textContent = ''; };
+}
+function nearest(steps, at) {
+  let low = 0, high = steps.length - 1;
+  while (low < high) { const middle = (low + high) >> 1; if (steps[middle] < at) low = middle + 1; else high = middle; }
+  return low > 0 && at - steps[low - 1] < steps[low] - at ? low - 1 : low;
+}
+function heatColour(share) {
+  const at = Math.min(1, Math.max(0, share)) * (HEAT.length - 1), i = Math.min(HEAT.length - 2, Math.floor(at));
+  return `rgb(${HEAT[i].map((value, c) => Math.round(value + (HEAT[i + 1][c] - value) * (at - i))).join(',')})`;
+}
+// Rows: [{ label, steps, mean }], from low to high noise
+function heat(figure, rows, { own = true } = {}) {
+  const canvas = figure.querySelector('canvas');
+  const { context, width, height } = surface(canvas);
+  const present = rows.filter(row => row.steps.length);
+  if (!present.length) return;
+  const first = Math.min(...present.map(row => row.steps[0])), last = Math.max(...present.map(row => row.steps[row.steps.length - 1]));
+  const tall = (height - TOP - BOTTOM) / rows.length, wide = width - LEFT - RIGHT;
+  const scale = values => {
+    const logs = values.filter(value => value > 0).map(Math.log).sort((a, b) => a - b);
+    const low = quantile(logs, 0.01), high = quantile(logs, 0.97);
+    return value => value > 0 && high > low ? (Math.log(value) - low) / (high - low) : 0.5;
+  };
+  const common = scale(present.flatMap(row => row.mean));
+  context.font = '11px system-ui,sans-serif';
+  rows.forEach((row, index) => {
+    const top = TOP + (rows.length - 1 - index) * tall, share = own && row.mean.length ? scale(row.mean) : common;
+    context.fillStyle = css('--soft'); context.textAlign = 'right';
+    context.fillText(row.label, LEFT - 5, top + tall / 2 + 4);
+    for (let i = 0; i < row.steps.length; i++) {
+      const from = i === 0 ? row.steps[0] : (row.steps[i - 1] + row.steps[i]) / 2;
+      const to = i === row.steps.length - 1 ? row.steps[i] : (row.steps[i] + row.steps[i + 1]) / 2;
+      const left = LEFT + wide * (last > first ? (from - first) / (last - first) : 0);
+      const right = LEFT + wide * (last > first ? (to - first) / (last - first) : 1);
+      context.fillStyle = heatColour(share(row.mean[i]));
+      context.fillRect(left, top, Math.max(1, right - left + 0.5), tall - 1);
+    }
+  });
+  context.fillStyle = css('--soft'); context.textAlign = 'center';
+  const at = step => LEFT + wide * (last > first ? (step - first) / (last - first) : 0.5);
+  for (const tick of ticks(first, last, Math.max(2, width / 90))) context.fillText(short(tick), Math.min(width - 16, Math.max(LEFT, at(tick))), height - 3);
+  const output = figure.querySelector('output');
+  canvas.onpointermove = event => {
+    const row = rows[rows.length - 1 - Math.floor((event.offsetY - TOP) / tall)];
+    const step = first + (event.offsetX - LEFT) / Math.max(1, wide) * (last - first);
+    if (!row || !row.steps.length || step < first || step > last) { output.textContent = ''; return; }
+    const i = nearest(row.steps, step);
+    output.textContent = `sigma ${row.label}, step ${Math.round(row.steps[i]).toLocaleString('en')}: ${number(row.mean[i])}`;
+  };
+  canvas.onpointerleave = () => { output.textContent = ''; };
+}
+function spark(canvas, values, colour) {
+  const { context, width, height } = surface(canvas);
+  if (values.length < 2) return;
+  const sorted = [...values].sort((a, b) => a - b), low = sorted[0], high = quantile(sorted, 0.95);
+  context.strokeStyle = colour; context.lineWidth = 1.3; context.beginPath();
+  values.forEach((value, i) => context.lineTo(1 + (width - 2) * i / (values.length - 1), height - 2 - (height - 4) * Math.min(1, high > low ? (value - low) / (high - low) : 0.5)));
+  context.stroke();
+}
+return { COLOURS, lines, heat, spark, number };
+})();

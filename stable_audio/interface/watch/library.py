@@ -1,0 +1,89 @@
+"""All runs of some folders, read as far as there is time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stable_audio.interface.watch.runs import WatchedRun, find_runs
+
+LOOK_THREADS = 8
+"""Runs that are looked at once: over a mounted disk, most of the time is waiting."""
+
+
+class Library:
+    """The runs below some folders. Several threads may use one library.
+
+    Args:
+        folders: folders with runs, or runs.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        self._runs: dict[str, WatchedRun] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self, *, seconds: float = 0.5) -> bool:
+        """Look at all runs, then read on for some time, the runs that changed last first.
+
+        Returns:
+            whether every row of every run has been read.
+        """
+        with self._lock:
+            until = time.monotonic() + seconds
+            self._find()
+            with ThreadPoolExecutor(LOOK_THREADS) as threads:
+                list(threads.map(WatchedRun.look, self._runs.values()))
+            for run in sorted(self._runs.values(), key=lambda r: -r.changed_at):
+                while time.monotonic() < until:
+                    if not run.read_on():
+                        break
+            return all(run.metrics.complete or not run.metrics.columns for run in self._runs.values())
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """What the list says about each run, the ones that changed last first."""
+        with self._lock:
+            runs = sorted(self._runs.values(), key=lambda run: -run.changed_at)
+            return [run.summary() for run in runs]
+
+    def run(self, name: str) -> WatchedRun:
+        """A run, whose metrics are now read whole.
+
+        Raises:
+            KeyError: there is no run of this name.
+        """
+        with self._lock:
+            run = self._runs[name]
+            run.look()
+            while run.read_on():
+                pass
+            return run
+
+    def folder(self, name: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            KeyError: there is no run of this name.
+        """
+        with self._lock:
+            return self._runs[name].folder
+
+    def _find(self) -> None:
+        present = dict(self._present())
+        # A run that was removed and one of its name that came later are different runs.
+        self._runs = {name: self._runs.get(name) or WatchedRun(name, path) for name, path in present.items()}
+
+    def _present(self) -> Iterator[tuple[str, Path]]:
+        taken: set[str] = set()
+        for root in self.folders:
+            for path in find_runs(root):
+                name = root.resolve().name if path == root else path.relative_to(root).as_posix()
+                if name in taken:
+                    name = f"{root.resolve().name}/{name}"
+                if name not in taken:
+                    taken.add(name)
+                    yield name, path

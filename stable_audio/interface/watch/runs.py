@@ -1,0 +1,162 @@
+"""The runs of a folder, and what is read of each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stable_audio.interface.watch.metrics import Metrics
+from stable_audio.interface.watch.state import Signs, State, is_this_machine, last_start, log_end, state_of
+
+MARKS = ("run.json", "metrics.csv")
+"""Files that make a folder a run."""
+
+DEPTH = 4
+"""Levels of folders in which runs are looked for."""
+
+SPARK = "train/loss"
+SPEED = "speed/steps_per_second"
+
+
+def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """The folders of runs in `folder`, itself included; nothing is looked for inside a run.
+
+    Folders that cannot be read are passed over.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            members = sorted(entries, key=lambda entry: entry.name)
+            if any(entry.name in MARKS and entry.is_file() for entry in members):
+                yield folder
+                return
+            inner = [entry.path for entry in members if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return
+    if depth > 0:
+        for path in inner:
+            yield from find_runs(Path(path), depth - 1)
+
+
+class WatchedRun:
+    """What is read of one run.
+
+    Attributes:
+        name: its name on the page.
+        folder: its folder.
+        metrics: its curves.
+        failure: why its metrics could not be read the last time, or "".
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.metrics = Metrics(folder / "metrics.csv")
+        self.failure = ""
+        self._times: tuple[int, ...] = ()
+        self._changed: float | None = None
+        self._start: dict[str, Any] = {}
+        self._log = ""
+
+    def look(self) -> None:
+        """Read what is short: the start, the end of the log, and a glance at the metrics."""
+        times = tuple(_changed_at(self.folder / name) for name in ("run.json", "log.txt", "metrics.csv"))
+        if times == self._times:
+            return
+        if self._times:
+            self._changed = time.monotonic()
+        self._times = times
+        self._start = last_start(self.folder)
+        self._log = log_end(self.folder / "log.txt")
+        try:
+            self.metrics.glance()
+            self.failure = ""
+        except OSError as error:
+            self.failure = str(error)
+
+    def read_on(self) -> bool:
+        """Read more rows of the metrics; returns whether there are more."""
+        try:
+            return self.metrics.read()
+        except OSError as error:
+            self.failure = str(error)
+            return False
+
+    @property
+    def changed_at(self) -> float:
+        """When a file of the run changed, in seconds of the clock of its disk; 0 without one."""
+        return max(self._times, default=0) / 1e9
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The last entry of `run.json`; empty without one."""
+        return self._start
+
+    @property
+    def log(self) -> str:
+        """The end of the log."""
+        return self._log
+
+    def state(self) -> State:
+        """What the run is doing."""
+        return state_of(self._signs())
+
+    def _signs(self) -> Signs:
+        silent = max(0.0, time.time() - self.changed_at)
+        if self._changed is not None:  # the clock of a mounted disk may be another one
+            silent = min(silent, time.monotonic() - self._changed)
+        speed, apart = self.metrics.latest.get(SPEED), self.metrics.rows_apart
+        return Signs(
+            start=self._start,
+            log=self._log,
+            silent=silent,
+            step=self.metrics.step,
+            line_seconds=apart / speed if speed and apart and speed > 0 else None,
+            same_machine=is_this_machine(self._start),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What the list of runs says about it."""
+        signs, metrics = self._signs(), self.metrics
+        state = state_of(signs)
+        spark = metrics.curves.series(SPARK)["mean"] if SPARK in metrics.columns else []
+        validated = validation_column(metrics.columns)
+        best = [] if validated is None else [metrics.curves.least(validated), metrics.latest.get(validated)]
+        return {
+            "name": self.name,
+            "state": state.name,
+            "told": self.failure or state.told,
+            "silent": round(state.silent, 1),
+            "started": self._start.get("started"),
+            "step": metrics.step,
+            "max_steps": signs.max_steps,
+            "loss": _recent(spark) if metrics.complete else metrics.latest.get(SPARK),
+            "validation": None if validated is None else metrics.latest.get(validated),
+            "best": min((value for value in best if value is not None), default=None),
+            "speed": metrics.latest.get(SPEED),
+            "data_wait": metrics.latest.get("speed/data_wait_share"),
+            "spark": spark[:: max(1, len(spark) // 60)],
+            "complete": metrics.complete,
+            "changes": metrics.changes,
+        }
+
+
+def validation_column(columns: tuple[str, ...]) -> str | None:
+    """The scalar of validation that stands for the others."""
+    scalars = [name for name in columns if name.startswith("val/")]
+    return next(
+        (n for n in ("val/avg_loss", "val/stft", "val/mel") if n in scalars), next(iter(scalars), None)
+    )
+
+
+def _recent(means: list[float]) -> float | None:
+    last = means[-max(1, len(means) // 50) :]
+    return sum(last) / len(last) if last else None
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

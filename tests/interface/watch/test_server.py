@@ -1,0 +1,176 @@
+"""The server of the page: what it answers, and to whom."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import torch
+
+from stable_audio.audio.demo_page import DemoStep, write_step_page
+from stable_audio.audio.demo_page.clips import save_clip
+from stable_audio.cli import main
+from stable_audio.interface.watch.library import Library
+from stable_audio.interface.watch.server import WatchServer
+from stable_audio.interface.watch.sounds import part_of
+
+NAME = "a <b>&?#%"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    run = folder / NAME
+    step = run / "demos" / "step_00000002"
+    step.mkdir(parents=True)
+    clip = save_clip(step / "a.wav", torch.rand(1, 800) - 0.5, 8000, row="</script>", column="CFG 1")
+    write_step_page(step, DemoStep(step=2, clips=[clip]))
+    (run / "metrics.csv").write_text("step,train/loss\n1,2\n")
+    (run / "run.json").write_text('{"starts": [{"nan": NaN}]}')
+    (run / "secret.wav").write_text("secret")
+    (step / "notes.txt").write_text("notes")
+    (step / "link.wav").symlink_to(run / "secret.wav")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[WatchServer]:
+    with WatchServer(Library([runs])) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        server.library.refresh()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def _get(
+    server: WatchServer, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), content
+
+
+@pytest.mark.parametrize("path", ["/", "/watch.css", "/watch.js", "/charts.js"])
+def test_the_page_asks_nobody_else(path: str, server: WatchServer) -> None:
+    status, headers, content = _get(server, path)
+    assert status == 200
+    assert "://" not in content.decode()
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert b"unsafe" not in headers["Content-Security-Policy"].encode()
+    for word in (b"innerHTML", b"outerHTML", b"insertAdjacent", b"document.write", b"eval("):
+        assert word not in content
+
+
+def test_runs_and_one_run(server: WatchServer) -> None:
+    status, _, content = _get(server, "/api/runs")
+    (told,) = json.loads(content)["runs"]
+    assert (status, told["name"], told["step"]) == (200, NAME, 1)
+    _, _, content = _get(server, f"/api/run?name={quote(NAME)}")
+
+    def refused(value: str) -> float:
+        raise AssertionError(f"{value} is not JSON")
+
+    assert json.loads(content, parse_constant=refused)["start"] == {"nan": "nan"}
+    assert json.loads(_get(server, f"/api/demos?name={quote(NAME)}")[2]) == {"steps": [2]}
+    one = quote(NAME)
+    assert json.loads(_get(server, f"/api/differences?first={one}&second={one}")[2]) == {"differences": []}
+
+
+def test_demos_and_their_files(server: WatchServer, runs: Path) -> None:
+    base = f"/demos/{quote(NAME)}/demos/"
+    status, headers, page = _get(server, base)
+    assert (status, page.count(b"</script>")) == (200, 2)
+    assert "connect-src" not in headers["Content-Security-Policy"]
+    sound = (runs / NAME / "demos" / "step_00000002" / "a.wav").read_bytes()
+    status, headers, content = _get(server, base + "step_00000002/a.wav")
+    assert (status, content, headers["Content-Type"]) == (200, sound, "audio/wav")
+    status, headers, content = _get(server, base + "step_00000002/a.wav", Range="bytes=10-19")
+    assert (status, content) == (206, sound[10:20])
+    assert headers["Content-Range"] == f"bytes 10-19/{len(sound)}"
+    status, headers, content = _get(server, base + "step_00000002/a.wav", Range="bytes=999999-")
+    assert (status, content, headers["Content-Range"]) == (416, b"", f"bytes */{len(sound)}")
+    status, headers, content = _get(server, base + "step_00000002/a.wav", "HEAD")
+    assert (status, content, headers["Content-Length"]) == (200, b"", str(len(sound)))
+    assert _get(server, base + "step_00000002/a.png")[2].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/api/run?name=none",
+        "/api/run",
+        "/demos/none/demos/",
+        "/demos/",
+        "/../../etc/passwd",
+        *(
+            f"/demos/{quote(NAME)}/demos/{rest}"
+            for rest in (
+                "step_00000002/notes.txt",
+                "step_00000002/demos.json",
+                "step_00000002/link.wav",
+                "step_00000002",
+                "../secret.wav",
+                "%2e%2e/secret.wav",
+                "..%2fsecret.wav",
+                "%2fetc/passwd",
+                "step_00000002/%00.wav",
+                "step_00000002/" + "x" * 300 + ".wav",
+            )
+        ),
+    ],
+)
+def test_nothing_else_is_handed_out(path: str, server: WatchServer) -> None:
+    status, _, content = _get(server, path)
+    assert status == 404
+    assert b"secret" not in content
+
+
+def test_names_of_other_machines_are_refused(server: WatchServer) -> None:
+    for host, status in (("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.test", 403)):
+        assert _get(server, "/", Host=host)[0] == status
+    assert _get(server, "/", "POST")[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        (None, (0, 10)),
+        ("bytes=0-", (0, 10)),
+        ("bytes=2-4", (2, 5)),
+        ("bytes=2-40", (2, 10)),
+        ("bytes=-3", (7, 10)),
+        ("bytes=-30", (0, 10)),
+        ("bytes=4-2", None),
+        ("bytes=10-", None),
+        ("bytes=-0", None),
+        ("bytes=-", (0, 10)),
+        ("bytes=0-1,3-4", (0, 10)),
+        ("lines=1-2", (0, 10)),
+        ("bytes=" + "9" * 5000 + "-", (0, 10)),
+    ],
+)
+def test_ranges(asked: str | None, part: tuple[int, int] | None) -> None:
+    told = part_of(10, asked)
+    assert (told and (told.begin, told.end)) == part
+
+
+def test_the_command_names_what_is_wrong(
+    tmp_path: Path, server: WatchServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["watch", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path / 'none'} is no folder" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path), "--port", str(server.server_address[1])]) == 2
+    assert "choose another with --host or --port" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path), "--port", "70000"]) == 2
+    assert "70000" in capsys.readouterr().err
