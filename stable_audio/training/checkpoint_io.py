@@ -14,6 +14,7 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.training.guard import write_failure
+from stable_audio.training.incidents import incident
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,11 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             reason = write_failure(error, Path(path).parent, size=tensor_bytes(checkpoint))
             self.failure = f"{path}: the checkpoint was not written ({reason})"
-            log.error("%s; earlier checkpoints are intact and training continues", self.failure)
+            log.error(
+                "%s; earlier checkpoints are intact and training continues",
+                self.failure,
+                extra=incident("checkpoint not written"),
+            )
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -19,6 +19,7 @@ FILES = (
     "metrics.csv",
     "wandb_run_id",
     "run.json",
+    "run.html",
 )
 FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json")
 FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb")

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from stable_audio.training.incidents import incident
 from stable_audio.training.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class GuardedLogger(RunLogger):
             reason = f"{type(error).__name__}: {write_failure(error, self._folder)}"
             if reason != self.failure:
                 message = "%s cannot be written (%s); training continues, and it is tried again"
-                log.error(message, self._name, reason)
+                log.error(message, self._name, reason, extra=incident("log not written"))
             self.failure = reason
         else:
             if self.failure is not None and not self._waiting:

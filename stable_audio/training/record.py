@@ -1,4 +1,4 @@
-"""The record of a run in its folder: its config files, command, versions, host, and a log."""
+"""What a run writes into its folder at its start: its config files, command, versions, host, and a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -20,9 +20,11 @@ from typing import Any
 
 import torch
 
+from stable_audio.adapters.passport import config_hash
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.training.options import RunOptions
+from stable_audio.training.run_record import RunRecord
+from stable_audio.training.surroundings import git_state, machine
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ PACKAGES = ("stable-audio", "torch", "lightning", "numpy", "transformers", "safe
 
 
 def record_run(
+    record: RunRecord,
     options: RunOptions,
     files: Mapping[str, Mapping[str, Any] | None],
     *,
@@ -41,6 +44,7 @@ def record_run(
     """Write the config and dataset files of a run and an entry about its start; failures are logged.
 
     Args:
+        record: gets the entry.
         files: name without suffix -> content; None: not used.
         transforms: what was done to the model before its training, in order.
         frozen: parts of the model that are not trained.
@@ -49,9 +53,13 @@ def record_run(
         for name, content in files.items():
             if content is not None:
                 _write(options.folder / f"{name}.json", content)
-        path = options.folder / "run.json"
-        starts = [*_earlier(path), _start(options, processes, resumed_from, transforms, frozen)]
-        _write(path, {"starts": starts})
+        config = files.get("model")
+        record.started(
+            {
+                **_start(options, processes, resumed_from, transforms, frozen),
+                "config_hash": None if config is None else config_hash(config),
+            }
+        )
     except (OSError, ValueError, TypeError) as error:
         log.error("the files that describe the run were not written (%s); training continues", error)
 
@@ -70,6 +78,8 @@ def _start(
         "host": socket.gethostname(),
         "process": os.getpid(),
         "processes": processes,
+        "machine": machine(),
+        "git": git_state(Path(__file__).parent),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "resumed_from": None if resumed_from is None else str(resumed_from),
         "transforms": list(transforms),
@@ -81,51 +91,11 @@ def _start(
     }
 
 
-@contextmanager
-def end_recorded(folder: Path, place: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Write into the last start of `run.json` when and how the work in this context ended, and the error.
-
-    Args:
-        folder: folder of the run.
-        place: what else to say about the end, such as its step; called at the end.
-    """
-    error: BaseException | None = None
-    try:
-        yield
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        told = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
-        _record_end(folder, {**place(), **told})
-
-
-def _record_end(folder: Path, end: Mapping[str, Any]) -> None:
-    """Add the end to the last start; failures are logged."""
-    path = folder / "run.json"
-    try:
-        starts = _earlier(path)
-        if starts and isinstance(starts[-1], dict):
-            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            starts[-1]["ended"] = {"time": now, **end}
-            _write(path, {"starts": starts})
-    except (OSError, ValueError, TypeError) as error:
-        log.error("%s: the end of the run was not written (%s)", path, error)
-
-
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _earlier(path: Path) -> list[Any]:
-    try:
-        starts = read_json_object(path)["starts"]
-    except (OSError, JsonError, KeyError):
-        return []
-    return starts if isinstance(starts, list) else []
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

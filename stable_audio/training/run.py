@@ -25,8 +25,10 @@ from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.options import RunOptions
-from stable_audio.training.record import EarlyLog, end_recorded, logged_to
+from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.requeue import requeue
+from stable_audio.training.run_page import write_page
+from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.summary import end_lines
 
@@ -50,7 +52,8 @@ class Run:
     io: AtomicCheckpointIO
     stop: StopRequest
     resume: Path | None
-    record: Callable[[], None] | None = None
+    record: RunRecord
+    started: Callable[[], None] | None = None
     meet: Callable[[], object] | None = None
     early: EarlyLog | None = None
 
@@ -61,19 +64,30 @@ class Run:
             TrainingError: the run could not continue, or its last checkpoint could not be written.
             OutOfMemory: its device has too little memory; the message says what fits.
         """
-        with logged_to(self.options.folder, self.trainer.global_rank, self.early):
-            if not self.trainer.is_global_zero:
-                return self._start()
-            with end_recorded(self.options.folder, self._end):
-                return self._start()
+        early = self.early.records if self.early is not None else ()
+        with (
+            logged_to(self.options.folder, self.trainer.global_rank, self.early),
+            self.record.listening(early),
+        ):
+            try:
+                status = self._start()
+            except BaseException as error:
+                self._end(kind=_kind(error), error=f"{type(error).__name__}: {error}")
+                raise
+            self._end(kind="stopped" if self.stop.signal is not None else "finished", status=status)
+            return status
 
-    def _end(self) -> dict[str, Any]:
-        return {"step": self.trainer.global_step, "stopped": self.stop.signal is not None}
+    def _end(self, **outcome: Any) -> None:
+        """Record how the run has ended, and write its page."""
+        stopped = self.stop.signal is not None
+        self.record.ended({"step": self.trainer.global_step, "stopped": stopped, **outcome})
+        if self.trainer.is_global_zero:
+            write_page(self.options.folder)
 
     def _start(self) -> int:
         self.stop.install()
-        if self.trainer.is_global_zero and self.record is not None:
-            self.record()
+        if self.trainer.is_global_zero and self.started is not None:
+            self.started()
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
@@ -134,3 +148,10 @@ class Run:
             stopped=self.stop.signal is not None,
             prompts=conditioner is not None and "prompt" in conditioner.ids(),
         )
+
+
+def _kind(error: BaseException) -> str:
+    """How a run has ended, in a few words."""
+    if isinstance(error, OutOfMemory):
+        return "out of memory"
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"

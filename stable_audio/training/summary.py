@@ -148,6 +148,7 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
         "last.ckpt": "to continue",
         "metrics.csv": "curves",
         "demos/index.html": "demos",
+        "run.html": "what happened",
     }
     yield f"step {step:,} reached; written to {folder}:"
     for name, use in listed.items():

@@ -30,6 +30,7 @@ from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
 from stable_audio.training.run import Run
+from stable_audio.training.run_record import RunRecord
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
 from stable_audio.training.splitting import NAME, check_splitting
@@ -137,6 +138,7 @@ def assemble(
             copy_base(start.to_copy, options.folder)
     data = RunData(loader_maker(config, module, files.training, options, training=True), module.clock)
     logger = _logger(config, options, trainer, resumed)
+    record = RunRecord(options.folder / "run.json", enabled=trainer.is_global_zero)
     parts = RunCallbacks.of(
         config,
         module,
@@ -147,6 +149,7 @@ def assemble(
         io=io,
         logger=logger,
         stop=stop,
+        record=record,
         resumed=None if resumed is None else (resumed.step, resumed.path),
     )
     trainer.callbacks.extend(parts.all)  # type: ignore[attr-defined]
@@ -166,8 +169,10 @@ def assemble(
         io=io,
         stop=stop,
         resume=resume,
-        record=partial(
+        record=record,
+        started=partial(
             record_run,
+            record,
             options,
             configs,
             processes=trainer.world_size,

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.training.incidents import incident
+
 log = logging.getLogger(__name__)
 
 
@@ -118,7 +120,11 @@ class BackgroundWriter:
             try:
                 copied = self._copies(value)
             except (MemoryError, RuntimeError) as error:  # torch's name for it is RuntimeError
-                log.warning("no memory to write in the background (%s): training waits for the disk", error)
+                log.warning(
+                    "no memory to write in the background (%s): training waits for the disk",
+                    error,
+                    extra=incident("no memory for a copy"),
+                )
             else:
                 self._submit(partial(job, copied))
                 return

@@ -16,6 +16,7 @@ from stable_audio.training.callbacks.demos import RenderDemos
 from stable_audio.training.callbacks.estimate import EstimateTime
 from stable_audio.training.callbacks.going_back import GoBack
 from stable_audio.training.callbacks.progress import ProgressLine
+from stable_audio.training.callbacks.recording import RecordData
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.timing import TimeParts
@@ -32,6 +33,7 @@ from stable_audio.training.loaders import (
 )
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.options import RunOptions
+from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.summary import Summary
 from stable_audio.training.writer import BackgroundWriter
@@ -68,6 +70,7 @@ class RunCallbacks:
         io: AtomicCheckpointIO,
         logger: RunLogger,
         stop: StopRequest,
+        record: RunRecord,
         resumed: tuple[int, Path] | None = None,
     ) -> RunCallbacks:
         """Build them.
@@ -106,6 +109,7 @@ class RunCallbacks:
             demos,
             checkpoints,
             StopOnSignal(stop, checkpoints),
+            RecordData(record, data),
             Summary(config, options, data, scalars, row=row),
             EstimateTime(max_steps=options.max_steps) if options.max_steps > 0 else None,
             ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,

@@ -25,6 +25,7 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.guard import write_failure
+from stable_audio.training.incidents import incident
 from stable_audio.training.recovery import last_steps, step_checkpoints
 from stable_audio.training.window import state_of_rank
 
@@ -135,7 +136,11 @@ class Checkpoints(StepCallback):
         if self.io.failure is not None:
             _leave_rescue(self.folder, trainer.global_step)
         else:
-            log.warning("the run fails at step %d; its checkpoint is written", trainer.global_step)
+            log.warning(
+                "the run fails at step %d; its checkpoint is written",
+                trainer.global_step,
+                extra=incident("rescued", step=trainer.global_step),
+            )
 
     def save(self, trainer: pl.Trainer, module: TrainingModule, *, numbered: bool = True) -> None:
         """Save the current step. Every process must call it; the file is written while training continues.
@@ -190,7 +195,11 @@ class Checkpoints(StepCallback):
         except OSError as error:
             reason = write_failure(error, target.parent, size=tensor_bytes(tensors))
             self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
-            log.error("%s; earlier ones are intact and training continues", self.io.failure)
+            log.error(
+                "%s; earlier ones are intact and training continues",
+                self.io.failure,
+                extra=incident("checkpoint not written", step=step),
+            )
         self.seconds = time.monotonic() - began
 
     def leave(self, step: int, path: Path) -> None:

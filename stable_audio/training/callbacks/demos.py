@@ -18,6 +18,7 @@ from stable_audio.audio.plots import save_mel_grid
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.demo import Demo, DemoRenderer
+from stable_audio.training.incidents import incident
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.splitting import are_split
@@ -94,7 +95,11 @@ class RenderDemos(StepCallback):
                 self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
-            log.exception("the demo of step %d failed; training continues", step)
+            log.exception(
+                "the demo of step %d failed; training continues",
+                step,
+                extra=incident("demo failed", step=step),
+            )
         else:
             self.seconds = time.monotonic() - began
             log.info("demo of step %d in %.1f s, to listen to: %s", step, self.seconds, self.page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,7 +12,10 @@ import torch
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.incidents import incident
 from stable_audio.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
 
 
 class StopOnSignal(StepCallback):
@@ -39,6 +44,9 @@ class StopOnSignal(StepCallback):
             stop, save, renew = (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
         if stop:
             trainer.should_stop = True
+            number = self.request.signal
+            name = "a signal of another process" if number is None else signal.Signals(number).name
+            log.warning("%s: the run ends at step %d", name, step, extra=incident("signal", step=step))
         elif save:
             self.request.save = False
             self.checkpoints.save(trainer, module)

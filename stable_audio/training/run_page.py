@@ -1,0 +1,159 @@
+"""`run.html`: one page about a run, written at each end: what happened, curves, where it ran."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from stable_audio.audio.atomic import atomic_write
+from stable_audio.inference.memory.reserve import readable_size
+from stable_audio.training.run_record import read_record
+
+log = logging.getLogger(__name__)
+
+CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/avg_loss", "speed/steps_per_second")
+"""Columns of metrics.csv that are drawn, where they have values."""
+
+MOST_POINTS = 400
+WIDTH, HEIGHT = 640, 140
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; }
+td { border-bottom: 1px solid #8884; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #8882; padding: .5rem; }
+svg { width: 100%; height: auto; background: #8881; }
+polyline { fill: none; stroke: #26c; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+"""
+
+
+def write_page(folder: Path) -> None:
+    """Write the page of the run in `folder` from its files; failures are logged."""
+    try:
+        page = _page(folder)
+        with atomic_write(folder / "run.html") as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.error("the page of the run was not written (%s)", error)
+
+
+def _page(folder: Path) -> str:
+    record = read_record(folder / "run.json")
+    starts = [start for start in record["starts"] if isinstance(start, dict)]
+    incidents = [entry for entry in record["incidents"] if isinstance(entry, dict)]
+    name = escape(folder.resolve().name)
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>',
+        f"<h1>{name}</h1><p>{escape(_outcome(starts))}</p>",
+        _section("Files", _table((), _files(folder))),
+        _section("What happened", _incidents(incidents, int(record.get("further_incidents", 0)))),
+        _section("Curves", "".join(_curves(folder / "metrics.csv"))),
+        _section("Starts", _table(("started", "from", "until", "command"), map(_start, starts))),
+    ]
+    if starts:
+        parts.append(_section("The last start", _details(starts[-1])))
+    return "".join(parts)
+
+
+def _outcome(starts: Sequence[Mapping[str, Any]]) -> str:
+    ended = starts[-1].get("ended") if starts else None
+    if not isinstance(ended, dict):
+        return "The run has not ended in order."
+    words = {"finished": "Finished", "stopped": "Stopped", "interrupted": "Interrupted"}
+    reason = f": {ended['error']}" if ended.get("error") else ""
+    how = words.get(str(ended.get("kind")), f"Ended ({ended.get('kind')})")
+    return f"{how} at step {ended.get('step')}{reason}"
+
+
+def _start(start: Mapping[str, Any]) -> tuple[str, ...]:
+    ended = start.get("ended")
+    until = (
+        "not in order" if not isinstance(ended, dict) else f"step {ended.get('step')}, {ended.get('kind')}"
+    )
+    resumed = start.get("resumed_from") or "the beginning"
+    return str(start.get("started", "")), str(resumed), until, str(start.get("command", ""))
+
+
+def _incidents(incidents: Sequence[Mapping[str, Any]], further: int) -> str:
+    if not incidents:
+        return "<p>Nothing.</p>"
+    rows = [(str(entry.get("time", "")), str(entry.get("text", ""))) for entry in incidents]
+    more = f"<p>And {further} more, which log.txt has.</p>" if further else ""
+    return _table(("time", "incident"), rows) + more
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    for name in ("last.safetensors", "best.safetensors", "last.ckpt", "metrics.csv", "log.txt", "run.json"):
+        if (folder / name).is_file():
+            yield f"link:{name}", readable_size((folder / name).stat().st_size)
+    if (folder / "demos" / "index.html").is_file():
+        yield "link:demos/index.html", "the demos"
+
+
+def _details(start: Mapping[str, Any]) -> str:
+    shown = {key: start[key] for key in start if key not in ("command", "ended")}
+    return f"<pre>{escape(json.dumps(shown, indent=2, default=str))}</pre>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>{content}" if content else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{f'<tr>{titles}</tr>' if head else ''}{body}</table>"
+
+
+def _cell(text: str) -> str:
+    name = text.removeprefix("link:")
+    return escape(text) if name == text else f'<a href="{escape(name)}">{escape(name)}</a>'
+
+
+def _curves(path: Path) -> Iterator[str]:
+    """A picture of each curve of the metrics."""
+    points: dict[str, list[tuple[float, float]]] = {name: [] for name in CURVES}
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(line for line in file if "\0" not in line):
+                for name, column in points.items():
+                    if (point := _point(row.get("step"), row.get(name))) is not None:
+                        column.append(point)
+    for name, column in points.items():
+        if len(column) > 1:
+            yield f"<h3>{escape(name)}</h3>{_picture(_thinned(column))}"
+
+
+def _point(step: str | None, value: str | None) -> tuple[float, float] | None:
+    try:
+        point = float(step or "nan"), float(value or "nan")
+    except ValueError:
+        return None
+    return point if all(map(math.isfinite, point)) else None
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over groups of neighbours, so that a page of a long run is small."""
+    size = -(-len(points) // MOST_POINTS)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(p[0] for p in g) / len(g), sum(p[1] for p in g) / len(g)) for g in groups]
+
+
+def _picture(points: Sequence[tuple[float, float]]) -> str:
+    (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points))
+    wide, tall = (right - left) or 1.0, (high - low) or 1.0
+    places = " ".join(
+        f"{(x - left) / wide * WIDTH:.1f},{HEIGHT - (y - low) / tall * HEIGHT:.1f}" for x, y in points
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" height="{HEIGHT}">'
+        f'<polyline points="{places}"/></svg>'
+        f"<p>{low:.4g} to {high:.4g}, steps {left:.0f} to {right:.0f}; last {points[-1][1]:.4g}</p>"
+    )
