@@ -31,6 +31,12 @@ EXTRAS = {
     "av": ["av>=12"],
     "quantize": ["torchao>=0.10"],
     "yaml": ["PyYAML>=6"],
+    "serve": [
+        "fastapi>=0.115",
+        "uvicorn>=0.30",
+        "python-multipart>=0.0.9",
+        "prometheus-client>=0.20",
+    ],
 }
 EXTRAS["dev"] = [
     *EXTRAS["train"],
@@ -41,10 +47,12 @@ EXTRAS["dev"] = [
     *EXTRAS["quantize"],
     *EXTRAS["wandb"],
     *EXTRAS["yaml"],
+    *EXTRAS["serve"],
     "PyWavelets>=1.6",
     "accelerate>=1.0",
     "auraloss>=0.4",
     "diffusers>=0.30",
+    "httpx>=0.27",
     "hypothesis>=6.100",
     "mypy>=1.10",
     "peft>=0.14",

@@ -23,6 +23,7 @@ CHECKED = (
     "evaluation",
     "factory",
     "inference",
+    "interface",
     "model.py",
     "network.py",
     "nn",

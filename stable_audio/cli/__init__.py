@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "plan": "stable_audio.cli.plan",
     "reconstruct": "stable_audio.cli.reconstruct",
     "schema": "stable_audio.cli.schema",
+    "serve": "stable_audio.cli.serve",
     "train": "stable_audio.cli.train",
     "watch": "stable_audio.cli.watch",
 }

@@ -34,13 +34,14 @@ def thumbnail_of(sound: Path) -> str:
     return f"{FOLDER}/{picture.name}"
 
 
-def levels(audio: Tensor, sample_rate: int, *, width: int = _WIDTH) -> np.ndarray:
-    """Audio (c n) as (64 width) uint8: mel bands from high to low, 255 the loudest, 0 80 dB below."""
+def levels(audio: Tensor, sample_rate: int, *, width: int = _WIDTH, height: int = _HEIGHT) -> np.ndarray:
+    """Audio (c n) as (height width) uint8: mel bands from high to low, 255 the loudest, 0 80 dB below."""
     mono = audio.mean(0)
     if not bool(mono.any()):
-        return np.zeros((_HEIGHT, width), dtype=np.uint8)
+        return np.zeros((height, width), dtype=np.uint8)
     hop = max(1, mono.shape[-1] // width)
-    bands = decibels(mel_spectrogram(mono, sample_rate, n_fft=_N_FFT, hop_length=hop, n_mels=_HEIGHT))
+    n_fft = _N_FFT * max(1, height // _HEIGHT)  # narrow bands need lines of their own
+    bands = decibels(mel_spectrogram(mono, sample_rate, n_fft=n_fft, hop_length=hop, n_mels=height))
     picture = F.interpolate(bands[None], width, mode="linear")[0]
     relative = (picture - picture.max()) / _RANGE_DB + 1
     return (relative.clamp(0, 1) * 255).round().to(torch.uint8).flip(0).numpy()

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -132,21 +132,24 @@ class Turns:
 
 
 def alike(pending: Sequence[Clip]) -> list[list[Clip]]:
-    """The clips in groups that can be rendered together.
+    """The clips in groups that can be rendered together."""
+    groups: dict[Hashable, list[Clip]] = {}
+    for clip in pending:
+        groups.setdefault(batch_key(clip[1], clip[2]), []).append(clip)
+    return list(groups.values())
+
+
+def batch_key(job: Job, recipe: Recipe) -> Hashable:
+    """Clips with equal keys can be rendered together.
 
     They have the same settings but for the weight of guidance, the same length, steering and adapters, and
     all or none have negative conditioning, and conditioning or noise to go to.
     """
-    groups: dict[tuple[Any, ...], list[Clip]] = {}
-    for clip in pending:
-        _, job, recipe = clip
-        guided = recipe.sampling["cfg_scale"] != 1
-        settings = json.dumps({**recipe.sampling, "cfg_scale": guided}, sort_keys=True)
-        others = (job.negative is None, job.to_conditioning is None, job.to_seed is None)
-        length = (recipe.sample_size, recipe.seconds if job.steering.inpaint_audio is not None else None)
-        common = (length, others, job.adapters or (), settings, id(job.steering))
-        groups.setdefault(common, []).append(clip)
-    return list(groups.values())
+    guided = recipe.sampling["cfg_scale"] != 1
+    settings = json.dumps({**recipe.sampling, "cfg_scale": guided}, sort_keys=True)
+    others = (job.negative is None, job.to_conditioning is None, job.to_seed is None)
+    length = (recipe.sample_size, recipe.seconds if job.steering.inpaint_audio is not None else None)
+    return (length, others, job.adapters or (), settings, job.steering.key)
 
 
 def in_batches(

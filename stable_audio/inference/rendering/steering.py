@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,16 @@ class Steering:
     def form(self) -> dict[str, Any]:
         """Keyword arguments of `ClipLength` besides the length itself."""
         return {"loop": self.loop, "window_seconds": self.window_seconds, "short": self.short}
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for steerings that are the same, by the digests of their files."""
+        sounds = [name for name in ("init_audio", "inpaint_audio") if getattr(self, name) is not None]
+        if any(name not in self.files for name in sounds):
+            return id(self)
+        files = {name: self.files[name].digest for name in sounds}
+        plain = {k: v for k, v in vars(self).items() if k not in ("init_audio", "inpaint_audio", "files")}
+        return json.dumps({**plain, "files": files}, sort_keys=True)
 
     def heard_seconds(self, model: DiffusionModel, seconds: float) -> float:
         """As for `ClipLength`."""

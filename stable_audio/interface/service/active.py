@@ -1,0 +1,53 @@
+"""Jobs that have not ended, and those who wait for news of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+from stable_audio.interface.service.messages import RenderItem
+from stable_audio.interface.service.records import JobRecord
+from stable_audio.interface.service.sounds import StoredSound
+
+
+@dataclass
+class ActiveJob:
+    """A job in the queue or at work.
+
+    Attributes:
+        record: the job.
+        key: as in `WaitingJob`.
+        sounds: those that its request names.
+        expiry: gives it up at its deadline.
+    """
+
+    record: JobRecord
+    key: Hashable = None
+    sounds: Mapping[str, StoredSound] = field(default_factory=dict)
+    expiry: asyncio.TimerHandle | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def item(self) -> RenderItem:
+        """As the processes need it."""
+        return RenderItem(self.record.id, self.record.line, self.sounds)
+
+    def tell(self) -> None:
+        """Wake those who wait for news."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self, seconds: float | None = None) -> bool:
+        """Wait until something changes; False if nothing did within `seconds`."""
+        try:
+            await asyncio.wait_for(self._news.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def end(self) -> JobRecord:
+        """Wait until it has ended."""
+        while not self.record.ended:
+            await self._news.wait()
+        return self.record

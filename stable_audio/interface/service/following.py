@@ -1,0 +1,34 @@
+"""Progress of a job as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from stable_audio.interface.service.records import JobRecord
+from stable_audio.interface.service.service import Service
+from stable_audio.interface.service.views import job_view
+
+_AT_MOST_EVERY = 0.1
+_SIGN_OF_LIFE = 15.0
+
+
+async def followed(service: Service, record: JobRecord) -> AsyncIterator[str]:
+    """Events of a job until it has ended, or the service stops: at most ten a second, the newest state each.
+
+    A client that reads slowly misses states, not the last one.
+    """
+    job = service.active.get(record.id)
+    yield _event(service, record)
+    while job is not None and not record.ended and service.active.get(record.id) is job:
+        if not await job.news(_SIGN_OF_LIFE):
+            yield ": still here\n\n"
+            continue
+        if not record.ended:
+            await asyncio.sleep(_AT_MOST_EVERY)
+        yield _event(service, record)
+
+
+def _event(service: Service, record: JobRecord) -> str:
+    position = service.waiting.position(record.id) if record.state == "queued" else None
+    return f"event: job\ndata: {job_view(record, position).model_dump_json()}\n\n"

@@ -1,0 +1,144 @@
+"""The body of a request to generate: the keys of a line of `stable-audio generate --prompts`."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt, MaxLen
+from pydantic import Field, ValidationError
+
+from stable_audio.audio.json_files import JsonError, parse_json_object
+from stable_audio.config.reporting.findings import UNKNOWN, Finding, findings_of
+from stable_audio.config.reporting.problems import json_path
+from stable_audio.config.schemas.leaf import Section, keys_of
+from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.edits import Edit
+from stable_audio.inference.rendering.finishing import Finishing
+from stable_audio.interface.service.errors import ServiceError
+from stable_audio.wording import did_you_mean
+
+SUBTYPES = ("16", "24", "32", "float")
+MAX_SEED = 2**63 - 1
+
+Seed = Annotated[int, Field(ge=-1, le=MAX_SEED)]
+_Metadata = dict[str, Any]
+
+# Defaults of the line, not of the run: what is not said is for the model to say.
+_SamplingKeys: Any = keys_of(Sampling, hidden=("cfg_scale", "guide_scale", "options"))
+_EditKeys: Any = keys_of(Edit, hidden=("to_seed",))
+_FinishingKeys: Any = keys_of(Finishing)
+
+
+class AdapterRequest(Section):
+    """An adapter of the model."""
+
+    name: Annotated[str, MaxLen(200)] = Field(description="one of the model's adapters")
+    strength: Annotated[float, Field(ge=-100, le=100)] = Field(1.0, description="0 is off")
+    interval: tuple[float, float] | None = Field(
+        None, description="noise levels from low to high, within 0 and 1, at which it applies"
+    )
+
+
+class GenerateRequest(_SamplingKeys, _EditKeys, _FinishingKeys):
+    """A clip to generate. Sounds are named by the id of an upload or of a finished job."""
+
+    model: Annotated[str, MaxLen(200)] | None = Field(
+        None, description="name of the model; the first one is the default"
+    )
+    prompt: str | None = Field(None, description="short for conditioning.prompt")
+    negative_prompt: str | None = Field(None, description="short for negative_conditioning.prompt")
+    conditioning: _Metadata | None = Field(
+        None, description="a value for every conditioner of the model, see /v1/models"
+    )
+    negative_conditioning: _Metadata | None = Field(None, description="what to steer away from")
+    seed: Seed = Field(-1, description="of the noise; -1: a random one, which the answer tells")
+    to_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
+        None, description="seed of the noise to go to"
+    )
+    seconds: Annotated[float, Gt(0)] | None = Field(
+        None, description="length of the clip; default: the model's"
+    )
+    cfg_scale: float | None = Field(None, description="guidance weight, 1 = off; default: the model's")
+    sampler_options: dict[str, Any] | None = Field(
+        None, description="options of the sampler, such as {'eta': 0.5}"
+    )
+    cfg_rescale: float | None = Field(None, description="another name of scale_phi")
+    adapters: list[AdapterRequest] | None = Field(None, description="adapters, in the order they apply")
+    format: Literal["wav", "flac", "mp3", "ogg", "opus"] = Field("wav", description="of the sound")
+    subtype: Literal["16", "24", "32", "float"] | None = Field(
+        None, description="sample format of wav (default 16) and flac (16 or 24)"
+    )
+    job: bool = Field(
+        False, description="answer at once with a job to ask about, instead of with the sound when it is done"
+    )
+    deadline: Annotated[float, Gt(0)] | None = Field(
+        None, description="seconds after which the clip is given up"
+    )
+    title: Annotated[str, MaxLen(500)] | None = Field(
+        None, description="name in the history; default: the prompt"
+    )
+
+    def line(self) -> dict[str, Any]:
+        """The keys that determine the sound, as JSON values, without those that were left out.
+
+        Raises:
+            ServiceError: two keys say the same.
+        """
+        own = ("model", "prompt", "negative_prompt", "format", "subtype", "job", "deadline", "title")
+        values = self.model_dump(mode="json", exclude_none=True, exclude=set(own))
+        for short, key in (("prompt", "conditioning"), ("negative_prompt", "negative_conditioning")):
+            text = getattr(self, short)
+            if text is None:
+                continue
+            if "prompt" in values.get(key, {}):
+                raise ServiceError(422, f"{short} and {key}.prompt both give the prompt; leave one out")
+            values[key] = {"prompt": text, **values.get(key, {})}
+        if "cfg_rescale" in values and "scale_phi" in values:
+            raise ServiceError(422, "cfg_rescale and scale_phi are one setting; leave one out")
+        return values
+
+
+def parse_request(body: bytes) -> GenerateRequest:
+    """Read the body of a request.
+
+    Raises:
+        ServiceError: 400 if it is no JSON object, 422 with every mistake in it.
+    """
+    try:
+        values = parse_json_object(body, source="body")
+    except JsonError as error:
+        raise ServiceError(400, str(error)) from error
+    if problem := _unusable(values):
+        raise ServiceError(422, problem)
+    try:
+        return GenerateRequest.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        findings = findings_of(error, GenerateRequest, values)
+        raise ServiceError(422, "; ".join(map(_sentence, findings))[:4000]) from error
+
+
+def _sentence(finding: Finding) -> str:
+    place = json_path(finding.loc)
+    if finding.kind == UNKNOWN:
+        return f"{place}: unknown key; {did_you_mean(str(finding.loc[-1]), GenerateRequest.model_fields)}"
+    return f"{place}: {finding.message}"
+
+
+def _unusable(value: Any) -> str | None:
+    """What is wrong with a number or text that JSON can hold, but no sound can be made of."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"numbers must be finite, found {value}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SEED:
+        return f"whole numbers must be at most {MAX_SEED}, found one of {len(str(abs(value)))} digits"
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "a text holds half of a surrogate pair, which is no character"
+    if isinstance(value, dict):
+        return next((p for pair in value.items() for part in pair if (p := _unusable(part))), None)
+    if isinstance(value, list):
+        return next((p for part in value if (p := _unusable(part))), None)
+    return None
+
+
+__all__ = ["AdapterRequest", "GenerateRequest", "parse_request"]

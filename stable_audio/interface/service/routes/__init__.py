@@ -1,0 +1,1 @@
+"""What clients can ask for, one module for each kind of thing."""

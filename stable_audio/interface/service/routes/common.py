@@ -1,0 +1,123 @@
+"""What the routes share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import FileResponse
+
+from stable_audio.audio.errors import AudioError
+from stable_audio.inference.rendering.names import slug
+from stable_audio.inference.rendering.recipe import checked_recipe, comment_of
+from stable_audio.interface.service.access import Client
+from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.records import JobRecord
+from stable_audio.interface.service.service import Service
+from stable_audio.interface.service.views import ProblemView
+
+T = TypeVar("T")
+
+MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+}
+"""Format -> type of its answers."""
+
+_SUBTYPES = {"wav": ("16", "24", "32", "float"), "flac": ("16", "24")}
+_HEADER = 6000
+"""Bytes of a recipe in a header; a longer one is left to its own address."""
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def client_of(request: Request) -> Client:
+    """Who sent a request."""
+    client: Client = request.state.client
+    return client
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What `responses` of a route says of these statuses, and of those that every route can have."""
+    told = {
+        400: "no request that can be read",
+        401: "no token that is known",
+        403: "a page of another site",
+        404: "there is no such thing",
+        408: "the request did not arrive in time",
+        409: "not in this state",
+        413: "too large",
+        421: "called by another name",
+        422: "a mistake in the request",
+        429: "too many jobs of this client are waiting",
+        500: "the program failed",
+        503: "no room, not ready, or stopping",
+        504: "not done within its deadline",
+    }
+    always = (400, 401, 403, 408, 413, 421, 422, 500, 503)
+    return {
+        status: {"model": ProblemView, "description": told[status]} for status in sorted({*always, *statuses})
+    }
+
+
+def check_subtype(format: str, subtype: str | None) -> None:
+    """Raise ServiceError if a format has no such sample format."""
+    if subtype is not None and subtype not in _SUBTYPES.get(format, ()):
+        allowed = ", ".join(_SUBTYPES.get(format, ())) or "none"
+        raise ServiceError(422, f"subtype of {format}: allowed is {allowed}; found '{subtype}'")
+
+
+async def in_thread(function: Callable[..., T], *values: Any) -> T:
+    """Work with a file in a thread; 404 if the file was removed in the meantime."""
+    try:
+        return await asyncio.to_thread(function, *values)
+    except FileNotFoundError as error:
+        raise ServiceError(404, "the sound was removed") from error
+    except AudioError as error:
+        if isinstance(error.__cause__ or error.__context__, FileNotFoundError):
+            raise ServiceError(404, "the sound was removed") from error
+        raise ServiceError(422, "the sound cannot be written in this format") from error
+
+
+async def sound_of(
+    service: Service, record: JobRecord, format: str, subtype: str | None, *, attached: bool = False
+) -> FileResponse:
+    """The sound of a job as an answer."""
+    if record.state != "done" or record.recipe is None:
+        raise ServiceError(409, f"the job has no sound: it is {record.state}")
+    path = await in_thread(_converted, service, record, format, subtype)
+    name = f"{slug(record.title)}_{record.id[:8]}.{format}"
+    headers = {
+        "X-Job": record.id,
+        "X-Seed": str(record.line.get("seed")),
+        "X-Recipe-Digest": record.digest,
+        "Link": f'</v1/jobs/{record.id}/recipe>; rel="describedby"',
+        "Cache-Control": "private, max-age=3600",
+        "Content-Disposition": f"{'attachment' if attached else 'inline'}; filename*=UTF-8''{_quoted(name)}",
+    }
+    # The model's config, the longest part, is in the tags of the sound and at the address of the recipe.
+    recipe = json.dumps({k: v for k, v in record.recipe.items() if k != "config"}, separators=(",", ":"))
+    if len(recipe) <= _HEADER:
+        headers["X-Recipe"] = recipe
+    return FileResponse(path, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+def _converted(service: Service, record: JobRecord, format: str, subtype: str | None) -> Any:
+    recipe = checked_recipe(record.recipe, source="the job")
+    return service.files.converted(record.id, format, subtype, comment_of(recipe))
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")

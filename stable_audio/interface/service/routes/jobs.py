@@ -1,0 +1,191 @@
+"""Jobs: what becomes of them, their sounds, and the history that they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.following import followed
+from stable_audio.interface.service.pictures import peaks_of, spectrogram_of
+from stable_audio.interface.service.records import JobRecord, State
+from stable_audio.interface.service.routes.common import (
+    MEDIA_TYPES,
+    check_subtype,
+    client_of,
+    in_thread,
+    problems,
+    service_of,
+    sound_of,
+)
+from stable_audio.interface.service.service import Service
+from stable_audio.interface.service.views import JobChange, JobList, JobView, Peaks, job_view
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
+Subtype = Literal["16", "24", "32", "float"]
+_SOUND = {"schema": {"type": "string", "format": "binary"}}
+_SOUNDS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: _SOUND for kind in sorted(set(MEDIA_TYPES.values()))}},
+    206: {"description": "a part of the sound"},
+    416: {"description": "no such part"},
+    **problems(404, 409),
+}
+
+
+async def _done(service: Service, id: str, owner: str) -> JobRecord:
+    record = await service.job(id, owner)
+    if record.state != "done":
+        raise ServiceError(409, f"the job has no sound: it is {record.state}")
+    return record
+
+
+def _view(service: Service, record: JobRecord) -> JobView:
+    return job_view(record, service.waiting.position(record.id) if record.state == "queued" else None)
+
+
+@router.get("", summary="History, the newest first", responses=problems())
+async def jobs(
+    request: Request,
+    search: Annotated[str, Query(max_length=500, description="words of the title or the request")] = "",
+    state: State | None = None,
+    starred: bool | None = None,
+    model: Annotated[str | None, Query(max_length=200)] = None,
+    before: Annotated[float | None, Query(description="only jobs created before this time")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> JobList:
+    service, owner = service_of(request), client_of(request).owner
+    rows = await service.in_database(
+        lambda: service.store.jobs(
+            owner, search=search, state=state, starred=starred, model=model, before=before, limit=limit
+        )
+    )
+    current = [service.active[row.id].record if row.id in service.active else row for row in rows]
+    goes_on = rows[-1].created if len(rows) == limit else None
+    return JobList(jobs=[_view(service, record) for record in current], before=goes_on)
+
+
+@router.get("/{id}", summary="A job", responses=problems(404))
+async def job(request: Request, id: str) -> JobView:
+    service = service_of(request)
+    return _view(service, await service.job(id, client_of(request).owner))
+
+
+@router.patch("/{id}", summary="Star or name a job", responses=problems(404))
+async def change(request: Request, id: str, values: JobChange) -> JobView:
+    service = service_of(request)
+    record = await service.job(id, client_of(request).owner)
+    if values.starred is not None:
+        record.starred = values.starred
+    if values.title is not None:
+        record.title = values.title
+    await service.keep(record)
+    return _view(service, record)
+
+
+@router.delete("/{id}", summary="Remove a job and its sound", status_code=204, responses=problems(404))
+async def remove(request: Request, id: str) -> Response:
+    service = service_of(request)
+    await service.forget(await service.job(id, client_of(request).owner))
+    return Response(status_code=204)
+
+
+@router.post("/{id}/cancel", summary="Stop a job", responses=problems(404))
+async def cancel(request: Request, id: str) -> JobView:
+    """A job that has ended stays as it is. The device is free at the next sampling step."""
+    service = service_of(request)
+    record = await service.job(id, client_of(request).owner)
+    service.cancel(id)
+    return _view(service, record)
+
+
+@router.get(
+    "/{id}/events",
+    summary="Progress, as server-sent events",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "events `job`, each a job as JSON", "content": {"text/event-stream": {}}},
+        **problems(404),
+    },
+)
+async def events(request: Request, id: str) -> StreamingResponse:
+    service = service_of(request)
+    record = await service.job(id, client_of(request).owner)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(followed(service, record), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/{id}/audio", summary="The sound", response_class=FileResponse, responses=_SOUNDS)
+async def audio(
+    request: Request,
+    id: str,
+    format: Annotated[Format | None, Query(description="default: that of the request")] = None,
+    subtype: Annotated[Subtype | None, Query(description="sample format of wav and flac")] = None,
+    download: Annotated[bool, Query(description="as a file to save")] = False,
+) -> FileResponse:
+    service = service_of(request)
+    record = await _done(service, id, client_of(request).owner)
+    own = record.subtype if format in (None, record.format) else None
+    check_subtype(format or record.format, subtype)
+    return await sound_of(service, record, format or record.format, subtype or own, attached=download)
+
+
+@router.get("/{id}/recipe", summary="All that determines the sound", responses=problems(404, 409))
+async def recipe(request: Request, id: str) -> dict[str, Any]:
+    """As `stable-audio generate --from-json` reads it, with names of files in place of paths."""
+    service = service_of(request)
+    record = await _done(service, id, client_of(request).owner)
+    return {
+        "format": "stable-audio render",
+        "version": 1,
+        "digest": record.digest,
+        "recipe": record.recipe,
+        "output": record.result,
+    }
+
+
+@router.get("/{id}/peaks", summary="The waveform", responses=problems(404, 409))
+async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le=8192)] = 512) -> Peaks:
+    service = service_of(request)
+    record = await _done(service, id, client_of(request).owner)
+    return await in_thread(_peaks, service, record.id, parts)
+
+
+@router.get(
+    "/{id}/spectrogram.png",
+    summary="A mel spectrogram",
+    response_class=Response,
+    responses={200: {"content": {"image/png": _SOUND}}, **problems(404, 409)},
+)
+async def spectrogram(
+    request: Request,
+    id: str,
+    width: Annotated[int, Query(ge=16, le=2048)] = 512,
+    height: Annotated[int, Query(ge=16, le=256)] = 128,
+) -> Response:
+    service = service_of(request)
+    record = await _done(service, id, client_of(request).owner)
+    content = await in_thread(_spectrogram, service, record.id, width, height)
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(content, media_type="image/png", headers=headers)
+
+
+def _peaks(service: Service, id: str, parts: int) -> Peaks:
+    name = f"peaks-{parts}.json"
+    if (path := service.files.kept(id, name)) is not None:
+        return Peaks.model_validate_json(path.read_bytes())
+    found = peaks_of(service.files.sound(id), parts)
+    service.files.derived(id, name, found.model_dump_json().encode())
+    return found
+
+
+def _spectrogram(service: Service, id: str, width: int, height: int) -> bytes:
+    name = f"spectrogram-{width}x{height}.png"
+    if (path := service.files.kept(id, name)) is not None:
+        return path.read_bytes()
+    content = spectrogram_of(service.files.sound(id), width, height)
+    service.files.derived(id, name, content)
+    return content

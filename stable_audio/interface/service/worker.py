@@ -1,0 +1,206 @@
+"""The process of a device: loads models and renders batches, until the service ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stable_audio import __version__
+from stable_audio.inference.memory.errors import free_memory_of
+from stable_audio.inference.rendering.render import OutputFiles, render
+from stable_audio.interface.service.files import ResultFiles
+from stable_audio.interface.service.loaded import LoadedModel, LoadedModels
+from stable_audio.interface.service.memory import memory_in_use
+from stable_audio.interface.service.messages import (
+    BatchDone,
+    BatchStep,
+    CancelBatch,
+    ClipDone,
+    ClipFailed,
+    RenderBatch,
+    RenderItem,
+    StopWorker,
+    WorkerReady,
+)
+from stable_audio.interface.service.prepare import PreparedJob, ServedAdapter, prepared
+from stable_audio.interface.service.settings import ModelSource, WorkerOptions
+from stable_audio.interface.service.sounds import RequestSounds
+
+log = logging.getLogger(__name__)
+
+_STEP_SECONDS = 0.05
+"""Steps are reported at most this often."""
+
+
+class _Stopped(Exception):
+    """A batch was cancelled."""
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a process is started with.
+
+    Attributes:
+        models: the models to load.
+        adapters: those that requests can name.
+        options: how it renders.
+        results: folder of results.
+        threads: of torch; 0 = as many as it takes.
+        level: of the log.
+    """
+
+    models: Sequence[ModelSource]
+    adapters: Mapping[str, ServedAdapter]
+    options: WorkerOptions
+    results: Path
+    threads: int = 0
+    level: int = logging.INFO
+
+
+def run_worker(task: WorkerTask, connection: Connection) -> None:
+    """Serve batches from `connection` until it is closed or asks to stop."""
+    # Ctrl-C and SIGTERM of a whole group of processes are for the service, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=task.level, format=f"%(levelname)s {task.options.device}: %(message)s")
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    if task.options.device.startswith("cuda"):
+        torch.set_float32_matmul_precision(task.options.matmul_precision)
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        _BatchWorker(task, connection).run()
+
+
+class _BatchWorker:
+    def __init__(self, task: WorkerTask, connection: Connection) -> None:
+        self._task, self._connection = task, connection
+        self._files = ResultFiles(task.results)
+        self._models = LoadedModels(task.models, task.adapters, task.options)
+        self._waiting: queue.Queue[RenderBatch | None] = queue.Queue()
+        self._cancelled: set[int] = set()
+        self._told = 0.0
+
+    def run(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+        for report in self._models.load_all():
+            self._connection.send(report)
+        self._connection.send(WorkerReady())
+        while (batch := self._waiting.get()) is not None:
+            self._serve(batch)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                # The service is gone: nobody waits for what is being rendered.
+                os._exit(0)
+            if isinstance(message, CancelBatch):
+                self._cancelled.add(message.number)
+            else:
+                self._waiting.put(None if isinstance(message, StopWorker) else message)
+
+    def _serve(self, batch: RenderBatch) -> None:
+        model, took = self._models.get(batch.model)
+        clips: dict[str, PreparedJob] = {}
+        for item in batch.items:
+            try:
+                clips[item.id] = self._prepared(model, item)
+            except (ValueError, OSError, OverflowError) as error:
+                self._fail(batch, [item.id], error)
+        folder = self._files.scratch(batch.number)
+        try:
+            self._render(batch, model, clips, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._cancelled.discard(batch.number)
+            self._connection.send(BatchDone(batch.number, memory_in_use(model.model.model.device), took))
+
+    def _prepared(self, model: LoadedModel, item: RenderItem) -> PreparedJob:
+        sounds = RequestSounds(item.sounds.__getitem__)
+        adapters = {name: a for name, a in self._task.adapters.items() if name in model.adapters}
+        chunked = self._task.options.chunked_decode
+        return prepared(model.model, item.line, sounds, adapters, chunked_decode=chunked)
+
+    def _render(
+        self, batch: RenderBatch, model: LoadedModel, clips: Mapping[str, PreparedJob], folder: Path
+    ) -> None:
+        """Render clips together; each by itself if together they fail."""
+        if not clips:
+            return
+        ended: set[str] = set()
+        try:
+            self._render_together(batch, model, clips, folder, ended)
+        except _Stopped:
+            return
+        except Exception as error:
+            free_memory_of(error)
+            left = {id: clip for id, clip in clips.items() if id not in ended}
+            if len(clips) == 1 or not left:
+                self._fail(batch, [*left], error)
+                return
+            log.warning("a batch of %d failed (%s): its clips are rendered one by one", len(clips), error)
+            for id, clip in left.items():
+                self._render(batch, model, {id: clip}, folder)
+
+    def _render_together(
+        self,
+        batch: RenderBatch,
+        model: LoadedModel,
+        clips: Mapping[str, PreparedJob],
+        folder: Path,
+        ended: set[str],
+    ) -> None:
+        software = {"stable_audio": __version__, "torch": torch.__version__}
+        software["device"] = str(model.model.model.device)
+        rendered = render(
+            model.model.model,
+            [replace(clip.job, name=id) for id, clip in clips.items()],
+            [clip.recipe for clip in clips.values()],
+            OutputFiles(folder, subtype="float", name="{name}", software=software),
+            batch_size=len(clips),
+            chunked_decode=self._task.options.chunked_decode,
+            progress=lambda step, steps: self._step(batch.number, step, steps),
+            adapted=model.adapted,
+        )
+        for clip in rendered:
+            id = clip.path.stem
+            figures: dict[str, Any] = json.loads(clip.path.with_suffix(".json").read_text())["output"]
+            own = {"seconds": clip.seconds, "clipped": figures["peak"] > 1, "batch": len(clips)}
+            result = {**{k: v for k, v in figures.items() if k != "file"}, **own}
+            self._files.adopt(clip.path, id)
+            ended.add(id)
+            self._connection.send(ClipDone(batch.number, id, result))
+
+    def _step(self, number: int, step: int, steps: int) -> None:
+        if number in self._cancelled:
+            raise _Stopped
+        now = time.monotonic()
+        if now - self._told >= _STEP_SECONDS or step == steps:
+            self._told = now
+            self._connection.send(BatchStep(number, step, steps))
+
+    def _fail(self, batch: RenderBatch, ids: Sequence[str], error: Exception) -> None:
+        expected = isinstance(error, (ValueError, OSError, torch.OutOfMemoryError, OverflowError))
+        if not expected:
+            log.error("a clip failed", exc_info=error)
+        reason = str(error) if expected else f"the program failed ({type(error).__name__}): see its log"
+        status = 422 if isinstance(error, ValueError) else 500
+        if isinstance(error, torch.OutOfMemoryError):
+            status = 503
+        for id in ids:
+            self._connection.send(ClipFailed(batch.number, id, reason, status))

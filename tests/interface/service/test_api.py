@@ -1,0 +1,224 @@
+"""What a client sees of a service that runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+import soundfile
+
+from stable_audio.cli import main
+from tests.interface.service.running import RunningService
+
+CLIP = {"prompt": "bell", "seconds": 0.4, "steps": 3, "seed": 5}
+
+
+def generate(client: httpx.Client, **values: Any) -> httpx.Response:
+    return client.post("/v1/generate", json={**CLIP, **values})
+
+
+def finished(client: httpx.Client, **values: Any) -> dict[str, Any]:
+    """A job that is done."""
+    job = generate(client, job=True, **values).json()
+    with client.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
+        data = [line[6:] for line in events.iter_lines() if line.startswith("data: ")]
+    last: dict[str, Any] = json.loads(data[-1])
+    assert last["state"] == "done", last
+    return last
+
+
+def samples(content: bytes) -> Any:
+    return soundfile.read(io.BytesIO(content), dtype="int16")[0]
+
+
+def test_a_sound_is_what_generate_makes_of_its_recipe(
+    client: httpx.Client, service: RunningService, tmp_path: Any
+) -> None:
+    answer = generate(client)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "audio/wav"
+    (tmp_path / "answer.wav").write_bytes(answer.content)
+    command = ["generate", "--from-json", str(tmp_path / "answer.wav"), "--ckpt-path", str(service.weights)]
+    assert main([*command, "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
+    (again,) = (tmp_path / "again").glob("*.wav")
+    assert len(samples(answer.content)) == 400
+    assert (samples(answer.content) == samples(again.read_bytes())).all()
+    digest = json.loads(again.with_suffix(".json").read_text())["digest"]
+    assert answer.headers["x-recipe-digest"] == digest
+
+
+def test_the_recipe_is_in_a_header_without_paths(client: httpx.Client, service: RunningService) -> None:
+    recipe = json.loads(generate(client).headers["x-recipe"])
+    assert recipe["seed"] == 5
+    assert recipe["sampling"]["steps"] == 3
+    assert recipe["checkpoint"]["path"] == service.weights.name
+
+
+def test_models_tell_what_they_read(client: httpx.Client) -> None:
+    (model,) = client.get("/v1/models").json()["models"]
+    assert model["state"] == "ready"
+    prompt, seconds = model["conditioners"]
+    assert (prompt["key"], prompt["kind"], prompt["choices"]) == (
+        "prompt",
+        "choice",
+        ["bell", "drum", "wind"],
+    )
+    assert (seconds["kind"], seconds["minimum"], seconds["maximum"]) == ("number", 0, 10)
+    assert (seconds["from_length"], seconds["required"]) == (True, False)
+    assert (model["sample_rate"], model["channels"], model["seconds"]) == (1000, 1, 0.64)
+    assert "euler" in model["samplers"]
+    assert model["objective"] == "rectified_flow"
+    assert model["sampling"]["cfg_scale"] == 6.0
+    assert client.get("/v1/models/tiny").json() == model
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"prompt": None}, "conditioning lacks prompt"),
+        ({"promt": "bell"}, "did you mean 'prompt'"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 10**6}, "steps must be at most 1000"),
+        ({"seconds": 1e300}, "seconds must be at most 600"),
+        ({"bars": 4000, "bpm": 1, "seconds": None}, "at most 600 seconds"),
+        ({"sampler": "oiler"}, "unknown sampler 'oiler'"),
+        ({"init_audio": "/etc/passwd"}, "id of an upload"),
+        ({"init_audio": "0" * 32}, "there is no sound"),
+        ({"adapters": [{"name": "pad"}]}, "no adapter 'pad'"),
+        ({"conditioning": {"prompt": "bell"}}, "leave one out"),
+        ({"format": "mp3", "subtype": "16"}, "subtype of mp3"),
+        ({"steps": "3", "cfg_scale": "x"}, "$.steps"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(client: httpx.Client, values: Any, told: str) -> None:
+    answer = generate(client, **values)
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b"[1]", 400),
+        (b"[" * 100_000, 400),
+        (b'{"seed": ' + b"9" * 5000 + b"}", 400),
+        (b'{"prompt": "\\ud800"}', 422),
+        (b'{"seconds": NaN}', 422),
+        (b" " * (1 << 20) + b"{}", 413),
+    ],
+)
+def test_garbage_is_refused(client: httpx.Client, body: bytes, status: int) -> None:
+    answer = client.post("/v1/generate", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_every_format_holds_the_same_sound(client: httpx.Client) -> None:
+    job = finished(client)
+    heard = {}
+    for name in ("wav", "flac", "mp3", "ogg", "opus"):
+        answer = client.get(f"/v1/jobs/{job['id']}/audio", params={"format": name})
+        assert answer.status_code == 200, answer.text
+        heard[name] = samples(answer.content)
+    assert (heard["wav"] == heard["flac"]).all()
+    part = client.get(f"/v1/jobs/{job['id']}/audio", headers={"range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"RIFF")
+
+
+def test_pictures_of_a_sound(client: httpx.Client) -> None:
+    job = finished(client)
+    exact = samples(client.get(f"/v1/jobs/{job['id']}/audio", params={"subtype": "float"}).content)
+    peaks = client.get(f"/v1/jobs/{job['id']}/peaks", params={"parts": 100}).json()
+    assert len(peaks["minimum"]) == len(peaks["maximum"]) == 100
+    assert peaks["seconds"] == 0.4
+    assert max(peaks["maximum"]) == pytest.approx(max(job["result"]["peak"], 0), abs=1e-4) or min(
+        peaks["minimum"]
+    ) == pytest.approx(-job["result"]["peak"], abs=1e-4)
+    assert len(exact) == 400
+    picture = client.get(f"/v1/jobs/{job['id']}/spectrogram.png", params={"width": 64, "height": 32})
+    assert picture.content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert picture.content[16:24] == (64).to_bytes(4, "big") + (32).to_bytes(4, "big")
+
+
+def test_the_history_is_searched_starred_and_cleared(client: httpx.Client) -> None:
+    job = finished(client, title="a Rare Title 100%")
+    found = client.get("/v1/jobs", params={"search": "rare 100%"}).json()["jobs"]
+    assert [j["id"] for j in found] == [job["id"]]
+    assert client.get("/v1/jobs", params={"search": "rare_title"}).json()["jobs"] == []
+    changed = client.patch(f"/v1/jobs/{job['id']}", json={"starred": True, "title": "ö <b>"}).json()
+    assert (changed["starred"], changed["title"]) == (True, "ö <b>")
+    starred = client.get("/v1/jobs", params={"starred": True}).json()["jobs"]
+    assert job["id"] in [j["id"] for j in starred]
+    assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert client.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert client.get(f"/v1/jobs/{job['id']}/audio").status_code == 404
+
+
+def test_the_history_goes_on_page_by_page(client: httpx.Client) -> None:
+    ids = [finished(client, title="paged", seed=n)["id"] for n in range(3)][::-1]
+    first = client.get("/v1/jobs", params={"search": "paged", "limit": 2}).json()
+    rest = client.get("/v1/jobs", params={"search": "paged", "limit": 2, "before": first["before"]}).json()
+    assert [j["id"] for j in first["jobs"] + rest["jobs"]] == ids
+    assert rest["before"] is None
+
+
+def test_an_upload_is_where_a_clip_starts(client: httpx.Client) -> None:
+    sound = generate(client, seed=1).content
+    upload = client.post("/v1/uploads", files={"file": ("../../x.wav", sound)}).json()
+    assert (upload["seconds"], upload["sample_rate"], upload["channels"]) == (0.4, 1000, 1)
+    peaks = client.get(f"/v1/uploads/{upload['id']}/peaks", params={"parts": 16}).json()
+    assert len(peaks["minimum"]) == 16
+    started = generate(client, init_audio=upload["id"], init_noise_level=0.3)
+    assert started.status_code == 200
+    assert samples(started.content).tolist() != samples(generate(client).content).tolist()
+    assert json.loads(started.headers["x-recipe"])["init_audio"]["path"] == upload["id"]
+    kept = generate(client, inpaint_audio=upload["id"], inpaint=[[0.2, 0.3]])
+    assert (samples(kept.content)[:200] == samples(sound)[:200]).all()
+    assert client.delete(f"/v1/uploads/{upload['id']}").status_code == 204
+    assert generate(client, init_audio=upload["id"]).status_code == 422
+
+
+def test_a_result_is_where_a_clip_starts(client: httpx.Client) -> None:
+    job = finished(client, seed=2)
+    kept = generate(client, inpaint_audio=job["id"], inpaint="0.2:0.3")
+    own = client.get(f"/v1/jobs/{job['id']}/audio").content
+    assert (samples(kept.content)[:200] == samples(own)[:200]).all()
+
+
+def test_a_cancelled_job_frees_the_device(client: httpx.Client) -> None:
+    long = generate(client, steps=1000, job=True, seconds=0.6).json()
+    cancelled = client.post(f"/v1/jobs/{long['id']}/cancel").json()
+    assert cancelled["state"] == "cancelled"
+    assert generate(client).status_code == 200
+    after = client.get(f"/v1/jobs/{long['id']}").json()
+    assert after["state"] == "cancelled"
+    assert client.get(f"/v1/jobs/{long['id']}/audio").status_code == 409
+
+
+def test_a_job_is_given_up_at_its_deadline(client: httpx.Client) -> None:
+    answer = generate(client, steps=1000, deadline=0.05)
+    assert answer.status_code == 504
+    assert "0.05 seconds" in answer.json()["detail"]
+
+
+def test_documentation_asks_nothing_of_others(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    assert "/v1/generate" in page
+    assert "cfg_scale" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+
+
+def test_metrics_are_those_of_prometheus(client: httpx.Client) -> None:
+    finished(client)
+    text = client.get("/metrics").text
+    assert 'stable_audio_jobs_total{model="tiny",state="done"}' in text
+    for name in ("queue_seconds_bucket", "real_time_factor_bucket", "memory_bytes", "waiting_jobs", "ready"):
+        assert f"stable_audio_{name}" in text
