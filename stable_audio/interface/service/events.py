@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stable_audio.interface.service.active import ActiveJob
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.messages import ModelLoaded, ModelUnusable
-from stable_audio.interface.service.records import JobRecord, State
+from stable_audio.interface.service.records import JobRecord, JobState
 from stable_audio.interface.service.waiting import WaitingJob
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class JobEvents:
             waited = job.record.deadline - job.record.created
             self.finish(job, "failed", error=f"was not done within its {waited:g} seconds", status=504)
 
-    def finish(self, job: ActiveJob, state: State, *, error: str | None = None, status: int = 500) -> None:
+    def finish(self, job: ActiveJob, state: JobState, *, error: str | None = None, status: int = 500) -> None:
         """End a job, and free the device of it."""
         service, record = self._service, job.record
         record.state, record.error, record.status, record.finished = state, error, status, time.time()

@@ -7,8 +7,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
 
 def new_id() -> str:
@@ -59,7 +59,7 @@ class JobRecord:
     created: float = field(default_factory=time.time)
     started: float | None = None
     finished: float | None = None
-    state: State = "queued"
+    state: JobState = "queued"
     error: str | None = None
     status: int = 500
     attempts: int = 0

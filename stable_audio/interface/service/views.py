@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from stable_audio.interface.service.records import JobRecord, State, UploadRecord
+from stable_audio.interface.service.records import JobRecord, JobState, UploadRecord
 
 
 class ProblemView(BaseModel):
@@ -20,7 +20,7 @@ class JobView(BaseModel):
     """A job."""
 
     id: str
-    state: State
+    state: JobState
     model: str
     title: str
     starred: bool

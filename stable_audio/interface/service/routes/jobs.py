@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.following import followed
 from stable_audio.interface.service.pictures import peaks_of, spectrogram_of
-from stable_audio.interface.service.records import JobRecord, State
+from stable_audio.interface.service.records import JobRecord, JobState
 from stable_audio.interface.service.routes.common import (
     MEDIA_TYPES,
     check_subtype,
@@ -51,7 +51,7 @@ def _view(service: Service, record: JobRecord) -> JobView:
 async def jobs(
     request: Request,
     search: Annotated[str, Query(max_length=500, description="words of the title or the request")] = "",
-    state: State | None = None,
+    state: JobState | None = None,
     starred: bool | None = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
     before: Annotated[float | None, Query(description="only jobs created before this time")] = None,
