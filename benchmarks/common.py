@@ -88,6 +88,7 @@ class Bound(nn.Module):
         context: width of the cross-attention tokens after projection; 0 for none.
         mult: inner features of the gated feed-forward per feature.
         project_context: whether cross-attention keys and values are made in every call.
+        linear: product with a weight; None: torch's.
     """
 
     def __init__(
@@ -100,9 +101,11 @@ class Bound(nn.Module):
         context: int,
         mult: int,
         project_context: bool,
+        linear: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.project_context = heads, project_context
+        self.linear = linear or F.linear
 
         def weight(n_in: int, n_out: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(n_out, n_in) / n_in**0.5)
@@ -122,15 +125,15 @@ class Bound(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """x (b n channels), context (b m d) or, without project_context, one layer's (b m 2 d)."""
-        x = F.linear(x, self.into)
+        x = self.linear(x, self.into)
         for block in self.blocks:
-            x = F.linear(self._attend(*F.linear(x, block["qkv"]).chunk(3, -1)), block["o"])
+            x = self.linear(self._attend(*self.linear(x, block["qkv"]).chunk(3, -1)), block["o"])
             if context is not None:
-                kv = F.linear(context, block["kv"]) if self.project_context else context
-                x = F.linear(self._attend(F.linear(x, block["q"]), *kv.chunk(2, -1)), block["xo"])
-            up = F.linear(x, block["up"])
-            x = F.linear(up[..., : up.shape[-1] // 2], block["down"])
-        return F.linear(x, self.out)
+                kv = self.linear(context, block["kv"]) if self.project_context else context
+                x = self.linear(self._attend(self.linear(x, block["q"]), *kv.chunk(2, -1)), block["xo"])
+            up = self.linear(x, block["up"])
+            x = self.linear(up[..., : up.shape[-1] // 2], block["down"])
+        return self.linear(x, self.out)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))

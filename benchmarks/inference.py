@@ -4,7 +4,8 @@ python benchmarks/inference.py [--only 50M tiny] [--batch 1 4 --steps 4]
 
 On a CPU: Euler steps with guidance of a DiT of 50 million parameters, and of a tiny one, whose time is what a
 step costs beside its products. All take turns in one process. The bound is the same matrix products and
-attention and nothing else. On a GPU: published models, as `gpu_inference.py` says.
+attention and nothing else, by the library that torch calls and by oneDNN. On a GPU: published models, as
+`gpu_inference.py` says.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import gpu_inference
 import torch
+import torch.nn.functional as F
 from common import Bound, Work, describe_machine, new_parser, print_table, time_together
 from plain_dit import PlainDiT, plain_sample
 from torch import Tensor
@@ -58,7 +63,14 @@ SIZES = {
 }
 """Name on the command line -> sizes; `test` is for the tests of this script."""
 
-WAYS = ("plain", "ours", "compiled", "bfloat16", "bfloat16, compiled", "bound")
+WAYS = ("plain", "ours", "compiled", "bfloat16", "bfloat16, compiled", "bound", "bound of oneDNN")
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+_BOUNDS = {"bound": F.linear, "bound of oneDNN": _by_onednn}
 
 
 def main() -> None:
@@ -70,8 +82,10 @@ def main() -> None:
         return
     print(f"{describe_machine(args.device, 'float32')}, {torch.backends.cpu.get_cpu_capability()}")
     print(f"Euler steps with guidance, median of {args.rounds} interleaved rounds\n")
-    rows = [row for name in args.only for batch in args.batch for row in measure(name, batch, args)]
-    print_table(("", "batch", "", "ms/step", "of plain", "of the bound"), rows)
+    for name in args.only:
+        for batch in args.batch:
+            print_table(("", "batch", "", "ms/step", "of plain", "of the bound"), measure(name, batch, args))
+            print(flush=True)
 
 
 def measure(name: str, batch: int, args: argparse.Namespace) -> list[tuple[object, ...]]:
@@ -80,7 +94,9 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> list[tuple[objec
     works = {way: bench.work(way) for way in args.ways}
     with torch.inference_mode():
         bench.check()
-        times = time_together(works, rounds=args.rounds, device="cpu")
+        # With one thread, the time that other programs take can be left out.
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        times = time_together(works, rounds=args.rounds, device="cpu", clock=clock)
 
     def share(way: str, of: str) -> object:
         return times[way] / times[of] if of in times else ""
@@ -104,18 +120,22 @@ class Bench:
 
     def work(self, way: str) -> Work:
         if way == "plain":
-            model = PlainDiT(self.dit)
-            return lambda: plain_sample(
-                model, self.noise, self.levels, text=self.text, cfg_scale=self.cfg_scale
-            )
-        if way == "bound":
-            return self._bound()
+            return partial(self.plain, PlainDiT(self.dit))
+        if way in _BOUNDS:
+            return self._bound(_BOUNDS[way])
         dit = copy.deepcopy(self.dit)
         if way.startswith("bfloat16"):
             dit.to(torch.bfloat16)
         if way.endswith("compiled"):
             dit.compile()
         return lambda: self.ours(dit)
+
+    def plain(self, model: PlainDiT) -> Tensor:
+        torch.backends.mkldnn.set_flags(False)  # the layers of this loop are torch's own
+        try:
+            return plain_sample(model, self.noise, self.levels, text=self.text, cfg_scale=self.cfg_scale)
+        finally:
+            torch.backends.mkldnn.set_flags(True)
 
     def ours(self, dit: DiT) -> Tensor:
         dtype = next(dit.parameters()).dtype
@@ -130,7 +150,7 @@ class Bench:
             schedule=self.levels,
         )
 
-    def _bound(self) -> Work:
+    def _bound(self, linear: Callable[[Tensor, Tensor], Tensor]) -> Work:
         size, rows = self.size, self.batch * (1 if self.cfg_scale == 1 else 2)
         bound = Bound(
             dim=size.dim,
@@ -140,6 +160,7 @@ class Bench:
             context=size.dim,
             mult=4,
             project_context=False,
+            linear=linear,
         )
         x = torch.randn(rows, size.frames, size.channels)
         kv = torch.randn(rows, size.context, 2 * size.dim)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import PointwiseConv
+from stable_audio.nn.linear import Linear
 
 Int8Kernels = Literal["torch", "torchao"]
 
@@ -215,6 +216,7 @@ def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
 
 _REPLACEMENTS: dict[type, Any] = {
     nn.Linear: Int8Linear,
+    Linear: Int8Linear,
     PointwiseConv: Int8Linear,
     nn.Conv1d: Int8Conv,
     nn.Conv2d: Int8Conv,

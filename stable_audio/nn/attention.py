@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.kernels import ATTEND, require_flash
+from stable_audio.nn.linear import Linear
 from stable_audio.nn.norms import DynamicTanh, L2Norm, NormOptions, RMSNorm
 from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryTables, rotated
@@ -118,15 +119,15 @@ class Attention(nn.Module):
         extra = int(self.differential)
         self.stacked_matrices = {"to_qkv": 3 + 2 * extra, "to_q": 1 + extra, "to_kv": 2 + extra}
         if dim_context is None:
-            self.to_qkv = nn.Linear(dim, dim * (3 + 2 * extra), bias=False)
+            self.to_qkv = Linear(dim, dim * (3 + 2 * extra), bias=False)
         else:
             check_divides("the head width", self.dim_heads, "cross-attention context width", dim_context)
             check_divides(
                 "the context's heads", dim_context // self.dim_heads, "number of heads", dim // self.dim_heads
             )
-            self.to_q = nn.Linear(dim, dim * (1 + extra), bias=False)
-            self.to_kv = nn.Linear(dim_context, dim_context * (2 + extra), bias=False)
-        self.to_out = nn.Linear(dim, dim, bias=False)
+            self.to_q = Linear(dim, dim * (1 + extra), bias=False)
+            self.to_kv = Linear(dim_context, dim_context * (2 + extra), bias=False)
+        self.to_out = Linear(dim, dim, bias=False)
 
     def forward(
         self,

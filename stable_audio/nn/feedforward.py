@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_positive
+from stable_audio.nn.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ class GLU(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, activation: nn.Module) -> None:
         super().__init__()
         self.activation = activation
-        self.proj = nn.Linear(dim_in, dim_out * 2)
+        self.proj = Linear(dim_in, dim_out * 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if type(self.activation) is nn.SiLU and self.proj.is_plain and self.proj.takes_onednn(x):
+            return self.proj.swiglu(x)
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * self.activation(gate)
 
@@ -120,7 +123,7 @@ class FeedForward(nn.Module):
 def _projection(dim_in: int, dim_out: int, options: FeedForwardOptions, bias: bool) -> nn.Module:
     if options.use_conv:
         return ConvOverTokens(dim_in, dim_out, options.conv_kernel_size, bias=bias)
-    return nn.Linear(dim_in, dim_out, bias=bias)
+    return Linear(dim_in, dim_out, bias=bias)
 
 
 class ConformerConv(nn.Module):

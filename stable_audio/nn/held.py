@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stable_audio.nn.linear import Linear
 from stable_audio.nn.mixing import mix_in
 
 Bits = Literal[8, 4]
@@ -114,7 +115,7 @@ class _FrozenProduct(torch.autograd.Function):
 
 def can_hold(layer: nn.Module, bits: Bits) -> bool:
     """Whether a layer is a linear one whose weight can be quantised."""
-    weight = layer._parameters.get("weight") if type(layer) is nn.Linear else None
+    weight = layer._parameters.get("weight") if type(layer) in (nn.Linear, Linear) else None
     if weight is None or weight.numel() < LEAST_WEIGHTS:
         return False
     return bits == 8 or weight.shape[1] % GROUP == 0

@@ -1,0 +1,81 @@
+"""Linear layers that take the faster library for their product where a network only computes."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+LEAST_WEIGHTS = 2**18
+LEAST_ROWS = 128
+"""Smaller products gain nothing."""
+
+
+class Linear(nn.Linear):
+    """As torch's, but without gradients large float32 products on a CPU may be those of oneDNN.
+
+    torch calls MKL for them, whose products take up to a third longer on processors of other makers, and to
+    which biases and activations are not added on the way. Results differ by rounding;
+    `torch.backends.mkldnn.set_flags(False)` turns it off.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.onednn_is_faster = onednn_is_faster()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.takes_onednn(x):
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return super().forward(x)
+
+    def takes_onednn(self, x: Tensor) -> bool:
+        """Whether the product with x (... in_features) is oneDNN's."""
+        weight = self.weight
+        return (
+            self.onednn_is_faster
+            and not torch.is_grad_enabled()
+            and weight.numel() >= LEAST_WEIGHTS
+            and x.numel() >= LEAST_ROWS * weight.shape[1]
+            and x.dtype == weight.dtype == torch.float32
+            and x.device.type == weight.device.type == "cpu"
+            and type(weight) in (Tensor, nn.Parameter)
+            and not torch.is_autocast_enabled("cpu")
+            and forward_ad._current_level < 0
+            and (torch.compiler.is_compiling() or _only_computes(weight))
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing changes or watches its output: no adapter, no hook."""
+        return type(self) is Linear and not self._forward_hooks and not self._forward_pre_hooks
+
+    def swiglu(self, x: Tensor) -> Tensor:
+        """[a | g] = forward(x); a silu(g), by oneDNN, which applies both to the products."""
+        half = self.out_features // 2
+        weights = self.weight.split(half)
+        biases = (None, None) if self.bias is None else self.bias.split(half)
+        gate = torch.ops.mkldnn._linear_pointwise(x, weights[1], biases[1], "swish", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, gate, weights[0], biases[0], "mul")
+
+
+def _only_computes(weight: Tensor) -> bool:
+    """Whether nothing counts operations, plans memory by shapes alone, or has turned oneDNN off."""
+    return (
+        torch._C._get_mkldnn_enabled()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and weight.untyped_storage().device.type != "meta"
+    )
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Whether products of torch are MKL's, and the processor is one that MKL was not written for."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    info = Path("/proc/cpuinfo")
+    maker = info.read_text(errors="replace")[:4096] if info.is_file() else platform.processor()
+    return "AuthenticAMD" in maker
