@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
+from stable_audio.nn.checkpointing import Checkpointed, EveryBlock, set_gradient_checkpointing
 from stable_audio.nn.matrices import hidden_matrices
 from stable_audio.types import Conditioning, Slot
 
@@ -52,9 +52,36 @@ class Backbone(nn.Module):
         """The slots that this instance reads."""
         return frozenset(self.slot_widths)
 
+    @property
+    def units(self) -> Sequence[nn.Module]:
+        """The modules that hold most of the weights and are called one by one, each once in a forward pass.
+
+        Their weights can be gathered for the call alone, so nothing reads them but the block's own `forward`
+        and the methods of `read_apart`.
+        """
+        outer: list[Checkpointed] = []
+        for module in self.modules():
+            if isinstance(module, Checkpointed) and not any(module in set(o.modules()) for o in outer):
+                outer.append(module)
+        return [block for module in outer for block in module.units]
+
+    @property
+    def read_apart(self) -> Sequence[tuple[nn.Module, str]]:
+        """(module, method) of blocks, or of parts of them, whose weights the method reads although their
+        block is not being called: where conditioning becomes keys and values before all blocks run.
+
+        `forward` is the method of a part that is called as a module.
+        """
+        return ()
+
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x (b c n) at times t (b,) float32 in [0, 1] -> output (b c n)."""
         raise NotImplementedError
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether layers have no part in a batch that lacks conditioning which is not required."""
+        return bool(self.modular_local_dims)
 
     @property
     def packing_obstacles(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.dit_options import DiTOptions, DiTSlots
@@ -163,6 +163,13 @@ class DiT(Backbone):
             kvs = self.transformer.prepare_context(context)
             projected = replace(projected, inputs=replace(projected.inputs, context=None, kvs=kvs))
         return cond.replace(prepared=projected)
+
+    @property
+    def read_apart(self) -> Sequence[tuple[nn.Module, str]]:
+        """`prepare` computes the keys and values of every cross-attention."""
+        if not isinstance(self.transformer, ContinuousTransformer):
+            return ()
+        return [(block, "project_context") for block in self.transformer.layers]
 
     @property
     def packing_obstacles(self) -> tuple[str, ...]:

@@ -76,6 +76,11 @@ class XTransformer(Checkpointed):
         return self._recompute
 
     @property
+    def units(self) -> Sequence[nn.Module]:
+        """The package's layers."""
+        return [layer[1] for layer in self.wrapper.attn_layers.layers]
+
+    @property
     def gradient_checkpointing(self) -> bool:  # type: ignore[override]
         """Whether the backward pass recomputes some of the package's layers."""
         return any(layer.gradient_checkpointing for layer in self._recompute)

@@ -149,7 +149,18 @@ def _hardware_arguments(group: Any) -> None:
     add(
         "strategy",
         type=lambda text: text or RunOptions.strategy,
-        help="auto, ddp, fsdp, deepspeed, ... (%(default)s)",
+        help="how several processes share the work: ddp, fsdp, hsdp, deepspeed, ...; auto is what the config "
+        "says, else ddp (%(default)s)",
+    )
+    add(
+        "shard_size",
+        help="processes that share one copy of the model with --strategy hsdp (default: the config's, else "
+        "those of one machine)",
+    )
+    add(
+        "cpu_offload",
+        default=None,
+        help="with --strategy fsdp or hsdp, keep parts of weights, gradients and optimizer in host memory",
     )
     add(
         "compile",

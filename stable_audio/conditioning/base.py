@@ -48,6 +48,11 @@ class Conditioner(nn.Module):
         )
 
     @property
+    def may_rest(self) -> bool:
+        """Whether some of its weights may have no part in the features of a batch."""
+        return False
+
+    @property
     def layout(self) -> Layout:
         """Layout of what `forward` returns; by default a sequence, or a vector if it has one token."""
         return "vector" if getattr(self, "max_length", None) == 1 else "tokens"

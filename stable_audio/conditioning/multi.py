@@ -64,6 +64,11 @@ class MultiConditioner(nn.Module):
             tensors[key] = _on(target, _stacked(key, values[key])), None
         return tensors
 
+    @property
+    def may_rest(self) -> bool:
+        """Whether some conditioners have no part in a batch that lacks their ids."""
+        return bool(self._check.optional)
+
     def ids(self) -> tuple[str, ...]:
         """Every id that the metadata must hold."""
         return tuple(key for key in self._check.rules if key not in self._check.optional)

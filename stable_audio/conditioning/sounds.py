@@ -150,6 +150,11 @@ class SourceMixConditioner(PretransformConditioner):
         self.source_heads = nn.ModuleList([nn.Conv1d(self.dim, output_dim, 1) for _ in source_keys])
         self.null_source = nn.Parameter(torch.zeros(output_dim, 1)) if allow_null_source else None
 
+    @property
+    def may_rest(self) -> bool:
+        """Sources that no item of a batch has leave their convolutions without a gradient."""
+        return True
+
     def value_rule(self) -> ValueRule:
         return SourcesValue(null=self.null_source is not None)
 

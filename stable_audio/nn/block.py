@@ -189,6 +189,10 @@ class TransformerBlock(Checkpointed):
             x = self._with_local(x, inputs.local)
         return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
 
+    def project_context(self, context: Tensor) -> KeyValues | None:
+        """Keys and values of this block's cross-attention for a context (b m d); None without it."""
+        return None if self.cross_attn is None else self.cross_attn.project_context(context)
+
     def _with_local(self, x: Tensor, local: LocalTokens) -> Tensor:
         if self.to_local_embed is not None and local.joined is not None:
             x = local.added_to(x, self.to_local_embed(local.joined))

@@ -41,6 +41,11 @@ class Checkpointed(nn.Module):
         """The blocks that recompute by themselves: this module, or the parts of one that wraps several."""
         return [self]
 
+    @property
+    def units(self) -> Sequence[nn.Module]:
+        """The modules that are called one by one: this one, or the parts of one that wraps several."""
+        return [self]
+
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 

@@ -105,7 +105,7 @@ class ContinuousTransformer(nn.Module):
     def prepare_context(self, context: Tensor) -> tuple[KeyValues | None, ...]:
         """Keys and values of every block's cross-attention for a context (b m d)."""
         blocks: list[Any] = list(self.layers)
-        return tuple(b.cross_attn and b.cross_attn.project_context(context) for b in blocks)
+        return tuple(block.project_context(context) for block in blocks)
 
     def forward(self, x: Tensor, inputs: TransformerInputs = _NOTHING) -> Tensor:
         """x (b n dim_in) -> (b n dim_out); prepended and memory tokens are removed again."""

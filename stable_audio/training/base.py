@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.resting import left_out
 from stable_audio.training.saved import SavedWeights
-from stable_audio.training.splitting import SplitWeights, are_split, split
+from stable_audio.training.sharding import reshard, split
+from stable_audio.training.splitting import SplitWeights, are_split
 from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets
 
@@ -64,6 +65,8 @@ class TrainingModule(OptimisedModule):
         saved: which weights the run's files hold.
         position: batches that this process has consumed, resumed runs included.
         batch_shape: shape of the latest batch.
+        steps_alike: whether every step of this very class has a gradient for the same weights, but for parts
+            of the model that say otherwise (`may_rest`). A class that extends another one says so itself.
         ranking: validation scalars that choose the best weights, of which the first that was measured counts;
             1: lower is better, -1: higher is better.
 
@@ -72,6 +75,7 @@ class TrainingModule(OptimisedModule):
     """
 
     position: int
+    steps_alike: ClassVar[bool] = False
     ranking: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
     @takes_keywords
@@ -160,11 +164,17 @@ class TrainingModule(OptimisedModule):
         self.load_optimising_state(state)
         self._stored_average = state.get("ema")
 
+    @property
+    def trains_the_same(self) -> bool:
+        """Whether every step has a gradient for the same weights, on every process."""
+        alike = bool(type(self).__dict__.get("steps_alike", False))
+        return alike and not any(getattr(part, "may_rest", False) for part in self.model.modules())
+
     def configure_model(self) -> None:
         """Lightning calls this before optimizers are built: split the weights where the run asks for it."""
         strategy = self.trainer.strategy
         if isinstance(strategy, SplitWeights) and not are_split(self.model):
-            split(self.model, strategy.device_mesh["data_parallel"])
+            split(self.model, strategy.sharding, joins=not self.trains_the_same)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the weights that are in the base of the run's files; subclasses call it too."""
@@ -213,9 +223,20 @@ class TrainingModule(OptimisedModule):
         """Kind of the `inference_tensors`: "ema" or "online"."""
         return "ema" if self.ema is not None else "online"
 
-    def averaged(self) -> AbstractContextManager[object]:
-        """Context in which the model has its averaged weights, if it has an average."""
-        return self.ema.swapped() if self.ema is not None else nullcontext()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Context in which the model has its averaged weights, if it has an average.
+
+        Where weights are split over processes, every process must enter and leave it.
+        """
+        if are_split(self.model):  # what has been gathered of them is neither exchanged nor used afterwards
+            reshard(self.model)
+        with self.ema.swapped() if self.ema is not None else nullcontext():
+            try:
+                yield
+            finally:
+                if are_split(self.model):
+                    reshard(self.model)
 
     def validation_values(self, batch: Batch, items: Sequence[int]) -> dict[str, Tensor]:
         """Measures of validation: name -> values (b,), each of which depends on its item alone.

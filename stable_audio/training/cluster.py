@@ -86,6 +86,7 @@ class ProcessLayout:
         devices: "auto", a count or a list of GPU indices.
         count: processes on this machine, as Lightning counts them.
         nodes: machines, as Lightning counts them.
+        local: processes on this machine, however Lightning counts.
         environment: ranks and address of the processes.
     """
 
@@ -93,6 +94,7 @@ class ProcessLayout:
     count: int
     nodes: int
     environment: ClusterEnvironment
+    local: int = 1
 
     @property
     def processes(self) -> int:
@@ -110,7 +112,7 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
     if not world.launcher:
         _refuse_lonely_nodes(options)
         here = _local_processes(devices_option, options)
-        return ProcessLayout(devices_option, here, options.num_nodes or 1, LightningEnvironment())
+        return ProcessLayout(devices_option, here, options.num_nodes or 1, LightningEnvironment(), here)
     count = (
         None
         if devices_option in ("auto", -1)
@@ -129,9 +131,9 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
     environment = LaunchedEnvironment(world, grid=grid)
     if grid:
         devices = devices_option if isinstance(devices_option, list) else world.local_size
-        return ProcessLayout(devices, world.local_size, world.nodes, environment)
+        return ProcessLayout(devices, world.local_size, world.nodes, environment, world.local_size)
     if visible is None:
-        return ProcessLayout(1, 1, world.size, environment)
+        return ProcessLayout(1, 1, world.size, environment, world.local_size)
     if isinstance(devices_option, list):
         index = devices_option[world.local_rank]
     elif visible == 1:  # each process sees its own
@@ -143,7 +145,7 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
             f"{world}: {world.local_size} processes are on this machine ({socket.gethostname()}), but only "
             f"{visible} GPUs are visible here; start as many processes as there are GPUs"
         )
-    return ProcessLayout([index], 1, world.size, environment)
+    return ProcessLayout([index], 1, world.size, environment, world.local_size)
 
 
 def log_world(world: World) -> None:

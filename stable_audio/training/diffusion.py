@@ -112,6 +112,7 @@ class DiffusionTraining(TimedTraining):
 
     model: DiffusionModel
     needs_teacher: ClassVar[bool] = False
+    steps_alike: ClassVar[bool] = True
 
     @takes_keywords
     def __init__(
@@ -278,15 +279,15 @@ class DiffusionTraining(TimedTraining):
     def _network(
         self, model: DiffusionModel, conditioning: Conditioning, lengths: Sequence[int] | None
     ) -> Network:
-        """The model as a function of x and t; one whose weights all have 16 bits computes in their type."""
-        # The type of all weights is searched for only where the first one has 16 bits.
-        low = next(model.backbone.parameters()).element_size() < 4
-        dtype = model.dtype if low else torch.float32
-        cond = conditioning if dtype.itemsize >= 4 else conditioning.to(dtype=dtype)
+        """The model as a function of x and t; one whose weights have 16 or 64 bits computes in their type."""
+        # The type of all weights is searched for only where the first one has not 32 bits.
+        other = next(model.backbone.parameters()).element_size() != 4
+        dtype = model.dtype if other else torch.float32
+        cond = conditioning if dtype.itemsize == 4 else conditioning.to(dtype=dtype)
         network: Network = partial(model, cond=cond)
         if lengths is not None:
             network = partial(model.forward_packed, cond=cond, lengths=lengths)
-        if dtype.itemsize >= 4:
+        if dtype.itemsize == 4:
             return network
         return lambda x, t: network(x.to(dtype), t).to(x.dtype)
 

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from stable_audio.training.cluster import parse_devices
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import NAME
+from stable_audio.training.splitting import FSDP, HSDP, SPLITTING
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -45,21 +45,41 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
     _check_accelerator(options.accelerator)
     _check_devices(options)
     _check_strategy(options.strategy)
-    shards = options.strategy.startswith(SHARDING) and options.strategy != NAME
+    shards = options.strategy.startswith(SHARDING) and options.strategy not in SPLITTING
     if averages and shards:
         raise TrainingError(
             f"--strategy {options.strategy} flattens the weights that it splits over devices, and their "
-            f"average cannot be kept then; use --strategy {NAME}, which splits and averages, or --strategy "
+            f"average cannot be kept then; use --strategy {FSDP}, which splits and averages, or --strategy "
             "ddp, or set use_ema to false in the config's training section"
         )
-    if options.strategy == NAME and options.precision == "16-mixed":
+    _check_splitting(options)
+    if options.strategy in SPLITTING and options.precision == "16-mixed":
         raise TrainingError(
-            f"--strategy {NAME} does not scale gradients of float16; use --precision bf16-mixed or 32"
+            f"--strategy {options.strategy} does not scale gradients of float16; use --precision bf16-mixed "
+            "or 32"
         )
     if shards and not _uses_cuda(options.accelerator):
         raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
     if options.precision not in PRECISIONS:
         raise TrainingError(f"--precision {options.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
+
+
+def _check_splitting(options: RunOptions) -> None:
+    if options.shard_size is not None and options.strategy != HSDP:
+        raise TrainingError(
+            f"--shard-size is for --strategy {HSDP}, and this run has --strategy {options.strategy}; leave "
+            f"it out, or use --strategy {HSDP}"
+        )
+    if options.cpu_offload and options.strategy not in SPLITTING:
+        raise TrainingError(
+            f"--cpu-offload is for --strategy {' and '.join(SPLITTING)}, which gather the weights of a block "
+            f"for its computation; this run has --strategy {options.strategy}; leave it out"
+        )
+    if options.cpu_offload and not _uses_cuda(options.accelerator):
+        raise TrainingError(
+            "--cpu-offload keeps weights in host memory instead of a GPU's, and this run has no GPU; leave "
+            "it out"
+        )
 
 
 def _uses_cuda(accelerator: str) -> bool:
@@ -105,6 +125,6 @@ def _check_strategy(name: str) -> None:
     if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise ImportError(f"--strategy {name} needs: pip install deepspeed")
     strategies = StrategyRegistry.available_strategies()
-    if name not in strategies and name != "deepspeed":
-        short = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+    if name not in strategies and name not in (*SPLITTING, "deepspeed"):
+        short = ("auto", "ddp", "ddp_find_unused_parameters_true", *SPLITTING, "deepspeed")
         raise TrainingError(f"--strategy {name!r} is unknown; usual ones are {', '.join(short)}")

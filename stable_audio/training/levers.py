@@ -11,7 +11,7 @@ from stable_audio.optim.muon import Muon
 from stable_audio.training.cluster import on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import NAME
+from stable_audio.training.splitting import SPLITTING
 
 
 def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
@@ -49,7 +49,7 @@ def _of_gradient_release(section: Any, options: RunOptions, processes: int) -> I
             f"{key}: weights step in every backward pass, so gradients of {options.accum_batches} batches "
             "cannot be accumulated; set --accum-batches to 1, or leave gradient_release out"
         )
-    if processes > 1 or options.strategy == NAME:
+    if processes > 1 or options.strategy in SPLITTING:
         yield (
             f"{key}: weights step before the gradients of several processes are averaged; train with one "
             "process, or leave gradient_release out"
@@ -73,10 +73,10 @@ def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
         if kind is None or not issubclass(kind, LowBitAdam):
             continue
         require_torchao(kind)
-        if options.strategy == NAME:
+        if options.strategy in SPLITTING:
             yield (
-                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {NAME} cannot gather the "
-                f"averages of '{config.optimizer.type}' to write them; use AdamW, which it splits"
+                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {options.strategy} cannot "
+                f"gather the averages of '{config.optimizer.type}' to write them; use AdamW, which it splits"
             )
 
 
@@ -91,7 +91,7 @@ def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[st
             f"{key}: blocks that keep their activations keep the weights on the GPU, too; set "
             "gradient_checkpointing to true"
         )
-    if processes > 1 or options.strategy == NAME or options.compile:
+    if processes > 1 or options.strategy in SPLITTING or options.compile:
         yield (
             f"{key}: weights come and go while blocks compute, which neither several processes nor --compile "
             "allow; train with one process and without --compile, or leave the key out"
@@ -99,8 +99,13 @@ def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[st
 
 
 def _of_average(section: Any, options: RunOptions) -> Iterator[str]:
-    if section is not None and section.use_ema and section.ema.device == "cpu" and options.strategy == NAME:
+    if (
+        section is not None
+        and section.use_ema
+        and section.ema.device == "cpu"
+        and options.strategy in SPLITTING
+    ):
         yield (
-            f"$.training.ema.device: --strategy {NAME} splits the average over the GPUs with the weights; "
-            "leave the key out, or use another strategy"
+            f"$.training.ema.device: --strategy {options.strategy} splits the average over the GPUs with the "
+            "weights; leave the key out, or use another strategy"
         )

@@ -12,20 +12,26 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import ProcessLayout, on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import NAME, SplitWeights
+from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
-DDP = "ddp_find_unused_parameters_true"
+DDP = "ddp"
 
 
 def build_trainer(
-    options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool
+    options: RunOptions,
+    placed: ProcessLayout,
+    io: AtomicCheckpointIO,
+    *,
+    accumulate: bool,
+    alike: bool = False,
 ) -> pl.Trainer:
     """Build the trainer of a run.
 
@@ -34,23 +40,25 @@ def build_trainer(
         placed: devices and nodes of the run.
         io: object that writes checkpoints.
         accumulate: whether Lightning accumulates the gradients of several batches; otherwise the module does.
+        alike: whether every step has a gradient for the same weights.
 
     Raises:
         TrainingError: Lightning refuses the options.
     """
     try:
         with quiet_lightning():
-            return _new_trainer(options, placed, io, accumulate=accumulate)
+            return _new_trainer(options, placed, io, accumulate=accumulate, alike=alike)
     except MisconfigurationException as error:
         raise TrainingError(f"Lightning refuses these options: {' '.join(str(error).split())}") from error
 
 
 def _new_trainer(
-    options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool
+    options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool, alike: bool
 ) -> pl.Trainer:
-    precision, strategy = _precision(options), _strategy(options, placed)
+    precision, strategy = _precision(options), _strategy(options, placed, alike)
     # Strategies that split weights have a precision of their own.
-    by_plugin = precision in ("bf16-true", "16-true") and strategy in ("auto", DDP)
+    whole = strategy == "auto" or isinstance(strategy, DDPStrategy)
+    by_plugin = precision in ("bf16-true", "16-true") and whole
     low = LowPrecision(precision) if by_plugin else None  # type: ignore[arg-type]
     return pl.Trainer(
         accelerator=options.accelerator,
@@ -87,13 +95,40 @@ class LowPrecision(HalfPrecision):
         return data if self._keeps_input else super().convert_input(data)
 
 
-def _strategy(options: RunOptions, placed: ProcessLayout) -> str | SplitWeights:
-    if options.strategy == NAME:
-        return SplitWeights()
-    if options.strategy not in ("auto", ""):
+def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | Strategy:
+    alone = placed.processes == 1
+    if options.strategy in SPLITTING and not (alone and not options.cpu_offload):
+        size = None if options.strategy == FSDP or alone else shard_size(options, placed)
+        return SplitWeights(shard_size=size, cpu_offload=options.cpu_offload)
+    if options.strategy not in ("auto", "", DDP, *SPLITTING):
         return STRATEGIES.get(options.strategy, options.strategy)
-    # Parts of a model may be unused in a step (dropped conditioning), which plain DDP does not support.
-    return DDP if placed.processes > 1 else "auto"
+    return "auto" if alone else _ddp(alike)
+
+
+def _ddp(alike: bool) -> DDPStrategy:
+    """A whole copy of the model for each process.
+
+    Weights without a part in any step, such as a conditioner that nothing reads, are known after the first
+    one (`static_graph`). Where steps differ, each of them is searched for weights that it leaves out.
+    """
+    return DDPStrategy(static_graph=alike, find_unused_parameters=not alike, gradient_as_bucket_view=True)
+
+
+def shard_size(options: RunOptions, placed: ProcessLayout) -> int:
+    """Processes that share one copy of the model with `--strategy hsdp`; default: those of one machine.
+
+    Raises:
+        TrainingError: the processes do not divide into several groups of that size.
+    """
+    size = options.shard_size if options.shard_size is not None else placed.local
+    if size < 2 or placed.processes % size or placed.processes == size:
+        origin = "--shard-size says" if options.shard_size is not None else "one machine has"
+        raise TrainingError(
+            f"--strategy {HSDP} splits the model over groups of {size} processes, as {origin}, and this run "
+            f"has {placed.processes}: they must be several whole groups of at least 2; give another "
+            f"--shard-size, or use --strategy {FSDP} (one group) or ddp (a copy for each)"
+        )
+    return size
 
 
 def _precision(options: RunOptions) -> str:

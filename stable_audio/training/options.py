@@ -18,6 +18,9 @@ OF_CONFIG = {
     "max_steps": "max_steps",
     "gradient_clip_val": "gradient_clip_val",
     "log_every": "log_every_n_steps",
+    "strategy": "strategy",
+    "shard_size": "shard_size",
+    "cpu_offload": "cpu_offload",
 }
 """Options that the `training` section of a model file may have, too, and the keys there."""
 
@@ -53,6 +56,10 @@ class RunOptions:
         remove_pretransform_weight_norm: "pre_load" or "post_load" to fold weight norms of the pretransform.
         devices: processes per machine; "auto" takes those of the launcher, or all GPUs of this machine.
         num_nodes: number of machines; None takes that of the launcher, or one.
+        strategy: how several processes share the work: "auto", "ddp", "fsdp", "hsdp", "deepspeed", or a name
+            of Lightning. The first four are one and the same for one process.
+        shard_size: processes that share one copy of the model, with "hsdp"; None = those of a machine.
+        cpu_offload: with "fsdp" and "hsdp", parts of weights and the optimizer rest in host memory.
         partial: load those pretrained weights that fit.
         use_ema_weights: start from the averaged weights.
     """
@@ -91,6 +98,8 @@ class RunOptions:
     devices: str = "auto"
     num_nodes: int | None = None
     strategy: str = "auto"
+    shard_size: int | None = None
+    cpu_offload: bool = False
     compile: bool = False
     matmul_precision: str = "high"
     progress: bool = True
@@ -103,6 +112,7 @@ class RunOptions:
             ("num_workers", 0),
             ("accum_batches", 1),
             ("num_nodes", 1),
+            ("shard_size", 2),
             ("log_every", 1),
             ("gradient_clip_val", 0),
             ("checkpoint_every", 0),
@@ -152,6 +162,8 @@ class RunOptions:
             TrainingError: a value is not allowed.
         """
         configured = {name: getattr(section, key, None) for name, key in OF_CONFIG.items()}
+        if settings.get("strategy") == cls.strategy:  # no choice
+            settings.pop("strategy")
         return cls(**{**{name: v for name, v in configured.items() if v is not None}, **settings})
 
     @property

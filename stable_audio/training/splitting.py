@@ -7,31 +7,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.gathering import is_split
+from stable_audio.training.sharding import Sharding
 
-NAME = "fsdp"
-"""Of the strategy, for `--strategy`."""
-
-METHODS = ("forward_packed", "prepare", "null")
-"""Of backbones, which read weights besides `forward`."""
+FSDP, HSDP = "fsdp", "hsdp"
+SPLITTING = (FSDP, HSDP)
+"""Strategies that split weights, for `--strategy`."""
 
 
 class SplitWeights(ModelParallelStrategy):
-    """Every process keeps a part of each weight, and all of them while a network runs.
+    """Every process keeps a part of each weight, and a whole block while it computes.
 
     Files hold whole weights: all processes gather them, and one writes.
+
+    Args:
+        shard_size: processes that share one copy of the model; None: all. Several groups of processes have a
+            copy each, and average their gradients.
+        cpu_offload: see `Sharding`.
     """
 
-    def __init__(self) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, *, shard_size: int | None = None, cpu_offload: bool = False) -> None:
+        # Gradients in host memory are reduced there.
+        backend = "cpu:gloo,cuda:nccl" if cpu_offload and torch.cuda.is_available() else None
+        super().__init__(
+            tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=backend
+        )
+        self.shard_size, self.cpu_offload = shard_size, cpu_offload
 
     def setup_environment(self) -> None:
-        """All processes split; none shares a part with another."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
+        """Meet the other processes and arrange them in rows, of which each has the whole model."""
+        self._setup_distributed()
+        shape: tuple[int, ...] = (self.world_size,)
+        if self.shard_size is not None:
+            shape = (self.world_size // self.shard_size, self.shard_size)
+        self._device_mesh = torch.distributed.device_mesh.init_device_mesh(
+            self.root_device.type, shape, mesh_dim_names=("replicas", "parts")[-len(shape) :]
+        )
+        assert self.lightning_module is not None
+        self.lightning_module._device_mesh = self._device_mesh
+
+    @property
+    def sharding(self) -> Sharding:
+        """How the weights of the run are split, once the processes have met."""
+        return Sharding(mesh=self.device_mesh, cpu_offload=self.cpu_offload)
+
+    def model_to_device(self) -> None:
+        """Move the model, but for parts of weights that rest in host memory."""
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        _update_properties(self.model, device=self.root_device)
+        self.model._apply(lambda tensor: tensor if is_split(tensor) else tensor.to(self.root_device))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """As other strategies do: the file is read by every process, whole."""
@@ -81,25 +113,7 @@ def _renamed(state: Any, names: Mapping[Any, Any]) -> dict[str, Any]:
     return {"state": {names[p]: value for p, value in state["state"].items()}, "param_groups": groups}
 
 
-def split(module: nn.Module, mesh: Any) -> None:
-    """Split the parts of a diffusion model that are trained, each as one.
-
-    Args:
-        module: the model, with `backbone` and `conditioner`.
-        mesh: the processes.
-    """
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-    backbone: Any = module.backbone
-    fully_shard(backbone, mesh=mesh)
-    for name in METHODS:
-        register_fsdp_forward_method(backbone, name)
-    conditioner = getattr(module, "conditioner", None)
-    if conditioner is not None and list(conditioner.parameters()):
-        fully_shard(conditioner, mesh=mesh)
-
-
-def check_splitting(model: nn.Module, model_type: str) -> None:
+def check_splitting(model: nn.Module, model_type: str, *, strategy: str = FSDP) -> None:
     """Refuse models some of whose trained weights would not be split.
 
     Raises:
@@ -107,14 +121,14 @@ def check_splitting(model: nn.Module, model_type: str) -> None:
     """
     if not model_type.startswith("diffusion_") or model_type == "diffusion_autoencoder":
         raise TrainingError(
-            f"--strategy {NAME} splits the backbone and the conditioners of diffusion models; {model_type} "
-            "has other networks, use --strategy ddp"
+            f"--strategy {strategy} splits the backbone and the conditioners of diffusion models; "
+            f"{model_type} has other networks, use --strategy ddp"
         )
     pretransform = getattr(model, "pretransform", None)
     if pretransform is not None and any(p.requires_grad for p in pretransform.parameters()):
         raise TrainingError(
-            f"--strategy {NAME} does not split a pretransform that is trained along; set its enable_grad to "
-            "false, or use --strategy ddp"
+            f"--strategy {strategy} does not split a pretransform that is trained along; set its enable_grad "
+            "to false, or use --strategy ddp"
         )
 
 

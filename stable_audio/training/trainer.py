@@ -33,7 +33,7 @@ from stable_audio.training.run import Run
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
-from stable_audio.training.splitting import NAME, check_splitting
+from stable_audio.training.splitting import SPLITTING, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.trainable import check_included, rate_factors
@@ -114,8 +114,8 @@ def assemble(
         else:
             start = continuing_model(config, options, resumed.path, resumed.content)
             transforms = resumed.transforms
-        if options.strategy == NAME:
-            check_splitting(start.model, config.model_type)
+        if options.strategy in SPLITTING:
+            check_splitting(start.model, config.model_type, strategy=options.strategy)
         if options.compile:
             compile_networks(start.model)
         module, options = _module(config, start.model, options, resumed)
@@ -130,7 +130,9 @@ def assemble(
     )
 
     io = AtomicCheckpointIO(BackgroundWriter(background=options.background_checkpoints))
-    trainer = build_trainer(options, placed, io, accumulate=module.automatic_optimization)
+    trainer = build_trainer(
+        options, placed, io, accumulate=module.automatic_optimization, alike=module.trains_the_same
+    )
     disable_signal_handlers(trainer)
     if trainer.is_global_zero:
         clear()

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from stable_audio.config import load_config
 from stable_audio.data.world import World, WorldError
 from stable_audio.training.cluster import layout, meet, parse_devices
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.lightning_trainer import shard_size
 from stable_audio.training.options import RunOptions
-from tests.training.building import tiny_run
+from tests.training.building import tiny_config, tiny_run
 
 
 def _world(nodes: int, here: int, node: int, local: int, **more: Any) -> World:
@@ -152,3 +155,45 @@ def test_processes_that_come_are_met() -> None:
         other = threads.submit(torch.distributed.TCPStore, "127.0.0.1", port, 2, is_master=False)
         assert meet(_uncertain(0, port), seconds=60) is not None
         other.result()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shard_size": 2}, "--shard-size is for --strategy hsdp, and this run has --strategy auto"),
+        ({"cpu_offload": True}, "--cpu-offload is for --strategy fsdp and hsdp"),
+        ({"cpu_offload": True, "strategy": "fsdp"}, "this run has no GPU"),
+        ({"shard_size": 1, "strategy": "hsdp"}, "--shard-size must be at least 2"),
+    ],
+)
+def test_options_of_splitting_are_refused_without_it(
+    tmp_path: Path, wrong: dict[str, Any], message: str, gpus: Any
+) -> None:
+    gpus(0)
+    with pytest.raises(TrainingError, match=message):
+        tiny_run(tmp_path, **wrong)
+
+
+def test_parts_are_shared_by_whole_groups_of_processes(gpus: Any) -> None:
+    gpus(4)
+    placed = layout(RunOptions(), _world(2, 4, 0, 0))
+    for size, expected in ((None, 4), (2, 2), (4, 4)):
+        assert shard_size(RunOptions(strategy="hsdp", shard_size=size), placed) == expected
+    for size in (3, 8):
+        with pytest.raises(TrainingError, match=f"over groups of {size} processes.*this run has 8"):
+            shard_size(RunOptions(strategy="hsdp", shard_size=size), placed)
+    gpus(1)  # each task sees one GPU, and Lightning counts machines of one process
+    assert shard_size(RunOptions(strategy="hsdp"), layout(RunOptions(), _world(2, 4, 0, 0))) == 4
+
+
+def test_a_strategy_of_the_config_counts_unless_the_command_chooses() -> None:
+    section = load_config(tiny_config(strategy="hsdp", shard_size=4)).training
+    options = RunOptions.from_section(section, strategy="auto")
+    assert (options.strategy, options.shard_size) == ("hsdp", 4)
+    assert RunOptions.from_section(section, strategy="fsdp").strategy == "fsdp"
+
+
+def test_one_process_splits_nothing(tmp_path: Path) -> None:
+    for strategy in ("ddp", "fsdp", "hsdp"):
+        run = tiny_run(tmp_path, name=strategy, strategy=strategy)
+        assert isinstance(run.trainer.strategy, SingleDeviceStrategy)

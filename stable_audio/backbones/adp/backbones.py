@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,11 +137,19 @@ class ADPCfg1d(ADPBackbone):
         last = self.fixed_embedding(position).to(dtype)
         return torch.where(prepared.is_null[:, None, None], last, token), prepared.keys_values
 
+    @property
+    def read_apart(self) -> Sequence[tuple[nn.Module, str]]:
+        """Keys and values of conditioning tokens are computed before the blocks run."""
+        return [(layer, "keys_values") for layer in self._cross_attentions()]
+
+    def _cross_attentions(self) -> list[CrossAttention]:
+        return [m for m in self.modules() if isinstance(m, CrossAttention)]
+
     def _prepare(self, cond: Conditioning) -> Prepared:
         if cond.cross_attn is None:
             raise ValueError("adp_cfg_1d needs cross-attention conditioning, but there is none")
         tokens = cond.cross_attn.to(parameter_dtype(self.fixed_embedding))
-        layers = [m for m in self.modules() if isinstance(m, CrossAttention)]
+        layers = self._cross_attentions()
         keys_values = tuple(layer.keys_values(tokens, cond.cross_attn_mask) for layer in layers)
         # The time token of these items must be null as well, as in the published models.
         is_null = (cond.cross_attn == self._null_tokens(cond.cross_attn)).flatten(1).all(dim=1)

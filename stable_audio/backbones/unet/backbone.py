@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -164,6 +165,13 @@ class UNet(Backbone):
     @property
     def droppable(self) -> tuple[Slot, ...]:
         return tuple(s for s in (Slot.CROSS_ATTN, Slot.PREPEND, Slot.GLOBAL) if s in self.slots)
+
+    @property
+    def read_apart(self) -> Sequence[tuple[nn.Module, str]]:
+        """Keys and values of conditioning tokens are computed before the blocks run."""
+        cross = [layer.keys_values for layer in cross_attentions(self.network)]
+        prepended = [layer.prepend for layer in prepend_attentions(self.network)]
+        return [(part, "forward") for part in (*cross, *prepended) if part is not None]
 
     def prepare(self, cond: Conditioning) -> Conditioning:
         """Compute the keys and values of conditioning tokens, which depend on neither x nor t."""

@@ -169,6 +169,17 @@ class RunKeys(Section):
         default=None, description="items per process; --batch-size overrides it"
     )
     max_steps: Positive | None = Field(default=None, description="steps of a run; --max-steps overrides it")
+    strategy: Literal["auto", "ddp", "fsdp", "hsdp", "deepspeed"] | None = Field(
+        default=None, description="how several processes share the work; --strategy overrides it"
+    )
+    shard_size: Annotated[int, Ge(2)] | None = Field(
+        default=None,
+        description="processes that share one copy of the model with hsdp; --shard-size overrides it",
+    )
+    cpu_offload: bool | None = Field(
+        default=None,
+        description="with fsdp and hsdp, keep parts of weights, gradients and optimizer in host memory",
+    )
     transforms: list[AnyTransform] = Field(
         default=[], description="what is done to the model once its weights are loaded, in order"
     )

@@ -1,0 +1,137 @@
+"""Split the weights of a model over processes block by block: PyTorch's FSDP2 (`fully_shard`).
+
+Zhao et al. 2023, arXiv:2304.11277; with replicas of a split model, "hybrid sharding" of the same paper.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.joining import join_weights
+
+METHODS = ("forward_packed", "prepare", "null", "hidden_states")
+"""Of backbones, which read weights besides `forward`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """How weights are split.
+
+    Attributes:
+        mesh: the processes: one dimension, over which weights are split; or two, replicas and parts.
+        cpu_offload: parts of weights, their gradients and the optimizer rest in the memory of the host.
+    """
+
+    mesh: Any
+    cpu_offload: bool = False
+
+
+def split(module: nn.Module, sharding: Sharding, *, joins: bool = False) -> None:
+    """Split what is trained of a diffusion model: the blocks of the backbone one by one, the rest of it, and
+    the conditioners.
+
+    Each is gathered for its own computation only. What is frozen stays whole on every process: gathering it
+    again and again costs more than it saves without gradients and optimizer state.
+
+    Args:
+        module: the model, with `backbone` and `conditioner`.
+        joins: weights without a part in a step get gradients of 0, since processes send the same tensors;
+            otherwise every step must have gradients for the same weights, on every process.
+
+    Raises:
+        TrainingError: a trained weight belongs to neither.
+    """
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    backbone: Any = module.backbone
+    apart = {id(part): (part, method) for part, method in backbone.read_apart}
+    blocks = list(backbone.units)
+    inner = [part for part, _ in apart.values() if not any(part is block for block in blocks)]
+    conditioner = getattr(module, "conditioner", None)
+    units = [*inner, *blocks, backbone, *([] if conditioner is None else [conditioner])]
+    if joins:
+        join_weights(units)
+    for unit in (*inner, *blocks):
+        if _shard(unit, sharding) and id(unit) in apart:
+            method = apart[id(unit)][1]
+            if method != "forward":
+                register_fsdp_forward_method(unit, method)
+    if _shard(backbone, sharding, always=True):
+        for name in (name for name in METHODS if hasattr(backbone, name)):
+            register_fsdp_forward_method(backbone, name)
+    if conditioner is not None:
+        _shard(conditioner, sharding)
+    if whole := [name for name, p in module.named_parameters() if p.requires_grad and not _is_split(p)]:
+        raise TrainingError(
+            f"trained weights belong to neither backbone nor conditioners, so they are not split: "
+            f"{', '.join(whole[:3])}; use --strategy ddp"
+        )
+
+
+def reshard(module: nn.Module) -> None:
+    """Let go of the whole weights that a computation without gradients has gathered.
+
+    FSDP2 keeps those of the outermost units for the backward pass, which does not come then: the next step
+    would compute with them even if they have changed meanwhile.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def _shard(module: nn.Module, sharding: Sharding, *, always: bool = False) -> bool:
+    """Make a module a unit that is gathered at once; returns whether it is one.
+
+    Weights are gathered in their own type, of which autocast makes what each operation needs: norms and
+    scales stay exact. Gradients of 16 bits are summed in float32.
+
+    Args:
+        always: even if it has no trained weights outside of the units in it: the outermost unit.
+    """
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+    if not always and not any(p.requires_grad for p in _own(module)):
+        return False
+    options: dict[str, Any] = {}
+    if "ignored_params" in inspect.signature(fully_shard).parameters:  # from torch 2.7 on
+        options["ignored_params"] = {p for p in module.parameters() if not p.requires_grad}
+    fully_shard(
+        module,
+        mesh=sharding.mesh,
+        mp_policy=MixedPrecisionPolicy(reduce_dtype=_sum_dtype(module), cast_forward_inputs=False),
+        offload_policy=CPUOffloadPolicy() if sharding.cpu_offload else OffloadPolicy(),
+        **options,
+    )
+    return True
+
+
+def _sum_dtype(module: nn.Module) -> torch.dtype | None:
+    """The type in which gradients of several processes are summed; None: that of the weights."""
+    low = any(p.element_size() < 4 for p in module.parameters() if p.requires_grad)
+    return torch.float32 if low else None
+
+
+def _own(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights of a module that are not in a unit inside of it."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(module, FSDPModule):
+        return
+    yield from module.parameters(recurse=False)
+    for child in module.children():
+        yield from _own(child)
+
+
+def _is_split(parameter: nn.Parameter) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(parameter, DTensor)

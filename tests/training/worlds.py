@@ -1,0 +1,90 @@
+"""Several processes that train together, as a launcher starts them, for tests.
+
+They are forked from a server that has imported everything once: an interpreter for each would take seconds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+SECONDS = 240.0
+"""Longest time that processes may take."""
+
+
+def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) -> None:
+    """Call `work(*args)` in `size` processes that find each other by the variables of torchrun.
+
+    Args:
+        work: a function of a module.
+        nodes: machines that they seem to be on.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    port, reports = free_port(), context.SimpleQueue()
+    processes = [
+        context.Process(target=_member, args=(rank, size, nodes, port, reports, work, args))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(SECONDS)
+        if process.is_alive():
+            process.kill()
+    failures = []
+    while not reports.empty():
+        failures.append(reports.get())
+    assert not failures, "\n".join(failures)
+    assert [process.exitcode for process in processes] == [0] * size
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _member(
+    rank: int, size: int, nodes: int, port: int, reports: Any, work: Callable[..., None], args: Any
+) -> None:
+    here = size // nodes
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "LOCAL_RANK": str(rank % here),
+            "LOCAL_WORLD_SIZE": str(here),
+            "GROUP_RANK": str(rank // here),
+            "GROUP_WORLD_SIZE": str(nodes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+    )
+    if size == 1:
+        os.environ.pop("RANK")
+        os.environ.pop("WORLD_SIZE")
+    import torch
+
+    from stable_audio.data.foresight import count_refusals
+    from stable_audio.training import summary
+
+    torch.set_num_threads(1)
+    summary.planned = lambda *_, **__: None  # as the fixture of these tests
+    assert count_refusals.__kwdefaults__ is not None
+    count_refusals.__kwdefaults__["most"] = 50
+    try:
+        work(*args)
+    except BaseException:
+        reports.put(f"process {rank}: {traceback.format_exc()}")
+        sys.stdout.flush()
+        os._exit(1)  # the others would wait for it
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
