@@ -65,10 +65,10 @@ def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
     configs = getattr(section, "optimizer_configs", None)
     for name, config in configs or ():
         kind = OPTIMIZERS.get(config.optimizer.type) if config is not None else None
-        if kind is not None and issubclass(kind, Muon) and options.strategy == NAME:
+        if kind is not None and issubclass(kind, Muon) and options.strategy in SPLITTING:
             yield (
-                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {NAME} splits the matrices, "
-                f"of which '{config.optimizer.type}' needs whole ones; use AdamW, or --strategy ddp"
+                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {options.strategy} splits "
+                f"the matrices, and '{config.optimizer.type}' needs whole ones; use AdamW or --strategy ddp"
             )
         if kind is None or not issubclass(kind, LowBitAdam):
             continue
