@@ -100,7 +100,7 @@ def default(action: argparse.Action) -> str:
     the words of its help."""
     if not action.option_strings and action.nargs != "*":
         return "" if action.nargs == "?" else "required"
-    if action.required:
+    if action.required and action.nargs != "*":  # argparse calls those required, too
         return "required"
     text = help_of(action)
     told = re.search(r"default: (.*?)(?:$|[;)])", text)
