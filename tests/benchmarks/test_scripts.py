@@ -63,6 +63,7 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["--depth", "1", "--dim", "32", "--heads", "1", "--threads", "1"],
             ["model, without weights", "run, over random weights"],
         ),
+        ("watch", ["--runs", "2", "--steps", "50"], ["list of all runs", "every row of every run read"]),
         (
             "backbones",
             ["--frames", "32", "--batch", "1", "--rounds", "1", "--only", "dit", "mlp"],

@@ -60,7 +60,7 @@ def run(library: Library, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "changes": metrics.changes,
-        "width": curves.width,
+        "complete": metrics.complete,
         "charts": [{"title": title, "columns": columns} for title, columns in charts.items() if columns],
         "others": others,
         "levels": sorted(levels, key=_level),

@@ -50,16 +50,17 @@ class Library:
             runs = sorted(self._runs.values(), key=lambda run: -run.changed_at)
             return [run.summary() for run in runs]
 
-    def run(self, name: str) -> WatchedRun:
-        """A run, whose metrics are now read whole.
+    def run(self, name: str, *, seconds: float = 0.5) -> WatchedRun:
+        """A run, of which more is read for some time first.
 
         Raises:
             KeyError: there is no run of this name.
         """
         with self._lock:
+            until = time.monotonic() + seconds
             run = self._runs[name]
             run.look()
-            while run.read_on():
+            while run.read_on() and time.monotonic() < until:
                 pass
             return run
 

@@ -16,7 +16,7 @@ from stable_audio.interface.watch.rows import header_of, parsed
 GLANCES = 40
 """Places of a large file that are read at first."""
 
-GLANCE_BYTES, TAIL_BYTES, CHUNK_BYTES = 4096, 16384, 2**20
+GLANCE_BYTES, TAIL_BYTES, CHUNK_BYTES = 2048, 8192, 2**20
 _MARK_BYTES = 64
 
 
@@ -36,7 +36,6 @@ class Metrics:
 
     Attributes:
         columns: names of the columns but the step; empty until there is a file with a header.
-        curves: means over steps; of a part of the rows as long as `complete` is false.
         rows_apart: steps between the last two rows; None without two.
         complete: whether every row has been read.
         changes: how often something new was read.
@@ -53,12 +52,12 @@ class Metrics:
 
     def _clear(self, columns: tuple[str, ...], header: bytes = b"") -> None:
         self.columns, self._header = columns, header
-        self.curves = Curves(columns)
-        # What was read for good, and the end of the file, which is read anew each time.
-        self._noted, self._noted_last = _Latest(columns), _Latest(columns)
+        self._exact = Curves(columns)
+        self._rough: Curves | None = None  # of the rows that were glanced at, until all have been read
+        # What was glanced at, what was read for good, and the end of the file, which is read anew each time.
+        self._noted_rough, self._noted, self._noted_last = (_Latest(columns) for _ in range(3))
         self.rows_apart: int | None = None
         self.complete = False
-        self._at_a_glance = False
         self._last = np.empty((0, len(columns) + 1))
         self._mark = _Mark(len(header), header[-_MARK_BYTES:])
 
@@ -76,7 +75,7 @@ class Metrics:
                 self._restart(file)
             if not self.columns:
                 return
-            if self._mark.place == len(self._header) and not self._at_a_glance:
+            if self._mark.place == len(self._header) and self._rough is None:
                 self._read_parts(file, size)
             self._read_tail(file, size)
         self.changes += 1
@@ -95,26 +94,27 @@ class Metrics:
             if not self.columns:
                 return False
             begin = self._mark.place
-            if begin == len(self._header):
-                # Rows that were glanced at come again.
-                self.curves, self._noted = Curves(self.columns), _Latest(self.columns)
             file.seek(begin)
             text = file.read(CHUNK_BYTES)
         at_the_end = len(text) < CHUNK_BYTES
         end = _before_last_line(text) if at_the_end else text.rfind(b"\n") + 1
         if end == 0 and not at_the_end:
             end = len(text)  # a line of a megabyte is no row
-        self._add(parsed(text[:end], len(self.columns) + 1))
+        rows = parsed(text[:end], len(self.columns) + 1)
+        self._exact.add(rows[:, 0].astype(np.int64), rows[:, 1:])
+        self._noted.note(rows)
         content = text[max(0, end - _MARK_BYTES) : end] if end else self._mark.content
         self._mark = _Mark(begin + end, content)
         self.complete = at_the_end
+        if at_the_end:
+            self._rough, self._noted_rough = None, _Latest(self.columns)
         self.changes += 1
         return not at_the_end
 
     @property
     def latest(self) -> dict[str, float]:
         """The last value of each column that has one."""
-        sides = self._noted.values, self._noted_last.values
+        sides = self._noted_rough.values, self._noted.values, self._noted_last.values
         return {
             name: max((side[name] for side in reversed(sides) if name in side), key=lambda v: v[0])[1]
             for name in self.columns
@@ -124,8 +124,13 @@ class Metrics:
     @property
     def step(self) -> int | None:
         """The last step; None without rows."""
-        steps = [side.step for side in (self._noted, self._noted_last) if side.step is not None]
-        return max(steps, default=None)
+        sides = (self._noted_rough, self._noted, self._noted_last)
+        return max((side.step for side in sides if side.step is not None), default=None)
+
+    @property
+    def curves(self) -> Curves:
+        """Means over steps without the last line; of rows from all over the file until it has been read."""
+        return self._exact if self._rough is None else self._rough
 
     def all_curves(self) -> Curves:
         """The curves with the last line."""
@@ -166,14 +171,18 @@ class Metrics:
 
     def _read_parts(self, file: BinaryIO, size: int) -> None:
         """Rows at equal distances all over the file."""
-        self._at_a_glance = True
         length = size - len(self._header)
         if length <= GLANCES * GLANCE_BYTES:
             return  # the first `read` takes it whole
+        parts = []
         for number in range(GLANCES):
             file.seek(len(self._header) + number * length // GLANCES)
             text = file.read(GLANCE_BYTES)
-            self._add(parsed(text[text.find(b"\n") + 1 : text.rfind(b"\n") + 1], len(self.columns) + 1))
+            parts.append(text[text.find(b"\n") + 1 : text.rfind(b"\n") + 1])
+        rows = parsed(b"".join(parts), len(self.columns) + 1)
+        self._rough = Curves(self.columns)
+        self._rough.add(rows[:, 0].astype(np.int64), rows[:, 1:])
+        self._noted_rough.note(rows)
 
     def _read_tail(self, file: BinaryIO, size: int) -> None:
         """The last values of all columns; the last line counts if it is whole."""
@@ -187,10 +196,6 @@ class Metrics:
         self._last = rows[-1:]
         if len(rows) > 1:
             self.rows_apart = int(rows[-1, 0] - rows[-2, 0])
-
-    def _add(self, rows: np.ndarray) -> None:
-        self.curves.add(rows[:, 0].astype(np.int64), rows[:, 1:])
-        self._noted.note(rows)
 
 
 class _Latest:
