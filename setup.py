@@ -56,6 +56,7 @@ EXTRAS["dev"] = [
     "hypothesis>=6.100",
     "mypy>=1.10",
     "peft>=0.14",
+    "playwright>=1.45",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",

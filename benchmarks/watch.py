@@ -4,7 +4,7 @@
 
 Makes the runs in FOLDER (a temporary one otherwise) and prints, for a server on this machine: the time to the
 first list of all runs, to the curves of one run, until every row of every run has been read, and of a later
-list when one run has grown by a line. The files are in the page cache of the system, since they were just written.
+list when one run has grown by a line. The files are in the page cache, since they were just written.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from stable_audio.interface.watch.library import Library
 LEVELS = "model/loss_all_"
 """Begin of the columns with the loss in a range of the noise level."""
 
+MOST_INCIDENTS = 200
+"""Incidents of a run that the page lists, the last ones."""
+
 GROUPS = {
     "loss": ("train/loss",),
     "validation": ("val/",),
@@ -67,6 +70,7 @@ def run(library: Library, name: str) -> dict[str, Any]:
         "series": {column: curves.series(column) for column in metrics.columns},
         "latest": {key: value for key, value in metrics.latest.items()},
         "start": dict(watched.start),
+        "incidents": [dict(entry) for entry in watched.incidents[-MOST_INCIDENTS:]],
         "log": watched.log[-8000:],
     }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stable_audio.interface.watch.metrics import Metrics
-from stable_audio.interface.watch.state import Signs, State, is_this_machine, last_start, log_end, state_of
+from stable_audio.interface.watch.state import Signs, State, is_this_machine, log_end, start_in, state_of
+from stable_audio.training.run_record import read_record
 
 MARKS = ("run.json", "metrics.csv")
 """Files that make a folder a run."""
@@ -57,6 +58,7 @@ class WatchedRun:
         self._times: tuple[int, ...] = ()
         self._changed: float | None = None
         self._start: dict[str, Any] = {}
+        self._incidents: list[dict[str, Any]] = []
         self._log = ""
 
     def look(self) -> None:
@@ -67,7 +69,9 @@ class WatchedRun:
         if self._times:
             self._changed = time.monotonic()
         self._times = times
-        self._start = last_start(self.folder)
+        record = read_record(self.folder / "run.json")
+        self._start = start_in(record)
+        self._incidents = [entry for entry in record["incidents"] if isinstance(entry, dict)]
         self._log = log_end(self.folder / "log.txt")
         try:
             self.metrics.glance()
@@ -92,6 +96,11 @@ class WatchedRun:
     def start(self) -> Mapping[str, Any]:
         """The last entry of `run.json`; empty without one."""
         return self._start
+
+    @property
+    def incidents(self) -> Sequence[Mapping[str, Any]]:
+        """What befell the run, all starts together: `time`, `kind`, `text` and more."""
+        return self._incidents
 
     @property
     def log(self) -> str:
@@ -128,6 +137,7 @@ class WatchedRun:
             "state": state.name,
             "told": self.failure or state.told,
             "silent": round(state.silent, 1),
+            "incidents": len(self._incidents),
             "started": self._start.get("started"),
             "step": metrics.step,
             "max_steps": signs.max_steps,

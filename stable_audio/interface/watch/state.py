@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stable_audio.audio.json_files import JsonError, read_json_object
+from stable_audio.training.run_record import read_record
 
 QUIET_SECONDS = 120.0
 """Silence that is usual in any run."""
@@ -152,11 +152,12 @@ def _usual_silence(signs: Signs) -> float:
 
 def last_start(folder: Path) -> dict[str, Any]:
     """The last entry of `run.json`; empty if there is none that can be read."""
-    try:
-        starts = read_json_object(folder / "run.json").get("starts")
-    except (OSError, JsonError):
-        return {}
-    last = starts[-1] if isinstance(starts, list) and starts else None
+    return start_in(read_record(folder / "run.json"))
+
+
+def start_in(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The last start of a record; empty without one."""
+    last = record["starts"][-1] if record["starts"] else None
     return last if isinstance(last, dict) else {}
 
 

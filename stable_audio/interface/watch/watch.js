@@ -137,7 +137,13 @@ function show() {
   if (tab === 'curves') curves();
   if (tab === 'demos') demos();
   if (tab === 'differences') differences();
-  if (tab === 'log' && loaded.has(current)) get('log').querySelector('pre').textContent = loaded.get(current).log || 'The run has written no log.';
+  if (tab === 'log' && loaded.has(current)) log(loaded.get(current));
+}
+function log(own) {
+  get('log').querySelector('pre').textContent = own.log || 'The run has written no log.';
+  get('befell').hidden = !own.incidents.length;
+  const cells = entry => [entry.time, entry.step === undefined ? '' : `step ${entry.step}`, entry.kind, entry.text];
+  get('befell').querySelector('tbody').replaceChildren(...own.incidents.map(entry => make('tr', {}, ...cells(entry).map(text => make('td', { textContent: String(text === undefined ? '' : text) })))));
 }
 function figure(key, title, kind = '') {
   const known = get('charts').querySelector(`[data-key="${CSS.escape(key)}"]`);

@@ -25,6 +25,10 @@ def _run(folder: Path, losses: int = 3, *, record: str | None = '{"starts": []}'
     return folder
 
 
+def told_kinds(run: Path) -> list[str]:
+    return [entry["kind"] for entry in json.loads((run / "run.json").read_text())["incidents"]]
+
+
 def _names(library: Library) -> list[str]:
     library.refresh()
     return sorted(summary["name"] for summary in library.summaries())
@@ -69,6 +73,9 @@ def test_runs_that_end_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert again.start() == 143
     (told,) = answers.runs(library)["runs"]
     assert (told["state"], told["told"]) == ("stopped", "it was stopped at step 3")
+    assert [entry["kind"] for entry in answers.run(library, "run")["incidents"]] == told_kinds(
+        tmp_path / "run"
+    )
     starts = json.loads((tmp_path / "run" / "run.json").read_text())["starts"]
     assert [start["ended"]["step"] for start in starts] == [2, 3]
 
@@ -97,7 +104,9 @@ def test_runs_come_go_and_lie_anywhere(tmp_path: Path) -> None:
         library.run("a")
 
 
-@pytest.mark.parametrize("record", [None, "", "{", '{"starts": 1}', "\0" * 40])
+@pytest.mark.parametrize(
+    "record", [None, "", "{", '{"starts": 1}', '{"incidents": [3], "starts": [3]}', "\0" * 40]
+)
 def test_a_damaged_record_costs_the_record_alone(record: str | None, tmp_path: Path) -> None:
     _run(tmp_path / "a", record=record)
     library = Library([tmp_path])
