@@ -55,8 +55,10 @@ class GLU(nn.Module):
         self.proj = Linear(dim_in, dim_out * 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if type(self.activation) is nn.SiLU and self.proj.is_plain and self.proj.takes_onednn(x):
-            return self.proj.swiglu(x)
+        proj: nn.Module = self.proj  # another one where weights are quantised
+        swish = type(self.activation) is nn.SiLU
+        if swish and isinstance(proj, Linear) and proj.is_plain and proj.takes_onednn(x):
+            return proj.swiglu(x)
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * self.activation(gate)
 
