@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gather every tensor. If some are split, every process of the run must call it.
 
+    What is gathered lies in host memory, one after the other: all at once would be a whole model on each GPU.
+
     Args:
         tensors: by key; those that are not split are returned as they are.
     """
-    return {key: tensor.full_tensor() if is_split(tensor) else tensor for key, tensor in tensors.items()}
+    return {key: t.full_tensor().cpu() if is_split(t) else t for key, t in tensors.items()}
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.ema import EMA
+from tests.training.worlds import run_world
 
 KEYS = ("0.weight", "0.bias", "2.weight", "2.bias")
 
@@ -32,12 +32,10 @@ def _average(network: nn.Module, steps: int, ema: EMA | None = None) -> EMA:
     return ema
 
 
-def _split(rank: int, port: int, folder: str) -> None:
+def _split(folder: str) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo")
     module = TrainingModule(_network(), ema=None)
     network = module.model
     module.ema = EMA(network, deferred=True)
@@ -55,18 +53,14 @@ def _split(rank: int, port: int, folder: str) -> None:
     again.load_state({"position": 6, "ema": state})
     again.begin_fit()
     resumed = again.ema.state_dict()
-    if rank == 0:
+    if torch.distributed.get_rank() == 0:
         content = {"state": state, "tensors": tensors, "output": output, "resumed": resumed}
         torch.save(content, Path(folder) / "split.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
 def test_split_weights_are_averaged_and_saved_as_whole_ones_are(tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    torch.multiprocessing.spawn(_split, args=(port, str(tmp_path)), nprocs=2)
+    run_world(2, _split, str(tmp_path))
     split = torch.load(tmp_path / "split.pt")
     network = _network()
     ema = _average(network, 6)

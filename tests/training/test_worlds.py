@@ -15,7 +15,7 @@ from torch import Tensor
 from stable_audio.backbones import BACKBONES
 from stable_audio.checkpoints.files import load_torch_file
 from tests import tiny
-from tests.training.building import tiny_run
+from tests.training.building import DATASET, tiny_run
 from tests.training.test_adapter_settings import model_of
 from tests.training.worlds import run_world
 
@@ -114,3 +114,29 @@ def test_every_backbone_trains_like_one_process(
     run_world(processes, train, alone, names, label, _options(processes, strategy=strategy, **more))
     for name in names:
         compare(alone, name, label)
+
+
+VALIDATION = {**DATASET, "split": "val", "num_clips": 3}
+
+
+def _validated(folder: Path, strategy: str, batch: int) -> None:
+    """Train with a validation for which processes have 2 and 1 clips."""
+    options = {"batch_size": batch, "max_steps": 4, "strategy": strategy, "devices": "auto"}
+    run = tiny_run(folder, config_of("mlp"), name=strategy, val_dataset=VALIDATION, val_every=2, **options)
+    run.module.double()
+    run.start()
+
+
+def test_processes_with_parts_validate_as_often_as_each_other(tmp_path: Path) -> None:
+    """The last one repeats clips; and what was gathered of averaged weights trains no further."""
+    _validated(tmp_path, "auto", 2)
+    run_world(2, _validated, tmp_path, "fsdp", 1)
+    one, two = _rows(tmp_path / "auto"), _rows(tmp_path / "fsdp")
+    assert [bool(row["val/avg_loss"]) for row in one] == [False, True, False, True]
+    for a, b in zip(one, two, strict=True):
+        for key in ("train/loss", "train/grad_norm", "val/avg_loss", "val/loss_0.5"):
+            assert bool(a[key]) == bool(b[key])
+            if a[key]:
+                assert float(b[key]) == pytest.approx(float(a[key]), rel=1e-6), (a["step"], key)
+    first, second = (load_torch_file(tmp_path / name / "last.ckpt") for name in ("auto", "fsdp"))
+    _assert_close(first["state_dict"], second["state_dict"], "validated")

@@ -19,8 +19,10 @@ from stable_audio.data.seeding import derive_seed
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
+from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
+from stable_audio.training.splitting import are_split
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,9 @@ class Validate(StepCallback):
             trainer.precision_plugin.val_step_context(),
         ):
             try:
-                for index, batch in enumerate(self._loader):
+                numbered = enumerate(self._loader)
+                # Items that a process repeats count once.
+                for index, batch in in_lockstep(numbered) if are_split(module) else numbered:
                     items = batch.items if batch.items is not None else _numbered(index, batch)
                     # Draws from the global generators are the same at every validation.
                     torch.manual_seed(derive_seed("validation", module.seed, items[0]))

@@ -1,0 +1,49 @@
+"""Processes with parts of each weight compute together: all of them call the network equally often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def in_lockstep(items: Iterable[T]) -> Iterator[T]:
+    """The items of this process, and behind them repetitions until the last process is done.
+
+    A process without any item gets one of another process. Every process of the run must iterate.
+
+    Raises:
+        errors of iterating `items`, once all processes are done.
+    """
+    iterator = iter(items)
+    latest: list[T] = []
+    failure: Exception | None = None
+    while True:
+        current: list[T] = []
+        if failure is None:
+            try:
+                current = [item for _, item in zip(range(1), iterator)]
+            except Exception as error:
+                failure = error
+        latest = current or latest
+        states = _of_all((bool(current), bool(latest)))
+        if not any(has for has, _ in states):
+            break
+        if not all(had for _, had in states):
+            shared = latest or [None]
+            source = next(rank for rank, (_, had) in enumerate(states) if had)
+            torch.distributed.broadcast_object_list(shared, src=source)
+            latest = latest or shared  # type: ignore[assignment]
+        yield latest[0]
+    if failure is not None:
+        raise failure
+
+
+def _of_all(value: Any) -> list[Any]:
+    """The values of all processes, in their order."""
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
