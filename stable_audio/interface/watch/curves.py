@@ -67,6 +67,18 @@ class Curves:
             "high": _rounded(self._high[present, place]),
         }
 
+    def means(self, column: str, count: int) -> list[float]:
+        """At most `count` means of a column over equal parts of the ranges in which it was measured."""
+        if column not in self.columns:
+            return []
+        place = self.columns.index(column)
+        present = np.flatnonzero(self._counts[:, place])
+        if len(present) == 0:
+            return []
+        begins = np.unique(np.arange(count) * len(present) // count)
+        sums, counts = (np.add.reduceat(t[present, place], begins) for t in (self._sums, self._counts))
+        return _rounded(sums / counts)
+
     def least(self, column: str) -> float | None:
         """The least value of a column; None if it was never measured."""
         if column not in self.columns:

@@ -18,7 +18,7 @@ MARKS = ("run.json", "metrics.csv")
 DEPTH = 4
 """Levels of folders in which runs are looked for."""
 
-SPARK = "train/loss"
+SPARK, SPARK_POINTS = "train/loss", 50
 SPEED = "speed/steps_per_second"
 
 
@@ -129,7 +129,7 @@ class WatchedRun:
         """What the list of runs says about it."""
         signs, metrics = self._signs(), self.metrics
         state = state_of(signs)
-        spark = metrics.curves.series(SPARK)["mean"] if SPARK in metrics.columns else []
+        spark = metrics.curves.means(SPARK, SPARK_POINTS)
         validated = validation_column(metrics.columns)
         best = [] if validated is None else [metrics.curves.least(validated), metrics.latest.get(validated)]
         return {
@@ -141,12 +141,12 @@ class WatchedRun:
             "started": self._start.get("started"),
             "step": metrics.step,
             "max_steps": signs.max_steps,
-            "loss": _recent(spark) if metrics.complete else metrics.latest.get(SPARK),
+            "loss": spark[-1] if spark else metrics.latest.get(SPARK),
             "validation": None if validated is None else metrics.latest.get(validated),
             "best": min((value for value in best if value is not None), default=None),
             "speed": metrics.latest.get(SPEED),
             "data_wait": metrics.latest.get("speed/data_wait_share"),
-            "spark": spark[:: max(1, len(spark) // 60)],
+            "spark": spark,
             "complete": metrics.complete,
             "changes": metrics.changes,
         }
@@ -158,11 +158,6 @@ def validation_column(columns: tuple[str, ...]) -> str | None:
     return next(
         (n for n in ("val/avg_loss", "val/stft", "val/mel") if n in scalars), next(iter(scalars), None)
     )
-
-
-def _recent(means: list[float]) -> float | None:
-    last = means[-max(1, len(means) // 50) :]
-    return sum(last) / len(last) if last else None
 
 
 def _changed_at(path: Path) -> int:

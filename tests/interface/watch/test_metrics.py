@@ -175,6 +175,11 @@ def test_curves_are_exact_means_of_ranges(tmp_path: Path) -> None:
         assert series["high"][place] == pytest.approx(expected.max(), rel=1e-5)
         assert series["steps"][place] == pytest.approx(steps[inside].mean(), rel=1e-5)
     assert curves.least("a") == np.nanmin(values[:, 0])
+    measured = np.isfinite(values[:, 0])
+    halves = [values[measured & (steps // (8 * 160) == half), 0].mean() for half in (0, 1)]
+    assert curves.means("a", 2) == pytest.approx(halves, rel=1e-5, abs=1e-6)
+    assert len(curves.means("a", 10_000)) == 320
+    assert curves.means("c", 2) == Curves(["c"]).means("c", 2) == []
     assert curves.least("c") is None
 
 
