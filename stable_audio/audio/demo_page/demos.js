@@ -45,6 +45,7 @@ function show(place) {
   const { button, picture, told, head } = place;
   button.disabled = !clip;
   button.setAttribute('aria-label', clip ? `${title(place.cell)}, ${stepName(place.step === null ? at : place.step)}${clip.clipped ? ', clipped' : ''}` : 'no clip');
+  picture.classList.toggle('plain', !(clip && clip.picture));
   picture.replaceChildren(...(clip && clip.picture ? [make('img', { src: clip.picture, loading: 'lazy', decoding: 'async', alt: '' })] : []), head);
   told.replaceChildren(...(clip ? facts(clip) : [make('span', { className: 'none', textContent: '—' })]));
   mark(place);

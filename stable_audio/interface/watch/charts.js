@@ -120,6 +120,7 @@ function heat(figure, rows, { own = true } = {}) {
   const canvas = figure.querySelector('canvas');
   const { context, width, height } = surface(canvas);
   const present = rows.filter(row => row.steps.length);
+  figure.querySelector('.legend').textContent = `dark: low, light: high${own ? ', within each level' : ''}`;
   if (!present.length) return;
   const first = Math.min(...present.map(row => row.steps[0])), last = Math.max(...present.map(row => row.steps[row.steps.length - 1]));
   const tall = (height - TOP - BOTTOM) / rows.length, wide = width - LEFT - RIGHT;

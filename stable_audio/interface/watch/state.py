@@ -26,6 +26,9 @@ START_SECONDS = 900.0
 DEAD_SECONDS, DEAD_TIMES = 3600.0, 10
 """A run whose process cannot be looked up counts as dead after an hour, and ten times the usual silence."""
 
+GONE_SECONDS = 15.0
+"""Silence before a process that cannot be found counts: that of a container has another number there."""
+
 _LOG_BYTES = 32768
 _LONGEST_REASON = 500
 _END = re.compile(r" step ([\d,]+) reached; written to ")
@@ -86,7 +89,7 @@ def state_of(signs: Signs) -> State:
     if ended is not None:
         return State(*ended, signs.silent)
     lives = _process_lives(signs)
-    if lives is False:
+    if lives is False and signs.silent > GONE_SECONDS:
         told = f"its process is gone without a word; its last sign of life was {in_words(signs.silent)} ago"
         return State("died", told, signs.silent)
     usual = _usual_silence(signs)
