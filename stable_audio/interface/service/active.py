@@ -20,12 +20,14 @@ class ActiveJob:
         key: as in `WaitingJob`.
         sounds: those that its request names.
         expiry: gives it up at its deadline.
+        version: counts what has happened to it.
     """
 
     record: JobRecord
     key: Hashable = None
     sounds: Mapping[str, StoredSound] = field(default_factory=dict)
     expiry: asyncio.TimerHandle | None = None
+    version: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -35,11 +37,14 @@ class ActiveJob:
 
     def tell(self) -> None:
         """Wake those who wait for news."""
+        self.version += 1
         self._news.set()
         self._news = asyncio.Event()
 
-    async def news(self, seconds: float | None = None) -> bool:
-        """Wait until something changes; False if nothing did within `seconds`."""
+    async def news(self, version: int, seconds: float) -> bool:
+        """Wait until something has happened since `version`; False if nothing did within `seconds`."""
+        if self.version != version:
+            return True
         try:
             await asyncio.wait_for(self._news.wait(), seconds)
         except asyncio.TimeoutError:

@@ -123,11 +123,11 @@ class JobEvents:
             return
         job.record.result = dict(result)
         self._service.metrics.rendered(job.record)
-        self.finish(job, "done")
+        self.finish(job, "done", reported=True)
 
     def refused(self, job: ActiveJob, reason: str, status: int) -> None:
         if not job.record.ended:
-            self.finish(job, "failed", error=reason, status=status)
+            self.finish(job, "failed", error=reason, status=status, reported=True)
 
     def orphaned(self, job: ActiveJob, reason: str) -> None:
         """The process of a job died: it is begun once more, by itself, in case it was the reason."""
@@ -155,14 +155,29 @@ class JobEvents:
             waited = job.record.deadline - job.record.created
             self.finish(job, "failed", error=f"was not done within its {waited:g} seconds", status=504)
 
-    def finish(self, job: ActiveJob, state: JobState, *, error: str | None = None, status: int = 500) -> None:
-        """End a job, and free the device of it."""
+    def finish(
+        self,
+        job: ActiveJob,
+        state: JobState,
+        *,
+        error: str | None = None,
+        status: int = 500,
+        reported: bool = False,
+    ) -> None:
+        """End a job, and free the device of it.
+
+        Args:
+            error: why it did not come to its end.
+            status: of HTTP that goes with it.
+            reported: its process says so, and is done with it.
+        """
         service, record = self._service, job.record
         record.state, record.error, record.status, record.finished = state, error, status, time.time()
         if job.expiry is not None:
             job.expiry.cancel()
         service.waiting.remove(record.id)
-        service.pool.stop_if_unwanted(job)
+        if not reported:
+            service.pool.stop_if_unwanted(job)
         service.active.pop(record.id, None)
         service.metrics.ended(record)
         service.keep(record)

@@ -19,14 +19,17 @@ async def followed(service: Service, record: JobRecord) -> AsyncIterator[str]:
     A client that reads slowly misses states, not the last one.
     """
     job = service.active.get(record.id)
-    yield _event(service, record)
-    while job is not None and not record.ended and service.active.get(record.id) is job:
-        if not await job.news(_SIGN_OF_LIFE):
+    while True:
+        # Before the event goes out, which takes as long as the client takes to read it.
+        last = job is None or record.ended or service.active.get(record.id) is not job
+        version = 0 if job is None else job.version
+        yield _event(service, record)
+        if job is None or last:
+            return
+        while not await job.news(version, _SIGN_OF_LIFE):
             yield ": still here\n\n"
-            continue
         if not record.ended:
             await asyncio.sleep(_AT_MOST_EVERY)
-        yield _event(service, record)
 
 
 def _event(service: Service, record: JobRecord) -> str:

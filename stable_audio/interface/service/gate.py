@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -14,12 +15,18 @@ from stable_audio.interface.service.access import Client, client_of
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.service import Service
 
+log = logging.getLogger(__name__)
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY = 1 << 20
 """Bytes of a request that is no upload."""
+
+UPLOADS = "/v1/uploads"
+MOST_UPLOADS = 8
+"""Uploads being received at once, each of which lies on disk until it is whole."""
 
 _FORM = 1 << 16
 """Bytes of an upload's form beside the file."""
@@ -47,17 +54,22 @@ class RequestGate:
 
     def __init__(self, app: Any, *, service: Service, open_paths: tuple[str, ...]) -> None:
         self._app, self._service, self._open_paths = app, service, open_paths
-        self._connections = 0
+        self._connections = self._uploads = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        uploads = scope["path"] == UPLOADS and scope["method"] == "POST"
         self._connections += 1
+        self._uploads += uploads
         try:
             await self._pass(scope, receive, self._told(scope, send))
+        except _SlowReader:
+            log.info("a client read too slowly, and was left")
         finally:
             self._connections -= 1
+            self._uploads -= uploads
 
     async def _pass(self, scope: Any, receive: Receive, send: Send) -> None:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -65,6 +77,8 @@ class RequestGate:
         try:
             if self._connections > limits.connections:
                 raise ServiceError(503, "too many requests at once", retry_after=1)
+            if self._uploads > MOST_UPLOADS:
+                raise ServiceError(503, "too many uploads at once", retry_after=5)
             address = (scope.get("client") or ("local",))[0]
             client = client_of(
                 self._service.settings.access, scope["path"], headers, address, open_paths=self._open_paths
@@ -82,7 +96,7 @@ class RequestGate:
         await self._app(scope, _limited(receive, most, limits.body_seconds), send)
 
     def _most(self, path: str) -> int:
-        if path == "/v1/uploads":
+        if path == UPLOADS:
             return int(self._service.limits.upload_megabytes * 1e6) + _FORM
         return MAX_BODY
 
@@ -95,9 +109,16 @@ class RequestGate:
                 own = {name.lower() for name, _ in message.get("headers", ())}
                 added = [pair for pair in _SAFE if pair[0] not in own]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), self._service.limits.read_seconds)
+            except asyncio.TimeoutError:
+                raise _SlowReader from None
 
         return sent
+
+
+class _SlowReader(Exception):
+    """A client does not take what is sent."""
 
 
 def _method(scope: Any) -> str:

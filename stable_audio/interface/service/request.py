@@ -95,6 +95,12 @@ class GenerateRequest(_SamplingKeys, _EditKeys, _FinishingKeys):
             if "prompt" in values.get(key, {}):
                 raise ServiceError(422, f"{short} and {key}.prompt both give the prompt; leave one out")
             values[key] = {"prompt": text, **values.get(key, {})}
+        for adapter in self.adapters or ():
+            low, high = adapter.interval or (0.0, 1.0)
+            if not 0 <= low <= high <= 1:
+                raise ServiceError(
+                    422, f"adapters: interval must be 0 <= low <= high <= 1, found {[low, high]}"
+                )
         if "cfg_rescale" in values and "scale_phi" in values:
             raise ServiceError(422, "cfg_rescale and scale_phi are one setting; leave one out")
         return values

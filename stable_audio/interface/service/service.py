@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,9 +91,11 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._database, function, *values)
 
     def keep(self, record: JobRecord) -> asyncio.Future[None]:
-        """Write a job as it is now."""
+        """Write a job as it is now; a failure is logged."""
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._database, self.store.put, replace(record))
+        written = loop.run_in_executor(self._database, self.store.put, replace(record))
+        written.add_done_callback(_tell_failure)
+        return written
 
     async def submit(self, request: GenerateRequest, *, client: str, owner: str = "") -> ActiveJob:
         """Put a request into the queue.
@@ -111,7 +114,11 @@ class Service:
         record = _record(request, served, result, client, owner)
         record.deadline = record.created + min(request.deadline or self.limits.deadline, self.limits.deadline)
         job = self.enqueue(record, result)
-        await self.keep(record)
+        try:
+            await self.keep(record)
+        except sqlite3.Error as error:
+            self.cancel(record.id)
+            raise ServiceError(503, "jobs cannot be stored at the moment", retry_after=60) from error
         self.pool.dispatch()
         return job
 
@@ -218,6 +225,11 @@ class Service:
         self._checkers.shutdown()
         self._database.shutdown()
         self.store.close()
+
+
+def _tell_failure(written: asyncio.Future[None]) -> None:
+    if not written.cancelled() and (error := written.exception()) is not None:
+        log.error("a job was not written: %s", error)
 
 
 def _served(path: str) -> ServedAdapter:

@@ -63,6 +63,7 @@ class Limits:
         results: finished jobs that are kept; the oldest that are not starred are removed.
         connections: requests being answered at once; more are refused with 503.
         body_seconds: time within which a request must have arrived whole.
+        read_seconds: time within which a client must take each piece of an answer, some 64 kB.
     """
 
     max_seconds: float = 600.0
@@ -79,6 +80,7 @@ class Limits:
     results: int = 1000
     connections: int = 2000
     body_seconds: float = 60.0
+    read_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("max_seconds", "max_steps", "queue", "deadline", "upload_megabytes", "upload_seconds"):

@@ -199,6 +199,7 @@ class _BatchWorker:
         if not expected:
             log.error("a clip failed", exc_info=error)
         reason = str(error) if expected else f"the program failed ({type(error).__name__}): see its log"
+        reason = reason.replace(f"{self._task.results.parent}/", "")  # where it lies is not for clients
         status = 422 if isinstance(error, ValueError) else 500
         if isinstance(error, torch.OutOfMemoryError):
             status = 503
