@@ -54,6 +54,7 @@ def create_app(
         description=_DESCRIPTION,
         docs_url=None,  # its page asks other machines for its scripts
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service
