@@ -52,7 +52,8 @@ class SoundDecoder:
 
     async def _in_turn(self, request: DecodeRequest) -> DecodedSound:
         async with self._lock:
-            if self._process is None:
+            if self._process is None or not self._process.is_alive():
+                self.stop()
                 self.start()
             process = self._process
             try:
@@ -60,6 +61,7 @@ class SoundDecoder:
             except (EOFError, OSError) as error:
                 process.join(_ENDS_WITHIN)
                 self.stop()
+                self.start()  # for the next one, which need not wait for it then
                 raise ServiceError(
                     422, f"the sound cannot be decoded: the process that tried {ending(process.exitcode)}"
                 ) from error

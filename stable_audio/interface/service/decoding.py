@@ -65,8 +65,9 @@ def run_decoder(connection: Connection, level: int) -> None:
                 connection.send(decoded(request))
             except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
                 first = (str(error).splitlines() or [""])[0] or type(error).__name__
-                # Names of files of this machine are not for clients.
-                connection.send(ValueError(first.replace(request.source, "the file")))
+                # Where files lie on this machine is not for clients.
+                told = first.replace(request.source, "the file").replace(request.target, "the file")
+                connection.send(ValueError(told))
 
 
 def decoded(request: DecodeRequest) -> DecodedSound:

@@ -43,9 +43,12 @@ class RunningService:
         return httpx.Client(base_url=self.url, timeout=60, **options)  # type: ignore[arg-type]
 
     def workers(self) -> list[int]:
-        """Numbers of the processes that it has started, the first of which decodes uploads."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(number) for number in path.read_text().split()]
+        """Numbers of its processes: that which decodes uploads, then that which renders."""
+        children = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            children += [int(number) for number in (task / "children").read_text().split()]
+        named = {n: Path(f"/proc/{n}/cmdline").read_bytes() for n in sorted(children)}
+        return [number for number, command in named.items() if b"spawn_main" in command]
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)

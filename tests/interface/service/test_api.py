@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -222,3 +226,81 @@ def test_metrics_are_those_of_prometheus(client: httpx.Client) -> None:
     assert 'stable_audio_jobs_total{model="tiny",state="done"}' in text
     for name in ("queue_seconds_bucket", "real_time_factor_bucket", "memory_bytes", "waiting_jobs", "ready"):
         assert f"stable_audio_{name}" in text
+
+
+def until_ended(client: httpx.Client, id: str) -> dict[str, Any]:
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{id}").json()
+        if job["state"] not in ("queued", "running"):
+            return job
+        time.sleep(0.01)
+    raise AssertionError(f"{id} does not end")
+
+
+def test_who_leaves_gives_the_clip_up(client: httpx.Client) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/generate", json={**CLIP, "steps": 1000, "title": "left"}, timeout=0.2)
+    (job,) = client.get("/v1/jobs", params={"search": "left"}).json()["jobs"]
+    job = until_ended(client, job["id"])
+    assert (job["state"], job["error"]) == ("cancelled", "its client went away")
+
+
+def test_those_who_read_slowly_hold_nobody_up(service: RunningService, client: httpx.Client) -> None:
+    job = finished(client)
+    host, port = service.url.removeprefix("http://").split(":")
+    request = (
+        f"GET /v1/jobs/{job['id']}/audio?subtype=float HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    slow = [socket.create_connection((host, int(port))) for _ in range(50)]
+    for connection in slow:
+        connection.sendall(request.encode())
+    assert generate(client).status_code == 200
+    whole = client.get(f"/v1/jobs/{job['id']}/audio", params={"subtype": "float"}).content
+    for connection in slow:
+        received = b""
+        while piece := connection.recv(17):
+            received += piece
+        assert received.partition(b"\r\n\r\n")[2] == whole
+        connection.close()
+
+
+def test_garbage_and_half_requests_do_no_harm(service: RunningService, client: httpx.Client) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    half = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+    connections = []
+    for content in (b"\x00\xff" * 5000, b"GET / HTTP/9.9\r\n\r\n", half, b"GET " + b"x" * 100_000):
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(content)
+        connections.append(connection)
+    assert generate(client).status_code == 200
+    for connection in connections:
+        connection.close()
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_many_clients_at_once_get_their_own_sounds(service: RunningService, client: httpx.Client) -> None:
+    alone = {seed: samples(generate(client, seed=seed).content) for seed in range(8)}
+    barrier = threading.Barrier(16)
+
+    def ask(number: int) -> Any:
+        barrier.wait()
+        with service.client() as own:
+            return number % 8, generate(own, seed=number % 8)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(16)))
+    for seed, answer in answers:
+        assert answer.headers["x-seed"] == str(seed)
+        # Sums of a batch are rounded otherwise: by less than one step of 16 bits.
+        assert abs(samples(answer.content).astype(int) - alone[seed].astype(int)).max() <= 1
+
+
+def test_a_second_service_is_refused_the_folder(
+    service: RunningService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stable_audio.cli import main
+
+    command = ["serve", str(service.weights), "--out", str(service.folder), "--port", "0"]
+    assert main(command) == 2
+    assert "another service uses this folder" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_any_body_is_answered_as_described(monkeypatch: pytest.MonkeyPatch, tmp_
         loop = asyncio.get_running_loop()
 
         @settings(
-            max_examples=100,
+            max_examples=60,
             deadline=None,
             database=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -147,7 +147,7 @@ def test_any_bytes_are_answered_as_described(monkeypatch: pytest.MonkeyPatch, tm
             ["../..", "%00", "0" * 32]
         )
 
-        @settings(max_examples=150, deadline=None, database=None)
+        @settings(max_examples=100, deadline=None, database=None)
         @given(data=st.data())
         def examples(data: st.DataObject) -> None:
             path, method, operation = data.draw(st.sampled_from(routes))
