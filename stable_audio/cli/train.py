@@ -163,6 +163,11 @@ def _hardware_arguments(group: Any) -> None:
         help="with --strategy fsdp or hsdp, keep parts of weights, gradients and optimizer in host memory",
     )
     add(
+        "dead_after",
+        help="seconds after which a process of the run that gives no sign of life is taken for dead, and the "
+        "others end; 0: they are not watched (%(default)g)",
+    )
+    add(
         "compile",
         help="compile the backbone, or the encoder and decoder of an autoencoder, with torch.compile",
     )

@@ -60,6 +60,8 @@ class RunOptions:
             of Lightning. The first four are one and the same for one process.
         shard_size: processes that share one copy of the model, with "hsdp"; None = those of a machine.
         cpu_offload: with "fsdp" and "hsdp", parts of weights and the optimizer rest in host memory.
+        dead_after: seconds without a sign of life after which a process is taken for dead, and the others
+            end; 0 = they are not watched.
         partial: load those pretrained weights that fit.
         use_ema_weights: start from the averaged weights.
     """
@@ -100,6 +102,7 @@ class RunOptions:
     strategy: str = "auto"
     shard_size: int | None = None
     cpu_offload: bool = False
+    dead_after: float = 40.0
     compile: bool = False
     matmul_precision: str = "high"
     progress: bool = True
@@ -118,6 +121,7 @@ class RunOptions:
             ("checkpoint_every", 0),
             ("checkpoint_minutes", 0),
             ("first_demo_minutes", 0),
+            ("dead_after", 0),
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise TrainingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from stable_audio.config import ModelConfig
 from stable_audio.inference.memory.errors import OutOfMemory, is_out_of_memory
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
 from stable_audio.training.callbacks.going_back import GoBack
@@ -34,6 +36,9 @@ from stable_audio.training.summary import end_lines
 
 log = logging.getLogger(__name__)
 
+LAST_SECONDS = 60.0
+"""How long a checkpoint may still be written before a process is ended because another one has died."""
+
 
 @dataclass
 class Run:
@@ -47,6 +52,7 @@ class Run:
     scalars: LogScalars
     checkpoints: Checkpoints
     going_back: GoBack
+    alive: StayAlive
     demos: RenderDemos | None
     logger: RunLogger
     io: AtomicCheckpointIO
@@ -69,11 +75,15 @@ class Run:
             logged_to(self.options.folder, self.trainer.global_rank, self.early),
             self.record.listening(early),
         ):
+            self.alive.last_words = self._last_words
             try:
                 status = self._start()
             except BaseException as error:
-                self._end(kind=_kind(error), error=f"{type(error).__name__}: {error}")
+                told = f"{type(error).__name__}: {error}"
+                self.alive.stop(told)
+                self._end(kind=_kind(error), error=told)
                 raise
+            self.alive.stop()
             self._end(kind="stopped" if self.stop.signal is not None else "finished", status=status)
             return status
 
@@ -92,7 +102,7 @@ class Run:
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
             place = self.meet() if self.meet is not None else None  # noqa: F841  # open while they meet
-            with quiet_lightning():
+            with quiet_lightning(), self.alive.blaming():
                 self._fit(self.resume)
                 while (checkpoint := self.going_back.path) is not None:
                     self._fit(checkpoint)
@@ -120,6 +130,13 @@ class Run:
         if self.stop.signal == SAVE and self.trainer.is_global_zero:
             requeue()
         return self.stop.exit_status
+
+    def _last_words(self, sentence: str) -> None:
+        """Write what can still be written, before this process is ended because another one has died."""
+        writing = threading.Thread(target=self.io.writer.wait, daemon=True)
+        writing.start()
+        writing.join(LAST_SECONDS)
+        self._end(kind="dead process", error=sentence)
 
     def _fit(self, checkpoint: Path | None) -> None:
         """Train from a checkpoint, or from the start, until the last step, a stop, or going back."""

@@ -166,6 +166,7 @@ def assemble(
         scalars=parts.scalars,
         checkpoints=parts.checkpoints,
         going_back=parts.going_back,
+        alive=parts.alive,
         demos=parts.demos,
         logger=logger,
         io=io,

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_demos
+from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.base import Bookkeeping
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
@@ -47,6 +48,7 @@ class RunCallbacks:
         scalars: logs scalars.
         checkpoints: writes checkpoints.
         going_back: chooses checkpoints to go back to.
+        alive: watches the other processes.
         demos: renders demos; None without them.
         all: these and the others, in the order in which they act.
     """
@@ -54,6 +56,7 @@ class RunCallbacks:
     scalars: LogScalars
     checkpoints: Checkpoints
     going_back: GoBack
+    alive: StayAlive
     demos: RenderDemos | None
     all: tuple[pl.Callback, ...]
 
@@ -98,10 +101,12 @@ class RunCallbacks:
             keep=options.keep,
             minutes=options.checkpoint_minutes,
         )
+        alive = StayAlive(seconds=options.dead_after)
         going_back = GoBack(checkpoints, data, resumed=resumed)
         demos = build_demo_callback(config, options, logger)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
+            alive,
             TimeParts(),
             scalars,
             going_back,
@@ -115,7 +120,7 @@ class RunCallbacks:
             ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,
             ResumeClock(scalars),
         ]
-        return cls(scalars, checkpoints, going_back, demos, tuple(m for m in members if m is not None))
+        return cls(scalars, checkpoints, going_back, alive, demos, tuple(m for m in members if m is not None))
 
 
 def build_demo_callback(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
