@@ -17,6 +17,7 @@ from stable_audio.audio.demo_page import demo_page, read_steps
 from stable_audio.audio.templates import resource, theme
 from stable_audio.interface.watch import answers
 from stable_audio.interface.watch.library import Library
+from stable_audio.interface.watch.pictures import drawn, with_pictures
 from stable_audio.interface.watch.sounds import TYPES, FilePart, demo_file, part_of
 
 log = logging.getLogger(__name__)
@@ -139,10 +140,13 @@ class _Handler(BaseHTTPRequestHandler):
         """`NAME/demos/` is the page of a run's demos, and what is below are its files."""
         name, _, address = rest.rpartition("/demos/")
         demos = self.server.library.folder(name) / "demos"
+        if (picture := drawn(demos, address)) is not None:
+            self._send(HTTPStatus.OK, picture, "image/png", cached=True)
+            return
         if address:
             self._send_file(demos, address)
             return
-        page = demo_page(f"Demos of {name}", read_steps(demos))
+        page = demo_page(f"Demos of {name}", with_pictures(read_steps(demos)))
         self._send(HTTPStatus.OK, page.encode(), "text/html", policy=_DEMOS)
 
     def _send_file(self, demos: Path, address: str) -> None:
@@ -184,18 +188,20 @@ class _Handler(BaseHTTPRequestHandler):
         text = json.dumps(_for_json(value), default=str, separators=(",", ":"))
         self._send(HTTPStatus.OK, text.encode(), "application/json")
 
-    def _send(self, status: HTTPStatus, content: bytes, kind: str, *, policy: str = "") -> None:
-        self._begin(status, f"{kind}; charset=utf-8", len(content))
+    def _send(
+        self, status: HTTPStatus, content: bytes, kind: str, *, policy: str = "", cached: bool = False
+    ) -> None:
+        self._begin(status, f"{kind}; charset=utf-8", len(content), cached=cached)
         self.send_header("Content-Security-Policy", policy or "default-src 'none'")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def _begin(self, status: HTTPStatus, kind: str, length: int) -> None:
+    def _begin(self, status: HTTPStatus, kind: str, length: int, *, cached: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
-        self.send_header("Cache-Control", "no-cache")
+        self.send_header("Cache-Control", "max-age=3600" if cached else "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
 

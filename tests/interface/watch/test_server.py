@@ -14,6 +14,8 @@ import torch
 
 from stable_audio.audio.demo_page import DemoStep, write_step_page
 from stable_audio.audio.demo_page.clips import save_clip
+from stable_audio.audio.io import read_audio
+from stable_audio.audio.sound_picture import sound_picture
 from stable_audio.cli import main
 from stable_audio.interface.watch.library import Library
 from stable_audio.interface.watch.server import WatchServer
@@ -102,6 +104,23 @@ def test_demos_and_their_files(server: WatchServer, runs: Path) -> None:
     status, headers, content = _get(server, base + "step_00000002/a.wav", "HEAD")
     assert (status, content, headers["Content-Length"]) == (200, b"", str(len(sound)))
     assert _get(server, base + "step_00000002/a.png")[2].startswith(b"\x89PNG")
+
+
+def test_demos_of_earlier_versions_have_pictures(server: WatchServer, runs: Path) -> None:
+    base = f"/demos/{quote(NAME)}/demos/"
+    step = runs / NAME / "demos" / "step_00000002"
+    content = json.loads((step / "demos.json").read_text())
+    try:
+        earlier = [{k: c[k] for k in ("file", "row", "column", "peak", "clipped")} for c in content["clips"]]
+        (step / "demos.json").write_text(json.dumps({"step": 2, "clips": earlier}))
+        assert b"step_00000002/a.wav.drawn.png" in _get(server, base)[2]
+    finally:
+        (step / "demos.json").write_text(json.dumps(content))
+    (step / "broken.wav").write_bytes(b"RIFF")
+    expected = sound_picture(*read_audio(step / "a.wav"))
+    assert _get(server, base + "step_00000002/a.wav.drawn.png")[2] == expected
+    for other in ("broken.wav", "none.wav", "link.wav", "../../secret.wav"):
+        assert _get(server, f"{base}step_00000002/{other}.drawn.png")[0] == 404
 
 
 @pytest.mark.parametrize(
