@@ -47,6 +47,11 @@ def _run_arguments(group: Any) -> None:
         group, "max_steps", help="optimizer steps; -1 = until stopped (default: the config's, else {default})"
     )
     _add_configured(group, "batch_size", help="items per process (default: the config's, else {default})")
+    add(
+        "global_batch_size",
+        help="items per step of all processes together, in place of --batch-size: a run may then go on with "
+        "another number of processes on the same data in the same order",
+    )
     add("accum_batches", help="batches per optimizer step (%(default)s)")
     add(
         "num_workers",
@@ -118,8 +123,8 @@ def _weights_arguments(group: Any) -> None:
     add("overwrite", help="delete an earlier run of the same name and start over")
     add(
         "requeue",
-        help="on SIGUSR1, save and put the SLURM job back into the queue, to recover when it starts again; "
-        "without it, SIGUSR1 saves and training continues",
+        help="on SIGUSR1, or SIGTERM of a pre-emption, save and put the SLURM job back into the queue, to "
+        "recover when it starts again; without it, SIGUSR1 saves and training continues",
     )
     add("pretrained_ckpt_path", help=f"weights of a model or of an autoencoder{OR_HUB}")
     add_adapter(

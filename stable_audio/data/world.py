@@ -201,6 +201,8 @@ def _slurm(env: Mapping[str, str]) -> World | None:
     nodes = _count(env, "SLURM_STEP_NUM_NODES", 0) or _count(env, "SLURM_NNODES", 1)
     nodes = min(nodes, size)
     node, local_rank = _count(env, "SLURM_NODEID", 0), _count(env, "SLURM_LOCALID", 0)
+    # The parts of a heterogeneous job have node lists and numbers of their own, by which they would not meet.
+    mixed = _count(env, "SLURM_HET_SIZE", 1) > 1
     return World(
         rank=rank,
         size=size,
@@ -209,8 +211,8 @@ def _slurm(env: Mapping[str, str]) -> World | None:
         node=node,
         nodes=nodes,
         launcher="SLURM",
-        address=env.get("MASTER_ADDR") or _first_host(env),
-        port=_count(env, "MASTER_PORT", 0) or 15000 + _count(env, "SLURM_JOB_ID", 0) % 10000,
+        address=env.get("MASTER_ADDR") or (None if mixed else _first_host(env)),
+        port=_count(env, "MASTER_PORT", 0) or (None if mixed else _job_port(env)),
         certain=by_srun or rank > 0,
     )
 
@@ -253,12 +255,18 @@ def _local_tasks(env: Mapping[str, str], node: int) -> int:
     return 0
 
 
+def _job_port(env: Mapping[str, str]) -> int:
+    """A port that follows from the numbers of job and step, which may run beside others on a machine."""
+    step = env.get("SLURM_STEP_ID", "0")
+    return 15000 + (_count(env, "SLURM_JOB_ID", 0) + 101 * (int(step) if step.isdigit() else 0)) % 10000
+
+
 def _first_host(env: Mapping[str, str]) -> str | None:
-    """`node[07-09,12],other` -> `node07`."""
+    """`node[07-09,12],other` -> `node07`, and `rack[1-2]node[01-04]` -> `rack1node01`."""
     hosts = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_NODELIST") or env.get("SLURM_JOB_NODELIST")
     if not hosts:
         return "127.0.0.1" if _count(env, "SLURM_NNODES", 1) == 1 else None
-    return re.sub(r"\[([^,\]-]+)[^\]]*\]", r"\1", hosts.split(" ")[0], count=1).split(",")[0]
+    return re.sub(r"\[([^,\]-]+)[^\]]*\]", r"\1", hosts.split(" ")[0]).split(",")[0]
 
 
 def _count(env: Mapping[str, str], name: str, default: int | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class RunOptions:
     Attributes:
         project: project at Weights & Biases, "" = the name of the run.
         batch_size: items per batch and process.
+        global_batch_size: items per optimizer step on all processes together, which share them; None:
+            batch_size says how many each process has.
         max_steps: optimizer steps; -1 = until stopped.
         precision: a name of Lightning, or "auto": bfloat16 on GPUs with support for it, else the best fit.
         matmul_precision: precision of float32 products on a GPU: "high" allows TF32, "highest" does not.
@@ -70,6 +72,7 @@ class RunOptions:
     project: str = ""
     save_dir: str = "runs"
     batch_size: int = 4
+    global_batch_size: int | None = None
     num_workers: int = field(default_factory=lambda: min(MOST_WORKERS, os.cpu_count() or 1))
     seed: int = 42
     max_steps: int = -1
@@ -115,6 +118,7 @@ class RunOptions:
             ("num_workers", 0),
             ("accum_batches", 1),
             ("num_nodes", 1),
+            ("global_batch_size", 1),
             ("shard_size", 2),
             ("log_every", 1),
             ("gradient_clip_val", 0),
@@ -169,6 +173,23 @@ class RunOptions:
         if settings.get("strategy") == cls.strategy:  # no choice
             settings.pop("strategy")
         return cls(**{**{name: v for name, v in configured.items() if v is not None}, **settings})
+
+    def shared_by(self, processes: int) -> RunOptions:
+        """The options with the batch size that follows from `global_batch_size`, if that is set.
+
+        Raises:
+            TrainingError: the items cannot be shared evenly.
+        """
+        if self.global_batch_size is None:
+            return self
+        batches = processes * self.accum_batches
+        if self.global_batch_size % batches:
+            raise TrainingError(
+                f"--global-batch-size {self.global_batch_size} cannot be shared evenly by {processes} "
+                f"processes with {self.accum_batches} batches each (--accum-batches); give a "
+                f"multiple of {batches}, or start another number of processes"
+            )
+        return replace(self, batch_size=self.global_batch_size // batches)
 
     @property
     def folder(self) -> Path:

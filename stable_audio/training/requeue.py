@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 
@@ -43,6 +44,22 @@ def requeue() -> bool:
         return False
     log.info("job %s is back in the queue", job)
     return True
+
+
+def preempted() -> bool:
+    """Whether SLURM takes this job's machines away for another one, and has not been told to cancel it."""
+    try:
+        result = subprocess.run(
+            ["scontrol", "show", "job", "--oneliner", str(_job())],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    time = re.search(r"\bPreemptTime=(\S+)", result.stdout)
+    return time is not None and time[1] not in ("None", "Unknown")
 
 
 def _job() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from stable_audio.training.loggers import RunLogger
 from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
-from stable_audio.training.requeue import requeue
+from stable_audio.training.requeue import preempted, requeue
 from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import SAVE, StopRequest
@@ -127,9 +128,15 @@ class Run:
                 log.info("%s", line)
         if self.io.failure is not None:
             raise TrainingError(self.io.failure)
-        if self.stop.signal == SAVE and self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and self._is_to_start_again():
             requeue()
         return self.stop.exit_status
+
+    def _is_to_start_again(self) -> bool:
+        """Whether the job goes back into the queue. SIGTERM comes with pre-emption, but with scancel, too."""
+        if self.stop.signal == SAVE:
+            return True
+        return self.options.requeue and self.stop.signal == signal.SIGTERM and preempted()
 
     def _last_words(self, sentence: str) -> None:
         """Write what can still be written, before this process is ended because another one has died."""

@@ -96,6 +96,7 @@ def assemble(
     files = Datasets.of(dataset, val_dataset)
     world = world if world is not None else launched_world()
     placed = layout(options, world)
+    options = options.shared_by(placed.processes)
     log_world(world)
     with in_file(config.source):
         refuse_datasets(config, options, files)

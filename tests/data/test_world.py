@@ -167,3 +167,39 @@ def test_has_terminal_is_about_the_terminal(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu07", "gpu07"),
+        ("gpu07,gpu09", "gpu07"),
+        ("gpu[07-09,12],cpu1", "gpu07"),
+        ("gpu[12,14-16]-ib", "gpu12-ib"),
+        ("rack[1-2]node[01-04,07]", "rack1node01"),
+        ("login,rack[1-2]node[01-04]", "login"),
+        ("a[3]b[4-5]c,d[1-2]", "a3b4c"),
+    ],
+)
+def test_the_first_machine_of_every_form_of_list(nodes: str, first: str) -> None:
+    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"):
+        environment = {k: v for k, v in _slurm(2, 1, 1, 0).items() if k != "SLURM_NODELIST"}
+        assert launched_world({**environment, name: nodes}).address == first
+
+
+def test_tasks_of_an_array_and_steps_of_a_job_meet_apart() -> None:
+    job = _slurm(1, 2, 0, 0)
+    array = {"SLURM_ARRAY_JOB_ID": "4712345", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "4712349"}
+    environments = [job, {**job, **array}, {**job, "SLURM_STEP_ID": "1"}]
+    ports = [launched_world(environment).port for environment in environments]
+    assert len(set(ports)) == 3
+    other = {**_slurm(1, 2, 0, 1), "SLURM_STEP_ID": "1"}
+    assert launched_world(other).port == ports[2]
+
+
+def test_a_heterogeneous_job_is_told_where_to_meet() -> None:
+    part = {**_slurm(2, 2, 1, 1), "SLURM_HET_SIZE": "2"}
+    world = launched_world(part)
+    assert (world.address, world.port) == (None, None)
+    world = launched_world({**part, "MASTER_ADDR": "gpu01", "MASTER_PORT": "29500"})
+    assert (world.address, world.port) == ("gpu01", 29500)

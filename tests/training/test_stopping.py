@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,39 @@ def test_requeue_saves_and_ends_the_job(tmp_path: Path, monkeypatch: pytest.Monk
     # The same command continues where it was.
     assert tiny_run(tmp_path, max_steps=3, requeue=True).start() == 0
     assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["position"] == 3
+
+
+@pytest.mark.parametrize(("time", "calls"), [("2026-01-01T00:00:00", 2), ("None", 1)])
+def test_pre_emption_puts_the_job_back_and_a_cancellation_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, calls: int
+) -> None:
+    told = _slurm_job(tmp_path, monkeypatch)
+    script = tmp_path / "bin" / "scontrol"
+    answer = f"JobId=4711 JobState=RUNNING PreemptEligibleTime=now PreemptTime={time} SuspendTime=None"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {told}\necho "{answer}"\n')
+    run = tiny_run(tmp_path, max_steps=50, requeue=True)
+    _signal_after(run, 2, signal.SIGTERM)
+    assert run.start() == 143
+    assert told.read_text().splitlines() == ["show job --oneliner 4711", "requeue 4711"][:calls]
+
+
+def test_the_script_for_slurm_starts_a_process_per_gpu_and_continues(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "train.sbatch"
+    told = tmp_path / "told.txt"
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\nexit 138\n')
+    srun.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ["--name", "two words", "--model-config", "m.json"]
+    result = subprocess.run(["bash", str(script), *arguments], env=environment, check=False)
+    assert result.returncode == 138  # srun's, which is that of the run
+    assert told.read_text().splitlines() == [
+        *["--kill-on-bad-exit=1", "python", "train.py", *arguments, "--requeue"]
+    ]
+    lines = [line.removeprefix("#SBATCH --") for line in script.read_text().splitlines() if "#SBATCH" in line]
+    settings = dict(line.partition("=")[::2] for line in lines)
+    assert settings["ntasks-per-node"] == settings["gpus-per-node"]
+    assert {"requeue", "open-mode", "signal"} <= settings.keys()
 
 
 def test_a_requeue_that_fails_is_told(
