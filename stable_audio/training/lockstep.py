@@ -33,10 +33,11 @@ def in_lockstep(items: Iterable[T]) -> Iterator[T]:
         if not any(has for has, _ in states):
             break
         if not all(had for _, had in states):
-            shared = latest or [None]
+            # A list of its own: those who have an item keep it.
+            shared: list[Any] = [*latest] or [None]
             source = next(rank for rank, (_, had) in enumerate(states) if had)
             torch.distributed.broadcast_object_list(shared, src=source)
-            latest = latest or shared  # type: ignore[assignment]
+            latest = latest or shared
         yield latest[0]
     if failure is not None:
         raise failure
