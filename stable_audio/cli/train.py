@@ -10,7 +10,7 @@ from typing import Any
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
 from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_matmul_precision, add_no_ema
-from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, RunOptions
+from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, PROFILED, RunOptions
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -175,6 +175,14 @@ def _hardware_arguments(group: Any) -> None:
     add(
         "compile",
         help="compile the backbone, or the encoder and decoder of an autoencoder, with torch.compile",
+    )
+    add(
+        "profile",
+        nargs="?",
+        const=PROFILED,
+        metavar="STEPS",
+        help="record so many steps after the first few: a trace, and a page about what costs most and what "
+        f"would help, in SAVE_DIR/NAME/profile; without a number {PROFILED} (default: none)",
     )
 
 

@@ -27,6 +27,9 @@ OF_CONFIG = {
 MOST_WORKERS = 6
 """Processes that load data, if the number is not set and there are as many cores."""
 
+PROFILED = 5
+"""Steps that are recorded if the number is not set."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -64,6 +67,7 @@ class RunOptions:
         cpu_offload: with "fsdp" and "hsdp", parts of weights and the optimizer rest in host memory.
         dead_after: seconds without a sign of life after which a process is taken for dead, and the others
             end; 0 = they are not watched.
+        profile: steps to record for a page about what costs most; 0 = none.
         partial: load those pretrained weights that fit.
         use_ema_weights: start from the averaged weights.
     """
@@ -108,6 +112,7 @@ class RunOptions:
     dead_after: float = 40.0
     compile: bool = False
     matmul_precision: str = "high"
+    profile: int = 0
     progress: bool = True
     demos: bool = True
     first_demo_minutes: float = 0.0
@@ -126,6 +131,7 @@ class RunOptions:
             ("checkpoint_minutes", 0),
             ("first_demo_minutes", 0),
             ("dead_after", 0),
+            ("profile", 0),
         ):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise TrainingError(

@@ -51,10 +51,9 @@ class Operations:
             "convolutions": self.convolutions,
             "attention": self.self_attention + self.cross_attention,
         }
-        shares = [f"{name} {value / max(self.model, 1.0):.0%}" for name, value in kinds.items() if value]
-        if self.recomputed:
-            shares.append(f"recomputed on top {self.recomputed / max(self.model, 1.0):.0%}")
-        return ", ".join(shares)
+        kinds["recomputed on top"] = self.recomputed
+        shares = {name: value / max(self.model, 1.0) for name, value in kinds.items()}
+        return ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
 
 
 class OperationCount(TorchDispatchMode):

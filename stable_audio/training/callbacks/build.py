@@ -16,6 +16,7 @@ from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
 from stable_audio.training.callbacks.estimate import EstimateTime
 from stable_audio.training.callbacks.going_back import GoBack
+from stable_audio.training.callbacks.profile import Profile
 from stable_audio.training.callbacks.progress import ProgressLine
 from stable_audio.training.callbacks.recording import RecordData
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
@@ -118,6 +119,7 @@ class RunCallbacks:
             Summary(config, options, data, scalars, row=row),
             EstimateTime(max_steps=options.max_steps) if options.max_steps > 0 else None,
             ProgressLine(scalars, max_steps=options.max_steps) if options.progress else None,
+            Profile(scalars, options, steps=options.profile) if options.profile > 0 else None,
             ResumeClock(scalars),
         ]
         return cls(scalars, checkpoints, going_back, alive, demos, tuple(m for m in members if m is not None))
