@@ -17,7 +17,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.options import RunOptions
-from stable_audio.training.speed.advice import Facts
+from stable_audio.training.speed.advice import ProfileFacts
 from stable_audio.training.speed.kinds import Cost, by_kind
 from stable_audio.training.speed.page import page
 
@@ -108,11 +108,13 @@ class Profile(StepCallback):
         for line in text.splitlines():
             log.info("%s", line)
 
-    def _facts(self, trainer: pl.Trainer, module: TrainingModule, costs: list[Cost], seconds: float) -> Facts:
+    def _facts(
+        self, trainer: pl.Trainer, module: TrainingModule, costs: list[Cost], seconds: float
+    ) -> ProfileFacts:
         total = max(sum(cost.seconds for cost in costs), 1e-9)
         on_gpu = trainer.strategy.root_device.type == "cuda"
         nominal = self._scalars.nominal
-        return Facts(
+        return ProfileFacts(
             columns=self._columns or self._scalars.latest,
             kinds={cost.name: cost.seconds / total for cost in by_kind(costs)},
             device=trainer.strategy.root_device.type,

@@ -10,7 +10,7 @@ from stable_audio.training.speed.clock import PARTS
 
 
 @dataclass(frozen=True)
-class Facts:
+class ProfileFacts:
     """What advice depends on.
 
     Attributes:
@@ -43,13 +43,13 @@ class Facts:
         return self.columns.get(f"speed/time_{name}", 0.0) / whole if whole else 0.0
 
 
-def advice(facts: Facts) -> list[str]:
+def advice(facts: ProfileFacts) -> list[str]:
     """Sentences about what would help, the greatest gain first; none if nothing stands out."""
     found = [*_around_the_model(facts), *_in_the_model(facts), *_between_processes(facts)]
     return [sentence for _, sentence in sorted(found, key=lambda item: -item[0])]
 
 
-def _around_the_model(facts: Facts) -> Iterator[tuple[float, str]]:
+def _around_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
     waiting = facts.columns.get("speed/data_wait_share", facts.part("data"))
     if waiting > 0.1:
         yield (
@@ -79,7 +79,7 @@ def _around_the_model(facts: Facts) -> Iterator[tuple[float, str]]:
         )
 
 
-def _in_the_model(facts: Facts) -> Iterator[tuple[float, str]]:
+def _in_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
     on_gpu = facts.device == "cuda"
     if on_gpu and facts.busy < 0.8:
         yield (
@@ -109,7 +109,7 @@ def _in_the_model(facts: Facts) -> Iterator[tuple[float, str]]:
         yield 0.25 - mfu, f"products reach {mfu:.0%} of the card's rate: larger batches, if memory allows"
 
 
-def _between_processes(facts: Facts) -> Iterator[tuple[float, str]]:
+def _between_processes(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
     lag = facts.columns.get("speed/slowest_process_lag", 0.0)
     if lag > 0.1:
         slowest = int(facts.columns["speed/slowest_process"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stable_audio.training.speed.advice import Facts, advice
+from stable_audio.training.speed.advice import ProfileFacts, advice
 from stable_audio.training.speed.clock import PARTS
 from stable_audio.training.speed.kinds import Cost, by_kind, kind_of
 
@@ -24,7 +24,7 @@ LONGEST_LIST = 10
 LEAST_SHARE = 0.01
 
 
-def page(facts: Facts, costs: Sequence[Cost], *, steps: int, trace: str) -> str:
+def page(facts: ProfileFacts, costs: Sequence[Cost], *, steps: int, trace: str) -> str:
     """The page.
 
     Args:
@@ -35,7 +35,7 @@ def page(facts: Facts, costs: Sequence[Cost], *, steps: int, trace: str) -> str:
     return "\n".join([*_lines(facts, costs, steps, trace), ""])
 
 
-def _lines(facts: Facts, costs: Sequence[Cost], steps: int, trace: str) -> Iterator[str]:
+def _lines(facts: ProfileFacts, costs: Sequence[Cost], steps: int, trace: str) -> Iterator[str]:
     recorded = sum(cost.seconds for cost in costs)
     yield f"{steps} steps were recorded on {facts.device}, precision {facts.precision}."
     rate = facts.columns.get("speed/steps_per_second")

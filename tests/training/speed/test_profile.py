@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stable_audio.inference.memory.operations import Operations
-from stable_audio.training.speed.advice import Facts, advice
+from stable_audio.training.speed.advice import ProfileFacts, advice
 from stable_audio.training.speed.clock import PARTS
 from stable_audio.training.speed.kinds import Cost, by_kind, kind_of
 from stable_audio.training.speed.page import page
@@ -76,12 +76,12 @@ def test_kinds_add_up() -> None:
     assert by_kind(costs) == [Cost("matrix products", 6.0, 4), Cost("elementwise", 5.0, 7)]
 
 
-def _facts(device: str = "cuda", parts: dict[str, float] | None = None, **changes: Any) -> Facts:
+def _facts(device: str = "cuda", parts: dict[str, float] | None = None, **changes: Any) -> ProfileFacts:
     times = {f"speed/time_{part}": 0.0 for part in PARTS} | {"speed/time_forward": 1.0}
     times |= {f"speed/time_{part}": value for part, value in (parts or {}).items()}
     columns = {**times, **changes.pop("columns", {})}
     settings = {"kinds": {}, "precision": "bf16-mixed", **changes}
-    return Facts(columns=columns, device=device, **settings)
+    return ProfileFacts(columns=columns, device=device, **settings)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def _facts(device: str = "cuda", parts: dict[str, float] | None = None, **change
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_cause_has_its_advice_and_none_else(facts: Facts, words: str) -> None:
+def test_each_cause_has_its_advice_and_none_else(facts: ProfileFacts, words: str) -> None:
 
     (sentence,) = advice(facts)
     assert re.search(words, sentence)
