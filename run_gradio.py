@@ -1,4 +1,4 @@
-"""Says how to render: there is no web interface. The same as `stable-audio generate --page`."""
+"""Open a page on which to generate sounds. The same as `stable-audio ui`."""
 
 import sys
 

@@ -85,6 +85,7 @@ setup(
         "stable_audio.audio": ["theme.css"],
         "stable_audio.audio.contact_sheet": ["sheet.*"],
         "stable_audio.audio.demo_page": ["demos.*"],
+        "stable_audio.interface.page": ["assets/*"],
         "stable_audio.interface.watch": ["*.html", "*.css", "*.js"],
         **dict.fromkeys(CONFIGS, SHIPPED),
     },

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "schema": "stable_audio.cli.schema",
     "serve": "stable_audio.cli.serve",
     "train": "stable_audio.cli.train",
+    "ui": "stable_audio.cli.ui",
     "watch": "stable_audio.cli.watch",
 }
 """Subcommand -> module."""

@@ -85,16 +85,22 @@ UNWRAP: dict[str, Flag] = {
 }
 """Options of unwrap_model.py."""
 
+_TOKEN_FILE = "the page asks for a token: write one into a file for `stable-audio ui --token-file`"
+
 GRADIO: dict[str, Flag] = {
-    "--pretrained-name": Flag("--ckpt-path", "the same name; it is fetched from the hub"),
+    "--pretrained-name": Flag("", "the same name; it is fetched from the hub"),
     "--model-config": Flag("--model-config"),
-    "--ckpt-path": Flag("--ckpt-path"),
+    "--ckpt-path": Flag(""),
     "--pretransform-ckpt-path": Flag("--pretransform-ckpt-path"),
     "--model-half": Flag("--dtype float16", "only where asked for", True),
-    "--share": Flag(None, "there is no web interface", True),
-    "--username": Flag(None, "there is no web interface"),
-    "--password": Flag(None, "there is no web interface"),
-    "--title": Flag(None, "there is no web interface"),
+    "--share": Flag(
+        None,
+        "nothing is sent through machines of others; `stable-audio ui --host` listens on a network",
+        True,
+    ),
+    "--username": Flag(None, _TOKEN_FILE),
+    "--password": Flag(None, _TOKEN_FILE),
+    "--title": Flag("--title"),
 }
 """Options of run_gradio.py."""
 
@@ -118,7 +124,7 @@ PROGRAMS: dict[str, Program] = {
     "train.py": Program("train", TRAIN),
     "pre_encode.py": Program("encode", PRE_ENCODE, ("--dataset-config", "--output-path")),
     "unwrap_model.py": Program("export", UNWRAP, ("--ckpt-path",)),
-    "run_gradio.py": Program("generate", GRADIO),
+    "run_gradio.py": Program("ui", GRADIO),
 }
 
 
@@ -141,31 +147,33 @@ def unwrap_model(argv: Sequence[str]) -> list[str]:
 
 
 def run_gradio(argv: Sequence[str]) -> list[str]:
-    """There is no web interface.
+    """Translate arguments of run_gradio.py into those of `stable-audio`.
 
     Raises:
-        ForeignError: always, with the commands that do the same.
+        ForeignError: an option without a counterpart, no weights, or those of an autoencoder, for which there
+            is no page; with the commands that do the same.
     """
     args = _parsed("run_gradio.py", argv)
     from stable_audio.stored.models import stored_model_type
 
-    name = args["--pretrained-name"]
-    if "autoencoder" in stored_model_type(args["--model-config"], args["--ckpt-path"] or name):
-        options = ["--ckpt-path", args["--ckpt-path"] or name or "CHECKPOINT"]
-        options += ["--model-config", args["--model-config"]] if args["--model-config"] else []
-        weights = shlex.join(options)
-        raise ForeignError(
-            f"there is no web interface; `stable-audio reconstruct SOUNDS --out FOLDER {weights}` writes a "
-            f"reconstruction of every file, `stable-audio encode SOUNDS --out LATENTS {weights}` latents, "
-            f"and `stable-audio decode LATENTS --out FOLDER {weights}` sounds from latents"
-        )
-    command = ["stable-audio", "generate", "--ckpt-path", args["--ckpt-path"] or name or "CHECKPOINT"]
-    for flag in ("--model-config", "--pretransform-ckpt-path"):
-        command += [flag, args[flag]] if args[flag] else []
-    command += ["--dtype", "float16"] if args["--model-half"] else []
-    raise ForeignError(
-        f'there is no web interface; `{shlex.join(command)} --prompt "..." --page` renders '
-        f"and writes a page that plays the clips"
+    weights = args["--ckpt-path"] or args["--pretrained-name"]
+    if "autoencoder" in stored_model_type(args["--model-config"], weights):
+        raise ForeignError(_for_autoencoders(weights, args["--model-config"]))
+    if not weights:
+        raise ForeignError("run_gradio.py: --ckpt-path or --pretrained-name names the weights; give one")
+    if args["--ckpt-path"] and args["--pretrained-name"]:
+        raise ForeignError("run_gradio.py: --ckpt-path and --pretrained-name both name the weights; give one")
+    return ["ui", *_translated("run_gradio.py", argv)]
+
+
+def _for_autoencoders(weights: str, model_config: str) -> str:
+    options = ["--ckpt-path", weights or "CHECKPOINT"]
+    options += ["--model-config", model_config] if model_config else []
+    text = shlex.join(options)
+    return (
+        f"there is no page for autoencoders; `stable-audio reconstruct SOUNDS --out FOLDER {text}` writes a "
+        f"reconstruction of every file, `stable-audio encode SOUNDS --out LATENTS {text}` latents, "
+        f"and `stable-audio decode LATENTS --out FOLDER {text}` sounds from latents"
     )
 
 
@@ -246,5 +254,5 @@ def _translated(program: str, argv: Sequence[str]) -> list[str]:
         if meaning.ours == "":
             positional.append(value)
         else:
-            options += [meaning.ours] if meaning.switch else [meaning.ours, value]
+            options += meaning.ours.split() if meaning.switch else [meaning.ours, value]
     return [*positional, *options]

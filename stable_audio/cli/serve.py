@@ -35,14 +35,19 @@ _LIMITS = (
     ("batch-wait", float, "seconds for which an idle device waits for more clips to render together (0.02)"),
     ("queue", int, "waiting jobs of all clients; more are refused with 503 (512)"),
     ("client-queue", int, "waiting jobs of one client; more are refused with 429 (half of --queue)"),
-    ("deadline", float, "seconds after which a job is given up (600)"),
+    ("deadline", float, "seconds after which a job is given up (DEADLINE)"),
     ("upload-megabytes", float, "largest upload (64)"),
     ("upload-seconds", float, "longest uploaded sound (600)"),
     ("decode-seconds", float, "time that decoding an upload may take (30)"),
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, deadline: str = "600") -> None:
+    """Add the flags of a service.
+
+    Args:
+        deadline: what is told of the default of `--deadline`.
+    """
     parser.add_argument(
         "checkpoints",
         nargs="+",
@@ -57,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _access_arguments(parser.add_argument_group("who is answered"))
     limits = parser.add_argument_group("limits")
     for name, kind, text in _LIMITS:
-        limits.add_argument(f"--{name}", type=kind, metavar="N", help=text)
+        limits.add_argument(f"--{name}", type=kind, metavar="N", help=text.replace("DEADLINE", deadline))
     limits.add_argument("--keep-results", type=int, metavar="N", help="finished jobs that are kept (1000)")
     limits.add_argument("--keep-uploads", type=int, metavar="N", help="uploads that are kept (1000)")
     limits.add_argument(
@@ -118,13 +123,10 @@ def _access_arguments(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.interface.service.serving import is_loopback, serve
+    from stable_audio.interface.service.serving import serve
 
     settings = settings_of(args)
-    if not is_loopback(args.host) and not settings.access.tokens:
-        _say(
-            f"warning: everyone who reaches {args.host}:{args.port} can use it; --token-file asks for a token"
-        )
+    warn_if_open(args, settings)
     serve(
         settings,
         host=args.host,
@@ -132,6 +134,16 @@ def run(args: argparse.Namespace) -> int:
         started=lambda at: _say(f"listening on {at}, docs at {at}/docs"),
     )
     return 0
+
+
+def warn_if_open(args: argparse.Namespace, settings: ServiceSettings) -> None:
+    """Say so if others than this machine can use the service."""
+    from stable_audio.interface.service.serving import is_loopback
+
+    if not is_loopback(args.host) and not settings.access.tokens:
+        _say(
+            f"warning: everyone who reaches {args.host}:{args.port} can use it; --token-file asks for a token"
+        )
 
 
 def settings_of(args: argparse.Namespace) -> ServiceSettings:

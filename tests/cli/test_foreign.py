@@ -159,13 +159,30 @@ def test_unwrap_model_writes_a_file_with_their_names(tmp_path: Path, monkeypatch
     assert (tmp_path / "mine.ckpt").is_file()
 
 
-def test_run_gradio_names_the_command_that_renders(capsys: Any) -> None:
-    assert main_as("run_gradio.py", ["--model-config", "m.json", "--ckpt-path", "w.ckpt", "--share"]) == 2
-    told = capsys.readouterr().err
-    assert "stable-audio generate --ckpt-path w.ckpt --model-config m.json" in told
-    assert told.count("\n") == 1
-    command = re.findall(r"`stable-audio generate (.*?)`", told)[0].replace('"', "").split()
-    parser_of("generate").parse_args(command)
+def test_run_gradio_starts_the_page() -> None:
+    theirs = ["--model-config", "m.json", "--ckpt-path", "w.ckpt", "--model-half", "--title", "Bells"]
+    command = foreign.run_gradio([*theirs, "--pretransform-ckpt-path", "vae.ckpt"])
+    assert command[0] == "ui"
+    args = parser_of("ui").parse_args(command[1:])
+    assert (args.checkpoints, args.model_config, args.title) == (["w.ckpt"], "m.json", "Bells")
+    assert (args.dtype, args.pretransform_ckpt_path) == ("float16", "vae.ckpt")
+    assert foreign.run_gradio(["--pretrained-name", "who/what"]) == ["ui", "who/what"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ([], "names the weights; give one"),
+        (["--ckpt-path", "w.ckpt", "--pretrained-name", "who/what"], "both name the weights"),
+        (["--ckpt-path", "w.ckpt", "--share"], "--share: nothing is sent through machines of others"),
+        (["--ckpt-path", "w.ckpt", "--username", "me"], "--token-file"),
+    ],
+)
+def test_run_gradio_says_what_it_cannot_do(theirs: list[str], told: str, capsys: Any) -> None:
+    assert main_as("run_gradio.py", theirs) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.count("\n") == 1
 
 
 def test_run_gradio_names_the_commands_for_autoencoders(tmp_path: Path, capsys: Any) -> None:

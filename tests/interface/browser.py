@@ -15,7 +15,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @contextmanager
 def browser_page(
-    *, width: int = 1000, height: int = 800, scheme: str = "light", allow: tuple[str, ...] = ("file:",)
+    *,
+    width: int = 1000,
+    height: int = 800,
+    scheme: str = "light",
+    allow: tuple[str, ...] = ("file:",),
+    refused: bool = False,
 ) -> Iterator[Any]:
     """A page of Chromium that fails the test if a script raises, or something is asked of anybody else.
 
@@ -24,6 +29,7 @@ def browser_page(
         height: of the window.
         scheme: light or dark.
         allow: what addresses may begin with.
+        refused: whether answers with an error are part of the test; browsers tell each on the console.
     """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     installed = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -35,7 +41,9 @@ def browser_page(
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console", lambda message: wrong.append(message.text) if _is_wrong(message, refused) else None
+        )
         page.on(
             "request",
             lambda request: None if request.url.startswith(allow) else wrong.append(f"asks {request.url}"),
@@ -43,6 +51,10 @@ def browser_page(
         yield page
         browser.close()
     assert not wrong, "\n".join(wrong)
+
+
+def _is_wrong(message: Any, refused: bool) -> bool:
+    return message.type == "error" and not (refused and message.text.startswith("Failed to load resource"))
 
 
 def fits(page: Any) -> bool:

@@ -62,24 +62,26 @@ def saved_model(folder: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def serving(folder: Path, weights: Path, config: Path, *flags: str) -> Iterator[RunningService]:
+def serving(
+    folder: Path, weights: Path, config: Path, *flags: str, command: str = "serve"
+) -> Iterator[RunningService]:
     """Start `stable-audio serve` and wait until it is ready."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    command = [
+    words = [
         sys.executable,
         "-m",
         "stable_audio",
-        "serve",
+        command,
         f"tiny={weights}",
         "--model-config",
         str(config),
     ]
-    command += ["--port", "0", "--out", str(folder), "--device", "cpu", *flags]
+    words += ["--port", "0", "--out", str(folder), "--device", "cpu", *flags]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     with open(log, "ab") as written:
         start = log.stat().st_size
-        process = subprocess.Popen(command, stderr=written, stdout=written, env=environment)
+        process = subprocess.Popen(words, stderr=written, stdout=written, env=environment)
     try:
         yield RunningService(_wait(process, log, start), folder, weights, config, process, log)
     finally:

@@ -1,0 +1,25 @@
+// One line on each sampler.
+
+export const SAMPLERS = {
+  'ddim': 'plain and dependable',
+  'v-ddim': 'plain and dependable',
+  'ddpm': 'the ancestral sampler: all steps of the process, fresh noise at each',
+  'v-ddim-cfgpp': 'for small guidance, 1 to 2',
+  'dpmpp-2m': 'without fresh noise; good from 20 steps',
+  'dpmpp-2m-sde': 'fresh noise at each step; a good default',
+  'dpmpp-3m-sde': 'fresh noise at each step; at its best with 50 to 100 steps',
+  'k-heun': 'exact and slow: two evaluations a step',
+  'k-dpm-2': 'exact and slow: two evaluations a step',
+  'k-lms': 'for many steps',
+  'k-dpmpp-2s-ancestral': 'fresh noise; two evaluations a step',
+  'k-dpm-fast': 'for few steps',
+  'k-dpm-adaptive': 'chooses the steps itself; one clip at a time',
+  'euler': 'plain and dependable',
+  'dpmpp': 'good from 20 steps',
+  'unipc': 'good with few steps, 8 to 32',
+  'k-unipc': 'good with few steps, 8 to 32',
+  'heun': 'exact and slow: two evaluations a step',
+  'euler-cfgpp': 'for small guidance, 1 to 2',
+  'rk4': 'very exact and slow: four evaluations a step',
+  'pingpong': 'fresh noise at each step; for distilled models, 4 to 16 steps',
+};
