@@ -6,22 +6,19 @@ import argparse
 from typing import Any
 
 from stable_audio.cli.options import (
-    DTYPES,
     OR_HUB,
     add_adapter,
     add_any_base,
     add_device,
-    add_dtype,
     add_lenient,
     add_matmul_precision,
     add_no_ema,
+    add_render_dtype,
 )
 from stable_audio.cli.output_flags import output_arguments
 
 HELP = "render audio from a model and prompts"
 SPLITS_WORK = True
-
-RENDER_DTYPES = (*DTYPES, "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +62,13 @@ def _model_arguments(group: Any) -> None:
         metavar="LIST",
         help="one process for each of these devices: cuda:0,cuda:1, a number of GPUs, or all",
     )
-    add_dtype(group, choices=RENDER_DTYPES, help="of the backbone's weights; int8 is for a CPU (float32)")
+    add_render_dtype(group)
     add_matmul_precision(group)
     group.add_argument(
         "--compile",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="torch.compile the backbone: for many clips of few lengths, since the first of each length "
-        "takes long",
+        "takes long (on a CUDA device for 100 clips or more)",
     )
     group.add_argument(
         "--offload",

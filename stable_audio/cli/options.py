@@ -76,6 +76,19 @@ def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> N
     parser.add_argument("--dtype", choices=choices, help=help)
 
 
+RENDER_DTYPES = ("auto", *DTYPES, "int8")
+
+
+def add_render_dtype(parser: Any) -> None:
+    """`--dtype` of models that generate; see `stable_audio.inference.precision`."""
+    add_dtype(
+        parser,
+        choices=RENDER_DTYPES,
+        help="of the backbone's weights; auto: half precision on a CUDA device, else float32; int8 is for a "
+        "CPU (auto)",
+    )
+
+
 def add_matmul_precision(parser: Any) -> None:
     """`--matmul-precision`: precision of float32 matrix products on a GPU."""
     add_field(

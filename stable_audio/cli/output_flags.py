@@ -35,7 +35,9 @@ def output_arguments(group: Any) -> None:
         help="turn clips down until their true peak is at most this, for example -1 (off)",
     )
     group.add_argument(
-        "--batch-size", type=int, help="clips per batch; does not change them (8 on a GPU, else 1)"
+        "--batch-size",
+        type=int,
+        help="clips per batch; does not change them (8 to 64 on a GPU, else 1)",
     )
     group.add_argument(
         "--chunked-decode",

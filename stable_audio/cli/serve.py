@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stable_audio.cli.options import (
-    DTYPES,
     OR_HUB,
     add_any_base,
     add_device,
-    add_dtype,
     add_lenient,
     add_matmul_precision,
     add_no_ema,
     add_out,
+    add_render_dtype,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _model_arguments(group: Any) -> None:
         metavar="LIST",
         help="one process for each of these devices: cuda:0,cuda:1, a number of GPUs, or all",
     )
-    add_dtype(group, choices=(*DTYPES, "int8"), help="of the backbone's weights; int8 is for a CPU (float32)")
+    add_render_dtype(group)
     add_matmul_precision(group)
     group.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     group.add_argument("--offload", action="store_true", help="keep the weights in host memory")

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 
 from stable_audio.inference.offload import offload
 from stable_audio.inference.quantize import quantized
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.replay import replay
 
 INT8 = "int8"
 DTYPES = ("float32", "float16", "bfloat16", INT8)
 """Names of the types that a backbone's weights can have."""
+
+AUTO = "auto"
+"""Stands for the type that a device computes fastest in without loss to the ear."""
+
+MANY_CLIPS = 100
+"""Clips for which compiling pays by itself: it takes as long as some hundred steps of a large model."""
+
+
+def dtype_for(name: str, device: torch.device | str) -> str:
+    """The type that a name stands for: "auto" is half precision on a CUDA device, else float32."""
+    if name != AUTO:
+        return name
+    if torch.device(device).type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def compiling_pays(device: torch.device | str, *, clips: int, dtype: str) -> bool:
+    """Whether so many clips are rendered sooner by a backbone that is compiled first."""
+    if torch.device(device).type != "cuda" or dtype == INT8 or clips < MANY_CLIPS:
+        return False
+    return importlib.util.find_spec("triton") is not None
 
 
 def place(
@@ -24,12 +49,14 @@ def place(
     """Move `model` to `device`, in eval mode, and convert its backbone's weights to `dtype`, no others.
 
     Args:
-        dtype: name of a torch type, or `int8`: large linear and convolution layers in 8 bits, the others in
-            float32 (see `stable_audio.inference.quantize`). Such a model can only generate.
+        dtype: name of a torch type; `auto`, see `dtype_for`; or `int8`: large linear and convolution layers
+            in 8 bits, the others in float32 (see `stable_audio.inference.quantize`). Such a model can only
+            generate.
         in_turn: move its parts to `device` one after the other, each for as long as it computes; see
             `stable_audio.inference.offload`.
         compiled: let `torch.compile` make kernels for the backbone. The first call takes minutes for a large
             model, and calls of other shapes (batch, length) take long once more; results differ by rounding.
+            On a CUDA device calls are recorded and replayed, too, unless the parts take turns there.
 
     Raises:
         ValueError: int8 on a device other than the CPU or compiled, or `in_turn` on the CPU.
@@ -37,8 +64,11 @@ def place(
     device = torch.device(device)
     if compiled and dtype == INT8:
         raise ValueError("int8 weights have kernels of their own; leave out int8, or compiling (--compile)")
+    dtype = dtype_for(dtype, device)
     if compiled:
         model.backbone.compile()
+        if device.type == "cuda" and not in_turn:
+            replay(model.backbone)
     if dtype != INT8:
         model.backbone.to(getattr(torch, dtype))
         if in_turn:

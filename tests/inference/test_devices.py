@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
 from stable_audio.inference.devices import best_device
+from stable_audio.inference.precision import compiling_pays, dtype_for
+from stable_audio.inference.rendering import request
+from stable_audio.inference.rendering.jobs import Job
 
 
 @pytest.mark.parametrize(("gpus", "mps", "best"), [(2, False, "cuda"), (0, True, "mps"), (0, False, "cpu")])
@@ -31,3 +36,35 @@ def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch, name: str)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=f"device.*{name}"):
         best_device(name)
+
+
+@pytest.mark.parametrize(("has_bfloat16", "name"), [(True, "bfloat16"), (False, "float16")])
+def test_auto_is_half_precision_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    assert dtype_for("auto", "cuda:1") == name
+    assert [dtype_for("auto", device) for device in ("cpu", "mps")] == ["float32", "float32"]
+    assert dtype_for("float32", "cuda") == "float32"
+
+
+def test_many_clips_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "triton" or None)
+    assert compiling_pays("cuda", clips=100, dtype="bfloat16")
+    assert not compiling_pays("cuda", clips=99, dtype="bfloat16")
+    assert not compiling_pays("cuda", clips=100, dtype="int8")
+    assert not compiling_pays("cpu", clips=1000, dtype="float32")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not compiling_pays("cuda", clips=100, dtype="bfloat16")
+
+
+def test_a_request_says_what_it_asks_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        request, "load_render_model", lambda *_, **how: asked.append((how["dtype"], how["compiled"]))
+    )
+    monkeypatch.setattr(request, "compiling_pays", lambda device, clips, dtype: clips > 1)
+    for jobs, compiled in ((1, None), (2, None), (2, False), (1, True)):
+        clips = [Job({"prompt": "bell"})] * jobs
+        request.RenderRequest(checkpoint="model", jobs=clips, compiled=compiled).load("cpu")
+    assert asked == [("float32", False), ("float32", True), ("float32", False), ("float32", True)]

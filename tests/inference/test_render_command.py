@@ -10,10 +10,8 @@ import pytest
 import soundfile
 import torch
 
-import stable_audio.inference.rendering.render as render_module
 from stable_audio.audio.io import read_audio, save_audio
-from stable_audio.cli import generate as generate_command
-from stable_audio.cli import main
+from stable_audio.cli import main, options
 from stable_audio.inference.generation.sampled_clips import SampledClips
 from stable_audio.inference.precision import DTYPES, place
 from stable_audio.inference.rendering import batches, request
@@ -117,7 +115,7 @@ def test_int8_weights_render_from_the_command_line(backbone: str, tmp_path: Path
 
 
 def test_the_types_of_the_command_line_are_those_of_a_recipe() -> None:
-    assert generate_command.RENDER_DTYPES == DTYPES
+    assert ("auto", *DTYPES) == options.RENDER_DTYPES
 
 
 def test_a_recipe_renders_the_same_sound_again(base: list[str], tmp_path: Path) -> None:
@@ -490,7 +488,13 @@ def test_a_batch_that_does_not_fit_on_the_gpu_is_halved(
 
 
 def test_clips_at_once_by_device() -> None:
-    assert [render_module.default_batch(torch.device(d)) for d in ("cpu", "cuda", "cuda:1")] == [1, 8, 8]
+    assert [batches.default_batch(torch.device(d)) for d in ("cpu", "cuda", "cuda:1")] == [1, 8, 8]
+
+
+@pytest.mark.parametrize(("frames", "clips"), [(65536, 8), (4096, 8), (1024, 16), (512, 32), (54, 64)])
+def test_short_clips_fill_a_gpu_together(frames: int, clips: int) -> None:
+    assert batches.default_batch(torch.device("cuda"), frames) == clips
+    assert batches.default_batch(torch.device("cpu"), frames) == 1
 
 
 @pytest.mark.parametrize(

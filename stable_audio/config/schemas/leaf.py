@@ -30,7 +30,9 @@ _LABEL = re.compile(r"(?:^|(?<=[.;] ))(\w+(?:, \w+)*): ")
 class Section(BaseModel):
     """Base of every object of a configuration: unknown keys are mistakes, types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class Leaf(Section):

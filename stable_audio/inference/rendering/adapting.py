@@ -28,6 +28,11 @@ class AdaptedModels:
         self._files: dict[str, InputFile] = {}
         self._latest: tuple[tuple[AdapterSpec, ...], DiffusionModel] = ((), model)
 
+    @property
+    def model(self) -> DiffusionModel:
+        """The model without adapters."""
+        return self._model
+
     def check(self, specs: Specs) -> None:
         """Raise AdapterError if a file is no adapter, or one of another model."""
         stack = AdapterStack(self._model.backbone, self._model.conditioner)

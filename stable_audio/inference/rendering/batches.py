@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 Clip = tuple[str, Job, Recipe]
 """Name of the file, job and recipe."""
 
+LEAST_ON_GPU, MOST_ON_GPU = 8, 64
+FRAMES_ON_GPU = 16384
+"""Latent frames of a batch beyond which products of a network of a usual width take no more of a GPU."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -37,13 +41,13 @@ class BatchOptions:
     """How the clips are sampled and decoded.
 
     Attributes:
-        size: clips at once; halved if memory runs out.
+        size: clips at once; None: as many as keep the device busy. Halved if memory runs out.
         chunked_decode: decode in overlapping pieces.
         guide: a weaker model to steer away from.
         progress: called with (step, steps) of the batch that is being sampled.
     """
 
-    size: int
+    size: int | None
     chunked_decode: bool = False
     guide: DiffusionModel | None = None
     progress: Progress | None = None
@@ -72,15 +76,17 @@ def sound_batches(
     decodes, since sampling keeps all cores busy.
     """
     groups = alike(pending)
-    several = len(groups) > 1 or len(pending) > options.size
+    ratio = adapted.model.downsampling_ratio
+    sizes = [options.size or default_batch(device, group[0][2].sample_size // ratio) for group in groups]
+    several = len(groups) > 1 or any(len(group) > size for group, size in zip(groups, sizes))
     turns = Turns(together=several and device.type == "cuda")
 
     def sampled(check: Callable[[], None]) -> Generator[tuple[list[Clip], _Sound], None, None]:
-        for group in groups:
+        for group, size in zip(groups, sizes):
             model = adapted(group[0][1].adapters or ())
             decoded = device.type != "cuda" or model.computes_on is not None
             work = partial(_sampled, model, options, check, decoded)
-            yield from in_batches(work, group, options.size, turns)
+            yield from in_batches(work, group, size, turns)
 
     with closing(ahead(sampled) if several else sampled(lambda: None)) as results:
         for clips, sound in results:
@@ -129,6 +135,17 @@ class Turns:
         if parted:
             log.warning("sampling and decoding do not fit in memory together: continuing one after the other")
         return parted
+
+
+def default_batch(device: torch.device, frames: int | None = None) -> int:
+    """Clips per batch: one keeps a CPU busy; a GPU takes 8, or of short ones as many more as fill it.
+
+    Args:
+        frames: latent frames of a clip.
+    """
+    if device.type != "cuda":
+        return 1
+    return LEAST_ON_GPU if not frames else max(LEAST_ON_GPU, min(MOST_ON_GPU, FRAMES_ON_GPU // frames))
 
 
 def alike(pending: Sequence[Clip]) -> list[list[Clip]]:

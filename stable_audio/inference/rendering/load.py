@@ -13,7 +13,7 @@ from stable_audio.checkpoints import load_model, resolve
 from stable_audio.config import ModelConfig
 from stable_audio.inference.generation.away_from import check_guide
 from stable_audio.inference.memory.answer import answering_loading
-from stable_audio.inference.precision import place
+from stable_audio.inference.precision import AUTO, dtype_for, place
 from stable_audio.inference.rendering.recipe import InputFile
 from stable_audio.model import DiffusionModel
 
@@ -44,7 +44,7 @@ def load_render_model(
     pretransform: str | Path | None = None,
     lenient: bool = False,
     use_ema: bool = True,
-    dtype: str = "float32",
+    dtype: str = AUTO,
     device: torch.device | str = "cpu",
     offload: bool = False,
     compiled: bool = False,
@@ -72,6 +72,7 @@ def load_render_model(
             it.
         OutOfMemory: the device has too little memory for the weights; the message says what fits.
     """
+    dtype = dtype_for(dtype, device)
     path = resolve(checkpoint, use_ema=use_ema)
     separate = resolve(pretransform) if pretransform is not None else None
     model, model_config = _diffusion_model(

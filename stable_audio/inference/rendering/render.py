@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stable_audio.audio.atomic import remove_leftovers
@@ -102,7 +101,7 @@ def render(
     A thread samples the next batch while the files of one are written.
 
     Args:
-        batch_size: clips per batch; None: 8 on a GPU, else 1. Halved if memory runs out.
+        batch_size: clips per batch; None: see `default_batch`. Halved if memory runs out.
         world: the processes that share the jobs; this one renders its part, with the same file names.
         progress: called with (step, steps) of the batch that is being sampled.
         adapted: the model with the adapters of each clip; None: makes its own.
@@ -124,7 +123,7 @@ def render(
         else:
             pending.append(clip)
     options = BatchOptions(
-        size=batch_size or default_batch(model.device),
+        size=batch_size,
         chunked_decode=chunked_decode,
         guide=guide,
         progress=progress,
@@ -136,11 +135,6 @@ def render(
             for (name, _, recipe), sound in zip(batch.clips, batch.audio):
                 yield _write(model, name, recipe, sound, output, share, factor)
             del batch, sound
-
-
-def default_batch(device: torch.device) -> int:
-    """Clips per batch: one clip keeps a CPU busy, but not a GPU."""
-    return 8 if device.type == "cuda" else 1
 
 
 def check_spans(model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Recipe]) -> None:

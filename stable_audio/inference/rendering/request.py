@@ -15,7 +15,7 @@ from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.precision import INT8
+from stable_audio.inference.precision import AUTO, INT8, compiling_pays, dtype_for
 from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.finishing import NO_FINISHING, Finishing
 from stable_audio.inference.rendering.jobs import Job, complete
@@ -34,6 +34,7 @@ class RenderRequest:
 
     Attributes:
         checkpoint: as for `load_render_model`, as are the six that follow.
+        compiled: as there; None: where that pays by the number of clips.
         jobs: the clips.
         first_seed: as for `complete`, as are the four that follow.
         conditioning: for the keys that a job lacks.
@@ -54,8 +55,8 @@ class RenderRequest:
     pretransform: str | Path | None = None
     lenient: bool = False
     use_ema: bool = True
-    dtype: str = "float32"
-    compiled: bool = False
+    dtype: str = AUTO
+    compiled: bool | None = None
     jobs: Sequence[Job]
     first_seed: int = 0
     seconds: float | None = None
@@ -95,7 +96,7 @@ class RenderRequest:
         any_base: bool = False,
         thin_adapters: bool = False,
         guide: str | Path | None = None,
-        compiled: bool = False,
+        compiled: bool | None = None,
     ) -> RenderRequest:
         """Ask for the sound of a rendered file again.
 
@@ -106,7 +107,7 @@ class RenderRequest:
             any_base: accept adapters that were trained on another model.
             thin_adapters: as in `AdapterInputs`.
             guide: where the file of the weaker model is now.
-            compiled: as for `place`.
+            compiled: as for `place`; None: where it pays.
 
         Raises:
             ValueError: not such a JSON file, or one with mistakes, all of which are named.
@@ -137,16 +138,19 @@ class RenderRequest:
 
     def load(self, device: torch.device | str = "cpu", *, offload: bool = False) -> RenderModel:
         """Load the model onto `device`, or its parts in turn; see `load_render_model`."""
+        dtype, compiled = dtype_for(self.dtype, device), self.compiled
+        if compiled is None:
+            compiled = compiling_pays(device, clips=len(self.jobs), dtype=dtype)
         return load_render_model(
             self.checkpoint,
             config=self.config,
             pretransform=self.pretransform,
             lenient=self.lenient,
             use_ema=self.use_ema,
-            dtype=self.dtype,
+            dtype=dtype,
             device=device,
             offload=offload,
-            compiled=self.compiled,
+            compiled=compiled,
             check=self._check_base,
             guide=self.guide,
         )
