@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[], Tensor]
-Capture = Callable[[Run], tuple[Callable[[], None], Tensor]]
+RecordableWork = Callable[[], Tensor]
+Capture = Callable[[RecordableWork], tuple[Callable[[], None], Tensor]]
 """Work on fixed tensors -> a function that does it again, and the tensor in which its result is then."""
 
 MOST_RECORDINGS = 8
@@ -135,7 +135,7 @@ class _Recording:
         return self._output.clone()
 
 
-def captured_on_cuda(run: Run) -> tuple[Callable[[], None], Tensor]:
+def captured_on_cuda(run: RecordableWork) -> tuple[Callable[[], None], Tensor]:
     """Record work on the current GPU as a CUDA graph."""
     current, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(current)
