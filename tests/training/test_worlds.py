@@ -121,10 +121,10 @@ VALIDATION = {**DATASET, "split": "val", "num_clips": 3}
 
 def _validated(folder: Path, strategy: str, batch: int) -> None:
     """Train with a validation for which processes have 2 and 1 clips."""
-    options = {"batch_size": batch, "max_steps": 4, "strategy": strategy, "devices": "auto"}
+    options = {"batch_size": batch, "max_steps": 5, "strategy": strategy, "devices": "auto"}
     config = config_of("mlp")
     config["training"]["ema"] = {"update_after_step": 0}
-    run = tiny_run(folder, config, name=strategy, val_dataset=VALIDATION, val_every=2, **options)
+    run = tiny_run(folder, config, name=strategy, val_dataset=VALIDATION, val_every=3, **options)
     run.module.double()
     run.module.ranking = {}  # to write the best weights would let go of what was gathered
     run.start()
@@ -135,7 +135,7 @@ def test_processes_with_parts_validate_as_often_as_each_other(tmp_path: Path) ->
     _validated(tmp_path, "auto", 2)
     run_world(2, _validated, tmp_path, "fsdp", 1)
     one, two = _rows(tmp_path / "auto"), _rows(tmp_path / "fsdp")
-    assert [bool(row["val/avg_loss"]) for row in one] == [False, True, False, True]
+    assert [bool(row["val/avg_loss"]) for row in one] == [False, False, True, False, False]
     for a, b in zip(one, two, strict=True):
         for key in ("train/loss", "train/grad_norm", "val/avg_loss", "val/loss_0.5"):
             assert bool(a[key]) == bool(b[key])
