@@ -107,6 +107,15 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return whole.hexdigest()
 
 
+def file_checksum(path: Path) -> str:
+    """Checksum of the bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _hex(_of_part(path, 0, path.stat().st_size))
+
+
 @contextmanager
 def _without_torch_checksums() -> Iterator[None]:
     computed = torch.serialization.get_crc32_options()

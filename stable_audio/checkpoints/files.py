@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from stable_audio.checkpoints.keys import (
     starts,
     strip,
 )
+from stable_audio.checkpoints.shards import is_shards, newest_shards, read_shards, stored_keys
 from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
 from stable_audio.stored.hub_names import parse
@@ -121,8 +122,11 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
             return fetched_weights(hub_name, prefer=_preferred(use_ema))
         except (ValueError, OSError, ImportError) as error:
             raise CheckpointError(str(error)) from error
+    if is_shards(path):
+        return path
     if path.is_dir():
         file = weights_in(path, prefer=_preferred(use_ema)) or diffusers_weights(path)
+        file = newest_shards(path) if file is None else file
         if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
             counted = f"{count} checkpoints" if count else "no checkpoint"
@@ -150,6 +154,8 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
         CheckpointError: missing, truncated, foreign, or would need to run code to be read.
     """
     path = resolve(path, use_ema=use_ema)
+    if is_shards(path):
+        return _ours(path, read_shards(path, wanted=_of_use(path, use_ema)), use_ema)
     _refuse_foreign(path)
     if is_diffusers(path):
         return _of_diffusers(path)
@@ -164,6 +170,22 @@ def read_checkpoint(path: str | Path, *, use_ema: bool = True) -> StoredWeights:
     elif weights.config is None:
         weights = _with_config_beside(weights)
     return weights
+
+
+def _of_use(path: Path, use_ema: bool) -> Callable[[str], bool]:
+    """Which tensors of a checkpoint in parts are weights to use: the average, and those that have none."""
+    average = f"{TRAINING_ENTRY}/ema/average/"
+    averaged = (
+        {key[len(average) :] for key in stored_keys(path) if key.startswith(average)} if use_ema else set()
+    )
+
+    def wanted(key: str) -> bool:
+        if key.startswith(average):
+            return use_ema
+        weight = key.removeprefix("state_dict/model.")
+        return weight != key and weight not in averaged
+
+    return wanted
 
 
 def _of_diffusers(path: Path) -> StoredWeights:

@@ -10,7 +10,14 @@ from typing import Any
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
 from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_matmul_precision, add_no_ema
-from stable_audio.training.options import CHECKPOINT_WEIGHTS, FOLDING, MOST_WORKERS, PROFILED, RunOptions
+from stable_audio.training.options import (
+    CHECKPOINT_FORMATS,
+    CHECKPOINT_WEIGHTS,
+    FOLDING,
+    MOST_WORKERS,
+    PROFILED,
+    RunOptions,
+)
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -86,6 +93,12 @@ def _run_arguments(group: Any) -> None:
         choices=CHECKPOINT_WEIGHTS,
         help="what checkpoints hold: all weights; those that the run changes of --pretrained-ckpt-path, "
         "beside a copy of that file; or these alone (%(default)s)",
+    )
+    add(
+        "checkpoint_format",
+        choices=CHECKPOINT_FORMATS,
+        help="training checkpoints as one file each, or as folders in which every process writes its share, "
+        "with one inference file at the end (%(default)s)",
     )
     add(
         "background_checkpoints",

@@ -19,7 +19,7 @@ from stable_audio.optim.step_limits import StepLimits
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.gathering import whole
+from stable_audio.training.gathering import is_split, whole
 from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.resting import left_out
 from stable_audio.training.saved import SavedWeights
@@ -65,6 +65,7 @@ class TrainingModule(OptimisedModule):
         saved: which weights the run's files hold.
         position: batches that this process has consumed, resumed runs included.
         batch_shape: shape of the latest batch.
+        saves_parts: checkpoints hold the parts of each process.
         steps_alike: whether every step of this very class has a gradient for the same weights, but for parts
             of the model that say otherwise (`may_rest`). A class that extends another one says so itself.
         ranking: validation scalars that choose the best weights, of which the first that was measured counts;
@@ -75,6 +76,7 @@ class TrainingModule(OptimisedModule):
     """
 
     position: int
+    saves_parts: bool = False
     steps_alike: ClassVar[bool] = False
     ranking: Mapping[str, int] = MappingProxyType({"val/avg_loss": 1})
 
@@ -149,7 +151,7 @@ class TrainingModule(OptimisedModule):
 
     def state(self) -> dict[str, Any]:
         """State for checkpoints besides weights and optimizers: tensors and plain values."""
-        ema = self.ema.state_dict() if self.ema is not None else None
+        ema = self.ema.state_dict(gathered=not self.saves_parts) if self.ema is not None else None
         if ema is not None:
             ema["average"] = self.saved.part(ema["average"])
         return {**self.order_state(), "seed": self.seed, "ema": ema, **self.optimising_state()}
@@ -184,8 +186,10 @@ class TrainingModule(OptimisedModule):
         """Add the weights that a difference leaves out, which the model has from its base; subclasses call it
         too."""
         if checkpoint[TRAINING_ENTRY].get(BASE_KEY):
-            own = {f"model.{key}": value for key, value in whole(self.model.state_dict()).items()}
-            checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+            weights, stored = self.model.state_dict(), checkpoint["state_dict"]
+            parts = any(is_split(value) for value in stored.values())
+            own = {f"model.{key}": v for key, v in (weights if parts else whole(weights)).items()}
+            checkpoint["state_dict"] = {**own, **stored}
 
     def begin_fit(self) -> None:
         """Called before the first batch, when all weights are in place: make or continue their average."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.shards import is_shards, read_shards
 from stable_audio.training.guard import write_failure
 from stable_audio.training.incidents import incident
 from stable_audio.training.writer import BackgroundWriter
@@ -56,6 +57,8 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
+        if is_shards(Path(path)):
+            return read_shards(Path(path), verify=False)
         # Its checksums were verified when it was chosen to resume from, in every process.
         return load_torch_file(Path(path), verify=False)
 

@@ -172,14 +172,18 @@ class EMA:
             for tensor, value in originals:
                 _exchange(tensor, value)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Average and counters, as gathered tensors and plain values. Every process of a run must call it.
+    def state_dict(self, *, gathered: bool = True) -> dict[str, Any]:
+        """Average and counters, as tensors and plain values. Every process of a run must call it.
 
         Frozen weights, which equal their average, are included.
+
+        Args:
+            gathered: whole tensors; otherwise each process has its parts.
         """
         averaged, frozen = self.average, {k: owner[name].detach() for k, owner, name in self._frozen}
         frozen = {k: _shadow(v) if _is_low(v) else v for k, v in frozen.items()}
-        return {"step": self.step, "initialised": self.initialised, "average": whole({**frozen, **averaged})}
+        tensors = whole({**frozen, **averaged}) if gathered else {**frozen, **averaged}
+        return {"step": self.step, "initialised": self.initialised, "average": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`.

@@ -31,7 +31,8 @@ def holds_a_run(folder: Path) -> str | None:
     A run that did not reach its first step does not count, so that all processes of one run, which look
     before the first step, get the same result.
     """
-    for path in (folder / "last.ckpt", *sorted((folder / "checkpoints").glob("step=*.ckpt"))):
+    numbered = (folder / "checkpoints").glob("step=*")
+    for path in (folder / "last.ckpt", *sorted(p for p in numbered if p.suffix in (".ckpt", ".shards"))):
         if path.exists():
             return path.name
     try:

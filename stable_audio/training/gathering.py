@@ -24,14 +24,21 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:
-    """Copy a tensor that is not split into `target`. If `target` is split, every process must call it."""
-    if not is_split(target):
+    """Copy a tensor into `target`. If only `target` is split, every process must call it."""
+    if not is_split(target) or is_split(value):
         target.copy_(value)
         return
     from torch.distributed.tensor import distribute_tensor
 
     mesh = target.device_mesh
     target.copy_(distribute_tensor(value.to(mesh.device_type, target.dtype), mesh, target.placements))
+
+
+def like_split(tensor: DTensor, local: Tensor) -> Tensor:
+    """A tensor that is split as `tensor` is, with another part on this process, wherever that lies."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor(local, tensor._spec, requires_grad=False)
 
 
 def is_split(tensor: Tensor) -> TypeGuard[DTensor]:

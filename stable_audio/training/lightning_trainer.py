@@ -99,7 +99,8 @@ def _strategy(options: RunOptions, placed: ProcessLayout, alike: bool) -> str | 
     alone = placed.processes == 1
     if options.strategy in SPLITTING and not (alone and not options.cpu_offload):
         size = None if options.strategy == FSDP or alone else shard_size(options, placed)
-        return SplitWeights(shard_size=size, cpu_offload=options.cpu_offload)
+        gathers = options.checkpoint_format == "file"
+        return SplitWeights(gathers=gathers, shard_size=size, cpu_offload=options.cpu_offload)
     if options.strategy not in ("auto", "", DDP, *SPLITTING):
         return STRATEGIES.get(options.strategy, options.strategy)
     return "auto" if alone else _ddp(alike)

@@ -12,6 +12,7 @@ from stable_audio.training.errors import TrainingError
 
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
+CHECKPOINT_FORMATS = ("file", "shards")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 OF_CONFIG = {
     "batch_size": "batch_size",
@@ -47,6 +48,9 @@ class RunOptions:
         keep: number of step checkpoints that stay; -1 = all.
         checkpoint_weights: what checkpoints hold: "whole" all weights, "difference" those that the run
             changes of the file at pretrained_ckpt_path, "base" the same beside a copy of that file.
+        checkpoint_format: "file": training checkpoints are one file that the first process writes, with an
+            inference file beside it; "shards": a folder in which every process writes what it has, and one
+            inference file at the end.
         background_checkpoints: write them from a copy in host memory, while training goes on.
         checkpoint_minutes: greatest time without a new `last` checkpoint; 0 = by steps alone.
         first_demo_minutes: of training, after which a run without demos renders some; 0 = by steps alone.
@@ -87,6 +91,7 @@ class RunOptions:
     checkpoint_minutes: float = 30.0
     keep: int = -1
     checkpoint_weights: str = "whole"
+    checkpoint_format: str = "file"
     background_checkpoints: bool = True
     val_every: int = -1
     log_every: int = 1
@@ -148,6 +153,11 @@ class RunOptions:
             raise TrainingError(
                 f"--checkpoint-weights must be one of {', '.join(CHECKPOINT_WEIGHTS)}, "
                 f"found '{self.checkpoint_weights}'"
+            )
+        if self.checkpoint_format not in CHECKPOINT_FORMATS:
+            raise TrainingError(
+                f"--checkpoint-format must be {' or '.join(CHECKPOINT_FORMATS)}, "
+                f"found '{self.checkpoint_format}'"
             )
         if self.adapters and self.ckpt_path:
             raise TrainingError(

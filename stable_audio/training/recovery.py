@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,39 @@ from safetensors import SafetensorError, safe_open
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.shards import is_shards, read_shards
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.incidents import incident
 
 log = logging.getLogger(__name__)
 
-_STEP = re.compile(r"step=(\d+)\.ckpt")
+_LARGE = ("optimizer_states/", f"{TRAINING_ENTRY}/ema/average/")
+_STEP = re.compile(r"step=(\d+)\.(ckpt|shards)")
 
 
 def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of the checkpoints in a run's folder, oldest first."""
-    matches = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*.ckpt")]
+    """(step, file or folder of parts) of the checkpoints in a run's folder, oldest first."""
+    matches = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*")]
     return sorted((int(match[1]), path) for match, path in matches if match is not None)
 
 
 def last_steps(folder: Path) -> set[float]:
-    """The steps of `last.ckpt` and `last.safetensors` in a run's folder: one if they belong together;
-    infinite where a file is absent or cannot be read."""
-    return {_step_of(folder / "last.ckpt"), _step_of_inference(folder / "last.safetensors")}
+    """The steps of `last.ckpt`, or of the newest checkpoint in parts where there is none, and of
+    `last.safetensors` in a run's folder: one if they belong together; infinite where a file is absent or
+    cannot be read."""
+    parts = [step for step, path in step_checkpoints(folder) if is_shards(path)]
+    whole = (folder / "last.ckpt").is_file() or not parts
+    training = _step_of(folder / "last.ckpt") if whole else float(parts[-1])
+    return {training, _step_of_inference(folder / "last.safetensors")}
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, a file or a folder of parts, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def newest_whole(folder: Path, *, up_to: float = math.inf) -> tuple[Path, dict[str, Any]] | None:
@@ -106,9 +121,14 @@ def config_inside(source: str | Path, *, lenient: bool = False, advice: str) -> 
 def load_training_file(path: Path) -> dict[str, Any]:
     """Read a training checkpoint of this program and verify its checksums.
 
+    Of one in parts, optimizer and average, which may be large, are on the device "meta": they are read where
+    they are needed.
+
     Raises:
         CheckpointError: it cannot be read, or is not a training checkpoint of this program.
     """
+    if is_shards(path):
+        return read_shards(path, wanted=lambda key: not key.startswith(_LARGE))
     content = load_torch_file(path) if path.suffix != ".safetensors" else {}
     if TRAINING_ENTRY not in content:
         raise CheckpointError(

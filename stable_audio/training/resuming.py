@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.files import TRAINING_ENTRY, TRANSFORMS_KEY
+from stable_audio.checkpoints.shards import is_shards
 from stable_audio.config import ModelConfig
 from stable_audio.training.continuing import check_changes
 from stable_audio.training.options import RunOptions
@@ -57,7 +58,7 @@ def _newest(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
     """The training checkpoint to continue, and its content."""
     if options.ckpt_path:
         path = Path(options.ckpt_path).expanduser()
-        newest = newest_whole(path) if path.is_dir() else None
+        newest = newest_whole(path) if path.is_dir() and not is_shards(path) else None
         return newest if newest is not None else _checkpoint_at(path)
     newest = newest_whole(options.folder) if options.recover or options.requeue else None
     return newest if newest is not None else (None, {})

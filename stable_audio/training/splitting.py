@@ -11,6 +11,8 @@ from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
+from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.shards import Like, is_shards, read_shards
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gathering import is_split
 from stable_audio.training.sharding import Sharding
@@ -26,18 +28,21 @@ class SplitWeights(ModelParallelStrategy):
     Files hold whole weights: all processes gather them, and one writes.
 
     Args:
+        gathers: checkpoints hold whole weights; otherwise each process has its parts of them.
         shard_size: processes that share one copy of the model; None: all. Several groups of processes have a
             copy each, and average their gradients.
         cpu_offload: see `Sharding`.
     """
 
-    def __init__(self, *, shard_size: int | None = None, cpu_offload: bool = False) -> None:
+    def __init__(
+        self, *, gathers: bool = True, shard_size: int | None = None, cpu_offload: bool = False
+    ) -> None:
         # Gradients in host memory are reduced there.
         backend = "cpu:gloo,cuda:nccl" if cpu_offload and torch.cuda.is_available() else None
         super().__init__(
             tensor_parallel_size=1, save_distributed_checkpoint=False, process_group_backend=backend
         )
-        self.shard_size, self.cpu_offload = shard_size, cpu_offload
+        self.gathers, self.shard_size, self.cpu_offload = gathers, shard_size, cpu_offload
 
     def setup_environment(self) -> None:
         """Meet the other processes and arrange them in rows, of which each has the whole model."""
@@ -66,14 +71,46 @@ class SplitWeights(ModelParallelStrategy):
         self.model._apply(lambda tensor: tensor if is_split(tensor) else tensor.to(self.root_device))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """As other strategies do: the file is read by every process, whole."""
-        return self.checkpoint_io.load_checkpoint(Path(self.broadcast(checkpoint_path)))
+        """As other strategies do: a file is read by every process, whole. Of a checkpoint in parts each
+        process reads what it needs."""
+        path = Path(self.broadcast(checkpoint_path))
+        if is_shards(path):
+            return read_shards(path, like=self._layouts(), verify=False)
+        return self.checkpoint_io.load_checkpoint(path)
+
+    def _layouts(self) -> Like:
+        """How what a checkpoint holds is split here: as the weights that it belongs to."""
+        assert self.model is not None
+        weights = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+        alike = {f"state_dict/{name}": tensor for name, tensor in weights.items()}
+        for name, tensor in weights.items():
+            alike[f"{TRAINING_ENTRY}/ema/average/{name.removeprefix('model.')}"] = tensor
+        for number, optimizer in enumerate(self.optimizers):
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            alike.update({f"optimizer_states/{number}/state/{i}": p.detach() for i, p in enumerate(trained)})
+
+        def like(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
+            found = alike.get(key)
+            tensor = found if found is not None else alike.get(key.rpartition("/")[0])
+            if tensor is None or tensor.shape != size or not is_split(tensor):
+                return None
+            return torch.zeros_like(tensor, dtype=dtype)
+
+        return like
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """All weights, on the first process, or the parts of this one."""
+        assert self.model is not None
+        return super().lightning_module_state_dict() if self.gathers else self.model.state_dict()
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
-        """Take whole weights; every process keeps its part."""
+        """Take whole weights, of which every process keeps its part, or parts."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
         assert self.model is not None
+        if any(is_split(value) for value in checkpoint["state_dict"].values()):
+            self.model.load_state_dict(checkpoint["state_dict"], strict=strict)
+            return
         options = StateDictOptions(full_state_dict=True, strict=strict)
         set_model_state_dict(self.model, dict(checkpoint["state_dict"]), options=options)
 
@@ -83,11 +120,14 @@ class SplitWeights(ModelParallelStrategy):
         return True
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """The whole state of an optimizer on the first process, parameters numbered as without splitting."""
+        """The whole state of an optimizer on the first process, parameters numbered as without splitting; or
+        the parts of this process."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
         assert self.model is not None
         plain = getattr(optimizer, "_optimizer", optimizer)
+        if not self.gathers:
+            return dict(plain.state_dict())
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_optimizer_state_dict(self.model, plain, options=options)
         return _renamed(state, {name: i for i, name in enumerate(self._names())}) if state else {}
@@ -99,6 +139,9 @@ class SplitWeights(ModelParallelStrategy):
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"]):
+            if any(is_split(value) for values in state["state"].values() for value in values.values()):
+                optimizer.load_state_dict(state)
+                continue
             named: Any = _renamed(state, dict(enumerate(self._names())))
             set_optimizer_state_dict(self.model, optimizer, named, options=options)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.training.gathering import is_split, like_split
 from stable_audio.training.incidents import incident
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class HostCopies:
         return copy.deepcopy(value)
 
     def _tensor(self, tensor: Tensor) -> Tensor:
+        if is_split(tensor):
+            return like_split(tensor, self._tensor(tensor.to_local().detach()))
         plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_quantized
         if not plain or tensor.is_conj() or tensor.is_neg():
             return tensor.to("cpu", copy=True)

@@ -20,6 +20,7 @@ from stable_audio.training.callbacks.profile import Profile
 from stable_audio.training.callbacks.progress import ProgressLine
 from stable_audio.training.callbacks.recording import RecordData
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
+from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.timing import TimeParts
 from stable_audio.training.callbacks.validation import Validate
@@ -93,7 +94,8 @@ class RunCallbacks:
             items=options.batch_size,
             row=row // (frame_samples(module) if getattr(module, "pre_encoded", False) else 1),
         )
-        checkpoints = Checkpoints(
+        kind = ShardCheckpoints if options.checkpoint_format == "shards" else Checkpoints
+        checkpoints = kind(
             options.folder,
             config.as_dict(),
             data,

@@ -26,7 +26,7 @@ from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.guard import write_failure
 from stable_audio.training.incidents import incident
-from stable_audio.training.recovery import last_steps, step_checkpoints
+from stable_audio.training.recovery import last_steps, remove_checkpoint, step_checkpoints
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class Checkpoints(StepCallback):
             return
         paths = [path for at, path in step_checkpoints(self.folder) if at <= step]
         for old in paths[: -self.keep]:
-            old.unlink(missing_ok=True)
+            remove_checkpoint(old)
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -290,7 +290,7 @@ def _remove_leftovers(folder: Path) -> None:
     for place in (folder, folder / "checkpoints"):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
-                half.unlink(missing_ok=True)
+                remove_checkpoint(half)
 
 
 def _first_to_rescue(folder: Path, step: int) -> bool:

@@ -1,0 +1,113 @@
+"""Checkpoints in parts: every process writes what it has, while training goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from stable_audio.checkpoints.scale import with_scale
+from stable_audio.checkpoints.shards import SUFFIX, Parts, taken_apart
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.checkpoint_io import tensor_bytes
+from stable_audio.training.guard import write_failure
+from stable_audio.training.incidents import incident
+from stable_audio.training.recovery import remove_checkpoint
+from stable_audio.training.shard_writing import ShardWriting
+
+log = logging.getLogger(__name__)
+
+
+class ShardCheckpoints(Checkpoints):
+    """Writes `checkpoints/step=N.shards`, and one `last.safetensors` at the end.
+
+    There is no `last.ckpt`: the newest folder is the checkpoint to continue. One that was written by the
+    clock goes when the next one is complete. A run that fails leaves the file that `Checkpoints` writes, if
+    its processes have whole weights.
+    """
+
+    _writing: ShardWriting | None = None
+    _passing: Path | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._prepare(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step > 0 and not self.paused:
+            self._write_inference(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        trained, before = bool(self._clock), self._saved_at
+        if not trained:
+            self._prepare(pl_module)
+        super().on_fit_end(trainer, pl_module)
+        if not trained and self._saved_at != before:
+            self._write_inference(trainer, pl_module)
+
+    def save(self, trainer: pl.Trainer, module: TrainingModule, *, numbered: bool = True) -> None:
+        """Save the current step. Every process must call it; training waits until what this one has is
+        copied."""
+        if self._alone:
+            super().save(trainer, module, numbered=numbered)
+            return
+        if self.paused:
+            return
+        assert self._writing is not None
+        step, began = trainer.global_step, time.monotonic()
+        module.before_save()
+        target = self.folder / "checkpoints" / f"step={step:08d}{SUFFIX}"
+        parts = taken_apart(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+        self._saved_at, self._clock = step, time.monotonic()
+        earlier, self._passing = self._passing, None if numbered else target
+        write = partial(self._write, target, step, began=began, passed=earlier)
+        self.io.writer.write(parts, write)
+
+    def _prepare(self, module: TrainingModule) -> None:
+        module.saves_parts = True
+        if self._writing is None:
+            self._writing = ShardWriting()
+
+    def _write(self, target: Path, step: int, parts: Parts, *, began: float, passed: Path | None) -> None:
+        assert self._writing is not None
+        try:
+            self._writing.write(target, parts)
+            self.io.failure = None
+            if self._writing.rank == 0:
+                if passed is not None and passed != target:
+                    remove_checkpoint(passed)
+                self._prune(step)
+        except OSError as error:
+            reason = write_failure(error, target.parent, size=tensor_bytes(parts.tensors))
+            self.io.failure = f"{target}: the checkpoint was not written ({reason})"
+            log.error(
+                "%s; earlier checkpoints are intact and training continues",
+                self.io.failure,
+                extra=incident("checkpoint not written", step=step),
+            )
+        self.seconds = time.monotonic() - began
+
+    def _write_inference(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """One file for generation, of the weights that all processes have together."""
+        tensors = module.inference_tensors()
+        if not trainer.is_global_zero:
+            return
+        path, step = self.folder / "last.safetensors", trainer.global_step
+        config = with_scale(self.config, module.model)
+        info = {"step": step}
+        write = partial(module.saved.write, config=config, weights=module.weights_label, info=info)
+        self.io.writer.write(tensors, partial(self._written, write, path))
+
+    def _written(self, write: Any, path: Path, tensors: Any) -> None:
+        try:
+            write(path, tensors)
+        except OSError as error:
+            reason = write_failure(error, path.parent, size=tensor_bytes(tensors))
+            self.io.failure = f"{path}: was not written ({reason}); `stable-audio export` makes it"
+            log.error("%s", self.io.failure)

@@ -1,0 +1,128 @@
+"""Write a checkpoint in parts, together with the other processes of a run, while they train."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+
+from stable_audio.checkpoints.checksums import file_checksum, save_torch_file
+from stable_audio.checkpoints.shards import REST, Parts, write_list
+
+log = logging.getLogger(__name__)
+
+
+class ShardWriting:
+    """The processes that write a checkpoint together.
+
+    They have a group of their own on the host, so that messages about files do not mix with those of
+    training, which goes on meanwhile. Every process of the run must make one at the same time.
+    """
+
+    def __init__(self) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.group = torch.distributed.new_group(backend="gloo") if distributed else None
+        self.rank = torch.distributed.get_rank() if distributed else 0
+
+    def write(self, folder: Path, parts: Parts) -> None:
+        """Write beside `folder` and rename, once the parts of all processes are on disk.
+
+        Raises:
+            OSError: on every process, if one of them failed; nothing has been replaced then.
+        """
+        temporary = folder.with_name(f".{folder.stem}.partial{folder.suffix}")
+        try:
+            self._all(lambda: self._begin(temporary))
+            self._save(temporary, parts)
+            files = self._all(lambda: self._written(temporary))
+            self._all(lambda: self._finish(temporary, folder, parts, files))
+        except OSError:
+            if self.rank == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def _begin(self, temporary: Path) -> None:
+        if self.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+    def _save(self, temporary: Path, parts: Parts) -> None:
+        from torch.distributed.checkpoint import FileSystemWriter, save
+
+        try:
+            with _without_hints():
+                save(
+                    dict(parts.tensors),
+                    storage_writer=FileSystemWriter(str(temporary), thread_count=1),
+                    process_group=self.group,
+                )
+        except CheckpointException as error:
+            rank, (cause, _) = next(iter(error.failures.items()))
+            raise OSError(getattr(cause, "errno", None), f"process {rank}: {cause}") from error
+
+    def _written(self, temporary: Path) -> dict[str, tuple[int, str]]:
+        """The files of this process, with size and checksum."""
+        names = [path.name for path in temporary.glob(f"__{self.rank}_*.distcp")]
+        if self.rank == 0:
+            names.append(".metadata")
+        return {name: _facts(temporary / name) for name in names}
+
+    def _finish(
+        self, temporary: Path, folder: Path, parts: Parts, files: list[dict[str, tuple[int, str]]]
+    ) -> None:
+        if self.rank:
+            return
+        save_torch_file(parts.rest, temporary / REST)
+        listed = {name: facts for part in files for name, facts in part.items()}
+        write_list(temporary, {**listed, REST: _facts(temporary / REST)})
+        for path in temporary.iterdir():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        earlier = folder.with_name(f".{folder.stem}.earlier.partial{folder.suffix}")
+        shutil.rmtree(earlier, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, earlier)
+        os.replace(temporary, folder)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+    def _all(self, work: Callable[[], Any]) -> list[Any]:
+        """What `work` returns on each process.
+
+        Raises:
+            OSError: it failed on one of them.
+        """
+        result, failure = None, None
+        try:
+            result = work()
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            failure = (getattr(error, "errno", None), str(error))
+        outcomes: list[Any] = [(result, failure)]
+        if self.group is not None:
+            outcomes = [None] * torch.distributed.get_world_size(self.group)
+            torch.distributed.all_gather_object(outcomes, (result, failure), group=self.group)
+        for rank, (_, failed) in enumerate(outcomes):
+            if failed is not None:
+                raise OSError(failed[0], f"process {rank}: {failed[1]}")
+        return [value for value, _ in outcomes]
+
+
+def _facts(path: Path) -> tuple[int, str]:
+    return path.stat().st_size, file_checksum(path)
+
+
+@contextmanager
+def _without_hints() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="torch.distributed is disabled, unavailable or uninitialized"
+        )
+        warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
+        yield
