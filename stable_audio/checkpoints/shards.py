@@ -31,7 +31,7 @@ Like = Callable[[str, torch.Size, torch.dtype], "Tensor | None"]
 """(key, shape, type) -> a tensor with the layout to read into, or None for a plain one."""
 
 
-class Parts(NamedTuple):
+class Shards(NamedTuple):
     """Nested content, taken apart.
 
     Attributes:
@@ -70,7 +70,7 @@ def stored_keys(folder: Path) -> set[str]:
     return set(_stored(folder))
 
 
-def taken_apart(content: Mapping[str, Any]) -> Parts:
+def taken_apart(content: Mapping[str, Any]) -> Shards:
     """Take the tensors out of nested dictionaries, lists and tuples."""
     tensors: dict[str, Tensor] = {}
 
@@ -84,7 +84,7 @@ def taken_apart(content: Mapping[str, Any]) -> Parts:
             return [part(item, f"{at}/{index}") for index, item in enumerate(value)]
         return value
 
-    return Parts(part(content, ""), tensors)
+    return Shards(part(content, ""), tensors)
 
 
 def read_shards(

@@ -15,7 +15,7 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 from stable_audio.checkpoints.checksums import file_checksum, save_torch_file
-from stable_audio.checkpoints.shards import REST, Parts, write_list
+from stable_audio.checkpoints.shards import REST, Shards, write_list
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class ShardWriting:
         self.group = torch.distributed.new_group(backend="gloo") if distributed else None
         self.rank = torch.distributed.get_rank() if distributed else 0
 
-    def write(self, folder: Path, parts: Parts) -> None:
+    def write(self, folder: Path, parts: Shards) -> None:
         """Write beside `folder` and rename, once the parts of all processes are on disk.
 
         Raises:
@@ -54,7 +54,7 @@ class ShardWriting:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
 
-    def _save(self, temporary: Path, parts: Parts) -> None:
+    def _save(self, temporary: Path, parts: Shards) -> None:
         from torch.distributed.checkpoint import FileSystemWriter, save
 
         try:
@@ -76,7 +76,7 @@ class ShardWriting:
         return {name: _facts(temporary / name) for name in names}
 
     def _finish(
-        self, temporary: Path, folder: Path, parts: Parts, files: list[dict[str, tuple[int, str]]]
+        self, temporary: Path, folder: Path, parts: Shards, files: list[dict[str, tuple[int, str]]]
     ) -> None:
         if self.rank:
             return

@@ -13,7 +13,7 @@ import torch
 from stable_audio.checkpoints import CheckpointError, read_checkpoint
 from stable_audio.checkpoints.convert import convert_checkpoint
 from stable_audio.checkpoints.files import load_torch_file
-from stable_audio.checkpoints.shards import COMPLETE, Parts, put_together, read_shards, taken_apart
+from stable_audio.checkpoints.shards import COMPLETE, Shards, put_together, read_shards, taken_apart
 from stable_audio.training.recovery import newest_whole
 from stable_audio.training.shard_writing import ShardWriting
 from tests.training.building import tiny_config, tiny_run
@@ -45,7 +45,7 @@ def _same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_and_strategies(tmp_path: Path) -> None:
-    """Parts of each weight on 4 and 2 processes, whole ones on 2 and 1: the same as one process all along."""
+    """Shards of each weight on 4 and 2 processes, whole ones on 2 and 1: the same as one process all along."""
     run_world(1, _stage, tmp_path, "one", "dit", {"batch_size": 4, "max_steps": 8})
     shards = {"checkpoint_format": "shards", "checkpoint_every": 2, "keep": 2}
     stages: list[tuple[int, dict[str, Any]]] = [
@@ -134,13 +134,13 @@ def test_content_is_taken_apart_and_put_together() -> None:
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
     writing, folder = ShardWriting(), tmp_path / "step=1.shards"
-    writing.write(folder, Parts({"n": 1}, {"x": torch.ones(3)}))
+    writing.write(folder, Shards({"n": 1}, {"x": torch.ones(3)}))
 
     class Unpicklable:
         def __reduce__(self) -> Any:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match=r"process 0: .*No space left"):
-        writing.write(folder, Parts({"n": Unpicklable()}, {"x": torch.zeros(3)}))
+        writing.write(folder, Shards({"n": Unpicklable()}, {"x": torch.zeros(3)}))
     assert read_shards(folder)["n"] == 1
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from stable_audio.checkpoints.scale import with_scale
-from stable_audio.checkpoints.shards import SUFFIX, Parts, taken_apart
+from stable_audio.checkpoints.shards import SUFFIX, Shards, taken_apart
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_io import tensor_bytes
@@ -74,7 +74,7 @@ class ShardCheckpoints(Checkpoints):
         if self._writing is None:
             self._writing = ShardWriting()
 
-    def _write(self, target: Path, step: int, parts: Parts, *, began: float, passed: Path | None) -> None:
+    def _write(self, target: Path, step: int, parts: Shards, *, began: float, passed: Path | None) -> None:
         assert self._writing is not None
         try:
             self._writing.write(target, parts)
