@@ -45,7 +45,7 @@ def _same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_and_strategies(tmp_path: Path) -> None:
-    """Shards of each weight on 4 and 2 processes, whole ones on 2 and 1: the same as one process all along."""
+    """Parts of weights on 4 and 2 processes, whole ones on 2 and 1: the same as one process all along."""
     run_world(1, _stage, tmp_path, "one", "dit", {"batch_size": 4, "max_steps": 8})
     shards = {"checkpoint_format": "shards", "checkpoint_every": 2, "keep": 2}
     stages: list[tuple[int, dict[str, Any]]] = [
