@@ -18,7 +18,10 @@ QUIET_SECONDS = 120.0
 """Silence that is usual in any run."""
 
 QUIET_LINES, QUIET_PAUSES = 20, 3
-"""Silence that is usual, in lines of metrics, and in the longest pause (a demo, a validation) of the log."""
+"""Silence that is usual, in lines of metrics, and in the longest demo of which the log tells."""
+
+RARE_LINES, RARE_SECONDS = 3, 600.0
+"""Of lines that are rare, fewer are waited for, and this time besides, for what runs do between lines."""
 
 START_SECONDS = 900.0
 """Silence that is usual before the first line, while data are scanned and networks compiled."""
@@ -37,7 +40,7 @@ _LATER = re.compile(
 )
 _FAILURE = re.compile(r" ERROR run: Traceback \(most recent call last\):$", re.MULTILINE)
 _REASON = re.compile(r"^((?:[\w.]+\.)?\w*(?:Error|Exception|Memory|Interrupt\w*|Exit)\b.*)$", re.MULTILINE)
-_PAUSE = re.compile(r"(?:demo|validation|checkpoint)\b.*? in ([\d.]+) s\b")
+_PAUSE = re.compile(r" demo of step \d+ in ([\d.]+) s\b")
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,9 @@ def _usual_silence(signs: Signs) -> float:
     if signs.step is None:
         return START_SECONDS
     pauses = [float(seconds) for seconds in _PAUSE.findall(signs.log)]
-    return max(
-        QUIET_SECONDS, QUIET_LINES * (signs.line_seconds or 0.0), QUIET_PAUSES * max(pauses, default=0.0)
-    )
+    line = signs.line_seconds or 0.0
+    lines = min(QUIET_LINES * line, RARE_LINES * line + RARE_SECONDS)
+    return max(QUIET_SECONDS, lines, QUIET_PAUSES * max(pauses, default=0.0))
 
 
 def last_start(folder: Path) -> dict[str, Any]:

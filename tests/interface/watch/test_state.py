@@ -55,8 +55,10 @@ def _signs(**values: Any) -> Signs:
         ({"step": None, "line_seconds": None, "silent": START_SECONDS + 1}, "stalled"),
         ({"silent": QUIET_SECONDS - 1}, "running"),
         ({"silent": QUIET_SECONDS + 1}, "stalled"),
-        ({"silent": 1999.0, "line_seconds": 100.0}, "running"),  # at its own pace
-        ({"silent": 2001.0, "line_seconds": 100.0}, "stalled"),
+        ({"silent": 199.0, "line_seconds": 10.0}, "running"),  # at its own pace
+        ({"silent": 201.0, "line_seconds": 10.0}, "stalled"),
+        ({"silent": 3599.0, "line_seconds": 1000.0}, "running"),
+        ({"silent": 3601.0, "line_seconds": 1000.0}, "stalled"),
         ({"silent": 1799.0, "log": BEGIN + DEMO}, "running"),  # demos take as long in this run
         ({"silent": 1801.0, "log": BEGIN + DEMO}, "stalled"),
         ({"silent": 4000.0}, "died"),
