@@ -50,7 +50,7 @@ def run(library: Library, name: str) -> dict[str, Any]:
         KeyError: there is no run of this name.
     """
     watched = library.run(name)
-    metrics = watched.metrics
+    metrics = watched.whole or watched.metrics
     curves = metrics.all_curves()
     charts: dict[str, list[str]] = {title: [] for title in GROUPS}
     others: list[str] = []
@@ -62,8 +62,8 @@ def run(library: Library, name: str) -> dict[str, Any]:
     levels = [column for column in metrics.columns if column.startswith(LEVELS)]
     return {
         "name": name,
-        "changes": metrics.changes,
-        "complete": metrics.complete,
+        "changes": watched.metrics.changes,
+        "complete": metrics.complete or not metrics.columns,
         "charts": [{"title": title, "columns": columns} for title, columns in charts.items() if columns],
         "others": others,
         "levels": sorted(levels, key=_level),

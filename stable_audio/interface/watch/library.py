@@ -60,7 +60,7 @@ class Library:
             until = time.monotonic() + seconds
             run = self._runs[name]
             run.look()
-            while run.read_on() and time.monotonic() < until:
+            while run.read_whole() and time.monotonic() < until:
                 pass
             return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -35,23 +36,26 @@ class Metrics:
     change, since validation adds to it, so it is in `latest` and `all_curves` alone until a next one follows.
 
     Attributes:
-        columns: names of the columns but the step; empty until there is a file with a header.
+        columns: names of the columns that are read; empty until there is a file with a header.
         rows_apart: steps between the last two rows; None without two.
         complete: whether every row has been read.
         changes: how often something new was read.
 
     Args:
         path: the file.
+        choose: the columns to read, of all but the step; the fewer the faster. None: all.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, choose: Callable[[Sequence[str]], Sequence[str]] | None = None) -> None:
+        self.path, self._choose = path, choose
         self.changes = 0
         self._seen: tuple[int, int] | None = None
         self._clear(())
 
-    def _clear(self, columns: tuple[str, ...], header: bytes = b"") -> None:
+    def _clear(self, names: tuple[str, ...], header: bytes = b"") -> None:
+        columns = names if self._choose is None else tuple(self._choose(names))
         self.columns, self._header = columns, header
+        self._cells, self._keep = len(names) + 1, [0, *(names.index(name) + 1 for name in columns)]
         self._exact = Curves(columns)
         self._rough: Curves | None = None  # of the rows that were glanced at, until all have been read
         # What was glanced at, what was read for good, and the end of the file, which is read anew each time.
@@ -100,7 +104,7 @@ class Metrics:
         end = _before_last_line(text) if at_the_end else text.rfind(b"\n") + 1
         if end == 0 and not at_the_end:
             end = len(text)  # a line of a megabyte is no row
-        rows = parsed(text[:end], len(self.columns) + 1)
+        rows = parsed(text[:end], self._cells, self._keep)
         self._exact.add(rows[:, 0].astype(np.int64), rows[:, 1:])
         self._noted.note(rows)
         content = text[max(0, end - _MARK_BYTES) : end] if end else self._mark.content
@@ -179,7 +183,7 @@ class Metrics:
             file.seek(len(self._header) + number * length // GLANCES)
             text = file.read(GLANCE_BYTES)
             parts.append(text[text.find(b"\n") + 1 : text.rfind(b"\n") + 1])
-        rows = parsed(b"".join(parts), len(self.columns) + 1)
+        rows = parsed(b"".join(parts), self._cells, self._keep)
         self._rough = Curves(self.columns)
         self._rough.add(rows[:, 0].astype(np.int64), rows[:, 1:])
         self._noted_rough.note(rows)
@@ -190,7 +194,7 @@ class Metrics:
         file.seek(begin)
         text = file.read(size - begin)
         first = 0 if begin == len(self._header) else text.find(b"\n") + 1
-        rows = parsed(text[first : text.rfind(b"\n") + 1], len(self.columns) + 1)
+        rows = parsed(text[first : text.rfind(b"\n") + 1], self._cells, self._keep)
         self._noted_last = _Latest(self.columns)
         self._noted_last.note(rows)
         self._last = rows[-1:]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 
 import numpy as np
 
 _COMMA, _NEWLINE = 44, 10
+_LONGEST_CELL = 32
 
 
 def header_of(line: bytes) -> tuple[str, ...] | None:
@@ -18,34 +20,50 @@ def header_of(line: bytes) -> tuple[str, ...] | None:
     return names if names[:1] == ("step",) and len(set(names)) == len(names) else None
 
 
-def parsed(text: bytes, columns: int) -> np.ndarray:
-    """Whole lines as (rows columns) float64, NaN where a cell is empty; the first column is the step.
+def parsed(text: bytes, columns: int, keep: Sequence[int] | None = None) -> np.ndarray:
+    """Whole lines as (rows cells) float64, NaN where a cell is empty; the first cell is the step.
 
     Lines with another number of cells, or with cells that are not numbers, are left out.
+
+    Args:
+        columns: cells of a line.
+        keep: places of the cells to take, the first of which must be 0; None: all.
     """
+    kept = list(range(columns)) if keep is None else list(keep)
     text = text.replace(b"\r\n", b"\n")
     if not text:
-        return np.empty((0, columns))
-    values = _all_at_once(text, columns)
-    return _line_by_line(text, columns) if values is None else values
+        return np.empty((0, len(kept)))
+    values = None if b"\0" in text else _all_at_once(text, columns, kept)
+    return _line_by_line(text, columns)[:, kept] if values is None else values
 
 
-def _all_at_once(text: bytes, columns: int) -> np.ndarray | None:
-    """The values of a text without a damaged line; None if there is one."""
+def _all_at_once(text: bytes, columns: int, keep: Sequence[int]) -> np.ndarray | None:
+    """The values of a text without a damaged line; None if there is one among the cells to take."""
     raw = np.frombuffer(text, np.uint8)
-    ends = raw[np.flatnonzero((raw == _COMMA) | (raw == _NEWLINE))]
-    if len(ends) % columns:
+    is_newline = raw == _NEWLINE
+    ends = np.flatnonzero(is_newline | (raw == _COMMA))
+    if len(ends) % columns or np.count_nonzero(is_newline) * columns != len(ends):
         return None
-    newlines = ends.reshape(-1, columns) == _NEWLINE
-    if not newlines[:, -1].all() or newlines[:, :-1].any():
+    if not is_newline[ends[columns - 1 :: columns]].all():
         return None
-    # Twice, since of three commas in a row the first replacement takes two.
-    full = text.replace(b",,", b",nan,").replace(b",,", b",nan,").replace(b",\n", b",nan\n")
-    cells = full[:-1].replace(b"\n", b",").split(b",")
-    try:
-        values = np.fromiter(map(float, cells), np.float64, len(cells)).reshape(-1, columns)
-    except ValueError:
-        return None
+    begins = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, columns)
+    widths = ends.reshape(-1, columns) - begins
+    padded = np.concatenate([raw, np.zeros(_LONGEST_CELL, np.uint8)])
+    values = np.full((len(begins), len(keep)), np.nan)
+    for place, column in enumerate(keep):
+        filled = np.flatnonzero(widths[:, column])
+        if len(filled) == 0:
+            continue
+        width = widths[filled, column]
+        if width.max() > _LONGEST_CELL:
+            return None
+        offsets = np.arange(width.max())
+        cells = padded[begins[filled, column, None] + offsets]
+        cells[offsets >= width[:, None]] = 0  # numpy's texts end at a zero
+        try:
+            values[filled, place] = cells.view(f"S{len(offsets)}")[:, 0].astype(np.float64)
+        except ValueError:
+            return None
     return values if _are_steps(values[:, 0]).all() else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ DEPTH = 4
 """Levels of folders in which runs are looked for."""
 
 SPARK, SPARK_POINTS = "train/loss", 50
-SPEED = "speed/steps_per_second"
+SPEED, DATA_WAIT = "speed/steps_per_second", "speed/data_wait_share"
 
 
 def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -47,13 +47,15 @@ class WatchedRun:
     Attributes:
         name: its name on the page.
         folder: its folder.
-        metrics: its curves.
+        metrics: what the list says of its metrics.
+        whole: all of its metrics, once somebody asked for them.
         failure: why its metrics could not be read the last time, or "".
     """
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
-        self.metrics = Metrics(folder / "metrics.csv")
+        self.metrics = Metrics(folder / "metrics.csv", listed_columns)
+        self.whole: Metrics | None = None
         self.failure = ""
         self._times: tuple[int, ...] = ()
         self._changed: float | None = None
@@ -73,19 +75,28 @@ class WatchedRun:
         self._start = start_in(record)
         self._incidents = [entry for entry in record["incidents"] if isinstance(entry, dict)]
         self._log = log_end(self.folder / "log.txt")
-        try:
-            self.metrics.glance()
-            self.failure = ""
-        except OSError as error:
-            self.failure = str(error)
+        self.failure = ""
+        self._guarded(self.metrics.glance)
+        if self.whole is not None:
+            self._guarded(self.whole.glance)
 
     def read_on(self) -> bool:
-        """Read more rows of the metrics; returns whether there are more."""
+        """Read more rows of what is listed; returns whether there are more."""
+        return bool(self._guarded(self.metrics.read))
+
+    def read_whole(self) -> bool:
+        """Read more rows of all columns; returns whether there are more."""
+        if self.whole is None:
+            self.whole = Metrics(self.folder / "metrics.csv")
+            self._guarded(self.whole.glance)
+        return bool(self._guarded(self.whole.read))
+
+    def _guarded(self, read: Callable[[], object]) -> object:
         try:
-            return self.metrics.read()
+            return read()
         except OSError as error:
             self.failure = str(error)
-            return False
+            return None
 
     @property
     def changed_at(self) -> float:
@@ -145,14 +156,20 @@ class WatchedRun:
             "validation": None if validated is None else metrics.latest.get(validated),
             "best": min((value for value in best if value is not None), default=None),
             "speed": metrics.latest.get(SPEED),
-            "data_wait": metrics.latest.get("speed/data_wait_share"),
+            "data_wait": metrics.latest.get(DATA_WAIT),
             "spark": spark,
-            "complete": metrics.complete,
+            "complete": metrics.complete or not metrics.columns,
             "changes": metrics.changes,
         }
 
 
-def validation_column(columns: tuple[str, ...]) -> str | None:
+def listed_columns(columns: Sequence[str]) -> list[str]:
+    """The columns of which the list of runs tells."""
+    listed = (SPARK, SPEED, DATA_WAIT, validation_column(columns))
+    return [name for name in columns if name in listed]
+
+
+def validation_column(columns: Sequence[str]) -> str | None:
     """The scalar of validation that stands for the others."""
     scalars = [name for name in columns if name.startswith("val/")]
     return next(

@@ -118,7 +118,7 @@ const chosen = () => [...new Set([current, ...compared])].filter(name => name !=
 async function load() {
   for (const name of chosen()) {
     const known = loaded.get(name);
-    if (known && known.changes === summary(name).changes) continue;
+    if (known && known.complete && known.changes === summary(name).changes) continue;
     try { loaded.set(name, await ask('api/run', { name })); } catch (error) { tell(`${name}: ${error.message}`); }
   }
   show();
@@ -236,7 +236,8 @@ async function follow() {
     const read = runs.filter(run => run.complete).length;
     const parts = [`${runs.length} runs`, `${runs.filter(run => run.state === 'running').length} running`];
     if (bad) parts.push(`${bad} stalled, died or failed`);
-    if (!answer.complete) { parts.push(`${read} read whole`); wait = READING_MS; }
+    if (!answer.complete) parts.push(`${read} read whole`);
+    if (!answer.complete || chosen().some(name => !(loaded.get(name) || {}).complete)) wait = READING_MS;
     tell(parts.join(', '));
     document.title = `${bad ? `(${bad}) ` : ''}Runs`;
     list();

@@ -199,6 +199,14 @@ def test_rows(text: bytes, rows: list[list[float]]) -> None:
     assert np.array_equal(parsed(text, 3), np.array(rows).reshape(-1, 3), equal_nan=True)
 
 
+@pytest.mark.parametrize("keep", [[0], [0, 2], [0, 1, 2]])
+def test_some_cells_of_rows(keep: list[int]) -> None:
+    text = b"1,2,\n2,,1e-05\n3,-nan,-1.2345678e-05\n" + b"4,0." + b"1" * 40 + b",3\n"
+    whole = np.array([[1, 2, np.nan], [2, np.nan, 1e-5], [3, np.nan, -1.2345678e-5], [4, 1 / 9, 3]])
+    assert np.array_equal(parsed(text, 3, keep), whole[:, keep], equal_nan=True)
+    assert np.array_equal(parsed(text + b"5,1,x\n", 3, keep)[:4], whole[:, keep], equal_nan=True)
+
+
 def test_headers() -> None:
     assert header_of(b'step,train/loss,"a,b"\r\n') == ("step", "train/loss", "a,b")
     for line in (b"", b"a,b\n", b"step,a,a\n", b"\xff\n", b"step\rx,a\n"):
