@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 CARDS = {
     "H200": 989e12,
@@ -40,9 +43,13 @@ def data_sheet_rate(device: torch.device, dtype: torch.dtype) -> float | None:
     return next((rate for part, rate in CARDS.items() if part in name), None)
 
 
-def measured_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a square product of matrices, the best of a few; takes far below a second."""
-    size = SIZES.get(device.type, LARGE)
+def measured_rate(device: torch.device, dtype: torch.dtype, *, size: int | None = None) -> float:
+    """Operations per second of a square product of matrices, the best of a few; takes far below a second.
+
+    Args:
+        size: rows and columns; None: enough to keep a device of this type busy.
+    """
+    size = size if size is not None else SIZES.get(device.type, LARGE)
     # No random numbers, which would move the generator of the caller.
     a = torch.linspace(-1, 1, size * size, device=device).view(size, size).to(dtype)
     return 2 * size**3 / best_seconds(lambda: a @ a, device)
@@ -64,3 +71,56 @@ def best_seconds(work: Callable[[], object], device: torch.device, *, rounds: in
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+TOKENS, WIDTH = 256, 512
+"""Size of the piece of a network that `bfloat16_gain` times."""
+
+QUICK = 384
+"""Rows and columns of the product that is timed before, few enough for devices that emulate bfloat16."""
+
+PART = 1.5
+"""How many times more products must gain than all of a network: about what it takes of the rest's time."""
+
+
+def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> float:
+    """How many times faster a device computes a piece of a network in bfloat16 than in float32.
+
+    The piece is a norm, two linear layers with SiLU between them, and a residual, as transformers have them:
+    some devices have fast products in bfloat16 and slow everything else. Both types take turns, and the best
+    time of each counts, so that other programs disturb little. Takes about a fifth of a second, and a few
+    milliseconds where products alone gain too little.
+
+    Args:
+        training: time a training step by autocast; otherwise a forward pass with weights in bfloat16.
+        least: a gain that matters; where products alone gain less than 1.5 times that, the piece, of which
+            they are a part, is not timed, and their gain divided by 1.5 is returned.
+    """
+    rates = [measured_rate(device, dtype, size=QUICK) for dtype in (torch.bfloat16, torch.float32)]
+    if rates[0] / rates[1] < PART * least:
+        return rates[0] / rates[1] / PART
+    with torch.random.fork_rng(devices=[]):  # the layers draw their weights
+        layers = _piece(device)
+    x = torch.linspace(-1, 1, TOKENS * WIDTH, device=device).view(TOKENS, WIDTH)
+    low = copy.deepcopy(layers).to(torch.bfloat16)
+
+    def step(enabled: bool) -> None:
+        with torch.enable_grad():
+            with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+                loss = (x + layers(x)).float().square().mean()
+            loss.backward()
+
+    @torch.no_grad()
+    def forward(network: nn.Module, values: Tensor) -> None:
+        values + network(values)
+
+    wide: Callable[[], object] = partial(step, False) if training else partial(forward, layers, x)
+    narrow: Callable[[], object] = partial(step, True) if training else partial(forward, low, x.bfloat16())
+    times = [(best_seconds(wide, device, rounds=1), best_seconds(narrow, device, rounds=1)) for _ in range(3)]
+    return min(seconds for seconds, _ in times) / min(seconds for _, seconds in times)
+
+
+def _piece(device: torch.device) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.SiLU(), nn.Linear(4 * WIDTH, WIDTH)
+    ).to(device)

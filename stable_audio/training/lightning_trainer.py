@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import ProcessLayout, on_gpu
+from stable_audio.training.cluster import ProcessLayout
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
@@ -36,7 +35,7 @@ def build_trainer(
     """Build the trainer of a run.
 
     Args:
-        options: options of the run.
+        options: options of the run, with a precision other than "auto".
         placed: devices and nodes of the run.
         io: object that writes checkpoints.
         accumulate: whether Lightning accumulates the gradients of several batches; otherwise the module does.
@@ -55,7 +54,7 @@ def build_trainer(
 def _new_trainer(
     options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool, alike: bool
 ) -> pl.Trainer:
-    precision, strategy = _precision(options), _strategy(options, placed, alike)
+    precision, strategy = options.precision, _strategy(options, placed, alike)
     # Strategies that split weights have a precision of their own.
     whole = strategy == "auto" or isinstance(strategy, DDPStrategy)
     by_plugin = precision in ("bf16-true", "16-true") and whole
@@ -130,14 +129,6 @@ def shard_size(options: RunOptions, placed: ProcessLayout) -> int:
             f"--shard-size, or use --strategy {FSDP} (one group) or ddp (a copy for each)"
         )
     return size
-
-
-def _precision(options: RunOptions) -> str:
-    if options.precision != "auto":
-        return options.precision
-    if not on_gpu(options):
-        return "32-true"  # bfloat16 is slower than float32 on many CPUs
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
 from stable_audio.training.options import RunOptions
+from stable_audio.training.precision import decided
 from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
@@ -104,6 +105,7 @@ def assemble(
         check_levers(config.training, options, processes=placed.processes)
 
         resumed = resumed_checkpoint(options, config)
+        options = decided(options, processes=placed.processes, resumed=resumed)
         clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
         if resumed is None:
             listed = transforms_for(config, options)

@@ -81,7 +81,18 @@ def _config() -> dict[str, Any]:
 
 
 def _fixed(folder: Path) -> list[str]:
-    return ["--save-dir", str(folder), "--max-steps", "5", "--num-workers", "0", "--accelerator", "cpu"]
+    return [
+        "--save-dir",
+        str(folder),
+        "--max-steps",
+        "5",
+        "--num-workers",
+        "0",
+        "--accelerator",
+        "cpu",
+        "--precision",
+        "32",
+    ]
 
 
 def _train(folder: Path, name: str, *flags: str) -> list[dict[str, str]]:

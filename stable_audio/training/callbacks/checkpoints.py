@@ -26,6 +26,7 @@ from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.guard import write_failure
 from stable_audio.training.incidents import incident
+from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import last_steps, remove_checkpoint, step_checkpoints
 from stable_audio.training.window import state_of_rank
 
@@ -244,6 +245,7 @@ class Checkpoints(StepCallback):
         checkpoint[TRAINING_ENTRY] = {
             **pl_module.saved.entry,
             "step": trainer.global_step,
+            PRECISION_KEY: (trainer.strategy.root_device.type, str(trainer.precision)),
             "data": [position for position, _ in gathered],
             "logged": [logged for _, logged in gathered],
             **pl_module.state(),
