@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,43 @@ def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
         checksums = in_threads(lambda part: _of_part(path, *part), parts)
         for member, (begin, size), checksum in zip(members, parts, checksums):
             directory = _write_checksum(file, member, directory, begin + size, checksum)
+
+
+def verify_torch_file(content: Mapping[str, Any], path: Path) -> None:
+    """Read a file that `save_torch_file` has written back from the disk, and compare it with its content.
+
+    Raises:
+        OSError: the file does not hold what should have been written.
+    """
+    _from_the_disk(path)
+    with zipfile.ZipFile(path) as archive:
+        stored = Counter((m.file_size, m.CRC) for m in archive.infolist())
+    storages = {s.data_ptr(): s for s in _storages(content) if s.nbytes() and s.device.type == "cpu"}
+    sums = in_threads(lambda storage: (storage.nbytes(), _of_storage(storage)), storages.values())
+    missing = sum((Counter(sums) - stored).values())
+    if missing or (damaged := damaged_members(path)):
+        count = missing or len(damaged)
+        raise OSError(f"{count} parts of it differ from what was written, as after a fault of disk or memory")
+
+
+def verify_safetensors(path: Path) -> None:
+    """Read a safetensors file with checksums back from the disk, tensor by tensor, and compare it with them.
+
+    Raises:
+        OSError: the file does not hold what should have been written.
+    """
+    from safetensors import safe_open
+
+    _from_the_disk(path)
+    with safe_open(str(path), framework="pt", device="cpu") as file:
+        expected = json.loads((file.metadata() or {})[CHECKSUMS_KEY])["tensors"]
+        wrong = [
+            key for key, checksum in expected.items() if _hex(_of_tensor(file.get_tensor(key))) != checksum
+        ]
+    if wrong:
+        raise OSError(
+            f"{len(wrong)} tensors of it differ from what was written, as after a fault of the disk"
+        )
 
 
 def damaged_members(path: Path) -> list[str]:
@@ -165,6 +204,30 @@ def _of_part(path: Path, begin: int, size: int) -> int:
             checksum = zlib.crc32(buffer[:count], checksum)
             size -= count
     return checksum
+
+
+def _from_the_disk(path: Path) -> None:
+    """Let the next reading of a file come from the disk, not from memory, where the system can do that."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
+    """The storages of the plain tensors in nested values."""
+    if type(value) in (Tensor, torch.nn.Parameter) and value.layout is torch.strided:
+        yield value.untyped_storage()
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _storages(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _storages(item)
+
+
+def _of_storage(storage: torch.UntypedStorage) -> int:
+    return zlib.crc32(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data)
 
 
 def _of_tensor(tensor: Tensor) -> int:

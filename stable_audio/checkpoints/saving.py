@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.base_file import BaseFile
-from stable_audio.checkpoints.checksums import save_torch_file, with_checksums
+from stable_audio.checkpoints.checksums import save_torch_file, verify_safetensors, with_checksums
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.checkpoints.keys import to_sat
@@ -121,6 +121,7 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
     try:
         with atomic_write(path) as temporary:
             save_file(on_cpu, str(temporary), with_checksums(on_cpu, metadata))
+            verify_safetensors(temporary)
     except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path} was not written: {error}") from error
     return path

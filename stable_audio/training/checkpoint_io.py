@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.checkpoints.checksums import save_torch_file
+from stable_audio.checkpoints.checksums import save_torch_file, verify_torch_file
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.checkpoints.shards import is_shards, read_shards
 from stable_audio.training.guard import write_failure
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes to a temporary file and renames it, while training continues.
+    """Writes to a temporary file, reads it back, and renames it, while training continues.
 
     A full disk is recorded in `failure` and not raised, since the other processes wait for this one.
 
@@ -45,6 +45,7 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with atomic_write(path) as temporary:
                 save_torch_file(checkpoint, temporary)
+                verify_torch_file(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             reason = write_failure(error, Path(path).parent, size=tensor_bytes(checkpoint))
             self.failure = f"{path}: the checkpoint was not written ({reason})"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stable_audio.checkpoints import CheckpointError
+from stable_audio.checkpoints import CheckpointError, checksums
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
+from stable_audio.training import checkpoint_io
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.recovery import last_steps, stored_config
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
@@ -152,3 +157,103 @@ def test_a_checkpoint_of_another_folder_with_no_step_left_is_written_here(tmp_pa
     assert other.start() == 0
     assert_same_checkpoint(tmp_path / "run" / "last.ckpt", tmp_path / "other" / "last.ckpt")
     assert last_steps(tmp_path / "other") == {2}
+
+
+def test_what_the_disk_has_changed_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that writes something else, once for `step=2` and once for its inference file."""
+    settle = checksums._from_the_disk
+    spoilt: list[str] = []
+
+    def spoiling(path: Path) -> None:
+        settle(path)
+        name = f"{path.name[1:14]}{path.suffix}"
+        if name in ("step=00000002.ckpt", "step=00000004.safetensors") and name not in spoilt:
+            spoilt.append(name)
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+
+    monkeypatch.setattr(checksums, "_from_the_disk", spoiling)
+    run = tiny_run(tmp_path, max_steps=6, checkpoint_every=2, keep=1)
+    assert run.start() == 0
+    assert spoilt == ["step=00000002.ckpt", "step=00000004.safetensors"]
+    assert caplog.text.count("differ from what was written") == 2
+    names = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert names == {"step=00000006.ckpt", "step=00000006.safetensors"}
+    kinds = [e["kind"] for e in json.loads((tmp_path / "run" / "run.json").read_text())["incidents"]]
+    assert kinds == ["checkpoint not written"] * 2
+
+
+def test_a_bit_that_memory_loses_is_noticed(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(50.0), "b": {"c": [torch.ones(3, dtype=torch.int8)], "d": torch.zeros(0)}}
+    tensors["view"] = tensors["a"][3:9]  # type: ignore[index]
+    checksums.save_torch_file(tensors, tmp_path / "x.ckpt")
+    checksums.verify_torch_file(tensors, tmp_path / "x.ckpt")
+    tensors["b"]["c"][0][1] = 2  # type: ignore[index]
+    with pytest.raises(OSError, match="1 parts of it differ"):
+        checksums.verify_torch_file(tensors, tmp_path / "x.ckpt")
+
+
+def test_an_old_checkpoint_stays_until_the_next_one_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present: list[set[str]] = []
+    verify = checkpoint_io.verify_torch_file
+
+    def watched(content: Any, path: Path) -> None:
+        present.append({p.name for p in path.parent.glob("step=*.ckpt")})
+        verify(content, path)
+        present.append({p.name for p in path.parent.glob("step=*.ckpt")})
+
+    monkeypatch.setattr(checkpoint_io, "verify_torch_file", watched)
+    assert tiny_run(tmp_path, max_steps=3, checkpoint_every=1, keep=1).start() == 0
+    names = [{f"step={n:08d}.ckpt"} for n in (1, 2)]
+    assert present == [set(), set(), names[0], names[0], names[1], names[1]]
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_run(tmp_path, name="whole", max_steps=6, checkpoint_every=2).start()
+    run = tiny_run(tmp_path, name="jumps", max_steps=6, checkpoint_every=2)
+    step, real, shift = run.module.training_step, time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + shift[0])
+
+    def jumping(*args: Any) -> Any:
+        shift[0] = {2: -1e9, 4: 1e9}.get(run.module.position, shift[0])
+        return step(*args)
+
+    run.module.training_step = jumping  # type: ignore[method-assign]
+    assert run.start() == 0
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "jumps" / "last.ckpt")
+    # Files of a clock that was ahead: the newest step counts, not the newest file.
+    folder = tmp_path / "jumps" / "checkpoints"
+    for n in (2, 4, 6):
+        os.utime(folder / f"step={n:08d}.ckpt", (2e9 - n, 2e9 - n))
+    (tmp_path / "jumps" / "last.ckpt").unlink()
+    again = tiny_run(tmp_path, name="jumps", max_steps=6, recover=True)
+    assert again.resume == folder / "step=00000006.ckpt"
+
+
+def test_a_folder_that_becomes_read_only_ends_nothing_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tiny_run(tmp_path, max_steps=6, checkpoint_every=2)
+    replace = os.replace
+
+    def read_only(source: Any, target: Any) -> None:
+        if run.module.position > 2:
+            raise OSError(errno.EROFS, "Read-only file system", str(target))
+        replace(source, target)
+
+    step = run.module.training_step
+    run.module.training_step = lambda *args: (run.io.writer.wait(), step(*args))[1]  # type: ignore
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", read_only)
+        with pytest.raises(TrainingError, match=r"step=00000006\.ckpt.*Read-only file system"):
+            run.start()
+    assert caplog.text.count("earlier checkpoints are intact and training continues") == 2
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
+    assert tiny_run(tmp_path, max_steps=6, recover=True).start() == 0
+    tiny_run(tmp_path, name="whole", max_steps=6).start()
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt")
