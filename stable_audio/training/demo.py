@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -40,6 +40,14 @@ class DemoRenderer(Protocol):
 
     def observe(self, batch: Batch) -> None:
         """Called with every batch before its training step, for demos of training clips."""
+        return None
+
+    def observed(self) -> Any:
+        """What `observe` has kept, for the renderers of other processes."""
+        return None
+
+    def adopt(self, observed: Any) -> None:
+        """Take what the renderer of another process has observed, in place of one's own."""
         return None
 
     def render(self, model: nn.Module) -> Iterator[Demo]:

@@ -92,6 +92,12 @@ class DiffusionDemos(DemoRenderer):
     def observe(self, batch: Batch) -> None:
         self._first.observe(batch)
 
+    def observed(self) -> Any:
+        return self._first.clips
+
+    def adopt(self, observed: Any) -> None:
+        self._first.clips = list(observed)
+
     def render(self, model: nn.Module) -> Iterator[Demo]:
         if not isinstance(model, DiffusionModel):
             raise TrainingError(f"demos of prompts need a diffusion model, found {type(model).__name__}")

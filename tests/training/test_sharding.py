@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
+from stable_audio.training.base import TrainingModule
+from stable_audio.training.ema import EMA
 from stable_audio.training.joining import join_weights
 from stable_audio.training.sharding import Sharding, reshard, split
 from tests.backbones.test_contracts import CASES, build, conditioning, inputs
@@ -92,17 +94,20 @@ def test_units_are_apart_and_called_once(name: str) -> None:
     assert set(calls.values()) == {1}
 
 
-def test_only_the_outermost_unit_keeps_whole_weights_until_they_are_let_go(mesh: Any) -> None:
-    """Weights that change after a computation without gradients are those of the next one."""
-    backbone = build("mlp")
-    split(_model(backbone), Sharding(mesh=mesh))
+def test_what_was_gathered_of_averaged_weights_is_let_go(mesh: Any) -> None:
+    """FSDP2 keeps whole weights of the outermost unit after a computation without gradients."""
+    module = TrainingModule(_model(build("mlp")), ema=None)
+    backbone: Any = module.model.backbone
     (x, t), cond = inputs(backbone), conditioning(backbone)
+    split(module.model, Sharding(mesh=mesh))
+    module.ema = EMA(module.model)
+    before = backbone(x, t, cond).detach().clone()
+    for average in module.ema.average.values():
+        average.mul_(2)
     with torch.no_grad():
-        before = backbone(x, t, cond)
-        reshard(backbone)
-        for parameter in backbone.parameters():
-            parameter.mul_(1.5)
-        assert not torch.allclose(backbone(x, t, cond), before)
+        with module.averaged():
+            assert not torch.allclose(backbone(x, t, cond), before)
+        torch.testing.assert_close(backbone(x, t, cond), before, rtol=0, atol=0)
 
 
 def test_frozen_weights_stay_whole(mesh: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stable_audio.audio.io import read_audio
 from stable_audio.backbones import BACKBONES
 from stable_audio.checkpoints.files import load_torch_file
 from tests import tiny
@@ -116,6 +117,12 @@ def test_every_backbone_trains_like_one_process(
         compare(alone, name, label)
 
 
+DEMOS = {
+    "demo_every": 3,
+    "demo_steps": 3,
+    "demo_cond": [{"seconds_start": 0, "seconds_total": n} for n in (1, 2, 3)],
+    "demo_cfg_scales": [1, 2],
+}
 VALIDATION = {**DATASET, "split": "val", "num_clips": 3}
 
 
@@ -123,7 +130,7 @@ def _validated(folder: Path, strategy: str, batch: int) -> None:
     """Train with a validation for which processes have 2 and 1 clips."""
     options = {"batch_size": batch, "max_steps": 5, "strategy": strategy, "devices": "auto"}
     config = config_of("mlp")
-    config["training"]["ema"] = {"update_after_step": 0}
+    config["training"].update(ema={"update_after_step": 0}, demo=DEMOS)
     run = tiny_run(folder, config, name=strategy, val_dataset=VALIDATION, val_every=3, **options)
     run.module.double()
     run.module.ranking = {}  # to write the best weights would let go of what was gathered
@@ -143,3 +150,9 @@ def test_processes_with_parts_validate_as_often_as_each_other(tmp_path: Path) ->
                 assert float(b[key]) == pytest.approx(float(a[key]), rel=1e-6), (a["step"], key)
     first, second = (load_torch_file(tmp_path / name / "last.ckpt") for name in ("auto", "fsdp"))
     _assert_close(first["state_dict"], second["state_dict"], "validated")
+    sounds = [sorted((tmp_path / n / "demos" / "step_00000003").glob("*.wav")) for n in ("auto", "fsdp")]
+    assert [p.name for p in sounds[0]] == [p.name for p in sounds[1]]
+    assert len(sounds[0]) == 6
+    for alone, together in zip(*sounds):
+        a, b = (read_audio(path)[0] for path in (alone, together))
+        torch.testing.assert_close(b, a, atol=2e-4, rtol=0)  # 16 bits, and sampling in float32

@@ -15,13 +15,14 @@ from torch import Tensor
 from stable_audio.audio.demo_page import DemoClip, DemoStep, write_index, write_step_page
 from stable_audio.audio.demo_page.clips import save_clip
 from stable_audio.audio.plots import save_mel_grid
+from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.incidents import incident
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
-from stable_audio.training.splitting import are_split
+from stable_audio.training.shared_rows import shared_rows
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class RenderDemos(StepCallback):
         self.folder, self.every = Path(folder) / "demos", every
         self.first_minutes = first_minutes
         self._first_at: float | None = None
-        self._possible = True
+        self._together = False
         self.failure: str | None = None
         self.seconds = 0.0
 
@@ -71,10 +72,8 @@ class RenderDemos(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._possible = not are_split(pl_module)
-        if not self._possible and trainer.is_global_zero:
-            log.warning("no demos: each process has a part of the weights; render them from the checkpoints")
-        waits = self.first_minutes > 0 and not self.page.exists()
+        self._together = trainer.world_size > 1 and isinstance(pl_module.model, DiffusionModel)
+        waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -83,16 +82,26 @@ class RenderDemos(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
-        if (early or step % self.every == 0) and trainer.is_global_zero and self._possible:
+        if self._first_at is not None and self._together:
+            early = trainer.strategy.broadcast(early)  # by the clock of one of them
+        if (early or step % self.every == 0) and (trainer.is_global_zero or self._together):
             self._first_at = None
             self.render(trainer, module, step)
 
     def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        """Render and write the demos of `step`; an error is logged with its reason."""
+        """Render and write the demos of `step`; an error is logged with its reason.
+
+        Several processes sample demos of diffusion models together, and the first one writes them.
+        """
         began, self.failure = time.monotonic(), None
         try:
             with module.averaged(), evaluating(module), torch.no_grad():
-                self._write(trainer, module, step)
+                if not self._together:
+                    self._write(trainer, module, step)
+                else:
+                    self.renderer.adopt(trainer.strategy.broadcast(self.renderer.observed()))
+                    with shared_rows(module.model.backbone):  # type: ignore[arg-type]
+                        self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             log.exception(
@@ -102,17 +111,35 @@ class RenderDemos(StepCallback):
             )
         else:
             self.seconds = time.monotonic() - began
-            log.info("demo of step %d in %.1f s, to listen to: %s", step, self.seconds, self.page)
+            log.log(
+                logging.INFO if trainer.is_global_zero else logging.DEBUG,
+                "demo of step %d in %.1f s, to listen to: %s",
+                step,
+                self.seconds,
+                self.page,
+            )
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"
         clips: list[DemoClip] = []
         pictured: list[tuple[str, Tensor]] = []
         demos = self.renderer.render(module.model)
+        failure: Exception | None = None
         while (demo := _next(trainer, demos)) is not None:
-            clips.append(self._save(folder, demo, step))
+            if failure is not None or not trainer.is_global_zero:
+                continue  # the other processes go on
+            try:
+                clips.append(self._save(folder, demo, step))
+            except Exception as error:
+                if not self._together:
+                    raise
+                failure = error
             # The column comes first, since long titles are cut at the end.
             pictured.append((f"{demo.column}: {demo.row}", demo.audio))
+        if failure is not None:
+            raise failure
+        if not trainer.is_global_zero:
+            return
         self._log_picture(folder, pictured, step)
         write_step_page(folder, DemoStep(step=step, clips=clips, pictures=self._more(folder, step)))
         write_index(self.folder)
