@@ -164,6 +164,55 @@ def test_continue_vary_and_settings_start_from_a_clip(ui: RunningService) -> Non
         assert page.locator("#in-seconds").is_visible()
 
 
+def test_controls_follow_from_the_model_that_is_chosen(ui: RunningService) -> None:
+    with opened(ui) as page:
+        page.select_option("#model", "other")
+        assert page.locator("#conditioners label").all_text_contents() == [
+            "style",
+            "beats",
+            "bright",
+            "style",
+        ]
+        page.get_by_label("bright").fill("1.5")
+        page.get_by_label("beats", exact=True).fill("3")
+        page.fill("#steps", "2")
+        page.click("#generate")
+        page.wait_for_selector("[data-name=bright] > .note")
+        page.get_by_label("bright").fill("0.5")
+        page.click("#conditioners summary")
+        page.get_by_label("style").nth(1).select_option("hard")
+        page.click("#generate")
+        page.wait_for_selector(DONE)
+        request = jobs(ui)[0]["request"]
+        assert request["model"] == "other"
+        assert request["conditioning"] == {"style": "<i>soft</i>", "beats": 3, "bright": 0.5}
+        assert request["negative_conditioning"] == {"style": "hard"}
+        assert page.locator("article h2").text_content() == "<i>soft</i>"
+        assert page.locator("#adapters-details").is_hidden()
+        page.check("#this-model")
+        page.select_option("#model", "tiny")
+        page.wait_for_selector("text=Nothing in the history is like that.")
+
+
+def test_adapters_bars_and_loops_are_asked_for(ui: RunningService) -> None:
+    with opened(ui) as page:
+        page.click("#adapters-details summary")
+        page.get_by_label("Strength of pad").fill("0.5")
+        assert page.get_by_label("pad", exact=True).is_checked()
+        page.check("#by-bars")
+        page.fill("#bars", "1")
+        page.fill("#bpm", "240")
+        page.check("#loop-clip")
+        assert "1 s are longer than the model's 0.64 s" in page.locator("#windows-text").text_content()
+        generate(page)
+        job = jobs(ui)[0]
+        assert job["request"]["adapters"] == [{"name": "pad", "strength": 0.5}]
+        asked = {key: job["request"][key] for key in ("bars", "bpm", "beats", "loop", "window_seconds")}
+        assert asked == {"bars": 1, "bpm": 240, "beats": 4, "loop": True, "window_seconds": 0.64}
+        assert job["result"]["samples"] == RATE
+        assert "pad 0.5" in page.locator("article .facts").text_content()
+
+
 def test_clips_are_downloaded_with_their_recipe(ui: RunningService, tmp_path: Path) -> None:
     with opened(ui) as page:
         generate(page)
@@ -235,6 +284,26 @@ def test_a_file_that_is_no_sound_is_refused_beside_its_control(ui: RunningServic
         page.set_input_files("#sound input[type=file]", tmp_path / "text.wav")
         page.wait_for_selector("#sound .picker [role=alert]:not(:empty)")
         assert "text.wav: " in page.locator("#sound .picker [role=alert]").text_content()
+
+
+def test_a_service_with_tokens_is_asked_with_the_one_that_is_typed(ui: RunningService) -> None:
+    def guarded(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer open sesame":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"detail": "a bearer token is needed"})
+
+    with browser_page(allow=(ui.url, "blob:"), refused=True) as page:
+        page.route("**/v1/**", guarded)
+        page.goto(ui.url)
+        page.locator("#token-text").fill("wrong")
+        page.get_by_role("button", name="Use it").click()
+        page.wait_for_selector("text=The service does not know this token.")
+        page.locator("#token-text").fill("open sesame")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#generate:not([disabled])")
+        generate(page)
+        until(page, "document.querySelector('article img').naturalWidth === 512")
 
 
 def test_all_of_it_by_keyboard_with_loop_and_a_and_b(ui: RunningService) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +63,23 @@ def saved_model(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def serving(
-    folder: Path, weights: Path, config: Path, *flags: str, command: str = "serve"
+    folder: Path,
+    weights: Path,
+    config: Path,
+    *flags: str,
+    command: str = "serve",
+    checkpoints: Sequence[str] = (),
 ) -> Iterator[RunningService]:
-    """Start `stable-audio serve` and wait until it is ready."""
+    """Start `stable-audio serve` and wait until it is ready.
+
+    Args:
+        command: or another one with the service.
+        checkpoints: what is served in place of `weights` and `config`, as the command takes it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    words = [
-        sys.executable,
-        "-m",
-        "stable_audio",
-        command,
-        f"tiny={weights}",
-        "--model-config",
-        str(config),
-    ]
+    models = checkpoints or [f"tiny={weights}", "--model-config", str(config)]
+    words = [sys.executable, "-m", "stable_audio", command, *models]
     words += ["--port", "0", "--out", str(folder), "--device", "cpu", *flags]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     with open(log, "ab") as written:

@@ -38,14 +38,14 @@ function write(parts, values) {
   for (const part of parts) part.write(values[part.key] ?? values[part.default_key] ?? null);
 }
 
-function field(one, input, help = '') {
+function field(one, input, { help = '', size = 'whole' } = {}) {
   const id = `c${++ids}`;
   input.id = id;
   const name = one.negative ? `negative_conditioning.${one.key}` : one.key;
   const text = one.key.replaceAll('_', ' ') + (one.required || one.negative ? '' : ' (may be left out)');
   const note = help && make('small', { id: `${id}-help`, textContent: help });
   if (note) input.setAttribute('aria-describedby', note.id);
-  return make('div', { className: 'field wide', data: { name } }, make('label', { htmlFor: id, textContent: text }), input, note || null);
+  return make('div', { className: `field ${size}`, data: { name } }, make('label', { htmlFor: id, textContent: text }), input, note || null);
 }
 
 const empty = value => (value === '' ? null : value);
@@ -61,7 +61,7 @@ function number(one, step) {
   const help = bounded ? `${one.minimum} to ${one.maximum}` : '';
   if (one.minimum !== null && one.minimum !== undefined) input.min = one.minimum;
   if (one.maximum !== null && one.maximum !== undefined) input.max = one.maximum;
-  return { element: field(one, input, help), read: () => numberOf(input), write: value => { input.value = value ?? ''; } };
+  return { element: field(one, input, { help, size: 'half' }), read: () => numberOf(input), write: value => { input.value = value ?? ''; } };
 }
 
 function choice(one) {
@@ -69,7 +69,7 @@ function choice(one) {
   if (!one.required || one.negative) input.append(option('', '–'));
   input.append(...one.choices.map(value => option(value)));
   return {
-    element: field(one, input),
+    element: field(one, input, { size: 'half' }),
     read: () => empty(input.value),
     write: value => { input.value = one.choices.includes(String(value)) ? String(value) : input.options[0]?.value ?? ''; },
   };
@@ -78,7 +78,7 @@ function choice(one) {
 function vector(one) {
   const input = make('input', { type: 'text', inputMode: 'decimal', placeholder: '0.1, 0.5, …' });
   const read = () => (input.value.trim() === '' ? null : input.value.split(/[\s,;]+/).filter(Boolean).map(Number));
-  return { element: field(one, input, `${one.size} numbers`), read, write: value => { input.value = value ? value.join(', ') : ''; } };
+  return { element: field(one, input, { help: `${one.size} numbers` }), read, write: value => { input.value = value ? value.join(', ') : ''; } };
 }
 
 function any(one) {
@@ -88,11 +88,11 @@ function any(one) {
     try { return JSON.parse(input.value); } catch { return input.value; }
   };
   const write = value => { input.value = value === null ? '' : typeof value === 'string' ? value : JSON.stringify(value); };
-  return { element: field(one, input, 'text, or a value as JSON'), read, write };
+  return { element: field(one, input, { help: 'text, or a value as JSON' }), read, write };
 }
 
 function pickerField(one, label, picker) {
-  return make('div', { className: 'field wide', data: { name: one.key }, role: 'group', aria: { label } },
+  return make('div', { className: 'field whole', data: { name: one.key }, role: 'group', aria: { label } },
     make('span', { className: 'label', textContent: label }), picker.element);
 }
 
@@ -107,7 +107,7 @@ function sound(one) {
 function sounds(one) {
   const pickers = (one.sources || []).map(source => [source, soundPicker(source, () => {})]);
   const rows = pickers.map(([source, picker]) => make('div', {}, make('span', { className: 'label', textContent: source }), picker.element));
-  const element = make('div', { className: 'field wide', data: { name: one.key }, role: 'group', aria: { label: one.key } },
+  const element = make('div', { className: 'field whole', data: { name: one.key }, role: 'group', aria: { label: one.key } },
     make('span', { className: 'label', textContent: one.key.replaceAll('_', ' ') }), ...rows);
   const read = () => {
     const chosen = pickers.filter(([, picker]) => picker.sound).map(([source, picker]) => [source, picker.sound.id]);

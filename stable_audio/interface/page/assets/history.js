@@ -74,7 +74,7 @@ export class History {
 
   tell() {
     const count = get('clips').childElementCount;
-    get('found').textContent = count ? `${count}${this.before === null ? '' : '+'} clips` : '';
+    get('found').textContent = count ? `${count}${this.before === null ? '' : '+'} ${count === 1 ? 'clip' : 'clips'}` : '';
     const narrowed = get('search').value.trim() || get('starred').checked || get('this-model').checked;
     get('empty').hidden = count > 0;
     get('empty').textContent = narrowed ? 'Nothing in the history is like that.' : 'What you generate appears here, and stays.';
