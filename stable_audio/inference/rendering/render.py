@@ -133,7 +133,7 @@ def render(
             factor = sum(recipe.seconds for _, _, recipe in batch.clips) / batch.took
             share = batch.took / len(batch.clips)
             for (name, _, recipe), sound in zip(batch.clips, batch.audio):
-                yield _write(model, name, recipe, sound, output, share, factor)
+                yield write_clip(model, name, recipe, sound, output, took=share, factor=factor)
             del batch, sound
 
 
@@ -148,15 +148,23 @@ def check_spans(model: DiffusionModel, jobs: Sequence[Job], recipes: Sequence[Re
         raise ValueError(listed(list(dict.fromkeys(problems))))
 
 
-def _write(
+def write_clip(
     model: DiffusionModel,
     name: str,
     recipe: Recipe,
     clip: Tensor,
     output: OutputFiles,
+    *,
     took: float,
     factor: float,
 ) -> Rendered:
+    """Write a sound (c n), which may be longer than the clip, and the JSON beside it.
+
+    Args:
+        name: of the files, without suffix.
+        took: seconds of computation.
+        factor: seconds of sound per second of computation.
+    """
     clip = clip[:, : round(recipe.seconds * model.sample_rate)]
     clip, finished = (recipe.finishing or NO_FINISHING).apply(clip, model.sample_rate, name)
     path = output.folder / f"{name}.{output.format}"

@@ -144,7 +144,14 @@ class ClipFailed:
 
 @dataclass(frozen=True)
 class BatchDone:
-    """Nothing more comes of a batch, whose clips are done, failed, or were cancelled.
+    """Nothing more comes of a batch, whose clips are done, failed, or were cancelled."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class BatchSampled:
+    """The device has rendered a batch and can begin another; its files are being written.
 
     Attributes:
         number: of the batch.

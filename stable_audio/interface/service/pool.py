@@ -16,6 +16,7 @@ import torch
 from stable_audio.interface.service.active import ActiveJob
 from stable_audio.interface.service.messages import (
     BatchDone,
+    BatchSampled,
     BatchStep,
     ClipDone,
     ClipFailed,
@@ -57,8 +58,9 @@ class PoolEvents(Protocol):
 
 @dataclass
 class _Work:
-    """A batch at work."""
+    """A batch, until the files of its clips are in place."""
 
+    process: RenderProcess
     jobs: Sequence[ActiveJob]
     started: float
 
@@ -144,7 +146,7 @@ class RenderPool:
 
     def _begin(self, process: RenderProcess, jobs: Sequence[ActiveJob]) -> None:
         number = next(self._numbers)
-        self._work[number] = _Work(jobs, time.monotonic())
+        self._work[number] = _Work(process, jobs, time.monotonic())
         self._events.began(jobs)
         process.render(RenderBatch(number, jobs[0].record.model, [job.item for job in jobs]))
 
@@ -172,7 +174,8 @@ class RenderPool:
             BatchStep: lambda: self._stepped(message),
             ClipDone: lambda: self._for_clip(message, self._events.rendered, message.result),
             ClipFailed: lambda: self._for_clip(message, self._events.refused, message.reason, message.status),
-            BatchDone: lambda: self._done(process, message),
+            BatchSampled: lambda: self._sampled(process, message),
+            BatchDone: lambda: self._done(message),
         }
         handlers[type(message)]()
 
@@ -190,27 +193,31 @@ class RenderPool:
             if job.record.id == message.id:
                 tell(job, *values)
 
-    def _done(self, process: RenderProcess, message: BatchDone) -> None:
-        work = self._work.pop(message.number)
+    def _sampled(self, process: RenderProcess, message: BatchSampled) -> None:
+        work = self._work[message.number]
         process.batch = None
         self._failures[id(process)] = 0
-        for job in work.jobs:
-            if not job.record.ended:
-                self._events.orphaned(job, "was given up by its process")
         seconds = time.monotonic() - work.started - message.model_seconds
         self._events.batch_ended(process.device, len(work.jobs), seconds, message.memory)
         self.dispatch()
 
+    def _done(self, message: BatchDone) -> None:
+        for job in self._work.pop(message.number).jobs:
+            if not job.record.ended:
+                self._events.orphaned(job, "was given up by its process")
+        self.dispatch()
+
     def _lost(self, process: RenderProcess, reason: str) -> None:
         log.error("the process on %s %s", process.device, reason)
-        batch, process.batch, process.ready = process.batch, None, False
+        process.batch, process.ready = None, False
         failures = self._failures[id(process)] = self._failures.get(id(process), 0) + 1
         pause = min(_LONGEST_PAUSE, 2.0 ** (failures - 2)) if failures > 1 else 0.0
         self._events.restarted(process.device)
         asyncio.get_running_loop().call_later(pause, self._restart, process)
-        for job in self._work.pop(batch.number).jobs if batch is not None else ():
-            if not job.record.ended:
-                self._events.orphaned(job, reason)
+        for number in [number for number, work in self._work.items() if work.process is process]:
+            for job in self._work.pop(number).jobs:
+                if not job.record.ended:
+                    self._events.orphaned(job, reason)
 
     def _restart(self, process: RenderProcess) -> None:
         if not self.paused:

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 DATABASE, RESULTS, UPLOADS = "jobs.sqlite", "results", "uploads"
 _CHECKERS = 2
+_FILES_AT_ONCE = 16
+"""Threads that read and write files: disks flush several in the time of one."""
 
 
 class Service:
@@ -80,6 +82,8 @@ class Service:
 
     async def start(self) -> None:
         """Take up what an earlier process left, and start the processes."""
+        files = ThreadPoolExecutor(_FILES_AT_ONCE, "files")
+        asyncio.get_running_loop().set_default_executor(files)
         self.files.clear_scratch()
         remove_leftovers(self.folder / UPLOADS, seconds=0)
         await self.events.restore()

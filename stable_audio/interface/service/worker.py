@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -11,8 +12,10 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,14 @@ import torch
 
 from stable_audio import __version__
 from stable_audio.inference.memory.errors import free_memory_of
-from stable_audio.inference.rendering.render import OutputFiles, render
+from stable_audio.inference.rendering.batches import BatchOptions, sound_batches
+from stable_audio.inference.rendering.render import OutputFiles, Rendered, write_clip
 from stable_audio.interface.service.files import ResultFiles
 from stable_audio.interface.service.loaded import LoadedModel, LoadedModels
 from stable_audio.interface.service.memory import memory_in_use
 from stable_audio.interface.service.messages import (
     BatchDone,
+    BatchSampled,
     BatchStep,
     CancelBatch,
     ClipDone,
@@ -41,6 +46,9 @@ from stable_audio.interface.service.settings import ModelSource, WorkerOptions
 from stable_audio.interface.service.sounds import RequestSounds
 
 log = logging.getLogger(__name__)
+
+_WRITERS = 8
+"""Files written at once: disks flush several in the time of one."""
 
 _STEP_SECONDS = 0.05
 """Steps are reported at most this often."""
@@ -93,14 +101,24 @@ class _BatchWorker:
         self._waiting: queue.Queue[RenderBatch | None] = queue.Queue()
         self._cancelled: set[int] = set()
         self._told = 0.0
+        self._writers = ThreadPoolExecutor(_WRITERS, "writer")
+        self._closer = ThreadPoolExecutor(1, "closer")
+        self._writing: Sequence[Future[None]] = ()
+        self._sending = threading.Lock()
 
     def run(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
         for report in self._models.load_all():
-            self._connection.send(report)
-        self._connection.send(WorkerReady())
+            self._send(report)
+        self._send(WorkerReady())
         while (batch := self._waiting.get()) is not None:
             self._serve(batch)
+        self._writers.shutdown()
+        self._closer.shutdown()
+
+    def _send(self, message: Any) -> None:
+        with self._sending:
+            self._connection.send(message)
 
     def _listen(self) -> None:
         while True:
@@ -122,13 +140,22 @@ class _BatchWorker:
                 clips[item.id] = self._prepared(model, item)
             except (ValueError, OSError, OverflowError) as error:
                 self._fail(batch, [item.id], error)
-        folder = self._files.scratch(batch.number)
+        writing: dict[str, Future[None]] = {}
         try:
-            self._render(batch, model, clips, folder)
+            self._render(batch, model, clips, writing)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
             self._cancelled.discard(batch.number)
-            self._connection.send(BatchDone(batch.number, memory_in_use(model.model.model.device), took))
+            memory = memory_in_use(model.model.model.device)
+            self._send(BatchSampled(batch.number, memory, took))
+            # While a batch is rendered, the files of one are written, and no more: sounds take memory.
+            wait(self._writing)
+            self._writing = [*writing.values()]
+            self._closer.submit(self._close, batch.number, self._writing)
+
+    def _close(self, number: int, writing: Sequence[Future[None]]) -> None:
+        wait(writing)
+        shutil.rmtree(self._files.scratch(number), ignore_errors=True)
+        self._send(BatchDone(number))
 
     def _prepared(self, model: LoadedModel, item: RenderItem) -> PreparedJob:
         sounds = RequestSounds(item.sounds.__getitem__)
@@ -137,54 +164,66 @@ class _BatchWorker:
         return prepared(model.model, item.line, sounds, adapters, chunked_decode=chunked)
 
     def _render(
-        self, batch: RenderBatch, model: LoadedModel, clips: Mapping[str, PreparedJob], folder: Path
+        self,
+        batch: RenderBatch,
+        model: LoadedModel,
+        clips: Mapping[str, PreparedJob],
+        writing: dict[str, Future[None]],
     ) -> None:
         """Render clips together; each by itself if together they fail."""
         if not clips:
             return
-        ended: set[str] = set()
         try:
-            self._render_together(batch, model, clips, folder, ended)
+            self._render_together(batch, model, clips, writing)
         except _Stopped:
             return
         except Exception as error:
             free_memory_of(error)
-            left = {id: clip for id, clip in clips.items() if id not in ended}
+            left = {id: clip for id, clip in clips.items() if id not in writing}
             if len(clips) == 1 or not left:
                 self._fail(batch, [*left], error)
                 return
             log.warning("a batch of %d failed (%s): its clips are rendered one by one", len(clips), error)
             for id, clip in left.items():
-                self._render(batch, model, {id: clip}, folder)
+                self._render(batch, model, {id: clip}, writing)
 
     def _render_together(
         self,
         batch: RenderBatch,
         model: LoadedModel,
         clips: Mapping[str, PreparedJob],
-        folder: Path,
-        ended: set[str],
+        writing: dict[str, Future[None]],
     ) -> None:
-        software = {"stable_audio": __version__, "torch": torch.__version__}
-        software["device"] = str(model.model.model.device)
-        rendered = render(
-            model.model.model,
-            [replace(clip.job, name=id) for id, clip in clips.items()],
-            [clip.recipe for clip in clips.values()],
-            OutputFiles(folder, subtype="float", name="{name}", software=software),
-            batch_size=len(clips),
+        device = model.model.model.device
+        options = BatchOptions(
+            size=len(clips),
             chunked_decode=self._task.options.chunked_decode,
             progress=lambda step, steps: self._step(batch.number, step, steps),
-            adapted=model.adapted,
         )
-        for clip in rendered:
-            id = clip.path.stem
+        software = {"stable_audio": __version__, "torch": torch.__version__, "device": str(device)}
+        output = OutputFiles(self._files.scratch(batch.number), subtype="float", software=software)
+        pending = [(id, clip.job, clip.recipe) for id, clip in clips.items()]
+        with closing(sound_batches(model.adapted, device, pending, options)) as batches:
+            for sounds in batches:
+                factor = sum(recipe.seconds for _, _, recipe in sounds.clips) / sounds.took
+                figures = {"took": sounds.took / len(sounds.clips), "factor": factor}
+                for (id, _, recipe), sound in zip(sounds.clips, sounds.audio):
+                    write = functools.partial(
+                        write_clip, model.model.model, id, recipe, sound, output, **figures
+                    )
+                    writing[id] = self._writers.submit(self._write, batch, id, write, len(sounds.clips))
+
+    def _write(self, batch: RenderBatch, id: str, write: Callable[[], Rendered], together: int) -> None:
+        """Write a sound, and report it once it is in its place."""
+        try:
+            clip = write()
             figures: dict[str, Any] = json.loads(clip.path.with_suffix(".json").read_text())["output"]
-            own = {"seconds": clip.seconds, "clipped": figures["peak"] > 1, "batch": len(clips)}
-            result = {**{k: v for k, v in figures.items() if k != "file"}, **own}
+            own = {"seconds": clip.seconds, "clipped": figures["peak"] > 1, "batch": together}
             self._files.adopt(clip.path, id)
-            ended.add(id)
-            self._connection.send(ClipDone(batch.number, id, result))
+            result = {**{k: v for k, v in figures.items() if k != "file"}, **own}
+            self._send(ClipDone(batch.number, id, result))
+        except Exception as error:
+            self._fail(batch, [id], error)
 
     def _step(self, number: int, step: int, steps: int) -> None:
         if number in self._cancelled:
@@ -192,7 +231,7 @@ class _BatchWorker:
         now = time.monotonic()
         if now - self._told >= _STEP_SECONDS or step == steps:
             self._told = now
-            self._connection.send(BatchStep(number, step, steps))
+            self._send(BatchStep(number, step, steps))
 
     def _fail(self, batch: RenderBatch, ids: Sequence[str], error: Exception) -> None:
         expected = isinstance(error, (ValueError, OSError, torch.OutOfMemoryError, OverflowError))
@@ -204,4 +243,4 @@ class _BatchWorker:
         if isinstance(error, torch.OutOfMemoryError):
             status = 503
         for id in ids:
-            self._connection.send(ClipFailed(batch.number, id, reason, status))
+            self._send(ClipFailed(batch.number, id, reason, status))

@@ -20,6 +20,7 @@ from stable_audio.interface.service.decoder import SoundDecoder
 from stable_audio.interface.service.files import ResultFiles
 from stable_audio.interface.service.messages import (
     BatchDone,
+    BatchSampled,
     BatchStep,
     ClipDone,
     ClipFailed,
@@ -103,7 +104,8 @@ class ScriptedProcess:
     def end(self) -> list[str]:
         assert self.batch is not None
         batch = self.batch
-        self._receive(self, BatchDone(batch.number, {"resident": 1}))
+        self._receive(self, BatchSampled(batch.number, {"resident": 1}))
+        self._receive(self, BatchDone(batch.number))
         return [item.id for item in batch.items]
 
     def die(self) -> None:

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 
 from stable_audio.audio.errors import AudioError
 from stable_audio.inference.rendering.names import slug
-from stable_audio.inference.rendering.recipe import checked_recipe, comment_of
+from stable_audio.inference.rendering.recipe import FORMAT, VERSION
 from stable_audio.interface.service.access import Client
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.records import JobRecord
@@ -113,8 +113,12 @@ async def sound_of(
 
 
 def _converted(service: Service, record: JobRecord, format: str, subtype: str | None) -> Any:
-    recipe = checked_recipe(record.recipe, source="the job")
-    return service.files.converted(record.id, format, subtype, comment_of(recipe))
+    return service.files.converted(record.id, format, subtype, json.dumps(recipe_of(record)))
+
+
+def recipe_of(record: JobRecord) -> dict[str, Any]:
+    """All that determines the sound of a job, as `read_recipe` reads it."""
+    return {"format": FORMAT, "version": VERSION, "digest": record.digest, "recipe": record.recipe}
 
 
 def _quoted(name: str) -> str:

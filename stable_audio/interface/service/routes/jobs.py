@@ -17,6 +17,7 @@ from stable_audio.interface.service.routes.common import (
     client_of,
     in_thread,
     problems,
+    recipe_of,
     service_of,
     sound_of,
 )
@@ -138,13 +139,7 @@ async def recipe(request: Request, id: str) -> dict[str, Any]:
     """As `stable-audio generate --from-json` reads it, with names of files in place of paths."""
     service = service_of(request)
     record = await _done(service, id, client_of(request).owner)
-    return {
-        "format": "stable-audio render",
-        "version": 1,
-        "digest": record.digest,
-        "recipe": record.recipe,
-        "output": record.result,
-    }
+    return {**recipe_of(record), "output": record.result}
 
 
 @router.get("/{id}/peaks", summary="The waveform", responses=problems(404, 409))
