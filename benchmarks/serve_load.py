@@ -2,10 +2,13 @@
 
     make demo
     python benchmarks/serve_load.py --ckpt-path runs/demo/quickstart
+    python benchmarks/serve_load.py
 
 `throughput` lets clients ask again and again, of two services in turn, one of which renders every clip by
-itself. `crowd` lets many clients ask at once while others leave, read slowly and send garbage and the process
-that renders is killed; every sound is compared with that of `stable-audio generate` for the same line.
+itself. Without a checkpoint it is a model of one small layer, whose time goes into calls rather than into
+arithmetic, as it does on a GPU. `crowd` lets many clients ask at once while others leave, read slowly and send
+garbage and the process that renders is killed; every sound is compared with that of `stable-audio generate`
+for the same line.
 """
 
 from __future__ import annotations
@@ -78,6 +81,40 @@ def ready(process: subprocess.Popen[bytes], log: Path) -> str:
                 return url
         time.sleep(0.1)
     raise SystemExit(f"the service ended:\n{log.read_text()}")
+
+
+def small_model(folder: Path) -> tuple[str, str]:
+    """(weights, config) of a model that is not trained."""
+    import torch
+    from safetensors.torch import save_file
+
+    from stable_audio.factory import create_model_from_config
+
+    dit = {"io_channels": 16, "embed_dim": 32, "depth": 1, "num_heads": 2, "cond_token_dim": 8}
+    prompt = {"id": "prompt", "type": "list", "config": {"options": ["a bell", "a drum"]}}
+    config = {
+        "model_type": "diffusion_cond",
+        "sample_rate": 8000,
+        "sample_size": 128,
+        "audio_channels": 1,
+        "model": {
+            "io_channels": 16,
+            "pretransform": {"type": "patched", "config": {"channels": 1, "patch_size": 16}},
+            "conditioning": {"cond_dim": 8, "configs": [prompt]},
+            "diffusion": {
+                "type": "dit",
+                "diffusion_objective": "rectified_flow",
+                "cross_attention_cond_ids": ["prompt"],
+                "config": dit,
+            },
+        },
+    }
+    torch.manual_seed(0)
+    state = create_model_from_config(config).state_dict()
+    weights, file = folder / "small.safetensors", folder / "small.json"
+    save_file({key: value.contiguous() for key, value in state.items()}, weights)
+    file.write_text(json.dumps(config))
+    return str(weights), str(file)
 
 
 def model_flags(args: argparse.Namespace) -> list[str]:
@@ -309,7 +346,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=("throughput", "crowd", "both"), default="both")
-    parser.add_argument("--ckpt-path", required=True, help="model to serve")
+    parser.add_argument("--ckpt-path", help="model to serve; default: one of a small layer")
     parser.add_argument("--model-config", help="its model file, if it has none in it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompt", action="append", help="prompts of the clips")
@@ -326,6 +363,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
+        if args.ckpt_path is None:
+            args.ckpt_path, args.model_config = small_model(Path(folder))
         if args.what in ("throughput", "both"):
             throughput(args, Path(folder))
         if args.what in ("crowd", "both"):

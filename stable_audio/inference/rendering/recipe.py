@@ -153,8 +153,11 @@ class Recipe:
     short: bool | None = None
 
     def values(self) -> dict[str, Any]:
-        """As JSON values; newer ones that are not in use are left out, as in files from before them."""
-        values = dataclasses.asdict(self)
+        """As JSON values; newer ones that are not in use are left out, as in files from before them.
+
+        The config is that of the recipe itself, not a copy.
+        """
+        values = {**dataclasses.asdict(dataclasses.replace(self, config={})), "config": self.config}
         unused = [key for key in _NEWER_VALUES if values[key] in (None, [], {})]
         return {key: value for key, value in values.items() if key not in unused}
 
