@@ -6,9 +6,9 @@
 
 `throughput` lets clients ask again and again, of two services in turn, one of which renders every clip by
 itself. Without a checkpoint it is a model of one small layer, whose time goes into calls rather than into
-arithmetic, as it does on a GPU. `crowd` lets many clients ask at once while others leave, read slowly and send
-garbage and the process that renders is killed; every sound is compared with that of `stable-audio generate`
-for the same line.
+arithmetic, as it does on a GPU. `crowd` lets many clients ask at once while others leave, read slowly and
+send garbage and the process that renders is killed; every sound is compared with that of
+`stable-audio generate` for the same line.
 """
 
 from __future__ import annotations
