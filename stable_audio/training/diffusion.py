@@ -226,9 +226,7 @@ class DiffusionTraining(TimedTraining):
         scalars = {f"train/{name}": value for name, value in terms.items()}
         self.record({"train/loss": loss, **self._deviations(step, inputs.target), **scalars})
         if self.options.log_loss_info:
-            with torch.no_grad():
-                sigma = self.model.objective.alpha_sigma(step.point.t)[1]
-                self.buckets.add(sigma, self.losses.per_item(inputs))
+            self.note_levels(self.losses, inputs, step.point.t)
         return loss
 
     def _deviations(self, step: PreparedBatch, target: Tensor) -> dict[str, Tensor]:

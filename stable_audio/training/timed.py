@@ -74,6 +74,17 @@ class TimedTraining(TrainingModule):
         self._timesteps: Timesteps | None = None
         self._timesteps_state: Mapping[str, Any] | None = None
 
+    @torch.no_grad()
+    def note_levels(self, losses: LossSum, inputs: LossInputs, t: Tensor) -> None:
+        """Add the main loss of each item to those by noise level.
+
+        Args:
+            losses: terms of the loss, the main one first.
+            inputs: what they compare.
+            t: (b,) times of the items.
+        """
+        self.buckets.add(self.model.objective.alpha_sigma(t)[1], losses.per_item(inputs))
+
     @property
     def timesteps(self) -> Timesteps:
         """The run's stream of t, made at first use, when rank and world size are known."""

@@ -114,6 +114,12 @@ def test_the_loss_is_that_of_v_plus_what_the_bottleneck_asks_for() -> None:
     distance = module.losses.terms[1].loss._distance(audio)  # type: ignore[attr-defined]
     spectral = distance(audio, alpha * x_t - sigma * output)
     torch.testing.assert_close(found, F.mse_loss(output, v) + kl + 0.1 * spectral)
+    totals = module.buckets.pop()
+    assert totals is not None
+    expected = torch.zeros(2, 10)
+    for level, errors in zip(sigma.flatten(), (output - v).detach().square()):
+        expected[:, min(9, int(10 * level))] += torch.stack([errors.mean(), torch.ones(())])
+    torch.testing.assert_close(totals, expected)
 
 
 @pytest.mark.parametrize("reconstruction", [False, True])

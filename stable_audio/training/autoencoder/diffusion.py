@@ -138,7 +138,9 @@ class DiffusionAutoencoderTraining(TimedTraining):
         )
         point = self._point(encoded, t, draws)
         compared = self.model.objective.compare(point)
-        loss, terms = self.losses(self.loss_inputs(compared, point, computed=encoded.losses))
+        inputs = self.loss_inputs(compared, point, computed=encoded.losses)
+        loss, terms = self.losses(inputs)
+        self.note_levels(self.denoising, inputs, t)
         self._loss = loss.detach()
         spreads = {
             "train/std_data": encoded.x0.std(),
