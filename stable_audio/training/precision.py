@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.inference.precision import WORTH_ROUNDING
 from stable_audio.inference.rates import bfloat16_gain
 from stable_audio.training.cluster import on_gpu
 from stable_audio.training.options import RunOptions
@@ -19,9 +20,6 @@ AUTO, FLOAT32, MIXED = "auto", "32-true", "bf16-mixed"
 
 PRECISION_KEY = "precision"
 """Key of a training checkpoint's entry: (type of device, precision) of its run."""
-
-WORTH_ROUNDING = 2.0
-"""How many times faster than float32 bfloat16 must be on a CPU: a smaller gain is not worth its rounding."""
 
 
 def decided(options: RunOptions, *, processes: int, resumed: Resumed | None) -> RunOptions:

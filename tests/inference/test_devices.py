@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 import torch
 
+from stable_audio.inference import precision
 from stable_audio.inference.devices import best_device
 from stable_audio.inference.precision import compiling_pays, dtype_for
 from stable_audio.inference.rendering import request
@@ -44,8 +45,15 @@ def test_auto_is_half_precision_on_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     assert dtype_for("auto", "cuda:1") == name
-    assert [dtype_for("auto", device) for device in ("cpu", "mps")] == ["float32", "float32"]
+    assert dtype_for("auto", "mps") == "float32"
     assert dtype_for("float32", "cuda") == "float32"
+
+
+@pytest.mark.parametrize(("gain", "name"), [(2.1, "bfloat16"), (1.9, "float32")])
+def test_auto_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch, gain: float, name: str) -> None:
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda device, training, least: gain)
+    assert dtype_for("auto", "cpu") == name
+    assert dtype_for("float32", "cpu") == "float32"
 
 
 def test_many_clips_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
