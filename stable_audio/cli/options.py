@@ -84,8 +84,8 @@ def add_render_dtype(parser: Any) -> None:
     add_dtype(
         parser,
         choices=RENDER_DTYPES,
-        help="of the backbone's weights; auto: half precision on a CUDA device, and on CPUs where it is twice "
-        "as fast, else float32; int8 is for a CPU (auto)",
+        help="of the backbone's weights; auto: half precision on a CUDA device, and on CPUs where it is "
+        "twice as fast, else float32; int8 is for a CPU (auto)",
     )
 
 

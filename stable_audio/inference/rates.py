@@ -90,8 +90,8 @@ def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> floa
     """How many times faster a device computes a piece of a network in bfloat16 than in float32.
 
     The piece is a block of a transformer, with attention to itself and to others, since some devices have
-    fast products in bfloat16 and slow everything else. Both types take turns, and the best time of each counts, so
-    that other programs disturb little. Takes less than half a second, and a few milliseconds where products
+    fast products in bfloat16 and slow everything else. Both types take turns, and the best time of each
+    counts, so that other programs disturb little. Takes less than half a second, and a few milliseconds where products
     alone gain too little.
 
     Args:
