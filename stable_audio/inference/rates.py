@@ -91,8 +91,8 @@ def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> floa
 
     The piece is a block of a transformer, with attention to itself and to others, since some devices have
     fast products in bfloat16 and slow everything else. Both types take turns, and the best time of each
-    counts, so that other programs disturb little. Takes less than half a second, and a few milliseconds where products
-    alone gain too little.
+    counts, so that other programs disturb little. Takes less than half a second, and a few milliseconds where
+    products alone gain too little.
 
     Args:
         training: time a training step by autocast; otherwise a forward pass with weights in bfloat16.
