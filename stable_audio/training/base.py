@@ -26,7 +26,7 @@ from stable_audio.training.saved import SavedWeights
 from stable_audio.training.sharding import reshard, split
 from stable_audio.training.splitting import SplitWeights, are_split
 from stable_audio.training.teacher import Teacher
-from stable_audio.training.window import SigmaBuckets
+from stable_audio.training.window import SigmaBuckets, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,21 @@ class RunSettings:
     limits: StepLimits | None = None
 
 
+@dataclass(frozen=True)
+class StepBegin:
+    """What changes in a step before the weights do, as it was at the beginning of the step.
+
+    Attributes:
+        order: the place in the order of data and draws.
+        window: scalars since the last log line.
+        buckets: losses by noise level since then.
+    """
+
+    order: Mapping[str, Any]
+    window: Window
+    buckets: SigmaBuckets
+
+
 AVERAGED = ("model", "ema")
 """Parts of a training module that have the type of trained weights: the model, and its average."""
 
@@ -64,6 +79,7 @@ class TrainingModule(OptimisedModule):
         teacher: a frozen model to learn from, which is moved along and no part of what is stored; or None.
         saved: which weights the run's files hold.
         position: batches that this process has consumed, resumed runs included.
+        step_begin: the beginning of the step that is under way; None between two steps.
         batch_shape: shape of the latest batch.
         saves_parts: checkpoints hold the parts of each process.
         steps_alike: whether every step of this very class has a gradient for the same weights, but for parts
@@ -99,6 +115,7 @@ class TrainingModule(OptimisedModule):
         self.teacher = teacher
         self.seed, self.batch_size = run.seed, run.batch_size
         self.position = 0
+        self.step_begin: StepBegin | None = None
         self.batch_shape: tuple[int, ...] = ()
         self.buckets = SigmaBuckets()
         self.saved = SavedWeights()
@@ -123,6 +140,8 @@ class TrainingModule(OptimisedModule):
         draws, so that it can be resumed exactly.
         """
         self.begin_step()
+        if self.step_begin is None:
+            self.step_begin = StepBegin(self.order_state(), self.window.copy(), self.buckets.copy())
         self.batch_shape = tuple(batch.audio.shape)
         self._files += [_name_of(metadata) for metadata in batch.metadata]
         torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
@@ -146,6 +165,7 @@ class TrainingModule(OptimisedModule):
         self.position += 1
         if stepped:
             self._files = []
+            self.step_begin = None
         if self.end_step(stepped=stepped) == 0 and self.ema is not None:
             self.ema.update()
 
@@ -163,6 +183,7 @@ class TrainingModule(OptimisedModule):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; an average that the checkpoint lacks starts from its weights."""
         self.position = int(state["position"])
+        self.step_begin = None
         self.load_optimising_state(state)
         self._stored_average = state.get("ema")
 

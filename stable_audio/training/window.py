@@ -29,6 +29,12 @@ class Window:
         self._sums, self._counts = {}, {}
         return means
 
+    def copy(self) -> Window:
+        """A window with the same values, which those that are added to this one do not change."""
+        window = Window()
+        window._sums, window._counts = dict(self._sums), dict(self._counts)
+        return window
+
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts since the last call of `means`, on the CPU."""
         return {"sums": {k: v.cpu() for k, v in self._sums.items()}, "counts": dict(self._counts)}
@@ -58,6 +64,12 @@ class SigmaBuckets:
         """Sums and counts (2, 10) since the last call, to be summed over processes before `means`."""
         totals, self._totals = self._totals, None
         return totals
+
+    def copy(self) -> SigmaBuckets:
+        """Buckets with the same values, which those that are added to these do not change."""
+        buckets = SigmaBuckets()
+        buckets._totals = self._totals
+        return buckets
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts since the last call of `pop`, on the CPU."""

@@ -14,7 +14,7 @@ from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.training.callbacks import checkpoints as module_of_checkpoints
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.trainer import Run
-from tests.training.building import tiny_run
+from tests.training.building import tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
 
@@ -39,6 +39,37 @@ def test_a_run_that_dies_continues_as_if_it_had_not(tmp_path: Path) -> None:
     assert tiny_run(tmp_path, max_steps=6, recover=True).start() == 0
     tiny_run(tmp_path, name="whole", max_steps=6).start()
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt")
+
+
+@pytest.mark.parametrize(("accumulated", "batch"), [(1, 3), (2, 6), (2, 7)])
+def test_a_run_that_dies_in_the_middle_of_a_step_takes_it_anew(
+    tmp_path: Path, accumulated: int, batch: int
+) -> None:
+    """Once t is drawn and the loss is recorded, in the first and in the second batch of a step."""
+    config = tiny_config(log_loss_info=True, timestep_sampler="logit_normal")
+    options: dict[str, Any] = {"max_steps": 6, "accum_batches": accumulated, "log_every": 2}
+    run = tiny_run(tmp_path, config, **options)
+    step = run.module.training_step
+
+    def training_step(*args: Any) -> Any:
+        loss = step(*args)
+        if run.module.position == batch:
+            raise RuntimeError("out of memory")
+        return loss
+
+    run.module.training_step = training_step  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run.start()
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 3
+    assert tiny_run(tmp_path, config, recover=True, **options).start() == 0
+    tiny_run(tmp_path, config, name="whole", **options).start()
+    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt")
+    curves = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("whole", "run")]
+    header = curves[0][0].split(",")
+    shown = [i for i, name in enumerate(header) if "speed" not in name]
+    assert curves[1][0].split(",") == header
+    rows = [[[row.split(",")[i] for i in shown] for row in curve] for curve in curves]
+    assert rows[0] == rows[1]
 
 
 def test_spoilt_weights_and_first_steps_are_not_saved(

@@ -19,7 +19,7 @@ from torch import Tensor
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
-from stable_audio.training.base import TrainingModule
+from stable_audio.training.base import StepBegin, TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
 from stable_audio.training.continuing import apply_learning_rate
@@ -234,8 +234,12 @@ class Checkpoints(StepCallback):
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        logged = {"window": pl_module.window.state_dict(), "buckets": pl_module.buckets.state_dict()}
-        here = (self.data.position(pl_module.position), logged)
+        # After an error in the middle of a step, the run goes on with that step from its beginning.
+        begin: StepBegin = pl_module.step_begin or StepBegin(
+            pl_module.order_state(), pl_module.window, pl_module.buckets
+        )
+        logged = {"window": begin.window.state_dict(), "buckets": begin.buckets.state_dict()}
+        here = (self.data.position(begin.order["position"]), logged)
         gathered: list[Any] = [here]
         if trainer.world_size > 1 and not self._alone:
             # Processes differ where a whole batch was rejected on one of them.
@@ -249,6 +253,7 @@ class Checkpoints(StepCallback):
             "data": [position for position, _ in gathered],
             "logged": [logged for _, logged in gathered],
             **pl_module.state(),
+            **begin.order,
         }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
