@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stable_audio.interface.watch import metrics as metrics_module
 from stable_audio.interface.watch.curves import BINS, Curves
 from stable_audio.interface.watch.metrics import Metrics
-from stable_audio.interface.watch.rows import header_of, parsed
+from stable_audio.interface.watch.rows import _all_at_once, header_of, parsed
 from stable_audio.training.loggers import CSVLogger
 
 NAMES = ("train/loss", "val/avg_loss", "speed/x")
@@ -69,6 +69,7 @@ EVENTS = st.lists(
         st.tuples(st.just("remove"), st.none()),
         st.tuples(st.just("glance"), st.none()),
         st.tuples(st.just("read"), st.none()),
+        st.tuples(st.just("look"), st.none()),
     ),
     min_size=3,
     max_size=40,
@@ -122,7 +123,9 @@ def test_it_ends_with_what_is_in_the_file(events: list[tuple[str, Any]], chunk: 
         patch.setattr(metrics_module, "TAIL_BYTES", 60)
         writer, metrics = _Writer(tmp_path), Metrics(tmp_path / "metrics.csv")
         for name, value in events:
-            if name in ("glance", "read"):
+            if name == "look":
+                _read(metrics)
+            elif name in ("glance", "read"):
                 getattr(metrics, name)()
             else:
                 getattr(writer, name)(value)
@@ -156,9 +159,23 @@ def test_a_glance_at_a_long_run_is_near_the_whole_and_reads_little(tmp_path: Pat
     assert metrics.all_curves()._counts[:, 0].sum() == 40_000
 
 
-def test_curves_are_exact_means_of_ranges(tmp_path: Path) -> None:
+def test_other_rows_after_the_same_step_are_read_anew(tmp_path: Path) -> None:
+    logger = CSVLogger(folder=tmp_path, name="run")
+    for step in range(1, 21):
+        logger.scalars({"train/loss": 0.5}, step)
+    metrics = Metrics(tmp_path / "metrics.csv")
+    _read(metrics)
+    again = CSVLogger(folder=tmp_path, name="run", resumed_at=10)
+    for step in range(11, 31):  # by the next look, the file is longer than it was
+        again.scalars({"train/loss": 0.25}, step)
+    _read(metrics)
+    assert _told(metrics)["train/loss"] == {step: 0.5 if step <= 10 else 0.25 for step in range(1, 31)}
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_curves_are_exact_means_of_ranges(in_order: bool) -> None:
     generator = np.random.default_rng(0)
-    steps = generator.permutation(np.arange(5 * BINS))
+    steps = np.arange(5 * BINS) if in_order else generator.permutation(np.arange(5 * BINS))
     values = generator.normal(size=(len(steps), 2))
     values[generator.random(values.shape) < 0.3] = np.nan
     values[5, 0] = np.inf
@@ -205,6 +222,12 @@ def test_some_cells_of_rows(keep: list[int]) -> None:
     whole = np.array([[1, 2, np.nan], [2, np.nan, 1e-5], [3, np.nan, -1.2345678e-5], [4, 1 / 9, 3]])
     assert np.array_equal(parsed(text, 3, keep), whole[:, keep], equal_nan=True)
     assert np.array_equal(parsed(text + b"5,1,x\n", 3, keep)[:4], whole[:, keep], equal_nan=True)
+
+
+def test_a_text_without_damage_is_parsed_at_once() -> None:
+    text = b"1,2,\n2,,1e-05\n30,nan,-1.2345678e-05\n"
+    expected = [[1, 2, np.nan], [2, np.nan, 1e-5], [30, np.nan, -1.2345678e-5]]
+    assert np.array_equal(_all_at_once(text, 3, [0, 1, 2]), expected, equal_nan=True)
 
 
 def test_headers() -> None:
