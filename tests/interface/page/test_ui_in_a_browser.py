@@ -213,6 +213,34 @@ def test_adapters_bars_and_loops_are_asked_for(ui: RunningService) -> None:
         assert "pad 0.5" in page.locator("article .facts").text_content()
 
 
+def test_settings_give_the_same_sound_again(ui: RunningService) -> None:
+    with opened(ui) as page:
+        request = {
+            "prompt": "wind",
+            "negative_conditioning": {"prompt": "drum", "seconds_total": 3},
+            "seed": 9,
+            "steps": 2,
+            "cfg_interval": [0.1, 0.9],
+            "sampler": "dpmpp",
+            "adapters": [{"name": "pad", "strength": 0.33, "interval": [0, 0.5]}],
+            "seconds": 1,
+            "window_seconds": 0.5,
+            "job": True,
+        }
+        first = httpx.post(f"{ui.url}/v1/generate", json=request).json()
+        page.reload()
+        page.wait_for_selector(DONE)
+        page.get_by_role("button", name="Settings").click()
+        until(page, "document.getElementById('seed').value === '9'")
+        page.click("#generate")
+        page.wait_for_selector(f":nth-match({DONE}, 2)")
+        assert jobs(ui)[0]["digest"] == first["digest"]
+        page.fill("#steps", "3")
+        page.click("#generate")
+        page.wait_for_selector(f":nth-match({DONE}, 3)")
+        assert jobs(ui)[0]["digest"] != first["digest"]
+
+
 def test_clips_are_downloaded_with_their_recipe(ui: RunningService, tmp_path: Path) -> None:
     with opened(ui) as page:
         generate(page)

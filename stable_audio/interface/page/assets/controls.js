@@ -16,9 +16,12 @@ export function conditionerControls(model, place) {
   return {
     values: () => read(parts),
     negative: () => read(steered),
+    /** Put values into the controls; returns those that have none, as keys of a request. */
     set(conditioning = {}, negative = {}) {
       write(parts, conditioning);
       write(steered, negative);
+      const left = { conditioning: without(conditioning, parts), negative_conditioning: without(negative, steered) };
+      return Object.fromEntries(Object.entries(left).filter(([, values]) => Object.keys(values).length));
     },
     /** Values of another model's controls, as far as this one has them. */
     keep: earlier => write(parts.filter(one => one.key in earlier), earlier),
@@ -32,6 +35,11 @@ function read(parts) {
     if (value !== null && value !== undefined) values[part.key] = value;
   }
   return values;
+}
+
+function without(values, parts) {
+  const keys = parts.flatMap(part => [part.key, part.default_key]);
+  return Object.fromEntries(Object.entries(values).filter(([key]) => !keys.includes(key)));
 }
 
 function write(parts, values) {

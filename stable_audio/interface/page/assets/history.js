@@ -101,6 +101,7 @@ export class History {
     for (const card of this.active) {
       const job = current.get(card.job.id) || await values(card.path).catch(error => gone(error));
       if (job) card.update(job); else this.drop(card);
+      if (job?.state === 'done') this.does.told(`${card.title} is done`);
     }
     this.changed();
   }

@@ -8,7 +8,7 @@ import { Player } from './player.js';
 import { checkInputs, clearProblems, placeProblems, showProblem } from './problems.js';
 import { showRecipe } from './recipe.js';
 import { drawSeed, Settings } from './settings.js';
-import { soundInput } from './sound_input.js';
+import { soundInput, useOf } from './sound_input.js';
 
 const said = { text: '', lasting: '' };
 function tell(text, lasting = false) {
@@ -80,11 +80,11 @@ async function reuse(card, { withSound = true } = {}) {
   if (!await showModel(request.model)) return false;
   clearProblems();
   settings.take(request);
-  const id = request.init_audio || request.inpaint_audio;
-  const kind = request.init_audio ? 'start' : request.extend ? 'extend' : 'parts';
-  const found = withSound && id ? await soundOf(id) : null;
-  sound.take(found, kind, { seconds: request.extend ?? null, noise: request.init_noise_level ?? null, marked: Array.isArray(request.inpaint) ? request.inpaint : null });
+  const [kind, id] = (withSound && useOf(request)) || ['start', null];
+  const found = id ? await soundOf(id) : null;
+  sound.take(found, kind, { seconds: request.extend ?? null, noise: request.init_noise_level ?? 0.7, marked: request.inpaint });
   settings.layLength();
+  if (withSound) get('lock').checked = true;
   return true;
 }
 async function soundOf(id) {

@@ -2,13 +2,13 @@
 
 import { conditionerControls } from './controls.js';
 import { get, make, numberOf, option, shown } from './dom.js';
+import { ofSound } from './sound_input.js';
 import { SAMPLERS } from './words.js';
 
 const MOST_SEED = 2 ** 31;
 const LENGTH = ['seconds', 'bars', 'bpm', 'beats', 'loop', 'window_seconds'];
 const NUMBERS = { steps: 'steps', cfg_scale: 'cfg', scale_phi: 'rescale', loudness: 'loudness', true_peak: 'true-peak', trim_silence: 'trim' };
-const OF_SOUND = ['init_audio', 'init_noise_level', 'inpaint_audio', 'inpaint', 'extend'];
-const OWN = ['model', 'conditioning', 'negative_conditioning', 'seed', 'sampler', 'adapters', 'cfg_rescale', ...LENGTH, ...OF_SOUND, ...Object.keys(NUMBERS)];
+const OWN = ['model', 'conditioning', 'negative_conditioning', 'seed', 'sampler', 'adapters', 'cfg_rescale', ...LENGTH, ...Object.keys(NUMBERS)];
 
 export const drawSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % MOST_SEED;
 
@@ -43,6 +43,7 @@ export class Settings {
     get('sampler').replaceChildren(...model.samplers.map(name => option(name)));
     get('sampler').value = sampling.sampler;
     get('seconds').value = usual(model.seconds);
+    get('seconds').placeholder = usual(model.seconds);
     get('seconds').max = limits.max_seconds;
     this.layAdapters(model.adapters);
     this.laySampler();
@@ -80,7 +81,7 @@ export class Settings {
     get('adapters-details').hidden = !names.length;
     this.adapters = names.map((name, index) => {
       const on = make('input', { type: 'checkbox' });
-      const strength = make('input', { type: 'range', min: -1, max: 2, step: 0.05, value: 1, id: `adapter-${index}`, aria: { label: `Strength of ${name}` } });
+      const strength = make('input', { type: 'range', min: -1, max: 2, step: 0.01, value: 1, id: `adapter-${index}`, aria: { label: `Strength of ${name}` } });
       const told = make('output', { textContent: '1' });
       const tell = () => {
         told.textContent = strength.value;
@@ -106,7 +107,7 @@ export class Settings {
     // What the model says for its own sampler does not hold for another, so it is named only then.
     if (get('sampler').value !== this.model.sampling.sampler) request.sampler = get('sampler').value;
     Object.assign(request, sound, this.lengthKeys());
-    const adapters = this.adapters.filter(one => one.on.checked).map(one => ({ name: one.name, strength: Number(one.strength.value) }));
+    const adapters = this.adapters.filter(one => one.on.checked).map(one => ({ name: one.name, strength: Number(one.strength.value), ...one.rest }));
     if (adapters.length) request.adapters = adapters;
     if (get('title').value.trim()) request.title = get('title').value.trim();
     return request;
@@ -125,23 +126,27 @@ export class Settings {
 
   /** Put a request into the form. */
   take(request) {
-    this.controls.set(request.conditioning, request.negative_conditioning);
+    const other = this.controls.set(request.conditioning, request.negative_conditioning);
     const { sampling } = this.model;
     for (const [key, id] of Object.entries(NUMBERS)) get(id).value = request[key] ?? (['steps', 'cfg_scale'].includes(key) ? sampling[key] : '');
     get('rescale').value = request.scale_phi ?? request.cfg_rescale ?? '';
     get('sampler').value = request.sampler ?? sampling.sampler;
     get('by-bars').checked = request.bars !== undefined;
     for (const id of ['bars', 'bpm', 'beats']) if (request[id] !== undefined) get(id).value = request[id];
-    get('seconds').value = request.seconds ?? usual(this.model.seconds);
+    get('seconds').value = request.seconds ?? '';
     get('loop-clip').checked = Boolean(request.loop);
-    get('windows').checked = request.window_seconds !== undefined || !this.tooLong(request.seconds);
+    const windows = request.window_seconds;
+    get('windows').checked = windows === this.model.seconds || (windows === undefined && !this.tooLong(request.seconds));
+    if (windows !== undefined && windows !== this.model.seconds) other.window_seconds = windows;
     for (const one of this.adapters) {
       const asked = (request.adapters || []).find(other => other.name === one.name);
       one.on.checked = Boolean(asked);
       one.strength.value = asked?.strength ?? 1;
+      one.rest = asked?.interval ? { interval: asked.interval } : {};
       one.tell();
     }
-    const other = Object.fromEntries(Object.entries(request).filter(([key]) => !OWN.includes(key)));
+    const own = [...OWN, ...ofSound(request)];
+    for (const [key, value] of Object.entries(request)) if (!own.includes(key)) other[key] = value;
     get('other').value = Object.keys(other).length ? JSON.stringify(other) : '';
     get('seed').value = request.seed;
     this.laySampler();

@@ -11,10 +11,28 @@ const USES = {
   extend: 'let it go on',
 };
 
+/** What a request does with a sound: [kind, its id], or null. */
+export function useOf(request) {
+  if (request.init_audio) return ['start', request.init_audio];
+  return request.inpaint_audio ? [request.extend ? 'extend' : 'parts', request.inpaint_audio] : null;
+}
+
+/** Keys of a request that the panel says. */
+export function ofSound(request) {
+  const keys = { start: ['init_audio', 'init_noise_level'], parts: ['inpaint_audio', 'inpaint'], extend: ['inpaint_audio', 'extend'] };
+  return keys[useOf(request)?.[0]] || [];
+}
+
+/** Parts as pairs of seconds, from pairs or from a text such as "1.5:2.25,4:". */
+function pairs(inpaint) {
+  if (typeof inpaint !== 'string') return inpaint ?? null;
+  return inpaint.split(',').map(part => part.split(':')).map(([a, b]) => [Number(a), b ? Number(b) : Infinity]);
+}
+
 /** The panel; `change` is called when what it asks for changes, `listen(sound, seconds)` to hear the sound. */
 export function soundInput(place, change, listen) {
   const use = make('select', { id: 'use' }, ...Object.entries(USES).map(([value, text]) => option(value, text)));
-  const level = make('input', { type: 'range', id: 'level', min: 0.05, max: 1, step: 0.05, value: 0.7 });
+  const level = make('input', { type: 'range', id: 'level', min: 0.01, max: 1, step: 0.01, value: 0.7 });
   const levelText = make('output', { textContent: '0.7' });
   const more = make('input', { type: 'number', id: 'extend', min: 0.01, step: 'any', value: 4, inputMode: 'decimal' });
   const wave = new Wave('Waveform of the sound', { marked: parts => { list(parts); change(); } });
@@ -112,7 +130,7 @@ export function soundInput(place, change, listen) {
       use.value = kind;
       if (seconds !== null) more.value = seconds;
       if (noise !== null) { level.value = noise; levelText.textContent = level.value; }
-      pending = marked;
+      pending = pairs(marked);
       picker.set(sound);
       get('sound-details').open = Boolean(sound);
     },
