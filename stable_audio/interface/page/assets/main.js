@@ -10,6 +10,7 @@ import { showRecipe } from './recipe.js';
 import { drawSeed, Settings } from './settings.js';
 import { soundInput, useOf } from './sound_input.js';
 
+const NARROW = matchMedia('(max-width:800px)');  // where the clips are below the form
 const said = { text: '', lasting: '' };
 function tell(text, lasting = false) {
   if (lasting) said.lasting = text; else said.text = text;
@@ -162,7 +163,8 @@ async function generate() {
   }
   if (!get('lock').checked || get('seed').value === '') get('seed').value = drawSeed();
   const seed = numberOf(get('seed')), count = numberOf(get('count')) || 1;
-  await send(Array.from({ length: count }, (_, index) => ({ ...request, seed: (seed + index) % 2 ** 31 })));
+  const taken = await send(Array.from({ length: count }, (_, index) => ({ ...request, seed: (seed + index) % 2 ** 31 })));
+  if (taken && NARROW.matches) get('clips').firstElementChild.scrollIntoView({ block: 'start' });
 }
 get('form').onsubmit = event => { event.preventDefault(); generate(); };
 get('stop').onclick = () => history.active.forEach(card => card.cancel());
