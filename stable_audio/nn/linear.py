@@ -45,7 +45,8 @@ class Linear(nn.Linear):
             and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_autocast_enabled("cpu")
             and forward_ad._current_level < 0
-            and (torch.compiler.is_compiling() or _only_computes(weight))
+            and not torch.compiler.is_compiling()  # the compiler chooses libraries itself
+            and _only_computes(weight)
         )
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,3 +121,19 @@ def test_small_products_and_other_processors_are_torchs(monkeypatch: pytest.Monk
     monkeypatch.setattr(linear_module, "LEAST_WEIGHTS", 1)
     with torch.no_grad():
         assert _libraries(Linear(6, 5), x) == {"aten::linear"}
+
+
+def test_a_compiler_chooses_itself() -> None:
+    """Inductor takes products of oneDNN in networks that it has frozen alone."""
+    operations: list[str] = []
+
+    def collect(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        operations.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    glu, x = GLU(8, 4, nn.SiLU()), torch.randn(3, 8)
+    with torch.no_grad():
+        compiled = torch.compile(glu, backend=collect, fullgraph=True)
+        torch.testing.assert_close(compiled(x), glu(x))
+    assert operations
+    assert not any("mkldnn" in operation for operation in operations)
