@@ -1,10 +1,10 @@
-"""Size, speed and error of int8 weights on the CPU, for a U-Net and a DiT or for a trained model.
+"""Size, speed and error of weights in 8 or 4 bits on the CPU, for a U-Net and a DiT or for a trained model.
 
     python benchmarks/quantize.py                                 two small untrained backbones
     python benchmarks/quantize.py --checkpoint PATH [--config C]  the backbone of a checkpoint
 
-The error is |int8 - float32| / |float32| of the output for random x and t. Times are medians of rounds that
-take turns, so that a busy machine slows both alike.
+The error is |quantised - float32| / |float32| of the output for random x and t. Times are medians of rounds
+that take turns, so that a busy machine slows both alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.common import describe_machine, new_parser, print_table, time_to
 from stable_audio.backbones import BACKBONES
 from stable_audio.backbones.base import Backbone
 from stable_audio.backbones.unet.attention_options import AttentionBlockOptions
-from stable_audio.inference.quantize import Int8Kernels, quantized, weight_bytes
+from stable_audio.inference.quantize import Kernels, quantized, weight_bytes
 from stable_audio.types import Conditioning, Slot
 
 
@@ -51,7 +51,7 @@ def conditioning(backbone: Backbone, batch: int, frames: int) -> Conditioning:
 
 
 @torch.no_grad()
-def row(name: str, backbone: Backbone, method: Int8Kernels, frames: int, rounds: int) -> list[object]:
+def row(name: str, backbone: Backbone, method: Kernels, frames: int, rounds: int) -> list[object]:
     small = quantized(backbone, method=method)
     original = backbone.float().eval()
     frames = -(-frames // backbone.length_multiple) * backbone.length_multiple
@@ -70,7 +70,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--checkpoint", help="file of a trained model; both examples without it")
     parser.add_argument("--config", help="its config, when the file has none")
-    parser.add_argument("--method", default="torch", choices=("torch", "torchao"))
+    parser.add_argument("--method", default="torch", choices=("torch", "torchao", "int4"))
     parser.add_argument("--frames", type=int, default=256)
     args = parser.parse_args()
     if args.threads:
@@ -83,7 +83,7 @@ def main() -> None:
     else:
         backbones = examples()
     print(describe_machine("cpu", "float32"))
-    header = ("backbone", "MiB float32", "MiB int8", "ms float32", "ms int8", "faster", "error")
+    header = ("backbone", "MiB float32", "MiB", "ms float32", "ms", "faster", "error")
     rows = [row(name, b, args.method, args.frames, args.rounds) for name, b in backbones.items()]
     print_table(header, rows)
 

@@ -76,7 +76,7 @@ def add_dtype(parser: Any, *, help: str, choices: tuple[str, ...] = DTYPES) -> N
     parser.add_argument("--dtype", choices=choices, help=help)
 
 
-RENDER_DTYPES = ("auto", *DTYPES, "int8")
+RENDER_DTYPES = ("auto", *DTYPES, "int8", "int4")
 
 
 def add_render_dtype(parser: Any) -> None:
@@ -85,7 +85,7 @@ def add_render_dtype(parser: Any) -> None:
         parser,
         choices=RENDER_DTYPES,
         help="of the backbone's weights; auto: half precision on a CUDA device, and on CPUs where it is "
-        "twice as fast, else float32; int8 is for a CPU (auto)",
+        "twice as fast, else float32; int8 is for a CPU, int4 takes least memory (auto)",
     )
 
 

@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=1, metavar="N", help="clips rendered at once (%(default)s)"
     )
     generation.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="of the backbone's weights (%(default)s)"
+        "--dtype",
+        choices=(*DTYPES, "int4"),
+        default="float32",
+        help="of the backbone's weights (%(default)s)",
     )
 
 

@@ -7,13 +7,14 @@ import importlib.util
 import torch
 
 from stable_audio.inference.offload import offload
-from stable_audio.inference.quantize import quantized
+from stable_audio.inference.quantize import hold_in_4_bits, quantized
 from stable_audio.inference.rates import bfloat16_gain
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.replay import replay
 
-INT8 = "int8"
-DTYPES = ("float32", "float16", "bfloat16", INT8)
+INT8, INT4 = "int8", "int4"
+QUANTISED = (INT8, INT4)
+DTYPES = ("float32", "float16", "bfloat16", INT8, INT4)
 """Names of the types that a backbone's weights can have."""
 
 AUTO = "auto"
@@ -57,9 +58,9 @@ def place(
     """Move `model` to `device`, in eval mode, and convert its backbone's weights to `dtype`, no others.
 
     Args:
-        dtype: name of a torch type; `auto`, see `dtype_for`; or `int8`: large linear and convolution layers
-            in 8 bits, the others in float32 (see `stable_audio.inference.quantize`). Such a model can only
-            generate.
+        dtype: name of a torch type; `auto`, see `dtype_for`; `int8`: large linear and convolution layers in
+            8 bits, the others in float32; or `int4`: large linear layers in 4 bits, the others in the type
+            of `auto` (see `stable_audio.inference.quantize`). Such models can only generate.
         in_turn: move its parts to `device` one after the other, each for as long as it computes; see
             `stable_audio.inference.offload`.
         compiled: let `torch.compile` make kernels for the backbone. The first call takes minutes for a large
@@ -67,6 +68,7 @@ def place(
             On a CUDA device calls are recorded and replayed, too, unless the parts take turns there.
 
     Raises:
+        ImportError: int4 without torchao, which rounds the weights.
         ValueError: int8 on a device other than the CPU or compiled, or `in_turn` on the CPU.
     """
     device = torch.device(device)
@@ -78,7 +80,9 @@ def place(
         if device.type == "cuda" and not in_turn:
             replay(model.backbone)
     if dtype != INT8:
-        model.backbone.to(getattr(torch, dtype))
+        if dtype == INT4:
+            hold_in_4_bits(model.backbone)
+        model.backbone.to(getattr(torch, dtype_for(AUTO, device) if dtype == INT4 else dtype))
         if in_turn:
             return offload(model, device).eval()
         return model.to(device).eval()

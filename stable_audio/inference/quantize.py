@@ -1,7 +1,11 @@
-"""int8 weights for inference on a CPU: smaller and, where the processor multiplies int8, faster.
+"""Weights in 8 or 4 bits for inference: smaller and, in 8 bits where a processor has them, faster.
 
-Weights are quantised per output channel, activations at each call, so no calibration data is needed.
+In 8 bits weights are quantised per output channel, activations at each call, so no calibration is needed.
 Norms, attention products, embeddings, transposed convolutions and small layers stay as they are.
+
+In 4 bits the weights of linear layers have a scale for every 32 inputs, as frozen weights in training do (see
+`stable_audio.nn.held`), and are widened for each product: an eighth of their memory and its scales, on any
+device, at some cost in time.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import copy
 import threading
 import warnings
 from functools import cache
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -18,24 +23,26 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.adp.conv import PaddedConv1d
 from stable_audio.nn.feedforward import PointwiseConv
+from stable_audio.nn.held import can_hold, hold
 from stable_audio.nn.linear import Linear
 
-Int8Kernels = Literal["torch", "torchao"]
+Kernels = Literal["torch", "torchao", "int4"]
 
 _ONE_THREAD = threading.Lock()
 """Held while a weight is packed, because that sets torch's engine, which all threads share."""
 
 
-def quantized(module: nn.Module, *, method: Int8Kernels = "torch", min_weights: int = 4096) -> nn.Module:
-    """A copy of `module` in eval mode, on the CPU, whose large layers have int8 weights.
+def quantized(module: nn.Module, *, method: Kernels = "torch", min_weights: int = 4096) -> nn.Module:
+    """A copy of `module` in eval mode, on the CPU, whose large layers have weights in 8 or 4 bits.
 
     Args:
         method: `torch`: linear layers and convolutions, with torch's own int8 kernels; `torchao`: linear
-            layers, with the torchao package (extra `[quantize]`).
+            layers, with the torchao package (extra `[quantize]`); `int4`: linear layers in 4 bits, which
+            that package rounds.
         min_weights: layers with fewer weights stay as they are.
 
     Raises:
-        ImportError: `method` is torchao, which is not installed.
+        ImportError: torchao is needed and not installed.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, found '{method}'")
@@ -43,9 +50,21 @@ def quantized(module: nn.Module, *, method: Int8Kernels = "torch", min_weights: 
     return METHODS[method](copied, min_weights)
 
 
+def hold_in_4_bits(module: nn.Module, min_weights: int = 4096) -> nn.Module:
+    """Round the weights of large linear layers to 4 bits, in place.
+
+    Raises:
+        ImportError: torchao, which rounds, is not installed.
+    """
+    for layer in list(module.modules()):
+        if can_hold(layer, 4) and _is_large(layer, min_weights):
+            hold(layer, 4)
+    return module
+
+
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of the parameters and buffers that a checkpoint of `module` holds."""
-    tensors = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
+    """Bytes of the parameters and buffers that `module` holds."""
+    tensors = {id(v): v for v in chain(module.parameters(), module.buffers())}
     return sum(_bytes(value) for value in tensors.values())
 
 
@@ -222,4 +241,4 @@ _REPLACEMENTS: dict[type, Any] = {
     nn.Conv2d: Int8Conv,
     PaddedConv1d: Int8Conv,
 }
-METHODS = {"torch": _with_torch, "torchao": _with_torchao}
+METHODS = {"torch": _with_torch, "torchao": _with_torchao, "int4": hold_in_4_bits}

@@ -36,6 +36,8 @@ def integrated_phases(magnitude: Tensor, *, n_fft: int, hop: int) -> Tensor:
         n_fft: samples of the window and of the transform.
         hop: samples per frame.
     """
+    if magnitude.untyped_storage().device.type == "meta":  # shapes alone, of which memory is planned
+        return torch.empty_like(magnitude)
     items = magnitude.detach().double().cpu().view(-1, *magnitude.shape[-2:]).numpy()
     phases = np.stack([_integrate(item, n_fft=n_fft, hop=hop) for item in items])
     return torch.from_numpy(phases).view(magnitude.shape).to(magnitude)

@@ -153,6 +153,7 @@ def test_adapters_of_a_job_that_are_none(
         (["--adapter", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
         (["--adapter", "a:1:0.9-0.1"], "interval must be"),
         (["--adapter", "a.safetensors", "--dtype", "int8"], "int8 weights take no adapters"),
+        (["--adapter", "a.safetensors", "--dtype", "int4"], "int4 weights take no adapters"),
     ],
 )
 def test_what_cannot_be_rendered_is_told_in_one_sentence(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.generation import GenerationPlan, plan_generation
+from stable_audio.shipped import shipped
 from tests.config import examples
 
 
@@ -28,6 +30,18 @@ def test_half_the_bits_are_half_the_weights_of_the_backbone_alone() -> None:
     # Integer buffers, such as offsets, keep their size.
     assert whole["backbone"] // 2 <= half["backbone"] < 0.51 * whole["backbone"]
     assert half["autoencoder"] == whole["autoencoder"]
+
+
+def test_4_bits_take_less_weights_and_widen_them_at_work() -> None:
+    pytest.importorskip("torchao")
+    config = load_config(shipped("model")["quickstart/quickstart"])
+
+    def plan(dtype: str) -> GenerationPlan:
+        return plan_generation(create_model_from_config(config, device="meta"), dtype=dtype, seconds=0.5)
+
+    half, held = plan("bfloat16"), plan("int4")
+    assert held.weights["backbone"] < 0.5 * half.weights["backbone"]
+    assert held.work["backbone"] > half.work["backbone"]
 
 
 def test_work_grows_with_clips_and_guidance() -> None:

@@ -88,5 +88,38 @@ def test_int8_weights_are_saved_and_loaded() -> None:
 
 
 def test_unknown_method_is_named() -> None:
-    with pytest.raises(ValueError, match="found 'int4'"):
-        quantized(nn.Linear(2, 2), method="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="found 'int2'"):
+        quantized(nn.Linear(2, 2), method="int2")  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_4_bits_err_by_half_a_step_of_each_group() -> None:
+    pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    layer, x = nn.Linear(96, 64), torch.randn(3, 96)
+    held = quantized(nn.Sequential(layer), method="int4")
+    weight = held[0].weight
+    groups = layer.weight.unflatten(1, (-1, 32))
+    step = (groups.amax(-1).clamp(min=0) - groups.amin(-1).clamp(max=0)) / 15
+    error = (weight.unflatten(1, (-1, 32)) - groups).abs()
+    # Half a step for the value, and half for the zero of the group, which is one of the values.
+    assert (error <= 1.001 * step[..., None]).all()
+    torch.testing.assert_close(held(x), x @ weight.T + layer.bias)
+    # 4 bits and two numbers of 32 for every 32 weights.
+    assert weight_bytes(held) == 64 * 96 * (0.5 + 8 / 32) + 64 * 4
+
+
+@torch.no_grad()
+def test_a_backbone_in_4_bits_compiles_whole() -> None:
+    pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    backbone = BACKBONES["dit"](**BACKBONES_TO_SHRINK["dit"]).eval()
+    for parameter in backbone.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    x, t, cond = torch.randn(2, 4, 32), torch.rand(2), Conditioning()
+    small = quantized(backbone, method="int4")
+    assert weight_bytes(small) < 0.3 * weight_bytes(backbone)
+    expected = small(x, t, cond)
+    assert relative_error(expected, backbone(x, t, cond)) < 0.2
+    small.compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(small(x, t, cond), expected)

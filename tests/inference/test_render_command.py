@@ -82,23 +82,25 @@ UNET = {
 }
 
 
-@pytest.mark.parametrize("backbone", ["dit", "unet"])
-def test_int8_weights_render_from_the_command_line(backbone: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("backbone", "bits"), [("dit", "int8"), ("unet", "int8"), ("dit", "int4")])
+def test_quantised_weights_render_from_the_command_line(backbone: str, bits: str, tmp_path: Path) -> None:
+    if bits == "int4":
+        pytest.importorskip("torchao")
     config = tiny.config()
     if backbone == "unet":
         config["model"]["diffusion"].update(UNET)
     weights, model_file = tiny.save(tmp_path, config)
     model = ["generate", "--ckpt-path", str(weights), "--model-config", str(model_file)]
     audio = {}
-    for dtype in ("float32", "int8"):
+    for dtype in ("float32", bits):
         out = ["--out", str(tmp_path / dtype / "out"), "--prompt", "bell", "--subtype", "FLOAT"]
         assert main([*model, *out, *QUICK, "--dtype", dtype]) == 0
         audio[dtype] = read_audio(_made(tmp_path / dtype)[0])[0]
-    error = (audio["int8"] - audio["float32"]).norm() / audio["float32"].norm()
+    error = (audio[bits] - audio["float32"]).norm() / audio["float32"].norm()
     # A layer errs by a few percent, by twice that where it has 7 bits; tests of layers hold them to it.
     assert 0 < error < 0.3
-    path = _made(tmp_path / "int8")[0].with_suffix(".json")
-    assert json.loads(path.read_text())["recipe"]["dtype"] == "int8"
+    path = _made(tmp_path / bits)[0].with_suffix(".json")
+    assert json.loads(path.read_text())["recipe"]["dtype"] == bits
     again = [
         "generate",
         "--from-json",
@@ -109,7 +111,7 @@ def test_int8_weights_render_from_the_command_line(backbone: str, tmp_path: Path
         "cpu",
     ]
     assert main([*again, "--subtype", "FLOAT"]) == 0
-    assert torch.equal(read_audio(_made(tmp_path / "again")[0])[0], audio["int8"])
+    assert torch.equal(read_audio(_made(tmp_path / "again")[0])[0], audio[bits])
     with pytest.raises(ValueError, match="int8 weights run on the CPU, but the device is cuda"):
         place(tiny.build(config), dtype="int8", device="cuda")
 

@@ -16,6 +16,8 @@ from stable_audio.inference.memory.encoders import frozen_encoders
 from stable_audio.inference.memory.kernels import kernels_of
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
 from stable_audio.inference.memory.reserve import reserve_of
+from stable_audio.inference.precision import INT4
+from stable_audio.inference.quantize import hold_in_4_bits
 from stable_audio.model import DiffusionModel
 
 ARRANGEMENTS = {
@@ -110,7 +112,7 @@ def plan_generation(
             be anywhere, and stay as they are.
         batch_size: clips at once.
         seconds: length of a clip; None: the model's.
-        dtype: type of the backbone's weights; None: that which they have.
+        dtype: type of the backbone's weights, also "int4"; None: that which they have.
         device: "cpu", or the type of a GPU.
         guided: whether a guidance weight other than 1 doubles the batch.
         decoded: whether latents become sound.
@@ -121,6 +123,9 @@ def plan_generation(
     computing = [part for part in (model.backbone, model.pretransform) if part is not None]
     for part in computing:
         part.eval()
+    if dtype == INT4:
+        hold_in_4_bits(model.backbone)
+        dtype = "float32" if device == "cpu" else "bfloat16"
     if dtype is not None:
         model.backbone.to(getattr(torch, dtype))
     with on_shapes(), torch.no_grad():

@@ -15,7 +15,7 @@ from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.settings import Sampling
-from stable_audio.inference.precision import AUTO, INT8, compiling_pays, dtype_for
+from stable_audio.inference.precision import AUTO, QUANTISED, compiling_pays, dtype_for
 from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.finishing import NO_FINISHING, Finishing
 from stable_audio.inference.rendering.jobs import Job, complete
@@ -75,10 +75,10 @@ class RenderRequest:
     def __post_init__(self) -> None:
         # Before the model is loaded, which may take minutes: whatever can be checked without it.
         self.sampling.check()
-        if self.dtype == INT8 and self._adapter_paths:
+        if self.dtype in QUANTISED and self._adapter_paths:
             raise ValueError(
-                "int8 weights take no adapters; write these into a model file with `stable-audio adapter "
-                "merge`, and render that one in int8"
+                f"{self.dtype} weights take no adapters; write these into a model file with `stable-audio "
+                f"adapter merge`, and render that one in {self.dtype}"
             )
         for path in self._adapter_paths:
             adapter_file(path)
