@@ -182,6 +182,21 @@ def _wait_for_steps(process: subprocess.Popen[str], folder: Path, steps: int) ->
     raise AssertionError(f"the run did not reach step {steps}: {process.communicate()[1][-2000:]}")
 
 
+def _refuse_parting(whole: Path, killed: Path, at_kill: int) -> None:
+    """Compare the checkpoints of two runs in order, so that a failure says when they part, and by how much:
+    before the kill, arithmetic differs between two processes; after it, the checkpoint or its loading is at
+    fault."""
+    for path in sorted((whole / "checkpoints").glob("step=*.ckpt")):
+        other = killed / "checkpoints" / path.name
+        if not other.is_file():
+            continue
+        left, right = _tensors(load_torch_file(path)), _tensors(load_torch_file(other))
+        apart = {k: float((v.double() - right[k].double()).abs().max()) for k, v in left.items() if v.numel()}
+        differing = {key: value for key, value in apart.items() if value > 0}
+        side = "before" if int(path.stem.split("=")[1]) <= at_kill else "after"
+        assert not differing, f"the runs part {side} the kill, at {path.name}: {differing}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
 def test_killed_and_continued(tmp_path: Path, number: signal.Signals) -> None:
@@ -199,5 +214,6 @@ def test_killed_and_continued(tmp_path: Path, number: signal.Signals) -> None:
     config = tiny_config(**DROPOUT)
     tiny_run(tmp_path, config, name="killed", recover=True, num_workers=2, **options).start()
     tiny_run(tmp_path, config, name="whole", **options).start()
+    _refuse_parting(tmp_path / "whole", tmp_path / "killed", step)
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "killed" / "last.ckpt")
     assert _curve(tmp_path / "whole") == _curve(tmp_path / "killed")
