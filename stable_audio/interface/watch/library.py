@@ -80,8 +80,12 @@ class Library:
 
     def _present(self) -> Iterator[tuple[str, Path]]:
         taken: set[str] = set()
+        known: set[Path] = set()
         for root in self.folders:
             for path in find_runs(root):
+                if (real := path.resolve()) in known:
+                    continue
+                known.add(real)
                 name = root.resolve().name if path == root else path.relative_to(root).as_posix()
                 if name in taken:
                     name = f"{root.resolve().name}/{name}"

@@ -93,11 +93,12 @@ def test_runs_come_go_and_lie_anywhere(tmp_path: Path) -> None:
     _run(tmp_path / "z")
     assert _names(library) == ["deep/er/b", "z"]
     assert _names(Library([tmp_path / "z"])) == ["z"]
-    assert _names(Library([tmp_path / "deep", tmp_path, tmp_path / "z"])) == [
-        "deep/er/b",
+    # Each run once, and under a name of its own.
+    _run(tmp_path / "other" / "z")
+    assert _names(Library([tmp_path / "deep", tmp_path / "other", tmp_path, tmp_path / "z"])) == [
         "er/b",
+        f"{tmp_path.name}/z",
         "z",
-        "z/z",
     ]
     assert _names(Library([tmp_path / "nothing"])) == []
     with pytest.raises(KeyError):
