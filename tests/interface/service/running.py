@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -59,6 +60,14 @@ def saved_model(folder: Path) -> tuple[Path, Path]:
     """Files of a model, and of its config."""
     folder.mkdir(parents=True, exist_ok=True)
     return tiny.save(folder, tiny.config())
+
+
+def published_model(folder: Path, config: dict[str, Any]) -> Path:
+    """A folder with a model as they are published."""
+    weights, file = tiny.save(folder / "parts", config)
+    weights.rename(folder / "model.safetensors")
+    file.rename(folder / "model_config.json")
+    return folder
 
 
 @contextmanager

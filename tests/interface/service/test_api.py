@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,19 +40,16 @@ def samples(content: bytes) -> Any:
 
 
 def test_a_sound_is_what_generate_makes_of_its_recipe(
-    client: httpx.Client, service: RunningService, tmp_path: Any
+    client: httpx.Client, service: RunningService, tmp_path: Path
 ) -> None:
     answer = generate(client)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "audio/wav"
-    (tmp_path / "answer.wav").write_bytes(answer.content)
-    command = ["generate", "--from-json", str(tmp_path / "answer.wav"), "--ckpt-path", str(service.weights)]
-    assert main([*command, "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
-    (again,) = (tmp_path / "again").glob("*.wav")
     assert len(samples(answer.content)) == 400
-    assert (samples(answer.content) == samples(again.read_bytes())).all()
-    digest = json.loads(again.with_suffix(".json").read_text())["digest"]
-    assert answer.headers["x-recipe-digest"] == digest
+    again = rendered(service, tmp_path / "plain", answer, "--ckpt-path", str(service.weights))
+    assert (samples(answer.content) == again).all()
+    (facts,) = (tmp_path / "plain" / "again").glob("*.json")
+    assert answer.headers["x-recipe-digest"] == json.loads(facts.read_text())["digest"]
 
 
 def test_the_recipe_is_in_a_header_without_paths(client: httpx.Client, service: RunningService) -> None:
@@ -62,7 +60,9 @@ def test_the_recipe_is_in_a_header_without_paths(client: httpx.Client, service: 
 
 
 def test_models_tell_what_they_read(client: httpx.Client) -> None:
-    (model,) = client.get("/v1/models").json()["models"]
+    model, other = client.get("/v1/models").json()["models"]
+    assert (other["name"], other["inpainting_input"], other["adapters"]) == ("gaps", True, [])
+    assert (model["name"], model["adapters"]) == ("tiny", ["pad"])
     assert model["state"] == "ready"
     prompt, seconds = model["conditioners"]
     assert (prompt["key"], prompt["kind"], prompt["choices"]) == (
@@ -79,6 +79,46 @@ def test_models_tell_what_they_read(client: httpx.Client) -> None:
     assert client.get("/v1/models/tiny").json() == model
 
 
+def rendered(service: RunningService, folder: Path, answer: httpx.Response, *flags: str) -> Any:
+    """The samples that `stable-audio generate` makes of the recipe in an answer."""
+    folder.mkdir()
+    (folder / "answer.wav").write_bytes(answer.content)
+    command = ["generate", "--from-json", str(folder / "answer.wav"), "--out", str(folder / "again"), *flags]
+    assert main([*command, "--device", "cpu"]) == 0
+    (sound,) = (folder / "again").glob("*.wav")
+    return samples(sound.read_bytes())
+
+
+def test_models_and_adapters_are_chosen_by_name(
+    client: httpx.Client, service: RunningService, tmp_path: Path
+) -> None:
+    plain = samples(generate(client).content)
+    off = generate(client, adapters=[{"name": "pad", "strength": 0}])
+    assert (samples(off.content) == plain).all()
+    some = generate(client, adapters=[{"name": "pad", "strength": 0.5, "interval": [0.2, 1]}])
+    assert (samples(some.content) != plain).any()
+    adapter = str(service.folder.parent / "pad.safetensors")
+    flags = ["--ckpt-path", str(service.weights), "--adapter", adapter]
+    assert (samples(some.content) == rendered(service, tmp_path / "adapted", some, *flags)).all()
+    other = generate(client, model="gaps")
+    assert (samples(other.content) != plain).any()
+    flags = ["--ckpt-path", str(service.weights.parents[1] / "gaps")]
+    assert (samples(other.content) == rendered(service, tmp_path / "other", other, *flags)).all()
+    assert "no adapter 'pad'" in generate(client, model="gaps", adapters=[{"name": "pad"}]).text
+    assert generate(client, model="nothere").status_code == 404
+
+
+def test_an_edit_is_rendered_again_from_its_upload(
+    client: httpx.Client, service: RunningService, tmp_path: Path
+) -> None:
+    sound = tmp_path / "take.wav"
+    sound.write_bytes(generate(client, seed=1).content)
+    upload = client.post("/v1/uploads", files={"file": ("take.wav", sound.read_bytes())}).json()
+    answer = generate(client, inpaint_audio=upload["id"], inpaint=[[0.1, 0.2]])
+    flags = ["--ckpt-path", str(service.weights), "--inpaint-audio", str(sound)]
+    assert (samples(answer.content) == rendered(service, tmp_path / "edited", answer, *flags)).all()
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
@@ -91,7 +131,8 @@ def test_models_tell_what_they_read(client: httpx.Client) -> None:
         ({"sampler": "oiler"}, "unknown sampler 'oiler'"),
         ({"init_audio": "/etc/passwd"}, "id of an upload"),
         ({"init_audio": "0" * 32}, "there is no sound"),
-        ({"adapters": [{"name": "pad"}]}, "no adapter 'pad'"),
+        ({"adapters": [{"name": "pod"}]}, "no adapter 'pod'"),
+        ({"adapters": [{"name": "pad", "interval": [0.5, 2]}]}, "0 <= low <= high <= 1"),
         ({"conditioning": {"prompt": "bell"}}, "leave one out"),
         ({"format": "mp3", "subtype": "16"}, "subtype of mp3"),
         ({"steps": "3", "cfg_scale": "x"}, "$.steps"),
