@@ -43,7 +43,7 @@ def page_files(title: str) -> Mapping[str, PageFile]:
         for entry in folder.iterdir()
         if entry.name.rpartition(".")[2] in _TYPES
     }
-    texts["theme.css"] = theme()
+    texts["page.css"] = theme() + texts["page.css"]  # one file: a page is painted once its style is there
     # Modules that import each other would be asked for one after the other.
     scripts = sorted(name for name in texts if name.endswith(".js"))
     preloads = "\n".join(f'<link rel="modulepreload" href="page/{name}">' for name in scripts)

@@ -51,6 +51,15 @@ def test_what_the_page_names_exists() -> None:
     assert used <= known | own
 
 
+def test_nothing_but_one_style_delays_the_first_paint() -> None:
+    head, _ = text("index.html").split("</head>")
+    assert re.findall(r'rel="stylesheet" href="([^"]*)"', head) == ["page/page.css"]
+    assert re.findall(r"<script ([^>]*)>", head) == [
+        'type="module" src="page/main.js"'
+    ]  # not before the page
+    assert "--mark:" in text("page.css")  # the theme of all pages
+
+
 def test_every_sampler_is_explained() -> None:
     assert set(re.findall(r"^  '([\w-]+)': '", text("words.js"), re.MULTILINE)) == set(SAMPLERS)
 

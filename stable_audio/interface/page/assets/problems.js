@@ -41,6 +41,11 @@ export function placeProblems(detail) {
   const names = [...get('form').querySelectorAll('[data-name]')].map(field => field.dataset.name);
   const known = [...new Set([...names, ...Object.keys(NAMES)])];
   const rest = [];
+  const lacking = /^conditioning lacks ([^;]+)/.exec(detail)?.[1].split(', ') || [];
+  if (lacking.length && lacking.every(name => names.includes(name))) {
+    for (const name of lacking) showProblem(name, 'The model needs this.');
+    detail = '';
+  }
   for (const text of detail.split(SENTENCES)) {
     const name = firstNamed(text, known) || (text.startsWith('$.') ? 'other' : null);
     if (!name || !showProblem(NAMES[name] || name, text.replace(/^(--|\$\.)/, ''))) rest.push(text);
