@@ -70,7 +70,8 @@ def published_model(args: argparse.Namespace, **training: Any) -> tuple[Diffusio
                 buffer.fill_(1.0)
     _restore_rotary(model)
     width = config.model.conditioning.cond_dim
-    shapes = {"prompt": (128, width), "seconds_start": (1, width), "seconds_total": (1, width)}
+    entries = config.model.conditioning.configs
+    shapes = {entry.id: (getattr(entry.config, "max_length", 1), width) for entry in entries}
     model.conditioner = FixedConditions(shapes, args.device)
     return model, config
 
