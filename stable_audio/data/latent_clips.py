@@ -57,6 +57,8 @@ class LatentClips:
             length = self._length(stored, valid)
             start = self._start(valid, length, generator)
             latents = _padded(source.read(index, start, start + length), length, source.silence)
+            if not bool(torch.isfinite(latents).all()):
+                raise ValueError("holds values that are not numbers")
             info = {
                 **self._describe(metadata, stored, valid, start, length),
                 **extra,

@@ -175,6 +175,19 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     assert all(part in reason for part, reason in zip(expected, reasons)), reasons
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_that_are_no_numbers_are_left_out(tmp_path: Path, value: float) -> None:
+    make_npy(tmp_path, "bad", 6, 6)
+    latents = frames(6)
+    latents[1, 4] = value
+    np.save(tmp_path / "bad.npy", latents.numpy())
+    item = dataset(tmp_path)[ItemKey(0, 0)]
+    assert isinstance(item, Rejected)
+    assert "holds values that are not numbers" in item.reason
+    crop = dataset(tmp_path, latent_crop_length=4, random_crop=False)[ItemKey(0, 0)]
+    assert not isinstance(crop, Rejected)  # what is not used does no harm
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

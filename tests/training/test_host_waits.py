@@ -17,6 +17,7 @@ from stable_audio.config import load_config
 from stable_audio.data.base import Batch, Packed
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.transfer import to_device
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training import finite
 from stable_audio.training.build import build_training
 from stable_audio.training.diffusion import DiffusionTraining
@@ -126,6 +127,17 @@ def _step(guard: FiniteGuard, optimizer: Any, weight: Tensor, grad: float, step:
     verdict = guard.watch(optimizer, norm, None, step=step, files=[f"{step}.wav"])
     optimizer.step()
     return verdict
+
+
+@pytest.mark.usefixtures("skipping")
+def test_checking_a_step_and_the_spikes_in_it_does_not_wait_for_the_device() -> None:
+    guard = FiniteGuard(StepLimits())
+    norm, optimizer = torch.ones((), device=DEVICE), AdamW([torch.nn.Parameter(torch.ones(1))], fused=True)
+    with no_waits():
+        for step in range(12):
+            guard._pending = None  # that of the last step has arrived by now
+            agree = (lambda flag: flag * 1) if step % 2 else None
+            guard.watch(optimizer, norm, norm, step=step, files=["a"], agree=agree)
 
 
 @pytest.mark.usefixtures("skipping")
