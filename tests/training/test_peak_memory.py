@@ -71,9 +71,8 @@ def _peaks(folder: Path, **options: Any) -> dict[str, float]:
     return peaks
 
 
-"""Bytes of libraries that are imported on the way, and of activations: fewer than those of the weights."""
 FIXED = 64 * 2**20
-"""Bytes of libraries that are imported on the way, and of activations: fewer than those of the weights here."""
+"""Bytes of libraries that are imported on the way, and of activations: fewer than the weights have."""
 
 
 @pytest.mark.slow
