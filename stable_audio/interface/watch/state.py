@@ -120,6 +120,7 @@ def _ended(signs: Signs) -> tuple[str, str] | None:
 
 
 def _ended_by_log(signs: Signs) -> tuple[str, str] | None:
+    """The same of a run whose record says nothing of its end."""
     ends = list(_END.finditer(signs.log))
     if ends and not _LATER.search(signs.log, ends[-1].end()):
         step, rest = ends[-1][1], signs.log[ends[-1].end() :]
@@ -130,6 +131,10 @@ def _ended_by_log(signs: Signs) -> tuple[str, str] | None:
     if failures and not _LATER.search(signs.log, failures[-1].end()):
         reasons = _REASON.findall(signs.log, failures[-1].end())
         return "failed", reasons[-1][:_LONGEST_REASON] if reasons else "it ended with an error"
+    reached = signs.max_steps is not None and signs.step is not None and signs.step >= signs.max_steps
+    # Earlier versions did not record the end.
+    if reached and "ended" not in signs.start and signs.silent > QUIET_SECONDS:
+        return "finished", f"it reached its last step, {signs.step:,}"
     return None
 
 

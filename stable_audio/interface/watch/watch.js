@@ -30,7 +30,7 @@ const summary = name => runs.find(run => run.name === name);
 const colourOf = name => { if (!colours.has(name)) colours.set(name, COLOURS[colours.size % COLOURS.length]); return colours.get(name); };
 
 // The list
-const left = run => run.state === 'running' && run.max_steps && run.speed > 0 ? (run.max_steps - run.step) / run.speed : null;
+const left = run => run.state === 'running' && run.max_steps && run.speed > 0 ? Math.max(0, run.max_steps - run.step) / run.speed : null;
 function time(seconds) {
   if (seconds === null || seconds === undefined) return '–';
   for (const [size, unit] of [[86400, 'd'], [3600, 'h'], [60, 'min']]) if (seconds >= 2 * size) return `${Math.round(seconds / size)} ${unit}`;

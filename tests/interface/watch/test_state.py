@@ -72,6 +72,10 @@ def _signs(**values: Any) -> Signs:
         ({"start": {"ended": {"step": 9, "stopped": True}}}, "stopped"),
         ({"start": {"ended": {"step": "x", "error": 7}}}, "failed"),
         ({"start": {"ended": None}}, "running"),
+        ({"start": {"options": {"max_steps": 9}}, "silent": 1e6}, "finished"),
+        ({"start": {"options": {"max_steps": 9}}}, "running"),
+        ({"start": {"options": {"max_steps": 10}}, "silent": 1e6}, "died"),
+        ({"start": {"options": {"max_steps": 9}, "ended": None}, "silent": 1e6}, "died"),
         ({"start": {}, "log": BEGIN + END, "silent": 1e6}, "finished"),
     ],
 )
