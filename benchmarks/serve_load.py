@@ -315,6 +315,7 @@ def crowd(args: argparse.Namespace, folder: Path) -> None:
     asked = lines(args)
     expected = references(args, folder, asked)
     flags = ["--batch-size", str(args.batch_size), "--queue", "400", "--client-queue", "400"]
+    flags += ["--deadline", str(TIMEOUT)]
     with serving(args, folder / "crowd", *flags) as service:
         started = time.perf_counter()
         answers = asyncio.run(crowd_of(args, service, asked))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stable_audio.inference.precision import QUANTISED
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -142,3 +144,8 @@ class ServiceSettings:
             raise ValueError("no model to serve: name at least one checkpoint")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"several models are called {', '.join(twice)}: name them, as NAME=CHECKPOINT")
+        if self.adapters and (dtype := self.worker.loading.get("dtype")) in QUANTISED:
+            raise ValueError(
+                f"{dtype} weights take no adapters; write these into a model file with `stable-audio adapter "
+                "merge`, and serve that one"
+            )

@@ -14,7 +14,13 @@ from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.names import name_of, named, read_tokens
 from stable_audio.interface.service.records import JobRecord, UploadRecord
 from stable_audio.interface.service.request import GenerateRequest
-from stable_audio.interface.service.settings import Access, Limits, ModelSource, ServiceSettings
+from stable_audio.interface.service.settings import (
+    Access,
+    Limits,
+    ModelSource,
+    ServiceSettings,
+    WorkerOptions,
+)
 from stable_audio.interface.service.store import VERSION, JobStore
 from stable_audio.interface.service.waiting import WaitingJob, WaitingJobs
 from tests.interface.service.scripted import clip, scripted
@@ -143,6 +149,15 @@ def test_tokens_are_read_from_lines(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ValueError, match=told):
             read_tokens(str(file), None)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_quantised_weights_take_no_adapters(tmp_path: Path, dtype: str) -> None:
+    worker = WorkerOptions(loading={"dtype": dtype})
+    models = [ModelSource(name="x", checkpoint="x")]
+    assert ServiceSettings(models=models, folder=tmp_path, worker=worker)
+    with pytest.raises(ValueError, match="take no adapters"):
+        ServiceSettings(models=models, folder=tmp_path, worker=worker, adapters={"pad": "pad.safetensors"})
 
 
 @pytest.mark.parametrize("name", ["max_seconds", "max_steps", "queue", "deadline", "upload_megabytes"])
