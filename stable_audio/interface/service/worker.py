@@ -101,6 +101,7 @@ class _BatchWorker:
         self._waiting: queue.Queue[RenderBatch | None] = queue.Queue()
         self._cancelled: set[int] = set()
         self._told = 0.0
+        self._fits: dict[tuple[str, int], int] = {}
         self._writers = ThreadPoolExecutor(_WRITERS, "writer")
         self._closer = ThreadPoolExecutor(1, "closer")
         self._writing: Sequence[Future[None]] = ()
@@ -133,12 +134,19 @@ class _BatchWorker:
                 self._waiting.put(None if isinstance(message, StopWorker) else message)
 
     def _serve(self, batch: RenderBatch) -> None:
-        model, took = self._models.get(batch.model)
+        try:
+            model, took = self._models.get(batch.model)
+        except Exception as error:
+            free_memory_of(error)
+            self._fail(batch, [item.id for item in batch.items], error)
+            self._send(BatchSampled(batch.number, {}))
+            self._send(BatchDone(batch.number))
+            return
         clips: dict[str, PreparedJob] = {}
         for item in batch.items:
             try:
                 clips[item.id] = self._prepared(model, item)
-            except (ValueError, OSError, OverflowError) as error:
+            except Exception as error:
                 self._fail(batch, [item.id], error)
         writing: dict[str, Future[None]] = {}
         try:
@@ -195,8 +203,10 @@ class _BatchWorker:
         writing: dict[str, Future[None]],
     ) -> None:
         device = model.model.model.device
+        length = (batch.model, max(clip.recipe.sample_size for clip in clips.values()))
+        size = min(len(clips), self._fits.get(length, len(clips)))
         options = BatchOptions(
-            size=len(clips),
+            size=size,
             chunked_decode=self._task.options.chunked_decode,
             progress=lambda step, steps: self._step(batch.number, step, steps),
         )
@@ -204,7 +214,9 @@ class _BatchWorker:
         output = OutputFiles(self._files.scratch(batch.number), subtype="float", software=software)
         pending = [(id, clip.job, clip.recipe) for id, clip in clips.items()]
         with closing(sound_batches(model.adapted, device, pending, options)) as batches:
-            for sounds in batches:
+            for number, sounds in enumerate(batches):
+                if number == 0 and len(sounds.clips) < size:
+                    self._fits[length] = len(sounds.clips)  # memory ran out with more
                 factor = sum(recipe.seconds for _, _, recipe in sounds.clips) / sounds.took
                 figures = {"took": sounds.took / len(sounds.clips), "factor": factor}
                 for (id, _, recipe), sound in zip(sounds.clips, sounds.audio):
