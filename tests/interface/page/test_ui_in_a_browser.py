@@ -91,6 +91,11 @@ def test_a_long_generation_shows_its_steps_and_can_be_stopped(ui: RunningService
         page.wait_for_selector("text=/step \\d+ of 1000, .* left/")
         page.click("#stop")
         page.wait_for_selector("article[data-state=cancelled]")
+        page.click("#generate")
+        page.wait_for_selector("text=/step \\d+ of 1000, .* left/")
+        page.locator("article").first.focus()
+        page.keyboard.press(".")
+        page.wait_for_selector(":nth-match(article[data-state=cancelled], 2)")
         until(page, "document.getElementById('stop').disabled")
         assert jobs(ui)[0]["state"] == "cancelled"
         generate(page)  # and the device is free

@@ -11,6 +11,7 @@ export function listenToKeys(page) {
     ArrowLeft: page.back, ArrowRight: page.on, s: page.star,
     a: () => page.withCard(card => page.take(card, 'A')), b: () => page.withCard(card => page.take(card, 'B')),
     v: () => page.withCard(page.does.vary), c: () => page.withCard(page.does.goOn), u: () => page.withCard(page.does.use),
+    '.': page.stop,
     '/': () => get('search').focus(), '?': () => get('keys').showModal(),
   };
   document.addEventListener('keydown', event => {
@@ -21,7 +22,7 @@ export function listenToKeys(page) {
     if (target.matches(TYPED)) { if (event.key === 'Escape') target.blur(); return; }
     if (event.key === ' ' && target.matches(PRESSED)) return;
     if (event.key.startsWith('Arrow') && target.matches('input, [role=slider]')) return;
-    const action = keys[event.key];
+    const action = event.key === 'Enter' && target.matches('article') ? page.toggle : keys[event.key];
     if (action) { event.preventDefault(); action(); }
   });
 }

@@ -167,7 +167,8 @@ async function generate() {
   if (taken && NARROW.matches) get('clips').firstElementChild.scrollIntoView({ block: 'start' });
 }
 get('form').onsubmit = event => { event.preventDefault(); generate(); };
-get('stop').onclick = () => history.active.forEach(card => card.cancel());
+const stopAll = () => history.active.forEach(card => card.cancel());
+get('stop').onclick = stopAll;
 
 // Models
 const models = new Map();
@@ -222,7 +223,7 @@ get('clips').addEventListener('focusin', event => {
   if (card && card !== current) choose(card);
 });
 listenToKeys({
-  generate, step, switchSides, toggleLoop,
+  generate, step, switchSides, toggleLoop, stop: stopAll,
   toggle: () => hear(() => player.toggle(player.playing ? null : current?.job.state === 'done' ? current.item : history.shown.find(card => card.job.state === 'done')?.item), current?.title),
   back: () => player.seek(player.position - 1),
   on: () => player.seek(player.position + 1),
