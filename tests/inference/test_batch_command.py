@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import stable_audio.inference.rendering.render as render_module
+import stable_audio.inference.rendering.batches as batches_module
 from stable_audio.cli import main
 from tests.inference import tiny
 
@@ -33,13 +33,13 @@ def _recipes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_grid_renders_every_combination(base: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
-    whole, sizes = render_module.generate, []
+    whole, sizes = batches_module.undecoded, []
 
     def counting(model: Any, items: Any, **settings: Any) -> Any:
         sizes.append((len(items), settings["sampling"].cfg_scale))
         return whole(model, items, **settings)
 
-    monkeypatch.setattr(render_module, "generate", counting)
+    monkeypatch.setattr(batches_module, "undecoded", counting)
     grid = ["--prompt", "bell", "--grid", "seed=3,4", "--grid", "cfg_scale=1,2.5"]
     name = ["--name", "{prompt}_{seed}_{cfg_scale}", "--batch-size", "4"]
     assert main([*base, *grid, *name]) == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stable_audio.cli import main
-from stable_audio.inference.rendering import render as render_module
+from stable_audio.inference.rendering import batches as batches_module
 from tests.inference import tiny
 
 
@@ -95,13 +95,13 @@ def test_clips_of_one_batch_have_weights_of_their_own(
     ]
     prompts = tmp_path / "p.jsonl"
     prompts.write_text("\n".join(map(json.dumps, lines)))
-    batches, generate = [], render_module.generate
+    batches, generate = [], batches_module.undecoded
 
     def counted(model: Any, conditioning: Any, **keywords: Any) -> Any:
         batches.append(keywords["cfg_scale"])
         return generate(model, conditioning, **keywords)
 
-    monkeypatch.setattr(render_module, "generate", counted)
+    monkeypatch.setattr(batches_module, "undecoded", counted)
     command = [*base, "--prompts", str(prompts), "--batch-size", "4", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     assert batches == [(2.0, 5.0), 1.0]
