@@ -14,7 +14,7 @@ from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.kernels import ATTEND, require_flash
 from stable_audio.nn.linear import Linear
 from stable_audio.nn.norms import DynamicTanh, L2Norm, NormOptions, RMSNorm
-from stable_audio.nn.packed import Packing
+from stable_audio.nn.packed import Packing, calls_at_once
 from stable_audio.nn.rotary import RotaryTables, rotated
 
 
@@ -178,6 +178,9 @@ class Attention(nn.Module):
         if packing is None:
             return self.attend(q, k, v, causal=self.causal, window=self.window, mask=mask)
         kernel = partial(self.attend, causal=self.causal, window=self.window)
+        if cross and calls_at_once(q):
+            # A causal mask counts both from the first on, which padding behind does not move.
+            return packing.cross_attend_at_once(kernel, q, k, v, mask)
         if cross:
             return packing.cross_attend(kernel, q, k, v, mask)
         return packing.attend(partial(kernel, mask=None), q, k, v)

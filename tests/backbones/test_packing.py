@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.backbones import BACKBONES, DiT
+from stable_audio.nn import attention
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.packed import PackedRow
@@ -204,3 +205,25 @@ def test_the_order_of_a_row() -> None:
     assert row.real.tolist() == [0, 1, 3]
     assert row.out.tolist() == [3, 4, 8]
     assert row.packing.position.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["all slots", "causal", "differential", "masked context"])
+def test_one_call_for_all_clips_is_one_call_for_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cross-attention, as on a GPU; here in float64 on the CPU."""
+    dit = build(**OPTIONS[name]).double()
+    dit.enable_gradient_checkpointing()
+    x, t = clips()
+    x, cond = x.double(), conditioning(dit).to(dtype=torch.float64)
+    outs, grads = [], []
+    for at_once in (False, True):
+        monkeypatch.setattr(attention, "calls_at_once", lambda q, value=at_once: value)
+        dit.zero_grad()
+        outs.append(dit.forward_packed(x, t, cond, LENGTHS))
+        outs[-1].square().sum().backward()
+        grads.append({k: p.grad for k, p in dit.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(outs[1], outs[0], rtol=0, atol=1e-10 * float(outs[0].detach().abs().max()))
+    scale = max(float(grad.abs().max()) for grad in grads[0].values())
+    assert grads[0].keys() == grads[1].keys()
+    for key, grad in grads[0].items():
+        atol = scale * (1e-6 if key == "timestep_features.weight" else 1e-12)
+        torch.testing.assert_close(grads[1][key], grad, rtol=0, atol=atol, msg=key)
