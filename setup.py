@@ -30,6 +30,7 @@ EXTRAS = {
     "flash": ["flash-attn>=2.6"],
     "av": ["av>=12"],
     "quantize": ["torchao>=0.10"],
+    "deepspeed": ["deepspeed>=0.15"],
     "yaml": ["PyYAML>=6"],
     "serve": [
         "fastapi>=0.115",

@@ -209,7 +209,10 @@ class TrainingModule(OptimisedModule):
         if checkpoint[TRAINING_ENTRY].get(BASE_KEY):
             weights, stored = self.model.state_dict(), checkpoint["state_dict"]
             parts = any(is_split(value) for value in stored.values())
-            own = {f"model.{key}": v for key, v in (weights if parts else whole(weights)).items()}
+            own = {
+                f"model.{key}": v
+                for key, v in (weights if parts else whole(weights, everywhere=True)).items()
+            }
             checkpoint["state_dict"] = {**own, **stored}
 
     def begin_fit(self) -> None:
@@ -236,7 +239,7 @@ class TrainingModule(OptimisedModule):
         """Weights for generation in our layout, averaged ones where there are any, but for those that are in
         the base of the run's files.
 
-        Where weights are split over processes, every process must call it; one writes what it returns.
+        Where weights are split over processes, every process must call it; the first one gets them.
         """
         tensors = dict(self.model.state_dict())
         if self.ema is not None:

@@ -178,7 +178,7 @@ class EMA:
         Frozen weights, which equal their average, are included.
 
         Args:
-            gathered: whole tensors; otherwise each process has its parts.
+            gathered: whole tensors, on the first process; otherwise each has its parts.
         """
         averaged, frozen = self.average, {k: owner[name].detach() for k, owner, name in self._frozen}
         frozen = {k: _shadow(v) if _is_low(v) else v for k, v in frozen.items()}

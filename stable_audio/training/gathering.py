@@ -12,15 +12,24 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def whole(tensors: Mapping[str, Tensor], *, everywhere: bool = False) -> dict[str, Tensor]:
     """Gather every tensor. If some are split, every process of the run must call it.
 
     What is gathered lies in host memory, one after the other: all at once would be a whole model on each GPU.
 
     Args:
         tensors: by key; those that are not split are returned as they are.
+        everywhere: False: only the first process, which writes, gets those that are split.
     """
-    return {key: t.full_tensor().cpu() if is_split(t) else t for key, t in tensors.items()}
+    gathered: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if not is_split(tensor):
+            gathered[key] = tensor
+            continue
+        value = tensor.full_tensor()
+        if everywhere or torch.distributed.get_rank() == 0:
+            gathered[key] = value.cpu()
+    return gathered
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:

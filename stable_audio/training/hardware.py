@@ -123,7 +123,10 @@ def _check_strategy(name: str) -> None:
     if name in ("auto", ""):
         return
     if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
-        raise ImportError(f"--strategy {name} needs: pip install deepspeed")
+        raise ImportError(
+            f"--strategy {name} needs: pip install deepspeed, which the extra brings: "
+            'pip install "stable-audio[deepspeed]"; --strategy fsdp splits weights without it'
+        )
     strategies = StrategyRegistry.available_strategies()
     if name not in strategies and name not in (*SPLITTING, "deepspeed"):
         short = ("auto", "ddp", "ddp_find_unused_parameters_true", *SPLITTING, "deepspeed")

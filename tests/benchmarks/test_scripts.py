@@ -14,6 +14,7 @@ from benchmarks.plain_dit import PlainDiT
 from stable_audio.backbones import DiT
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.types import Conditioning
+from tests.training.worlds import free_port
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rounds", "1"]
@@ -85,6 +86,23 @@ def test_prints_its_table(
     printed = capsys.readouterr().out
     table = {line.split("  ")[0] for line in printed.splitlines()}
     assert set(rows) <= table, printed
+
+
+def test_strategies_take_turns_in_one_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As under torchrun, which starts one of it for each GPU."""
+    for name, value in {
+        "RANK": 0,
+        "WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    sizes = ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--rounds", "1"]
+    test_prints_its_table(
+        "strategies", sizes, ["ddp, every step searched", "ddp", "fsdp"], monkeypatch, capsys
+    )
 
 
 @pytest.mark.parametrize(

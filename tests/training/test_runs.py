@@ -381,7 +381,7 @@ def test_wrong_options_are_refused_with_the_flag(tmp_path: Path, wrong: dict[str
         ({"accelerator": "gpu"}, "--accelerator gpu: torch .* finds none on this machine"),
         ({"accelerator": "mps"}, "--accelerator mps: torch .* finds none on this machine"),
         ({"accelerator": "auto", "devices": "0,1"}, "chooses GPUs by number, but there is no GPU"),
-        ({"strategy": "deepspeed"}, "--strategy deepspeed needs: pip install deepspeed"),
+        ({"strategy": "deepspeed"}, r"--strategy deepspeed needs: pip install deepspeed.*audio\[deepspeed\]"),
         ({"logger": "wandb"}, "--logger wandb has no API key|pip install"),
     ],
 )
