@@ -178,11 +178,11 @@ class EMA:
         Frozen weights, which equal their average, are included.
 
         Args:
-            gathered: whole tensors, on the first process; otherwise each has its parts.
+            gathered: whole tensors; otherwise each process has its parts.
         """
         averaged, frozen = self.average, {k: owner[name].detach() for k, owner, name in self._frozen}
         frozen = {k: _shadow(v) if _is_low(v) else v for k, v in frozen.items()}
-        tensors = whole({**frozen, **averaged}) if gathered else {**frozen, **averaged}
+        tensors = whole({**frozen, **averaged}, everywhere=True) if gathered else {**frozen, **averaged}
         return {"step": self.step, "initialised": self.initialised, "average": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
