@@ -74,9 +74,14 @@ class Library:
             return self._runs[name].folder
 
     def _find(self) -> None:
-        present = dict(self._present())
-        # A run that was removed and one of its name that came later are different runs.
-        self._runs = {name: self._runs.get(name) or WatchedRun(name, path) for name, path in present.items()}
+        known = self._runs
+        self._runs = {}
+        for name, path in self._present():
+            run = known.get(name)
+            # Once a run is gone, one of another folder may have its name.
+            if run is None or run.folder != path:
+                run = WatchedRun(name, path)
+            self._runs[name] = run
 
     def _present(self) -> Iterator[tuple[str, Path]]:
         taken: set[str] = set()

@@ -103,6 +103,12 @@ def test_runs_come_go_and_lie_anywhere(tmp_path: Path) -> None:
     assert _names(Library([tmp_path / "nothing"])) == []
     with pytest.raises(KeyError):
         library.run("a")
+    both = Library([tmp_path / "other", tmp_path])
+    both.refresh()
+    assert both.folder("z") == tmp_path / "other" / "z"
+    shutil.rmtree(tmp_path / "other")
+    both.refresh()
+    assert both.folder("z") == tmp_path / "z"
 
 
 @pytest.mark.parametrize(
