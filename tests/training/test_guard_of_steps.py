@@ -24,6 +24,8 @@ from stable_audio.training.usual_norm import COUNT, FIRST, UsualNorm
 from tests.training.building import tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
+GUARD = {"skips": 1, "within": 3}
+
 BAD = 11
 """Batch that is bad, behind the first ten."""
 
@@ -76,17 +78,22 @@ def test_a_bad_step_is_skipped_and_its_files_are_named(
     assert float(optimizer["step"]) == 13
 
 
-@pytest.mark.parametrize("stop", [BAD, BAD + 1, BAD + 2])
-def test_a_run_is_continued_to_the_same_bits_after_a_skip(tmp_path: Path, stop: int) -> None:
-    assert _run(tmp_path, {BAD}, name="whole").start() == 0
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that skips a step, and of one that goes back."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert _run(folder, {BAD}, name="skips").start() == 0
+    assert _run(folder, {10, 12}, name="back", guard=GUARD, checkpoint_every=4).start() == 0
+    return folder
+
+
+@pytest.mark.parametrize("stop", [BAD, BAD + 1])
+def test_a_run_is_continued_to_the_same_bits_after_a_skip(tmp_path: Path, unbroken: Path, stop: int) -> None:
     assert _run(tmp_path, {BAD}, name="parts", max_steps=stop).start() == 0
     assert _run(tmp_path, {BAD}, name="parts", recover=True).start() == 0
-    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
-    whole, parts = _content(tmp_path, "whole"), _content(tmp_path, "parts")
+    assert_same_checkpoint(unbroken / "skips" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    whole, parts = _content(unbroken, "skips"), _content(tmp_path, "parts")
     assert whole["stable_audio"]["guard"] == parts["stable_audio"]["guard"]
-
-
-GUARD = {"skips": 1, "within": 3}
 
 
 def test_after_too_many_bad_steps_a_run_goes_back_and_its_data_do_not(
@@ -107,18 +114,16 @@ def test_after_too_many_bad_steps_a_run_goes_back_and_its_data_do_not(
     assert names == {f"step={n:08d}.ckpt" for n in (4, 8, 12, 14)} | {"left-step=00000012.ckpt"}
 
 
-def test_a_run_that_has_gone_back_is_continued_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_that_has_gone_back_is_continued_to_the_same_bits(tmp_path: Path, unbroken: Path) -> None:
     options = {"guard": GUARD, "checkpoint_every": 4}
-    assert _run(tmp_path, {10, 12}, name="whole", **options).start() == 0
     assert _run(tmp_path, {10, 12}, name="parts", max_steps=13, **options).start() == 0
     assert _content(tmp_path, "parts")["stable_audio"]["guard"]["returns"] == 1
     assert _run(tmp_path, {10, 12}, name="parts", recover=True, **options).start() == 0
-    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    assert_same_checkpoint(unbroken / "back" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
 
 
-def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path) -> None:
+def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path, unbroken: Path) -> None:
     options = {"guard": GUARD, "checkpoint_every": 4}
-    assert _run(tmp_path, {10, 12}, name="whole", **options).start() == 0
     run = _run(tmp_path, {10, 12}, name="parts", **options)
     fit = run._fit
 
@@ -134,7 +139,7 @@ def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path) -> 
     assert again.resume is not None
     assert _content(tmp_path, "parts")["stable_audio"]["step"] == 8
     assert again.start() == 0
-    assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    assert_same_checkpoint(unbroken / "back" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
 
 
 def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
