@@ -122,8 +122,8 @@ class JobEvents:
             self._run(self._remove_files(job.record.id))
             return
         job.record.result = dict(result)
-        self._service.metrics.rendered(job.record)
         self.finish(job, "done", reported=True)
+        self._service.metrics.rendered(job.record)
 
     def refused(self, job: ActiveJob, reason: str, status: int) -> None:
         if not job.record.ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,22 @@ def test_old_results_make_room_but_starred_ones_stay(run: Callable[..., None]) -
         assert (await state(service, ids[1])) == {"detail": "there is no such job"}
 
     run(test, results=3)
+
+
+def test_metrics_have_the_time_from_request_to_sound(run: Callable[..., None]) -> None:
+    async def test(service: ScriptedService) -> None:
+        await queued(service)
+        await asyncio.sleep(0.1)
+        service.process.finish()
+        async with service.client() as client:
+            text = (await client.get("/metrics")).text
+        (seconds,) = re.findall(r'stable_audio_job_seconds_sum{model="tiny"} (.*)', text)
+        assert 0.1 <= float(seconds) < 10
+        assert 'stable_audio_real_time_factor_sum{model="tiny"} 2.0' in text
+        assert "stable_audio_batch_clips_count 1.0" in text
+        assert 'stable_audio_memory_bytes{device="cpu",kind="resident"} 1.0' in text
+
+    run(test)
 
 
 def test_two_devices_share_the_queue(run: Callable[..., None]) -> None:
