@@ -5,12 +5,26 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser, for many pages. Only one can be open in a process."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    installed = next((path for name in NAMES if (path := shutil.which(name))), None)
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except sync_api.Error as error:
+            pytest.skip(f"no browser is installed ({str(error).splitlines()[0]})")
+        yield browser
+        browser.close()
 
 
 @contextmanager
@@ -21,6 +35,7 @@ def browser_page(
     scheme: str = "light",
     allow: tuple[str, ...] = ("file:",),
     refused: bool = False,
+    browser: Any = None,
 ) -> Iterator[Any]:
     """A page of Chromium that fails the test if a script raises, or something is asked of anybody else.
 
@@ -30,26 +45,19 @@ def browser_page(
         scheme: light or dark.
         allow: what addresses may begin with.
         refused: whether answers with an error are part of the test; browsers tell each on the console.
+        browser: as of `chromium`; None: one for this page.
     """
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    installed = next((path for name in NAMES if (path := shutil.which(name))), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no browser is installed ({str(error).splitlines()[0]})")
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    with nullcontext(browser) if browser is not None else chromium() as opened:
+        page = opened.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console", lambda message: wrong.append(message.text) if _is_wrong(message, refused) else None
-        )
+        page.on("console", lambda told: wrong.append(told.text) if _is_wrong(told, refused) else None)
         page.on(
             "request",
             lambda request: None if request.url.startswith(allow) else wrong.append(f"asks {request.url}"),
         )
         yield page
-        browser.close()
+        page.close()
     assert not wrong, "\n".join(wrong)
 
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.interface.browser import browser_page, fits, unnamed, until
+from tests.interface.browser import browser_page, chromium, fits, unnamed, until
 from tests.interface.page.conftest import RATE
 from tests.interface.service.running import RunningService
 
@@ -23,12 +23,20 @@ pytestmark = pytest.mark.slow
 DONE = "article[data-state=done]"
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened_browser:
+        yield opened_browser
+
+
 @contextmanager
-def opened(ui: RunningService, **options: Any) -> Iterator[Any]:
+def opened(ui: RunningService, browser: Any, **options: Any) -> Iterator[Any]:
     """The page, once the model can be used, with an empty history."""
     for job in httpx.get(f"{ui.url}/v1/jobs?limit=500").json()["jobs"]:
         httpx.delete(f"{ui.url}/v1/jobs/{job['id']}")
-    with browser_page(width=options.pop("width", 1200), allow=(ui.url, "blob:"), **options) as page:
+    with browser_page(
+        browser=browser, width=options.pop("width", 1200), allow=(ui.url, "blob:"), **options
+    ) as page:
         page.goto(ui.url)
         page.wait_for_selector("#generate:not([disabled])")
         yield page
@@ -64,8 +72,8 @@ def samples(content: bytes) -> Any:
     return np.frombuffer(content[44:], "<i2").astype(int)
 
 
-def test_it_generates_what_the_form_says_and_shows_and_plays_it(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_it_generates_what_the_form_says_and_shows_and_plays_it(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         assert page.locator("h1").text_content() == "<b>Tiny</b> & co"
         assert page.locator("#empty").is_visible()
         page.check("#lock")
@@ -84,8 +92,8 @@ def test_it_generates_what_the_form_says_and_shows_and_plays_it(ui: RunningServi
         assert not unnamed(page)
 
 
-def test_a_long_generation_shows_its_steps_and_can_be_stopped(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_a_long_generation_shows_its_steps_and_can_be_stopped(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         page.fill("#steps", "1000")
         page.click("#generate")
         page.wait_for_selector("text=/step \\d+ of 1000, .* left/")
@@ -101,8 +109,8 @@ def test_a_long_generation_shows_its_steps_and_can_be_stopped(ui: RunningService
         generate(page)  # and the device is free
 
 
-def test_marked_parts_of_an_upload_are_made_anew(ui: RunningService, tmp_path: Path) -> None:
-    with opened(ui) as page:
+def test_marked_parts_of_an_upload_are_made_anew(ui: RunningService, browser: Any, tmp_path: Path) -> None:
+    with opened(ui, browser) as page:
         page.click("#sound-details summary")
         page.set_input_files("#sound input[type=file]", sound_file(tmp_path / "take <i>1.wav"))
         page.wait_for_selector("#sound canvas")
@@ -131,8 +139,8 @@ def test_marked_parts_of_an_upload_are_made_anew(ui: RunningService, tmp_path: P
         assert difference[int(0.11 * RATE) : int(0.14 * RATE)].max() > 100
 
 
-def test_parts_are_marked_with_the_keyboard(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_parts_are_marked_with_the_keyboard(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         generate(page)
         page.get_by_role("button", name="Use as input").click()
         page.wait_for_selector("#sound canvas")
@@ -146,8 +154,8 @@ def test_parts_are_marked_with_the_keyboard(ui: RunningService) -> None:
         assert page.locator(".part").count() == 0
 
 
-def test_continue_vary_and_settings_start_from_a_clip(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_continue_vary_and_settings_start_from_a_clip(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         generate(page)
         first = jobs(ui)[0]
         page.get_by_role("button", name="Vary").click()
@@ -168,8 +176,10 @@ def test_continue_vary_and_settings_start_from_a_clip(ui: RunningService) -> Non
         assert page.locator("#in-seconds").is_visible()
 
 
-def test_controls_follow_from_the_model_that_is_chosen(ui: RunningService, tmp_path: Path) -> None:
-    with opened(ui, refused=True) as page:
+def test_controls_follow_from_the_model_that_is_chosen(
+    ui: RunningService, browser: Any, tmp_path: Path
+) -> None:
+    with opened(ui, browser, refused=True) as page:
         page.select_option("#model", "other")
         assert page.locator("#conditioners label").all_text_contents() == [
             "style",
@@ -206,8 +216,8 @@ def test_controls_follow_from_the_model_that_is_chosen(ui: RunningService, tmp_p
         page.wait_for_selector("text=Nothing in the history is like that.")
 
 
-def test_adapters_bars_and_loops_are_asked_for(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_adapters_bars_and_loops_are_asked_for(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         page.click("#adapters-details summary")
         page.get_by_label("Strength of pad").fill("0.5")
         assert page.get_by_label("pad", exact=True).is_checked()
@@ -225,8 +235,8 @@ def test_adapters_bars_and_loops_are_asked_for(ui: RunningService) -> None:
         assert "pad 0.5" in page.locator("article .facts").text_content()
 
 
-def test_settings_give_the_same_sound_again(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_settings_give_the_same_sound_again(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         request = {
             "prompt": "wind",
             "negative_conditioning": {"prompt": "drum", "seconds_total": 3},
@@ -253,8 +263,8 @@ def test_settings_give_the_same_sound_again(ui: RunningService) -> None:
         assert jobs(ui)[0]["digest"] != first["digest"]
 
 
-def test_clips_are_downloaded_with_their_recipe(ui: RunningService, tmp_path: Path) -> None:
-    with opened(ui) as page:
+def test_clips_are_downloaded_with_their_recipe(ui: RunningService, browser: Any, tmp_path: Path) -> None:
+    with opened(ui, browser) as page:
         generate(page)
         page.get_by_label("Format").select_option("flac")
         with page.expect_download() as load:
@@ -270,8 +280,8 @@ def test_clips_are_downloaded_with_their_recipe(ui: RunningService, tmp_path: Pa
         assert recipe["recipe"]["seed"] == jobs(ui)[0]["request"]["seed"]
 
 
-def test_the_history_is_searched_starred_kept_and_cleared(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_the_history_is_searched_starred_kept_and_cleared(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         generate(page, prompt="bell")
         generate(page, prompt="wind")
         page.get_by_label("Star wind").click()
@@ -289,8 +299,8 @@ def test_the_history_is_searched_starred_kept_and_cleared(ui: RunningService) ->
         assert [job["title"] for job in jobs(ui)] == ["wind"]
 
 
-def test_mistakes_are_told_beside_their_controls(ui: RunningService) -> None:
-    with opened(ui, refused=True) as page:
+def test_mistakes_are_told_beside_their_controls(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser, refused=True) as page:
         page.click("#more-details summary")
 
         def told(name: str, part: str = "") -> None:
@@ -317,23 +327,25 @@ def test_mistakes_are_told_beside_their_controls(ui: RunningService) -> None:
         assert jobs(ui) == []
 
 
-def test_a_file_that_is_no_sound_is_refused_beside_its_control(ui: RunningService, tmp_path: Path) -> None:
+def test_a_file_that_is_no_sound_is_refused_beside_its_control(
+    ui: RunningService, browser: Any, tmp_path: Path
+) -> None:
     (tmp_path / "text.wav").write_text("no sound")
-    with opened(ui, refused=True) as page:
+    with opened(ui, browser, refused=True) as page:
         page.click("#sound-details summary")
         page.set_input_files("#sound input[type=file]", tmp_path / "text.wav")
         page.wait_for_selector("#sound .picker [role=alert]:not(:empty)")
         assert "text.wav: " in page.locator("#sound .picker [role=alert]").text_content()
 
 
-def test_a_service_with_tokens_is_asked_with_the_one_that_is_typed(ui: RunningService) -> None:
+def test_a_service_with_tokens_is_asked_with_the_one_that_is_typed(ui: RunningService, browser: Any) -> None:
     def guarded(route: Any) -> None:
         if route.request.headers.get("authorization") == "Bearer open sesame":
             route.continue_()
         else:
             route.fulfill(status=401, json={"detail": "a bearer token is needed"})
 
-    with browser_page(allow=(ui.url, "blob:"), refused=True) as page:
+    with browser_page(browser=browser, allow=(ui.url, "blob:"), refused=True) as page:
         page.route("**/v1/**", guarded)
         page.goto(ui.url)
         page.locator("#token-text").fill("wrong")
@@ -346,8 +358,8 @@ def test_a_service_with_tokens_is_asked_with_the_one_that_is_typed(ui: RunningSe
         until(page, "document.querySelector('article img').naturalWidth === 512")
 
 
-def test_all_of_it_by_keyboard_with_loop_and_a_and_b(ui: RunningService) -> None:
-    with opened(ui) as page:
+def test_all_of_it_by_keyboard_with_loop_and_a_and_b(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser) as page:
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")
@@ -377,8 +389,8 @@ def test_all_of_it_by_keyboard_with_loop_and_a_and_b(ui: RunningService) -> None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_without_scrolling_sideways(ui: RunningService, scheme: str) -> None:
-    with opened(ui, width=390, height=844, scheme=scheme) as page:
+def test_a_phone_shows_all_without_scrolling_sideways(ui: RunningService, browser: Any, scheme: str) -> None:
+    with opened(ui, browser, width=390, height=844, scheme=scheme) as page:
         page.click("#more-details summary")
         page.click("#sound-details summary")
         generate(page)
@@ -389,8 +401,8 @@ def test_a_phone_shows_all_without_scrolling_sideways(ui: RunningService, scheme
         assert low["y"] + low["height"] <= page.locator("footer").bounding_box()["y"] + 1
 
 
-def test_a_phone_marks_parts_by_touch(ui: RunningService) -> None:
-    with opened(ui, width=390) as page:
+def test_a_phone_marks_parts_by_touch(ui: RunningService, browser: Any) -> None:
+    with opened(ui, browser, width=390) as page:
         generate(page)
         page.get_by_role("button", name="Use as input").click()
         until(page, "document.querySelector('#sound canvas').getAttribute('aria-valuemax') === '0.64'")
