@@ -62,6 +62,7 @@ class Heartbeat:
         self._hosts: dict[int, str] = {}
         self._seen: dict[int, tuple[str, float]] = {}
         self._beats = 0
+        self._looked = time.monotonic()
         self._known, self._stop, self._leaving = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -145,6 +146,10 @@ class Heartbeat:
                 return
         watched = range(1, self.size) if self.rank == 0 else range(1)
         now = time.monotonic()
+        if now - self._looked > self.seconds / 2:
+            # This process itself was stopped, as by Ctrl-Z, and probably the others with it.
+            self._seen = {rank: (sign, now) for rank, (sign, _) in self._seen.items()}
+        self._looked = now
         for rank, sign in zip(watched, self._signs(watched)):
             before, since = self._seen.get(rank, ("", now))
             self._seen[rank] = (sign, now if sign != before else since)

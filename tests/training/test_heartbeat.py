@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.distributed import PrefixStore, TCPStore
 
+from stable_audio.training import heartbeat
 from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.heartbeat import Heartbeat, is_lost_connection
@@ -38,10 +39,10 @@ def _heartbeat(store: Any, rank: int, size: int = 2, **options: Any) -> Heartbea
     return Heartbeat(_client(store), rank=rank, size=size, **given)
 
 
-def _fall_silent(heartbeat: Heartbeat) -> None:
+def _fall_silent(beat: Heartbeat) -> None:
     """As a killed process does."""
-    heartbeat._stop.set()
-    heartbeat._thread.join()
+    beat._stop.set()
+    beat._thread.join()
 
 
 def test_a_silent_process_is_named_to_all_others(store: Any) -> None:
@@ -73,6 +74,26 @@ def test_the_first_process_is_watched_by_the_others(store: Any) -> None:
     assert verdict is not None
     assert verdict.startswith("process 0 of 2 on host-0 has given no sign")
     second.stop()
+
+
+def test_a_run_that_was_stopped_and_goes_on_accuses_nobody(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
+    beat = _heartbeat(store, 0, seconds=40)
+    beat._store.set("beat 1", "7")
+    beat._beat()
+    now[0] += 1000  # all processes were stopped, and this one goes on first
+    beat._beat()
+    for _ in range(10):
+        now[0] += 4
+        beat._beat()
+        assert beat.verdict is None
+    now[0] += 4
+    beat._beat()
+    assert beat.verdict is not None
+    assert "no sign of life for 44 s" in beat.verdict
 
 
 def test_a_store_that_is_gone_is_told(store: Any) -> None:
