@@ -20,12 +20,13 @@ from stable_audio.adapters.rescaling import Rescaling, Scales
 from stable_audio.adapters.updates import WeightUpdate, state_of
 from stable_audio.nn.feedforward import ConvOverTokens, PointwiseConv
 from stable_audio.nn.held import frozen_product, matrix_parts, widened
+from stable_audio.nn.linear import Linear
 from stable_audio.nn.precision import rounds
 
 COMPUTED = "_factors"
 """Attribute of an update with (what its factors and scales depend on, these)."""
 
-_LINEAR = (nn.Linear, PointwiseConv)
+_LINEAR = (nn.Linear, Linear, PointwiseConv)
 _CONVS = (nn.Conv1d, nn.Conv2d, ConvOverTokens)
 
 
