@@ -94,7 +94,7 @@ def _strategies(args: argparse.Namespace) -> dict[str, Callable[[nn.Module], nn.
 
     strategies = {
         "ddp, every step searched": ddp(find_unused_parameters=True),
-        "ddp": ddp(static_graph=True, gradient_as_bucket_view=True),
+        "ddp": ddp(static_graph=True, gradient_as_bucket_view=args.device == "cuda"),
         "fsdp": parts(size),
     }
     if size % 2 == 0 and size > 2:

@@ -15,6 +15,7 @@ from stable_audio.config import load_config
 from stable_audio.data.world import World, WorldError
 from stable_audio.training.cluster import layout, meet, parse_devices
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.lightning_trainer import _strategy as lightning_strategy
 from stable_audio.training.lightning_trainer import shard_size
 from stable_audio.training.options import RunOptions
 from tests.training.building import tiny_config, tiny_run
@@ -197,3 +198,14 @@ def test_one_process_splits_nothing(tmp_path: Path) -> None:
     for strategy in ("ddp", "fsdp", "hsdp"):
         run = tiny_run(tmp_path, name=strategy, strategy=strategy)
         assert isinstance(run.trainer.strategy, SingleDeviceStrategy)
+
+
+def test_only_steps_that_differ_are_searched_for_idle_weights(gpus: Any) -> None:
+    gpus(2)
+    placed = layout(RunOptions(), _world(1, 2, 0, 0))
+    for alike in (True, False):
+        strategy: Any = lightning_strategy(RunOptions(), placed, alike)
+        settings = strategy._ddp_kwargs
+        assert settings["static_graph"] is alike
+        assert settings["find_unused_parameters"] is not alike
+        assert settings["gradient_as_bucket_view"]
