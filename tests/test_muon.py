@@ -76,11 +76,12 @@ def test_steps_are_those_of_torch(adjustment: str, monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(weight, other, rtol=1e-5, atol=1e-6)
 
 
-def test_stacked_matrices_are_treated_one_by_one_and_kernels_are_flattened() -> None:
-    stacked, kernel = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(4, 3, 2))
+@pytest.mark.parametrize("shape", [(4, 3, 2), (9, 2, 2), (9, 1, 2, 2)])
+def test_stacked_matrices_are_treated_one_by_one_and_kernels_are_flattened(shape: tuple[int, ...]) -> None:
+    stacked, kernel = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(shape))
     parts = [nn.Parameter(p.detach().clone()) for p in stacked.chunk(3)]
     flat = nn.Parameter(kernel.detach().clone().flatten(1))
-    grads = _grads((6, 5), 3), _grads((4, 3, 2), 3)
+    grads = _grads((6, 5), 3), _grads(shape, 3)
     groups = by_matrices([{"params": [stacked, kernel]}], {stacked: 3, kernel: 1})
     _run(Muon(groups, lr=0.1), [stacked, kernel], [list(g) for g in zip(*grads)])
     _run(Muon(parts, lr=0.1), parts, [list(g.chunk(3)) for g in grads[0]])

@@ -127,7 +127,7 @@ class Muon(Optimizer):
         rate = group["lr"] * ADJUSTMENTS[group["adjust_lr_fn"]](*stacked.shape[1:])
         share: float | Tensor = 1.0 if bad is None else (bad == 0).to(p.dtype)
         p.mul_(1 - group["lr"] * group["weight_decay"] * share)
-        p.sub_(direction.view_as(p).to(p.dtype) * (rate * share))
+        p.sub_(direction.reshape(p.shape).to(p.dtype) * (rate * share))
 
     def _step_others(self, weights: list[Tensor], group: Mapping[str, Any], bad: Tensor | None) -> None:
         for p in weights:
