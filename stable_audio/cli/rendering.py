@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stable_audio.cli.sampling_flags import ARGUMENTS, sampling_from_flags
 from stable_audio.data.world import World, WorldError, launched_world
 from stable_audio.inference.devices import AUTO, best_device
 from stable_audio.inference.generation.generate import RANDOM_SEED, random_seed
+from stable_audio.inference.rendering.earlier_dtype import settled_dtype
 from stable_audio.inference.rendering.edits import Edit, edited
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.gallery import write_render_page
@@ -66,12 +68,20 @@ def render_command(args: argparse.Namespace) -> int:
     shared = world if args.shard is None else JobPart.parse(args.shard).within(world)
     if args.devices is None:
         device = best_device(args.device, rank=world.local_rank if world.size > 1 else None)
+        request = _settled(request, args.out, device, shared.size)
         clips = _render_here(args, request, device, shared)
     else:
-        clips = _render_on(args, request, _devices(args, world), shared)
+        devices = _devices(args, world)
+        request = _settled(request, args.out, devices[0], shared.size * len(devices))
+        clips = _render_on(args, request, devices, shared)
     if args.page:
         write_render_page(Path(args.out), [item.path for item in clips])
     return 0
+
+
+def _settled(request: RenderRequest, out: str, device: torch.device, processes: int) -> RenderRequest:
+    dtype = settled_dtype(request.dtype, Path(out), device=device, processes=processes)
+    return replace(request, dtype=dtype)
 
 
 def _render_here(

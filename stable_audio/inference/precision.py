@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 
 import torch
 
@@ -44,7 +46,10 @@ def compiling_pays(device: torch.device | str, *, clips: int, dtype: str) -> boo
     """Whether so many clips are rendered sooner by a backbone that is compiled first."""
     if torch.device(device).type != "cuda" or dtype == INT8 or clips < MANY_CLIPS:
         return False
-    return importlib.util.find_spec("triton") is not None
+    # Triton makes its kernels' launchers with a C compiler.
+    compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
+    has_compiler = any(name and shutil.which(name) for name in compilers)
+    return has_compiler and importlib.util.find_spec("triton") is not None
 
 
 def place(

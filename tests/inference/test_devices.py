@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 
 import pytest
 import torch
@@ -58,10 +59,14 @@ def test_auto_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch, gain: float,
 
 def test_many_clips_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "triton" or None)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     assert compiling_pays("cuda", clips=100, dtype="bfloat16")
     assert not compiling_pays("cuda", clips=99, dtype="bfloat16")
     assert not compiling_pays("cuda", clips=100, dtype="int8")
     assert not compiling_pays("cpu", clips=1000, dtype="float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name: None)
+        assert not compiling_pays("cuda", clips=100, dtype="bfloat16")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not compiling_pays("cuda", clips=100, dtype="bfloat16")
 
