@@ -1,5 +1,6 @@
 # make demo   train a small text-to-audio model here, render prompts, measure them
-# make test   run the tests
+# make test   run the tests, but for the slow ones
+# make test-slow  run the slow ones
 # make check  tests, lint, format and types
 # make test-sweep  tests with other numbers of threads and instruction sets; what is near its tolerance
 # Each sets up what it needs in $(VENV).
@@ -14,10 +15,10 @@ SWEEP_FLAGS ?=
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-sweep lint check clean
+.PHONY: help install install-dev demo test test-slow test-sweep lint check clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 5
+	@sed -n 's/^# //p' Makefile | head -n 6
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
@@ -39,10 +40,10 @@ demo: install
 	$(PY) scripts/demo.py --out $(DEMO)
 
 test: install-dev
-	$(PY) -m pytest $(PYTEST_FLAGS)
-
-test-fast: install-dev
 	$(PY) -m pytest $(PYTEST_FLAGS) -m "not slow"
+
+test-slow: install-dev
+	$(PY) -m pytest $(PYTEST_FLAGS) -m slow
 
 test-sweep: install-dev
 	$(PY) scripts/sweep.py $(SWEEP_FLAGS)
