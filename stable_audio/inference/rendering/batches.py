@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,6 +80,8 @@ def sound_batches(
     sizes = [options.size or default_batch(device, group[0][2].sample_size // ratio) for group in groups]
     several = len(groups) > 1 or any(len(group) > size for group, size in zip(groups, sizes))
     turns = Turns(together=several and device.type == "cuda")
+    # One for all batches: torch keeps the memory that was freed on a stream for that stream alone.
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def sampled(check: Callable[[], None]) -> Generator[tuple[list[Clip], _Sound], None, None]:
         for group, size in zip(groups, sizes):
@@ -91,7 +93,7 @@ def sound_batches(
     with closing(ahead(sampled) if several else sampled(lambda: None)) as results:
         for clips, sound in results:
             if isinstance(sound.clips, SampledClips):
-                sound = _decoded(sound.clips, sound.took, turns, device)
+                sound = _decoded(sound.clips, sound.took, turns, stream)
             assert isinstance(sound.clips, Tensor)
             yield SoundBatch(clips, sound.clips, sound.took)
             del sound
@@ -232,20 +234,16 @@ def _sampled(
     return _Sound(sound, time.perf_counter() - started)
 
 
-def _decoded(clips: SampledClips, took: float, turns: Turns, device: torch.device) -> _Sound:
-    """The audio (b c n), decoded on a stream of its own."""
+def _decoded(clips: SampledClips, took: float, turns: Turns, stream: torch.cuda.Stream | None) -> _Sound:
+    """The audio (b c n), decoded on `stream`."""
     started = time.perf_counter()
     while True:
         try:
-            with turns.decoding(), _side_stream(device):
+            with turns.decoding(), torch.cuda.stream(stream):
                 return _Sound(clips.audio(), took + time.perf_counter() - started)
         except torch.OutOfMemoryError as error:
             if not turns.part(error):
                 raise
-
-
-def _side_stream(device: torch.device) -> Any:
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _blend(jobs: Sequence[Job]) -> dict[str, Any]:
