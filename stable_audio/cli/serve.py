@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 def warn_if_open(args: argparse.Namespace, settings: ServiceSettings) -> None:
     """Say so if others than this machine can use the service."""
-    from stable_audio.interface.service.serving import is_loopback
+    from stable_audio.interface.hosts import is_loopback
 
     if not is_loopback(args.host) and not settings.access.tokens:
         _say(
@@ -154,8 +154,8 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
     from stable_audio.cli.fields import given
     from stable_audio.inference.devices import AUTO, best_device
     from stable_audio.inference.rendering.processes import devices_named
+    from stable_audio.interface.hosts import LOOPBACK, is_loopback
     from stable_audio.interface.service.names import named, read_tokens
-    from stable_audio.interface.service.serving import is_loopback
     from stable_audio.interface.service.settings import (
         Access,
         Limits,
@@ -174,7 +174,7 @@ def settings_of(args: argparse.Namespace) -> ServiceSettings:
     loading = given(args, "dtype", "offload", "lenient")
     if args.pretransform_ckpt_path is not None:
         loading["pretransform"] = args.pretransform_ckpt_path
-    hosts = args.host_name or (["localhost", "127.0.0.1", "::1", args.host] if is_loopback(args.host) else [])
+    hosts = args.host_name or ([*LOOPBACK, args.host] if is_loopback(args.host) else [])
     tokens = read_tokens(args.token_file, os.environ.get(TOKEN))
     limits = given(args, *(name.replace("-", "_") for name, _, _ in _LIMITS))
     kept = {"results": args.keep_results, "uploads": args.keep_uploads}

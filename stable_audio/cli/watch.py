@@ -16,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.interface.watch.server import LOOPBACK, open_server
+    from stable_audio.interface.hosts import is_loopback
+    from stable_audio.interface.watch.server import open_server
 
     with open_server(args.folders or ["runs"], host=args.host, port=args.port) as server:
-        if args.host not in LOOPBACK:
+        if not is_loopback(args.host):
             print(f"everyone who can reach {args.host} can see these runs")
         print(f"open {server.url}    (Ctrl-C ends)", flush=True)
         server.serve_forever()

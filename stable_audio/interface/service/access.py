@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from stable_audio.interface.hosts import host_name
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.settings import Access
 
@@ -61,7 +62,7 @@ def client_of(
 
 
 def _check_host(access: Access, headers: Mapping[str, str]) -> None:
-    if access.hosts and (name := _name(headers.get("host", ""))) not in access.hosts:
+    if access.hosts and (name := host_name(headers.get("host", ""))) not in access.hosts:
         raise ServiceError(
             421, f"this service is not called '{name[:80]}'; --host-name says how it is called"
         )
@@ -74,11 +75,3 @@ def _check_origin(access: Access, headers: Mapping[str, str]) -> None:
         return
     if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
         raise ServiceError(403, "pages of other sites may not call this service; --cors-origin allows one")
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from stable_audio.audio.demo_page import demo_page, read_steps
 from stable_audio.audio.templates import resource, theme
+from stable_audio.interface.hosts import LOOPBACK, host_name, is_loopback
 from stable_audio.interface.watch import answers
 from stable_audio.interface.watch.library import Library
 from stable_audio.interface.watch.pictures import drawn, with_pictures
@@ -22,7 +23,6 @@ from stable_audio.interface.watch.sounds import TYPES, FilePart, demo_file, part
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OWN = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
 _PAGE = _OWN + "frame-src 'self'; base-uri 'none'; form-action 'none'"
 # The page of demos holds its script, so that it works from disk; its texts cannot become markup.
@@ -49,7 +49,9 @@ class WatchServer(ThreadingHTTPServer):
 
     def __init__(self, library: Library, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.library = library
-        self.loopback_only = host in LOOPBACK
+        # Other pages in a browser may lead their own name to this machine: a page for loopback alone answers
+        # to the names of loopback alone.
+        self.names = (*LOOPBACK, host) if is_loopback(host) else None
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
@@ -95,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: WatchServer
 
     def do_GET(self) -> None:
-        if not self._is_meant():
+        names = self.server.names
+        if names is not None and host_name(self.headers.get("Host", "")) not in names:
             self._send(HTTPStatus.FORBIDDEN, b"this page is for this machine alone\n", "text/plain")
             return
         address = urlsplit(self.path)
@@ -204,12 +207,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "max-age=3600" if cached else "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
-
-    def _is_meant(self) -> bool:
-        """Other pages in a browser may lead their own name to this machine: a page for loopback alone
-        answers to the names of loopback alone."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        return not self.server.loopback_only or host in LOOPBACK
 
     def log_message(self, format: str, *values: Any) -> None:
         log.debug(format, *values)

@@ -17,6 +17,7 @@ from stable_audio.audio.demo_page.clips import save_clip
 from stable_audio.audio.io import read_audio
 from stable_audio.audio.sound_picture import sound_picture
 from stable_audio.cli import main
+from stable_audio.interface.hosts import LOOPBACK
 from stable_audio.interface.watch.library import Library
 from stable_audio.interface.watch.server import WatchServer
 from stable_audio.interface.watch.sounds import part_of
@@ -158,7 +159,16 @@ def test_nothing_else_is_handed_out(path: str, server: WatchServer) -> None:
 def test_names_of_other_machines_are_refused(server: WatchServer) -> None:
     for host, status in (("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.test", 403)):
         assert _get(server, "/", Host=host)[0] == status
+    assert _get(server, "/", Host="[")[0] == 403
     assert _get(server, "/", "POST")[0] == 501
+
+
+@pytest.mark.parametrize(("host", "names"), [("127.0.0.2", (*LOOPBACK, "127.0.0.2")), ("0.0.0.0", None)])
+def test_any_address_of_this_machine_alone_has_names(
+    host: str, names: tuple[str, ...] | None, runs: Path
+) -> None:
+    with WatchServer(Library([runs]), host=host) as server:
+        assert server.names == names
 
 
 @pytest.mark.parametrize(
