@@ -42,7 +42,7 @@ class Library:
                 while time.monotonic() < until:
                     if not run.read_on():
                         break
-            return all(run.metrics.complete or not run.metrics.columns for run in self._runs.values())
+            return all(run.metrics.complete for run in self._runs.values())
 
     def summaries(self) -> list[dict[str, Any]]:
         """What the list says about each run, the ones that changed last first."""

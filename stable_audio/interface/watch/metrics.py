@@ -38,7 +38,6 @@ class Metrics:
     Attributes:
         columns: names of the columns that are read; empty until there is a file with a header.
         rows_apart: steps between the last two rows; None without two.
-        complete: whether every row has been read.
         changes: how often something new was read.
 
     Args:
@@ -61,7 +60,7 @@ class Metrics:
         # What was glanced at, what was read for good, and the end of the file, which is read anew each time.
         self._noted_rough, self._noted, self._noted_last = (_Latest(columns) for _ in range(3))
         self.rows_apart: int | None = None
-        self.complete = False
+        self._at_end = False
         self._last = np.empty((0, len(columns) + 1))
         self._mark = _Mark(len(header), header[-_MARK_BYTES:])
 
@@ -90,7 +89,7 @@ class Metrics:
         Raises:
             OSError: the file cannot be read.
         """
-        if not self.columns or self.complete:
+        if self.complete:
             return False
         with open(self.path, "rb") as file:
             if not self._is_same(file):
@@ -109,11 +108,16 @@ class Metrics:
         self._noted.note(rows)
         content = text[max(0, end - _MARK_BYTES) : end] if end else self._mark.content
         self._mark = _Mark(begin + end, content)
-        self.complete = at_the_end
+        self._at_end = at_the_end
         if at_the_end:
             self._rough, self._noted_rough = None, _Latest(self.columns)
         self.changes += 1
         return not at_the_end
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has been read; so it is of a file without columns."""
+        return self._at_end or not self.columns
 
     @property
     def latest(self) -> dict[str, float]:
@@ -157,7 +161,7 @@ class Metrics:
         if seen == self._seen:
             return None
         self._seen = seen
-        self.complete = False
+        self._at_end = False
         return status.st_size
 
     def _is_same(self, file: BinaryIO) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.interface.watch.metrics import Metrics
-from stable_audio.interface.watch.state import Signs, State, is_this_machine, log_end, start_in, state_of
+from stable_audio.interface.watch.state import Signs, is_this_machine, log_end, start_in, state_of
 from stable_audio.training.run_record import read_record
 
 MARKS = ("run.json", "metrics.csv")
@@ -118,10 +118,6 @@ class WatchedRun:
         """The end of the log."""
         return self._log
 
-    def state(self) -> State:
-        """What the run is doing."""
-        return state_of(self._signs())
-
     def _signs(self) -> Signs:
         silent = max(0.0, time.time() - self.changed_at)
         if self._changed is not None:  # the clock of a mounted disk may be another one
@@ -139,26 +135,27 @@ class WatchedRun:
     def summary(self) -> dict[str, Any]:
         """What the list of runs says about it."""
         signs, metrics = self._signs(), self.metrics
+        latest = metrics.latest
         state = state_of(signs)
         spark = metrics.curves.means(SPARK, SPARK_POINTS)
         validated = validation_column(metrics.columns)
-        best = [] if validated is None else [metrics.curves.least(validated), metrics.latest.get(validated)]
+        best = [] if validated is None else [metrics.curves.least(validated), latest.get(validated)]
         return {
             "name": self.name,
             "state": state.name,
             "told": self.failure or state.told,
-            "silent": round(state.silent, 1),
+            "silent": round(signs.silent, 1),
             "incidents": len(self._incidents),
             "started": self._start.get("started"),
             "step": metrics.step,
             "max_steps": signs.max_steps,
-            "loss": spark[-1] if spark else metrics.latest.get(SPARK),
-            "validation": None if validated is None else metrics.latest.get(validated),
+            "loss": spark[-1] if spark else latest.get(SPARK),
+            "validation": None if validated is None else latest.get(validated),
             "best": min((value for value in best if value is not None), default=None),
-            "speed": metrics.latest.get(SPEED),
-            "data_wait": metrics.latest.get(DATA_WAIT),
+            "speed": latest.get(SPEED),
+            "data_wait": latest.get(DATA_WAIT),
             "spark": spark,
-            "complete": metrics.complete or not metrics.columns,
+            "complete": metrics.complete,
             "changes": metrics.changes,
         }
 

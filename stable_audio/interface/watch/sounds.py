@@ -19,12 +19,10 @@ class FilePart:
     Attributes:
         begin: its first byte.
         end: the byte after its last one.
-        size: bytes of the whole file.
     """
 
     begin: int
     end: int
-    size: int
 
 
 def demo_file(demos: Path, address: str) -> Path | None:
@@ -47,10 +45,10 @@ def part_of(size: int, asked: str | None) -> FilePart | None:
     """
     match = _RANGE.fullmatch(asked or "")
     if match is None or match.groups() == ("", ""):
-        return FilePart(0, size, size)
+        return FilePart(0, size)
     first, last = match.groups()
     if first == "":
         begin, end = max(0, size - int(last)), size
     else:
         begin, end = int(first), min(size, int(last) + 1) if last else size
-    return FilePart(begin, end, size) if begin < end else None
+    return FilePart(begin, end) if begin < end else None

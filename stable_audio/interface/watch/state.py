@@ -50,12 +50,10 @@ class State:
     Attributes:
         name: starting, running, finished, stopped, failed, stalled or died.
         told: a sentence about it.
-        silent: seconds since its last sign of life.
     """
 
     name: str
     told: str
-    silent: float
 
 
 @dataclass(frozen=True)
@@ -88,53 +86,53 @@ class Signs:
 
 def state_of(signs: Signs) -> State:
     """The state that the signs show."""
-    ended = _ended(signs)
-    if ended is not None:
-        return State(*ended, signs.silent)
+    if (ended := _ended(signs)) is not None:
+        return ended
     lives = _process_lives(signs)
     if lives is False and signs.silent > GONE_SECONDS:
         told = f"its process is gone without a word; its last sign of life was {in_words(signs.silent)} ago"
-        return State("died", told, signs.silent)
+        return State("died", told)
     usual = _usual_silence(signs)
     if signs.silent <= usual:
-        name = "starting" if signs.step is None else "running"
-        return State(
-            name, "it has written no step yet" if signs.step is None else "it is running", signs.silent
-        )
+        if signs.step is None:
+            return State("starting", "it has written no step yet")
+        return State("running", "it is running")
     pace = "" if signs.line_seconds is None else f"; a line came every {in_words(signs.line_seconds)}"
     told = f"nothing new for {in_words(signs.silent)}{pace}"
     dead = signs.silent > max(DEAD_SECONDS, DEAD_TIMES * usual)
-    return State("died" if dead and lives is None else "stalled", told, signs.silent)
+    return State("died" if dead and lives is None else "stalled", told)
 
 
-def _ended(signs: Signs) -> tuple[str, str] | None:
-    """(state, sentence) of a run whose record says how it ended, or whose log does."""
+def _ended(signs: Signs) -> State | None:
+    """The state of a run whose record says how it ended, or whose log does."""
     end = signs.start.get("ended")
     if not isinstance(end, dict):
         return _ended_by_log(signs)
     if "error" in end:
-        return "failed", str(end["error"])[:_LONGEST_REASON]
+        return State("failed", str(end["error"])[:_LONGEST_REASON])
     step = end.get("step")
     at = f" at step {step:,}" if isinstance(step, int) else ""
-    return ("stopped", f"it was stopped{at}") if end.get("stopped") else ("finished", f"it ended{at}")
+    if end.get("stopped"):
+        return State("stopped", f"it was stopped{at}")
+    return State("finished", f"it ended{at}")
 
 
-def _ended_by_log(signs: Signs) -> tuple[str, str] | None:
+def _ended_by_log(signs: Signs) -> State | None:
     """The same of a run whose record says nothing of its end."""
     ends = list(_END.finditer(signs.log))
     if ends and not _LATER.search(signs.log, ends[-1].end()):
         step, rest = ends[-1][1], signs.log[ends[-1].end() :]
         if "with --recover continues from here" in rest:
-            return "stopped", f"it was stopped at step {step}"
-        return "finished", f"it ended at step {step}"
+            return State("stopped", f"it was stopped at step {step}")
+        return State("finished", f"it ended at step {step}")
     failures = list(_FAILURE.finditer(signs.log))
     if failures and not _LATER.search(signs.log, failures[-1].end()):
         reasons = _REASON.findall(signs.log, failures[-1].end())
-        return "failed", reasons[-1][:_LONGEST_REASON] if reasons else "it ended with an error"
+        return State("failed", reasons[-1][:_LONGEST_REASON] if reasons else "it ended with an error")
     reached = signs.max_steps is not None and signs.step is not None and signs.step >= signs.max_steps
     # Earlier versions did not record the end.
     if reached and "ended" not in signs.start and signs.silent > QUIET_SECONDS:
-        return "finished", f"it reached its last step, {signs.step:,}"
+        return State("finished", f"it reached its last step, {signs.step:,}")
     return None
 
 

@@ -135,7 +135,7 @@ def test_it_ends_with_what_is_in_the_file(events: list[tuple[str, Any]], chunk: 
             n: {s: float(f"{v:.6g}") for s, v in c.items()} for n, c in expected.items()
         }
         assert metrics.latest == {name: steps[max(steps)] for name, steps in expected.items()}
-        assert metrics.complete or not metrics.columns
+        assert metrics.complete
 
 
 def test_a_glance_at_a_long_run_is_near_the_whole_and_reads_little(tmp_path: Path) -> None:
