@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 SECONDS = 5.0
@@ -42,6 +43,29 @@ def downloaded_file(name: str, filename: str, *, revision: str | None = None) ->
     except HFValidationError:  # a path that does not exist
         return None
     return Path(path) if isinstance(path, str) else None
+
+
+def transformers_arguments(
+    name: str, *, revision: str = "", subfolder: str = ""
+) -> tuple[str, dict[str, Any]]:
+    """The first argument of transformers' `from_pretrained` for the weights of a network, and keywords.
+
+    Where the hub cannot be reached, the first is the folder of an earlier download: by name, transformers
+    asks the hub for an adapter, whatever local_files_only says, and waits for it.
+
+    Args:
+        name: hub id or local path.
+        revision: branch, tag or commit on the hub; empty: the main one.
+        subfolder: of the repository; empty: none.
+    """
+    local = offline(name)
+    if local and not os.path.exists(name):
+        file = f"{subfolder}/config.json" if subfolder else "config.json"
+        config = downloaded_file(name, file, revision=revision or None)
+        if config is not None:
+            return str(config.parent), {"local_files_only": True}
+    chosen = {"revision": revision, "subfolder": subfolder}
+    return name, {"local_files_only": local, **{k: v for k, v in chosen.items() if v}}
 
 
 def load_failure(name: str, error: Exception) -> str:

@@ -86,6 +86,40 @@ def test_the_answer_is_kept_and_reaches_the_clients(monkeypatch: pytest.MonkeyPa
     assert len(asked) == 1
 
 
+def test_weights_are_asked_for_by_the_folder_of_their_download(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / ("a" * 40)
+    for folder in (snapshot, snapshot / "part"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("a" * 40)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    local = {"local_files_only": True}
+    assert network.transformers_arguments("owner/name") == (str(snapshot), local)
+    assert network.transformers_arguments("owner/name", subfolder="part") == (str(snapshot / "part"), local)
+    options = {**local, "revision": "v2", "subfolder": "part"}
+    there = network.transformers_arguments("owner/name", revision="v2", subfolder="part")
+    assert there == ("owner/name", options)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert network.transformers_arguments("owner/name") == ("owner/name", local)
+
+
+def test_weights_are_asked_for_by_name_where_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "offline", lambda name: False)
+    monkeypatch.setattr(
+        network, "downloaded_file", lambda *_, **__: pytest.fail("an old download is looked for")
+    )
+    options = {"local_files_only": False, "revision": "v2"}
+    assert network.transformers_arguments("owner/name", revision="v2") == ("owner/name", options)
+
+
 TRANSFORMERS_TEXT = (
     "We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection."
 )

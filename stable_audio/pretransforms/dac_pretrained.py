@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stable_audio.network import load_failure, offline
+from stable_audio.network import load_failure, transformers_arguments
 from stable_audio.pretransforms.base import Pretransform
 
 ModelType = Literal["44khz", "24khz", "16khz"]
@@ -39,8 +39,9 @@ def _load(name: str | None, model_type: str) -> Any:
             return library.DacModel(library.DacConfig(**_PUBLISHED[model_type]))
         return library.DacModel(library.DacConfig.from_pretrained(name, local_files_only=True))
     source = name if name is not None else f"descript/dac_{model_type}"
+    place, options = transformers_arguments(source)
     try:
-        return library.DacModel.from_pretrained(source, local_files_only=offline(source))
+        return library.DacModel.from_pretrained(place, **options)
     except OSError as error:
         raise OSError(
             f"dac_pretrained: '{source}' cannot be loaded: {load_failure(source, error)}; set model_path to "

@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_audio.audio.json_files import read_json_object
 from stable_audio.conditioning.tokenizers import import_transformers
-from stable_audio.network import downloaded_file, load_failure, offline
+from stable_audio.network import downloaded_file, load_failure, transformers_arguments
 
 CONFIG = "config.json"
 
@@ -51,13 +51,7 @@ class NetworkSource:
         if self.is_local:
             return str(self.path), {"local_files_only": True}
         name, _, revision = self.name.partition("@")
-        local = offline(name)
-        # By name, transformers asks the hub for an adapter, whatever local_files_only says, and waits for it.
-        snapshot = self._snapshot() if local else None
-        if snapshot is not None:
-            return str(snapshot), {"local_files_only": True}
-        chosen = {"revision": revision, "subfolder": self.subfolder}
-        return name, {"local_files_only": local, **{k: v for k, v in chosen.items() if v}}
+        return transformers_arguments(name, revision=revision, subfolder=self.subfolder)
 
     def config_at_hand(self) -> dict[str, Any] | None:
         """The content of config.json; None where the hub would have to be asked for it."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.audio.resample import resample_sinc
-from stable_audio.network import downloaded_file, load_failure, offline
+from stable_audio.network import load_failure, transformers_arguments
 
 SAMPLE_RATE = 16_000
 """Sample rate in Hz of the training data of these networks."""
@@ -113,15 +113,12 @@ def _load(name: str) -> nn.Module:
     except ImportError as error:
         raise ImportError('the hubert loss needs transformers: pip install "stable-audio[codecs]"') from error
     source = SPEECH_MODELS.get(name, name)
-    local = offline(source)
-    # By name, transformers asks the hub for an adapter, whatever local_files_only says, and waits for it.
-    config = downloaded_file(source, "config.json") if local else None
-    place = source if config is None else str(config.parent)
+    place, options = transformers_arguments(source)
     try:
-        kind = transformers.AutoConfig.from_pretrained(place, local_files_only=local).model_type
+        kind = transformers.AutoConfig.from_pretrained(place, **options).model_type
         if kind not in KINDS:
             raise ValueError(f"it holds a model of the kind '{kind}', not one of {', '.join(KINDS)}")
-        return transformers.AutoModel.from_pretrained(place, dtype=torch.float32, local_files_only=local)
+        return transformers.AutoModel.from_pretrained(place, dtype=torch.float32, **options)
     except (OSError, ValueError) as error:
         raise OSError(
             f"the hubert loss cannot load model_name '{name}': {load_failure(source, error)}; give a folder "
