@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.recovery import remove_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -72,4 +73,4 @@ def _remove_run(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in (*FILES, *FILES_BY_PATTERN):
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            remove_checkpoint(path)

@@ -53,6 +53,7 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
             "ddp, or set use_ema to false in the config's training section"
         )
     _check_splitting(options)
+    _check_deepspeed(options)
     if options.strategy in SPLITTING and options.precision == "16-mixed":
         raise TrainingError(
             f"--strategy {options.strategy} does not scale gradients of float16; use --precision bf16-mixed "
@@ -80,6 +81,29 @@ def _check_splitting(options: RunOptions) -> None:
             "--cpu-offload keeps weights in host memory instead of a GPU's, and this run has no GPU; leave "
             "it out"
         )
+
+
+def _check_deepspeed(options: RunOptions) -> None:
+    """Refuse what needs checkpoints or weights that are not DeepSpeed's own."""
+    if not options.strategy.startswith("deepspeed"):
+        return
+    if options.strategy.startswith("deepspeed_stage_3"):
+        raise TrainingError(
+            f"--strategy {options.strategy} splits weights that cannot be gathered for the files of a run; "
+            f"use --strategy {FSDP}, which splits and gathers them"
+        )
+    for flag, asked in (
+        ("--recover", options.recover),
+        ("--requeue", options.requeue),
+        ("--ckpt-path", bool(options.ckpt_path)),
+        ("--checkpoint-format shards", options.checkpoint_format == "shards"),
+    ):
+        if asked:
+            raise TrainingError(
+                f"{flag} cannot be used with --strategy {options.strategy}, whose checkpoints are folders of "
+                "DeepSpeed's own that no run can be continued from here; leave it out, or use --strategy "
+                f"{FSDP}"
+            )
 
 
 def _uses_cuda(accelerator: str) -> bool:

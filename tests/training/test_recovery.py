@@ -257,3 +257,24 @@ def test_a_folder_that_becomes_read_only_ends_nothing_before_the_end(
     assert tiny_run(tmp_path, max_steps=6, recover=True).start() == 0
     tiny_run(tmp_path, name="whole", max_steps=6).start()
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt")
+
+
+def test_weights_are_published_beside_checkpoints_that_are_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of DeepSpeed."""
+    run = tiny_run(tmp_path, max_steps=4, checkpoint_every=2, keep=1)
+
+    def save(target: Path, **options: Any) -> None:
+        (target / "checkpoint").mkdir(parents=True)
+
+    monkeypatch.setattr(run.trainer, "save_checkpoint", save)
+    assert run.start() == 0
+    folder = tmp_path / "run"
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"step=00000004.ckpt", "step=00000004.safetensors"}
+    assert (folder / "last.safetensors").samefile(folder / "checkpoints" / "step=00000004.safetensors")
+    assert not (folder / "last.ckpt").exists()
+    (folder / "last.ckpt").mkdir()  # as by the clock
+    assert tiny_run(tmp_path, max_steps=4, overwrite=True).start() == 0
+    assert (folder / "last.ckpt").is_file()

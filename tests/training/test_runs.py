@@ -408,6 +408,33 @@ def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: py
             check_hardware(RunOptions(accelerator="gpu", devices=devices), averages=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recover": True}, "--recover cannot be used with --strategy deepspeed"),
+        ({"requeue": True}, "--requeue cannot be used with --strategy deepspeed"),
+        ({"ckpt_path": "runs/other"}, "--ckpt-path cannot be used with --strategy deepspeed"),
+        (
+            {"checkpoint_format": "shards"},
+            "--checkpoint-format shards cannot be used with --strategy deepspeed",
+        ),
+        ({"strategy": "deepspeed_stage_3"}, "splits weights that cannot be gathered"),
+    ],
+)
+def test_what_needs_other_checkpoints_than_those_of_deepspeed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    from stable_audio.training.hardware import check_hardware
+    from stable_audio.training.options import RunOptions
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_hardware(RunOptions(strategy="deepspeed"), averages=False)
+    with pytest.raises(TrainingError, match=message):
+        check_hardware(RunOptions(**{"strategy": "deepspeed", **options}), averages=False)
+
+
 def _flags(*given: str) -> Any:
     import argparse
 

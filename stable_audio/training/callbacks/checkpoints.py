@@ -191,7 +191,8 @@ class Checkpoints(StepCallback):
             write(inference, tensors)
             if inference.name != "last.safetensors":
                 _same_file(inference, self.folder / "last.safetensors")
-                _same_file(target, self.folder / "last.ckpt")
+                if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
+                    _same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
             reason = write_failure(error, target.parent, size=tensor_bytes(tensors))
