@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,6 +22,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.speed.columns import peak_memory
 from stable_audio.training.stopping import Interrupted
 from stable_audio.training.trainer import Run, assemble
 from stable_audio.training.transforms import trained_adapter, transforms_for
@@ -137,9 +136,7 @@ def _reload(run: Run) -> None:
 
 
 def _peak_memory() -> dict[str, int]:
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = {"peak_memory_bytes": peak_memory(torch.device("cpu"))}
     if torch.cuda.is_available():
-        peaks["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated()
+        peaks["peak_device_memory_bytes"] = peak_memory(torch.device("cuda"))
     return peaks

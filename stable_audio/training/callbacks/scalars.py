@@ -66,6 +66,7 @@ class LogScalars(StepCallback):
 
     Attributes:
         latest: the last line, for the progress line.
+        nominal: operations of a batch and the peak of the device, once they are known.
 
     Args:
         logger: where the lines go.
@@ -75,9 +76,6 @@ class LogScalars(StepCallback):
         batch_seconds: seconds of audio that all processes together consume per optimizer step.
         items: rows of a whole batch of one process.
         row: frames of a row, as batches have them.
-
-    Attributes:
-        nominal: operations of a batch and the peak of the device, once they are known.
     """
 
     def __init__(
