@@ -47,13 +47,33 @@ class AtomicCheckpointIO(CheckpointIO):
                 save_torch_file(checkpoint, temporary)
                 verify_torch_file(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            reason = write_failure(error, Path(path).parent, size=tensor_bytes(checkpoint))
-            self.failure = f"{path}: the checkpoint was not written ({reason})"
-            log.error(
-                "%s; earlier checkpoints are intact and training continues",
-                self.failure,
-                extra=incident("checkpoint not written"),
-            )
+            self.fail(Path(path), error, checkpoint)
+
+    def fail(
+        self,
+        path: Path,
+        error: BaseException,
+        content: Any,
+        *,
+        what: str = "the checkpoint was",
+        **details: Any,
+    ) -> None:
+        """Record and log that something was not written.
+
+        Args:
+            path: what should have been written there.
+            error: the reason.
+            content: nested values, whose tensors should have been written.
+            what: the same in words, for "... not written".
+            details: plain values for the record of the run, such as the step.
+        """
+        reason = write_failure(error, path.parent, size=tensor_bytes(content))
+        self.failure = f"{path}: {what} not written ({reason})"
+        log.error(
+            "%s; earlier checkpoints are intact and training continues",
+            self.failure,
+            extra=incident("checkpoint not written", **details),
+        )
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -21,10 +21,9 @@ from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.training.base import StepBegin, TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO, tensor_bytes
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
-from stable_audio.training.guard import write_failure
 from stable_audio.training.incidents import incident
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import last_steps, remove_checkpoint, step_checkpoints
@@ -195,13 +194,7 @@ class Checkpoints(StepCallback):
                     _same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
-            reason = write_failure(error, target.parent, size=tensor_bytes(tensors))
-            self.io.failure = f"{target}: the files beside the checkpoint were not written ({reason})"
-            log.error(
-                "%s; earlier ones are intact and training continues",
-                self.io.failure,
-                extra=incident("checkpoint not written", step=step),
-            )
+            self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
         self.seconds = time.monotonic() - began
 
     def leave(self, step: int, path: Path) -> None:

@@ -16,7 +16,6 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_io import tensor_bytes
 from stable_audio.training.guard import write_failure
-from stable_audio.training.incidents import incident
 from stable_audio.training.recovery import remove_checkpoint
 from stable_audio.training.shard_writing import ShardWriting
 
@@ -84,13 +83,7 @@ class ShardCheckpoints(Checkpoints):
                     remove_checkpoint(passed)
                 self._prune(step)
         except OSError as error:
-            reason = write_failure(error, target.parent, size=tensor_bytes(parts.tensors))
-            self.io.failure = f"{target}: the checkpoint was not written ({reason})"
-            log.error(
-                "%s; earlier checkpoints are intact and training continues",
-                self.io.failure,
-                extra=incident("checkpoint not written", step=step),
-            )
+            self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began
 
     def _write_inference(self, trainer: pl.Trainer, module: TrainingModule) -> None:
