@@ -14,12 +14,19 @@ import time
 from typing import Any
 
 import torch
-from common import add_model_arguments, describe_machine, new_parser, print_table, synchronise, time_together
+from common import (
+    add_model_arguments,
+    build_dit,
+    describe_machine,
+    new_parser,
+    print_table,
+    synchronise,
+    time_together,
+)
 from torch import Tensor, nn
 
 from stable_audio.adapters import ADAPTER_TYPES, AdapterSettings, AdapterStack, AdapterUse, with_adapters
 from stable_audio.adapters.stack import Gate
-from stable_audio.backbones import DiT
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.sampling import sample
@@ -33,17 +40,6 @@ class Model(nn.Module):
         super().__init__()
         self.backbone, self.conditioner = backbone, None
         self.objective = OBJECTIVES["rectified_flow"]()
-
-
-def build_dit(args: argparse.Namespace) -> DiT:
-    return DiT(
-        io_channels=args.channels,
-        embed_dim=args.dim,
-        depth=args.depth,
-        num_heads=args.heads,
-        cond_token_dim=args.dim,
-        global_cond_type="adaLN",
-    )
 
 
 def main() -> None:

@@ -8,12 +8,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from stable_audio.backbones import DiT
 from stable_audio.inference.devices import best_device
 
 Work = Callable[[], object]
@@ -37,6 +39,19 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--frames", type=int, default=256)
     parser.add_argument("--context", type=int, default=64, help="cross-attention tokens")
+
+
+def build_dit(sizes: Any, **options: Any) -> DiT:
+    """The DiT of these sizes: `channels`, `dim`, `depth` and `heads`, as in `add_model_arguments`."""
+    return DiT(
+        io_channels=sizes.channels,
+        embed_dim=sizes.dim,
+        depth=sizes.depth,
+        num_heads=sizes.heads,
+        cond_token_dim=sizes.dim,
+        global_cond_type="adaLN",
+        **options,
+    )
 
 
 def synchronise(device: str) -> None:

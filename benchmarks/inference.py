@@ -21,7 +21,7 @@ from functools import partial
 import gpu_inference
 import torch
 import torch.nn.functional as F
-from common import Bound, Work, describe_machine, new_parser, print_table, time_together
+from common import Bound, Work, build_dit, describe_machine, new_parser, print_table, time_together
 from plain_dit import PlainDiT, plain_sample
 from torch import Tensor
 
@@ -44,16 +44,7 @@ class Size:
     channels: int = 64
 
     def dit(self) -> DiT:
-        dit = DiT(
-            io_channels=self.channels,
-            embed_dim=self.dim,
-            depth=self.depth,
-            num_heads=self.heads,
-            cond_token_dim=self.dim,
-            global_cond_type="adaLN",
-            zero_init_branch_outputs=False,
-        )
-        return dit.eval().requires_grad_(False)
+        return build_dit(self, zero_init_branch_outputs=False).eval().requires_grad_(False)
 
 
 SIZES = {

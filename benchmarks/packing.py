@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from common import (
     add_model_arguments,
+    build_dit,
     describe_machine,
     new_parser,
     peak_memory,
@@ -24,7 +25,6 @@ from common import (
 )
 from torch import Tensor
 
-from stable_audio.backbones import DiT
 from stable_audio.data.packing import pack_rows
 from stable_audio.training.frame_masks import frame_mask
 from stable_audio.types import Conditioning
@@ -38,7 +38,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     place = {"device": args.device, "dtype": getattr(torch, args.dtype)}
-    dit = build(args).to(**place)
+    dit = build_dit(args).to(**place)
     optimizer = torch.optim.AdamW(dit.parameters(), lr=1e-6, fused=True)
     lengths = clips(args)
     real = sum(lengths)
@@ -98,17 +98,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=4, help="rows of --frames that the clips fill")
     parser.add_argument("--shortest", type=float, default=0.1, help="shortest clip, as a share of a row")
     return parser.parse_args()
-
-
-def build(args: argparse.Namespace) -> DiT:
-    return DiT(
-        io_channels=args.channels,
-        embed_dim=args.dim,
-        depth=args.depth,
-        num_heads=args.heads,
-        cond_token_dim=args.dim,
-        global_cond_type="adaLN",
-    )
 
 
 def clips(args: argparse.Namespace) -> list[int]:

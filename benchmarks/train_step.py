@@ -12,6 +12,7 @@ import torch
 from common import (
     Bound,
     add_model_arguments,
+    build_dit,
     describe_machine,
     new_parser,
     peak_memory,
@@ -94,14 +95,7 @@ def parse() -> argparse.Namespace:
 def build(args: argparse.Namespace) -> tuple[DiT, Bound, tuple[Tensor, Tensor, Tensor]]:
     width = args.dim
     place = {"device": args.device, "dtype": getattr(torch, args.dtype)}
-    dit = DiT(
-        io_channels=args.channels,
-        embed_dim=args.dim,
-        depth=args.depth,
-        num_heads=args.heads,
-        cond_token_dim=width,
-        global_cond_type="adaLN",
-    ).to(**place)
+    dit = build_dit(args).to(**place)
     bound = Bound(
         dim=args.dim,
         depth=args.depth,
