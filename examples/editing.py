@@ -27,7 +27,7 @@ from stable_audio.data.synthetic.pitched import PITCHED, STEADY
 from stable_audio.data.synthetic.rendering import RELEASE, Voice, render
 from stable_audio.evaluation.listening import limits
 from stable_audio.evaluation.listening.bands import fingerprint
-from stable_audio.evaluation.listening.defects import click_factor
+from stable_audio.evaluation.listening.defects import has_clicks
 from stable_audio.evaluation.listening.notes import judge_note, note_pitch
 from stable_audio.evaluation.listening.references import References
 from stable_audio.evaluation.pitch import Array, semitones_between
@@ -79,8 +79,7 @@ class Bench:
 
     def clicks(self, samples: Array, *originals: Array) -> bool:
         """Whether the evaluation hears a click that none of the originals has."""
-        allowed = limits.CLICK_ABOVE_RENDERED * max(click_factor(o, self.rate) for o in originals)
-        return click_factor(samples, self.rate) > max(allowed, limits.CLICK_LEAST)
+        return has_clicks(samples, originals, self.rate)
 
     def distance(self, a: Array, b: Array) -> float:
         """Mean difference of two sounds in the features of the evaluation, in dB."""

@@ -21,8 +21,7 @@ from torch import Tensor
 from stable_audio import generate, load_model
 from stable_audio.audio.json_files import write_json
 from stable_audio.evaluation.instruments import InstrumentClassifier, has_pitch, learn_instruments
-from stable_audio.evaluation.listening import limits
-from stable_audio.evaluation.listening.defects import click_factor
+from stable_audio.evaluation.listening.defects import has_clicks
 from stable_audio.model import DiffusionModel
 
 PARTS = {
@@ -34,12 +33,6 @@ PARTS = {
 SEAM = 0.08
 """Seconds of a cross-fade, at most."""
 SETTINGS = {"steps": 24, "cfg_scale": 1.5}
-
-
-def clicks(samples: np.ndarray, original: np.ndarray, rate: int) -> bool:
-    """Whether the evaluation of the quickstart hears a click that the original has not; both (n,)."""
-    allowed = limits.CLICK_ABOVE_RENDERED * click_factor(original, rate)
-    return click_factor(samples, rate) > max(allowed, limits.CLICK_LEAST)
 
 
 def edited(
@@ -80,7 +73,7 @@ def inpainted(
         pitch = has_pitch(after[inner], before[inner], note.pitch, rate)
         instrument = classifier.hear([after])[0] == note.instrument
         equal = torch.equal(clip[:, outside], take[:, outside])
-        right.append([equal, clicks(after, before, rate), pitch, instrument, pitch and instrument])
+        right.append([equal, has_clicks(after, [before], rate), pitch, instrument, pitch and instrument])
     names = ("kept samples equal", "clicks", "pitch of the part", "instrument of the whole", "both")
     return dict(zip(names, np.mean(right, axis=0).tolist()))
 
@@ -96,7 +89,7 @@ def looped(model: DiffusionModel, notes: Sequence[Recording]) -> dict[str, float
         samples = loop[0].double().numpy()
         cut = plain[0, : len(samples)].double().numpy()
         exact = len(samples) == round(seconds * rate)
-        right.append([exact, *(clicks(np.roll(s, len(s) // 2), s, rate) for s in (samples, cut))])
+        right.append([exact, *(has_clicks(np.roll(s, len(s) // 2), [s], rate) for s in (samples, cut))])
     names = ("exact number of samples", "clicks at the seam", "clicks of a clip that is cut")
     return dict(zip(names, np.mean(right, axis=0).tolist()))
 

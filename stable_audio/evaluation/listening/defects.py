@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stable_audio.evaluation.listening import limits
@@ -25,6 +27,12 @@ def click_factor(samples: Array, sample_rate: int) -> float:
     near = np.lib.stride_tricks.sliding_window_view(np.pad(surprises, 7, mode="edge"), 15)
     floor = limits.CLICK_FLOOR * peak
     return float((surprises / np.maximum(np.median(near, axis=-1), floor)).max())
+
+
+def has_clicks(samples: Array, originals: Sequence[Array], sample_rate: int) -> bool:
+    """Whether a click is heard that none of the originals has."""
+    allowed = limits.CLICK_ABOVE_RENDERED * max(click_factor(o, sample_rate) for o in originals)
+    return click_factor(samples, sample_rate) > max(allowed, limits.CLICK_LEAST)
 
 
 def _unpredicted(samples: Array) -> Array:

@@ -10,7 +10,7 @@ from stable_audio.data.synthetic.describe import ClipDescription
 from stable_audio.data.synthetic.words import LOUDNESS_DB
 from stable_audio.evaluation.listening import limits
 from stable_audio.evaluation.listening.bands import band_levels, share_outside
-from stable_audio.evaluation.listening.defects import click_factor, flat_top_share, has_quiet_tail
+from stable_audio.evaluation.listening.defects import flat_top_share, has_clicks, has_quiet_tail
 from stable_audio.evaluation.listening.envelope import end_fits, envelope, level
 from stable_audio.evaluation.listening.notes import NoteVerdict, judge_note
 from stable_audio.evaluation.listening.references import References
@@ -86,7 +86,7 @@ def judge(samples: Array, clip: ClipDescription, references: References, *, samp
             name
             for name, present in {
                 "clipped": _is_clipped(samples, rendered, rate),
-                "clicks": _has_clicks(samples, rendered, rate),
+                "clicks": has_clicks(samples, rendered, rate),
                 "noisy": any(note.noisy for note in notes),
                 "noisy tails": not has_quiet_tail(samples, rate, seconds),
                 "wrong length": not whole,
@@ -158,11 +158,6 @@ def _is_clipped(samples: Array, rendered: list[Array], rate: int) -> bool:
     more = limits.FLAT_TOP_SHARE_OF_DRUMS if len(rendered) > 1 else limits.FLAT_TOP_SHARE
     allowed = max(flat_top_share(r, rate) for r in rendered) + more
     return bool(np.abs(samples).max() > 1 or flat_top_share(samples, rate) > allowed)
-
-
-def _has_clicks(samples: Array, rendered: list[Array], rate: int) -> bool:
-    allowed = limits.CLICK_ABOVE_RENDERED * max(click_factor(r, rate) for r in rendered)
-    return click_factor(samples, rate) > max(allowed, limits.CLICK_LEAST)
 
 
 def _half_step() -> float:
