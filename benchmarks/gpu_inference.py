@@ -7,13 +7,15 @@ they are measured: first without the compiler, which takes most of the time.
 from __future__ import annotations
 
 import argparse
-import statistics
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from common import time_together
 from gpu_common import OPEN, card, published_model
 from plain_dit import PlainDiT, plain_sample
 
@@ -79,25 +81,26 @@ def measure(
     name: str, shape: Shape, model: DiffusionModel, ways: dict[str, Sampled], args: argparse.Namespace
 ) -> None:
     """Print a row for every length, batch and way; ways take turns."""
-    for seconds in shape.seconds:
-        for batch in shape.batches:
-            took: dict[str, list[float]] = {way: [] for way in ways}
-            peaks: dict[str, float] = {}
-            for number in range(min(args.rounds, 3) + 1):
-                for way, run in ways.items():
-                    torch.cuda.reset_peak_memory_stats()
-                    torch.cuda.synchronize()
-                    started = time.perf_counter()
-                    run(shape, seconds, batch)
-                    torch.cuda.synchronize()
-                    if number:  # the first one warms up, and compiles
-                        took[way].append(time.perf_counter() - started)
-                    peaks[way] = torch.cuda.max_memory_allocated() / 2**30
-            for way, times in took.items():
-                best = statistics.median(times)
-                speed = batch * seconds / best
-                row = f"{name:8}{seconds:6g}{batch:7}  {way:24}{best:13.3f}{speed:13.0f}{peaks[way]:7.1f}"
-                print(row, flush=True)
+    for seconds, batch in itertools.product(shape.seconds, shape.batches):
+        peaks: dict[str, float] = {}
+        works = {
+            way: partial(_peak_noted, peaks, way, run, shape, seconds, batch) for way, run in ways.items()
+        }
+        # The first round warms up, and compiles.
+        times = time_together(works, rounds=min(args.rounds, 3), device=args.device)
+        for way, took in times.items():
+            speed = batch * seconds / took
+            row = f"{name:8}{seconds:6g}{batch:7}  {way:24}{took:13.3f}{speed:13.0f}{peaks[way]:7.1f}"
+            print(row, flush=True)
+
+
+def _peak_noted(
+    peaks: dict[str, float], way: str, run: Sampled, shape: Shape, seconds: float, batch: int
+) -> None:
+    """Sample, and note the GiB that the device held at most."""
+    torch.cuda.reset_peak_memory_stats()
+    run(shape, seconds, batch)
+    peaks[way] = torch.cuda.max_memory_allocated() / 2**30
 
 
 def ours_of(model: DiffusionModel) -> Sampled:
