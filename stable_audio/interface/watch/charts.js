@@ -41,10 +41,27 @@ function ticks(low, high, count) {
 }
 function quantile(sorted, share) { return sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))]; }
 
+// The axis of steps below a chart; returns where along it a step is.
+function stepAxis({ context, width, height }, list) {
+  const first = Math.min(...list.map(line => line.steps[0])), last = Math.max(...list.map(line => line.steps[line.steps.length - 1]));
+  const wide = width - LEFT - RIGHT, x = step => LEFT + wide * (last > first ? (step - first) / (last - first) : 0.5);
+  context.font = '11px system-ui,sans-serif';
+  context.fillStyle = css('--soft');
+  context.textAlign = 'center';
+  for (const tick of ticks(first, last, Math.max(2, width / 90))) context.fillText(short(tick), Math.min(width - 16, Math.max(LEFT, x(tick))), height - 3);
+  return { first, last, x, stepAt: offset => first + (offset - LEFT) / Math.max(1, wide) * (last - first) };
+}
+// Tell of what the pointer is over.
+function onHover(figure, canvas, told) {
+  const output = figure.querySelector('output');
+  canvas.onpointermove = event => { output.textContent = told(event.offsetX, event.offsetY); };
+  canvas.onpointerleave = () => { output.textContent = ''; };
+}
+
 // Lines: [{ label, colour, steps, mean, low, high }]
 function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
   const canvas = figure.querySelector('canvas');
-  const { context, width, height } = surface(canvas);
+  const area = surface(canvas), { context, width, height } = area;
   const usable = list.map(line => {
     const keep = line.mean.map((value, i) => !log || (value > 0 && line.low[i] > 0));
     const pick = values => values.filter((_, i) => keep[i]);
@@ -64,21 +81,15 @@ function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
   if (!(high > low)) { const pad = Math.abs(low) * 0.05 || 1e-6; low -= pad; high += pad; }
   const margin = 0.05 * (high - low);
   low -= margin; high += margin;
-  const first = Math.min(...usable.map(line => line.steps[0])), last = Math.max(...usable.map(line => line.steps[line.steps.length - 1]));
-  const x = step => LEFT + (width - LEFT - RIGHT) * (last > first ? (step - first) / (last - first) : 0.5);
+  const { first, last, x, stepAt } = stepAxis(area, usable);
   const y = value => TOP + (height - TOP - BOTTOM) * (1 - ((log ? Math.log10(value) : value) - low) / (high - low));
-  const grid = css('--line'), soft = css('--soft');
-  context.font = '11px system-ui,sans-serif';
-  context.fillStyle = soft;
-  context.strokeStyle = grid;
+  context.strokeStyle = css('--line');
   context.textAlign = 'right';
   for (const tick of ticks(low, high, 4)) {
     const value = log ? Math.pow(10, tick) : tick, at = y(value);
     context.beginPath(); context.moveTo(LEFT, at); context.lineTo(width - RIGHT, at); context.stroke();
     context.fillText(short(value), LEFT - 5, at + 4);
   }
-  context.textAlign = 'center';
-  for (const tick of ticks(first, last, Math.max(2, width / 90))) context.fillText(short(tick), Math.min(width - 16, Math.max(LEFT, x(tick))), height - 3);
   context.save();
   context.beginPath(); context.rect(LEFT, 0, width - LEFT, height - BOTTOM + 1); context.clip();
   for (const line of usable) {
@@ -98,13 +109,10 @@ function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
     }
   }
   context.restore();
-  const output = figure.querySelector('output');
-  canvas.onpointermove = event => {
-    const at = first + (event.offsetX - LEFT) / Math.max(1, width - LEFT - RIGHT) * (last - first);
-    const near = usable.map(line => { const i = nearest(line.steps, at); return `${number(line.mean[i])}`; });
-    output.textContent = `step ${Math.round(Math.min(last, Math.max(first, at))).toLocaleString('en')}: ${near.join(' · ')}`;
-  };
-  canvas.onpointerleave = () => { output.textContent = ''; };
+  onHover(figure, canvas, offset => {
+    const at = stepAt(offset), near = usable.map(line => number(line.mean[nearest(line.steps, at)]));
+    return `step ${Math.round(Math.min(last, Math.max(first, at))).toLocaleString('en')}: ${near.join(' · ')}`;
+  });
 }
 function nearest(steps, at) {
   let low = 0, high = steps.length - 1;
@@ -118,19 +126,18 @@ function heatColour(share) {
 // Rows: [{ label, steps, mean }], from low to high noise
 function heat(figure, rows, { own = true } = {}) {
   const canvas = figure.querySelector('canvas');
-  const { context, width, height } = surface(canvas);
+  const area = surface(canvas), { context, width, height } = area;
   const present = rows.filter(row => row.steps.length);
   figure.querySelector('.legend').textContent = `dark: low, light: high${own ? ', within each level' : ''}`;
   if (!present.length) return;
-  const first = Math.min(...present.map(row => row.steps[0])), last = Math.max(...present.map(row => row.steps[row.steps.length - 1]));
-  const tall = (height - TOP - BOTTOM) / rows.length, wide = width - LEFT - RIGHT;
+  const { first, last, x, stepAt } = stepAxis(area, present);
+  const tall = (height - TOP - BOTTOM) / rows.length;
   const scale = values => {
     const logs = values.filter(value => value > 0).map(Math.log).sort((a, b) => a - b);
     const low = quantile(logs, 0.01), high = quantile(logs, 0.97);
     return value => value > 0 && high > low ? (Math.log(value) - low) / (high - low) : 0.5;
   };
   const common = scale(present.flatMap(row => row.mean));
-  context.font = '11px system-ui,sans-serif';
   rows.forEach((row, index) => {
     const top = TOP + (rows.length - 1 - index) * tall, share = own && row.mean.length ? scale(row.mean) : common;
     context.fillStyle = css('--soft'); context.textAlign = 'right';
@@ -138,24 +145,17 @@ function heat(figure, rows, { own = true } = {}) {
     for (let i = 0; i < row.steps.length; i++) {
       const from = i === 0 ? row.steps[0] : (row.steps[i - 1] + row.steps[i]) / 2;
       const to = i === row.steps.length - 1 ? row.steps[i] : (row.steps[i] + row.steps[i + 1]) / 2;
-      const left = LEFT + wide * (last > first ? (from - first) / (last - first) : 0);
-      const right = LEFT + wide * (last > first ? (to - first) / (last - first) : 1);
+      const left = last > first ? x(from) : LEFT, right = last > first ? x(to) : width - RIGHT;
       context.fillStyle = heatColour(share(row.mean[i]));
       context.fillRect(left, top, Math.max(1, right - left + 0.5), tall - 1);
     }
   });
-  context.fillStyle = css('--soft'); context.textAlign = 'center';
-  const at = step => LEFT + wide * (last > first ? (step - first) / (last - first) : 0.5);
-  for (const tick of ticks(first, last, Math.max(2, width / 90))) context.fillText(short(tick), Math.min(width - 16, Math.max(LEFT, at(tick))), height - 3);
-  const output = figure.querySelector('output');
-  canvas.onpointermove = event => {
-    const row = rows[rows.length - 1 - Math.floor((event.offsetY - TOP) / tall)];
-    const step = first + (event.offsetX - LEFT) / Math.max(1, wide) * (last - first);
-    if (!row || !row.steps.length || step < first || step > last) { output.textContent = ''; return; }
+  onHover(figure, canvas, (offset, down) => {
+    const row = rows[rows.length - 1 - Math.floor((down - TOP) / tall)], step = stepAt(offset);
+    if (!row || !row.steps.length || step < first || step > last) return '';
     const i = nearest(row.steps, step);
-    output.textContent = `sigma ${row.label}, step ${Math.round(row.steps[i]).toLocaleString('en')}: ${number(row.mean[i])}`;
-  };
-  canvas.onpointerleave = () => { output.textContent = ''; };
+    return `sigma ${row.label}, step ${Math.round(row.steps[i]).toLocaleString('en')}: ${number(row.mean[i])}`;
+  });
 }
 function spark(canvas, values, colour) {
   const { context, width, height } = surface(canvas);
