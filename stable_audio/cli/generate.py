@@ -10,6 +10,7 @@ from stable_audio.cli.options import (
     add_adapter,
     add_any_base,
     add_device,
+    add_devices,
     add_lenient,
     add_matmul_precision,
     add_no_ema,
@@ -57,11 +58,7 @@ def _model_arguments(group: Any) -> None:
     add_lenient(group)
     add_no_ema(group)
     add_device(group)
-    group.add_argument(
-        "--devices",
-        metavar="LIST",
-        help="one process for each of these devices: cuda:0,cuda:1, a number of GPUs, or all",
-    )
+    add_devices(group)
     add_render_dtype(group)
     add_matmul_precision(group)
     group.add_argument(

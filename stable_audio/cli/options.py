@@ -47,6 +47,15 @@ def add_device(parser: Any) -> None:
     )
 
 
+def add_devices(parser: Any) -> None:
+    """`--devices`: where a model runs in several processes; see `devices_named`."""
+    parser.add_argument(
+        "--devices",
+        metavar="LIST",
+        help="one process for each of these devices: cuda:0,cuda:1, a number of GPUs, or all",
+    )
+
+
 def add_no_ema(parser: Any, *earlier: str, dest: str = "no_ema", action: str = "store_true") -> None:
     """`--no-ema`: take the weights as trained where a file also has their moving average.
 
