@@ -54,8 +54,8 @@ class JobEvents:
         service = self._service
         for record in await service.in_database(service.store.unfinished):
             if service.files.exists(record.id):
-                facts = await asyncio.to_thread(_output_of, service, record.id)
-                record.state, record.result, record.finished = "done", facts, time.time()
+                record.result = await asyncio.to_thread(service.files.figures, record.id)
+                record.state, record.finished = "done", time.time()
             elif record.waits or record.attempts >= ATTEMPTS:
                 record.state, record.finished, record.status = "failed", time.time(), 503
                 record.error = "the service ended before the clip was rendered"
@@ -221,11 +221,3 @@ class JobEvents:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _output_of(service: Service, id: str) -> dict[str, Any]:
-    """The figures of a finished sound."""
-    from stable_audio.audio.json_files import read_json_object
-
-    output = read_json_object(service.files.facts(id))["output"]
-    return {**output, "seconds": output["samples"] / output["sample_rate"]}

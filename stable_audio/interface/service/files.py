@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.io import read_audio, save_audio
+from stable_audio.audio.json_files import read_json_object
 from stable_audio.audio.rates import rate_in
 from stable_audio.audio.resample import resample
 
@@ -50,6 +52,14 @@ class ResultFiles:
     def facts(self, id: str) -> Path:
         """The JSON beside the sound, which marks it as complete."""
         return self._folder / id / _FACTS
+
+    def figures(self, id: str) -> dict[str, Any]:
+        """What clients are told of a finished sound."""
+        output = read_json_object(self.facts(id))["output"]
+        figures = {key: value for key, value in output.items() if key != "file"}
+        # Float32 holds what is above 1, which most formats that are sent do not.
+        own = {"seconds": output["samples"] / output["sample_rate"], "clipped": output["peak"] > 1}
+        return {**figures, **own}
 
     def exists(self, id: str) -> bool:
         return self.facts(id).is_file() and self.sound(id).is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import queue
@@ -229,11 +228,8 @@ class _BatchWorker:
         """Write a sound, and report it once it is in its place."""
         try:
             clip = write()
-            figures: dict[str, Any] = json.loads(clip.path.with_suffix(".json").read_text())["output"]
-            own = {"seconds": clip.seconds, "clipped": figures["peak"] > 1, "batch": together}
             self._files.adopt(clip.path, id)
-            result = {**{k: v for k, v in figures.items() if k != "file"}, **own}
-            self._send(ClipDone(batch.number, id, result))
+            self._send(ClipDone(batch.number, id, {**self._files.figures(id), "batch": together}))
         except Exception as error:
             self._fail(batch, [id], error)
 

@@ -91,7 +91,7 @@ class ScriptedProcess:
             output = {"sample_rate": 1000, "channels": 1, "samples": 100, "peak": 0.1}
             sound.with_suffix(".json").write_text(json.dumps({"output": output}))
             self._files.adopt(sound, item.id)
-            result = {**output, "seconds": 0.1, "real_time_factor": 2.0}
+            result = {**self._files.figures(item.id), "real_time_factor": 2.0}
             self._receive(self, ClipDone(batch.number, item.id, result))
         return self.end()
 

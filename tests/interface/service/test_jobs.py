@@ -293,7 +293,8 @@ def test_what_a_crash_leaves_is_taken_up_again(monkeypatch: pytest.MonkeyPatch, 
         store.close()
         async with scripted(monkeypatch, tmp_path) as service:
             assert (await state(service, ids["finished"]))["state"] == "done"
-            assert (await state(service, ids["finished"]))["result"]["samples"] == 100
+            result = (await state(service, ids["finished"]))["result"]
+            assert (result["samples"], result["seconds"], result["clipped"]) == (100, 0.1, False)
             assert "ended before" in (await state(service, "0" * 32))["error"]
             await until(lambda: service.process.batch is not None)
             assert [service.process.finish() for _ in range(2)] == [[ids["running"]], [ids["queued"]]]
