@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,12 @@ class ResultFiles:
         save_audio(path, resample(audio, sample_rate, rate), rate, subtype=subtype, comment=comment)
         return path
 
-    def derived(self, id: str, name: str, content: bytes) -> Path:
-        """Keep something that was made of the sound, such as a picture."""
+    def derived(self, id: str, name: str, make: Callable[[Path], bytes]) -> bytes:
+        """What `make` makes of the sound, such as a picture; it is kept for the next time."""
         path = self._folder / id / name
+        if path.is_file():
+            return path.read_bytes()
+        content = make(self.sound(id))
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)
-        return path
-
-    def kept(self, id: str, name: str) -> Path | None:
-        """What `derived` has kept."""
-        path = self._folder / id / name
-        return path if path.is_file() else None
+        return content

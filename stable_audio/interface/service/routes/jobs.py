@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -142,11 +144,16 @@ async def recipe(request: Request, id: str) -> dict[str, Any]:
     return {**recipe_of(record), "output": record.result}
 
 
-@router.get("/{id}/peaks", summary="The waveform", responses=problems(404, 409))
-async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le=8192)] = 512) -> Peaks:
+@router.get("/{id}/peaks", summary="The waveform", response_model=Peaks, responses=problems(404, 409))
+async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le=8192)] = 512) -> Response:
     service = service_of(request)
     record = await _done(service, id, client_of(request).owner)
-    return await in_thread(_peaks, service, record.id, parts)
+
+    def make(sound: Path) -> bytes:
+        return peaks_of(sound, parts).model_dump_json().encode()
+
+    content = await in_thread(service.files.derived, record.id, f"peaks-{parts}.json", make)
+    return Response(content, media_type="application/json")
 
 
 @router.get(
@@ -163,24 +170,8 @@ async def spectrogram(
 ) -> Response:
     service = service_of(request)
     record = await _done(service, id, client_of(request).owner)
-    content = await in_thread(_spectrogram, service, record.id, width, height)
+    make = functools.partial(spectrogram_of, width=width, height=height)
+    name = f"spectrogram-{width}x{height}.png"
+    content = await in_thread(service.files.derived, record.id, name, make)
     headers = {"Cache-Control": "private, max-age=3600"}
     return Response(content, media_type="image/png", headers=headers)
-
-
-def _peaks(service: Service, id: str, parts: int) -> Peaks:
-    name = f"peaks-{parts}.json"
-    if (path := service.files.kept(id, name)) is not None:
-        return Peaks.model_validate_json(path.read_bytes())
-    found = peaks_of(service.files.sound(id), parts)
-    service.files.derived(id, name, found.model_dump_json().encode())
-    return found
-
-
-def _spectrogram(service: Service, id: str, width: int, height: int) -> bytes:
-    name = f"spectrogram-{width}x{height}.png"
-    if (path := service.files.kept(id, name)) is not None:
-        return path.read_bytes()
-    content = spectrogram_of(service.files.sound(id), width, height)
-    service.files.derived(id, name, content)
-    return content
