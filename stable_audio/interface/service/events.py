@@ -55,12 +55,11 @@ class JobEvents:
         for record in await service.in_database(service.store.unfinished):
             if service.files.exists(record.id):
                 record.result = await asyncio.to_thread(service.files.figures, record.id)
-                record.state, record.finished = "done", time.time()
+                record.end("done")
             elif record.waits or record.attempts >= ATTEMPTS:
-                record.state, record.finished, record.status = "failed", time.time(), 503
-                record.error = "the service ended before the clip was rendered"
+                record.end("failed", error="the service ended before the clip was rendered", status=503)
             else:
-                record.state, record.started, record.step = "queued", None, 0
+                record.wait_again()
                 record.deadline += time.time() - record.created
                 self._left.append(record)
             await service.keep(record)
@@ -99,7 +98,7 @@ class JobEvents:
             self.on_unusable()
 
     def _give_up(self, record: JobRecord, error: str, status: int) -> None:
-        record.state, record.error, record.status, record.finished = "failed", error, status, time.time()
+        record.end("failed", error=error, status=status)
         self._service.keep(record)
 
     def began(self, jobs: Sequence[ActiveJob]) -> None:
@@ -135,7 +134,7 @@ class JobEvents:
         if record.attempts >= ATTEMPTS:
             self.finish(job, "failed", error=f"the process that rendered the clip {reason}", status=500)
             return
-        record.state, record.started, record.step = "queued", None, 0
+        record.wait_again()
         job.key = None
         service.waiting.add(WaitingJob(record.id, record.client, None, time.monotonic()), first=True)
         service.keep(record)
@@ -172,13 +171,10 @@ class JobEvents:
             reported: its process says so, and is done with it.
         """
         service, record = self._service, job.record
-        record.state, record.error, record.status, record.finished = state, error, status, time.time()
-        if job.expiry is not None:
-            job.expiry.cancel()
-        service.waiting.remove(record.id)
+        record.end(state, error=error, status=status)
+        self._let_go(job)
         if not reported:
             service.pool.stop_if_unwanted(job)
-        service.active.pop(record.id, None)
         service.metrics.ended(record)
         service.keep(record)
         job.tell()
@@ -198,13 +194,17 @@ class JobEvents:
                 continue
             if record.state == "running":
                 record.attempts -= 1  # it was not its fault
-            record.state, record.started, record.step = "queued", None, 0
-            service.waiting.remove(record.id)
-            service.active.pop(record.id, None)
-            if job.expiry is not None:
-                job.expiry.cancel()
+            record.wait_again()
+            self._let_go(job)
             service.keep(record)
             job.tell()
+
+    def _let_go(self, job: ActiveJob) -> None:
+        """Take a job out of the queue and of those that are active."""
+        if job.expiry is not None:
+            job.expiry.cancel()
+        self._service.waiting.remove(job.record.id)
+        self._service.active.pop(job.record.id, None)
 
     async def _tidy(self) -> None:
         """Remove the oldest results and uploads beyond what is kept."""

@@ -76,6 +76,14 @@ class JobRecord:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    def end(self, state: JobState, *, error: str | None = None, status: int = 500) -> None:
+        """Write down how it ends, now."""
+        self.state, self.error, self.status, self.finished = state, error, status, time.time()
+
+    def wait_again(self) -> None:
+        """Put it back to where it was before its batch began."""
+        self.state, self.started, self.step = "queued", None, 0
+
 
 @dataclass(frozen=True)
 class UploadRecord:
