@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stable_audio.interface.service.messages import RenderItem
@@ -17,14 +17,12 @@ class ActiveJob:
 
     Attributes:
         record: the job.
-        key: as in `WaitingJob`.
         sounds: those that its request names.
         expiry: gives it up at its deadline.
         version: counts what has happened to it.
     """
 
     record: JobRecord
-    key: Hashable = None
     sounds: Mapping[str, StoredSound] = field(default_factory=dict)
     expiry: asyncio.TimerHandle | None = None
     version: int = 0

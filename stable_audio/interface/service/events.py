@@ -135,7 +135,6 @@ class JobEvents:
             self.finish(job, "failed", error=f"the process that rendered the clip {reason}", status=500)
             return
         record.wait_again()
-        job.key = None
         service.waiting.add(WaitingJob(record.id, record.client, None, time.monotonic()), first=True)
         service.keep(record)
         job.tell()

@@ -142,11 +142,12 @@ class Service:
         Args:
             alone: render it by itself.
         """
-        job = ActiveJob(record, None if alone else result.key, result.sounds)
+        job = ActiveJob(record, result.sounds)
         self.active[record.id] = job
         loop = asyncio.get_running_loop()
         job.expiry = loop.call_later(max(0.0, record.deadline - time.time()), self.events.expire, job)
-        self.waiting.add(WaitingJob(record.id, record.client, job.key, time.monotonic()))
+        key = None if alone else result.key
+        self.waiting.add(WaitingJob(record.id, record.client, key, time.monotonic()))
         return job
 
     def _check_room(self, client: str) -> None:
