@@ -33,5 +33,4 @@ async def followed(service: Service, record: JobRecord) -> AsyncIterator[str]:
 
 
 def _event(service: Service, record: JobRecord) -> str:
-    position = service.waiting.position(record.id) if record.state == "queued" else None
-    return f"event: job\ndata: {job_view(record, position).model_dump_json()}\n\n"
+    return f"event: job\ndata: {job_view(record, service.waiting).model_dump_json()}\n\n"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from stable_audio.interface.service.records import JobRecord, JobState, UploadRecord
+from stable_audio.interface.service.waiting import WaitingJobs
 
 
 class ProblemView(BaseModel):
@@ -88,8 +89,12 @@ class Health(BaseModel):
     version: str
 
 
-def job_view(record: JobRecord, position: int | None = None) -> JobView:
-    """A job as its client sees it."""
+def job_view(record: JobRecord, waiting: WaitingJobs) -> JobView:
+    """A job as its client sees it.
+
+    Args:
+        waiting: the queue, for its place there.
+    """
     return JobView(
         id=record.id,
         state=record.state,
@@ -101,7 +106,7 @@ def job_view(record: JobRecord, position: int | None = None) -> JobView:
         created=record.created,
         started=record.started,
         finished=record.finished,
-        position=position if record.state == "queued" else None,
+        position=waiting.position(record.id) if record.state == "queued" else None,
         step=record.step,
         steps=record.steps,
         seconds_left=_seconds_left(record),

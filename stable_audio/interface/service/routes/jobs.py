@@ -46,10 +46,6 @@ async def _done(service: Service, id: str, owner: str) -> JobRecord:
     return record
 
 
-def _view(service: Service, record: JobRecord) -> JobView:
-    return job_view(record, service.waiting.position(record.id) if record.state == "queued" else None)
-
-
 @router.get("", summary="History, the newest first", responses=problems())
 async def jobs(
     request: Request,
@@ -68,13 +64,13 @@ async def jobs(
     )
     current = [service.active[row.id].record if row.id in service.active else row for row in rows]
     goes_on = rows[-1].created if len(rows) == limit else None
-    return JobList(jobs=[_view(service, record) for record in current], before=goes_on)
+    return JobList(jobs=[job_view(record, service.waiting) for record in current], before=goes_on)
 
 
 @router.get("/{id}", summary="A job", responses=problems(404))
 async def job(request: Request, id: str) -> JobView:
     service = service_of(request)
-    return _view(service, await service.job(id, client_of(request).owner))
+    return job_view(await service.job(id, client_of(request).owner), service.waiting)
 
 
 @router.patch("/{id}", summary="Star or name a job", responses=problems(404))
@@ -86,7 +82,7 @@ async def change(request: Request, id: str, values: JobChange) -> JobView:
     if values.title is not None:
         record.title = values.title
     await service.keep(record)
-    return _view(service, record)
+    return job_view(record, service.waiting)
 
 
 @router.delete("/{id}", summary="Remove a job and its sound", status_code=204, responses=problems(404))
@@ -102,7 +98,7 @@ async def cancel(request: Request, id: str) -> JobView:
     service = service_of(request)
     record = await service.job(id, client_of(request).owner)
     service.cancel(id)
-    return _view(service, record)
+    return job_view(record, service.waiting)
 
 
 @router.get(
