@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.io import read_audio, save_audio
@@ -14,8 +14,11 @@ from stable_audio.audio.json_files import read_json_object
 from stable_audio.audio.rates import rate_in
 from stable_audio.audio.resample import resample
 
-FORMATS = ("wav", "flac", "mp3", "ogg", "opus")
+Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
 """Formats in which results are sent."""
+
+Subtype = Literal["16", "24", "32", "float"]
+"""Sample formats of some of them."""
 
 _SOUND, _FACTS = "sound.wav", "sound.json"
 

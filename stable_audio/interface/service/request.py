@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Gt, MaxLen
 from pydantic import Field, ValidationError
@@ -17,9 +17,9 @@ from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.edits import Edit
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.files import Format, Subtype
 from stable_audio.wording import did_you_mean
 
-SUBTYPES = ("16", "24", "32", "float")
 MAX_SEED = 2**63 - 1
 
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED)]
@@ -66,10 +66,8 @@ class GenerateRequest(_SamplingKeys, _EditKeys, _FinishingKeys):
     )
     cfg_rescale: float | None = Field(None, description="another name of scale_phi")
     adapters: list[AdapterRequest] | None = Field(None, description="adapters, in the order they apply")
-    format: Literal["wav", "flac", "mp3", "ogg", "opus"] = Field("wav", description="of the sound")
-    subtype: Literal["16", "24", "32", "float"] | None = Field(
-        None, description="sample format of wav (default 16) and flac (16 or 24)"
-    )
+    format: Format = Field("wav", description="of the sound")
+    subtype: Subtype | None = Field(None, description="sample format of wav (default 16) and flac (16 or 24)")
     job: bool = Field(
         False, description="answer at once with a job to ask about, instead of with the sound when it is done"
     )

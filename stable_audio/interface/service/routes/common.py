@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.responses import FileResponse
 
 from stable_audio.audio.errors import AudioError
@@ -15,6 +15,7 @@ from stable_audio.inference.rendering.names import slug
 from stable_audio.inference.rendering.recipe import FORMAT, VERSION
 from stable_audio.interface.service.access import Client
 from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.files import Subtype
 from stable_audio.interface.service.records import JobRecord
 from stable_audio.interface.service.service import Service
 from stable_audio.interface.service.views import ProblemView
@@ -30,7 +31,21 @@ MEDIA_TYPES = {
 }
 """Format -> type of its answers."""
 
-_SUBTYPES = {"wav": ("16", "24", "32", "float"), "flac": ("16", "24")}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+SOUND = {kind: BINARY for kind in sorted(set(MEDIA_TYPES.values()))}
+"""Type of an answer with a sound -> what the documentation says of it."""
+
+RANGES: dict[int | str, dict[str, Any]] = {
+    206: {"description": "a part of the sound"},
+    416: {"description": "no such part"},
+}
+
+Parts = Annotated[int, Query(ge=16, le=8192)]
+Width = Annotated[int, Query(ge=16, le=2048)]
+Height = Annotated[int, Query(ge=16, le=256)]
+"""Of pictures of sounds."""
+
+_SUBTYPES = {"wav": get_args(Subtype), "flac": ("16", "24")}
 _HEADER = 6000
 """Bytes of a recipe in a header; a longer one is left to its own address."""
 

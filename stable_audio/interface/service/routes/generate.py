@@ -13,7 +13,7 @@ from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.records import JobRecord
 from stable_audio.interface.service.request import GenerateRequest, parse_request
 from stable_audio.interface.service.routes.common import (
-    MEDIA_TYPES,
+    SOUND,
     check_subtype,
     client_of,
     problems,
@@ -24,11 +24,10 @@ from stable_audio.interface.service.views import JobView, job_view
 
 router = APIRouter(tags=["generate"])
 
-_SOUND = {"schema": {"type": "string", "format": "binary"}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the sound; X-Recipe has what determines it, X-Job its job, X-Seed its seed",
-        "content": {kind: _SOUND for kind in sorted(set(MEDIA_TYPES.values()))},
+        "content": SOUND,
     },
     202: {"model": JobView, "description": "the job, with `job: true`"},
     **problems(404, 409, 429, 504),

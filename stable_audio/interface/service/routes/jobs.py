@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from stable_audio.interface.service.errors import ServiceError
+from stable_audio.interface.service.files import Format, Subtype
 from stable_audio.interface.service.following import followed
 from stable_audio.interface.service.pictures import peaks_of, spectrogram_of
 from stable_audio.interface.service.records import JobRecord, JobState
 from stable_audio.interface.service.routes.common import (
-    MEDIA_TYPES,
+    BINARY,
+    RANGES,
+    SOUND,
+    Height,
+    Parts,
+    Width,
     check_subtype,
     client_of,
     in_thread,
@@ -28,13 +34,9 @@ from stable_audio.interface.service.views import JobChange, JobList, JobView, Pe
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
-Subtype = Literal["16", "24", "32", "float"]
-_SOUND = {"schema": {"type": "string", "format": "binary"}}
 _SOUNDS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {kind: _SOUND for kind in sorted(set(MEDIA_TYPES.values()))}},
-    206: {"description": "a part of the sound"},
-    416: {"description": "no such part"},
+    200: {"content": SOUND},
+    **RANGES,
     **problems(404, 409),
 }
 
@@ -141,7 +143,7 @@ async def recipe(request: Request, id: str) -> dict[str, Any]:
 
 
 @router.get("/{id}/peaks", summary="The waveform", response_model=Peaks, responses=problems(404, 409))
-async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le=8192)] = 512) -> Response:
+async def peaks(request: Request, id: str, parts: Parts = 512) -> Response:
     service = service_of(request)
     record = await _done(service, id, client_of(request).owner)
 
@@ -156,13 +158,13 @@ async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le
     "/{id}/spectrogram.png",
     summary="A mel spectrogram",
     response_class=Response,
-    responses={200: {"content": {"image/png": _SOUND}}, **problems(404, 409)},
+    responses={200: {"content": {"image/png": BINARY}}, **problems(404, 409)},
 )
 async def spectrogram(
     request: Request,
     id: str,
-    width: Annotated[int, Query(ge=16, le=2048)] = 512,
-    height: Annotated[int, Query(ge=16, le=256)] = 128,
+    width: Width = 512,
+    height: Height = 128,
 ) -> Response:
     service = service_of(request)
     record = await _done(service, id, client_of(request).owner)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from stable_audio import __version__
 from stable_audio.interface.service.errors import ServiceError
-from stable_audio.interface.service.files import FORMATS
+from stable_audio.interface.service.files import Format
 from stable_audio.interface.service.routes.common import problems, service_of
 from stable_audio.interface.service.service import Service
 from stable_audio.interface.service.views import Health
@@ -79,4 +79,4 @@ async def model(request: Request, name: str) -> dict[str, Any]:
 
 @router.get("/v1/limits", summary="What a request can ask for", tags=["models"], responses=problems())
 async def limits(request: Request) -> dict[str, Any]:
-    return {**dataclasses.asdict(service_of(request).limits), "formats": list(FORMATS)}
+    return {**dataclasses.asdict(service_of(request).limits), "formats": list(get_args(Format))}

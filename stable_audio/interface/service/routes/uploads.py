@@ -8,16 +8,24 @@ from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from stable_audio.interface.service.pictures import peaks_of, spectrogram_of
-from stable_audio.interface.service.routes.common import client_of, in_thread, problems, service_of
+from stable_audio.interface.service.routes.common import (
+    BINARY,
+    RANGES,
+    Height,
+    Parts,
+    Width,
+    client_of,
+    in_thread,
+    problems,
+    service_of,
+)
 from stable_audio.interface.service.views import Peaks, UploadList, UploadView, upload_view
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
-_SOUND = {"schema": {"type": "string", "format": "binary"}}
 _AUDIO: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"audio/wav": _SOUND}},
-    206: {"description": "a part of the sound"},
-    416: {"description": "no such part"},
+    200: {"content": {"audio/wav": BINARY}},
+    **RANGES,
     **problems(404),
 }
 
@@ -60,7 +68,7 @@ async def audio(request: Request, id: str) -> FileResponse:
 
 
 @router.get("/{id}/peaks", summary="Its waveform", responses=problems(404))
-async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le=8192)] = 512) -> Peaks:
+async def peaks(request: Request, id: str, parts: Parts = 512) -> Peaks:
     service = service_of(request)
     record = await service.uploads.find(id, client_of(request).owner)
     return await in_thread(peaks_of, service.uploads.path(record.id), parts)
@@ -70,13 +78,13 @@ async def peaks(request: Request, id: str, parts: Annotated[int, Query(ge=16, le
     "/{id}/spectrogram.png",
     summary="Its mel spectrogram",
     response_class=Response,
-    responses={200: {"content": {"image/png": _SOUND}}, **problems(404)},
+    responses={200: {"content": {"image/png": BINARY}}, **problems(404)},
 )
 async def spectrogram(
     request: Request,
     id: str,
-    width: Annotated[int, Query(ge=16, le=2048)] = 512,
-    height: Annotated[int, Query(ge=16, le=256)] = 128,
+    width: Width = 512,
+    height: Height = 128,
 ) -> Response:
     service = service_of(request)
     record = await service.uploads.find(id, client_of(request).owner)
