@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stable_audio.adapters import AdapterError, AdapterSpec, check_base, read_adapter
+from stable_audio.adapters import AdapterError, AdapterStack, check_base, read_adapter
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.load import RenderModel, load_render_model
@@ -100,11 +100,12 @@ class LoadedModels:
         return LoadedModel(model, AdaptedModels(model.model), tuple(fitting))
 
     def _find_fitting(self, fitting: list[str], model: DiffusionModel, file: str) -> None:
-        adapted = AdaptedModels(model)
-        for name, adapter in self._adapters.items():
+        stack = AdapterStack(model.backbone, model.conditioner)
+        for name, served in self._adapters.items():
             try:
-                adapted.check([AdapterSpec(adapter.path)])
-                check_base(model, [read_adapter(adapter.path)], name=file, any_base=self._options.any_base)
+                adapter = read_adapter(served.path)
+                stack.check(adapter)
+                check_base(model, [adapter], name=file, any_base=self._options.any_base)
             except AdapterError as error:
                 log.warning("adapter '%s' is not for %s: %s", name, file, error)
             else:
