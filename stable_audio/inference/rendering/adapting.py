@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stable_audio.adapters.files import Adapter, adapter_file, read_adapter
 from stable_audio.adapters.spec import AdapterSpec
@@ -53,16 +53,7 @@ class AdaptedModels:
 
     def files(self, specs: Specs) -> list[AdapterFile] | None:
         """The adapters as recipes have them; None if there are none."""
-        files = [
-            AdapterFile(
-                **dataclasses.asdict(self._file(spec.path)),
-                strength=spec.strength,
-                interval=list(spec.interval),
-                layer_filter=spec.layer_filter,
-            )
-            for spec in specs
-        ]
-        return files or None
+        return recorded(specs, self._file)
 
     def _adapter(self, path: str) -> Adapter:
         if path not in self._adapters:
@@ -73,6 +64,24 @@ class AdaptedModels:
         if path not in self._files:
             self._files[path] = InputFile.of(adapter_file(path))
         return self._files[path]
+
+
+def recorded(specs: Specs, file: Callable[[str], InputFile]) -> list[AdapterFile] | None:
+    """Adapters as recipes have them; None if there are none.
+
+    Args:
+        file: path -> the name and digest of the adapter there.
+    """
+    files = [
+        AdapterFile(
+            **dataclasses.asdict(file(spec.path)),
+            strength=spec.strength,
+            interval=list(spec.interval),
+            layer_filter=spec.layer_filter,
+        )
+        for spec in specs
+    ]
+    return files or None
 
 
 def specs_of_recipe(files: Sequence[AdapterFile], paths: Sequence[str], source: str) -> list[AdapterSpec]:

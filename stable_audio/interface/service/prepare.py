@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.inference.generation.settings import Sampling
+from stable_audio.inference.rendering.adapting import recorded
 from stable_audio.inference.rendering.edits import Edit, edited
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.job_lines import JobLine, jobs_of
@@ -67,17 +68,7 @@ class _Served:
 
     def files(self, specs: Any) -> list[AdapterFile] | None:
         """The adapters as recipes have them; None if there are none."""
-        files = [
-            AdapterFile(
-                self._files[spec.path].path,
-                self._files[spec.path].digest,
-                strength=spec.strength,
-                interval=list(spec.interval),
-                layer_filter=spec.layer_filter,
-            )
-            for spec in specs
-        ]
-        return files or None
+        return recorded(specs, self._files.__getitem__)
 
 
 def prepared(
