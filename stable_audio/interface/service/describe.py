@@ -37,14 +37,15 @@ _KINDS: dict[type, Callable[[Any], dict[str, Any]]] = {
 def described(model: DiffusionModel) -> dict[str, Any]:
     """A model as JSON values; its weights are not looked at."""
     defaults = Sampling().resolved_for(model)
+    read = conditioners(model)
     return {
         "objective": next(name for name, kind in OBJECTIVES.items() if type(model.objective) is kind),
         "sample_rate": model.sample_rate,
         "channels": model.audio_channels,
         "seconds": model.sample_size / model.sample_rate,
-        "unconditional": not conditioners(model),
+        "unconditional": not read,
         "inpainting_input": inpaints(model),
-        "conditioners": conditioners(model),
+        "conditioners": read,
         "samplers": samplers(model),
         "sampling": sampling_values(defaults),
     }

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from stable_audio.interface.service.access import Client, client_of
+from stable_audio.interface.service.access import client_of
 from stable_audio.interface.service.errors import ServiceError
 from stable_audio.interface.service.service import Service
 
@@ -162,6 +162,3 @@ def answer(error: ServiceError) -> JSONResponse:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(error.status, error.detail, headers)
-
-
-__all__ = ["Client", "RequestGate", "answer", "problem"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -160,14 +161,11 @@ async def scripted(
 
 async def pause() -> None:
     """Let others work for a moment."""
-    import asyncio
-
     await asyncio.sleep(0.005)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until something is so."""
-    import asyncio
 
     async def wait() -> None:
         while not condition():

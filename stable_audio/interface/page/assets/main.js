@@ -205,7 +205,7 @@ async function begin() {
     if (told.every(model => model.state !== 'loading')) break;
     await new Promise(resolve => setTimeout(resolve, 500));
   }
-  if (!get('model').dataset.touched && settings.model === null) {
+  if (settings.model === null) {
     const usable = [...models.values()].find(model => model.state === 'ready');
     if (usable) await showModel(usable.name);
   }

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_args
+from urllib.parse import quote
 
 from fastapi import Query, Request
 from fastapi.responses import FileResponse
@@ -111,14 +112,14 @@ async def sound_of(
     if record.state != "done" or record.recipe is None:
         raise ServiceError(409, f"the job has no sound: it is {record.state}")
     path = await in_thread(_converted, service, record, format, subtype)
-    name = f"{slug(record.title)}_{record.id[:8]}.{format}"
+    name = quote(f"{slug(record.title)}_{record.id[:8]}.{format}", safe="")
     headers = {
         "X-Job": record.id,
         "X-Seed": str(record.line.get("seed")),
         "X-Recipe-Digest": record.digest,
         "Link": f'</v1/jobs/{record.id}/recipe>; rel="describedby"',
         "Cache-Control": "private, max-age=3600",
-        "Content-Disposition": f"{'attachment' if attached else 'inline'}; filename*=UTF-8''{_quoted(name)}",
+        "Content-Disposition": f"{'attachment' if attached else 'inline'}; filename*=UTF-8''{name}",
     }
     # The model's config, the longest part, is in the tags of the sound and at the address of the recipe.
     recipe = json.dumps({k: v for k, v in record.recipe.items() if k != "config"}, separators=(",", ":"))
@@ -134,9 +135,3 @@ def _converted(service: Service, record: JobRecord, format: str, subtype: str | 
 def recipe_of(record: JobRecord) -> dict[str, Any]:
     """All that determines the sound of a job, as `read_recipe` reads it."""
     return {"format": FORMAT, "version": VERSION, "digest": record.digest, "recipe": record.recipe}
-
-
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name, safe="")
