@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -105,10 +105,6 @@ class Measured:
         steps, seconds, memory, timed, *rest = numbers
         times = PartTimes(int(timed), dict(zip(PARTS, rest)))
         return cls(int(steps), seconds, int(memory), times, BatchCount(*rest[len(PARTS) :]))
-
-
-SIZE = 4 + len(PARTS) + len(fields(BatchCount))
-"""Length of `Measured.numbers`."""
 
 
 def speed_columns(
