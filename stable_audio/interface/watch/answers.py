@@ -55,9 +55,9 @@ def run(library: Library, name: str) -> dict[str, Any]:
     charts: dict[str, list[str]] = {title: [] for title in GROUPS}
     others: list[str] = []
     for column in metrics.columns:
-        title = next((t for t, begins in GROUPS.items() if column.startswith(begins)), None)
         if column.startswith(LEVELS):
             continue
+        title = next((t for t, begins in GROUPS.items() if column.startswith(begins)), None)
         (charts[title] if title is not None else others).append(column)
     levels = [column for column in metrics.columns if column.startswith(LEVELS)]
     return {

@@ -23,8 +23,10 @@ from stable_audio.interface.watch.sounds import TYPES, FilePart, demo_file, part
 
 log = logging.getLogger(__name__)
 
-_OWN = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-_PAGE = _OWN + "frame-src 'self'; base-uri 'none'; form-action 'none'"
+_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-src 'self'; base-uri 'none'; form-action 'none'"
+)
 # The page of demos holds its script, so that it works from disk; its texts cannot become markup.
 _DEMOS = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self'; "
