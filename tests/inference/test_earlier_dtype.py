@@ -35,6 +35,9 @@ def test_it_is_that_of_the_latest_clip(
     _clip(tmp_path / "a.json", {"recipe": {"dtype": "float32"}}, age=9)
     _clip(tmp_path / "b.json", {"recipe": {"dtype": "bfloat16"}}, age=5)
     assert settled_dtype(name, tmp_path, device=device, processes=processes) == dtype
+    _clip(tmp_path / "no_clip.json", {"notes": 3}, age=2)
+    (tmp_path / "no_json.json").write_text("{")
+    assert settled_dtype(name, tmp_path, device=device, processes=processes) == dtype
 
 
 @pytest.mark.parametrize("content", [None, [], {}, {"recipe": 3}, {"recipe": {"dtype": "half"}}, "no folder"])

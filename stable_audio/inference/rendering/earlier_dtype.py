@@ -32,9 +32,18 @@ def _latest_dtype(folder: Path) -> str | None:
     """The type in the latest recipe of a folder; None where there is none."""
     try:
         files = [entry for entry in os.scandir(folder) if entry.name.endswith(".json")]
-        newest = max(files, key=lambda entry: (entry.stat().st_mtime_ns, entry.name), default=None)
-        recipe = {} if newest is None else stored_content(newest.path).get("recipe")
-    except (OSError, ValueError):  # no folder, or a file that is no JSON
+        files.sort(key=lambda entry: (entry.stat().st_mtime_ns, entry.name), reverse=True)
+    except OSError:  # no folder
+        return None
+    dtypes = (_dtype_in(entry.path) for entry in files)
+    return next((dtype for dtype in dtypes if dtype is not None), None)
+
+
+def _dtype_in(path: str) -> str | None:
+    """The type in the recipe of a file; None where it has none."""
+    try:
+        recipe = stored_content(path).get("recipe")
+    except (OSError, ValueError):  # it is no JSON
         return None
     dtype = recipe.get("dtype") if isinstance(recipe, dict) else None
     return dtype if dtype in DTYPES else None
