@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from stable_audio.audio.io import open_sound, save_audio
+from stable_audio.inference.memory.errors import first_line
 from stable_audio.inference.rendering.recipe import file_digest
 
 MEMORY = 2 << 30
@@ -64,7 +65,7 @@ def run_decoder(connection: Connection, level: int) -> None:
             try:
                 connection.send(decoded(request))
             except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-                first = (str(error).splitlines() or [""])[0] or type(error).__name__
+                first = first_line(error)
                 # Where files lie on this machine is not for clients.
                 told = first.replace(request.source, "the file").replace(request.target, "the file")
                 connection.send(ValueError(told))
