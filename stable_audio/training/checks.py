@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finite import Agree, BadStep, FiniteGuard
+from stable_audio.training.gathering import of_all
 from stable_audio.training.incidents import incident
 from stable_audio.training.window import Window
 
@@ -99,8 +99,7 @@ class CheckedModule(pl.LightningModule):
         """Files of all processes: of those whose loss is not finite, if there are any."""
         if self._agreement() is None:
             return list(bad.files)
-        parts: list[tuple[str, tuple[str, ...]]] = [("", ())] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, (bad.what, bad.files))
+        parts = of_all((bad.what, bad.files))
         blamed = [files for what, files in parts if what == "loss"] or [files for _, files in parts]
         return [file for files in blamed for file in files]
 

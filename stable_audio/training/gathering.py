@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 
 def whole(tensors: Mapping[str, Tensor], *, everywhere: bool = False) -> dict[str, Tensor]:
@@ -30,6 +33,13 @@ def whole(tensors: Mapping[str, Tensor], *, everywhere: bool = False) -> dict[st
         if everywhere or torch.distributed.get_rank() == 0:
             gathered[key] = value.cpu()
     return gathered
+
+
+def of_all(value: T, group: ProcessGroup | None = None) -> list[T]:
+    """The values of all processes, in their order. Every process of the run, or of `group`, must call it."""
+    values: list[Any] = [None] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(values, value, group=group)
+    return values
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:

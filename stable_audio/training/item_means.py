@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor
+
+from stable_audio.training.gathering import of_all
 
 Rows = dict[int, dict[str, float]]
 """Number of the item -> name -> value."""
@@ -40,9 +41,7 @@ def over_processes(rows: Rows, world_size: int) -> Rows:
     """The rows of all processes; an item that several processes have counts once."""
     if world_size == 1:
         return rows
-    gathered: list[Rows] = [{} for _ in range(world_size)]
-    torch.distributed.all_gather_object(gathered, rows)
-    return {item: row for part in gathered for item, row in part.items()}
+    return {item: row for part in of_all(rows) for item, row in part.items()}
 
 
 def means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
+
+from stable_audio.training.gathering import of_all
 
 T = TypeVar("T")
 
@@ -25,11 +28,11 @@ def in_lockstep(items: Iterable[T]) -> Iterator[T]:
         current: list[T] = []
         if failure is None:
             try:
-                current = [item for _, item in zip(range(1), iterator)]
+                current = list(islice(iterator, 1))
             except Exception as error:
                 failure = error
         latest = current or latest
-        states = _of_all((bool(current), bool(latest)))
+        states = of_all((bool(current), bool(latest)))
         if not any(has for has, _ in states):
             break
         if not all(had for _, had in states):
@@ -41,10 +44,3 @@ def in_lockstep(items: Iterable[T]) -> Iterator[T]:
         yield latest[0]
     if failure is not None:
         raise failure
-
-
-def _of_all(value: Any) -> list[Any]:
-    """The values of all processes, in their order."""
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from stable_audio.checkpoints.checksums import file_checksum, save_torch_file
 from stable_audio.checkpoints.shards import REST, Shards, write_list
+from stable_audio.training.gathering import of_all
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +107,7 @@ class ShardWriting:
             failure = (getattr(error, "errno", None), str(error))
         outcomes: list[Any] = [(result, failure)]
         if self.group is not None:
-            outcomes = [None] * torch.distributed.get_world_size(self.group)
-            torch.distributed.all_gather_object(outcomes, (result, failure), group=self.group)
+            outcomes = of_all((result, failure), self.group)
         for rank, (_, failed) in enumerate(outcomes):
             if failed is not None:
                 raise OSError(failed[0], f"process {rank}: {failed[1]}")

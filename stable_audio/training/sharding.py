@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.gathering import is_split
 from stable_audio.training.joining import join_weights
 
 METHODS = ("forward_packed", "prepare", "null", "hidden_states")
@@ -68,7 +69,7 @@ def split(module: nn.Module, sharding: Sharding, *, joins: bool = False) -> None
             register_fsdp_forward_method(backbone, name)
     if conditioner is not None:
         _shard(conditioner, sharding)
-    if whole := [name for name, p in module.named_parameters() if p.requires_grad and not _is_split(p)]:
+    if whole := [name for name, p in module.named_parameters() if p.requires_grad and not is_split(p)]:
         raise TrainingError(
             f"trained weights belong to neither backbone nor conditioners, so they are not split: "
             f"{', '.join(whole[:3])}; use --strategy ddp"
@@ -129,9 +130,3 @@ def _own(module: nn.Module) -> Iterator[nn.Parameter]:
     yield from module.parameters(recurse=False)
     for child in module.children():
         yield from _own(child)
-
-
-def _is_split(parameter: nn.Parameter) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(parameter, DTensor)

@@ -20,7 +20,7 @@ class Processes:
         self.barrier = threading.Barrier(size, timeout=20)
         self.here = threading.local()
 
-    def gather(self, values: list[Any], value: Any) -> None:
+    def gather(self, values: list[Any], value: Any, group: None = None) -> None:
         self.values[self.here.rank] = value
         self.barrier.wait()
         values[:] = self.values
@@ -61,7 +61,7 @@ def test_all_take_as_many_steps_and_their_own_items(
     monkeypatch: pytest.MonkeyPatch, items: list[list[str]], steps: list[list[str]]
 ) -> None:
     processes = Processes(len(items))
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: processes.size)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: processes.size)
     monkeypatch.setattr(torch.distributed, "all_gather_object", processes.gather)
     monkeypatch.setattr(torch.distributed, "broadcast_object_list", processes.broadcast)
     assert processes.run(items) == steps

@@ -24,6 +24,7 @@ from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
+from stable_audio.training.gathering import of_all
 from stable_audio.training.incidents import incident
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import last_steps, remove_checkpoint, step_checkpoints
@@ -237,8 +238,7 @@ class Checkpoints(StepCallback):
         gathered: list[Any] = [here]
         if trainer.world_size > 1 and not self._alone:
             # Processes differ where a whole batch was rejected on one of them.
-            gathered = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, here)
+            gathered = of_all(here)
         checkpoint["model_config"] = with_scale(self.config, pl_module.model)
         checkpoint[TRAINING_ENTRY] = {
             **pl_module.saved.entry,
