@@ -23,7 +23,7 @@ FILES = (
     "run.html",
 )
 FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json")
-FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb")
+FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb", "profile")
 
 
 def holds_a_run(folder: Path) -> str | None:

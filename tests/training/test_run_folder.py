@@ -15,6 +15,7 @@ from stable_audio.cli import main
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training import guard, summary
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.folder import claim
 from stable_audio.training.guard import GuardedLogger, write_failure
 from stable_audio.training.loggers import CSVLogger, RunLogger
 from stable_audio.training.summary import planned
@@ -220,3 +221,11 @@ def test_what_is_said_before_the_start_is_in_the_log(tmp_path: Path) -> None:
     first, *rest = (tmp_path / "run" / "log.txt").read_text().splitlines()
     assert "unheard" in first
     assert not any("unheard" in line for line in rest)
+
+
+def test_the_profile_of_an_earlier_run_is_overwritten_too(tmp_path: Path) -> None:
+    for name in ("profile/trace.json", "profile/summary.txt", "notes/mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("earlier")
+    claim(tmp_path, overwrite=True, continues=False)()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
