@@ -37,6 +37,10 @@ def dtype_for(name: str, device: torch.device | str) -> str:
     if torch.device(device).type == "cpu":
         gain = bfloat16_gain(torch.device(device), training=False, least=WORTH_ROUNDING)
         return "bfloat16" if gain >= WORTH_ROUNDING else "float32"
+    return _half_on_cuda(device)
+
+
+def _half_on_cuda(device: torch.device | str) -> str:
     if torch.device(device).type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
@@ -64,8 +68,9 @@ def place(
 
     Args:
         dtype: name of a torch type; `auto`, see `dtype_for`; `int8`: large linear and convolution layers in
-            8 bits, the others in float32; or `int4`: large linear layers in 4 bits, the others in the type
-            of `auto` (see `stable_audio.inference.quantize`). Such models can only generate.
+            8 bits, the others in float32; or `int4`: large linear layers in 4 bits, the others in half
+            precision on a CUDA device, else in float32 (see `stable_audio.inference.quantize`). Such models
+            can only generate.
         in_turn: move its parts to `device` one after the other, each for as long as it computes; see
             `stable_audio.inference.offload`.
         compiled: let `torch.compile` make kernels for the backbone. The first call takes minutes for a large
@@ -87,7 +92,8 @@ def place(
     if dtype != INT8:
         if dtype == INT4:
             hold_in_4_bits(model.backbone)
-        model.backbone.to(getattr(torch, dtype_for(AUTO, device) if dtype == INT4 else dtype))
+        # Nothing is measured beside int4: recipes say no more than that, and must give the same sound again.
+        model.backbone.to(getattr(torch, _half_on_cuda(device) if dtype == INT4 else dtype))
         if in_turn:
             return offload(model, device).eval()
         return model.to(device).eval()

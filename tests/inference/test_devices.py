@@ -13,6 +13,7 @@ from stable_audio.inference.devices import best_device
 from stable_audio.inference.precision import compiling_pays, dtype_for
 from stable_audio.inference.rendering import request
 from stable_audio.inference.rendering.jobs import Job
+from tests.inference import tiny
 
 
 @pytest.mark.parametrize(("gpus", "mps", "best"), [(2, False, "cuda"), (0, True, "mps"), (0, False, "cpu")])
@@ -55,6 +56,14 @@ def test_auto_is_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch, gain: float,
     monkeypatch.setattr(precision, "bfloat16_gain", lambda device, training, least: gain)
     assert dtype_for("auto", "cpu") == name
     assert dtype_for("float32", "cpu") == "float32"
+
+
+def test_what_int4_leaves_is_not_decided_by_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao")
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda *_, **__: 3.0)
+    model = precision.place(tiny.build(tiny.config()), dtype="int4", device="cpu")
+    floating = {p.dtype for p in model.backbone.parameters() if p.is_floating_point()}
+    assert floating == {torch.float32}
 
 
 def test_many_clips_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
