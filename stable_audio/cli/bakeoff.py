@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stable_audio.cli.fields import add_field
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
 from stable_audio.training.options import RunOptions
 
@@ -37,9 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.audio.json_files import write_json
-    from stable_audio.evaluation.bakeoff import compete, contender, table
-    from stable_audio.training.bakeoff import BackboneTraining
+    with importing():
+        from stable_audio.audio.json_files import write_json
+        from stable_audio.evaluation.bakeoff import compete, contender, table
+        from stable_audio.training.bakeoff import BackboneTraining
 
     if args.budget <= 0:
         raise ValueError(f"--budget must be above 0, found {args.budget}")

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from stable_audio.cli.fields import add_field
+from stable_audio.cli.importing import importing
 from stable_audio.training.options import RunOptions
 
 HELP = "validate a model file and a dataset file, report sizes and memory, and rehearse a training step"
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.training.check.report import report_on
+    with importing():
+        from stable_audio.training.check.report import report_on
 
     report = report_on(
         args.config, args.dataset, dry=args.dry, lenient=args.lenient, batch_size=args.batch_size

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from stable_audio.cli.fields import given
+from stable_audio.cli.importing import importing
 
 HELP = "scan a dataset: counts, hours, rates, captions, and the names of files that are left out"
 
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.factory.dataset_report import report_on_dataset
+    with importing():
+        from stable_audio.factory.dataset_report import report_on_dataset
 
     report = report_on_dataset(
         args.dataset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stable_audio.cli.codec_options import add_codec_arguments
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
 
 HELP = "decode a folder of latents into sound files"
@@ -21,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.codec_options import chunking, codec_from
-    from stable_audio.inference.codec.decode import decode_folder
+    with importing():
+        from stable_audio.cli.codec_options import chunking, codec_from
+        from stable_audio.inference.codec.decode import decode_folder
 
     codec = codec_from(args)
     results = list(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments, at_least, chunking
 from stable_audio.cli.fields import given
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_dtype, add_out
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.data.world import launched_world, refuse_other
-    from stable_audio.inference.codec.sharing import run_processes
-    from stable_audio.inference.devices import best_device
+    with importing():
+        from stable_audio.data.world import launched_world, refuse_other
+        from stable_audio.inference.codec.sharing import run_processes
+        from stable_audio.inference.devices import best_device
 
     world, job = launched_world(), _job(args)
     if world.launcher:

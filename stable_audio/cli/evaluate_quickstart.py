@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stable_audio.cli.fields import add_field, fields_from
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_HUB, add_device, add_out
 from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
@@ -71,8 +72,9 @@ def _goals(args: argparse.Namespace) -> Goals:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.evaluation.quickstart_report import evaluate_quickstart
-    from stable_audio.inference.devices import best_device
+    with importing():
+        from stable_audio.evaluation.quickstart_report import evaluate_quickstart
+        from stable_audio.inference.devices import best_device
 
     missed = evaluate_quickstart(
         args.ckpt_path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_HUB, add_dtype, add_lenient, add_no_ema
 
 HELP = (
@@ -37,9 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
+    with importing():
+        import torch
 
-    from stable_audio.checkpoints.convert import convert_checkpoint
+        from stable_audio.checkpoints.convert import convert_checkpoint
 
     path = convert_checkpoint(
         args.checkpoint,

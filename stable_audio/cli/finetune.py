@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 from stable_audio.cli.fields import given
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_HUB, add_device, add_out
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"
@@ -119,8 +120,9 @@ def run(args: argparse.Namespace) -> int:
 
     stop = StopRequest().install()
     try:
-        from stable_audio.training.finetune.command import finetune, prepare
-        from stable_audio.training.finetune.request import FinetuneRequest
+        with importing():
+            from stable_audio.training.finetune.command import finetune, prepare
+            from stable_audio.training.finetune.request import FinetuneRequest
 
         request = FinetuneRequest(**_settings(args, FinetuneRequest))
         say = functools.partial(print, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import (
     OR_HUB,
     add_adapter,
@@ -282,6 +283,7 @@ def _form_arguments(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.rendering import render_command
+    with importing():
+        from stable_audio.cli.rendering import render_command
 
     return render_command(args)

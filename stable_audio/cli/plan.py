@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from stable_audio.cli.fields import add_field
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import DTYPES, add_lenient
 from stable_audio.training.options import RunOptions
 
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.training.memory_plan import command
+    with importing():
+        from stable_audio.training.memory_plan import command
 
     device = command.Device(kind=args.device_type, gib=args.device_memory)
     common: dict[str, Any] = {"device": device, "lenient": args.lenient}

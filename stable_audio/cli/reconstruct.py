@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from stable_audio.cli.codec_options import add_codec_arguments, add_source_arguments
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import add_out
 
 HELP = "compare sound files with their reconstruction by an autoencoder or another pretransform"
@@ -29,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.cli.codec_options import chunking, codec_from, parts_from
-    from stable_audio.evaluation.reconstruction import as_json, reconstruct, summary, write_report
+    with importing():
+        from stable_audio.cli.codec_options import chunking, codec_from, parts_from
+        from stable_audio.evaluation.reconstruction import as_json, reconstruct, summary, write_report
 
     codec = codec_from(args)
     rows = list(

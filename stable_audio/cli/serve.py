@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import (
     OR_HUB,
     add_any_base,
@@ -119,7 +120,8 @@ def _access_arguments(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.interface.service.serving import serve
+    with importing():
+        from stable_audio.interface.service.serving import serve
 
     settings = settings_of(args)
     warn_if_open(args, settings)

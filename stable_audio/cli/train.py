@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
+from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_matmul_precision, add_no_ema
 from stable_audio.training.options import (
     CHECKPOINT_FORMATS,
@@ -220,7 +221,8 @@ def run(args: argparse.Namespace) -> int:
 
     stop = StopRequest().install()
     try:
-        from stable_audio.training.from_files import train_from_files
+        with importing():
+            from stable_audio.training.from_files import train_from_files
 
         return train_from_files(
             args.dataset_config,

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stable_audio.cli import serve
+from stable_audio.cli.importing import importing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -31,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from stable_audio.interface.page.opening import has_screen, open_soon
-    from stable_audio.interface.service.serving import serve as run_service
+    with importing():
+        from stable_audio.interface.page.opening import has_screen, open_soon
+        from stable_audio.interface.service.serving import serve as run_service
 
     settings = serve.settings_of(args)
     serve.warn_if_open(args, settings)
