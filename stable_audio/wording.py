@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from typing import Any
+
+from stable_audio.characters import readable_json
 
 SIMILAR = 0.75
 """Least similarity of a name that may be meant: names that merely contain each other are different things."""
@@ -25,7 +26,7 @@ def hint(name: Any, candidates: Iterable[str]) -> str:
 
 def excerpt(value: Any, limit: int = 60) -> str:
     """A value as JSON, cut to `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = readable_json(value, default=repr)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "stable_audio"
 
 ORDER = (
     "public",
+    "characters",
     "wording",
     "options",
     "ranges",

@@ -25,6 +25,7 @@ from stable_audio.adapters.passport import PASSPORT, Passport
 from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import refuse_name
 from stable_audio.wording import names
 
 SETTINGS = "lora_config"
@@ -76,6 +77,7 @@ def write_adapter(path: str | Path, adapter: Adapter) -> None:
         AdapterError: another suffix.
     """
     path = Path(path)
+    refuse_name(path)
     values = adapter.settings.values()
     passport = {} if adapter.passport is None else {PASSPORT: adapter.passport.as_json()}
     if path.suffix == ".ckpt":
@@ -202,6 +204,7 @@ StoredAdapter = tuple[dict[str, Tensor], Mapping[str, Any], str | None]
 def _read_safetensors(path: Path) -> StoredAdapter:
     from safetensors import SafetensorError, safe_open
 
+    refuse_name(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}

@@ -20,6 +20,7 @@ from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
+from stable_audio.characters import refuse_name
 from stable_audio.wording import names
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,6 +85,7 @@ def write_peft(folder: str | Path, adapter: Adapter, stack: AdapterStack, *, roo
     }
     from safetensors.torch import save_file
 
+    refuse_name(folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as temporary:
@@ -164,6 +166,7 @@ def read_peft(folder: str | Path) -> Adapter:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    refuse_name(folder)
     try:
         tensors = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError) as error:

@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 import soundfile
 
+from stable_audio.audio.opening import system_name
+
 _ORDERS = {b"RIFF": "<", b"FORM": ">"}
 """First bytes of a file of chunks -> byte order of its sizes."""
 
@@ -52,7 +54,7 @@ def read_comment(path: str | Path) -> str | None:
             order = _ORDERS.get(file.read(4))
             if order is not None:
                 return _text_of_chunks(file, order)
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(system_name(path)) as sound:
             return sound.comment or None
     except (soundfile.LibsndfileError, RuntimeError, OSError, UnicodeDecodeError, struct.error):
         return _of_container(path)

@@ -21,6 +21,7 @@ from stable_audio.audio import channel_order, containers, ogg_writing
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.comments import IN_CHUNKS, add_chunk
 from stable_audio.audio.errors import AudioError
+from stable_audio.audio.opening import system_name
 from stable_audio.audio.reader import AudioInfo, AudioSource, Sound, open_sound
 
 __all__ = [
@@ -156,7 +157,7 @@ def _write(
     data = _rounded(samples if order is None else samples[order], subtype).T
     try:
         with soundfile.SoundFile(
-            temporary, "w", sample_rate, data.shape[1], subtype=subtype, format=container
+            system_name(temporary), "w", sample_rate, data.shape[1], subtype=subtype, format=container
         ) as file:
             if comment is not None and suffix not in IN_CHUNKS:
                 file.comment = comment

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import whole
 
 MAX_DEPTH = 100
 """Levels of nested objects and lists: far more than any format needs, far fewer than Python's stack."""
@@ -65,6 +67,7 @@ def parse_json_value(
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
     parse_constant: Callable[[str], Any] | None = None,
     parse_int: Callable[[str], Any] | None = None,
+    repair: bool = False,
 ) -> Any:
     """The value of a JSON text. NaN and Infinity, which Python writes, are accepted.
 
@@ -73,6 +76,7 @@ def parse_json_value(
         object_pairs_hook: as for `json.loads`.
         parse_constant: as for `json.loads`.
         parse_int: as for `json.loads`.
+        repair: put U+FFFD in place of halves of surrogate pairs, which texts that were cut can hold.
 
     Raises:
         JsonError: not UTF-8, not JSON (with line and column), nested over `MAX_DEPTH` levels, or a whole
@@ -97,12 +101,12 @@ def parse_json_value(
         raise JsonError(source, f"cannot be parsed: {error}") from error
     if nests_too_deep(value):
         raise JsonError(source, _TOO_DEEP)
-    return value
+    return whole(value) if repair and may_hold_halves(decoded) else value
 
 
-def parse_json_object(text: str | bytes, *, source: str) -> dict[str, Any]:
+def parse_json_object(text: str | bytes, *, source: str, repair: bool = False) -> dict[str, Any]:
     """Like `parse_json_value`, for a text whose root must be an object."""
-    return _object(parse_json_value(text, source=source), source)
+    return _object(parse_json_value(text, source=source, repair=repair), source)
 
 
 def nests_too_deep(value: Any) -> bool:
@@ -114,6 +118,11 @@ def nests_too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def may_hold_halves(text: str) -> bool:
+    """Whether a JSON text that was UTF-8 has escapes of surrogates; without them no value has half a pair."""
+    return re.search(r"\\u[dD][89a-fA-F]", text) is not None
 
 
 _TOO_DEEP = f"nests deeper than {MAX_DEPTH} levels, which no file of this kind does"

@@ -12,6 +12,13 @@ import soundfile
 
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.slices import FileSlice
+from stable_audio.characters import fault
+
+
+def system_name(path: str | os.PathLike[str]) -> str | bytes:
+    """The name of a file as libsndfile takes it: in bytes where it is not UTF-8."""
+    name = os.fspath(path)
+    return name if fault(name) is None else os.fsencode(name)
 
 
 def open_file(name: str, part: FileSlice | None) -> BinaryIO:

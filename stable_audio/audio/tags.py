@@ -5,6 +5,7 @@ from __future__ import annotations
 import soundfile
 
 from stable_audio.audio.io import AudioSource
+from stable_audio.audio.opening import system_name
 from stable_audio.audio.slices import FileSlice
 
 
@@ -19,7 +20,7 @@ def read_tags(source: AudioSource) -> dict[str, str]:
             with source.open() as part, soundfile.SoundFile(part) as file:
                 tags = file.copy_metadata()
         else:
-            with soundfile.SoundFile(source) as file:
+            with soundfile.SoundFile(system_name(source)) as file:
                 tags = file.copy_metadata()
     except (soundfile.LibsndfileError, RuntimeError, OSError):
         tags = _container_tags(source)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from urllib.parse import quote
+
+from stable_audio.characters import shown
 
 
 def resource(package: str, name: str) -> str:
@@ -18,9 +21,19 @@ def theme() -> str:
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
-    """The template with `@@NAME@@` replaced by the part of that name; parts are not filled in turn."""
+    """The template with `@@NAME@@` replaced by the part of that name; parts are not filled in turn.
+
+    Halves of surrogate pairs in parts become escapes, so that the page can be encoded.
+    """
     pieces = template.split("@@")
-    return "".join(parts.get(piece, piece) if number % 2 else piece for number, piece in enumerate(pieces))
+    return "".join(
+        shown(parts.get(piece, piece)) if number % 2 else piece for number, piece in enumerate(pieces)
+    )
+
+
+def address_of(name: str) -> str:
+    """The address of a file by its name, or its path with slashes, relative to the page."""
+    return quote(name, errors="surrogateescape")
 
 
 def for_script(values: object) -> str:

@@ -18,6 +18,7 @@ from stable_audio.adapters import Adapter, AdapterError, read_adapter
 from stable_audio.adapters.files import trained_layers
 from stable_audio.adapters.passport import config_hash
 from stable_audio.audio.json_files import JsonError, parse_json_object, read_json_object
+from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import (
     ALGORITHM_KEY,
@@ -236,6 +237,7 @@ def _damage(path: Path, parts: list[str]) -> CheckpointError:
 
 
 def _refuse_foreign(path: Path) -> None:
+    refuse_name(path)
     if (reason := why_not_weights(path)) is not None:
         raise CheckpointError(f"{path}: {reason}")
 

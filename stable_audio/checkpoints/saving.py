@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import save_torch_file, verify_safetensors, with_checksums
 from stable_audio.checkpoints.errors import CheckpointError
@@ -77,8 +78,10 @@ def export(
 
     Raises:
         CheckpointError: unknown layout or suffix, no such part, or a file that cannot record `transforms`.
+        ValueError: a name that is not UTF-8.
     """
     path = Path(path)
+    refuse_name(path)
     if layout not in ("ours", "sat"):
         raise CheckpointError(f"layout '{layout}' is unknown; use 'ours' or 'sat'")
     if path.suffix not in (".safetensors", ".ckpt"):
@@ -117,6 +120,7 @@ def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    refuse_name(path)
     on_cpu = _storable(tensors)
     try:
         with atomic_write(path) as temporary:

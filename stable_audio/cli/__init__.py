@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import TextIO
 
+from stable_audio.characters import fault, readable_json
 from stable_audio.cli.denied import disk_is_full, unwritable_folder
 from stable_audio.cli.home import with_home
 
@@ -151,6 +154,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
         run: the work; returns an exit status.
         traceback: raise errors instead of printing their reasons.
     """
+    _escape_halves(sys.stdout)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     from stable_audio.training.stopping import Interrupted, sigterm_interrupts
 
@@ -166,6 +170,12 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
             raise
         print(f"error: {_reason(error)}", file=sys.stderr)
         return 2
+
+
+def _escape_halves(stream: TextIO) -> None:
+    """Print names of files that are not UTF-8 with escapes, as stderr does, instead of failing."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _out_of_memory() -> type[Exception]:
@@ -188,6 +198,8 @@ def _reason(error: Exception) -> str:
         place = f"{error.filename}: " if error.filename else ""
         todo = "make room, or choose another folder; what is finished stays"
         return f"{place}the disk is full ({error.strerror}); {todo}"
+    if isinstance(error, UnicodeEncodeError) and (half := fault(error.object)) is not None:
+        return f"{readable_json(error.object)} has {half}, and cannot be written; give it another name"
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF_PACKAGE:
         return f'this command needs {package}: pip install "stable-audio[{EXTRA_OF_PACKAGE[package]}]"'

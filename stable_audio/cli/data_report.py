@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from stable_audio.characters import readable_json
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         thorough=not args.headers,
         **given(args, "num_threads", "sample_rate", "sample_size", "audio_channels"),
     )
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    print(readable_json(report, indent=2) if args.json else as_text(report))
     return 0 if not report["rejected"] else 1
 
 
@@ -59,6 +59,7 @@ def as_text(report: dict[str, Any]) -> str:
         lines.append(f"{name.replace('_', ' ')}: {counted or 'none'}")
     for name, title in (
         ("null", "null in the metadata"),
+        ("replaced", "text that could not be read whole, with U+FFFD in place of the rest"),
         ("beyond", "beyond the model's range, clamped"),
         ("ignored", "files that are not read"),
     ):

@@ -15,6 +15,7 @@ import torch
 from stable_audio import __version__
 from stable_audio.adapters.spec import specs_of
 from stable_audio.audio.regions import parse_regions
+from stable_audio.characters import refuse
 from stable_audio.cli.fields import fields_from, given
 from stable_audio.cli.key_values import grid_axes, key_values
 from stable_audio.cli.render_report import report, show_progress
@@ -144,6 +145,10 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+    prompts = [("--prompt", text) for text in args.prompt or []]
+    prompts += [(f"--{part}-prompt", getattr(args, f"{part}_prompt")) for part in ("negative", "init", "to")]
+    for flag, text in prompts:
+        refuse(text or "", flag)
     if args.name is not None:
         NameTemplate(args.name)
     if args.seed is not None and args.seed < RANDOM_SEED:

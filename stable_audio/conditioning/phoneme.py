@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.characters import shown
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.tokenizers import ONE_AT_A_TIME
 from stable_audio.conditioning.values import TextValue
@@ -96,9 +97,8 @@ class PhonemeConditioner(Conditioner):
             return rows
         if not self._warned:
             self._warned = True
-            logger.warning(
-                "text of %d phonemes cut to %d (raise 'max_length'): %.60s", len(rows), self.max_length, text
-            )
+            message = "text of %d phonemes cut to %d (raise 'max_length'): %.60s"
+            logger.warning(message, len(rows), self.max_length, shown(text))
         return rows[: self.max_length]
 
 

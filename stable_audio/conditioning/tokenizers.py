@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from stable_audio.characters import shown
 from stable_audio.network import load_failure, offline
 
 logger = logging.getLogger(__name__)
@@ -50,13 +51,12 @@ class ByteTokenizer:
         return ids, mask
 
     def _ids(self, text: str) -> list[int]:
-        data = " ".join(text.lower().split()).encode()
+        data = " ".join(text.lower().split()).encode("utf-8", "surrogatepass")
         max_bytes = self.max_length - SPECIAL
         if len(data) > max_bytes and not self._warned:
             self._warned = True
-            logger.warning(
-                "prompt of %d bytes cut to %d (raise 'max_length'): %.60s", len(data), max_bytes, text
-            )
+            message = "prompt of %d bytes cut to %d (raise 'max_length'): %.60s"
+            logger.warning(message, len(data), max_bytes, shown(text))
         return [self.bos, *data[:max_bytes], self.eos]
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from stable_audio.characters import fault
 from stable_audio.types import Metadata
 
 
@@ -85,7 +86,7 @@ class SourcesValue:
 
 @dataclass(frozen=True)
 class TextValue:
-    """Text; a number is converted to text, since a table may hold a title such as 1999.
+    """Text of whole characters; a number is converted to text, since a table may hold a title such as 1999.
 
     Attributes:
         boolean: accept true and false as well.
@@ -95,7 +96,10 @@ class TextValue:
 
     def refusal(self, value: Any) -> str | None:
         usable = isinstance(value, (str, numbers.Real)) and (self.boolean or not isinstance(value, bool))
-        return None if usable else f"must be text, found {excerpt(value)}"
+        if not usable:
+            return f"must be text, found {excerpt(value)}"
+        found = fault(value) if isinstance(value, str) else None
+        return None if found is None else f"must be Unicode text, found {excerpt(value)} with {found}"
 
     def beyond(self, value: Any) -> bool:
         return False

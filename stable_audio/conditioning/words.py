@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.characters import shown
 from stable_audio.conditioning.base import Conditioner
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.transfer import to_device
@@ -65,9 +66,8 @@ class WordTokenizer:
         words = _WORD.findall(folded)
         if len(words) > self.max_length and not self._warned:
             self._warned = True
-            logger.warning(
-                "prompt of %d words cut to %d (raise 'max_length'): %.60s", len(words), self.max_length, text
-            )
+            message = "prompt of %d words cut to %d (raise 'max_length'): %.60s"
+            logger.warning(message, len(words), self.max_length, shown(text))
         return words[: self.max_length]
 
     def rows(self, word: str) -> list[int]:

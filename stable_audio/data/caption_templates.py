@@ -7,6 +7,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 
+from stable_audio.characters import whole
 from stable_audio.data.base import DataError
 from stable_audio.types import Metadata
 
@@ -48,7 +49,7 @@ class CaptionTemplates:
                 tag_values = tags()
             values = {**(tag_values or {}), **fields_of_file}
             if all(values.get(field) for field in fields):
-                return template.format(**{field: values[field] for field in fields})
+                return whole(template.format(**{field: values[field] for field in fields}))
         return None
 
 

@@ -114,7 +114,7 @@ def _read_json(path: str) -> Metadata:
     if text is None:
         return {}
     try:
-        return parse_json_object(text, source=os.path.basename(path))
+        return parse_json_object(text, source=os.path.basename(path), repair=True)
     except JsonError as error:
         raise CaptionError(str(error)) from error
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
+from stable_audio.characters import REPLACEMENT
 from stable_audio.data.base import Batch, Clip, ItemCheck, Packed, Preparation, Rejected
 from stable_audio.types import Metadata
 
@@ -69,10 +70,19 @@ def _reject_refused(items: Sequence[Clip | Rejected], check: ItemCheck | None) -
     ]
 
 
+_NAMES = ("path", "latent_filename", "relpath", "__key__")
+"""Keys of metadata that identify a clip."""
+
+
 def name_of(metadata: Metadata) -> str:
     """The name of a clip in messages: its path, or another identifying value of its metadata."""
-    keys = ("path", "latent_filename", "relpath", "__key__")
-    return str(next((metadata[k] for k in keys if k in metadata), "a clip without a name"))
+    return str(next((metadata[k] for k in _NAMES if k in metadata), "a clip without a name"))
+
+
+def replaced_keys(metadata: Metadata) -> list[str]:
+    """The keys with text in which U+FFFD stands for what could not be read, apart from names of files."""
+    texts = ((key, value) for key, value in metadata.items() if key not in _NAMES)
+    return [key for key, value in texts if REPLACEMENT in f"{key}{value if isinstance(value, str) else ''}"]
 
 
 def _lengthened(metadata: Metadata, audio: Tensor, length: int) -> Metadata:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.audio.padding import PaddingMask
+from stable_audio.characters import whole
 from stable_audio.data.base import DataError
 from stable_audio.data.seeding import derive_seed, seeded_globally
 from stable_audio.data.sendable import sendable
@@ -83,7 +84,10 @@ class CustomMetadata:
             raise ValueError(self._user_error(error)) from error
         if not isinstance(result, dict):
             raise ValueError(f"{FUNCTION} must return a dict, it returned {type(result).__name__}")
-        return {key: sendable(value, f"{FUNCTION} returned '{key}'") for key, value in result.items()}
+        return {
+            whole(key): sendable(whole(value), f"{FUNCTION} returned '{key}'")
+            for key, value in result.items()
+        }
 
     def _user_error(self, error: BaseException) -> str:
         """Describe an error in the user's file, with its line."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stable_audio.data.base import ClipDataset, DataError, ItemCheck
-from stable_audio.data.collate import name_of
+from stable_audio.data.collate import name_of, replaced_keys
 from stable_audio.data.report import printable
 
 _LOG = logging.getLogger(__name__)
@@ -26,12 +26,16 @@ class Refusals(NamedTuple):
     Attributes:
         reasons: reason -> number of items.
         examples: reason -> name of the first such item.
+        replaced: number of items with text in which U+FFFD stands for what could not be read.
+        replaced_in: name of the first of them.
     """
 
     inspected: int
     items: int
     reasons: dict[str, int]
     examples: dict[str, str]
+    replaced: int = 0
+    replaced_in: str = ""
 
     @property
     def total(self) -> int:
@@ -47,10 +51,20 @@ class Refusals(NamedTuple):
         more = f"; and {len(counts) - _REASONS_SHOWN} other reasons" if len(counts) > _REASONS_SHOWN else ""
         return f"{self.total} of {self.inspected} inspected items cannot be trained on: {reasons}{more}"
 
+    def of_replaced(self) -> str | None:
+        """One sentence about texts that could not be read whole; None if all could."""
+        if not self.replaced:
+            return None
+        return (
+            f"{self.replaced} of {self.inspected} inspected items, as {printable(self.replaced_in)}, have "
+            "characters that could not be read, and U+FFFD in their place; data-report counts them by key"
+        )
+
 
 def count_refusals(dataset: ClipDataset, check: ItemCheck, *, most: int = MAX_INSPECTED) -> Refusals:
     """Check the metadata of up to `most` items that are known without reading sound."""
     inspected, reasons, examples = 0, Counter[str](), dict[str, str]()
+    replaced: list[str] = []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)):
         try:
             metadata = dataset.stored_metadata(int(index))
@@ -59,14 +73,17 @@ def count_refusals(dataset: ClipDataset, check: ItemCheck, *, most: int = MAX_IN
         if metadata is None:
             continue
         inspected += 1
+        if replaced_keys(metadata):
+            replaced.append(name_of(metadata))
         if reason := check(metadata):
             reasons[reason] += 1
             examples.setdefault(reason, name_of(metadata))
-    return Refusals(inspected, len(dataset), dict(reasons.most_common()), examples)
+    counted = dict(reasons.most_common())
+    return Refusals(inspected, len(dataset), counted, examples, len(replaced), *replaced[:1])
 
 
 def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
-    """Warn how many items will be left out because of their metadata, if any.
+    """Warn how many items will be left out because of their metadata, or have damaged text, if any.
 
     Raises:
         DataError: all items will be left out.
@@ -79,3 +96,5 @@ def warn_of_refused(dataset: ClipDataset, check: ItemCheck) -> None:
         )
     if refusals.total:
         _LOG.warning("%s; they are left out (data-report --model-config names them)", refusals.summary())
+    if (sentence := refusals.of_replaced()) is not None:
+        _LOG.warning("%s", sentence)

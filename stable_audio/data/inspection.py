@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stable_audio.data.base import ClipDataset, ItemCheck, ItemFacts, Rejected
 from stable_audio.data.captions import RESERVED
-from stable_audio.data.collate import name_of
+from stable_audio.data.collate import name_of, replaced_keys
 from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.report import DataReport
 from stable_audio.types import Metadata
@@ -24,12 +24,14 @@ class _Item(NamedTuple):
     """Facts of one item, with the keys of its metadata but not their values.
 
     Attributes:
+        replaced: keys with text in which U+FFFD stands for what could not be read.
         beyond: keys whose values lie outside the model's range.
     """
 
     facts: ItemFacts
     keys: tuple[str, ...]
     null: tuple[str, ...]
+    replaced: tuple[str, ...]
     beyond: tuple[str, ...]
 
 
@@ -50,9 +52,10 @@ def inspect_dataset(
 
     Returns:
         files, usable, hours, seconds {shortest, mean, longest}, captions (share of usable items with a
-        prompt), datasets, sample_rates, channels and formats {name: count}, keys and null {metadata key:
-        usable items that have it, or have null}, beyond {key: items}, ignored {suffix: files that nothing
-        reads}, rejected {reason: files}.
+        prompt), datasets, sample_rates, channels and formats {name: count}, keys, null and replaced
+        {metadata key: usable items that have it, have null, or have text with U+FFFD, which stands for what
+        could not be read}, beyond {key: items}, ignored {suffix: files that nothing reads}, rejected {reason:
+        files}.
     """
     report = DataReport(max_logged=0)
     report.add(0, dataset.problems)
@@ -81,6 +84,7 @@ def inspect_dataset(
         },
         "keys": _counts([key for item in items for key in item.keys]),
         "null": _counts([key for item in items for key in item.null]),
+        "replaced": _counts([key for item in items for key in item.replaced]),
         "beyond": _counts([key for item in items for key in item.beyond]),
         "ignored": dict(dataset.ignored),
         "rejected": report.by_reason(),
@@ -103,8 +107,9 @@ def _inspect_items(
             return Rejected(name_of(metadata), reason)
         keys = tuple(k for k, v in metadata.items() if v is not None and k not in _EVERY_CLIP_HAS)
         null = tuple(k for k, v in metadata.items() if v is None)
+        replaced = tuple(replaced_keys(metadata))
         outside = tuple(beyond(metadata)) if beyond is not None else ()
-        return _Item(facts._replace(metadata={}), keys, null, outside)
+        return _Item(facts._replace(metadata={}), keys, null, replaced, outside)
 
     with ThreadPoolExecutor(max_workers=max(1, num_threads)) as pool:
         yield from pool.map(inspect, range(len(dataset)))

@@ -140,7 +140,8 @@ class NpyFolder:
         path = self.paths[index]
         beside = os.path.splitext(path)[0] + ".json"
         try:
-            metadata = parse_json_object(Path(beside).read_bytes(), source=os.path.basename(beside))
+            content = Path(beside).read_bytes()
+            metadata = parse_json_object(content, source=os.path.basename(beside), repair=True)
         except FileNotFoundError as error:
             raise ValueError(f"{os.path.basename(beside)} is missing beside it") from error
         except OSError as error:

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.audio.json_files import JsonError, parse_json_value, read_json_value
+from stable_audio.audio.json_files import JsonError, may_hold_halves, parse_json_value, read_json_value
+from stable_audio.characters import readable_json, refuse_name, whole
 from stable_audio.data.base import DataError, Rejected
 
 FORMAT = "stable-audio latents"
@@ -143,6 +144,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         DataError: the file is damaged or no shard of latents.
     """
     name = os.fspath(path)
+    refuse_name(name)
     try:
         with safe_open(name, framework="pt") as file:
             header = file.metadata() or {}
@@ -154,6 +156,8 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         items, statistics, rejected = (
             parse_json_value(header[key], source=name) for key in ("items", "statistics", "rejected")
         )
+        if may_hold_halves(header["items"]):  # not in names, which are compared with those of the source
+            items = [{**record, "metadata": whole(record["metadata"])} for record in items]
         records = [LatentRecord(**record) for record in items]
         return Shard(name, records, statistics, [Rejected(*item) for item in rejected])
     except (KeyError, TypeError, JsonError) as error:
@@ -219,5 +223,5 @@ def write_manifest(
         "shards": listing,
     }
     with atomic_write(Path(folder) / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(readable_json(manifest, indent=2), encoding="utf-8")
     return manifest

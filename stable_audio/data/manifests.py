@@ -123,10 +123,12 @@ def _rows(source: str, root: str) -> list[Metadata]:
 def _objects(text: str, source: str) -> list[Metadata]:
     """JSON lines, a list of objects, or an object {file: caption or object}."""
     try:
-        value = parse_json_value(text, source=source)
+        value = parse_json_value(text, source=source, repair=True)
     except JsonError:
         lines = [line for line in text.splitlines() if line.strip()]
-        value = [parse_json_value(line, source=f"line {n}") for n, line in enumerate(lines, start=1)]
+        value = [
+            parse_json_value(line, source=f"line {n}", repair=True) for n, line in enumerate(lines, start=1)
+        ]
     if isinstance(value, dict) and not any(
         _column_name(k) in (*PATH_COLUMNS, *CAPTION_COLUMNS) for k in value
     ):

@@ -43,7 +43,7 @@ class Sample(NamedTuple):
         if part is None:
             raise ValueError("has no .json beside it in the tar")
         try:
-            return parse_json_object(part.read(), source=part.name)
+            return parse_json_object(part.read(), source=part.name, repair=True)
         except OSError as error:
             raise ValueError(f"{part.name} cannot be read ({error})") from error
 

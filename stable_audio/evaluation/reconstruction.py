@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.io import save_audio
+from stable_audio.characters import readable_json
 from stable_audio.data.base import ItemKey, Rejected
 from stable_audio.data.parts import DatasetParts, FileParts
 from stable_audio.inference.codec.decode import decode_unscaled, sound_names
@@ -152,7 +152,7 @@ def as_json(report: dict[str, Any]) -> str:
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         for row in report["items"]
     ]
-    return json.dumps({**report, "items": items}, indent=2, ensure_ascii=False)
+    return readable_json({**report, "items": items}, indent=2)
 
 
 @torch.inference_mode()

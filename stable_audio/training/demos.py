@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from stable_audio.characters import readable_json
 from stable_audio.checkpoints import load_model
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.settings import NO_SETTINGS, SamplingSettings
@@ -183,4 +183,4 @@ class DiffusionDemos(DemoRenderer):
     def _title(self, prompt: Mapping[str, Any], index: int) -> str:
         if "prompt" in prompt:
             return str(prompt["prompt"])
-        return json.dumps(prompt, ensure_ascii=False, default=str) if prompt else f"seed {self.seed + index}"
+        return readable_json(prompt, default=str) if prompt else f"seed {self.seed + index}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stable_audio.characters import refuse, refuse_name
 from stable_audio.training.errors import TrainingError
 
 FOLDING = ("", "pre_load", "post_load")
@@ -173,6 +174,9 @@ class RunOptions:
             )
         if not self.name or Path(self.name).name != self.name:
             raise TrainingError(f"--name must be a plain folder name, found '{self.name}'")
+        for flag, text in (("--name", self.name), ("--project", self.project)):
+            refuse(text, flag)
+        refuse_name(self.folder)
 
     @classmethod
     def from_section(cls, section: Any, **settings: Any) -> RunOptions:

@@ -142,7 +142,7 @@ def logged_to(folder: Path, rank: int, early: EarlyLog | None = None) -> Iterato
     name = "log.txt" if rank == 0 else f"log.{rank}.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(folder / name, encoding="utf-8", delay=False)
+        handler = _LogFile(folder / name, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         log.error("%s cannot be written (%s); training continues", folder / name, error)
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import shown
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.run_record import read_record
 
@@ -39,7 +40,7 @@ def write_page(folder: Path) -> None:
     try:
         page = _page(folder)
         with atomic_write(folder / "run.html") as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(shown(page), encoding="utf-8")
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.error("the page of the run was not written (%s)", error)
 

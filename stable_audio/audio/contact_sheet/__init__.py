@@ -6,10 +6,9 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.audio.templates import filled, for_script, resource, theme
+from stable_audio.audio.templates import address_of, filled, for_script, resource, theme
 
 PAGE = "index.html"
 Fact = str | float | int | bool | None
@@ -41,8 +40,8 @@ class SheetClip:
         """As JSON values for the script of the page, with addresses in place of names."""
         return {
             "file": self.file,
-            "url": quote(self.file),
-            "picture": None if self.picture is None else quote(self.picture),
+            "url": address_of(self.file),
+            "picture": None if self.picture is None else address_of(self.picture),
             "text": self.text,
             "facts": dict(self.facts),
             "seconds": round(self.seconds, 3),
@@ -59,7 +58,7 @@ def write_contact_sheet(folder: Path, title: str, clips: Sequence[SheetClip]) ->
         "SCRIPT": _part("sheet.js"),
         "CLIPS": for_script([clip.values() for clip in clips]),
         "LINKS": "".join(
-            f'<li><a href="{html.escape(quote(clip.file))}">{html.escape(clip.text)}</a></li>'
+            f'<li><a href="{html.escape(address_of(clip.file))}">{html.escape(clip.text)}</a></li>'
             for clip in clips
         ),
     }

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.audio.templates import filled, for_script, resource, theme
+from stable_audio.audio.templates import address_of, filled, for_script, resource, theme
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ def page_values(steps: Sequence[DemoStep]) -> dict[str, Any]:
 
 def _step_values(step: DemoStep, places: Mapping[str, int], rows: Sequence[str]) -> dict[str, Any]:
     def address(name: str | None) -> str | None:
-        return None if name is None else quote(step.folder + name)
+        return None if name is None else address_of(step.folder + name)
 
     clips = [
         {
@@ -176,7 +175,7 @@ def _step_values(step: DemoStep, places: Mapping[str, int], rows: Sequence[str])
 
 def _link(step: DemoStep, clip: DemoClip) -> str:
     told = f"{clip.row}, {clip.column}" + ("" if step.step is None else f", step {step.step}")
-    return f'<li><a href="{html.escape(quote(step.folder + clip.file))}">{html.escape(told)}</a></li>'
+    return f'<li><a href="{html.escape(address_of(step.folder + clip.file))}">{html.escape(told)}</a></li>'
 
 
 def _part(name: str) -> str:

@@ -21,6 +21,7 @@ from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.diffusers import limits, weights
 from stable_audio.checkpoints.diffusers.stable_audio_3 import limits as limits_3
 from stable_audio.checkpoints.diffusers.stable_audio_3 import weights as weights_3
@@ -83,6 +84,7 @@ def write_diffusers_adapter(
     file = Path(path) if str(path).endswith(".safetensors") else Path(path) / FILE
     from safetensors.torch import save_file
 
+    refuse_name(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     # Shared by the parts of a fused projection, but the format stores every tensor by itself.
     tensors = {key: value.clone() for key, value in tensors.items()}
@@ -156,6 +158,7 @@ def read_diffusers_adapter(path: str | Path, stack: AdapterStack, config: Mappin
     from safetensors import SafetensorError, safe_open
 
     file = Path(path) if Path(path).is_file() else Path(path) / FILE
+    refuse_name(file)
     try:
         with safe_open(str(file), framework="pt") as content:
             tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118

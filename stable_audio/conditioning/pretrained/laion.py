@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stable_audio.characters import refuse_name
 from stable_audio.stored.contents import why_not_weights
 
 TEXT, AUDIO = "text", "audio"
@@ -188,6 +189,7 @@ class _Shapes:
 
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
+    refuse_name(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

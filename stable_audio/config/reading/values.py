@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -28,9 +31,32 @@ def dataclass_from(values: Any, kind: type[T], *, source: str, at: Loc = ()) -> 
         json_type = "nothing" if values is None else f"a {type(values).__name__}"
         raise ConfigError([Problem(json_path(at), f"an object is needed here, found {json_type}")], source)
     model = leaf_model(kind)  # type: ignore[arg-type]
+    readable = _translated(values, _TO_STAND_INS)
     try:
-        leaf = model.model_validate_json(json.dumps(values))
+        leaf = model.model_validate_json(json.dumps(readable))
     except ValidationError as error:
         findings = findings_of(error, model, values)
         raise ConfigError([Problem(json_path((*at, *f.loc)), f.message) for f in findings], source) from error
-    return kind(**arguments(leaf))
+    found = arguments(leaf)
+    return kind(**(found if readable == values else _translated(found, _FROM_STAND_INS)))
+
+
+# pydantic refuses JSON with half a surrogate pair, which the path of a file can have.
+_TO_STAND_INS = {half: half + 0x102000 for half in range(0xD800, 0xE000)}
+"""Halves of surrogate pairs -> the last characters for private use, U+10F800 to U+10FFFF."""
+
+_FROM_STAND_INS = {stand_in: half for half, stand_in in _TO_STAND_INS.items()}
+
+
+def _translated(value: Any, table: Mapping[int, int]) -> Any:
+    """The value with the characters of all texts replaced, in keys and fields of dataclasses as well."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.translate(table)
+    if isinstance(value, dict):
+        return {_translated(key, table): _translated(item, table) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_translated(item, table) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {field.name: _translated(getattr(value, field.name), table) for field in fields(value)}
+        return dataclasses.replace(value, **changed)
+    return value

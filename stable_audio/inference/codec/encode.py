@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from stable_audio.audio.atomic import atomic_write, remove_leftovers
+from stable_audio.characters import refuse_name
 from stable_audio.data.base import DataError
 from stable_audio.data.latents import (
     MANIFEST,
@@ -58,8 +59,10 @@ def encode_to_folder(
 
     Raises:
         DataError: the folder holds latents made with other settings.
+        ValueError: its name is not UTF-8.
     """
     folder = Path(folder)
+    refuse_name(folder)
     described = _settings(pretransform, sample_rate, options, settings or {})
     _check_settings(folder, described)
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from stable_audio.audio.contact_sheet import Fact, SheetClip, write_contact_shee
 from stable_audio.audio.contact_sheet.thumbnails import FOLDER, thumbnail_of
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.json_files import read_json_object
+from stable_audio.characters import readable_json
 from stable_audio.inference.rendering.recipe import FORMAT
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def rendered_files(folder: Path) -> list[Path]:
 def _clip(path: Path, content: dict[str, Any]) -> SheetClip:
     recipe, output = content["recipe"], content["output"]
     conditioning = recipe["conditioning"]
-    text = conditioning.get("prompt") or json.dumps(conditioning, ensure_ascii=False, default=str)
+    text = conditioning.get("prompt") or readable_json(conditioning, default=str)
     return SheetClip(
         file=path.name,
         text=str(text),
@@ -96,4 +96,4 @@ def _adapter(values: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Fact:
     if isinstance(value, (str, int, float)):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return readable_json(value, default=str)

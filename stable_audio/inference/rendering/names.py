@@ -26,7 +26,7 @@ _RECIPE = tuple(f.name for f in dataclasses.fields(Recipe) if f.name not in _NO_
 """Values of a recipe that can be fields of names."""
 
 _DIGEST = 8
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, whatever their suffix."""
 

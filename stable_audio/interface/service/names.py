@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stable_audio.characters import fault, refuse
+
 _NAME = re.compile(r"(?P<name>[\w.-]+)=(?P<path>.+)", re.DOTALL)
 _USUAL = ("last", "best", "model", "checkpoint")
 """Names of files that say nothing of the model: the name of their folder does."""
@@ -17,12 +19,14 @@ def named(texts: Sequence[str]) -> list[tuple[str, str]]:
     """(name, path) of each text `[NAME=]PATH`; names that the texts do not give follow from the paths.
 
     Raises:
-        ValueError: two have one name.
+        ValueError: two have one name, or a name is not UTF-8.
     """
     pairs = []
     for text in texts:
         match = None if Path(text).expanduser().exists() else _NAME.fullmatch(text)
-        pairs.append((match["name"], match["path"]) if match else (name_of(text), text))
+        name, path = (match["name"], match["path"]) if match else (name_of(text), text)
+        refuse(name, "the name of what is served", "give it another, as NAME=PATH")
+        pairs.append((name, path))
     names = [name for name, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several are called {', '.join(twice)}: give each a name, as NAME=PATH")
@@ -56,6 +60,8 @@ def read_tokens(path: str | None, single: str | None) -> Mapping[str, str]:
         name = words[0] if len(words) == 2 else f"client-{number}"
         if len(words[-1]) < MIN_TOKEN:
             raise ValueError(f"the token of {name} has {len(words[-1])} characters; at least {MIN_TOKEN}")
+        if fault(words[-1]) is not None:
+            raise ValueError(f"the token of {name} is not UTF-8, so that no client could send it")
         if name in tokens:
             raise ValueError(f"{path}: two tokens are called {name}")
         tokens[name] = words[-1]

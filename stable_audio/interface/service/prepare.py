@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.adapters.spec import AdapterSpec
+from stable_audio.characters import shown
 from stable_audio.inference.generation.settings import Sampling
 from stable_audio.inference.rendering.adapting import recorded
 from stable_audio.inference.rendering.edits import Edit, edited
@@ -155,8 +156,8 @@ def _public(
 
 
 def by_name(file: InputFile) -> InputFile:
-    """A file without its folder."""
-    return replace(file, path=Path(file.path).name)
+    """A file without its folder, by a name that answers can hold."""
+    return replace(file, path=shown(Path(file.path).name))
 
 
 def shapes_of(config: Any) -> DiffusionModel:

@@ -10,6 +10,7 @@ from annotated_types import Gt, MaxLen
 from pydantic import Field, ValidationError
 
 from stable_audio.audio.json_files import JsonError, parse_json_object
+from stable_audio.characters import fault
 from stable_audio.config.reporting.findings import UNKNOWN, Finding, findings_of
 from stable_audio.config.reporting.problems import json_path
 from stable_audio.config.schemas.leaf import Section, keys_of
@@ -136,8 +137,8 @@ def _unusable(value: Any) -> str | None:
         return f"numbers must be finite, found {value}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SEED:
         return f"whole numbers must be at most {MAX_SEED}, found one of {len(str(abs(value)))} digits"
-    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return "a text holds half of a surrogate pair, which is no character"
+    if isinstance(value, str) and (half := fault(value)) is not None:
+        return f"a text holds {half}"
     if isinstance(value, dict):
         return next((p for pair in value.items() for part in pair if (p := _unusable(part))), None)
     if isinstance(value, list):

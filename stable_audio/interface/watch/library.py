@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stable_audio.characters import shown
 from stable_audio.interface.watch.runs import WatchedRun, find_runs
 
 LOOK_THREADS = 8
@@ -91,9 +92,10 @@ class Library:
                 if (real := path.resolve()) in known:
                     continue
                 known.add(real)
-                name = root.resolve().name if path == root else path.relative_to(root).as_posix()
+                # Browsers cannot ask for a name that is not UTF-8.
+                name = shown(root.resolve().name if path == root else path.relative_to(root).as_posix())
                 if name in taken:
-                    name = f"{root.resolve().name}/{name}"
+                    name = f"{shown(root.resolve().name)}/{name}"
                 if name not in taken:
                     taken.add(name)
                     yield name, path

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from stable_audio.audio.demo_page import demo_page, read_steps
 from stable_audio.audio.templates import resource, theme
+from stable_audio.characters import shown
 from stable_audio.interface.hosts import LOOPBACK, host_name, is_loopback
 from stable_audio.interface.watch import answers
 from stable_audio.interface.watch.library import Library
@@ -114,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             log.exception("%s could not be answered", self.path)
             told = f"{type(error).__name__}: {error}\n"
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, told.encode(), "text/plain")
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, shown(told).encode(), "text/plain")
 
     do_HEAD = do_GET
 

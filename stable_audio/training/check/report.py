@@ -161,6 +161,8 @@ def _describe_dataset(report: Report, model: nn.Module, config: DatasetConfig, *
             )
         if rejects.total:
             report["warnings"].append(f"{rejects.summary()}; data-report --model-config names them")
+        if (sentence := rejects.of_replaced()) is not None:
+            report["warnings"].append(sentence)
     clip = _first_usable(report, dataset, model)
     if clip is None:
         return

@@ -15,6 +15,7 @@ from stable_audio.conditioning.values import ValueCheck
 from stable_audio.data.audio_dir import AudioDirDataset, AudioDirEntry
 from stable_audio.data.base import DataError, ItemFacts, Rejected, has_caption
 from stable_audio.data.caption_templates import CaptionTemplates
+from stable_audio.data.collate import replaced_keys
 from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.inspection import NUM_THREADS
 from stable_audio.data.report import printable
@@ -94,6 +95,9 @@ class FolderClips:
         example = next((c for c in self.clips if has_caption(dict(c.metadata))), None)
         if example is not None:
             yield f"             {printable(example.path)}: {printable(str(example.metadata['prompt']))}"
+        damaged = [c.path for c in self.clips if replaced_keys(dict(c.metadata))]
+        if damaged:
+            yield f"             {len(damaged)} could not be read whole, as that of {printable(damaged[0])}"
         rates = Counter(c.sample_rate for c in self.clips if c.sample_rate != sample_rate)
         for rate, count in sorted(rates.items()):
             yield f"             {count} at {rate} Hz are converted to {sample_rate} Hz"

@@ -11,6 +11,7 @@ from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
+from stable_audio.characters import readable_json
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.clips import FolderClip, FolderClips
 from stable_audio.training.options import RunOptions
@@ -100,7 +101,7 @@ def stored(folder: Path, request: Mapping[str, Any]) -> Decided | None:
 def write_sounds(folder: Path, clips: FolderClips) -> Path:
     """Write the captions, the list of files and the dataset file of the sounds; returns the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [json.dumps(_row(clip), ensure_ascii=False, default=str) for clip in clips.clips]
+    rows = [readable_json(_row(clip), default=str) for clip in clips.clips]
     _write(folder / CAPTIONS, "".join(f"{row}\n" for row in rows))
     _write(folder / LISTING, "".join(f"{clip.path}\n" for clip in clips.clips))
     entry = {
@@ -150,7 +151,7 @@ def run_options(**settings: Any) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    _write(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    _write(path, readable_json(content, indent=2, default=str) + "\n")
 
 
 def _row(clip: FolderClip) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.characters import readable_json
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.rendering.job_lines import read_jobs
 from stable_audio.inference.rendering.jobs import Job, complete
@@ -74,6 +75,6 @@ def render_kept(
             with atomic_write(folder / f"{number:05d}.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, (clip * scale).numpy())
             with atomic_write(folder / f"{number:05d}.json") as temporary:
-                temporary.write_text(json.dumps(job.conditioning, ensure_ascii=False), encoding="utf-8")
+                temporary.write_text(readable_json(job.conditioning), encoding="utf-8")
     with atomic_write(folder / COMPLETE) as temporary:
         temporary.write_text(json.dumps({"sounds": len(whole)}), encoding="utf-8")

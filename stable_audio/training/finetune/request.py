@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.adapters import ADAPTER_TYPES
+from stable_audio.characters import refuse
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.clips import NAME_TEMPLATE
 from stable_audio.wording import did_you_mean
@@ -82,6 +83,12 @@ class FinetuneRequest:
             raise TrainingError(
                 "--rank belongs to an adapter, but --full trains the model itself; leave one out"
             )
+        refuse(self.caption, "--caption")
+        for text in self.prompts:
+            refuse(text, "--prompt")
+        data = Path(self.data).expanduser().absolute()
+        for flag, path in (("--data", data), ("--out", self.folder), ("--cache", self.cache_folder)):
+            refuse(str(path), flag, "files of the run are to name it; choose another folder")
         if self.keep_clips < 1:
             raise TrainingError(f"--keep-clips must be at least 1, found {self.keep_clips}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.audio.json_files import read_json_object
+from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.diffusers.files import CONFIG, INDEX
 from stable_audio.checkpoints.diffusers.stable_audio_3 import configs, weights
 from stable_audio.checkpoints.diffusers.stable_audio_3.tables import TEXT, TOTAL
@@ -102,6 +103,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    refuse_name(folder)
     files = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no diffusion_pytorch_model.safetensors")
