@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stable_audio.checkpoints import load_model
+from stable_audio.conditioning.phoneme import PhonemeConditioner
+from stable_audio.conditioning.tokenizers import ByteTokenizer
 from stable_audio.conditioning.words import WordsConditioner, WordTokenizer
 from stable_audio.data.synthetic.captions import _ONE_NOTE, _TWO_NOTES, NOUNS
 from stable_audio.data.synthetic.notes import LOWEST_PITCH, NUM_PITCHES, note_name
@@ -144,6 +147,23 @@ def test_long_prompts_are_cut_with_one_warning(caplog: pytest.LogCaptureFixture)
         "prompt of 3 words cut to 2 (raise 'max_length'): a deep bell"
     ]
     assert torch.equal(tokens, conditioner(["a deep", "one two"], "cpu")[0])
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda text: tokenizer(max_length=1)([text]),
+        lambda text: ByteTokenizer(vocab_size=258, max_length=3)([text]),
+        lambda text: PhonemeConditioner(output_dim=4, max_length=1, g2p=list)([text], "cpu"),
+    ],
+)
+def test_what_is_logged_of_a_prompt_is_unicode(
+    cut: Callable[[str], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        cut("half a \ud800 pair")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("half a \\ud800 pair")
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hashes", "max_length"])
