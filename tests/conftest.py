@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from stable_audio.characters import fault, shown
 
 # The tests run tiny models, where threads cost more than they give, and one process per core runs anyway.
 # Set before torch is imported, and inherited by the commands that tests start.
@@ -15,6 +18,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Property tests say whether something holds, not how long it takes on a machine that does other work, too.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape halves of surrogate pairs in reports, which the processes of pytest-xdist send in UTF-8."""
+    report = yield
+    report.sections = [(title, shown(text)) for title, text in report.sections]
+    if report.longrepr is not None and fault(text := str(report.longrepr)) is not None:
+        report.longrepr = shown(text)
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-r"""Halves of surrogate pairs: found, named, replaced and escaped, so that everything that is written is UTF-8."""
+r"""Halves of surrogate pairs: found, named, replaced and escaped, so that what is written is UTF-8."""
 
 from __future__ import annotations
 

@@ -154,7 +154,8 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
         run: the work; returns an exit status.
         traceback: raise errors instead of printing their reasons.
     """
-    _escape_halves(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        _escape_halves(stream)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     from stable_audio.training.stopping import Interrupted, sigterm_interrupts
 
@@ -173,7 +174,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
 
 
 def _escape_halves(stream: TextIO) -> None:
-    """Print names of files that are not UTF-8 with escapes, as stderr does, instead of failing."""
+    """Print names of files that are not UTF-8 with escapes, as stderr usually does, instead of failing."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
 

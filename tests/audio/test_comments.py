@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,19 @@ from tests.audio.sounds import chirp
 RATE = 48000
 TEXT = json.dumps({"prompt": 'a  "bell"\n ü \\ 音', "config": "x" * 30_000})
 FORMATS = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_folder_whose_name_is_not_utf8(suffix: str, tmp_path: Path) -> None:
+    if suffix == "m4a":
+        pytest.importorskip("av")
+    paths = [tmp_path / name / f"a.{suffix}" for name in ("usual", os.fsdecode(b"caf\xe9"))]
+    for path in paths:
+        path.parent.mkdir()
+        save_audio(path, 0.5 * chirp(0.1, RATE), RATE, comment=TEXT)
+    usual, other = ([read_comment(p), read_tags(str(p)), read_info(p).sample_rate] for p in paths)
+    assert other == usual
+    assert torch.equal(*(read_audio(path)[0] for path in paths))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -49,6 +49,16 @@ def test_nothing_in_a_clip_is_markup(tmp_path: Path) -> None:
     assert "://" not in page
 
 
+def test_texts_and_names_that_are_not_unicode(tmp_path: Path) -> None:
+    half, name = "half \ud800", os.fsdecode(b"caf\xe9.wav")
+    page = write_contact_sheet(tmp_path, half, [SheetClip(name, half, {half: half}, picture=name)])
+    text = page.read_text(encoding="utf-8")
+    (told,) = _data(text)
+    assert (told["file"], told["url"], told["picture"]) == (name, "caf%E9.wav", "caf%E9.wav")
+    assert "<title>half \\ud800</title>" in text
+    assert '<li><a href="caf%E9.wav">half \\ud800</a></li>' in text
+
+
 def test_the_script_makes_no_markup_of_texts() -> None:
     script = (Path(write_contact_sheet.__code__.co_filename).parent / "sheet.js").read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script)

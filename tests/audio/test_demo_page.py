@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -75,6 +76,17 @@ def test_a_row_says_at_each_step_what_it_said_then(tmp_path: Path) -> None:
     assert told["cells"] == [{"row": "a.wav, SI-SDR 9 dB", "column": "CFG 1"}]
     assert [step["clips"][0].get("row") for step in told["steps"]] == ["a.wav, SI-SDR 2 dB", None]
     assert [step["pictures"] for step in told["steps"]] == [["step_00000001/latents%201.png"], []]
+
+
+def test_a_run_and_a_prompt_that_are_not_unicode(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"r\xe9") / "demos" / "step_00000002"
+    folder.mkdir(parents=True)
+    clip = DemoClip(file="a.wav", row="half \ud800", column="CFG 1", peak=0.5, clipped=False)
+    write_step_page(folder, DemoStep(step=2, clips=[clip]))
+    write_index(folder.parent)
+    page = (folder.parent / "index.html").read_text(encoding="utf-8")
+    assert "<title>Demos of r\\udce9</title>" in page
+    assert "half \\ud800, CFG 1" in page
 
 
 def test_nothing_in_a_demo_is_markup(tmp_path: Path) -> None:

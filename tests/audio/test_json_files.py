@@ -55,6 +55,12 @@ def test_numbers_and_constants_as_python_writes_them() -> None:
     assert value[4:] == [float("-inf"), 123456789012345678901]
 
 
+def test_halves_of_characters_stay_unless_they_are_to_be_repaired() -> None:
+    text = r'{"a\ud800": ["\udce9", "\ud83c\udfb9"]}'
+    assert parse_json_object(text, source="f") == {"a\ud800": ["\udce9", "🎹"]}
+    assert parse_json_object(text.encode(), source="f", repair=True) == {"a\ufffd": ["\ufffd", "🎹"]}
+
+
 def test_an_object_is_asked_for() -> None:
     assert parse_json_object('{"a": [1]}', source="x") == {"a": [1]}
     with pytest.raises(JsonError, match="x: must hold a JSON object, found list"):

@@ -26,6 +26,14 @@ def test_syntax_errors_have_line_and_column() -> None:
     assert found.startswith("line 3, column 7: is not JSON")
 
 
+def test_texts_that_are_not_unicode_are_named_with_their_path() -> None:
+    hint = "write it in UTF-8; a file of such a name needs another, or a link to it"
+    assert problems(r'{"datasets": [{"path": "/caf\udce9"}], "demo\ud83c": "a \ud83c\udfb9 piano"}') == [
+        f"$['demo\\ud83c']: its key has \\ud83c, half of a surrogate pair, which is no character; {hint}",
+        f'$.datasets[0].path: found "/caf\\udce9" with the byte E9, which is not UTF-8; {hint}',
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "[1", '{"a": }', "nul", "{'a': 1}"])
 def test_broken_text_is_one_problem(text: str) -> None:
     assert len(problems(text)) == 1

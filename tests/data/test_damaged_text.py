@@ -18,7 +18,8 @@ from stable_audio.data.foresight import warn_of_refused
 from stable_audio.data.inspection import inspect_dataset
 from stable_audio.data.latents import LatentRecord, read_shard, write_shard
 from tests.data.folders import RATE, audio_dir, make_folder
-from tests.data.test_wds import add, dataset as tars
+from tests.data.test_wds import add
+from tests.data.test_wds import dataset as tars
 
 HALF = {"prompt": "a bell \ud83c", "artists": ["x\udce9"], "k\udfff": 3}
 WHOLE = {"prompt": "a bell \ufffd", "artists": ["x\ufffd"], "k\ufffd": 3}
@@ -106,6 +107,6 @@ def test_reports_count_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.WARNING):
         warn_of_refused(data, lambda metadata: None)
     assert caplog.messages == [
-        f"1 of 2 inspected items, as {tmp_path / 'a.wav'}, have characters that could not be read, and U+FFFD in "
-        "their place; data-report counts them by key"
+        f"1 of 2 inspected items, as {tmp_path / 'a.wav'}, have characters that could not be read, and "
+        "U+FFFD in their place; data-report counts them by key"
     ]

@@ -96,6 +96,18 @@ def test_recipes_survive_the_file(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "clip.json") == recipe
 
 
+def test_paths_that_are_not_utf8_survive_the_file(tmp_path: Path) -> None:
+    sounds = {"a": InputFile("caf\udce9/a.wav", "3")}
+    recipe = _recipe(
+        tmp_path, init_audio=InputFile("/\udce9/a.wav", "12"), init_noise_level=0.5, condition_audio=sounds
+    )
+    write_recipe(tmp_path / "clip.json", recipe, {"peak": 0.5}, {})
+    assert read_recipe(tmp_path / "clip.json") == recipe
+    plain = _recipe(tmp_path, conditioning={"prompt": "a character for private use: \U0010f8e9"})
+    write_recipe(tmp_path / "clip.json", plain, {"peak": 0.5}, {})
+    assert read_recipe(tmp_path / "clip.json") == plain
+
+
 @pytest.mark.parametrize(
     "change",
     [

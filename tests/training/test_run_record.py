@@ -16,7 +16,8 @@ from stable_audio.inference.memory.errors import OutOfMemory
 from stable_audio.training import run_record
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.incidents import incident
-from stable_audio.training.record import EarlyLog
+from stable_audio.training.options import RunOptions
+from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.surroundings import git_state
@@ -138,6 +139,25 @@ def test_the_record_is_of_bounded_size(tmp_path: Path, monkeypatch: pytest.Monke
     page = (tmp_path / "run.html").read_text()
     assert "And 3 more" in page
     assert "&lt;b&gt;1&lt;/b&gt;" in page
+
+
+def test_the_log_and_the_page_are_utf8_whatever_they_tell(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"r\xe9")
+    record = RunRecord(folder / "run.json")
+    with logged_to(folder, 0):
+        logging.getLogger("stable_audio.x").error("%s, half \ud800", folder)
+    record.started({"command": "train caf\udce9"})
+    record.incident({"kind": "x", "text": "half \ud800"})
+    write_page(folder)
+    assert (folder / "log.txt").read_text(encoding="utf-8").endswith("r\\udce9, half \\ud800\n")
+    page = (folder / "run.html").read_text(encoding="utf-8")
+    assert all(text in page for text in ("<h1>r\\udce9</h1>", "train caf\\udce9", "half \\ud800"))
+
+
+@pytest.mark.parametrize("settings", [{"name": "r\udce9"}, {"project": "r\udce9"}, {"save_dir": "r\udce9"}])
+def test_a_run_whose_weights_could_not_be_written_is_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="the byte E9, which is not UTF-8"):
+        RunOptions(**settings)
 
 
 def test_only_the_first_process_records(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.audio.json_files import MAX_DEPTH, MAX_DIGITS, JsonError, nests_too_deep, parse_json_value
-from stable_audio.characters import fault, shown
+from stable_audio.characters import fault
 from stable_audio.config.reporting.problems import ConfigError, Loc, Problem, json_path
 from stable_audio.wording import excerpt
 
@@ -88,7 +88,7 @@ def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
         for key in getattr(value, "repeated", ()):
             problems.append(Problem(json_path((*loc, key)), "the key appears twice; keep one"))
         for key in value:
-            _refuse_halves(str(key), (*loc, shown(str(key))), "its key has", problems)
+            _refuse_halves(str(key), (*loc, str(key)), "its key has", problems)
         return {str(k): _copy(v, (*loc, str(k)), problems) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_copy(v, (*loc, i), problems) for i, v in enumerate(value)]
@@ -109,7 +109,7 @@ def _copy(value: Any, loc: Loc, problems: list[Problem]) -> Any:
 
 
 def _refuse_halves(text: str, loc: Loc, found: str, problems: list[Problem]) -> None:
-    """Note a text that cannot be encoded; that of a path stands for a name, which another one can replace."""
+    """Note a text that cannot be encoded."""
     if (half := fault(text)) is not None:
         hint = "write it in UTF-8; a file of such a name needs another, or a link to it"
         problems.append(Problem(json_path(loc), f"{found} {half}; {hint}"))

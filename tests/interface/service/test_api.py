@@ -154,6 +154,8 @@ def test_mistakes_are_told_in_a_sentence(client: httpx.Client, values: Any, told
         (b"[" * 100_000, 400),
         (b'{"seed": ' + b"9" * 5000 + b"}", 400),
         (b'{"prompt": "\\ud800"}', 422),
+        (b'{"prompt": "bell", "title": "caf\\udce9"}', 422),
+        (b'{"conditioning": {"prompt\\udce9": "bell"}}', 422),
         (b'{"seconds": NaN}', 422),
         (b" " * (1 << 20) + b"{}", 413),
     ],

@@ -135,6 +135,11 @@ def test_names_follow_from_paths_unless_they_are_given(tmp_path: Path) -> None:
     assert named(["runs/bells", "x=a=b.ckpt"]) == [("bells", "runs/bells"), ("x", "a=b.ckpt")]
     with pytest.raises(ValueError, match="give each a name"):
         named(["a/bells", "b/bells"])
+    assert named(["x=caf\udce9.ckpt"]) == [("x", "caf\udce9.ckpt")]
+    with pytest.raises(
+        ValueError, match="with the byte E9, which is not UTF-8; give it another, as NAME=PATH"
+    ):
+        named(["caf\udce9.ckpt"])
     with pytest.raises(ValueError, match="several models"):
         ServiceSettings(models=[ModelSource(name="x", checkpoint=c) for c in "ab"], folder=tmp_path)
 

@@ -93,6 +93,12 @@ def test_runs_come_go_and_lie_anywhere(tmp_path: Path) -> None:
     _run(tmp_path / "z")
     assert _names(library) == ["deep/er/b", "z"]
     assert _names(Library([tmp_path / "z"])) == ["z"]
+    # A browser can ask for the name of a run whose folder is not in UTF-8.
+    _run(tmp_path / os.fsdecode(b"caf\xe9"))
+    library = Library([tmp_path])
+    assert _names(library) == ["caf\\udce9", "deep/er/b", "z"]
+    assert library.folder("caf\\udce9") == tmp_path / "caf\udce9"
+    shutil.rmtree(tmp_path / "caf\udce9")
     # Each run once, and under a name of its own.
     _run(tmp_path / "other" / "z")
     assert _names(Library([tmp_path / "deep", tmp_path / "other", tmp_path, tmp_path / "z"])) == [

@@ -224,3 +224,17 @@ def test_sounds_are_sampled_as_the_demos_of_the_model() -> None:
 def test_a_request_out_of_range(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         FinetuneRequest(checkpoint="a", data="b", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"caption": "caf\udce9"},
+        {"prompts": ("a", "\ud800")},
+        *({k: "f\udce9"} for k in ("data", "out", "cache")),
+    ],
+)
+def test_a_request_that_is_not_unicode(settings: dict[str, Any]) -> None:
+    flag = next(iter(settings)).removesuffix("s")
+    with pytest.raises(ValueError, match=rf"^--{flag}: found .* with (the byte E9|\\ud800), "):
+        FinetuneRequest(**{"checkpoint": "a", "data": "b", **settings})
