@@ -41,7 +41,14 @@ class CheckedModule(pl.LightningModule):
         self._loss: Tensor | None = None
 
     def check_step(
-        self, norm: Tensor, optimizer: Optimizer | None = None, *, network: int = 0, reason: str = ""
+        self,
+        norm: Tensor,
+        optimizer: Optimizer | None = None,
+        *,
+        network: int = 0,
+        reason: str = "",
+        stepped: bool = False,
+        torn: bool = False,
     ) -> bool:
         """Check a step before its optimizer steps; returns whether the caller must skip it.
 
@@ -51,6 +58,8 @@ class CheckedModule(pl.LightningModule):
                 which is told at the next step; see `FiniteGuard`.
             network: index of the network that steps.
             reason: why the step is bad, where that is known already.
+            stepped: weights whose gradient is finite have stepped already, so that no step is a spike.
+            torn: the step is bad, and some of them have.
 
         Raises:
             TrainingError: the step is bad and ends the run; with the files of the batches since the last one.
@@ -64,8 +73,12 @@ class CheckedModule(pl.LightningModule):
             files=self._files,
             network=network,
             reason=reason,
+            spikes=not stepped,
             agree=self._agreement(),
         )
+        if torn and bad is not None:
+            self._answer_torn(bad)
+            return True
         if bad is None or (scaled and bad.what == "gradient" and not reason):
             return False  # the gradient scaler overflowed, skips this step and lowers its scale
         self._answer(bad)
@@ -94,6 +107,21 @@ class CheckedModule(pl.LightningModule):
             named(files),
             extra=incident("skipped step", step=bad.step, files=files[:MOST_NAMES]),
         )
+
+    def _answer_torn(self, bad: BadStep) -> None:
+        """Have the run go back to a checkpoint, or end it."""
+        what = (
+            f"the {bad.reason.rstrip(',')} at step {bad.step}; gradient_release had let other weights take "
+            "this step before that was known, so it is not saved"
+        )
+        files = f"Files of this step: {named(bad.files)}"
+        if not self.guard.skips(bad):
+            raise TrainingError(
+                f"{what}: continue from the last checkpoint. {files}. Look at these files, lower the "
+                "learning rate, or leave gradient_release out, by which a bad step changes nothing"
+            )
+        self.guard.tear(bad)
+        log.error("%s. %s", what, files)
 
     def _files_of_all(self, bad: BadStep) -> list[str]:
         """Files of all processes: of those whose loss is not finite, if there are any."""

@@ -78,12 +78,14 @@ class FiniteGuard:
     Attributes:
         returns: how often the run has gone back to a checkpoint.
         suspects: file -> number of bad steps that it was part of.
+        torn: a bad step that some of the weights have taken, until the run goes back to before it; else None.
     """
 
     def __init__(self, limits: StepLimits | None = None) -> None:
         self.limits = limits
         self.returns = 0
         self.suspects: Counter[str] = Counter()
+        self.torn: int | None = None
         self._pending: _Check | None = None
         self._usual: dict[int, UsualNorm] = {}
         self._watched = 0
@@ -99,6 +101,7 @@ class FiniteGuard:
         files: Sequence[str],
         network: int = 0,
         reason: str = "",
+        spikes: bool = True,
         agree: Agree | None = None,
     ) -> BadStep | None:
         """Check the norm of a step before `optimizer` steps.
@@ -111,6 +114,7 @@ class FiniteGuard:
             files: files of its batches.
             network: index of the network that steps.
             reason: why the step is known to be bad already, or "".
+            spikes: whether a spike is a bad step.
             agree: sums over all processes, which skip a step together; None: there is one.
 
         Returns:
@@ -118,7 +122,7 @@ class FiniteGuard:
             before.
         """
         norm, usual = norm.detach(), self._usual.setdefault(network, UsualNorm())
-        limit = usual.limit(norm, None if self.limits is None else self.limits.spike)
+        limit = usual.limit(norm, self.limits.spike if self.limits is not None and spikes else None)
         finite = torch.isfinite(norm)
         good = finite & (norm <= limit) if not reason else torch.zeros_like(finite)
         if agree is not None:
@@ -152,16 +156,23 @@ class FiniteGuard:
             if file in self.suspects or len(self.suspects) < MOST_SUSPECTS:
                 self.suspects[file] += 1
 
+    def tear(self, bad: BadStep) -> None:
+        """Count a bad step that some weights have taken: the run must go back to before it."""
+        self.count(bad)
+        self.torn = bad.step
+
     def first_of_too_many(self, step: int) -> int | None:
-        """The first of the last bad steps, if at `step` there are more than are skipped; else None."""
-        if self.limits is None:
-            return None
+        """The first of the last bad steps, if at `step` there are more than are skipped, or that which some
+        weights have taken; else None."""
+        if self.limits is None or self.torn is not None:
+            return self.torn
         self._recent = [bad for bad in self._recent if bad >= step - self.limits.within]
         return self._recent[0] if len(self._recent) > self.limits.skips else None
 
     def go_back(self) -> None:
         """The run goes back to a checkpoint, from which it counts anew."""
         self.returns += 1
+        self.torn = None
         self._recent = []
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,44 +25,67 @@ class GradientRelease:
     The weights end with the bits of an ordinary step, since the optimizers of torch and torchao treat each
     weight by itself. When the optimizer itself steps afterwards, it finds no gradients and does nothing.
 
-    A gradient that is not finite is known when it comes, after the weights behind it have stepped: none of
-    them changes any more, but the step cannot be undone. `is_torn` says so, and files must not be written.
+    Of a step whose loss is not finite no weight changes, as of an ordinary one. A gradient that is not finite
+    is known when it comes: neither its weight nor those after it step. Were there weights that had stepped
+    before, the step can be neither completed nor undone. `is_torn` says so, and files must not be written.
 
     Attributes:
         is_torn: some weights have taken a step that is not complete.
 
     Args:
         optimizer: steps on dense gradients.
-        refuse: makes the error of a gradient that is not finite.
 
     Raises:
         TrainingError: the optimizer needs the whole gradient.
     """
 
-    def __init__(self, optimizer: Optimizer, refuse: Callable[[], Exception]) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         if isinstance(optimizer, WHOLE_GRADIENT):
             raise TrainingError(
                 f"$.training.gradient_release: {type(optimizer).__name__} needs all gradients of a step at "
                 "once; use another optimizer, or leave gradient_release out"
             )
         self.is_torn = False
-        self._optimizer, self._refuse = optimizer, refuse
+        self._optimizer = optimizer
         self._norms: dict[int, Tensor] = {}
+        self._holds = False
         self._not_finite: Tensor | None = None
+        self._first: Tensor | None = None
         places = [(g, p) for g, group in enumerate(optimizer.param_groups) for p in group["params"]]
-        for index, (group, parameter) in enumerate(places):
+        self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._stepping(index, group))
+            for index, (group, parameter) in enumerate(places)
+        ]
 
-    def begin(self) -> None:
-        """Called before the backward pass of a step."""
-        self._norms, self._not_finite = {}, None
+    def remove(self) -> None:
+        """Leave the weights to another optimizer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def begin(self, loss: Tensor, *, bad: bool = False) -> None:
+        """Called before the backward pass of a step.
+
+        Args:
+            loss: of the step, in any shape; where it is not finite, no weight steps.
+            bad: no weight steps, whatever the loss is.
+        """
+        self.is_torn, self._holds = False, bad
+        self._norms, self._not_finite, self._first = {}, None, None
+        finite = torch.isfinite(loss.detach()).all()
+        if skips_by_itself(self._optimizer, finite):
+            self._not_finite = (~finite).to(torch.float32)
+        elif not bad:
+            self._holds = not bool(finite)
 
     def finish(self) -> Tensor:
         """Called after it; returns the norm of the gradient, as `torch.nn.utils.get_total_norm` does."""
         norms = [self._norms[index] for index in sorted(self._norms)]
         norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
         self._norms = {}
-        if bool(torch.isfinite(norm)):
+        if self._first is not None:  # what the device knows, in one reading
+            first, last = torch.stack([self._first, (~torch.isfinite(norm)).to(self._first)]).tolist()
+            self.is_torn = self.is_torn and last > first
+        elif bool(torch.isfinite(norm)):
             self.is_torn = False
         return norm
 
@@ -71,25 +94,25 @@ class GradientRelease:
             assert parameter.grad is not None
             norm = torch.linalg.vector_norm(parameter.grad.detach())
             self._norms[index] = norm
-            if not self._keeps_out(norm):
-                raise self._refuse()
-            self.is_torn = True
-            self._step(parameter, group)
+            self._judge(norm)
+            if not self._holds:
+                self.is_torn = True
+                self._step(parameter, group)
             parameter.grad = None
 
         return step
 
-    def _keeps_out(self, norm: Tensor) -> bool:
-        """Whether a gradient may go to the optimizer, which leaves out what is not finite by itself where it
-        can; reading the norm from a GPU for every weight would take too long."""
+    def _judge(self, norm: Tensor) -> None:
+        """Hold this weight and those after it if the gradient is not finite. Optimizers that can leave out a
+        step do so on the device; reading the norm from a GPU for every weight would take too long."""
         optimizer: Any = self._optimizer
-        if norm.device.type != "cuda":
-            return bool(torch.isfinite(norm))
         if skips_by_itself(optimizer, norm):
             bad = (~torch.isfinite(norm)).to(torch.float32)
             self._not_finite = bad if self._not_finite is None else torch.maximum(self._not_finite, bad)
+            self._first = self._not_finite if self._first is None else self._first
             optimizer.found_inf, optimizer.grad_scale = self._not_finite, None
-        return True
+        elif norm.device.type != "cuda":
+            self._holds = self._holds or not bool(torch.isfinite(norm))
 
     def _step(self, parameter: Tensor, group: int) -> None:
         optimizer: Any = self._optimizer

@@ -61,7 +61,7 @@ class OptimisedModule(CheckedModule):
     Args:
         gradient_clip_val: maximum gradient norm, 0 = no clipping.
         gradient_release: step on each weight in the backward pass and free its gradient; see
-            `GradientRelease`. Not with `by_hand`. The first bad step then ends the run.
+            `GradientRelease`. Not with `by_hand`. Spikes are then not told.
         limits: how many bad steps are skipped; None: the first one ends the run.
     """
 
@@ -95,6 +95,7 @@ class OptimisedModule(CheckedModule):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_release = gradient_release
         self._release: GradientRelease | None = None
+        self._exploded = ""
         self.moved: int | None = None
         self.clock = StepClock()
         self._accumulated = 0
@@ -158,7 +159,9 @@ class OptimisedModule(CheckedModule):
         lengths = [schedule.steps for schedule in self.schedules(self.run_steps)]
         optimizers = [self._optimizer(network) for network in networks]
         if self.gradient_release:
-            self._release = GradientRelease(optimizers[0], self._torn)
+            if self._release is not None:  # of the fit before this one
+                self._release.remove()
+            self._release = GradientRelease(optimizers[0])
         schedulers = [
             None
             if n.choice.scheduler is None
@@ -221,24 +224,14 @@ class OptimisedModule(CheckedModule):
         if self._release is None:
             return
         self.before_step()
-        self._release.begin()
-        if reason := self._explosion_reason(0):
-            raise self.stopped(reason)
-        if not bool(torch.isfinite(loss.detach()).all()):
-            raise self.stopped("loss is not finite")
+        self._loss = loss.detach()
+        self._exploded = self._explosion_reason(0)
+        self._release.begin(loss, bad=bool(self._exploded))
 
     def _end_release(self, release: GradientRelease) -> None:
-        self.record({self.networks()[0].norm_label: release.finish()})
-        if release.is_torn:
-            raise self._torn()
-
-    def _torn(self) -> TrainingError:
-        return TrainingError(
-            f"the gradient at step {self.trainer.global_step} is not finite; gradient_release had let other "
-            "weights take this step before that was known, so it is not saved: continue from the last "
-            f"checkpoint. Files of this step: {', '.join(self._files) or 'unknown'}. Look at these files, "
-            "lower the learning rate, or leave gradient_release out, by which a bad step changes nothing"
-        )
+        norm = release.finish()
+        self.record({self.networks()[0].norm_label: norm})
+        self.check_step(norm, reason=self._exploded, stepped=True, torn=release.is_torn)
 
     def settle_checks(self) -> None:
         if self._release is not None and self._release.is_torn:

@@ -152,7 +152,7 @@ def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
 
 def test_without_an_earlier_checkpoint_the_run_ends(tmp_path: Path) -> None:
     run = _run(tmp_path, {10, 11}, guard=GUARD, checkpoint_every=0)
-    with pytest.raises(TrainingError, match="there is no checkpoint from before them"):
+    with pytest.raises(TrainingError, match="there is no checkpoint from before that"):
         run.start()
 
 

@@ -213,12 +213,13 @@ def test_a_released_step_has_the_bits_of_an_ordinary_one(name: str) -> None:
         net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
         groups = [{"params": [*net[0].parameters()], "lr": 0.01}, {"params": [*net[2].parameters()]}]
         optimizer = build_optimizer({"type": name, "config": {"lr": 0.03}}, groups)
-        release = GradientRelease(optimizer, RuntimeError) if released else None
+        release = GradientRelease(optimizer) if released else None
         norms = []
         for _ in range(4):
+            loss = net(torch.randn(6, 5)).square().sum()
             if release is not None:
-                release.begin()
-            net(torch.randn(6, 5)).square().sum().backward()
+                release.begin(loss)
+            loss.backward()
             if release is not None:
                 norms.append(release.finish())
                 assert all(p.grad is None for p in net.parameters())
@@ -240,53 +241,11 @@ def test_released_gradients_are_never_there_together() -> None:
 
     for parameter in net.parameters():
         parameter.register_post_accumulate_grad_hook(count)
-    GradientRelease(optimizer, RuntimeError).begin()
-    net(torch.randn(2, 4)).sum().backward()
+    loss = net(torch.randn(2, 4)).sum()
+    GradientRelease(optimizer).begin(loss)
+    loss.backward()
     assert len(there) == 10
     assert max(there) <= 2  # a layer's weight and bias
-
-
-def _bad_at(run: Any, step: int, spoil: Any) -> None:
-    original = run.module.training_step
-
-    def training_step(*args: Any, **options: Any) -> torch.Tensor:
-        loss = original(*args, **options)
-        return spoil(loss) if run.trainer.global_step == step else loss
-
-    run.module.training_step = training_step
-
-
-def test_a_loss_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, tiny_config(gradient_release=True), max_steps=4)
-    _bad_at(run, 2, lambda loss: loss * float("nan"))
-    with pytest.raises(TrainingError, match="loss is not finite at step 2; the weights were not changed"):
-        run.start()
-    tiny_run(tmp_path, tiny_config(gradient_release=True), name="good", max_steps=2).start()
-    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
-    _same_weights(tmp_path / "run", tmp_path / "good")
-
-
-def _same_weights(a: Path, b: Path) -> None:
-    first, second = (load_torch_file(f / "last.ckpt")["state_dict"] for f in (a, b))
-    assert all(torch.equal(first[k], second[k]) for k in second)
-
-
-def test_a_gradient_that_is_not_finite_is_not_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = tiny_run(tmp_path, tiny_config(gradient_release=True), max_steps=4, checkpoint_every=2)
-    backbone = run.module.model.backbone
-    last = next(p for p in backbone.parameters() if p.requires_grad)
-
-    def spoil(loss: torch.Tensor) -> torch.Tensor:
-        last.register_hook(lambda grad: grad * float("inf"))
-        return loss
-
-    _bad_at(run, 3, spoil)
-    with pytest.raises(
-        TrainingError, match=r"gradient at step 3 is not finite.*continue from the last checkp"
-    ):
-        run.start()
-    assert "no checkpoint of the failed run" in caplog.text
-    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -323,4 +282,4 @@ def test_a_run_refuses_levers_that_do_not_fit(tmp_path: Path) -> None:
 def test_optimizers_of_whole_gradients_are_refused() -> None:
     optimizer = torch.optim.LBFGS(nn.Linear(1, 1).parameters())
     with pytest.raises(TrainingError, match="LBFGS needs all gradients"):
-        GradientRelease(optimizer, RuntimeError)
+        GradientRelease(optimizer)

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class GoBack(StepCallback):
-    """Ends the fit when there are too many bad steps, for a new one from the last checkpoint before them.
+    """Ends the fit when there are too many bad steps, or one that some weights have taken, for a new one from
+    the last checkpoint before them.
 
     The step and with it the schedules go back to those of the checkpoint; the order of data and draws does
     not, so that the run goes on with what comes after the bad steps. It must come before `Checkpoints`, which
@@ -98,7 +99,7 @@ class GoBack(StepCallback):
             why = (
                 f"the run has gone back {module.guard.returns} times"
                 if limits is not None and module.guard.returns >= limits.returns
-                else "there is no checkpoint from before them to go back to"
+                else "there is no checkpoint from before that to go back to"
             )
             raise TrainingError(
                 f"{_too_many(module, first, trainer.global_step)}, and {why}. Files of most bad steps: "
@@ -123,6 +124,8 @@ class GoBack(StepCallback):
 def _too_many(module: TrainingModule, first: int, step: int) -> str:
     limits = module.guard.limits
     assert limits is not None
+    if module.guard.torn is not None:
+        return f"some of the weights have taken step {first}, which is bad"
     return f"more than {limits.skips} bad steps between step {first} and {step}"
 
 
