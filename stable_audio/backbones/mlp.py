@@ -23,6 +23,8 @@ JoinName = Literal["adaptive", "sum", "concat"]
 class _Block(Checkpointed):
     """Norm, merging with the vector, two linear layers, residual: (b n d), (b e) -> (b n d)."""
 
+    vector_layers = ("modulation",)
+
     def __init__(
         self, width: int, hidden: int, features: int, dropout: float, activation: str, join: JoinName
     ) -> None:

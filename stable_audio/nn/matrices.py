@@ -12,6 +12,17 @@ STACKED = "stacked_matrices"
 """Attribute of modules with layers that compute several products at once, such as queries, keys and values:
 name of the layer -> how many matrices its weight stacks, one upon the other."""
 
+VECTORS = "vector_layers"
+"""Attribute of modules that make scales and shifts of a vector per item: names of the parts which see such
+vectors, and neither frames nor tokens."""
+
+
+def vector_layers(module: nn.Module) -> list[nn.Module]:
+    """All parts of a module that see one vector per item."""
+    places = [(part, name) for part in module.modules() for name in getattr(part, VECTORS, ())]
+    roots = [root for part, name in places if (root := getattr(part, name)) is not None]
+    return [inner for root in roots for inner in root.modules()]
+
 
 def hidden_matrices(module: nn.Module) -> dict[nn.Parameter, int]:
     """Trained weights of linear layers and convolutions in the blocks of a network -> how many matrices each

@@ -207,7 +207,7 @@ def _computed_by_torchao(cls: Any) -> type[LowBitAdam]:
         ImportError: torchao is not installed, or too old.
     """
     try:
-        with _only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
+        with only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
             import torchao.optim as torchao
 
         base = getattr(torchao, cls.torchao_name)
@@ -219,7 +219,8 @@ def _computed_by_torchao(cls: Any) -> type[LowBitAdam]:
 
 
 @contextmanager
-def _only_errors(*loggers: str) -> Iterator[None]:
+def only_errors(*loggers: str) -> Iterator[None]:
+    """Context in which loggers tell errors only."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from stable_audio.training.cluster import parse_devices
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.float8 import FLOAT8, check_float8
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import FSDP, HSDP, SPLITTING
 
@@ -25,6 +26,7 @@ PRECISIONS = (
     "16-true",
     "64-true",
     "transformer-engine",
+    *FLOAT8,
 )
 
 SHARDING = ("deepspeed", "fsdp", "model_parallel")
@@ -40,7 +42,7 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
 
     Raises:
         TrainingError: an accelerator, device, strategy or precision is absent or unknown.
-        ImportError: a package that a strategy needs is not installed.
+        ImportError: a package that a strategy or a precision needs is not installed.
     """
     _check_accelerator(options.accelerator)
     _check_devices(options)
@@ -63,6 +65,7 @@ def check_hardware(options: RunOptions, *, averages: bool) -> None:
         raise TrainingError(f"--strategy {options.strategy} needs GPUs, and this run has none; leave it out")
     if options.precision not in PRECISIONS:
         raise TrainingError(f"--precision {options.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
+    check_float8(options)
 
 
 def _check_splitting(options: RunOptions) -> None:

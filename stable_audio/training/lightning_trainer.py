@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import ProcessLayout, on_gpu
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.float8 import FLOAT8, OF_THE_REST
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
 
@@ -54,17 +56,14 @@ def build_trainer(
 def _new_trainer(
     options: RunOptions, placed: ProcessLayout, io: AtomicCheckpointIO, *, accumulate: bool, alike: bool
 ) -> pl.Trainer:
-    precision, strategy = options.precision, _strategy(options, placed, alike)
-    # Strategies that split weights have a precision of their own.
-    whole = strategy == "auto" or isinstance(strategy, DDPStrategy)
-    by_plugin = precision in ("bf16-true", "16-true") and whole
-    low = LowPrecision(precision) if by_plugin else None  # type: ignore[arg-type]
+    strategy = _strategy(options, placed, alike)
+    precision = _own_precision(options, strategy)
     return pl.Trainer(
         accelerator=options.accelerator,
         devices=placed.devices,
         num_nodes=placed.nodes,
         strategy=strategy,
-        precision=None if low is not None else precision,  # type: ignore[arg-type]
+        precision=None if precision is not None else options.precision,  # type: ignore[arg-type]
         # Modules that optimise by hand accumulate by hand.
         accumulate_grad_batches=options.accum_batches if accumulate else 1,
         max_steps=options.max_steps,
@@ -76,8 +75,30 @@ def _new_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=options.folder,
-        plugins=[io, placed.environment, *([] if low is None else [low])],
+        plugins=[io, placed.environment, *([] if precision is None else [precision])],
     )
+
+
+def _own_precision(options: RunOptions, strategy: str | Strategy) -> Precision | None:
+    """The precision of a run where it is none that Lightning has under this name."""
+    name = options.precision
+    if name in FLOAT8:
+        return Float8Mixed(name, device="cuda" if on_gpu(options) else "cpu")
+    # Strategies that split weights have a precision of their own.
+    whole = strategy == "auto" or isinstance(strategy, DDPStrategy)
+    return LowPrecision(name) if name in ("bf16-true", "16-true") and whole else None  # type: ignore[arg-type]
+
+
+class Float8Mixed(MixedPrecision):
+    """Autocast to bfloat16, under the name of a precision some of whose layers compute in 8 bits."""
+
+    def __init__(self, name: str, *, device: str) -> None:
+        super().__init__(OF_THE_REST, device)  # type: ignore[arg-type]
+        self.precision = name  # type: ignore[assignment]
+
+    def autocast_context_manager(self) -> torch.autocast:
+        """As of the precision of the rest, which Lightning knows by its name."""
+        return torch.autocast(self.device, dtype=torch.bfloat16, cache_enabled=False)
 
 
 class LowPrecision(HalfPrecision):

@@ -11,6 +11,7 @@ from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.inference.precision import WORTH_ROUNDING
 from stable_audio.inference.rates import bfloat16_gain
 from stable_audio.training.cluster import on_gpu
+from stable_audio.training.float8 import check_float8
 from stable_audio.training.options import RunOptions
 from stable_audio.training.resuming import Resumed
 
@@ -33,13 +34,18 @@ def decided(options: RunOptions, *, processes: int, resumed: Resumed | None) -> 
     Args:
         processes: of the run, on all machines.
         resumed: the checkpoint that it continues from, or None.
+
+    Raises:
+        TrainingError: this machine cannot go on in that precision.
     """
     if options.precision != AUTO:
         return options
     device = device_type(options)
     stored = None if resumed is None else resumed.content[TRAINING_ENTRY].get(PRECISION_KEY)
     if stored is not None and stored[0] == device:
-        return replace(options, precision=stored[1])
+        kept = replace(options, precision=stored[1])
+        check_float8(kept)
+        return kept
     if device == "cuda":
         whole = torch.cuda.is_bf16_supported(including_emulation=False)
         return replace(options, precision=MIXED if whole else "16-mixed")

@@ -28,7 +28,7 @@ from stable_audio.training.surroundings import git_state, machine
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("stable-audio", "torch", "lightning", "numpy", "transformers", "safetensors")
+PACKAGES = ("stable-audio", "torch", "lightning", "numpy", "transformers", "safetensors", "torchao")
 
 
 def record_run(

@@ -16,6 +16,7 @@ from stable_audio.inference.rates import peak_rate
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.feed import RunData
+from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
 from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.columns import Nominal
@@ -84,7 +85,7 @@ def planned(
 
 def nominal(plan: TrainingPlan, device: torch.device) -> Nominal | None:
     """The operations of a plan beside the peak of a device; None where there is no peak to measure."""
-    dtype = PRODUCTS.get(plan.choice.precision, torch.float32)
+    dtype = PRODUCTS.get(without_float8(plan.choice.precision), torch.float32)
     try:
         return Nominal(plan.operations, peak_rate(device, dtype))
     except RuntimeError as error:  # a missing figure must not end a run

@@ -19,6 +19,7 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
 from stable_audio.training.compiling import compile_networks
 from stable_audio.training.feed import RunData
+from stable_audio.training.float8 import use_float8
 from stable_audio.training.folder import claim
 from stable_audio.training.hardware import check_hardware
 from stable_audio.training.levers import check_levers
@@ -117,6 +118,7 @@ def assemble(
         else:
             start = continuing_model(config, options, resumed.path, resumed.content)
             transforms = resumed.transforms
+        float8 = use_float8(start.model, options.precision, compiled=options.compile)
         if options.strategy in SPLITTING:
             check_splitting(start.model, config.model_type, strategy=options.strategy)
         if options.compile:
@@ -183,7 +185,7 @@ def assemble(
             configs,
             processes=trainer.world_size,
             resumed_from=resume,
-            transforms=[*transforms, *([COMPILE] if options.compile else [])],
+            transforms=[*transforms, *float8, *([COMPILE] if options.compile else [])],
             frozen=frozen_parts(start.model),
         ),
         meet=partial(meet, world),

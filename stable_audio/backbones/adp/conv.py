@@ -63,6 +63,8 @@ class ConvBlock(nn.Module):
 class ScaleShift(nn.Module):
     """Mapping (b d) -> scale and shift (b c 1)."""
 
+    vector_layers = ("to_scale_shift",)
+
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(features, 2 * channels))

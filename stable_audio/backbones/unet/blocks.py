@@ -15,6 +15,8 @@ from stable_audio.nn.checkpointing import Checkpointed
 class Modulation(nn.Module):
     """Vector (b e) -> its effect on h (b c *n): a summand, or scale and shift after the norm."""
 
+    vector_layers = ("project",)
+
     def __init__(self, dims: int, features: int, channels: int, adaptive: bool, activation: str) -> None:
         super().__init__()
         self.dims, self.adaptive = dims, adaptive

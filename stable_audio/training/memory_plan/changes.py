@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stable_audio.optim import OPTIMIZERS
+from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _released(choice: Choice) -> Choice | None:
 
 
 def _low(choice: Choice) -> Choice | None:
-    return replace(choice, precision="bf16-true") if choice.precision in ("32-true", "bf16-mixed") else None
+    mixed = without_float8(choice.precision) in ("32-true", "bf16-mixed")
+    return replace(choice, precision="bf16-true") if mixed else None
 
 
 def _adapter(choice: Choice) -> Choice | None:

@@ -24,7 +24,7 @@ class Choice:
     Attributes:
         batch_size: clips per batch.
         accum_batches: batches per optimizer step.
-        precision: a name of Lightning's.
+        precision: of `RunOptions`, other than "auto".
         rank: of an adapter; None: the weights themselves are trained, as far as the file says.
         checkpointing: blocks whose activations are computed twice.
         optimizer: its name; None: the file's own.

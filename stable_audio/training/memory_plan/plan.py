@@ -17,6 +17,7 @@ from stable_audio.inference.memory.reserve import memory_of, readable_size, rese
 from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
+from stable_audio.training.float8 import FLOAT8, layers_of
 from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
 from stable_audio.training.memory_plan.static import (
     OptimizerMemory,
@@ -150,8 +151,16 @@ class Planner:
         self._traces: dict[Any, StepTrace] = {}
 
     def plan(self, choice: Choice, *, device_bytes: int | None = None) -> TrainingPlan:
-        """The plan of a run with these settings."""
+        """The plan of a run with these settings.
+
+        Raises:
+            TrainingError: the model has nothing that could be trained in the precision.
+        """
         static = self._static_of(choice)
+        notes = static.assumptions
+        if choice.precision in FLOAT8:
+            layers_of(static.module.model, choice.precision)
+            notes = (*notes, LIKE_BFLOAT16)
         trace = self._trace_of(choice, static.module)
         held = {
             "weights": trace.weights + static.encoders - static.resting,
@@ -181,7 +190,7 @@ class Planner:
             parts=parts,
             moments=moments,
             operations=trace.operations,
-            assumptions=static.assumptions,
+            assumptions=notes,
             device_bytes=device_bytes,
         )
 
@@ -266,6 +275,8 @@ class Planner:
             assumptions=tuple(notes),
         )
 
+
+LIKE_BFLOAT16 = "layers in 8 bits are counted as in bfloat16"
 
 MOST_CLIPS = 1024
 """Largest batch that is looked for."""

@@ -13,6 +13,7 @@ from stable_audio.inference.memory.kernels import kernels_of
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
 from stable_audio.inference.memory.operations import OperationCount, Operations
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan.turns import Turn, turns_of
 
 
@@ -49,7 +50,7 @@ class Circumstances:
 
     Attributes:
         device: "cpu", or the type of a GPU.
-        precision: a name of Lightning's.
+        precision: of `RunOptions`, other than "auto".
         accumulates: gradients of several batches are summed before a step.
     """
 
@@ -97,7 +98,8 @@ def _trace_turn(module: TrainingModule, turn: Turn, live: LiveMemory, how: Circu
         _make_gradients(trained, live)
     results: list[Tensor] = []
     count = OperationCount()
-    with kernels_of(how.device, how.precision):
+    precision = without_float8(how.precision)
+    with kernels_of(how.device, precision):
         encode = live.peak_of(lambda: results.append(turn.encode()))
         with count:
             forward = live.peak_of(lambda: results.append(turn.forward(results.pop())))
@@ -105,7 +107,7 @@ def _trace_turn(module: TrainingModule, turn: Turn, live: LiveMemory, how: Circu
     if not how.accumulates:
         _free_gradients(trained)
     with ExitStack() as stack:
-        stack.enter_context(kernels_of(how.device, how.precision if module.by_hand else "32-true"))
+        stack.enter_context(kernels_of(how.device, precision if module.by_hand else "32-true"))
         if releases:
             stack.enter_context(_released(trained))
         with count, count.backward_pass():
