@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in at most ten minutes: tests on CUDA, compile, training MFU, generation
+# Everything that needs a GPU, in at most eight minutes: tests on CUDA, compile, training MFU, generation
 # latency, memory against the plan. Prints the tables of docs/performance.md.
 #
 #   bash benchmarks/gpu.sh [PYTHON]
@@ -21,8 +21,8 @@ part() { # SECONDS NAME COMMAND...
 
 git rev-parse --short HEAD 2>/dev/null
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-part 150 "tests on CUDA" "$python" -m pytest -q -p no:benchmark -p no:logging --maxfail 12 tests/cuda
-part 150 "training" "$python" benchmarks/gpu_training.py --batch 8
-part 200 "generation" "$python" benchmarks/inference.py --rounds 3
-part 60 "layouts and precisions" "$python" benchmarks/gpu_layouts.py
+part 100 "tests on CUDA" "$python" -m pytest -q -p no:benchmark -p no:logging --maxfail 12 tests/cuda
+part 200 "training" "$python" benchmarks/gpu_training.py --batch 8
+part 130 "generation" "$python" benchmarks/inference.py --rounds 3
+part 50 "layouts and precisions" "$python" benchmarks/gpu_layouts.py
 exit $status

@@ -1,11 +1,13 @@
 """Training step of a published DiT on a GPU: straightforward, ours, ours compiled, and the bound.
 
-python benchmarks/gpu_training.py [--batch 8 --frames 1024 --modes plain,eager,compiled]
+python benchmarks/gpu_training.py [--batch 8 --frames 1024 --modes plain,eager,compiled,fp8,fp8-rowwise]
 
 plain: every layer recomputed, one Python loop over the parameters for the average, the loss read in every
-step. eager: DiffusionTraining as a run uses it. compiled: the same with --compile. bound: the backbone's
-matrix products and attention alone. MFU: counted operations of the model, recomputation left out, over the
-data sheet's rate. planned: what `stable-audio check` says of the memory.
+step. eager: DiffusionTraining as a run uses it. compiled: the same with --compile. fp8, fp8-rowwise:
+compiled with --precision fp8-mixed, fp8-rowwise-mixed (not by default), on GPUs that have it. to bound: time
+over that of the backbone's matrix products and attention alone, in bfloat16. MFU: counted operations of the
+model, recomputation left out, over the data sheet's rate in bfloat16. planned: what `stable-audio check` says
+of the memory.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from stable_audio.data.base import Batch
 from stable_audio.training.build import build_training
 from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.float8 import check_float8, use_float8
+from stable_audio.training.options import RunOptions
 
 Step = Callable[[], Any]
 HEAD = (
@@ -42,26 +47,15 @@ def main() -> None:
     rate = matmul_rate(args.device, torch.bfloat16, size=args.matmul)
     peak = peak_of_card(args.device) or rate
     print(f"bf16 matrix product: {rate / 1e12:.0f} TFLOP/s; data sheet {peak / 1e12:.0f}\n")
-    rows = []
+    modes = [mode for mode in args.modes.split(",") if runs_here(mode)]
     for batch in args.batch:
         flops = batch * counted_flops(args)
         bound = seconds_of(bound_step(args, batch), args)
-        for mode in args.modes.split(","):
+        rows = []
+        for mode in modes:
             torch.cuda.empty_cache()
             rows.append(measure(args, mode, batch, flops, bound, peak))
-    head = (
-        "batch",
-        "",
-        "ms",
-        "steps/s",
-        "MFU %",
-        "to bound",
-        "host waits",
-        "peak GiB",
-        "planned GiB",
-        "first s",
-    )
-    print_table(head, rows)
+            print_table(HEAD, rows)  # at once, since the next one may run out of time
 
 
 def measure(
@@ -102,8 +96,23 @@ def training(args: argparse.Namespace, batch: int, *, checkpointing: bool) -> tu
     return module.train(), plan["total"]
 
 
-def our_step(args: argparse.Namespace, batch: int, *, compiled: bool) -> tuple[Step, float]:
+def runs_here(mode: str) -> bool:
+    """Whether this machine can run a mode; says why it cannot."""
+    if mode not in FLOAT8_MODES:
+        return True
+    try:
+        check_float8(RunOptions(precision=FLOAT8_MODES[mode]))
+    except (TrainingError, ImportError) as error:
+        print(f"{mode}: {error}")
+        return False
+    return True
+
+
+def our_step(
+    args: argparse.Namespace, batch: int, *, compiled: bool, precision: str = "bf16-mixed"
+) -> tuple[Step, float]:
     module, planned = training(args, batch, checkpointing=False)
+    use_float8(module.model, precision, compiled=compiled)
     if compiled:
         module.model.backbone.compile()
     optimizer = module.configure_optimizers()
@@ -149,11 +158,18 @@ def plain_step(args: argparse.Namespace, batch: int) -> tuple[Step, float]:
     return step, planned
 
 
+FLOAT8_MODES = {"fp8": "fp8-mixed", "fp8-rowwise": "fp8-rowwise-mixed"}
+
 MODES: dict[str, Callable[[argparse.Namespace, int], tuple[Step, float]]] = {
     "plain": plain_step,
     "eager": lambda args, batch: our_step(args, batch, compiled=False),
     "compiled": lambda args, batch: our_step(args, batch, compiled=True),
+    "fp8": lambda args, batch: our_step(args, batch, compiled=True, precision=FLOAT8_MODES["fp8"]),
+    "fp8-rowwise": lambda args, batch: our_step(
+        args, batch, compiled=True, precision=FLOAT8_MODES["fp8-rowwise"]
+    ),
 }
+BY_DEFAULT = ("plain", "eager", "compiled", "fp8")
 
 
 def bound_step(args: argparse.Namespace, batch: int) -> Step:
@@ -217,7 +233,7 @@ def parse() -> argparse.Namespace:
     made.add_argument("--batch", type=int, nargs="+", default=[8])
     made.add_argument("--frames", type=int, default=1024)
     made.add_argument("--matmul", type=int, default=8192, help="size of the product that is timed first")
-    made.add_argument("--modes", default=",".join(MODES))
+    made.add_argument("--modes", default=",".join(BY_DEFAULT))
     return made.parse_args()
 
 

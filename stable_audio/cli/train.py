@@ -160,7 +160,7 @@ def _weights_arguments(group: Any) -> None:
 
 def _hardware_arguments(group: Any) -> None:
     add = functools.partial(add_field, group, RunOptions)
-    add("precision", help="auto, 32-true, bf16-mixed, 16-mixed, ... (%(default)s)")
+    add("precision", help="auto, 32-true, bf16-mixed, 16-mixed, fp8-mixed, ... (%(default)s)")
     add_matmul_precision(group)
     add("accelerator", help="auto, cpu, gpu, mps (%(default)s)")
     add("devices", "--num-gpus", help="auto, a count, or a list like 0,2 (%(default)s)")

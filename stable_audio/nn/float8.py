@@ -1,8 +1,8 @@
 """Products of linear layers in floats of 8 bits, for training.
 
 Every operand is scaled to the range of its type by its own greatest value ("dynamic scaling"), rounded, and
-multiplied with float32 sums (Micikevicius et al. 2022, arXiv:2209.05433; torchao's `torchao.float8`). Weights,
-their gradients and the optimizer keep their types.
+multiplied with float32 sums, by torchao (formats: Micikevicius et al. 2022, arXiv:2209.05433). Weights, their
+gradients and the optimizer keep their types.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training with products in floats of 8 bits: which precisions do it, where they run, and what they change."""
+"""Training with products in floats of 8 bits: which precisions do it, where they run, what they change."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def layers_of(model: nn.Module, precision: str) -> list[nn.Linear]:
     layers = list({id(layer): layer for each in found for layer in each}.values())
     if not layers:
         raise TrainingError(
-            f"--precision {precision} is for trained linear layers in the blocks of a backbone whose widths "
-            f"are multiples of {MULTIPLE}, and this model has none (convolutions, frozen weights and adapters "
-            f"are none); use --precision {OF_THE_REST}"
+            f"--precision {precision} is for trained linear layers in the blocks of a backbone, with widths "
+            f"that are multiples of {MULTIPLE}, and this model has none (convolutions, frozen weights and "
+            f"adapters do not count); use --precision {OF_THE_REST}"
         )
     return layers
 

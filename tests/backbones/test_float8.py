@@ -142,3 +142,24 @@ def test_recomputed_blocks_have_the_same_gradients(name: str, build: Any) -> Non
 
 def test_every_registered_backbone_says_what_computes_in_8_bits() -> None:
     assert set(LAYERS) == set(BACKBONES)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
+def test_a_compiled_backbone_is_one_graph_with_the_same_gradients(build: Any) -> None:
+    _, low, _ = converted(build, "dit")
+    (x, t), cond = inputs(low), conditioning(low)
+
+    def gradients(network: Any) -> list[Tensor | None]:
+        low.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = network(x, t, cond)
+        out.float().square().sum().backward()
+        return [p.grad for p in low.parameters()]
+
+    expected = gradients(low)
+    torch._dynamo.reset()
+    found = gradients(torch.compile(low, backend="eager", fullgraph=True))
+    torch._dynamo.reset()
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or torch.equal(a, b)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
+from stable_audio.nn.float8 import compute_in_float8, float8_layers
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.ema import EMA
 from stable_audio.training.joining import join_weights
@@ -73,6 +74,27 @@ def test_every_backbone_is_split_by_blocks(name: str, mesh: Any) -> None:
             lengths = [x.shape[-1], x.shape[-1] // 2]
             packed = [b.forward_packed(x, t, cond, lengths) for b in (parts, whole)]
             torch.testing.assert_close(*packed)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
+def test_layers_in_8_bits_are_split_like_others(mesh: Any) -> None:
+    cls, config = CASES["dit"]
+    backbones = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        backbone = cls(**{**config, "embed_dim": 32}).train()
+        layers = float8_layers(backbone.units, backbone.hidden_matrices())
+        assert compute_in_float8(backbone, layers, scaling="tensorwise", emulated=True)
+        backbones.append(backbone)
+    whole, parts = backbones
+    expected = _gradients(whole)
+    split(_model(parts), Sharding(mesh=mesh))
+    for recomputed in (False, True):
+        parts.enable_gradient_checkpointing(recomputed)
+        gradients = _gradients(parts)
+        assert gradients.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(gradients[key], value, msg=lambda m, k=key: f"{k}: {m}")
 
 
 @pytest.mark.parametrize("name", list(CASES))
