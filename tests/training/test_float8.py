@@ -24,7 +24,9 @@ from stable_audio.training.options import RunOptions
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
 from tests.training.test_adapter_settings import model_of
 from tests.training.test_autoencoder import tiny_config as tiny_autoencoder
+from tests.training.worlds import run_world
 
+VALIDATION = {**DATASET, "split": "val", "num_clips": 3}
 EMULATED: dict[str, Any] = {"precision": "fp8-mixed-emulated", "demos": False}
 
 
@@ -45,8 +47,7 @@ def test_runs_learn_and_their_files_are_as_ever(tmp_path: Path) -> None:
         run = tiny_run(tmp_path / name, max_steps=16, batch_size=8, precision=name, demos=False)
         assert run.start() == 0
         assert run.trainer.precision == name
-        with (run.options.folder / "metrics.csv").open() as file:
-            losses[name] = [float(row["train/loss"]) for row in csv.DictReader(file)]
+        losses[name] = _column(run, "train/loss")
     mixed, *low = losses.values()
     for values in low:
         assert sum(values[-8:]) < sum(values[:8])
@@ -63,6 +64,11 @@ def test_runs_learn_and_their_files_are_as_ever(tmp_path: Path) -> None:
         assert entry["transforms"] == [{"type": "float8", "config": how}]
         assert entry["options"]["precision"] == name
         assert "torchao" in entry["versions"]
+
+
+def _column(run: Any, name: str) -> list[float]:
+    with (run.options.folder / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 def _layout(path: Path) -> dict[str, Any]:
@@ -97,12 +103,13 @@ def test_validation_and_demos_compute_as_in_bfloat16(tmp_path: Path) -> None:
     config["training"] = {"demo": demo_section(), "optimizer_configs": still}
     losses, demos = [], []
     for name in ("fp8-mixed-emulated", "bf16-mixed"):
-        options = {"max_steps": 2, "val_every": 2, "precision": name, "val_dataset": DATASET}
+        options = {"max_steps": 2, "val_every": 2, "precision": name, "val_dataset": VALIDATION}
         run = tiny_run(tmp_path / name, config, **options)
         assert run.start() == 0
-        losses.append(run.scalars.latest["val/avg_loss"])
+        losses.append(_column(run, "val/avg_loss"))
         demos.append([p.read_bytes() for p in sorted((run.options.folder / "demos").rglob("*.wav"))])
     assert losses[0] == losses[1]
+    assert len(losses[0]) == 1
     assert demos[0] == demos[1]
     assert demos[0]
 
@@ -212,3 +219,20 @@ def test_memory_is_planned_as_for_bfloat16_and_says_so() -> None:
     assert plans[0].operations == plans[1].operations
     assert "counted as in bfloat16" in plans[0].assumptions[-1]
     assert "fp8-mixed" in plans[0].choice.words()
+
+
+def _in_8_bits(folder: str, strategy: str) -> None:
+    run = tiny_run(Path(folder), strategy=strategy, devices="2", max_steps=2, name=strategy, **EMULATED)
+    assert run.start() == 0
+    assert run.trainer.precision == "fp8-mixed-emulated"
+    again = tiny_run(Path(folder), strategy=strategy, devices="2", max_steps=3, name=strategy, recover=True)
+    assert again.options.precision == "fp8-mixed-emulated"
+    assert again.start() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_processes_train_together_in_8_bits(tmp_path: Path, strategy: str) -> None:
+    run_world(2, _in_8_bits, str(tmp_path), strategy)
+    model, _ = load_model(tmp_path / strategy)
+    assert all(p.isfinite().all() for p in model.parameters())
