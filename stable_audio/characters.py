@@ -49,12 +49,16 @@ def refuse(text: str, what: str, hint: str = "write it in UTF-8") -> None:
         raise ValueError(f"{what}: found {readable_json(text)} with {half}; {hint}")
 
 
-def refuse_name(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError if a file of weights has a name that is not UTF-8: no library of tensors opens it."""
+def refuse_name(path: str | os.PathLike[str], what: str = "weights") -> None:
+    """Raise ValueError if a name is not UTF-8 where it must be, as for a file that safetensors is to open.
+
+    Args:
+        what: is of this name, in the plural.
+    """
     name = os.fspath(path)
     if (half := fault(name)) is not None:
         hint = "rename it, or link to it by another name"
-        raise ValueError(f"{shown(name)}: the name has {half}, and weights need a name in UTF-8; {hint}")
+        raise ValueError(f"{shown(name)}: the name has {half}, and {what} need one in UTF-8; {hint}")
 
 
 def shown(text: str) -> str:

@@ -70,6 +70,6 @@ def test_texts_are_refused_with_their_place() -> None:
 def test_names_of_weights_are_refused() -> None:
     refuse_name("café.safetensors")
     with pytest.raises(
-        ValueError, match=r"^caf\\udce9\.ckpt: the name has the byte E9, which is not UTF-8, and"
+        ValueError, match=r"^caf\\udce9\.ckpt: the name has the byte E9, which is not UTF-8, and weights"
     ):
         refuse_name(f"{BYTES}.ckpt")

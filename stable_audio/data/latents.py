@@ -144,7 +144,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         DataError: the file is damaged or no shard of latents.
     """
     name = os.fspath(path)
-    refuse_name(name)
+    refuse_name(name, "latents")
     try:
         with safe_open(name, framework="pt") as file:
             header = file.metadata() or {}

@@ -177,7 +177,7 @@ class RunOptions:
             raise TrainingError(f"--name must be a plain folder name, found '{self.name}'")
         for flag, text in (("--name", self.name), ("--project", self.project)):
             refuse(text, flag)
-        refuse_name(self.folder)
+        refuse_name(self.folder, "files of a run")
 
     @classmethod
     def from_section(cls, section: Any, **settings: Any) -> RunOptions:

@@ -62,7 +62,7 @@ def encode_to_folder(
         ValueError: its name is not UTF-8.
     """
     folder = Path(folder)
-    refuse_name(folder)
+    refuse_name(folder, "latents")
     described = _settings(pretransform, sample_rate, options, settings or {})
     _check_settings(folder, described)
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)

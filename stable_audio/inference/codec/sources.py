@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from stable_audio.characters import refuse_name
 from stable_audio.config import load_dataset_config
 from stable_audio.data.audio_dir import AudioDirDataset
 from stable_audio.data.parts import DatasetParts, FileParts
@@ -69,6 +70,7 @@ def parts_of(
 
 def _source_config(source: str) -> Any:
     if os.path.isdir(source):
+        refuse_name(source, "folders of a dataset")
         return load_dataset_config(
             {"dataset_type": "audio_dir", "datasets": [{"id": "audio", "path": source}]}
         )

@@ -216,9 +216,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _for_json(value: Any) -> Any:
-    """NaN and infinity, which Python writes into JSON and browsers refuse, as texts."""
+    """NaN and infinity, which Python writes into JSON and browsers refuse, as texts; texts in Unicode."""
+    if isinstance(value, str):
+        return shown(value)
     if isinstance(value, dict):
-        return {key: _for_json(member) for key, member in value.items()}
+        return {_for_json(key): _for_json(member) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
         return [_for_json(member) for member in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -50,7 +50,13 @@ from stable_audio.training.finetune.fitting import (
     layouts,
     seconds_per_step,
 )
-from stable_audio.training.finetune.keeping import is_complete, kept_folder, kept_jobs, render_kept
+from stable_audio.training.finetune.keeping import (
+    check_kept,
+    is_complete,
+    kept_folder,
+    kept_jobs,
+    render_kept,
+)
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import demo_section, step_keys, training_section
 from stable_audio.training.finetune.sizing import Size, optimizer_for, rate_of, size_for
@@ -255,6 +261,8 @@ def _dataset(
                 "--keep needs a model of latents, but this one works on sound itself; leave it out"
             )
         return load_dataset_config(str(sounds)).as_dict(), False
+    if request.keep is not None:  # before the sounds are encoded, which takes long
+        check_kept(request.keep, request.keep_clips, base.model)
     shape = clip_shape(load_config(base.config), base.model)
     size, ratio = shape["sample_size"], shape["downsampling_ratio"]
     longer = clips.longest * shape["sample_rate"] > size

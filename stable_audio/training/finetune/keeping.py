@@ -18,7 +18,7 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import readable_json
 from stable_audio.inference.generation.generate import generate
 from stable_audio.inference.rendering.job_lines import read_jobs
-from stable_audio.inference.rendering.jobs import Job, complete
+from stable_audio.inference.rendering.jobs import Job, check_values, complete
 from stable_audio.model import DiffusionModel
 
 KEPT_SEED = 1_000_000
@@ -36,6 +36,15 @@ def kept_jobs(prompts: str | Path, count: int) -> list[Job]:
     """
     jobs = read_jobs(prompts)
     return [jobs[i % len(jobs)] for i in range(count)]
+
+
+def check_kept(prompts: str | Path, count: int, model: DiffusionModel) -> None:
+    """Raise ValueError, naming every line, if a model cannot render the prompts of a file.
+
+    Args:
+        model: may be without weights.
+    """
+    check_values(complete(kept_jobs(prompts, count), model, first_seed=KEPT_SEED), model)
 
 
 def kept_folder(cache: Path, origin: str, jobs: Sequence[Job], sampling: Mapping[str, Any]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,22 @@ def _get(
     content = answer.read()
     connection.close()
     return answer.status, dict(answer.getheaders()), content
+
+
+def test_a_run_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    run = tmp_path / os.fsdecode(b"f\xe9") / os.fsdecode(b"r\xe9")
+    write_step_page(run / "demos" / "step_00000002", DemoStep(step=2, clips=[]))
+    (run / "metrics.csv").write_text("step,train/loss\n1,2\n")
+    with WatchServer(Library([run.parent])) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        listed = json.loads(_get(server, "/api/runs")[2])
+        status, _, page = _get(server, f"/demos/{quote(listed['runs'][0]['name'])}/demos/")
+        server.shutdown()
+        thread.join()
+    assert listed["folders"] == [f"{tmp_path}/f\\udce9"]
+    assert listed["runs"][0]["name"] == "r\\udce9"
+    assert (status, "<title>Demos of r\\udce9</title>" in page.decode()) == (200, True)
 
 
 @pytest.mark.parametrize("path", ["/", "/watch.css", "/watch.js", "/charts.js"])

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune import fitting
 from stable_audio.training.finetune.comparing import loss_curves, sampling_of
 from stable_audio.training.finetune.fitting import MemoryLayout, layouts
+from stable_audio.training.finetune.keeping import check_kept
 from stable_audio.training.finetune.request import FinetuneRequest
 from stable_audio.training.finetune.section import step_keys, training_section
 from stable_audio.training.finetune.sizing import default_rate, default_steps, rate_of, size_for
@@ -20,6 +22,7 @@ from stable_audio.training.memory_plan.choice import Choice
 from stable_audio.training.memory_plan.plan import Planner, plan_training
 from stable_audio.training.methods.diffusion import build_diffusion
 from stable_audio.training.options import RunOptions
+from tests.training.building import tiny_config
 from tests.training.finetune.sounds import prompted_config
 
 
@@ -202,6 +205,19 @@ def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
         "0.3 to 0.4": [(1.0, 0.5), (3.0, 0.5), (5.0, 0.5), (7.0, 0.5)],
     }
     assert loss_curves(tmp_path / "none.csv") == {}
+
+
+def test_prompts_to_keep_are_checked_before_anything_is_rendered(tmp_path: Path) -> None:
+    config = tiny_config()
+    entry = {"id": "prompt", "type": "words", "config": {"vocab_size": 64}}
+    config["model"]["conditioning"]["configs"].append(entry)
+    config["model"]["diffusion"]["cross_attention_cond_ids"].append("prompt")
+    model = create_model_from_config(config, device="meta")
+    prompts = tmp_path / "keep.jsonl"
+    prompts.write_text('{"prompt": "a bell"}\n{"prompt": "half \\ud83c"}\n')
+    check_kept(prompts, 1, model)
+    with pytest.raises(ValueError, match=r"^\S+keep.jsonl, line 2: 'prompt' must be Unicode text, found"):
+        check_kept(prompts, 2, model)
 
 
 def test_sounds_are_sampled_as_the_demos_of_the_model() -> None:
