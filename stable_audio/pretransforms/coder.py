@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.precision import full_precision
 
 
@@ -58,7 +59,28 @@ class TransformerStages(Stages):
         check_stages(self.strides, c_mults=self.c_mults, transformer_depths=self.transformer_depths)
 
 
-class Encoder(nn.Module):
+class Stage(nn.Module):
+    """A part of a coder that is called as a module. Nothing else reads its weights, which can be gathered for
+    the call alone."""
+
+
+class Coder(nn.Module):
+    """What encoders and decoders have in common."""
+
+    @property
+    def units(self) -> Sequence[nn.Module]:
+        """The outermost stages and blocks: they hold most of the weights and are called one by one, each once
+        in a forward pass."""
+        outer: list[nn.Module] = []
+        inside: set[int] = set()
+        for module in self.modules():
+            if isinstance(module, (Stage, Checkpointed)) and id(module) not in inside:
+                outer.append(module)
+                inside.update(map(id, module.modules()))
+        return outer
+
+
+class Encoder(Coder):
     """Audio (b in_channels n) -> features (b latent_dim n / downsampling_ratio).
 
     `latent_dim` is the number of output channels, before the bottleneck (twice the latents for a VAE).
@@ -72,7 +94,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-class Decoder(nn.Module):
+class Decoder(Coder):
     """Features (b latent_dim n) -> audio (b out_channels n * downsampling_ratio)."""
 
     latent_dim: int

@@ -70,6 +70,8 @@ def _put_back(replaced: Replaced) -> None:
 
 def _is_applicable(module: nn.Module) -> bool:
     parameter = next(module.parameters(), None)
+    if any(type(p) is not nn.Parameter for p in module.parameters()):  # parts of weights that are split
+        return False
     if parameter is None or parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if parameter.untyped_storage().device.type == "meta":  # tensors without values, whose memory is planned

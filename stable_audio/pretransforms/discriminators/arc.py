@@ -65,6 +65,10 @@ class ConvHead(_Head):
             layers += [conv, nn.GroupNorm(32, channels), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Conv1d(channels, 1, 4))
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.layers]
+
     def score(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
@@ -137,6 +141,10 @@ class ConvNeXtHead(_Head):
         check_stages(strides, c_mults=c_mults, num_blocks=num_blocks)
         widths = [channels * m for m in (c_mults[0], *c_mults)]
         self.encoder = _ConvNeXt(in_channels, widths, strides, num_blocks, latent_dim)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder]
 
     def score(self, x: Tensor) -> Tensor:
         return self.encoder(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,12 @@ class Discriminator(nn.Module):
     Gradients reach the discriminator's parameters unless the caller freezes them; if frozen, no graph is kept
     for reals.
     """
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The modules that hold the weights, each of which is called by itself, so that weights can be split
+        over processes; a discriminator that names none is not split."""
+        return ()
 
     def judge(self, audio: Tensor) -> list[Judgement]:
         """Audio (b c n) -> one judgement per sub-discriminator."""

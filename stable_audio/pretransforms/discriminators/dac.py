@@ -137,10 +137,14 @@ class DACDiscriminator(Discriminator):
             raise ValueError("the dac discriminator needs at least one of rates, periods, fft_sizes")
         self.discriminator = nn.ModuleDict({"discriminators": nn.ModuleList(networks)})
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self.discriminator["discriminators"]))
+
     def judge(self, audio: Tensor) -> list[Judgement]:
         audio = audio - audio.mean(dim=-1, keepdim=True)
         audio = 0.8 * audio / (audio.abs().amax(dim=-1, keepdim=True) + 1e-9)
-        return [part(audio) for part in cast(nn.ModuleList, self.discriminator["discriminators"])]
+        return [part(audio) for part in self.networks]
 
     def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.use_hinge:

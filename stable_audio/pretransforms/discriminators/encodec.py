@@ -149,8 +149,12 @@ class EncodecDiscriminator(Discriminator):
         )
         self.discriminators = nn.ModuleDict({"discriminators": networks})
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self.discriminators["discriminators"]))
+
     def judge(self, audio: Tensor) -> list[Judgement]:
-        return [part(audio) for part in cast(nn.ModuleList, self.discriminators["discriminators"])]
+        return [part(audio) for part in self.networks]
 
     def real_and_fake(self, real: Tensor, fake: Tensor) -> Tensor:
         if self.relativistic:

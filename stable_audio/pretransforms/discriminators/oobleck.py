@@ -126,9 +126,12 @@ class OobleckDiscriminator(Discriminator):
         discriminator._assemble(*networks)
         return discriminator
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self.multi_discriminator["discriminators"]))
+
     def judge(self, audio: Tensor) -> list[Judgement]:
-        networks = cast(nn.ModuleList, self.multi_discriminator["discriminators"])
-        return [judgement for network in networks for judgement in network(audio)]
+        return [judgement for network in self.networks for judgement in network(audio)]
 
     def discriminator_loss(self, reals: Tensor, fakes: Tensor) -> Tensor:
         return self.real_and_fake(self._score(self.judge(reals)), self._score(self.judge(fakes)))
