@@ -241,7 +241,11 @@ class ResidualVQ(nn.Module):
         if not self.training or self.dropout is None:
             return count
         cutoff, multiple = self.dropout
-        last = int(torch.randint(cutoff, count, ()))
+        drawn = torch.randint(cutoff, count, ())
+        if _is_distributed():  # the codebooks of all processes are updated together
+            drawn = drawn.to(cast(_Layer, self.layers[0])._codebook.embed.device)
+            dist.broadcast(drawn, 0)
+        last = int(drawn)
         return min(count, -(-(last + 1) // multiple) * multiple)
 
     def decode(self, tokens: Tensor) -> Tensor:
