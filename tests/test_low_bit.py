@@ -147,7 +147,7 @@ def test_a_machine_without_torchao_is_told_the_extra(monkeypatch: pytest.MonkeyP
             raise ImportError(name)
         return original(name, *args, **kwargs)
 
-    low_bit._computed_by_torchao.cache_clear()
+    low_bit.computed_by_torchao.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"'AdamW8bit' needs torchao.*stable-audio\[quantize\]"):
         build_optimizer({"type": "AdamW8bit", "config": {}}, [nn.Parameter(torch.ones(1))])

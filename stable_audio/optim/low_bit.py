@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,8 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from stable_audio.data.seeding import derive_seed
-
-EXTRA = 'pip install "stable-audio[quantize]"'
+from stable_audio.optim.low_bit_averages import AVERAGES, plain_parts, rows_have_blocks, stored_average
+from stable_audio.optim.split import is_split, local, share_of
+from stable_audio.optim.torchao_classes import computed_by_torchao
 
 
 class LowBitAdam(Optimizer):
@@ -31,6 +30,10 @@ class LowBitAdam(Optimizer):
     With `bf16_stochastic_round`, weights in bfloat16 are rounded up or down at random, so that updates which
     are too small for 8 bits of precision are right on average. The draws depend on the number of the step and
     of the weight alone, the same in every process.
+
+    Of weights that are split over processes each has the averages of its rows. They are the numbers of one
+    process where rows are multiples of a block; other weights have their averages as they are. The random
+    rounding then depends on the number of the part, too.
 
     Args:
         params: the weights, or groups of them.
@@ -76,11 +79,12 @@ class LowBitAdam(Optimizer):
         if not isinstance(rounds, bool):
             raise ValueError(f"bf16_stochastic_round must be true or false, found {rounds!r}")
         kind: Any = type(self)
-        self.__class__ = _computed_by_torchao(kind)  # whose bases go on with the class of torchao
+        self.__class__ = computed_by_torchao(kind)  # whose bases go on with the class of torchao
         upward: Any = super()
         upward.__init__(params, lr, betas, eps, weight_decay, amsgrad, **own)
         weights = [p for group in self.param_groups for p in group["params"]]
         self._numbers = {id(p): number for number, p in enumerate(weights)}
+        self._wholes: dict[int, Tensor] = {}
 
     def _checked(self, block_size: int) -> int:
         if not self.has_blocks:
@@ -96,12 +100,47 @@ class LowBitAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         moving = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        with _uncompiled() if all(p.device.type == "cpu" for p in moving) else nullcontext():
+        on_cpu = all(p.device.type == "cpu" for p in moving)
+        with _uncompiled() if on_cpu else nullcontext(), self._on_own_rows():
             if self.bf16_stochastic_round and any(p.dtype is torch.bfloat16 for p in moving):
                 self._step_one_by_one({p.device.index for p in moving if p.device.type == "cuda"})
             else:
                 super().step()
         return loss
+
+    @contextmanager
+    def _on_own_rows(self) -> Iterator[None]:
+        """Context in which this process's rows stand for weights that are split: every number steps alone."""
+        groups, rows = self.param_groups, {}
+        for p in (p for group in groups for p in group["params"] if is_split(p)):
+            rows[p] = part = local(p).detach()
+            part.grad = None if p.grad is None else local(p.grad)
+            self._wholes[id(part)] = p
+            if p in self.state:
+                self.state[part] = self.state.pop(p)
+        if not rows:
+            yield
+            return
+        self.param_groups = [{**g, "params": [rows.get(p, p) for p in g["params"]]} for g in groups]
+        try:
+            yield
+        finally:
+            self.param_groups = groups
+            self._wholes = {}
+            for p, part in rows.items():
+                if part in self.state:
+                    self.state[p] = self.state.pop(part)
+
+    def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
+        """An average of zeros, of a split weight for this process's rows `p`."""
+        torchao: Any = super()
+        weight = self._wholes.get(id(p), p)
+        if not is_split(weight):
+            return torchao._new_buffer(p, signed)
+        size: Any = self.block_size  # type: ignore[attr-defined]
+        if not rows_have_blocks(weight, size):
+            return torch.zeros_like(p)
+        return torchao._subclass_zeros(p, signed, size)
 
     def _step_one_by_one(self, gpus: Collection[int]) -> None:
         """Weights draw from a generator of their own, whichever others step with them."""
@@ -111,17 +150,22 @@ class LowBitAdam(Optimizer):
                 for group in groups:
                     for p in group["params"]:
                         if p.grad is not None:
+                            weight = self._wholes.get(id(p), p)
                             taken = int(self.state[p]["step"]) if self.state[p] else 0
-                            torch.manual_seed(derive_seed("rounding", self._numbers[id(p)], taken))
+                            part = (share_of(weight).index,) if is_split(weight) else ()
+                            seed = derive_seed("rounding", self._numbers[id(weight)], taken, *part)
+                            torch.manual_seed(seed)
                             self.param_groups = [{**group, "params": [p]}]
                             super().step()
         finally:
             self.param_groups = groups
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in plain tensors: an average in few bits is a dictionary of its parts."""
+        """The state in plain tensors: an average in few bits is a dictionary of its parts (`plain_parts`)."""
         state = super().state_dict()
-        plain = {n: {k: _parts(v) for k, v in values.items()} for n, values in state["state"].items()}
+        weights = [p for group in self.param_groups for p in group["params"]]
+        stored = state["state"].items()
+        plain = {n: {k: plain_parts(v, weights[n]) for k, v in values.items()} for n, values in stored}
         return {**state, "state": plain}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -134,17 +178,23 @@ class LowBitAdam(Optimizer):
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         weights = [p for group in self.param_groups for p in group["params"]]
         for number, p in zip(numbers, weights):
-            for key, parts in few.get(number, {}).items():
-                self.state[p][key] = self._average_of(p, key, parts)
+            for key, value in (*self.state.get(p, {}).items(), *few.get(number, {}).items()):
+                if key in AVERAGES:
+                    self.state[p][key] = self._average_of(p, key, value)
         for group in self.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
 
-    def _average_of(self, p: Tensor, key: str, parts: Mapping[str, Tensor]) -> Tensor:
+    def _average_of(self, p: Tensor, key: str, value: Tensor | Mapping[str, Tensor]) -> Tensor:
         torchao: Any = self
-        average: Tensor = torchao._new_buffer(p, key == "exp_avg")
-        for name, part in parts.items():
-            getattr(average, name).copy_(part)
-        return average
+        own, signed = local(p).detach(), key == "exp_avg"
+        self._wholes = {id(own): p}
+        try:
+            average = self._new_buffer(own, signed)
+        finally:
+            self._wholes = {}
+        return stored_average(
+            average, value, p, empty=lambda like, size: torchao._subclass_zeros(like, signed, size)
+        )
 
 
 class AdamW8bit(LowBitAdam):
@@ -175,7 +225,7 @@ class AdamWBF16(LowBitAdam):
 
 def require_torchao(kind: Any) -> None:
     """Raise ImportError, with the extra to install, where the optimizer cannot be computed."""
-    _computed_by_torchao(kind)
+    computed_by_torchao(kind)
 
 
 OLDEST_COMPILED = (7, 0)
@@ -199,47 +249,7 @@ def is_quick_on(device: torch.device, kind: type[LowBitAdam]) -> bool:
     return True
 
 
-@functools.cache
-def _computed_by_torchao(cls: Any) -> type[LowBitAdam]:
-    """A class that has the arithmetic of torchao below that of `cls`.
-
-    Raises:
-        ImportError: torchao is not installed, or too old.
-    """
-    try:
-        with only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
-            import torchao.optim as torchao
-
-        base = getattr(torchao, cls.torchao_name)
-    except (ImportError, AttributeError) as error:
-        raise ImportError(
-            f"the optimizer '{cls.__name__}' needs torchao with torchao.optim: {EXTRA}"
-        ) from error
-    return type(cls.__name__, (cls, base), {})
-
-
-@contextmanager
-def only_errors(*loggers: str) -> Iterator[None]:
-    """Context in which loggers tell errors only."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
 @contextmanager
 def _uncompiled() -> Iterator[None]:
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-def _parts(value: Any) -> Any:
-    """The plain tensors of an average in few bits, by name; any other value as it is."""
-    if not isinstance(value, Tensor) or not hasattr(value, "__tensor_flatten__"):
-        return value
-    names, _ = value.__tensor_flatten__()
-    return {name: getattr(value, name) for name in names}

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
+
+from stable_audio.optim.owners import batches, work_on_whole
+from stable_audio.optim.split import is_split, like_split, local
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 MATRICES = "matrices"
 """Key of a parameter group: how many matrices each weight stacks; 0: AdamW steps on them. Without the key, a
@@ -31,6 +38,9 @@ class Muon(Optimizer):
     correction, else M; W <- (1 - lr weight_decay) W - lr a O(U), where O is about the nearest matrix with
     orthogonal rows or columns, and `a` follows from the shape. Kernels of convolutions are flattened to
     (output, input x taps). Matrices that are stacked in one weight are treated one by one.
+
+    Matrices that are split over processes are put together, each on one process, which orthogonalises it and
+    sends the rows back: no process does the work of another.
 
     Args:
         params: the weights, or groups of them; see `MATRICES`.
@@ -103,31 +113,43 @@ class Muon(Optimizer):
         for group in self.param_groups:
             moving = [p for p in group["params"] if p.grad is not None]
             others = [p for p in moving if not _matrices(group, p)]
+            split = [p for p in moving if _matrices(group, p) and is_split(p)]
             for p in moving:
-                if count := _matrices(group, p):
-                    self._step_matrix(p, group, count, bad)
+                if _matrices(group, p) and not is_split(p):
+                    self._move(p, _direction(self._update_of(p, group, bad), p, group), group, bad)
+            if split:
+                self._step_split(split, group, bad)
             if others:
                 self._step_others(others, group, bad)
         return loss
 
-    def _step_matrix(self, p: Tensor, group: Mapping[str, Any], count: int, bad: Tensor | None) -> None:
+    def _step_split(self, weights: list[DTensor], group: Mapping[str, Any], bad: Tensor | None) -> None:
+        for batch in batches(weights):
+            updates = [self._update_of(p, group, bad) for p in batch]
+            work = partial(_direction, group=group)
+            for p, direction in zip(batch, work_on_whole(batch, updates, work)):
+                self._move(p, direction, group, bad)
+
+    def _update_of(self, p: Tensor, group: Mapping[str, Any], bad: Tensor | None) -> Tensor:
+        """What moves a weight, before it is orthogonalised: of a split one, this process's rows."""
         state = self.state[p]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        average, gradient = state["momentum_buffer"], p.grad
-        assert gradient is not None
+            state["momentum_buffer"] = _zeros_like(p)
+        assert p.grad is not None
+        average, gradient = local(state["momentum_buffer"]), local(p.grad)
         if bad is not None:  # on the device: keep average and weight as they are
             gradient = torch.where(bad > 0, average, gradient)
         average.lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
-        stacked = update.reshape(count, p.shape[0] // count, -1)
-        direction = orthogonalised(
-            stacked, steps=group["ns_steps"], coefficients=group["ns_coefficients"], eps=group["eps"]
-        )
-        rate = group["lr"] * ADJUSTMENTS[group["adjust_lr_fn"]](*stacked.shape[1:])
+        return gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
+
+    def _move(self, p: Tensor, direction: Tensor, group: Mapping[str, Any], bad: Tensor | None) -> None:
+        """Step on a weight, or on this process's rows of it, along the rows of an orthogonal direction."""
+        rows = p.shape[0] // _matrices(group, p)
+        rate = group["lr"] * ADJUSTMENTS[group["adjust_lr_fn"]](rows, math.prod(p.shape[1:]))
         share: float | Tensor = 1.0 if bad is None else (bad == 0).to(p.dtype)
-        p.mul_(1 - group["lr"] * group["weight_decay"] * share)
-        p.sub_(direction.reshape(p.shape).to(p.dtype) * (rate * share))
+        own = local(p)
+        own.mul_(1 - group["lr"] * group["weight_decay"] * share)
+        own.sub_(direction * (rate * share))
 
     def _step_others(self, weights: list[Tensor], group: Mapping[str, Any], bad: Tensor | None) -> None:
         for p in weights:
@@ -135,13 +157,13 @@ class Muon(Optimizer):
             if not state:
                 place = p.device if group["fused"] else "cpu"
                 state["step"] = torch.zeros((), dtype=torch.float32, device=place)
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["exp_avg"], state["exp_avg_sq"] = _zeros_like(p), _zeros_like(p)
         states = [self.state[p] for p in weights]
         adamw(
-            weights,
-            [p.grad for p in weights],  # type: ignore[misc]
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
+            [local(p) for p in weights],
+            [local(p.grad) for p in weights],  # type: ignore[arg-type]
+            [local(s["exp_avg"]) for s in states],
+            [local(s["exp_avg_sq"]) for s in states],
             [],
             [s["step"] for s in states],
             fused=bool(group["fused"]),
@@ -155,6 +177,22 @@ class Muon(Optimizer):
             eps=group["adamw_eps"],
             maximize=False,
         )
+
+
+def _direction(update: Tensor, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """The orthogonalised update of a weight, in its shape and type."""
+    count = _matrices(group, p)
+    direction = orthogonalised(
+        update.reshape(count, p.shape[0] // count, -1),
+        steps=group["ns_steps"],
+        coefficients=group["ns_coefficients"],
+        eps=group["eps"],
+    )
+    return direction.reshape(p.shape).to(p.dtype)
+
+
+def _zeros_like(p: Tensor) -> Tensor:
+    return like_split(p, torch.zeros_like(local(p))) if is_split(p) else torch.zeros_like(p)
 
 
 def by_matrices(groups: Iterable[Mapping[str, Any]], matrices: Mapping[Any, int]) -> list[dict[str, Any]]:
