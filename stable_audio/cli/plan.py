@@ -31,9 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("batch_size", "clips per batch (default: the config's, else {default})"),
         ("precision", "as for train; auto: bf16-mixed on a GPU, 32-true on a CPU (default: {default})"),
         ("accum_batches", "batches per optimizer step (default: {default})"),
+        ("strategy", "of several devices: auto, ddp, fsdp or hsdp (default: the config's, else {default})"),
+        ("shard_size", "devices that share one copy of the weights, with hsdp"),
     ):
         default = getattr(RunOptions, name)
         add_field(training, RunOptions, name, default=None, help=text.format(default=default))
+    training.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices that train together, of which one is planned (%(default)s)",
+    )
     training.add_argument(
         "--choices",
         action="store_true",
@@ -65,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
         )
         _print(args, generation.as_dict(), command.generation_lines(generation))
         return 0
-    names = ("batch_size", "precision", "accum_batches")
+    names = ("batch_size", "precision", "accum_batches", "strategy", "shard_size")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    plan = command.training_plan(args.config, args.dataset, **common, **settings)
+    plan = command.training_plan(args.config, args.dataset, processes=args.processes, **common, **settings)
     report = plan.as_dict()
     lines = list(command.plan_lines(plan))
     if args.choices:

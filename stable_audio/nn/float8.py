@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stable_audio.nn.matrices import vector_layers
 from stable_audio.nn.mixing import mix_in, plain_class
 from stable_audio.nn.precision import rounds
-from stable_audio.optim.low_bit import EXTRA, only_errors
+from stable_audio.optim.torchao_classes import EXTRA, only_errors
 
 Scaling = Literal["tensorwise", "rowwise"]
 """What shares a scale: a whole operand (values in e4m3, gradients of outputs in e5m2), or each of its rows or

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from stable_audio.config import ModelConfig
 from stable_audio.nn.checkpointing import EveryBlock
+from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
 
 Average = Literal["device", "cpu", "none"]
@@ -32,6 +33,7 @@ class Choice:
         releases: whether each weight steps in the backward pass, and its gradient goes at once.
         base_precision: what the frozen weights under an adapter are held in; None: as the file says.
         offloads: whether frozen weights of blocks come to the device only when they compute.
+        sharing: the processes that train together.
     """
 
     batch_size: int = 1
@@ -44,6 +46,7 @@ class Choice:
     releases: bool = False
     base_precision: str | None = None
     offloads: bool = False
+    sharing: Sharing = Sharing()  # noqa: RUF009 (frozen)
 
     def words(self) -> str:
         """The settings in one line."""
@@ -68,7 +71,8 @@ class Choice:
         batch = f"batch of {self.batch_size}"
         if self.accum_batches > 1:
             batch += f" x {self.accum_batches}"
-        return ", ".join([*parts, batch])
+        together = [self.sharing.words()] if self.sharing.words() else []
+        return ", ".join([*parts, batch, *together])
 
     def differences(self, other: Choice) -> Iterator[str]:
         """Names of the settings in which two choices differ."""
@@ -77,15 +81,25 @@ class Choice:
                 yield field.name
 
 
-def choice_of(config: ModelConfig, options: RunOptions, *, precision: str) -> Choice:
+def choice_of(config: ModelConfig, options: RunOptions, *, precision: str, processes: int = 1) -> Choice:
     """The choice that a model file and the options of a run make.
 
     Args:
         precision: of the run, since the options may leave it to the device.
+        processes: that train together.
+
+    Raises:
+        TrainingError: see `sharing_of`.
     """
     section: Any = config.training
+    sharing = sharing_of(options, processes) if processes != 1 else Sharing()
     if section is None:
-        return Choice(batch_size=options.batch_size, accum_batches=options.accum_batches, precision=precision)
+        return Choice(
+            batch_size=options.batch_size,
+            accum_batches=options.accum_batches,
+            precision=precision,
+            sharing=sharing,
+        )
     lora = getattr(section, "lora_config", None)
     return Choice(
         batch_size=options.batch_size,
@@ -97,6 +111,7 @@ def choice_of(config: ModelConfig, options: RunOptions, *, precision: str) -> Ch
         releases=bool(getattr(section, "gradient_release", False)),
         base_precision=getattr(section, "base_precision", None),
         offloads=bool(getattr(section, "offload_blocks", False)),
+        sharing=sharing,
     )
 
 

@@ -58,6 +58,7 @@ def training_plan(
     *,
     device: Device = Device(),
     lenient: bool = False,
+    processes: int = 1,
     **settings: Any,
 ) -> TrainingPlan:
     """The plan of training a model, with what fits the device.
@@ -65,11 +66,12 @@ def training_plan(
     Args:
         model: model file, checkpoint, or folder of a run.
         dataset: dataset file; one of latents means that none are encoded in a step.
+        processes: that train together, each on a device of its own.
         settings: fields of `RunOptions`.
     """
     config = _trained_on(model, dataset, lenient=lenient)
     options = RunOptions.from_section(config.training, **settings)
-    return plan_training(config, options, device=device.kind, device_bytes=device.bytes)
+    return plan_training(config, options, device=device.kind, device_bytes=device.bytes, processes=processes)
 
 
 def _trained_on(model: str | Path, dataset: str | Path | None, *, lenient: bool) -> ModelConfig:

@@ -19,6 +19,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.float8 import FLOAT8, layers_of
 from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
+from stable_audio.training.memory_plan.gathered import Gathered, gathered_bytes
 from stable_audio.training.memory_plan.static import (
     OptimizerMemory,
     average_bytes,
@@ -42,6 +43,7 @@ NAMES = {
     "gradients": "gradients",
     "optimizer": "optimizer",
     "ema": "average",
+    "gathered": "whole blocks",
     "activations": "activations",
     "reserve": "libraries",
 }
@@ -92,7 +94,7 @@ class TrainingPlan:
     def as_dict(self) -> dict[str, Any]:
         """The plan for JSON."""
         return {
-            "settings": vars(self.choice),
+            "settings": {**vars(self.choice), "sharing": vars(self.choice.sharing)},
             "device": self.device,
             "total": self.total,
             "parts": dict(self.parts),
@@ -116,6 +118,7 @@ class _Static:
         average: bytes of the average on the device.
         resting: bytes of weights that stay in the memory of the host.
         encoders: bytes of frozen encoders beside the model.
+        gathered: what weights take while they are whole, where processes have parts of them.
         assumptions: what is left out.
     """
 
@@ -124,6 +127,7 @@ class _Static:
     average: int
     resting: int
     encoders: int
+    gathered: Gathered
     assumptions: tuple[str, ...]
 
 
@@ -156,32 +160,44 @@ class Planner:
         Raises:
             TrainingError: the model has nothing that could be trained in the precision.
         """
-        static = self._static_of(choice)
+        static, sharing = self._static_of(choice), choice.sharing
         notes = static.assumptions
         if choice.precision in FLOAT8:
             layers_of(static.module.model, choice.precision)
             notes = (*notes, LIKE_BFLOAT16)
         trace = self._trace_of(choice, static.module)
+        parts_whole = static.gathered if sharing.shares > 1 else Gathered()
+        elsewhere = parts_whole.split - sharing.part(parts_whole.split)
+        gradients, copies = sharing.part(trace.gradients), 0
+        if sharing.copies_gradients(self.device):
+            copies = gradients
         held = {
-            "weights": trace.weights + static.encoders - static.resting,
+            "weights": trace.weights + static.encoders - static.resting - elsewhere,
             "buffers": trace.buffers,
-            "gradients": trace.gradients,
-            "optimizer": static.optimizer.state,
-            "ema": static.average,
+            "gradients": gradients + copies,
+            "optimizer": sharing.part(static.optimizer.state),
+            "ema": sharing.part(static.average),
         }
-        resting = sum(held.values()) - trace.gradients
+        resting = sum(held.values()) - gradients
+        # The gradient of a block, and what is sent of it.
+        whole = parts_whole.at_once + 2 * parts_whole.block
+        saved = trace.gradients - gradients
+        # What is left of the last step or batch is there in the forward pass, too.
+        early = trace.gradients if trace.keeps_gradients else 0
+        backward = max(trace.forward - early + gradients, trace.backward - saved)
         moments = {
-            "encoding": resting + trace.encode,
-            "forward pass": resting + trace.forward,
-            "backward pass": resting + trace.backward,
-            "optimizer step": resting + trace.gradients + static.optimizer.step,
+            "encoding": resting + trace.encode - min(saved, early),
+            "forward pass": resting + trace.forward - min(saved, early) + parts_whole.at_once,
+            "backward pass": resting + (backward + whole if whole else trace.backward),
+            "optimizer step": resting + gradients + sharing.part(static.optimizer.step),
         }
         if choice.releases:
             held["gradients"] = 0
             moments["optimizer step"] = resting
         parts = {
             **held,
-            "activations": max(0, max(moments.values()) - sum(held.values())),
+            "gathered": whole,
+            "activations": max(0, max(moments.values()) - sum(held.values()) - whole),
             "reserve": reserve_of(self.device),
         }
         return TrainingPlan(
@@ -272,6 +288,7 @@ class Planner:
             average=average_bytes(module, self.device),
             resting=resting_bytes(module, device=self.device, offloads=choice.offloads),
             encoders=encoders,
+            gathered=gathered_bytes(module),
             assumptions=tuple(notes),
         )
 
@@ -290,7 +307,7 @@ def _of_file(choice: Choice) -> tuple[Any, ...]:
     return tuple(value for name, value in vars(choice).items() if name not in _OF_THE_STEP)
 
 
-_OF_THE_STEP = ("batch_size", "accum_batches", "precision")
+_OF_THE_STEP = ("batch_size", "accum_batches", "precision", "sharing")
 
 
 def plan_training(
@@ -302,26 +319,29 @@ def plan_training(
     sample_size: int | None = None,
     texts_read: bool = False,
     search: bool = True,
+    processes: int = 1,
 ) -> TrainingPlan:
     """Plan the memory of a run by taking its steps on shapes: no weights are built, and nothing computed.
 
     Args:
         config: the model file.
-        options: of the run; batch size, accumulation and precision count here.
+        options: of the run; batch size, accumulation, precision and strategy count here.
         device: "cpu", or the type of a GPU.
         device_bytes: memory of the device; None: that of this machine's first one, if it has one.
         sample_size: audio samples of each row of a batch; None: the file's.
         texts_read: as for `Planner`.
         search: look for the largest batch that fits and, where the run does not fit, for what does.
+        processes: that train together, each on a device of its own, of which one is planned.
 
     Raises:
-        TrainingError: the model cannot be trained.
+        TrainingError: the model cannot be trained, or the strategy is not planned.
     """
     from stable_audio.training.memory_plan.changes import cheapest
 
     device_bytes = device_bytes if device_bytes is not None else memory_of(device)
     planner = Planner(config, device=device, sample_size=sample_size, texts_read=texts_read)
-    choice = choice_of(config, options, precision=precision_on(device, options.precision))
+    precision = precision_on(device, options.precision)
+    choice = choice_of(config, options, precision=precision, processes=processes)
     plan = planner.plan(choice, device_bytes=device_bytes)
     if not search or device_bytes is None:
         return plan

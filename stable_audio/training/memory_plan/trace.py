@@ -29,6 +29,8 @@ class StepTrace:
         forward: greatest need in the forward pass.
         backward: greatest need in the backward pass, gradients included.
         operations: of the forward and the backward pass of a batch; where networks take turns, on average.
+        keeps_gradients: gradients of the last step or batch are there while a batch is encoded and in its
+            forward pass, and count in it.
     """
 
     weights: int
@@ -38,6 +40,7 @@ class StepTrace:
     forward: int
     backward: int
     operations: Operations = Operations()  # noqa: RUF009 (frozen)
+    keeps_gradients: bool = False
 
     @property
     def peak(self) -> int:
@@ -85,16 +88,21 @@ def trace_step(
         forward=max(t.forward for t in traces),
         backward=max(t.backward for t in traces),
         operations=sum((t.operations for t in traces), Operations()).scaled(1 / len(traces)),
+        keeps_gradients=_keeps_gradients(module, circumstances),
     )
+
+
+def _keeps_gradients(module: TrainingModule, how: Circumstances) -> bool:
+    """Lightning frees the gradients of a step after the next forward pass, modules that optimise by hand at
+    once, and where they are released each one as soon as its weight has stepped."""
+    return how.accumulates or not (module.by_hand or module.gradient_release)
 
 
 def _trace_turn(module: TrainingModule, turn: Turn, live: LiveMemory, how: Circumstances) -> StepTrace:
     resting = live.now
     trained = [p for p in turn.network.parameters() if p.requires_grad]
-    # Lightning frees the gradients of a step after the next forward pass, modules that optimise by hand at
-    # once, and where they are released each one as soon as its weight has stepped.
     releases = module.gradient_release
-    if how.accumulates or not (module.by_hand or releases):
+    if _keeps_gradients(module, how):
         _make_gradients(trained, live)
     results: list[Tensor] = []
     count = OperationCount()

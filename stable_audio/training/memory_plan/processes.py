@@ -1,0 +1,68 @@
+"""The processes that train together, as far as the memory of each depends on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+from stable_audio.training.splitting import HSDP, SPLITTING
+
+PLANNED = ("auto", "ddp", *SPLITTING)
+"""Strategies whose memory is planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """The processes of a run, as far as memory depends on them.
+
+    Attributes:
+        processes: how many.
+        strategy: one of `PLANNED`.
+        shares: processes that have one copy of the weights together.
+    """
+
+    processes: int = 1
+    strategy: str = "auto"
+    shares: int = 1
+
+    def part(self, size: int) -> int:
+        """What one process has of bytes that are split."""
+        return -(-size // self.shares)
+
+    def copies_gradients(self, device: str) -> bool:
+        """Whether what is sent of gradients is a copy of them, as DDP has it on a CPU."""
+        return self.processes > 1 and self.shares == 1 and device == "cpu"
+
+    def words(self) -> str:
+        """In a few words; empty for one process."""
+        if self.processes == 1:
+            return ""
+        parts = f", {self.shares} parts" if self.strategy == HSDP else ""
+        return f"{'ddp' if self.strategy == 'auto' else self.strategy} on {self.processes} devices{parts}"
+
+
+def sharing_of(options: RunOptions, processes: int) -> Sharing:
+    """How the processes of a run with these options share weights.
+
+    Raises:
+        TrainingError: the strategy is not planned, or the processes are no groups of its size.
+    """
+    if processes < 1:
+        raise TrainingError(f"--processes: found {processes}, a run has at least 1")
+    strategy = options.strategy or "auto"
+    if strategy not in PLANNED:
+        raise TrainingError(
+            f"--strategy {strategy}: its memory is not planned; give one of {', '.join(PLANNED)}"
+        )
+    if processes == 1 or strategy not in SPLITTING:
+        return Sharing(processes=processes, strategy=strategy)
+    size = processes if strategy != HSDP else options.shard_size
+    if size is None:
+        raise TrainingError(f"--strategy {HSDP}: give --shard-size, the processes of one machine")
+    if processes % size or (strategy == HSDP and processes == size):
+        raise TrainingError(
+            f"--shard-size {size}: {processes} processes are not several whole groups of {size}; give "
+            "another number"
+        )
+    return Sharing(processes=processes, strategy=strategy, shares=size)

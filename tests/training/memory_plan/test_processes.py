@@ -1,0 +1,71 @@
+"""Plans of several processes that train together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stable_audio.config import load_config
+from stable_audio.factory import create_model_from_config
+from stable_audio.training.build import build_training
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.memory_plan import Choice, Planner
+from stable_audio.training.memory_plan.gathered import gathered_bytes
+from stable_audio.training.memory_plan.processes import Sharing, sharing_of
+from stable_audio.training.options import RunOptions
+from tests.training.building import tiny_config
+from tests.training.test_autoencoder import tiny_config as autoencoder_config
+
+
+def test_what_is_split_is_counted_once() -> None:
+    """Two blocks at once, and what is outside of blocks."""
+    loaded = load_config(tiny_config())
+    module = build_training(loaded, create_model_from_config(loaded))
+    backbone: Any = module.model.backbone
+    block = sum(p.nbytes for p in backbone.transformer.layers[0].parameters())
+    trained = sum(p.nbytes for p in module.model.parameters() if p.requires_grad)
+    assert gathered_bytes(module) == (trained, trained, block)  # of which two are all there are
+
+
+def test_a_discriminator_is_split_too() -> None:
+    loaded = load_config(autoencoder_config())
+    module: Any = build_training(loaded, create_model_from_config(loaded))
+    trained = sum(p.nbytes for part in (module.model, module.discriminator) for p in part.parameters())
+    assert gathered_bytes(module).split == trained
+
+
+def test_parts_are_divided_by_the_processes_that_have_them() -> None:
+    planner = Planner(load_config(tiny_config()), device="cuda")
+    one = planner.plan(Choice()).parts
+    ddp = planner.plan(Choice(sharing=Sharing(processes=8, strategy="ddp"))).parts
+    assert ddp == one
+    for processes, shares, strategy in ((8, 8, "fsdp"), (32, 8, "hsdp")):
+        sharing = Sharing(processes=processes, strategy=strategy, shares=shares)
+        split = planner.plan(Choice(sharing=sharing)).parts
+        for name in ("weights", "gradients", "optimizer", "ema"):
+            assert split[name] == pytest.approx(one[name] / 8, rel=0.02), name
+        assert split["gathered"] > 0
+
+
+def test_ddp_on_a_cpu_holds_gradients_twice() -> None:
+    planner = Planner(load_config(tiny_config()), device="cpu")
+    one = planner.plan(Choice()).parts
+    ddp = planner.plan(Choice(sharing=Sharing(processes=2, strategy="ddp"))).parts
+    assert ddp["gradients"] == 2 * one["gradients"]
+
+
+def test_sharing_follows_the_options() -> None:
+    assert sharing_of(RunOptions(strategy="fsdp"), 8).shares == 8
+    assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).shares == 4
+    assert sharing_of(RunOptions(strategy="fsdp"), 1).shares == 1
+    assert sharing_of(RunOptions(), 8).words() == "ddp on 8 devices"
+    assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).words() == "hsdp on 8 devices, 4 parts"
+    for options, processes, message in (
+        (RunOptions(strategy="deepspeed"), 2, "not planned; give one of auto, ddp, fsdp, hsdp"),
+        (RunOptions(strategy="hsdp"), 8, "give --shard-size"),
+        (RunOptions(strategy="hsdp", shard_size=3), 8, "8 processes are not several whole groups of 3"),
+        (RunOptions(), 0, "a run has at least 1"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            sharing_of(options, processes)
