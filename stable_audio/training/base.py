@@ -15,11 +15,12 @@ from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed
 from stable_audio.nn.transfer import moved_without_loss, to_device
+from stable_audio.optim.split import is_split
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.training.ema import EMA
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.gathering import is_split, whole
+from stable_audio.training.gathering import whole
 from stable_audio.training.optimising import OptimisedModule
 from stable_audio.training.resting import left_out
 from stable_audio.training.saved import SavedWeights
@@ -153,6 +154,8 @@ class TrainingModule(OptimisedModule):
 
     def before_step(self) -> None:
         """The weights of the last step are copied for their average before this one changes them."""
+        if are_split(self.model):  # what was gathered without gradients, too, which no backward pass lets go
+            reshard(self)
         if self.ema is not None:
             self.ema.hold()
 
@@ -196,8 +199,15 @@ class TrainingModule(OptimisedModule):
     def configure_model(self) -> None:
         """Lightning calls this before optimizers are built: split the weights where the run asks for it."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, SplitWeights) and not are_split(self.model):
-            split(self.model, strategy.sharding, joins=not self.trains_the_same)
+        if not isinstance(strategy, SplitWeights) or are_split(self.model):
+            return
+        names = {id(p): name for name, p in self.named_parameters()}
+        for module in (self.model, *(network.module for network in self.networks())):
+            if any(p.requires_grad and not is_split(p) for p in module.parameters()):
+                split(module, strategy.sharding, joins=not self.trains_the_same)
+        weights = dict(self.named_parameters())  # others than before
+        factors = {names[i]: factor for i, factor in self.rate_factors.items() if i in names}
+        self.rate_factors = {id(weights[name]): factor for name, factor in factors.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the weights that are in the base of the run's files; subclasses call it too."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.optim.averaging import AveragingRule
+from stable_audio.optim.split import is_split, like_split, local
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.training.gathering import copy_whole, is_split, whole
+from stable_audio.training.gathering import copy_whole, whole
 from stable_audio.training.staging import HostStaging
 
 
@@ -131,22 +132,23 @@ class EMA:
         """average += weight * (current - average)."""
         averaged, current = self.average, self._tracked()
         if self.rule.device is not None and _is_elsewhere(current, self.rule.device):
-            self._staging.submit(current, partial(self._blend_with, averaged, weight))
+            parts = {key: local(tensor) for key, tensor in current.items()}
+            self._staging.submit(parts, partial(self._blend_with, averaged, weight))
         else:
             self._blend_with(averaged, weight, current)
 
     @torch.no_grad()
     def _blend_with(self, averaged: dict[str, Tensor], weight: float, currents: Mapping[str, Tensor]) -> None:
-        """One fused operation per type, buffers apart where parameters are split."""
-        groups: dict[tuple[torch.dtype, bool], tuple[list[Tensor], list[Tensor]]] = {}
+        """One fused operation per type, on what this process has of each tensor."""
+        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for key, current in currents.items():
-            average = averaged[key]
-            if average.device != current.device:
-                average = averaged[key] = average.to(current.device)
+            if averaged[key].device != current.device:
+                averaged[key] = _moved(averaged[key], current.device)
+            average, current = local(averaged[key]), local(current)
             if not average.is_floating_point() or weight == 1.0:
                 average.copy_(current)
                 continue
-            averages, values = groups.setdefault((average.dtype, is_split(average)), ([], []))
+            averages, values = groups.setdefault(average.dtype, ([], []))
             averages.append(average)
             values.append(current.to(average.dtype))
         for averages, values in groups.values():
@@ -243,8 +245,8 @@ def _rests(place: _Place) -> bool:
 def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
     """Set `tensor` to `value` and return its previous value."""
     if tensor.device != value.device:
-        previous = tensor.detach().to(value.device, copy=True)
-        tensor.copy_(value)
+        previous = _moved(tensor, value.device)
+        local(tensor).copy_(local(value))
         return previous
     if isinstance(tensor, nn.Parameter) and not is_split(tensor):
         previous, tensor.data = tensor.data, value.to(tensor)
@@ -256,7 +258,15 @@ def _exchange(tensor: Tensor, value: Tensor) -> Tensor:
 
 def _shadow(tensor: Tensor, device: str | None = None) -> Tensor:
     dtype = torch.float32 if _is_low(tensor) else tensor.dtype
-    return tensor.detach().to(device or tensor.device, dtype, copy=True)
+    return _moved(tensor, device or tensor.device, dtype)
+
+
+@torch.no_grad()
+def _moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy on a device, split as the tensor is."""
+    if is_split(tensor):
+        return like_split(tensor, tensor.to_local().to(device, dtype or tensor.dtype, copy=True))
+    return tensor.detach().to(device, dtype or tensor.dtype, copy=True)
 
 
 def _is_elsewhere(tensors: Mapping[str, Tensor], device: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from stable_audio.optim.split import is_split, like_split
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -29,10 +31,27 @@ def whole(tensors: Mapping[str, Tensor], *, everywhere: bool = False) -> dict[st
         if not is_split(tensor):
             gathered[key] = tensor
             continue
-        value = tensor.full_tensor()
+        value = _where_it_is_sent(tensor).full_tensor()
         if everywhere or torch.distributed.get_rank() == 0:
             gathered[key] = value.cpu()
     return gathered
+
+
+def whole_values(value: Any) -> Any:
+    """Gather the tensors in nested dictionaries, as `whole` does; every process must call it. Other processes
+    than the first one lack those that are split."""
+    if not isinstance(value, Mapping):
+        return value
+    tensors = whole({k: v for k, v in value.items() if isinstance(v, Tensor)})
+    return {k: whole_values(tensors.get(k, v)) for k, v in value.items() if k in tensors or not is_split(v)}
+
+
+def _where_it_is_sent(tensor: DTensor) -> DTensor:
+    """The tensor, whose part may rest in host memory, on the device by which its processes meet."""
+    part, place = tensor.to_local(), tensor.device_mesh.device_type
+    if part.device.type == place:
+        return tensor
+    return like_split(tensor, part.to(place))  # type: ignore[return-value]
 
 
 def of_all(value: T, group: ProcessGroup | None = None) -> list[T]:
@@ -51,19 +70,3 @@ def copy_whole(target: Tensor, value: Tensor) -> None:
 
     mesh = target.device_mesh
     target.copy_(distribute_tensor(value.to(mesh.device_type, target.dtype), mesh, target.placements))
-
-
-def like_split(tensor: DTensor, local: Tensor) -> Tensor:
-    """A tensor that is split as `tensor` is, with another part on this process, wherever that lies."""
-    from torch.distributed.tensor import DTensor
-
-    return DTensor(local, tensor._spec, requires_grad=False)
-
-
-def is_split(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether this process has only a part of the tensor."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return False
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)

@@ -7,7 +7,6 @@ from typing import Any
 
 from stable_audio.optim import OPTIMIZERS
 from stable_audio.optim.low_bit import LowBitAdam, require_torchao
-from stable_audio.optim.muon import Muon
 from stable_audio.training.cluster import on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
@@ -25,10 +24,10 @@ def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
         TrainingError: with every reason.
         ImportError: an optimizer needs a package that is not installed.
     """
+    for kind in _low_bit_optimizers(section):
+        require_torchao(kind)
     obstacles = [
         *_of_gradient_release(section, options, processes),
-        *_of_average(section, options),
-        *_of_optimizers(section, options),
         *_of_blocks(section, options, processes),
     ]
     if obstacles:
@@ -61,23 +60,11 @@ def _of_gradient_release(section: Any, options: RunOptions, processes: int) -> I
         )
 
 
-def _of_optimizers(section: Any, options: RunOptions) -> Iterator[str]:
-    configs = getattr(section, "optimizer_configs", None)
-    for name, config in configs or ():
+def _low_bit_optimizers(section: Any) -> Iterator[type[LowBitAdam]]:
+    for _, config in getattr(section, "optimizer_configs", None) or ():
         kind = OPTIMIZERS.get(config.optimizer.type) if config is not None else None
-        if kind is not None and issubclass(kind, Muon) and options.strategy in SPLITTING:
-            yield (
-                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {options.strategy} splits "
-                f"the matrices, and '{config.optimizer.type}' needs whole ones; use AdamW or --strategy ddp"
-            )
-        if kind is None or not issubclass(kind, LowBitAdam):
-            continue
-        require_torchao(kind)
-        if options.strategy in SPLITTING:
-            yield (
-                f"$.training.optimizer_configs.{name}.optimizer.type: --strategy {options.strategy} cannot "
-                f"gather the averages of '{config.optimizer.type}' to write them; use AdamW, which it splits"
-            )
+        if kind is not None and issubclass(kind, LowBitAdam):
+            yield kind
 
 
 def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[str]:
@@ -95,17 +82,4 @@ def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[st
         yield (
             f"{key}: weights come and go while blocks compute, which neither several processes nor --compile "
             "allow; train with one process and without --compile, or leave the key out"
-        )
-
-
-def _of_average(section: Any, options: RunOptions) -> Iterator[str]:
-    if (
-        section is not None
-        and section.use_ema
-        and section.ema.device == "cpu"
-        and options.strategy in SPLITTING
-    ):
-        yield (
-            f"$.training.ema.device: --strategy {options.strategy} splits the average over the GPUs with the "
-            "weights; leave the key out, or use another strategy"
         )

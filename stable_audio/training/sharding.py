@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from stable_audio.optim.split import is_split
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.gathering import is_split
 from stable_audio.training.joining import join_weights
-
-METHODS = ("forward_packed", "prepare", "null", "hidden_states")
-"""Of backbones, which read weights besides `forward`."""
+from stable_audio.training.split_parts import Unit, parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,43 +33,29 @@ class Sharding:
 
 
 def split(module: nn.Module, sharding: Sharding, *, joins: bool = False) -> None:
-    """Split what is trained of a diffusion model: the blocks of the backbone one by one, the rest of it, and
-    the conditioners.
+    """Split what is trained of a model, or of another network, block by block (see `parts_of`).
 
-    Each is gathered for its own computation only. What is frozen stays whole on every process: gathering it
-    again and again costs more than it saves without gradients and optimizer state.
+    Each block is gathered for its own computation only. What is frozen stays whole on every process:
+    gathering it again and again costs more than it saves without gradients and optimizer state.
 
     Args:
-        module: the model, with `backbone` and `conditioner`.
+        module: a model, or a discriminator.
         joins: weights without a part in a step get gradients of 0, since processes send the same tensors;
             otherwise every step must have gradients for the same weights, on every process.
 
     Raises:
-        TrainingError: a trained weight belongs to neither.
+        TrainingError: a trained weight belongs to no part that is known.
     """
-    from torch.distributed.fsdp import register_fsdp_forward_method
-
-    backbone: Any = module.backbone
-    apart = {id(part): (part, method) for part, method in backbone.read_apart}
-    blocks = list(backbone.units)
-    inner = [part for part, _ in apart.values() if not any(part is block for block in blocks)]
-    conditioner = getattr(module, "conditioner", None)
-    units = [*inner, *blocks, backbone, *([] if conditioner is None else [conditioner])]
+    parts = [part for part in parts_of(module) if _trains(part.outer.module)]
     if joins:
-        join_weights(units)
-    for unit in (*inner, *blocks):
-        if _shard(unit, sharding) and id(unit) in apart:
-            method = apart[id(unit)][1]
-            if method != "forward":
-                register_fsdp_forward_method(unit, method)
-    if _shard(backbone, sharding, always=True):
-        for name in (name for name in METHODS if hasattr(backbone, name)):
-            register_fsdp_forward_method(backbone, name)
-    if conditioner is not None:
-        _shard(conditioner, sharding)
+        join_weights([unit.module for part in parts for unit in part.units])
+    for part in parts:
+        for unit in part.inner:
+            _shard(unit, sharding)
+        _shard(part.outer, sharding, always=bool(part.inner))
     if whole := [name for name, p in module.named_parameters() if p.requires_grad and not is_split(p)]:
         raise TrainingError(
-            f"trained weights belong to neither backbone nor conditioners, so they are not split: "
+            f"trained weights of {type(module).__name__} belong to no part of it that can be split: "
             f"{', '.join(whole[:3])}; use --strategy ddp"
         )
 
@@ -89,8 +73,8 @@ def reshard(module: nn.Module) -> None:
             part.reshard()
 
 
-def _shard(module: nn.Module, sharding: Sharding, *, always: bool = False) -> bool:
-    """Make a module a unit that is gathered at once; returns whether it is one.
+def _shard(unit: Unit, sharding: Sharding, *, always: bool = False) -> None:
+    """Gather a module at once, and let it go after its calls.
 
     Weights are gathered in their own type, of which autocast makes what each operation needs: norms and
     scales stay exact. Gradients of 16 bits are summed in float32.
@@ -98,10 +82,17 @@ def _shard(module: nn.Module, sharding: Sharding, *, always: bool = False) -> bo
     Args:
         always: even if it has no trained weights outside of the units in it: the outermost unit.
     """
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        MixedPrecisionPolicy,
+        OffloadPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
+    module = unit.module
     if not always and not any(p.requires_grad for p in _own(module)):
-        return False
+        return
     options: dict[str, Any] = {}
     if "ignored_params" in inspect.signature(fully_shard).parameters:  # from torch 2.7 on
         options["ignored_params"] = {p for p in module.parameters() if not p.requires_grad}
@@ -112,7 +103,12 @@ def _shard(module: nn.Module, sharding: Sharding, *, always: bool = False) -> bo
         offload_policy=CPUOffloadPolicy() if sharding.cpu_offload else OffloadPolicy(),
         **options,
     )
-    return True
+    for name in unit.methods:
+        register_fsdp_forward_method(module, name)
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
 
 
 def _sum_dtype(module: nn.Module) -> torch.dtype | None:

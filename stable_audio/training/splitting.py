@@ -10,11 +10,12 @@ import torch
 from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.shards import Like, is_shards, read_shards
-from stable_audio.training.errors import TrainingError
-from stable_audio.training.gathering import is_split
+from stable_audio.optim.split import is_split, like_split, local, own_rows
+from stable_audio.training.gathering import whole_values
 from stable_audio.training.sharding import Sharding
 
 FSDP, HSDP = "fsdp", "hsdp"
@@ -92,9 +93,13 @@ class SplitWeights(ModelParallelStrategy):
         def like(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
             found = alike.get(key)
             tensor = found if found is not None else alike.get(key.rpartition("/")[0])
-            if tensor is None or tensor.shape != size or not is_split(tensor):
-                return None
-            return torch.zeros_like(tensor, dtype=dtype)
+            if is_split(tensor) and tensor.shape == size:
+                return torch.zeros_like(tensor, dtype=dtype)
+            weight = alike.get(key.rpartition("/")[0].rpartition("/")[0])
+            if is_split(weight) and len(size) == 2 and size[0] == weight.shape[0]:  # averages in few bits
+                part = local(weight)
+                return like_split(weight, part.new_zeros(len(part), size[1], dtype=dtype))
+            return None
 
         return like
 
@@ -120,59 +125,35 @@ class SplitWeights(ModelParallelStrategy):
         return True
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """The whole state of an optimizer on the first process, parameters numbered as without splitting; or
-        the parts of this process."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
-
-        assert self.model is not None
-        plain = getattr(optimizer, "_optimizer", optimizer)
-        if not self.gathers:
-            return dict(plain.state_dict())
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_optimizer_state_dict(self.model, plain, options=options)
-        return _renamed(state, {name: i for i, name in enumerate(self._names())}) if state else {}
+        """The whole state of an optimizer on the first process, or the parts of this process."""
+        state = dict(getattr(optimizer, "_optimizer", optimizer).state_dict())
+        if self.gathers:
+            # In the same order on every process.
+            state["state"] = {n: whole_values(state["state"][n]) for n in sorted(state["state"])}
+        return state
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """Take the whole state of each optimizer; every process keeps its part."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-        assert self.model is not None
-        options = StateDictOptions(full_state_dict=True)
+        """Take the whole state of each optimizer, of which every process keeps its part, or parts."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"]):
-            if any(is_split(value) for values in state["state"].values() for value in values.values()):
-                optimizer.load_state_dict(state)
-                continue
-            named: Any = _renamed(state, dict(enumerate(self._names())))
-            set_optimizer_state_dict(self.model, optimizer, named, options=options)
-
-    def _names(self) -> list[str]:
-        """Of the trained parameters, in the optimizer's order."""
-        assert self.model is not None
-        return [name for name, p in self.model.named_parameters() if p.requires_grad]
+            optimizer.load_state_dict(parts_of_state(optimizer, state))
 
 
-def _renamed(state: Any, names: Mapping[Any, Any]) -> dict[str, Any]:
-    groups = [{**g, "params": [names[p] for p in g["params"]]} for g in state["param_groups"]]
-    return {"state": {names[p]: value for p, value in state["state"].items()}, "param_groups": groups}
+def parts_of_state(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer, in which tensors of the shape of a split weight are split like it."""
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    weights = dict(zip(numbers, (p for group in optimizer.param_groups for p in group["params"])))
 
+    def part(number: int, value: Any) -> Any:
+        weight = weights.get(number)
+        if not is_split(weight) or is_split(value) or not isinstance(value, Tensor):
+            return value
+        if value.shape != weight.shape:
+            return value
+        # A copy, so that what is left of the whole can be let go of.
+        return like_split(weight, own_rows(weight, value).to(local(weight).device, copy=True))
 
-def check_splitting(model: nn.Module, model_type: str, *, strategy: str = FSDP) -> None:
-    """Refuse models some of whose trained weights would not be split.
-
-    Raises:
-        TrainingError: why.
-    """
-    if not model_type.startswith("diffusion_") or model_type == "diffusion_autoencoder":
-        raise TrainingError(
-            f"--strategy {strategy} splits the backbone and the conditioners of diffusion models; "
-            f"{model_type} has other networks, use --strategy ddp"
-        )
-    pretransform = getattr(model, "pretransform", None)
-    if pretransform is not None and any(p.requires_grad for p in pretransform.parameters()):
-        raise TrainingError(
-            f"--strategy {strategy} does not split a pretransform that is trained along; set its enable_grad "
-            "to false, or use --strategy ddp"
-        )
+    stored = state["state"].items()
+    return {**state, "state": {n: {k: part(n, v) for k, v in values.items()} for n, values in stored}}
 
 
 def measured(norm: Tensor) -> Tensor:
@@ -184,6 +165,6 @@ def are_split(module: nn.Module) -> bool:
     """Whether processes have parts of its weights only."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return False
-    from torch.distributed.tensor import DTensor
+    from torch.distributed.fsdp import FSDPModule
 
-    return any(isinstance(p, DTensor) for p in module.parameters())
+    return any(isinstance(part, FSDPModule) for part in module.modules())

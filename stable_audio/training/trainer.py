@@ -35,7 +35,6 @@ from stable_audio.training.run import Run
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
-from stable_audio.training.splitting import SPLITTING, check_splitting
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.trainable import check_included, rate_factors
@@ -119,8 +118,6 @@ def assemble(
             start = continuing_model(config, options, resumed.path, resumed.content)
             transforms = resumed.transforms
         float8 = use_float8(start.model, options.precision, compiled=options.compile)
-        if options.strategy in SPLITTING:
-            check_splitting(start.model, config.model_type, strategy=options.strategy)
         if options.compile:
             compile_networks(start.model)
         module, options = _module(config, start.model, options, resumed)

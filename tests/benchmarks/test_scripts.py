@@ -88,6 +88,15 @@ def test_prints_its_table(
     assert set(rows) <= table, printed
 
 
+@pytest.mark.slow
+def test_processes_are_runs_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
+    sizes = ["--depth", "1", "--dim", "64", "--frames", "8", "--steps", "3", "--only", "fsdp, 2"]
+    test_prints_its_table("processes", sizes, ["fsdp, 2 processes"], monkeypatch, capsys)
+
+
 def test_strategies_take_turns_in_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.diffusion.timesteps import Timesteps, Uniform
 from stable_audio.training.draws import StepDraws
-from stable_audio.training.errors import TrainingError
-from stable_audio.training.splitting import check_splitting
 from tests.training.building import tiny_config, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -152,17 +149,6 @@ def test_split_weights_train_like_whole_ones(tmp_path: Path) -> None:
     for number, state in states[0].items():
         for name, value in state.items():
             assert torch.allclose(value, states[1][number][name], atol=1e-4), (number, name)
-
-
-def test_models_with_other_trained_networks_are_not_split() -> None:
-    model = nn.Module()
-    with pytest.raises(TrainingError, match="autoencoder has other networks, use --strategy ddp"):
-        check_splitting(model, "autoencoder")
-    model.pretransform = nn.Linear(1, 1)
-    with pytest.raises(TrainingError, match="enable_grad"):
-        check_splitting(model, "diffusion_cond")
-    model.pretransform.requires_grad_(False)
-    check_splitting(model, "diffusion_cond")
 
 
 def _free_port() -> int:

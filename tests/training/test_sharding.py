@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from stable_audio.backbones.base import Backbone
 from stable_audio.nn.float8 import compute_in_float8, float8_layers
+from stable_audio.pretransforms.discriminators import EncodecDiscriminator
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.ema import EMA
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.joining import join_weights
 from stable_audio.training.sharding import Sharding, reshard, split
 from tests.backbones.test_contracts import CASES, build, conditioning, inputs
@@ -130,6 +132,28 @@ def test_what_was_gathered_of_averaged_weights_is_let_go(mesh: Any) -> None:
         with module.averaged():
             assert not torch.allclose(backbone(x, t, cond), before)
         torch.testing.assert_close(backbone(x, t, cond), before, rtol=0, atol=0)
+
+
+def test_trained_weights_outside_of_all_parts_are_refused(mesh: Any) -> None:
+    model = _model(build("mlp"))
+    model.scale = nn.Parameter(torch.ones(3))
+    with pytest.raises(TrainingError, match=r"of Module belong to no part.*: scale; use --strategy ddp"):
+        split(model, Sharding(mesh=mesh))
+
+
+def test_what_is_frozen_for_a_step_gets_no_gradient(mesh: Any) -> None:
+    """Also where a computation without gradients has left the weights whole."""
+    discriminator = EncodecDiscriminator(filters=2, n_ffts=[64], hop_lengths=[16], win_lengths=[64])
+    split(discriminator, Sharding(mesh=mesh))
+    audio = torch.randn(2, 2, 256, requires_grad=True)
+    with torch.no_grad():
+        discriminator.judge(audio)
+    for trains in (False, True, False):
+        reshard(discriminator)
+        discriminator.zero_grad()
+        discriminator.requires_grad_(trains)
+        sum(losses for losses in discriminator.generator_losses(audio.detach(), audio)).backward()
+        assert {p.grad is not None for p in discriminator.parameters()} == {trains}
 
 
 def test_frozen_weights_stay_whole(mesh: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stable_audio.training import ema as averaging
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.ema import EMA
 from tests.training.worlds import run_world
@@ -32,13 +34,15 @@ def _average(network: nn.Module, steps: int, ema: EMA | None = None) -> EMA:
     return ema
 
 
-def _split(folder: str) -> None:
+def _split(folder: str, device: Literal["cpu"] | None) -> None:
     from torch.distributed.fsdp import fully_shard
 
+    if device is not None:  # as if the weights were on a GPU
+        averaging._is_elsewhere = lambda *_: True
     torch.distributed.init_process_group("gloo")
     module = TrainingModule(_network(), ema=None)
     network = module.model
-    module.ema = EMA(network, deferred=True)
+    module.ema = EMA(network, deferred=True, device=device)
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     fully_shard(network, mesh=mesh)
     module.begin_fit()
@@ -48,7 +52,7 @@ def _split(folder: str) -> None:
         output = network(torch.ones(2, 6)).detach()
     # Another run goes on from what was stored.
     again = TrainingModule(_network(), ema=None)
-    again.ema = EMA(again.model, deferred=True)
+    again.ema = EMA(again.model, deferred=True, device=device)
     fully_shard(again.model, mesh=mesh)
     again.load_state({"position": 6, "ema": state})
     again.begin_fit()
@@ -59,8 +63,11 @@ def _split(folder: str) -> None:
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
-def test_split_weights_are_averaged_and_saved_as_whole_ones_are(tmp_path: Path) -> None:
-    run_world(2, _split, str(tmp_path))
+@pytest.mark.parametrize("device", [None, "cpu"], ids=["beside the weights", "on the host"])
+def test_split_weights_are_averaged_and_saved_as_whole_ones_are(
+    tmp_path: Path, device: Literal["cpu"] | None
+) -> None:
+    run_world(2, _split, str(tmp_path), device)
     split = torch.load(tmp_path / "split.pt")
     network = _network()
     ema = _average(network, 6)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +34,15 @@ def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) 
     ]
     for process in processes:
         process.start()
+    until = time.monotonic() + SECONDS
+    while any(process.is_alive() for process in processes):
+        # The others would wait for one that has failed.
+        if time.monotonic() > until or any(process.exitcode for process in processes):
+            for process in processes:
+                process.kill()
+        time.sleep(0.02)
     for process in processes:
-        process.join(SECONDS)
-        if process.is_alive():
-            process.kill()
+        process.join()
     failures = []
     while not reports.empty():
         failures.append(reports.get())

@@ -43,6 +43,13 @@ class AutoencoderDemos(DemoRenderer):
             self._clips.append(audio.detach().cpu().clone())
             self._names.append(str(metadata.get("relpath", metadata.get("path", f"clip {len(self._clips)}"))))
 
+    def observed(self) -> Any:
+        return self._clips, self._names
+
+    def adopt(self, observed: Any) -> None:
+        clips, names = observed
+        self._clips, self._names = list(clips), list(names)
+
     def render(self, model: nn.Module) -> Iterator[Demo]:
         self._check(model)
         device = next(model.parameters()).device

@@ -32,6 +32,8 @@ from stable_audio.training.ema import Averaging
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
 from stable_audio.training.networks import OptimizerChoice, Schedule, TrainedNetwork
+from stable_audio.training.sharding import reshard
+from stable_audio.training.splitting import are_split
 from stable_audio.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class AutoencoderTraining(TrainingModule):
         like = next(self.model.parameters())
         noise = self._draws(0).encoder_noise
         mono = self.encoder.force_input_mono
-        inputs = [encoder_input(a.to(like), self.model, mono=mono) for a in self._recent]
+        inputs = [encoder_input(a.to(like.device, like.dtype), self.model, mono=mono) for a in self._recent]
         latents = [self.model.encode(a, noise=noise).float() for a in inputs]
         spread = float(torch.cat([x.flatten() for x in latents]).std())
         return spread if 0 < spread < float("inf") else None
@@ -181,7 +183,7 @@ class AutoencoderTraining(TrainingModule):
             self.encoder.encoder_freeze_on_warmup and self.warmed_up(step)
         )
         if self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
+            self._train_discriminator(False)
         reconstruction = self.reconstruct(
             audio, noise=noise, encoder_frozen=frozen, audible=self._compares_audio
         )
@@ -189,11 +191,16 @@ class AutoencoderTraining(TrainingModule):
 
     def discriminator_step(self, audio: Tensor, *, noise: NoiseSource | None = None) -> Tensor:
         """The loss of the discriminator; the autoencoder runs without a graph and does not change."""
-        assert self.discriminator is not None
-        self.discriminator.requires_grad_(True)
+        self._train_discriminator(True)
         with torch.no_grad(), unchanged(self.model.bottleneck):
             reconstruction = self.reconstruct(audio, noise=noise)
         return self.discriminator_loss(reconstruction)
+
+    def _train_discriminator(self, trains: bool) -> None:
+        assert self.discriminator is not None
+        if are_split(self.discriminator):
+            reshard(self.discriminator)  # what is whole for now would keep the setting to itself
+        self.discriminator.requires_grad_(trains)
 
     def reconstruct(
         self,

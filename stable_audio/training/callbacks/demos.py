@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stable_audio.audio.demo_page import DemoClip, DemoStep, write_index, write_step_page
 from stable_audio.audio.demo_page.clips import save_clip
@@ -23,6 +24,7 @@ from stable_audio.training.incidents import incident
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.shared_rows import shared_rows
+from stable_audio.training.splitting import are_split
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class RenderDemos(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._together = trainer.world_size > 1 and isinstance(pl_module.model, DiffusionModel)
+        several, model = trainer.world_size > 1, pl_module.model
+        self._together = several and (isinstance(model, DiffusionModel) or are_split(model))
         waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
@@ -91,7 +94,8 @@ class RenderDemos(StepCallback):
     def render(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         """Render and write the demos of `step`; an error is logged with its reason.
 
-        Several processes sample demos of diffusion models together, and the first one writes them.
+        Several processes sample demos of diffusion models together, and where weights are split, all of them
+        compute every demo; the first one writes.
         """
         began, self.failure = time.monotonic(), None
         try:
@@ -100,7 +104,7 @@ class RenderDemos(StepCallback):
                     self._write(trainer, module, step)
                 else:
                     self.renderer.adopt(trainer.strategy.broadcast(self.renderer.observed()))
-                    with shared_rows(module.model.backbone):  # type: ignore[arg-type]
+                    with _shared_work(module.model):
                         self._write(trainer, module, step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
@@ -173,6 +177,10 @@ class RenderDemos(StepCallback):
         for name in names:
             self.logger.image(f"demo_{Path(name).stem}", folder / name, step)
         return names
+
+
+def _shared_work(model: nn.Module) -> AbstractContextManager[None]:
+    return shared_rows(model.backbone) if isinstance(model, DiffusionModel) else nullcontext()
 
 
 def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:
