@@ -5,8 +5,8 @@
 Every row is a run of a DiT with AdamW and an average, and another one that goes on from its checkpoint. All
 rows train on the same clips per step. Memory is the greatest private memory of a process (USS), sampled every
 10 ms, less what it had before the run was assembled; the plan is that of `stable-audio plan --device-type
-cpu`. Processes share the cores of a machine: processor time per step and process says what a strategy costs where
-each has a device of its own. glibc gives freed memory back, as in memory_measured.py.
+cpu`. Processes share the cores of a machine: processor time per step and process says what a strategy costs
+where each has a device of its own. glibc gives freed memory back, as in memory_measured.py.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class TransformerStages(Stages):
         check_stages(self.strides, c_mults=self.c_mults, transformer_depths=self.transformer_depths)
 
 
-class Stage(nn.Module):
+class CoderStage(nn.Module):
     """A part of a coder that is called as a module. Nothing else reads its weights, which can be gathered for
     the call alone."""
 
@@ -74,7 +74,7 @@ class Coder(nn.Module):
         outer: list[nn.Module] = []
         inside: set[int] = set()
         for module in self.modules():
-            if isinstance(module, (Stage, Checkpointed)) and id(module) not in inside:
+            if isinstance(module, (CoderStage, Checkpointed)) and id(module) not in inside:
                 outer.append(module)
                 inside.update(map(id, module.modules()))
         return outer

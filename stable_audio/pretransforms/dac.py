@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.nn.snake import Snake
-from stable_audio.pretransforms.coder import Decoder, Encoder, Stage, check_stages, decode_in_stages
+from stable_audio.pretransforms.coder import CoderStage, Decoder, Encoder, check_stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -33,7 +33,7 @@ def residual_units(channels: int) -> list[nn.Module]:
     return [ResidualUnit(channels, dilation=d) for d in (1, 3, 9)]
 
 
-class EncoderBlock(Stage):
+class EncoderBlock(CoderStage):
     """Residual units, then a convolution with the stride that doubles the width."""
 
     def __init__(self, channels_out: int, *, stride: int) -> None:
@@ -49,7 +49,7 @@ class EncoderBlock(Stage):
         return self.block(x)
 
 
-class DecoderBlock(Stage):
+class DecoderBlock(CoderStage):
     """A transposed convolution with the stride, then residual units."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms.activations import make_activation
-from stable_audio.pretransforms.coder import Decoder, Encoder, Stage, Stages, decode_in_stages
+from stable_audio.pretransforms.coder import CoderStage, Decoder, Encoder, Stages, decode_in_stages
 from stable_audio.pretransforms.conv import WNConv1d, WNConvTranspose1d
 
 
@@ -35,7 +35,7 @@ def residual_units(channels: int, *, use_snake: bool) -> list[nn.Module]:
     return [ResidualUnit(channels, dilation=d, use_snake=use_snake) for d in (1, 3, 9)]
 
 
-class EncoderBlock(Stage):
+class EncoderBlock(CoderStage):
     """Residual units, then a convolution with the stride."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, use_snake: bool) -> None:
@@ -70,7 +70,7 @@ def _upsampler(channels_in: int, channels_out: int, *, stride: int, nearest: boo
     )
 
 
-class DecoderBlock(Stage):
+class DecoderBlock(CoderStage):
     """Upsampling by the stride, then residual units."""
 
     def __init__(

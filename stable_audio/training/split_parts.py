@@ -35,7 +35,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """A part of a model that is called from outside of it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Part:
         return [*self.inner, self.outer]
 
 
-def parts_of(module: nn.Module) -> Iterator[Part]:
+def parts_of(module: nn.Module) -> Iterator[SplitPart]:
     """The parts of a model, or of another network, in the order of its modules."""
     for kind, parts in PARTS.items():
         if isinstance(module, kind):
@@ -61,7 +61,7 @@ def parts_of(module: nn.Module) -> Iterator[Part]:
         yield from parts_of(child)
 
 
-def _of_backbone(backbone: Any) -> Iterator[Part]:
+def _of_backbone(backbone: Any) -> Iterator[SplitPart]:
     apart = {id(part): (part, method) for part, method in backbone.read_apart}
     blocks = list(backbone.units)
     inner = [part for part, _ in apart.values() if not any(part is block for block in blocks)]
@@ -71,27 +71,27 @@ def _of_backbone(backbone: Any) -> Iterator[Part]:
         return Unit(module, () if method == "forward" else (method,))
 
     methods = [name for name in BACKBONE_METHODS if hasattr(backbone, name)]
-    yield Part(Unit(backbone, methods), [unit(module) for module in (*inner, *blocks)])
+    yield SplitPart(Unit(backbone, methods), [unit(module) for module in (*inner, *blocks)])
 
 
-def _of_coder(coder: Any) -> Iterator[Part]:
-    yield Part(Unit(coder), [Unit(block) for block in coder.units])
+def _of_coder(coder: Any) -> Iterator[SplitPart]:
+    yield SplitPart(Unit(coder), [Unit(block) for block in coder.units])
 
 
-def _of_bottleneck(bottleneck: Any) -> Iterator[Part]:
-    yield Part(Unit(bottleneck, [name for name in BOTTLENECK_METHODS if hasattr(bottleneck, name)]))
+def _of_bottleneck(bottleneck: Any) -> Iterator[SplitPart]:
+    yield SplitPart(Unit(bottleneck, [name for name in BOTTLENECK_METHODS if hasattr(bottleneck, name)]))
 
 
-def _of_discriminator(discriminator: Any) -> Iterator[Part]:
+def _of_discriminator(discriminator: Any) -> Iterator[SplitPart]:
     for network in discriminator.networks:
-        yield Part(Unit(network))
+        yield SplitPart(Unit(network))
 
 
-def _of_conditioner(conditioner: nn.Module) -> Iterator[Part]:
-    yield Part(Unit(conditioner))
+def _of_conditioner(conditioner: nn.Module) -> Iterator[SplitPart]:
+    yield SplitPart(Unit(conditioner))
 
 
-PARTS: dict[type[nn.Module], Callable[[Any], Iterator[Part]]] = {
+PARTS: dict[type[nn.Module], Callable[[Any], Iterator[SplitPart]]] = {
     Backbone: _of_backbone,
     Coder: _of_coder,
     Bottleneck: _of_bottleneck,
