@@ -19,6 +19,7 @@ ORDER = (
     "public",
     "characters",
     "wording",
+    "incidents",
     "options",
     "ranges",
     "types",

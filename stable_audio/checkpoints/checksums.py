@@ -78,7 +78,9 @@ def verify_safetensors(path: Path) -> None:
     with safe_open(str(path), framework="pt", device="cpu") as file:
         expected = json.loads((file.metadata() or {})[CHECKSUMS_KEY])["tensors"]
         wrong = [
-            key for key, checksum in expected.items() if _hex(_of_tensor(file.get_tensor(key))) != checksum
+            key
+            for key, checksum in expected.items()
+            if checksum_text(_of_tensor(file.get_tensor(key))) != checksum
         ]
     if wrong:
         raise OSError(
@@ -111,8 +113,8 @@ def with_checksums(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     """
     checksums = in_threads(_of_tensor, tensors.values())
     sums = {
-        "metadata": _hex(_of_metadata(metadata)),
-        "tensors": {key: _hex(value) for key, value in zip(tensors, checksums)},
+        "metadata": checksum_text(_of_metadata(metadata)),
+        "tensors": {key: checksum_text(value) for key, value in zip(tensors, checksums)},
     }
     return {**metadata, ALGORITHM_KEY: _ALGORITHM, CHECKSUMS_KEY: json.dumps(sums)}
 
@@ -130,9 +132,11 @@ def damaged_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     wrong = [
         k
         for k in sorted({*expected, *checksums})
-        if k not in checksums or _hex(checksums[k]) != expected.get(k)
+        if k not in checksums or checksum_text(checksums[k]) != expected.get(k)
     ]
-    intact = metadata.get(ALGORITHM_KEY) == _ALGORITHM and _hex(_of_metadata(metadata)) == of_metadata
+    intact = (
+        metadata.get(ALGORITHM_KEY) == _ALGORITHM and checksum_text(_of_metadata(metadata)) == of_metadata
+    )
     return wrong if intact else [*wrong, "metadata"]
 
 
@@ -152,7 +156,17 @@ def file_checksum(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    return _hex(_of_part(path, 0, path.stat().st_size))
+    return checksum_text(_of_part(path, 0, path.stat().st_size))
+
+
+def stored_checksum(path: Path) -> str:
+    """Checksum of the bytes of a file as they are on the disk, where the system can tell.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    _from_the_disk(path)
+    return file_checksum(path)
 
 
 @contextmanager
@@ -241,5 +255,6 @@ def _of_metadata(metadata: Mapping[str, str]) -> int:
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
-def _hex(checksum: int) -> str:
+def checksum_text(checksum: int) -> str:
+    """A checksum as files have it."""
     return f"{checksum:08x}"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX, REST, COMPLETE = ".shards", "rest.ckpt", "complete.json"
+EARLIER = f".earlier.partial{SUFFIX}"
+"""End of the name of a folder that is being replaced by another one of the same step."""
+
 _MARK = "tensor of the shards"
 
 Like = Callable[[str, torch.Size, torch.dtype], "Tensor | None"]

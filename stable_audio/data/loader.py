@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from stable_audio.data.base import Batch, ClipDataset, DataError, ItemCheck, ItemKey, Preparation
-from stable_audio.data.collate import collate, collate_packed
+from stable_audio.data.collate import Collated, collate, collate_packed
 from stable_audio.data.report import DataReport
 from stable_audio.data.sampler import ResumableSampler, Share
+from stable_audio.data.worker_deaths import MOST_DEATHS, WorkerDied, batches_of
 from stable_audio.data.workers import answer_signals
+from stable_audio.incidents import incident
 from stable_audio.options import Flat, takes_keywords
+
+_LOG = logging.getLogger(__name__)
 
 _REMEMBERED_STATES = 1024
 
@@ -102,7 +107,7 @@ class ResumableLoader:
         plans: deque[_BatchPlan] = deque()
         epoch, epoch_report = self.sampler.epoch, DataReport(max_logged=0)
         whole_pass = self.sampler.batch == 0
-        for batch, rejected, places in self._workers(plans):
+        for batch, rejected, places in self._prepared(plans):
             plan = plans.popleft()
             self.sampler.load_state_dict(plan.after)
             accepted = len(batch.metadata) if batch is not None else 0
@@ -120,6 +125,32 @@ class ResumableLoader:
                         f"not one usable item in a whole pass over the dataset: {epoch_report.summary()}"
                     )
                 epoch, epoch_report, whole_pass = self.sampler.epoch, DataReport(max_logged=0), True
+
+    def _prepared(self, plans: deque[_BatchPlan]) -> Iterator[Collated]:
+        """Batches from the current state on. Workers that were killed are replaced: the state is that after
+        the last batch that has come, from which new ones prepare the same batches."""
+        deaths, epoch = 0, self.sampler.epoch
+        while self.endless or self.sampler.epoch == epoch:
+            try:
+                for collated in batches_of(self._workers(plans)):
+                    yield collated
+                    deaths = 0
+                return
+            except WorkerDied as error:
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise DataError(
+                        f"data workers died {deaths} times without a batch in between ({error}); fewer "
+                        "--num-workers, or shorter clips, need less memory, and --num-workers 0 shows an "
+                        "error of the data itself"
+                    ) from error
+                _LOG.error(
+                    "a data worker was killed, as by the system when memory runs out (%s); workers are "
+                    "started again, with the same batches",
+                    error,
+                    extra=incident("data worker died"),
+                )
+                plans.clear()
 
     def _workers(self, plans: deque[_BatchPlan]) -> DataLoader:
         packed = self.sampler.row_length is not None

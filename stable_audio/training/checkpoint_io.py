@@ -14,8 +14,8 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file, verify_torch_file
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.incidents import incident
 from stable_audio.training.guard import write_failure
-from stable_audio.training.incidents import incident
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)

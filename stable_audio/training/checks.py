@@ -10,11 +10,11 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
+from stable_audio.incidents import incident
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finite import Agree, BadStep, FiniteGuard
 from stable_audio.training.gathering import of_all
-from stable_audio.training.incidents import incident
 from stable_audio.training.window import Window
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.config import ModelConfig, load_config
+from stable_audio.incidents import incident
 from stable_audio.training.networks import TrainedNetwork
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def check_changes(config: ModelConfig, before: Mapping[str, Any] | None, path: P
             "--pretrained-ckpt-path"
         )
     for change in changes:
-        log.warning("changed from here on: %s", change)
+        log.warning("changed from here on: %s", change, extra=incident("changed setting"))
 
 
 def apply_learning_rate(
@@ -131,7 +132,7 @@ def apply_learning_rate(
 def changed_settings(stored: Mapping[str, Any], config: ModelConfig) -> list[Change]:
     """Differences between two configs after defaults have been filled in."""
     before, now = _full(stored), config.model_dump(mode="json", by_alias=True)
-    return [c for c in _differences("$", before, now) if not _matches(c.path, IGNORED)]
+    return [c for c in differences("$", before, now) if not _matches(c.path, IGNORED)]
 
 
 def _full(stored: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,10 +148,11 @@ def _full(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         logging.getLogger("stable_audio.config").setLevel(level)
 
 
-def _differences(path: str, before: Any, now: Any) -> Iterator[Change]:
+def differences(path: str, before: Any, now: Any) -> Iterator[Change]:
+    """The values below `path` that differ between two nested mappings."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in [*before, *(k for k in now if k not in before)]:
-            yield from _differences(f"{path}.{key}", before.get(key), now.get(key))
+            yield from differences(f"{path}.{key}", before.get(key), now.get(key))
     elif before != now:
         yield Change(path, before, now)
 

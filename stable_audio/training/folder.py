@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,21 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
             "another --name leaves it alone"
         )
     return (lambda: None) if continues or not overwrite else (lambda: _remove_run(folder))
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file or folder that cannot be used as what its name says; returns its new path.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else str(number)
+        aside = path.with_name(f"{path.stem}.damaged{suffix}{path.suffix}")
+        if not os.path.lexists(aside):
+            break
+    os.replace(path, aside)
+    return aside
 
 
 def _remove_run(folder: Path) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from stable_audio.training.incidents import incident
+from stable_audio.incidents import incident
 from stable_audio.training.run_logger import RunLogger
 
 log = logging.getLogger(__name__)
+
+_LIMITS = "the disk of %s has %.3g GB free, so a quota or a limit of file sizes (ulimit -f) may be the reason"
 
 MAX_WAITING = 10_000
 """Maximum number of rows that wait to be written; the oldest are lost."""
@@ -101,6 +103,7 @@ def write_failure(error: BaseException, folder: Path, *, size: int = 0) -> str:
         return str(error)
     disk_is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if not disk_is_full and free > size:
-        return str(error)
+        limited = size and isinstance(error, RuntimeError) and "write failed" in str(error)
+        return f"{error}: {_LIMITS % (place, free / 1e9)}" if limited else str(error)
     needs = f", {size / 1e9:.3g} GB are needed" if size else ""
     return f"No space left on the disk of {place}: {free / 1e9:.3g} GB are free{needs}"

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from stable_audio.training.incidents import incident
+from stable_audio.incidents import incident
 
 log = logging.getLogger(__name__)
 

@@ -93,9 +93,9 @@ class CSVLogger(RunLogger):
         return self._columns
 
     def _text(self, file: BinaryIO) -> Iterator[str]:
-        """The lines of the file, without those that a crash has filled with zeros."""
+        """The lines of the file, without those that a crash has filled with zeros or cut in the middle."""
         for line in file:
-            if b"\0" in line:
+            if b"\0" in line or not line.endswith(b"\n"):
                 self._damaged += 1
             else:
                 yield line.decode("utf-8", errors="replace")

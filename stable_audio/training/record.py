@@ -22,6 +22,7 @@ import torch
 
 from stable_audio.adapters.passport import config_hash
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.training.changed_start import name_changed_files, name_changed_options
 from stable_audio.training.options import RunOptions
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.surroundings import git_state, machine
@@ -50,6 +51,10 @@ def record_run(
         frozen: parts of the model that are not trained.
     """
     try:
+        if resumed_from is not None and record.enabled:
+            name_changed_options(record.content["starts"], asdict(options))
+            datasets = {name: content for name, content in files.items() if name != "model"}
+            name_changed_files(options.folder, datasets)
         for name, content in files.items():
             if content is not None:
                 _write(options.folder / f"{name}.json", content)

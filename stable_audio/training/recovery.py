@@ -15,21 +15,38 @@ from safetensors import SafetensorError, safe_open
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
-from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.checkpoints.shards import EARLIER, SUFFIX, is_shards, read_shards
 from stable_audio.config import ModelConfig, load_config
+from stable_audio.incidents import incident
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.incidents import incident
 
 log = logging.getLogger(__name__)
 
 _LARGE = ("optimizer_states/", f"{TRAINING_ENTRY}/ema/average/")
 _STEP = re.compile(r"step=(\d+)\.(ckpt|shards)")
+_REPLACED = re.compile(r"\.step=(\d+)\.earlier\.partial\.shards")
 
 
 def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file or folder of parts) of the checkpoints in a run's folder, oldest first."""
-    matches = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*")]
-    return sorted((int(match[1]), path) for match, path in matches if match is not None)
+    """(step, file or folder of parts) of the checkpoints in a run's folder, oldest first.
+
+    A folder of parts counts under its temporary name as well, where a kill in the middle of its replacement
+    has left it under no other.
+    """
+    found = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*")]
+    found += [(_REPLACED.fullmatch(p.name), p) for p in replaced_shards(folder)]
+    return sorted((int(match[1]), path) for match, path in found if match is not None)
+
+
+def replaced_shards(folder: Path) -> list[Path]:
+    """Folders of parts that were put out of the way of new ones, which are not in their places."""
+    hidden = (folder / "checkpoints").glob(f".step=*{EARLIER}")
+    return [path for path in hidden if not original_place(path).exists()]
+
+
+def original_place(replaced: Path) -> Path:
+    """The path that a folder of parts had before it was put out of the way."""
+    return replaced.with_name(replaced.name.removeprefix(".").removesuffix(EARLIER) + SUFFIX)
 
 
 def last_steps(folder: Path) -> set[float]:
@@ -144,9 +161,17 @@ def _newest_first(folder: Path, up_to: float) -> list[Path]:
     last = folder / "last.ckpt"
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
-        steps = [entry for entry in steps if not entry[2].samefile(last)]
+        steps = [entry for entry in steps if not _is_same(entry[2], last)]
         steps.append((_step_of(last), True, last))
     return [path for step, _, path in sorted(steps, reverse=True) if step <= up_to]
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are names of one file; False where one cannot be read, as a link to nothing."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _step_of(path: Path) -> float:

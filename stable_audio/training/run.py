@@ -30,6 +30,7 @@ from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.requeue import preempted, requeue
+from stable_audio.training.run_lock import RunLock
 from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import SAVE, StopRequest
@@ -63,6 +64,7 @@ class Run:
     started: Callable[[], None] | None = None
     meet: Callable[[], object] | None = None
     early: EarlyLog | None = None
+    lock: RunLock | None = None
 
     def start(self) -> int:
         """Train until the last step or until asked to stop; returns the exit status.
@@ -84,9 +86,13 @@ class Run:
                 self.alive.stop(told)
                 self._end(kind=_kind(error), error=told)
                 raise
-            self.alive.stop()
-            self._end(kind="stopped" if self.stop.signal is not None else "finished", status=status)
-            return status
+            else:
+                self.alive.stop()
+                self._end(kind="stopped" if self.stop.signal is not None else "finished", status=status)
+                return status
+            finally:
+                if self.lock is not None:
+                    self.lock.release()
 
     def _end(self, **outcome: Any) -> None:
         """Record how the run has ended, and write its page."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import JsonError, read_json_object
-from stable_audio.training.incidents import IncidentHandler
+from stable_audio.incidents import IncidentHandler
+from stable_audio.training.folder import put_aside
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ class RunRecord:
             content["starts"].append({**entry, "ended": None})
 
         earlier = self.content["starts"][-1:]
+        if not earlier and not self.content["incidents"] and self._continues(entry):
+            text = f"{self.path.name} was gone when the run went on; what happened before is not in this one"
+            self.incident({"time": _now(), "kind": "record lost", "text": text})
         if earlier and isinstance(earlier[0], dict) and earlier[0].get("ended", "") is None:
             text = f"the run that started at {earlier[0].get('started')} was killed, or its machine went down"
             self.incident({"time": _now(), "kind": "killed", "text": text})
@@ -99,8 +104,26 @@ class RunRecord:
         """The record as it is now; that of an earlier start of the run is read at first use."""
         with self._lock:
             if self._content is None:
-                self._content = read_record(self.path)
+                self._content = self._stored()
             return self._content
+
+    def _stored(self) -> dict[str, Any]:
+        """The record of earlier starts; a file that cannot be read is put aside."""
+        content = read_record(self.path)
+        if not self.enabled or not os.path.lexists(self.path) or is_record(self.path):
+            return content
+        try:
+            text = f"{self.path} was damaged and is now {put_aside(self.path).name}; a new record begins"
+        except OSError as error:
+            text = f"{self.path} is damaged and cannot be renamed ({error})"
+        log.error("%s", text)
+        content["incidents"].append({"time": _now(), "kind": "record lost", "text": text})
+        return content
+
+    def _continues(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a start goes on from a checkpoint in the folder of the record."""
+        source = entry.get("resumed_from")
+        return source is not None and Path(source).resolve().is_relative_to(self.path.parent.resolve())
 
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         if not self.enabled:
@@ -127,6 +150,15 @@ def read_record(path: Path) -> dict[str, Any]:
         content = {}
     lists = {name: content.get(name) for name in ("starts", "incidents")}
     return {**content, **{name: value if isinstance(value, list) else [] for name, value in lists.items()}}
+
+
+def is_record(path: Path) -> bool:
+    """Whether the file at `path` can be read as a record."""
+    try:
+        content = read_json_object(path)
+    except (OSError, JsonError):
+        return False
+    return all(isinstance(content.get(name), list) for name in ("starts", "incidents"))
 
 
 def _now() -> str:

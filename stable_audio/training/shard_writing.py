@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from stable_audio.checkpoints.checksums import file_checksum, save_torch_file
-from stable_audio.checkpoints.shards import REST, Shards, write_list
+from stable_audio.checkpoints.shards import EARLIER, REST, Shards, write_list
+from stable_audio.checkpoints.summed_files import SummedFiles
 from stable_audio.training.gathering import of_all
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,10 @@ class ShardWriting:
         temporary = folder.with_name(f".{folder.stem}.partial{folder.suffix}")
         try:
             self._all(lambda: self._begin(temporary))
-            self._save(temporary, parts)
-            files = self._all(lambda: self._written(temporary))
-            self._all(lambda: self._finish(temporary, folder, parts, files))
+            written = SummedFiles()
+            self._save(temporary, parts, written)
+            files = self._all(lambda: self._verified(temporary, parts, written))
+            self._all(lambda: self._finish(temporary, folder, files))
         except OSError:
             if self.rank == 0:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -55,39 +56,34 @@ class ShardWriting:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
 
-    def _save(self, temporary: Path, parts: Shards) -> None:
+    def _save(self, temporary: Path, parts: Shards, files: SummedFiles) -> None:
         from torch.distributed.checkpoint import FileSystemWriter, save
 
+        writer = FileSystemWriter(str(temporary), thread_count=1)
+        writer.fs = files
         try:
             with _without_hints():
-                save(
-                    dict(parts.tensors),
-                    storage_writer=FileSystemWriter(str(temporary), thread_count=1),
-                    process_group=self.group,
-                )
+                save(dict(parts.tensors), storage_writer=writer, process_group=self.group)
         except CheckpointException as error:
             rank, (cause, _) = next(iter(error.failures.items()))
             raise OSError(getattr(cause, "errno", None), f"process {rank}: {cause}") from error
 
-    def _written(self, temporary: Path) -> dict[str, tuple[int, str]]:
-        """The files of this process, with size and checksum."""
-        names = [path.name for path in temporary.glob(f"__{self.rank}_*.distcp")]
+    def _verified(self, temporary: Path, parts: Shards, files: SummedFiles) -> dict[str, tuple[int, str]]:
+        """The files of this process, with size and checksum; the first one writes what is no tensor."""
         if self.rank == 0:
-            names.append(".metadata")
-        return {name: _facts(temporary / name) for name in names}
+            with files.create_stream(temporary / REST, "wb") as stream:
+                torch.save(parts.rest, stream)  # type: ignore[arg-type]
+        return files.verified(temporary)
 
-    def _finish(
-        self, temporary: Path, folder: Path, parts: Shards, files: list[dict[str, tuple[int, str]]]
-    ) -> None:
+    def _finish(self, temporary: Path, folder: Path, files: list[dict[str, tuple[int, str]]]) -> None:
         if self.rank:
             return
-        save_torch_file(parts.rest, temporary / REST)
-        listed = {name: facts for part in files for name, facts in part.items()}
-        write_list(temporary, {**listed, REST: _facts(temporary / REST)})
+        write_list(temporary, {name: facts for part in files for name, facts in part.items()})
         for path in temporary.iterdir():
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
-        earlier = folder.with_name(f".{folder.stem}.earlier.partial{folder.suffix}")
+        # Whoever is killed between the two renames finds the folder under this name.
+        earlier = folder.with_name(f".{folder.stem}{EARLIER}")
         shutil.rmtree(earlier, ignore_errors=True)
         if folder.exists():
             os.replace(folder, earlier)
@@ -112,10 +108,6 @@ class ShardWriting:
             if failed is not None:
                 raise OSError(failed[0], f"process {rank}: {failed[1]}")
         return [value for value, _ in outcomes]
-
-
-def _facts(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, file_checksum(path)
 
 
 @contextmanager

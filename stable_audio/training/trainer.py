@@ -32,6 +32,7 @@ from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
 from stable_audio.training.run import Run
+from stable_audio.training.run_lock import RunLock
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
@@ -136,7 +137,9 @@ def assemble(
         options, placed, io, accumulate=module.automatic_optimization, alike=module.trains_the_same
     )
     disable_signal_handlers(trainer)
+    lock = None
     if trainer.is_global_zero:
+        lock = RunLock(options.folder)
         clear()
         if start.to_copy is not None:
             copy_base(start.to_copy, options.folder)
@@ -186,6 +189,7 @@ def assemble(
             frozen=frozen_parts(start.model),
         ),
         meet=partial(meet, world),
+        lock=lock,
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.incidents import incident
 from stable_audio.optim.split import is_split, like_split
-from stable_audio.training.incidents import incident
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from stable_audio.incidents import incident
 from stable_audio.inference.memory.errors import OutOfMemory
 from stable_audio.training import run_record
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.incidents import incident
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.run_page import write_page

@@ -106,14 +106,14 @@ class RunCallbacks:
         )
         alive = StayAlive(seconds=options.dead_after)
         going_back = GoBack(checkpoints, data, resumed=resumed)
-        demos = build_demo_callback(config, options, logger)
+        demos = build_demo_callback(config, options, logger, stop)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
             alive,
             TimeParts(),
             scalars,
             going_back,
-            build_validation(config, module, files.validation, options, logger, io.writer),
+            build_validation(config, module, files.validation, options, logger, io.writer, stop),
             demos,
             checkpoints,
             StopOnSignal(stop, checkpoints),
@@ -127,14 +127,21 @@ class RunCallbacks:
         return cls(scalars, checkpoints, going_back, alive, demos, tuple(m for m in members if m is not None))
 
 
-def build_demo_callback(config: ModelConfig, options: RunOptions, logger: RunLogger) -> RenderDemos | None:
+def build_demo_callback(
+    config: ModelConfig, options: RunOptions, logger: RunLogger, stop: StopRequest
+) -> RenderDemos | None:
     """The callback that renders demos; None if the config or the options have none."""
     parts = build_demos(config) if options.demos else None
     if parts is None:
         return None
     renderer, every = parts
     return RenderDemos(
-        renderer, logger, options.folder, every=every, first_minutes=options.first_demo_minutes
+        renderer,
+        logger,
+        options.folder,
+        every=every,
+        first_minutes=options.first_demo_minutes,
+        stop=stop,
     )
 
 
@@ -145,6 +152,7 @@ def build_validation(
     options: RunOptions,
     logger: RunLogger,
     writer: BackgroundWriter,
+    stop: StopRequest,
 ) -> Validate | None:
     """The callback that validates; None without a validation dataset."""
     if dataset is None:
@@ -153,4 +161,4 @@ def build_validation(
     every = options.val_every if options.val_every > 0 else options.checkpoint_every
     if every < 1:
         raise TrainingError("--val-every must be at least 1 when --checkpoint-every is 0")
-    return Validate(make, logger, options.folder, config.as_dict(), writer, every=every)
+    return Validate(make, logger, options.folder, config.as_dict(), writer, every=every, stop=stop)

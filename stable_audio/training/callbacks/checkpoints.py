@@ -19,21 +19,31 @@ from torch import Tensor
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
+from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
+from stable_audio.training.folder import put_aside
 from stable_audio.training.gathering import of_all
-from stable_audio.training.incidents import incident
 from stable_audio.training.precision import PRECISION_KEY
-from stable_audio.training.recovery import last_steps, remove_checkpoint, step_checkpoints
+from stable_audio.training.recovery import (
+    last_steps,
+    original_place,
+    remove_checkpoint,
+    replaced_shards,
+    step_checkpoints,
+)
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
 
 FIRST_STEPS = 100
 FIRST_MINUTES = 5.0
+
+RETRY_MINUTES = 1.0
+"""Time after which a checkpoint that could not be written is followed by another one."""
 
 
 class Checkpoints(StepCallback):
@@ -107,9 +117,13 @@ class Checkpoints(StepCallback):
 
     def is_outdated(self, step: int) -> bool:
         """Whether `last` is too old. The first one comes early, so that a short run has a checkpoint."""
-        if self.every == 0 or self.minutes == 0 or step == self._saved_at:
+        if self.every == 0 or step == self._saved_at:
             return False
         minutes = (time.monotonic() - self._clock) / 60
+        if self.io.failure is not None and minutes >= RETRY_MINUTES:
+            return True  # the disk may have room again
+        if self.minutes == 0:
+            return False
         first = self._saved_at < 0 and (step >= self._first or minutes >= FIRST_MINUTES)
         return first or minutes >= self.minutes
 
@@ -287,8 +301,10 @@ def _finite(module: TrainingModule) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove incomplete files of a killed run."""
-    for place in (folder, folder / "checkpoints"):
+    """Remove incomplete files of a killed run, and put back what it was about to replace."""
+    for replaced in replaced_shards(folder):
+        os.replace(replaced, original_place(replaced))
+    for place in (folder, folder / "checkpoints", *(folder / "demos").glob("step_*")):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
                 remove_checkpoint(half)
@@ -314,7 +330,10 @@ def _leave_rescue(folder: Path, step: int) -> None:
 
 
 def _same_file(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, or a copy if the file system has no links."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no links. A folder of that name
+    is put aside."""
+    if target.is_dir() and not target.is_symlink():
+        log.warning("%s is a folder and is now %s", target, put_aside(target))
     with atomic_write(target) as temporary:
         try:
             os.link(source, temporary)

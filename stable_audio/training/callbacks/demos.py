@@ -16,17 +16,22 @@ from torch import Tensor, nn
 from stable_audio.audio.demo_page import DemoClip, DemoStep, write_index, write_step_page
 from stable_audio.audio.demo_page.clips import save_clip
 from stable_audio.audio.plots import save_mel_grid
+from stable_audio.incidents import incident
 from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.demo import Demo, DemoRenderer
-from stable_audio.training.incidents import incident
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.shared_rows import shared_rows
 from stable_audio.training.splitting import are_split
+from stable_audio.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
+
+
+class _RunStopsError(Exception):
+    """A signal has come to end the run."""
 
 
 class RenderDemos(StepCallback):
@@ -47,6 +52,8 @@ class RenderDemos(StepCallback):
         every: steps between demos.
         first_minutes: minutes of training after which demos are rendered if the run has none yet; 0 = by
             steps alone.
+        stop: says that a signal has come to end the run, which then leaves demos out: whoever sends one may
+            not wait for the checkpoint until they are rendered.
     """
 
     def __init__(
@@ -57,8 +64,10 @@ class RenderDemos(StepCallback):
         *,
         every: int,
         first_minutes: float = 0.0,
+        stop: StopRequest | None = None,
     ) -> None:
         super().__init__()
+        self.stop = stop
         self.renderer, self.logger = renderer, logger
         self.folder, self.every = Path(folder) / "demos", every
         self.first_minutes = first_minutes
@@ -106,6 +115,8 @@ class RenderDemos(StepCallback):
                     self.renderer.adopt(trainer.strategy.broadcast(self.renderer.observed()))
                     with _shared_work(module.model):
                         self._write(trainer, module, step)
+        except _RunStopsError:
+            log.warning("the demo of step %d is left out, since the run stops", step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             log.exception(
@@ -129,17 +140,18 @@ class RenderDemos(StepCallback):
         pictured: list[tuple[str, Tensor]] = []
         demos = self.renderer.render(module.model)
         failure: Exception | None = None
+        self._go_on(trainer)
         while (demo := _next(trainer, demos)) is not None:
-            if failure is not None or not trainer.is_global_zero:
-                continue  # the other processes go on
-            try:
-                clips.append(self._save(folder, demo, step))
-            except Exception as error:
-                if not self._together:
-                    raise
-                failure = error
-            # The column comes first, since long titles are cut at the end.
-            pictured.append((f"{demo.column}: {demo.row}", demo.audio))
+            if failure is None and trainer.is_global_zero:  # the other processes go on
+                try:
+                    clips.append(self._save(folder, demo, step))
+                except Exception as error:
+                    if not self._together:
+                        raise
+                    failure = error
+                # The column comes first, since long titles are cut at the end.
+                pictured.append((f"{demo.column}: {demo.row}", demo.audio))
+            self._go_on(trainer)
         if failure is not None:
             raise failure
         if not trainer.is_global_zero:
@@ -147,6 +159,19 @@ class RenderDemos(StepCallback):
         self._log_picture(folder, pictured, step)
         write_step_page(folder, DemoStep(step=step, clips=clips, pictures=self._more(folder, step)))
         write_index(self.folder)
+
+    def _go_on(self, trainer: pl.Trainer) -> None:
+        """Leave the demo if a signal has come to end the run, on one of the processes that render together.
+
+        Raises:
+            _RunStopsError: one has come.
+        """
+        stops = self.stop is not None and self.stop.signal is not None
+        if self._together:
+            flag = torch.tensor(float(stops), device=trainer.strategy.root_device)
+            stops = bool(trainer.strategy.reduce(flag, reduce_op="sum") > 0)
+        if stops:
+            raise _RunStopsError
 
     def _save(self, folder: Path, demo: Demo, step: int) -> DemoClip:
         audio = demo.audio.float().cpu()

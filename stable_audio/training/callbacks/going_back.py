@@ -10,13 +10,13 @@ import lightning.pytorch as pl
 
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
-from stable_audio.training.incidents import incident
 from stable_audio.training.recovery import newest_whole
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from stable_audio.training.changed_start import name_changed_clips
 from stable_audio.training.feed import RunData
 from stable_audio.training.run_record import RunRecord
 
@@ -23,6 +24,7 @@ class RecordData(pl.Callback):
 
     def __init__(self, record: RunRecord, data: RunData) -> None:
         self.record, self.data = record, data
+        self._told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not self.record.enabled or self.data.timed is None:
@@ -30,4 +32,9 @@ class RecordData(pl.Callback):
         dataset = self.data.timed.loader.dataset
         digest = self.data.clips().hash if len(dataset) <= MOST_NAMED else None
         left_out = sum(dataset.ignored.values())
-        self.record.describe(data={"clips": len(dataset), "names_sha256": digest, "files_not_read": left_out})
+        facts = {"clips": len(dataset), "names_sha256": digest, "files_not_read": left_out}
+        *earlier, start = self.record.content["starts"] or [{}]
+        if start.get("resumed_from") and not self._told:
+            name_changed_clips(earlier, facts)
+        self._told = True  # a run that goes back to a checkpoint comes here again
+        self.record.describe(data=facts)

@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.incidents import incident
 from stable_audio.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.splitting import are_split
+from stable_audio.training.stopping import StopRequest
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Validate(StepCallback):
         make_loader: (rank, world_size) -> a loader that repeats one pass.
         writer: writer of the run's large files.
         every: steps.
+        stop: says that a signal has come to end the run, which then validates when it goes on: whoever sends
+            one may not wait for the checkpoint until that is done.
     """
 
     def __init__(
@@ -47,30 +50,41 @@ class Validate(StepCallback):
         writer: BackgroundWriter,
         *,
         every: int,
+        stop: StopRequest | None = None,
     ) -> None:
         super().__init__()
+        self.stop = stop
         self._make_loader, self.logger = make_loader, logger
         self.writer = writer
         self.folder, self.config, self.every = Path(folder), dict(config), every
         self.best = math.inf
         self.latest: dict[str, float] = {}
         self._loader: ResumableLoader | None = None
+        self._step: int | None = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        # Checkpoints of earlier versions have no step.
+        self.best, self._step = state_dict["best"], state_dict.get("step")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         # Now, so that a mistake in the dataset file is found before the first step.
         self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+        if self._step is not None and self._step != trainer.global_step:
+            # The run was stopped before it, or a process died while they validated.
+            self.after_step(trainer, pl_module, trainer.global_step)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every:
             return
+        if step != trainer.max_steps and self._is_left(trainer):
+            log.warning("the validation of step %d follows when the run goes on", step)
+            return
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
+        self._step = step
         # In the order of the items, so that the sums are the same whatever the batches.
         self.latest = values = means(rows[item] for item in sorted(rows))
         if trainer.is_global_zero and values:
@@ -86,6 +100,14 @@ class Validate(StepCallback):
             facts = {"step": step, name.replace("/", "_"): values[name]}
             write = partial(module.saved.write, weights=module.weights_label, info=facts)
             self.writer.write(tensors, partial(self._keep_best, write))
+
+    def _is_left(self, trainer: pl.Trainer) -> bool:
+        """Whether a signal has come to one of the processes to end the run."""
+        stops = self.stop is not None and self.stop.signal is not None
+        if trainer.world_size > 1:
+            flag = torch.tensor(float(stops), device=trainer.strategy.root_device)
+            stops = bool(trainer.strategy.reduce(flag, reduce_op="sum") > 0)
+        return stops
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """Measured values of the items of this process; empty if all of them were rejected."""

@@ -1,0 +1,93 @@
+"""Notice that a data worker was killed, while its batch is waited for and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+MOST_DEATHS = 3
+"""Number of times that workers may die without a batch in between."""
+
+_DEATH = re.compile(r"DataLoader worker \(pid")
+_END = object()
+
+Handler = Callable[[int, "FrameType | None"], Any]
+
+
+class WorkerDied(RuntimeError):
+    """A data worker was killed, as by the system when memory runs out."""
+
+
+class DeathWatch:
+    """A handler of SIGCHLD in the place of torch's, which raises an error wherever the main thread is.
+
+    In the middle of a step such an error would end the run. This one passes the signal on while a batch is
+    waited for, or else when the next one is.
+
+    Args:
+        tell: torch's handler; raises RuntimeError if a worker has died.
+    """
+
+    def __init__(self, tell: Handler) -> None:
+        self._tell = tell
+        self._waits = self._heard = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._waits:
+            self._tell(number, frame)
+        else:
+            self._heard = True
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context in which a worker's death raises RuntimeError."""
+        self._waits = True
+        try:
+            heard, self._heard = self._heard, False
+            if heard:
+                self._tell(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._waits = False
+
+
+def batches_of(loader: DataLoader) -> Iterator[Any]:
+    """What the workers of `loader` prepare, in order.
+
+    Raises:
+        WorkerDied: one of them was killed.
+    """
+    items = iter(loader)
+    watch = _watch() if loader.num_workers else None
+    while True:
+        try:
+            with watch.waiting() if watch is not None else nullcontext():
+                item = next(items, _END)
+        except RuntimeError as error:
+            if loader.num_workers and _DEATH.search(str(error)):
+                raise WorkerDied(str(error).strip()) from None  # not the workers' queues with it
+            raise
+        if item is _END:
+            return
+        yield item
+
+
+def _watch() -> DeathWatch | None:
+    """The watch of this process, in the place of torch's handler once that is there."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return None
+    handler = signal.getsignal(signal.SIGCHLD)
+    if isinstance(handler, DeathWatch):
+        return handler
+    if getattr(handler, "__module__", "") != "torch.utils.data._utils.signal_handling":
+        return None
+    watch = DeathWatch(handler)  # type: ignore[arg-type]
+    signal.signal(signal.SIGCHLD, watch)
+    return watch
