@@ -238,7 +238,11 @@ def _damage(path: Path, parts: list[str]) -> CheckpointError:
 
 def _refuse_foreign(path: Path) -> None:
     refuse_name(path)
-    if (reason := why_not_weights(path)) is not None:
+    try:
+        reason = why_not_weights(path)
+    except OSError as error:  # such as of a folder, a link to nothing, or a file of somebody else
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or _short(error)})") from error
+    if reason is not None:
         raise CheckpointError(f"{path}: {reason}")
 
 

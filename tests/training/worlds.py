@@ -25,6 +25,15 @@ def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) 
         work: a function of a module.
         nodes: machines that they seem to be on.
     """
+    statuses, failures = ended_world(size, work, *args, nodes=nodes)
+    assert not failures, "\n".join(failures)
+    assert statuses == [0] * size
+
+
+def ended_world(
+    size: int, work: Callable[..., None], *args: Any, nodes: int = 1
+) -> tuple[list[int | None], list[str]]:
+    """The same for processes some of which may die: their exit statuses, and the tracebacks of errors."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
     port, reports = free_port(), context.SimpleQueue()
@@ -46,8 +55,7 @@ def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) 
     failures = []
     while not reports.empty():
         failures.append(reports.get())
-    assert not failures, "\n".join(failures)
-    assert [process.exitcode for process in processes] == [0] * size
+    return [process.exitcode for process in processes], failures
 
 
 def free_port() -> int:

@@ -1,0 +1,104 @@
+"""Data workers that are killed are replaced, and no batch is lost or comes twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import pytest
+import torch
+
+from stable_audio.data.base import DataError, ItemKey
+from stable_audio.data.loader import make_loader
+from stable_audio.data.worker_deaths import MOST_DEATHS, DeathWatch
+from tests.data.test_loader import Numbers, content
+
+
+def _kill_a_worker() -> None:
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join()
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_a_killed_worker_is_replaced_and_the_batches_are_the_same(
+    endless: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for kills in ((), (0, 3, 9)):
+        loader = make_loader(Numbers(40), batch_size=2, num_workers=2 if kills else 0, endless=endless)
+        batches = []
+        for number, batch in enumerate(loader):
+            batches.append(content(batch))
+            if number in kills:
+                _kill_a_worker()
+            if endless and number == 45:
+                break
+        found.append((batches, loader.state_dict()))
+    assert found[0] == found[1]
+    assert caplog.text.count("a data worker was killed") == 3
+    kinds = [record.incident["kind"] for record in caplog.records if hasattr(record, "incident")]
+    assert kinds == ["data worker died"] * 3
+
+
+def test_a_worker_that_dies_where_nobody_waits_disturbs_nothing() -> None:
+    loader = iter(make_loader(Numbers(40), batch_size=2, num_workers=1))
+    first = next(loader)
+    _kill_a_worker()  # torch's handler would raise here
+    assert len(torch.ones(3)) == 3
+    second = next(loader)
+    plain = iter(make_loader(Numbers(40), batch_size=2))
+    assert [content(first), content(second)] == [content(next(plain)), content(next(plain))]
+
+
+class _Deadly(Numbers):
+    """A dataset that kills whoever reads it."""
+
+    def __getitem__(self, key: ItemKey) -> tuple[torch.Tensor, dict]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_workers_that_die_again_and_again_are_an_error() -> None:
+    with pytest.raises(DataError, match=rf"died {MOST_DEATHS + 1} times without a batch.*--num-workers 0"):
+        next(iter(make_loader(_Deadly(8), batch_size=2, num_workers=1)))
+
+
+def test_the_watch_tells_of_a_death_at_the_next_wait() -> None:
+    told: list[int] = []
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+
+    watch = DeathWatch(tell)
+    watch(signal.SIGCHLD, None)
+    assert told == []
+    with watch.waiting():
+        assert len(told) == 1
+        watch(signal.SIGCHLD, None)
+        assert len(told) == 2
+    with watch.waiting():
+        assert len(told) == 2
+
+
+@pytest.mark.slow
+def test_a_death_is_seen_outside_the_main_thread(tmp_path: Path) -> None:
+    found = []
+
+    def read() -> None:
+        for number, batch in enumerate(make_loader(Numbers(40), batch_size=2, num_workers=1)):
+            found.append(content(batch))
+            if number == 2:
+                _kill_a_worker()
+            if number == 8:
+                return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join(60)
+    plain = iter(make_loader(Numbers(40), batch_size=2))
+    assert found == [content(next(plain)) for _ in range(9)]
