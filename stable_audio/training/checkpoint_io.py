@@ -15,6 +15,7 @@ from stable_audio.checkpoints.checksums import save_torch_file, verify_torch_fil
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.checkpoints.shards import is_shards, read_shards
 from stable_audio.incidents import incident
+from stable_audio.training.folder import make_way
 from stable_audio.training.guard import write_failure
 from stable_audio.training.writer import BackgroundWriter
 
@@ -46,6 +47,7 @@ class AtomicCheckpointIO(CheckpointIO):
             with atomic_write(path) as temporary:
                 save_torch_file(checkpoint, temporary)
                 verify_torch_file(checkpoint, temporary)
+                make_way(Path(path))
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             self.fail(Path(path), error, checkpoint)
 

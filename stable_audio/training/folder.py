@@ -84,6 +84,12 @@ def put_aside(path: Path) -> Path:
     return aside
 
 
+def make_way(path: Path) -> None:
+    """Put aside a folder that has the name of a file which is about to be written."""
+    if path.is_dir() and not path.is_symlink():
+        log.warning("%s is a folder and is now %s", path, put_aside(path))
+
+
 def _remove_run(folder: Path) -> None:
     """Remove all files that runs write, and no others."""
     for name in FOLDERS:

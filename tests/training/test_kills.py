@@ -141,7 +141,7 @@ def _die(folder: Path, name: str, where: str, options: dict[str, Any]) -> None:
 def test_sigkill_at_any_moment(tmp_path: Path, whole: Path, where: str, kind: str) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
-    options = {"checkpoint_format": kind}
+    options = {"checkpoint_format": kind, "background_checkpoints": False}
     victim = context.Process(target=_die, args=(tmp_path, "killed", where, options))
     victim.start()
     victim.join(120)

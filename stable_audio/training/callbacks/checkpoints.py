@@ -25,7 +25,7 @@ from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
-from stable_audio.training.folder import put_aside
+from stable_audio.training.folder import make_way
 from stable_audio.training.gathering import of_all
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import (
@@ -332,8 +332,7 @@ def _leave_rescue(folder: Path, step: int) -> None:
 def _same_file(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, or a copy if the file system has no links. A folder of that name
     is put aside."""
-    if target.is_dir() and not target.is_symlink():
-        log.warning("%s is a folder and is now %s", target, put_aside(target))
+    make_way(target)
     with atomic_write(target) as temporary:
         try:
             os.link(source, temporary)
