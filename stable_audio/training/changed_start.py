@@ -14,12 +14,24 @@ from stable_audio.training.continuing import differences
 
 log = logging.getLogger(__name__)
 
-NO_SETTINGS = ("recover", "overwrite", "requeue", "ckpt_path", "progress", "max_steps", "save_dir", "profile")
-"""Options that say how a run is started or how long it is, not what it does."""
+SETTINGS = (
+    "accelerator",
+    "accum_batches",
+    "batch_size",
+    "devices",
+    "global_batch_size",
+    "gradient_clip_val",
+    "matmul_precision",
+    "num_nodes",
+    "precision",
+    "seed",
+    "strategy",
+)
+"""Options on which the results of a run depend, by themselves or by rounding."""
 
 
 def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any]) -> None:
-    """Log the options that differ from those of the last start.
+    """Log the options on which results depend and that differ from those of the last start.
 
     Args:
         starts: the earlier starts of the run, as its record has them.
@@ -31,8 +43,8 @@ def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any]) -> N
     now = json.loads(json.dumps(dict(options), default=str))
     changed = [
         f"--{key.replace('_', '-')} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
-        for key in now
-        if key in before and key not in NO_SETTINGS and before[key] != now[key]
+        for key in SETTINGS
+        if key in before and before[key] != now[key]
     ]
     if changed:
         log.warning("changed since the last start: %s", "; ".join(changed), extra=incident("changed setting"))
