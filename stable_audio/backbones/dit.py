@@ -18,6 +18,7 @@ from stable_audio.backbones.dit_parts import (
     TRANSFORMERS,
     at_length,
     check_whole_frames,
+    expect_other_sizes,
     patch,
     projection,
     token_mask,
@@ -25,9 +26,10 @@ from stable_audio.backbones.dit_parts import (
     zero_conv,
 )
 from stable_audio.nn.checks import check_choice, check_positive
+from stable_audio.nn.copying import is_compiled
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.local import LocalTokens
-from stable_audio.nn.packed import check_lengths
+from stable_audio.nn.packed import PackedRow, check_lengths
 from stable_audio.nn.precision import parameter_dtype
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerInputs
 from stable_audio.options import Flat, takes_keywords
@@ -111,14 +113,19 @@ class DiT(Backbone):
         self.postprocess_conv = zero_conv(io_channels)
         self.time_as_channels, self.modulated = timestep.as_channels, options.modulated
 
-    def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Conditioning, row: PackedRow | None = None) -> Tensor:
         """x (b io_channels n), t (b,) -> (b io_channels n).
+
+        Args:
+            row: the clips of x as one row, which `forward_packed` makes.
 
         Raises:
             ValueError: n is not a multiple of patch_size, a required slot is empty, or a padding mask has
                 another shape than (b n).
         """
         tokens, inputs = self._embedded(x, t, cond)
+        if row is not None:
+            return self._output(self.transformer.forward_packed(tokens, row, inputs))
         return self._output(self.transformer(tokens, inputs))
 
     def forward_packed(self, x: Tensor, t: Tensor, cond: Conditioning, lengths: Sequence[int]) -> Tensor:
@@ -128,9 +135,18 @@ class DiT(Backbone):
             ValueError: as in Backbone, or input_concat has another length than x, so its padding is unknown.
         """
         self._check_packing(x, cond, lengths)
-        tokens, inputs = self._embedded(x, t, cond)
-        counts = [n // self.patch_size for n in lengths]
-        return self._output(self.transformer.forward_packed(tokens, counts, inputs))
+        autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        row = self.transformer.row(
+            [n // self.patch_size for n in lengths],
+            padded=x.shape[-1] // self.patch_size,
+            prepended=self._prepended(cond),
+            device=x.device,
+            dtype=torch.get_autocast_dtype(x.device.type) if autocast else parameter_dtype(self),
+            compiled=is_compiled(self),
+        )
+        if is_compiled(self):
+            expect_other_sizes(x, t, cond)
+        return self(x, t, cond, row)  # as a call of the module, which may be compiled
 
     def hidden_states(
         self, x: Tensor, t: Tensor, cond: Conditioning, *, exit_layer: int | None = None
@@ -258,6 +274,16 @@ class DiT(Backbone):
             prepend = token if prepend is None else torch.cat([prepend, token], dim=1)
             global_cond = None
         return replace(inputs, prepend=prepend, global_cond=global_cond)
+
+    def _prepended(self, cond: Conditioning) -> int:
+        """Tokens that `_with_time` puts before each clip."""
+        if isinstance(cond.prepared, _Projected):
+            prepend, has_global = cond.prepared.inputs.prepend, cond.prepared.inputs.global_cond is not None
+        else:
+            prepend = None if self.to_prepend_embed is None else cond.prepend
+            has_global = self.to_global_embed is not None and cond.global_cond is not None
+        time = not self.modulated and (not self.time_as_channels or has_global)
+        return int(time) + (0 if prepend is None else prepend.shape[1])
 
     def _check(self, x: Tensor, cond: Conditioning) -> None:
         if lacking := [s.value for s in self.required_slots if cond.slot(s) is None]:

@@ -11,6 +11,7 @@ from stable_audio.backbones.dit_options import DiTOptions
 from stable_audio.backbones.x_transformers import build_x_transformer
 from stable_audio.nn.embeddings import ProjectionMLP
 from stable_audio.nn.local import LocalWidths
+from stable_audio.nn.packed import mark_dynamic
 from stable_audio.nn.transformer import ContinuousTransformer
 from stable_audio.types import Conditioning, Slot
 
@@ -106,3 +107,11 @@ def check_whole_frames(cond: Conditioning, slots: frozenset[Slot], length: int) 
             )
     if cond.padding_mask is not None:
         raise ValueError("packed clips have no padding, but a padding mask came with them; leave it out")
+
+
+def expect_other_sizes(x: Tensor, t: Tensor, cond: Conditioning) -> None:
+    """Let the compiler expect other numbers of items and frames in later calls."""
+    mark_dynamic([x, t, *(v for v in (cond.input_concat, cond.local_add) if v is not None)], dims=(0, 2))
+    mark_dynamic((cond.modular_local or {}).values(), dims=(0, 2))
+    tokens = (cond.cross_attn, cond.cross_attn_mask, cond.global_cond, cond.prepend)
+    mark_dynamic([v for v in tokens if v is not None], dims=(0,))

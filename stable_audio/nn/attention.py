@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,8 +13,9 @@ from stable_audio.nn.checks import check_choice, check_divides
 from stable_audio.nn.kernels import ATTEND, require_flash
 from stable_audio.nn.linear import Linear
 from stable_audio.nn.norms import DynamicTanh, L2Norm, NormOptions, RMSNorm
-from stable_audio.nn.packed import Packing, calls_at_once
+from stable_audio.nn.packed import Packing
 from stable_audio.nn.rotary import RotaryTables, rotated
+from stable_audio.nn.row_attention import Pattern
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class KeyValues(NamedTuple):
 
     keys: tuple[Tensor, ...]
     values: Tensor
+
+    def index_select(self, items: Tensor) -> KeyValues:
+        """Those of some items (n,) of the batch, in their order."""
+        keys = tuple(k.index_select(0, items) for k in self.keys)
+        return KeyValues(keys, self.values.index_select(0, items))
 
 
 class Attention(nn.Module):
@@ -147,7 +152,7 @@ class Attention(nn.Module):
                 without any True.
             padding_mask: (b n) bool, False = padding in x, for self-attention.
             packing: layout of x as one row (1 l d) of several clips; each attends to its own tokens or to its
-                own item of the context.
+                own item of the context, whose items are in the order of the clips.
         """
         if kv is None and context is not None:
             kv = self.project_context(context)
@@ -175,15 +180,12 @@ class Attention(nn.Module):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, packing: Packing | None, *, cross: bool
     ) -> Tensor:
+        pattern = Pattern(self.attend, self.causal, self.window)
         if packing is None:
-            return self.attend(q, k, v, causal=self.causal, window=self.window, mask=mask)
-        kernel = partial(self.attend, causal=self.causal, window=self.window)
-        if cross and calls_at_once(q):
-            # A causal mask counts both from the first on, which padding behind does not move.
-            return packing.cross_attend_at_once(kernel, q, k, v, mask)
+            return pattern(q, k, v, mask)
         if cross:
-            return packing.cross_attend(kernel, q, k, v, mask)
-        return packing.attend(partial(kernel, mask=None), q, k, v)
+            return packing.attention.cross_attend(pattern, q, k, v, mask)
+        return packing.attention.attend(pattern, q, k, v)
 
     def project_context(self, context: Tensor) -> KeyValues:
         """Keys and values of a cross-attention context (b m d), which do not depend on x."""

@@ -1,81 +1,39 @@
-"""Several clips in one row of tokens: the layout of the row, and attention within each clip."""
+"""Several clips in one row of tokens: the layout of the row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from stable_audio.nn.row_attention import Places, RowAttention
 from stable_audio.nn.transfer import to_device
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The layout of b clips in one row of tokens (1 l d), one clip after another.
+    """The layout of b clips in one row of tokens (1 l d), one clip after another, the longest first.
 
     Attributes:
-        lengths: tokens of each clip; they sum to l.
-        clip: (l,) number of the clip that each token belongs to.
-        position: (l,) position of each token within its clip.
+        lengths: (b,) tokens of each clip; they sum to l.
+        places: which clip each token belongs to, and where in it.
+        attention: how tokens attend to those of their clip, and to its context.
     """
 
-    lengths: tuple[int, ...]
-    clip: Tensor
-    position: Tensor
-
-    @staticmethod
-    def of(lengths: Sequence[int], device: torch.device) -> Packing:
-        """The packing of clips of these lengths."""
-        counts = torch.tensor(lengths)
-        clip = torch.repeat_interleave(torch.arange(len(lengths)), counts)
-        starts = counts.cumsum(0) - counts
-        position = torch.arange(len(clip)) - starts[clip]
-        return Packing(tuple(lengths), to_device(clip, device), to_device(position, device))
+    lengths: Tensor
+    places: Places
+    attention: RowAttention
 
     def per_token(self, values: Tensor) -> Tensor:
         """One vector per clip (b 1 d) -> the vector of each token's clip (1 l d)."""
-        return values[:, 0].index_select(0, self.clip).unsqueeze(0)
+        return values[:, 0].index_select(0, self.places.clip).unsqueeze(0)
 
     def mean(self, x: Tensor) -> Tensor:
         """x (1 l d) -> the mean over each token's clip (1 l d)."""
-        sums = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.clip, x[0])
-        counts = to_device(torch.tensor(self.lengths), x.device, x.dtype)
-        return self.per_token((sums / counts[:, None]).unsqueeze(1))
-
-    def attend(self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of each clip to itself: q, k, v (1 l h d) -> (1 l h d).
-
-        One call of `kernel` per clip: a single call would need a mask over all pairs of tokens, and would
-        compute the pairs that the mask excludes.
-        """
-        parts = (y.split(self.lengths, dim=1) for y in (q, k, v))
-        return torch.cat([kernel(*clip) for clip in zip(*parts)], dim=1)
-
-    def cross_attend_at_once(
-        self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """As `cross_attend`, by one call of `kernel` for queries that are padded to the longest clip."""
-        padded = q.new_zeros(len(self.lengths), max(self.lengths), *q.shape[2:])
-        padded = padded.index_put((self.clip, self.position), q[0])
-        return kernel(padded, k, v, mask=mask)[self.clip, self.position].unsqueeze(0)
-
-    def cross_attend(
-        self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """Attention of each clip to its own context: q (1 l h d), k and v (b m h d), mask (b m)."""
-        outs = []
-        for i, queries in enumerate(q.split(self.lengths, dim=1)):
-            item = slice(i, i + 1)
-            outs.append(kernel(queries, k[item], v[item], mask=None if mask is None else mask[item]))
-        return torch.cat(outs, dim=1)
-
-
-def calls_at_once(q: Tensor) -> bool:
-    """Whether one call for all clips, with padding, serves cross-attention better than one for each: on a
-    GPU, where a call costs the host about as long as a short clip the device."""
-    return q.is_cuda
+        sums = x.new_zeros(self.lengths.shape[0], x.shape[-1]).index_add(0, self.places.clip, x[0])
+        return self.per_token((sums / self.lengths.to(x.dtype)[:, None]).unsqueeze(1))
 
 
 @dataclass(frozen=True)
@@ -84,34 +42,83 @@ class PackedRow:
 
     Attributes:
         packing: layout of the row, including the tokens before each clip.
-        real: (r,) places of the real tokens in the flattened (b n).
-        order: (l,) places of the row's tokens in [memory | prepended, flattened | real tokens].
+        items: (b,) the item of the batch that each clip of the row is; None if their order is the same.
+        real: (r,) places of the real tokens in the flattened (b n), in the order of the row.
+        order: (l,) places of the row's tokens in [memory | prepended, flattened | real tokens]. The prepended
+            tokens are in the order of the row's clips.
         out: (r,) places of the real tokens in the row.
     """
 
     packing: Packing
+    items: Tensor | None
     real: Tensor
     order: Tensor
     out: Tensor
 
     @staticmethod
     def of(
-        lengths: Sequence[int], *, padded: int, memory: int, prepended: int, device: torch.device
+        lengths: Sequence[int],
+        *,
+        padded: int,
+        memory: int,
+        prepended: int,
+        device: torch.device,
+        attention: Callable[[Sequence[int], Places], RowAttention],
+        any_lengths: bool = False,
     ) -> PackedRow:
-        """Clips of `lengths` real tokens out of `padded`, each after `memory` and `prepended` tokens."""
+        """Clips of `lengths` real tokens out of `padded`, each after `memory` and `prepended` tokens.
+
+        Args:
+            attention: (tokens of each clip of the row, longest first; their places) -> how they attend.
+            any_lengths: for a compiled network, which then serves rows of other lengths as well.
+        """
+        items = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         before, count = memory + prepended, len(lengths)
-        packing = Packing.of([before + n for n in lengths], torch.device("cpu"))
-        clips = Packing.of(lengths, torch.device("cpu"))
-        place, clip = packing.position, packing.clip
-        is_memory, is_real = place < memory, place >= before
-        order = torch.where(is_memory, place, memory + clip * prepended + place - memory)
-        order[is_real] = memory + count * prepended + torch.arange(len(clips.clip))
-        return PackedRow(
-            packing=Packing.of(packing.lengths, device),
-            real=to_device(clips.clip * padded + clips.position, device),
+        in_order = [lengths[i] for i in items]
+        whole = [before + n for n in in_order]
+        row, real = Places.of(whole), Places.of(in_order)
+        is_real = row.position >= before
+        order = row.clip * prepended + row.position  # memory comes first in both
+        order = torch.where(row.position < memory, row.position, order)
+        order[is_real] = memory + count * prepended + torch.arange(len(real.clip))
+        places = row.to(device)
+        found = PackedRow(
+            packing=Packing(
+                lengths=to_device(torch.tensor(whole), device),
+                places=places,
+                attention=attention(whole, places),
+            ),
+            items=to_device(torch.tensor(items), device) if any_lengths or items != sorted(items) else None,
+            real=to_device(torch.tensor(items)[real.clip] * padded + real.position, device),
             order=to_device(order, device),
             out=to_device(is_real.nonzero().squeeze(1), device),
         )
+        if any_lengths:
+            mark_dynamic(found.tensors())
+        return found
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors, each of which is as long as there are clips or tokens of some kind."""
+        packing = self.packing
+        yield from (packing.lengths, packing.places.clip, packing.places.position, packing.places.steps)
+        yield from (self.real, self.order, self.out)
+        if self.items is not None:
+            yield self.items
+        yield from packing.attention.tensors()
+
+    def sorted_items(self, values: Tensor | None) -> Tensor | None:
+        """Values of the items of the batch (b ...) in the order of the row's clips."""
+        return values if values is None or self.items is None else values.index_select(0, self.items)
+
+
+def mark_dynamic(tensors: Iterable[Tensor], dims: Sequence[int] = (0, 1)) -> None:
+    """Let the compiler expect other sizes of these dimensions, where tensors have them, in later calls."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    for tensor in tensors:
+        for dim in dims:
+            if dim < tensor.dim():
+                maybe_mark_dynamic(tensor, dim)
 
 
 def check_lengths(lengths: Sequence[int], *, clips: int, padded: int, multiple: int = 1) -> None:

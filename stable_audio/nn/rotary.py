@@ -42,7 +42,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, length: int, packing: Packing | None = None) -> RotaryTables:
         """Tables for `length` tokens; in a packed row, positions restart in every clip."""
         if packing is not None:
-            return self(max(packing.lengths)).at(packing.position)
+            return self(packing.places.longest).at(packing.places.position)
         positions = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
         angles = positions[:, None] * self.inv_freq.float()[None, :]
         return RotaryTables(angles.cos(), angles.sin())

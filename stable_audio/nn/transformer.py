@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,36 +13,20 @@ from torch import Tensor, nn
 from stable_audio.nn.attention import KeyValues
 from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions
 from stable_audio.nn.checks import check_divides, check_positive
-from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
-from stable_audio.nn.local import LocalTokens, LocalWidths
+from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.packed import PackedRow
 from stable_audio.nn.rotary import RotaryEmbedding, rotary_dim
+from stable_audio.nn.row_kernels import available, row_kernel
+from stable_audio.nn.transformer_inputs import TransformerInputs, in_order_of, packed_local
+from stable_audio.nn.transformer_parts import (
+    memory_tokens,
+    modulation,
+    packing_obstacles,
+    position_embedding,
+    row_needs,
+)
 
 __all__ = ["ContinuousTransformer", "TransformerBlock", "TransformerInputs", "TransformerOptions"]
-
-
-@dataclass(frozen=True)
-class TransformerInputs:
-    """The inputs of a transformer besides x.
-
-    Attributes:
-        context: (b m d) for cross-attention.
-        kvs: keys and values of each block's cross-attention, from `prepare_context`, instead of `context`.
-        context_mask: (b m) bool, the tokens visible to cross-attention; None for all.
-        prepend: tokens (b l dim) that go before x.
-        global_cond: (b dim), for a modulated transformer.
-        local: conditioning of the tokens of x.
-        padding_mask: (b n) bool, False = padding in x; None = no padding.
-    """
-
-    context: Tensor | None = None
-    kvs: tuple[KeyValues | None, ...] | None = None
-    context_mask: Tensor | None = None
-    prepend: Tensor | None = None
-    global_cond: Tensor | None = None
-    local: LocalTokens | None = None
-    padding_mask: Tensor | None = None
-
 
 _NOTHING = TransformerInputs()
 
@@ -84,11 +68,12 @@ class ContinuousTransformer(nn.Module):
         self.project_in = nn.Linear(dim_in, dim, bias=False)
         self.project_out = nn.Linear(dim, dim_out, bias=False)
         self.rotary_pos_emb = RotaryEmbedding(rotary_dim(dim_heads)) if options.rotary_pos_emb else None
-        self.packing_obstacles = _packing_obstacles(options)
+        self.packing_obstacles = packing_obstacles(options)
+        self.row_needs = row_needs(dim_heads, options)
         self.num_memory_tokens = options.num_memory_tokens
-        self.memory_tokens = _memory_tokens(dim, options)
-        self.pos_emb = _position_embedding(dim, options)
-        self.global_cond_embedder = _modulation(dim) if modulated else None
+        self.memory_tokens = memory_tokens(dim, options)
+        self.pos_emb = position_embedding(dim, options)
+        self.global_cond_embedder = modulation(dim) if modulated else None
         last = depth - 1 if final_cross_attn_ix < 0 else final_cross_attn_ix
         self.layers = nn.ModuleList(
             TransformerBlock(
@@ -126,27 +111,49 @@ class ContinuousTransformer(nn.Module):
             states.append(layer(states[-1], shared, kv))
         return states[1:]
 
-    def forward_packed(
-        self, x: Tensor, lengths: Sequence[int], inputs: TransformerInputs = _NOTHING
-    ) -> Tensor:
-        """x (b n dim_in), of which the first lengths[i] tokens of item i are real -> (b n dim_out).
+    def row(
+        self,
+        lengths: Sequence[int],
+        *,
+        padded: int,
+        prepended: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        compiled: bool = False,
+    ) -> PackedRow:
+        """The row for `forward_packed` of clips of `lengths` real tokens out of `padded`.
 
-        The real tokens of all items pass the blocks as one row, with the same result for each item as from
-        `forward` without padding. Padding is not computed, and the output has zeros there. `inputs` has one
-        item per clip, and no padding mask, since the lengths say all.
+        It is made of numbers on the host, outside of a compiled network.
+
+        Args:
+            prepended: tokens before each clip.
+            dtype: type in which the attention computes.
+            compiled: the network is compiled.
 
         Raises:
             ValueError: the transformer has options that mix neighbouring clips.
         """
         if self.packing_obstacles:
             raise ValueError(f"clips cannot share a row with {', '.join(self.packing_obstacles)}")
-        row = PackedRow.of(
+        need = replace(self.row_needs, device=device, dtype=dtype, compiled=compiled)
+        return PackedRow.of(
             lengths,
-            padded=x.shape[1],
+            padded=padded,
             memory=self.num_memory_tokens,
-            prepended=0 if inputs.prepend is None else inputs.prepend.shape[1],
-            device=x.device,
+            prepended=prepended,
+            device=device,
+            attention=row_kernel(need, available(device)).make,
+            any_lengths=compiled,
         )
+
+    def forward_packed(self, x: Tensor, row: PackedRow, inputs: TransformerInputs = _NOTHING) -> Tensor:
+        """x (b n dim_in), whose real tokens `row` names -> (b n dim_out).
+
+        The real tokens of all items pass the blocks as one row, with the same result for each item as from
+        `forward` without padding. Padding is not computed, and the output has zeros there. `inputs` has one
+        item per clip, and no padding mask, since the row says all.
+        """
+        inputs = in_order_of(row, inputs)
         tokens = self._embed_packed(x, inputs.prepend, row)
         shared = self._shared(inputs, tokens.shape[1], row)
         for layer, kv in zip(self.layers, self._kvs(inputs)):
@@ -161,7 +168,7 @@ class ContinuousTransformer(nn.Module):
         packing, padding, local = None, inputs.padding_mask, inputs.local
         if row is not None:
             packing, padding = row.packing, None
-            local = None if local is None else _packed_local(local, row)
+            local = None if local is None else packed_local(local, row)
         elif padding is not None:
             # Memory and prepended tokens are never padding.
             padding = F.pad(padding, (length - padding.shape[1], 0), value=True)
@@ -193,48 +200,6 @@ class ContinuousTransformer(nn.Module):
         tokens = torch.cat([*sources, tokens]).index_select(0, row.order).unsqueeze(0)
         if self.pos_emb is None:
             return tokens
-        longest = tokens.new_empty(1, max(row.packing.lengths), 0)
-        return tokens + self.pos_emb(longest).index_select(0, row.packing.position)
-
-
-def _packed_local(local: LocalTokens, row: PackedRow) -> LocalTokens:
-    """The conditioning of the real tokens of all clips, in one row."""
-
-    def real(x: Tensor) -> Tensor:
-        return x.flatten(0, 1).index_select(0, row.real).unsqueeze(0)
-
-    joined = None if local.joined is None else real(local.joined)
-    by_id = {name: real(x) for name, x in local.by_id.items()}
-    return replace(local, joined=joined, by_id=by_id, places=row.out)
-
-
-def _packing_obstacles(options: TransformerOptions) -> tuple[str, ...]:
-    """The options that would mix clips which share a row: convolutions over tokens."""
-    return tuple(
-        name
-        for name, enabled in (
-            ("conformer", options.conformer),
-            ("ff_kwargs.use_conv", options.ff_kwargs.use_conv),
-        )
-        if enabled
-    )
-
-
-def _position_embedding(dim: int, options: TransformerOptions) -> nn.Module | None:
-    if options.use_sinusoidal_emb:
-        return SinusoidalPositions(dim)
-    if options.use_abs_pos_emb:
-        return LearnedPositions(
-            dim, max_length=options.abs_pos_emb_max_length, memory=options.num_memory_tokens
-        )
-    return None
-
-
-def _memory_tokens(dim: int, options: TransformerOptions) -> nn.Parameter | None:
-    count = options.num_memory_tokens
-    return nn.Parameter(torch.randn(count, dim)) if count > 0 else None
-
-
-def _modulation(dim: int) -> nn.Module:
-    """The global vector -> scale, shift and gate of self-attention and of the feed-forward network."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 6 * dim))
+        places = row.packing.places
+        longest = tokens.new_empty(1, places.longest, 0)
+        return tokens + self.pos_emb(longest).index_select(0, places.position)

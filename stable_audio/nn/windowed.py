@@ -34,12 +34,21 @@ def windowed_attention(
             sees its own.
     """
     n, block = q.shape[2], max(left + right, 32)
-    if left < 0 or right < 0 or n <= 2 * block:
+    if left < 0 or right < 0 or _at_most(n, 2 * block):
         mask = banded_mask(n, n, left, right, q.device)
         if visible is not None:
             mask = _or_own(mask & visible[:, None, None, :], torch.eye(n, dtype=torch.bool, device=q.device))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return _blockwise(q, k, v, left, right, block, visible)
+
+
+def _at_most(n: int, most: int) -> bool:
+    """n <= most; False for a length that the compiler keeps open, since what it makes serves all."""
+    if not torch.compiler.is_compiling():
+        return n <= most
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(n <= most)
 
 
 def _or_own(mask: Tensor, own: Tensor) -> Tensor:

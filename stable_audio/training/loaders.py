@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
-from stable_audio.config.rules.datasets import packs
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.factory.clip_shape import clip_shape, metadata_check, text_preparation
 from stable_audio.factory.datasets import create_loader, dataset_config
@@ -40,8 +39,8 @@ class Datasets:
         return {"dataset": self.training.as_dict(), "val_dataset": validation}
 
 
-def refuse_datasets(config: ModelConfig, options: RunOptions, files: Datasets) -> None:
-    """Raise for datasets that do not fit the model or the options.
+def refuse_datasets(config: ModelConfig, files: Datasets) -> None:
+    """Raise for datasets that do not fit the model.
 
     Raises:
         TrainingError: with every problem.
@@ -50,11 +49,6 @@ def refuse_datasets(config: ModelConfig, options: RunOptions, files: Datasets) -
     problems = [p for dataset in datasets for p in pairing_problems(config, dataset)]
     if problems:
         raise TrainingError("; ".join(dict.fromkeys(map(str, problems))))
-    if options.compile and any(map(packs, datasets)):
-        raise TrainingError(
-            "--compile does not work with pack_length: rows are made anew in every step, and each would be "
-            "compiled; leave one of them out"
-        )
 
 
 def loader_maker(

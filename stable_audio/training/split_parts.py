@@ -14,8 +14,8 @@ from stable_audio.pretransforms.bottlenecks.base import Bottleneck
 from stable_audio.pretransforms.coder import Coder
 from stable_audio.pretransforms.discriminators import Discriminator
 
-BACKBONE_METHODS = ("forward_packed", "prepare", "null", "hidden_states")
-"""Of backbones, which read weights besides `forward`."""
+BACKBONE_METHODS = ("prepare", "null", "hidden_states")
+"""Of backbones, which read weights without calling the backbone as a module."""
 
 BOTTLENECK_METHODS = ("encode", "decode", "tokens", "decode_tokens")
 """Of bottlenecks, which are called by these alone."""

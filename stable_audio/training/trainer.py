@@ -101,7 +101,7 @@ def assemble(
     options = options.shared_by(placed.processes)
     log_world(world)
     with in_file(config.source):
-        refuse_datasets(config, options, files)
+        refuse_datasets(config, files)
 
         check_levers(config.training, options, processes=placed.processes)
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from stable_audio.backbones import BACKBONES, DiT
-from stable_audio.nn import attention
+from stable_audio.nn import transformer
 from stable_audio.nn.attention import AttentionOptions
 from stable_audio.nn.feedforward import FeedForwardOptions
 from stable_audio.nn.packed import PackedRow
+from stable_audio.nn.row_attention import EqualRuns, PaddedGroups
+from stable_audio.nn.row_kernels import RowKernel
+from stable_audio.nn.varlen import VarlenRow
 from stable_audio.types import Conditioning
 from tests.backbones.test_dit import SLOTS, TINY, build
 from tests.golden.kinds.assembly import construct
+from tests.nn.test_row_attention import literal_varlen
 from tests.tiny import BACKBONES as TINY_BACKBONES
 
 LENGTHS = (6, 2, 10, 4)
@@ -199,24 +206,38 @@ def test_conditioning_beside_x_must_be_as_long() -> None:
 
 
 def test_the_order_of_a_row() -> None:
-    row = PackedRow.of([2, 1], padded=3, memory=1, prepended=2, device=torch.device("cpu"))
+    row = PackedRow.of(
+        [1, 2], padded=3, memory=1, prepended=2, device=torch.device("cpu"), attention=EqualRuns.of
+    )
+    assert row.items is not None
+    assert row.items.tolist() == [1, 0]  # the longest first
     # sources: 0 memory; 1-2 and 3-4 prepended of the clips; 5-6 and 7 their real tokens
     assert row.order.tolist() == [0, 1, 2, 5, 6, 0, 3, 4, 7]
-    assert row.real.tolist() == [0, 1, 3]
+    assert row.real.tolist() == [3, 4, 0]
     assert row.out.tolist() == [3, 4, 8]
-    assert row.packing.position.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert row.packing.places.position.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["all slots", "causal", "differential", "masked context"])
-def test_one_call_for_all_clips_is_one_call_for_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of cross-attention, as on a GPU; here in float64 on the CPU."""
+KERNELS = {
+    "padded groups": PaddedGroups.of,
+    "varlen": lambda lengths, places: VarlenRow.of(lengths, places, literal_varlen),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["all slots", "causal", "differential", "masked context", "sliding window"])
+def test_other_kernels_do_what_one_call_for_each_clip_does(
+    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; here in float64 on the CPU."""
     dit = build(**OPTIONS[name]).double()
     dit.enable_gradient_checkpointing()
     x, t = clips()
     x, cond = x.double(), conditioning(dit).to(dtype=torch.float64)
     outs, grads = [], []
-    for at_once in (False, True):
-        monkeypatch.setattr(attention, "calls_at_once", lambda q, value=at_once: value)
+    for make in (EqualRuns.of, KERNELS[kernel]):
+        chosen = RowKernel("", "", make)
+        monkeypatch.setattr(transformer, "row_kernel", lambda need, have, chosen=chosen: chosen)
         dit.zero_grad()
         outs.append(dit.forward_packed(x, t, cond, LENGTHS))
         outs[-1].square().sum().backward()
@@ -227,3 +248,50 @@ def test_one_call_for_all_clips_is_one_call_for_each(name: str, monkeypatch: pyt
     for key, grad in grads[0].items():
         atol = scale * (1e-6 if key == "timestep_features.weight" else 1e-12)
         torch.testing.assert_close(grads[1][key], grad, rtol=0, atol=atol, msg=key)
+
+
+SEVERAL = [(6, 2, 10, 4), (4, 4, 12, 2, 8), (2, 14, 16, 10, 4, 4, 6, 2, 2), (10, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["all slots", "sliding window"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_graph_serves_all_lengths(name: str, checkpointing: bool) -> None:
+    """Compiled once, without breaks, for other numbers of clips and other lengths; results and gradients are
+    those of the network that is not compiled."""
+    torch._dynamo.reset()
+    counters.clear()
+    dit = build(**{**OPTIONS[name], "depth": 1}).double().train()
+    dit.enable_gradient_checkpointing(checkpointing)
+    plain = copy.deepcopy(dit)
+    dit.compile(backend="eager")
+    for lengths in SEVERAL:
+        x, t, cond = batch(dit, lengths)
+        grads = []
+        for network in (dit, plain):
+            network.zero_grad()
+            out = network.forward_packed(x, t, cond, lengths)
+            out.square().sum().backward()
+            grads.append(
+                {"": out, **{k: p.grad for k, p in network.named_parameters() if p.grad is not None}}
+            )
+        assert grads[0].keys() == grads[1].keys()
+        scale = max(float(grad.detach().abs().max()) for grad in grads[1].values())
+        for key, value in grads[1].items():
+            atol = scale * (1e-6 if key == "timestep_features.weight" else 1e-11)
+            torch.testing.assert_close(grads[0][key], value, rtol=0, atol=atol, msg=key)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+    torch._dynamo.reset()
+
+
+def batch(dit: DiT, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Conditioning]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    b, n = len(lengths), max(lengths)
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(b, *shape, generator=generator, dtype=torch.float64)
+
+    slots = {"cross_attn": tensor(5, 6), "global_cond": tensor(4), "prepend": tensor(3, 5)}
+    cond = Conditioning(**slots, input_concat=tensor(2, n)) if dit.slots else Conditioning()
+    return tensor(3, n), torch.rand(b, generator=generator), cond

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from stable_audio.config import load_config
 from stable_audio.config.rules.datasets import packing_problems
@@ -278,9 +279,24 @@ def test_models_that_cannot_pack_are_refused(tmp_path: Path, name: str) -> None:
     assert any("pack_length" in e or "pre_encoded" in e for e in report["errors"])
 
 
-def test_compiling_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="--compile does not work with pack_length"):
-        tiny_run(tmp_path, _config(), dataset=_latents(tmp_path / "latents"), compile=True)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
+def test_a_compiled_run_compiles_its_rows_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, networks = torch.nn.Module.compile, []
+
+    def eager(self: torch.nn.Module) -> None:
+        networks.append(self)
+        original(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    torch._dynamo.reset()
+    counters.clear()
+    data = {**_latents(tmp_path / "latents"), "drop_last": True}  # a batch of one clip is compiled by itself
+    assert tiny_run(tmp_path, _config(), dataset=data, compile=True, max_steps=4).start() == 0
+    assert len(networks) == 1
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
 
 
 def test_a_spectral_loss_is_refused_whoever_made_the_batch() -> None:
