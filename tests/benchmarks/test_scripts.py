@@ -46,7 +46,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             + ["--rank", "2", "--types", "lora"],
             ["full", "full, averaged", "lora"],
         ),
-        ("packing", [*SIZES, "--rows", "2"], ["padded", "buckets", "packed"]),
+        (
+            "packing",
+            [*SIZES, "--rows", "2"],
+            ["padded", "buckets", "packed", "packed, a call per clip", "packed, padded groups", "bound"],
+        ),
         (
             "autoencoder",
             ["--channels", "2", "--seconds", "0.2", "--rounds", "1", "--device", "cpu"]
