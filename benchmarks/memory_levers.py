@@ -28,6 +28,10 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gradient_release": ({**optimizer("AdamW"), "gradient_release": True}, {}),
     "gradient_checkpointing": ({**optimizer("AdamW"), "gradient_checkpointing": True}, {}),
     "gradient_checkpointing 2": ({**optimizer("AdamW"), "gradient_checkpointing": 2}, {}),
+    "gradient_checkpointing elementwise": (
+        {**optimizer("AdamW"), "gradient_checkpointing": "elementwise"},
+        {},
+    ),
     "use_ema false": ({**optimizer("AdamW"), "use_ema": False}, {}),
     "bf16-true, AdamW": (optimizer("AdamW"), BF16),
     "bf16-true, AdamWBF16": (optimizer("AdamWBF16"), BF16),

@@ -1,6 +1,7 @@
 """Planned and measured memory of training steps, each in a process of its own.
 
     python benchmarks/memory_measured.py            three sizes, all weights and an adapter, on the CPU
+    python benchmarks/memory_measured.py --recomputed    the medium size by what the backward pass recomputes
     python benchmarks/memory_measured.py --cuda     the same on the first GPU, by max_memory_allocated
 
 On the CPU the greatest resident memory is measured, less what the process had before the model was built.
@@ -49,7 +50,7 @@ def model_file(size: str) -> dict[str, Any]:
     }
 
 
-def child(size: str, rank: int | None, device: str) -> dict[str, float]:
+def child(size: str, rank: int | None, device: str, recomputed: Any = False) -> dict[str, float]:
     """Train in this process; the plan and what was measured, in bytes."""
     import torch
 
@@ -65,7 +66,8 @@ def child(size: str, rank: int | None, device: str) -> dict[str, float]:
 
     torch.set_num_threads(1)
     config = load_config(model_file(size))
-    choice = Choice(batch_size=BATCH, rank=rank, average="device" if rank is None else "none")
+    average = "device" if rank is None else "none"
+    choice = Choice(batch_size=BATCH, rank=rank, average=average, checkpointing=recomputed)
     plan = Planner(config, device=device).plan(choice)
     changed = configured(config, choice)
     before = _resident(device, reset=True)
@@ -102,9 +104,11 @@ def _resident(device: str, *, reset: bool = False) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def measure(size: str, rank: int | None, device: str = "cpu") -> dict[str, float]:
+def measure(
+    size: str, rank: int | None, device: str = "cpu", recomputed: bool | str = False
+) -> dict[str, float]:
     """Run `child` in a process of its own."""
-    command = [sys.executable, __file__, "--child", size, str(rank or 0), device]
+    command = [sys.executable, __file__, "--child", size, str(rank or 0), device, json.dumps(recomputed)]
     result = subprocess.run(command, env={**os.environ, **MALLOC}, capture_output=True, text=True, check=True)
     values: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return values
@@ -115,20 +119,31 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cuda", action="store_true", help="measure on the first GPU")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--recomputed", action="store_true", help="compare gradient checkpointing")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        size, rank, device = args.child
-        print(json.dumps(child(size, int(rank) or None, device)))
+        size, rank, device, recomputed = args.child
+        print(json.dumps(child(size, int(rank) or None, device, json.loads(recomputed))))
         return
-    print("| model | trained | planned | measured | planned / measured |\n|---|---|---|---|---|")
-    for size in SIZES:
-        for rank in (None, RANK):
-            row = measure(size, rank, "cuda" if args.cuda else "cpu")
-            planned, measured = (f"{row[k] / 2**20:.0f} MiB" for k in ("planned", "measured"))
-            trained = "all weights" if rank is None else f"adapter of rank {rank}"
-            ratio = row["planned"] / row["measured"]
-            print(f"| {size} | {trained} | {planned} | {measured} | {ratio:.2f} |", flush=True)
+    print("| model | trained | recomputed | planned | measured | planned / measured |")
+    print("|---|---|---|---|---|---|")
+    for size in ["medium"] if args.recomputed else SIZES:
+        for recomputed in (False, "elementwise", True) if args.recomputed else (False,):
+            for rank in (None, RANK):
+                print_row(size, rank, "cuda" if args.cuda else "cpu", recomputed)
+
+
+def print_row(size: str, rank: int | None, device: str, recomputed: bool | str) -> None:
+    """Measure one row of the table."""
+    row = measure(size, rank, device, recomputed)
+    planned, measured = (f"{row[k] / 2**20:.0f} MiB" for k in ("planned", "measured"))
+    trained = "all weights" if rank is None else f"adapter of rank {rank}"
+    ratio = row["planned"] / row["measured"]
+    print(
+        f"| {size} | {trained} | {json.dumps(recomputed)} | {planned} | {measured} | {ratio:.2f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stable_audio.nn.checkpointing import Checkpointed, EveryBlock, set_gradient_checkpointing
+from stable_audio.nn.checkpointing import Checkpointed, Recomputation, set_gradient_checkpointing
 from stable_audio.nn.matrices import hidden_matrices
 from stable_audio.types import Conditioning, Slot
 
@@ -28,8 +28,7 @@ class Backbone(nn.Module):
             mask; otherwise it takes the positions of the positive one.
         masks_padding: whether `Conditioning.padding_mask` has an effect.
         modular_local_dims: id -> channels of the conditioning in `Conditioning.modular_local`.
-        gradient_checkpointing: the blocks that recompute activations in the backward pass; never used under
-            no_grad.
+        gradient_checkpointing: what the backward pass recomputes; never used under no_grad.
     """
 
     io_channels: int
@@ -38,7 +37,7 @@ class Backbone(nn.Module):
     default_scale_phi: float = 0.0
     masks_attention: bool = False
     masks_padding: bool = False
-    gradient_checkpointing: EveryBlock = False
+    gradient_checkpointing: Recomputation = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,14 +132,14 @@ class Backbone(nn.Module):
         """Compute once per generation what depends on neither x nor t. The result replaces `cond`."""
         return cond
 
-    def enable_gradient_checkpointing(self, every: EveryBlock = True) -> None:
-        """Trade compute for memory in training, in every block that supports it or the first of every n.
+    def enable_gradient_checkpointing(self, what: Recomputation = True) -> None:
+        """Trade compute for memory in training, see `set_gradient_checkpointing`.
 
         Raises:
-            ValueError: n is below 1.
+            ValueError: n is below 1, or another word than "elementwise".
         """
-        set_gradient_checkpointing(self, every)
-        self.gradient_checkpointing = every
+        set_gradient_checkpointing(self, what)
+        self.gradient_checkpointing = what
 
     def hidden_matrices(self) -> dict[nn.Parameter, int]:
         """Trained weights that are matrices between hidden features -> how many of them each stacks, for

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.backbones.dit_options import DiTOptions
-from stable_audio.nn.checkpointing import Checkpointed, recomputed
+from stable_audio.nn.checkpointing import Checkpointed, Selective, recomputed
 from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.transformer import TransformerInputs, TransformerOptions
 from stable_audio.wording import did_you_mean
@@ -83,7 +83,7 @@ class XTransformer(Checkpointed):
     @property
     def gradient_checkpointing(self) -> bool:  # type: ignore[override]
         """Whether the backward pass recomputes some of the package's layers."""
-        return any(layer.gradient_checkpointing for layer in self._recompute)
+        return any(layer.gradient_checkpointing is not False for layer in self._recompute)
 
     def forward(self, x: Tensor, inputs: TransformerInputs) -> Tensor:
         """x (b n dim_in) -> (b n dim_out), as ContinuousTransformer, but without prepared keys and values."""
@@ -103,7 +103,7 @@ class _Recompute:
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: bool | Selective = False
 
     @classmethod
     def wrap(cls, layer: nn.Module) -> _Recompute:
@@ -113,7 +113,7 @@ class _Recompute:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.gradient_checkpointing:
-            return recomputed(self.forward, *args, **kwargs)
+            return recomputed(self.forward, self.gradient_checkpointing, *args, **kwargs)
         return self.forward(*args, **kwargs)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from stable_audio.diffusion.item_means import LossNormalization
-from stable_audio.nn.checkpointing import EveryBlock
+from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.ranges import Probability, check_ranges
 
 NotNegative = Annotated[float, Ge(0)]
@@ -35,11 +35,14 @@ class StepOptions:
         pre_encoded: the dataset holds latents, unscaled, as the encode command stores them.
         cache_latents: keep the latents of each clip in memory once they are computed, without the noise of a
             VAE, as long as the run lasts. For datasets whose clips never change.
+        encoding_precision: type in which a frozen autoencoder encodes the sound of a batch: float32, float16,
+            or auto, which is float16 on a CUDA device; its weights in files, and demos, keep their own.
         cache_text: folder in which the features of texts are kept, so that a frozen text encoder reads each
             text once, in this run or an earlier one, and leaves the memory when no new text comes any more.
         log_loss_info: log the loss in ten ranges of the noise level, too.
-        gradient_checkpointing: recompute activations in the backward pass, to save memory: in every block, or
-            in the first of every n.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory: in every block
+            (true), in the first of every n (n), or elementwise results alone, such as norms and gates, with
+            the results of products, attention and convolutions kept ("elementwise").
         offload_blocks: keep the frozen weights of the backbone's blocks in host memory, and bring those of a
             block to the GPU when it computes; for adapters and other partial training, with
             gradient_checkpointing in every block.
@@ -58,9 +61,10 @@ class StepOptions:
     silence_extension_scale_seconds: NotNegative = 0.0
     pre_encoded: bool = False
     cache_latents: bool = False
+    encoding_precision: Literal["auto", "float32", "float16"] = "auto"
     cache_text: str | None = None
     log_loss_info: bool = True
-    gradient_checkpointing: EveryBlock = False
+    gradient_checkpointing: Recomputation = False
     offload_blocks: bool = False
 
     def __post_init__(self) -> None:

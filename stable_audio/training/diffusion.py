@@ -26,6 +26,7 @@ from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import moved_alone, to_device
 from stable_audio.options import Flat, takes_keywords
+from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import RunSettings
 from stable_audio.training.block_offload import BlockOffload
 from stable_audio.training.draws import Draws
@@ -39,6 +40,7 @@ from stable_audio.training.frame_masks import (
     padding_mask,
     whole_steps,
 )
+from stable_audio.training.halved_encoder import EncodingPrecision, HalvedEncoder
 from stable_audio.training.inpainting import InpaintingMasks
 from stable_audio.training.latent_cache import LatentCache, cache_texts
 from stable_audio.training.resting import left_out, pretransform_rests
@@ -106,6 +108,7 @@ class DiffusionTraining(TimedTraining):
         teacher: a model to learn from, where the objective or a subclass needs one.
 
     Attributes:
+        encoding_precision: of the frozen autoencoder, where the run decides it (`halved_encoder`).
         needs_teacher: whether the class learns from a teacher; one that neither it nor the objective needs is
             refused.
     """
@@ -152,6 +155,8 @@ class DiffusionTraining(TimedTraining):
         if options.cache_text is not None:
             cache_texts(model, options.cache_text)
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
+        self.encoding_precision: EncodingPrecision = "float32"
+        self._halved_encoder: HalvedEncoder | None = None
         self._blocks = BlockOffload(model.backbone) if options.offload_blocks else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -184,7 +189,8 @@ class DiffusionTraining(TimedTraining):
             self.model.computes_on = self.device
 
     def _pretransform_rests(self) -> bool:
-        return pretransform_rests(self.model, pre_encoded=self.pre_encoded, processes=self._world_size())
+        decodes_alone = self.pre_encoded or self.encoding_precision == "float16"
+        return pretransform_rests(self.model, decodes_alone=decodes_alone, processes=self._world_size())
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
@@ -332,14 +338,23 @@ class DiffusionTraining(TimedTraining):
             return audio / getattr(pretransform, "scale", 1.0)
         if pretransform is None:
             return audio
-        # In full precision, since spectra lose too much in half precision, and latents limit the model's
-        # quality.
+        # Without autocast, since spectra lose too much in half precision, and latents limit the model's
+        # quality; casts between the convolutions would cost more than they save, too.
         with (
             self.clock.part("pretransform"),
             torch.set_grad_enabled(pretransform.enable_grad),
             torch.autocast(audio.device.type, enabled=False),
         ):
+            if self.encoding_precision == "float16":
+                return self._encoder_on(audio.device).encode(audio, noise=noise)
             return pretransform.encode(audio.to(pretransform_dtype(pretransform)), noise=noise)
+
+    def _encoder_on(self, device: torch.device) -> HalvedEncoder:
+        """The encoder in float16, made when all weights are in place."""
+        if self._halved_encoder is None:
+            assert isinstance(self.model.pretransform, AutoencoderPretransform)
+            self._halved_encoder = HalvedEncoder(self.model.pretransform, device)
+        return self._halved_encoder
 
     def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
         """The conditioning of `model` for the metadata.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from stable_audio.nn.checkpointing import ELEMENTWISE
 from stable_audio.optim import OPTIMIZERS
 from stable_audio.optim.low_bit import LowBitAdam, require_torchao
 from stable_audio.training.cluster import on_gpu
@@ -73,10 +74,10 @@ def _of_blocks(section: Any, options: RunOptions, processes: int) -> Iterator[st
     key = "$.training.offload_blocks"
     if not on_gpu(options):
         yield f"{key}: this run is on the CPU, in whose memory the weights are anyway; leave the key out"
-    if int(section.gradient_checkpointing) != 1:
+    if section.gradient_checkpointing not in (True, 1, ELEMENTWISE):
         yield (
             f"{key}: blocks that keep their activations keep the weights on the GPU, too; set "
-            "gradient_checkpointing to true"
+            f'gradient_checkpointing to true or "{ELEMENTWISE}"'
         )
     if processes > 1 or options.strategy in SPLITTING or options.compile:
         yield (

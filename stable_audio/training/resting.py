@@ -11,13 +11,16 @@ from torch import nn
 from stable_audio.model import DiffusionModel
 
 
-def pretransform_rests(model: DiffusionModel, *, pre_encoded: bool, processes: int) -> bool:
-    """Whether the pretransform is for demos alone: batches hold latents, and no conditioner encodes with it.
+def pretransform_rests(model: DiffusionModel, *, decodes_alone: bool, processes: int) -> bool:
+    """Whether the pretransform is for demos alone: no conditioner encodes with it.
 
     Several processes keep their whole model on one device each, as DDP asks.
+
+    Args:
+        decodes_alone: batches hold latents, or a copy of its encoder encodes them.
     """
     pretransform, conditioner = model.pretransform, model.conditioner
-    if pretransform is None or not pre_encoded or pretransform.enable_grad or processes > 1:
+    if pretransform is None or not decodes_alone or pretransform.enable_grad or processes > 1:
         return False
     parts: Any = conditioner.conditioners.values() if conditioner is not None else ()
     return all(getattr(part, "pretransform", None) is not pretransform for part in parts)

@@ -7,6 +7,7 @@ from functools import partial
 import lightning.pytorch as pl
 from torch import nn
 
+from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file
@@ -18,16 +19,18 @@ from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
 from stable_audio.training.compiling import compile_networks
+from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.feed import RunData
 from stable_audio.training.float8 import use_float8
 from stable_audio.training.folder import claim
+from stable_audio.training.halved_encoder import choose_encoding
 from stable_audio.training.hardware import check_hardware
 from stable_audio.training.levers import check_levers
 from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
 from stable_audio.training.options import RunOptions
-from stable_audio.training.precision import decided
+from stable_audio.training.precision import decided, device_type
 from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
@@ -206,6 +209,9 @@ def _module(
         gradient_release=config.training is not None and config.training.gradient_release,
         limits=step_limits(config),
     )
+    if isinstance(module, DiffusionTraining):
+        entry = None if resumed is None else resumed.content[TRAINING_ENTRY]
+        choose_encoding(module, device=device_type(options), entry=entry)
     if resumed is not None:
         match_training(module, resumed.path, resumed.content)
     options = within_schedules(module, options)

@@ -22,6 +22,8 @@ from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS
 from stable_audio.diffusion.sampling import sample
+from stable_audio.inference.memory.operations import OperationCount
+from stable_audio.nn import kept_results
 from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.types import Conditioning, Slot
 from tests import tiny
@@ -423,6 +425,46 @@ def test_gradient_checkpointing_of_every_nth_block_changes_no_bit(name: str, eve
         assert (gradient is None and plain[key] is None) or torch.equal(gradient, plain[key]), key
 
 
+@ALL
+@pytest.mark.parametrize("autocast", [False, True])
+def test_recomputing_elementwise_results_changes_no_bit(
+    name: str, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all products, attention and convolutions of such small models kept. Both branches of the loss run
+    in one autocast, so that the second finds the weights cast."""
+    monkeypatch.setattr(kept_results, "LEAST_TERMS", 1)
+    backbone = build(name).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        plain, count = gradients(backbone), saved_elements(backbone)
+        backbone.enable_gradient_checkpointing("elementwise")
+        for key, gradient in gradients(backbone).items():
+            assert (gradient is None and plain[key] is None) or torch.equal(gradient, plain[key]), key
+        assert saved_elements(backbone) < count
+
+
+@ALL
+def test_recomputing_elementwise_results_repeats_no_product(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_results, "LEAST_TERMS", 1)
+    backbone, repeated = build(name).train(), {}
+    (x, t), cond = inputs(backbone), conditioning(backbone)
+    for what in (True, "elementwise"):
+        backbone.enable_gradient_checkpointing(what)
+        loss = backbone(x, t, cond).square().sum()
+        with OperationCount() as count, count.backward_pass():
+            loss.backward()
+        kernels = 0.0  # of attention, whose backward pass makes the scores again in any case
+        with OperationCount() as plain, plain.backward_pass():
+            backbone.enable_gradient_checkpointing(False)
+            loss = backbone(x, t, cond).square().sum()
+            kernels = -plain.counted.recomputed
+            loss.backward()
+            kernels += plain.counted.recomputed
+        repeated[what] = count.counted.recomputed - kernels
+    assert repeated["elementwise"] == 0 < repeated[True]
+
+
 def test_fewer_recomputing_blocks_keep_more_activations() -> None:
     kept = []
     for every in (True, 2, False):
@@ -434,8 +476,10 @@ def test_fewer_recomputing_blocks_keep_more_activations() -> None:
 
 
 def test_gradient_checkpointing_of_no_block_in_n_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be true, false, or n from 1 on, found 0"):
-        build("dit").enable_gradient_checkpointing(0)
+    allowed = 'must be true, false, "elementwise", or n from 1 on, found'
+    for what in (0, "norms"):
+        with pytest.raises(ValueError, match=f"{allowed} {what}"):
+            build("dit").enable_gradient_checkpointing(what)
 
 
 def saved_elements(backbone: Backbone) -> int:

@@ -166,12 +166,12 @@ def test_an_autoencoder_that_only_demos_need_stays_in_host_memory() -> None:
 def test_a_pretransform_with_other_uses_is_moved_along() -> None:
     config = load_config(latent_config())
     model = create_model_from_config(config)
-    assert pretransform_rests(model, pre_encoded=True, processes=1)
-    assert not pretransform_rests(model, pre_encoded=True, processes=2)
+    assert pretransform_rests(model, decodes_alone=True, processes=1)
+    assert not pretransform_rests(model, decodes_alone=True, processes=2)
     model.conditioner.conditioners["seconds_start"].__dict__["pretransform"] = model.pretransform
-    assert not pretransform_rests(model, pre_encoded=True, processes=1)
+    assert not pretransform_rests(model, decodes_alone=True, processes=1)
     assert not pretransform_rests(
-        create_model_from_config(load_config(tiny_config())), pre_encoded=False, processes=1
+        create_model_from_config(load_config(tiny_config())), decodes_alone=False, processes=1
     )
 
 

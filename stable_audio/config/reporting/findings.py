@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel, ValidationError
@@ -59,12 +59,20 @@ def findings_of(error: ValidationError, model: Any, data: Any) -> list[Finding]:
         loc, annotations = _resolve(entry["loc"], entry["type"], model, data)
         if entry["type"] in _EXPECTED:
             expected.setdefault(loc, []).append(_EXPECTED[entry["type"]])
+        elif entry["type"] == "literal_error" and _has_other_types(annotations):
+            expected.setdefault(loc, []).append(names(_literals(annotations)))
         else:
             findings.append(_finding(entry, loc, annotations, data))
     deeper = [f.loc for f in findings] + list(expected)
     for loc, expected_types in expected.items():
         # In a union of a scalar and a list, a wrong item is what matters, not the other alternative.
-        if not any(len(d) > len(loc) and d[: len(loc)] == loc for d in deeper):
+        if any(len(d) > len(loc) and d[: len(loc)] == loc for d in deeper):
+            continue
+        beside = [f for f in findings if f.loc == loc]  # of a value that has the type of another alternative
+        if beside:
+            joined = f"{beside[0].message}, or be {_alternatives(expected_types)}"
+            findings = [replace(f, message=joined) if f is beside[0] else f for f in findings]
+        else:
             findings.append(_wrong_type(loc, expected_types, data))
     return sorted(set(findings), key=lambda f: json_path(f.loc))
 
@@ -72,8 +80,19 @@ def findings_of(error: ValidationError, model: Any, data: Any) -> list[Finding]:
 def _wrong_type(loc: Loc, expected_types: list[str], data: Any) -> Finding:
     value = value_at(data, loc)
     integral = isinstance(value, float) and value.is_integer() and "an integer" in expected_types
-    alternatives = " or ".join(dict.fromkeys(expected_types))
-    return Finding(loc, INTEGER if integral else OTHER, f"found {excerpt(value)}; expected {alternatives}")
+    expected = f"expected {_alternatives(expected_types)}"
+    return Finding(loc, INTEGER if integral else OTHER, f"found {excerpt(value)}; {expected}")
+
+
+def _alternatives(expected_types: list[str]) -> str:
+    return " or ".join(dict.fromkeys(expected_types))
+
+
+def _has_other_types(annotations: list[Any]) -> bool:
+    """Whether values other than the literals among these annotations are allowed, null aside."""
+    return any(
+        typing.get_origin(a) is not typing.Literal and a not in (None, type(None)) for a in annotations
+    )
 
 
 def _finding(entry: Any, loc: Loc, annotations: list[Any], data: Any) -> Finding:

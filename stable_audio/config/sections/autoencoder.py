@@ -12,7 +12,7 @@ from stable_audio.config.schemas.component import Component, component
 from stable_audio.config.schemas.derived import Derived
 from stable_audio.config.schemas.leaf import Leaf, Section, keys_of, leaf_model
 from stable_audio.config.sections.training import DiffusionOptimizers, EmaRule, OptimizerSection, RunKeys
-from stable_audio.nn.checkpointing import EveryBlock
+from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
 from stable_audio.pretransforms.encoder_options import EncoderOptions
 from stable_audio.pretransforms.losses import (
@@ -181,8 +181,9 @@ class DiffusionAutoencoderTrainingSection(RunKeys):
     use_ema: bool = Field(default=True, description="average the weights for demos and inference files")
     ema: EmaRule = EmaRule()
     use_reconstruction_loss: bool = Field(default=False, description="add an STFT loss of the denoised audio")
-    gradient_checkpointing: EveryBlock = Field(
-        default=False, description="recompute activations: in every block, or in the first of every n"
+    gradient_checkpointing: Recomputation = Field(
+        default=False,
+        description="recompute activations: in every block, in the first of every n, or elementwise ones",
     )
     pre_encoded: Literal[False] = False
     demo: DiffusionAutoencoderDemoSection | None = None
@@ -212,7 +213,8 @@ class AutoencoderTrainingSection(RunKeys, EncoderKeys):
     )
     pre_encoded: Literal[False] = False
     gradient_release: Literal[False] = False
-    gradient_checkpointing: EveryBlock = Field(
-        default=False, description="recompute activations: in every block, or in the first of every n"
+    gradient_checkpointing: Recomputation = Field(
+        default=False,
+        description="recompute activations: in every block, in the first of every n, or elementwise ones",
     )
     demo: AutoencoderDemoSection | None = None

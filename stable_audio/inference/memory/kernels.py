@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from stable_audio.inference.memory.operations import count_attention
-
 FLOAT32_UNDER_AUTOCAST: frozenset[Callable[..., Any]] = frozenset(
     (
         F.layer_norm,
@@ -95,25 +93,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: 
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    return _Attention.apply(query, key, value)
-
-
-class _Attention(torch.autograd.Function):
-    """(b h l d) queries, keys, values -> an output of the right shape. As a fused kernel does, it keeps these
-    four and one float32 value per query, but not the score matrix."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        count_attention(query, key, value, backward=False)
-        # (b l h d) in memory, as the kernels write it.
-        shape = (*query.shape[:-3], query.shape[-2], query.shape[-3], value.shape[-1])
-        out = query.new_empty(shape).transpose(-3, -2)
-        sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, out, sums)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        query, key, value, _, _ = ctx.saved_tensors
-        count_attention(query, key, value, backward=True)
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    # As other fused kernels, it keeps queries, keys, values, the output and one float32 value per query, but
+    # not the score matrix.
+    out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    return out

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +92,6 @@ class OperationCount(TorchDispatchMode):
         if count is not None:
             count(self, args, result)
         return result
-
-
-def count_attention(query: Tensor, key: Tensor, value: Tensor, *, backward: bool) -> None:
-    """Count attention that no operation of torch computes, in the contexts that count now.
-
-    Args:
-        query: (... n d).
-        key: (... m d).
-        value: (... m d').
-    """
-    for mode in _get_current_dispatch_mode_stack():
-        if isinstance(mode, OperationCount):
-            _add_attention(mode, query, key, value, backward=backward)
 
 
 def _add_attention(

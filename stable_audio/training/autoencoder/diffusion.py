@@ -16,7 +16,7 @@ from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import TrainingPoint
 from stable_audio.diffusion.timesteps import Uniform
 from stable_audio.model import DiffusionAutoencoder
-from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
+from stable_audio.nn.checkpointing import Recomputation, set_gradient_checkpointing
 from stable_audio.nn.terms import Term
 from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
@@ -92,8 +92,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         scheduler: `{"type", "config"}` of an LR schedule.
         use_reconstruction_loss: add an STFT distance of the estimate of the audio, times 0.1.
         averaging: average of the weights; its fields are keywords as well.
-        gradient_checkpointing: recompute activations in the backward pass: in every block, or in the first of
-            every n.
+        gradient_checkpointing: what the backward pass recomputes, see `set_gradient_checkpointing`.
         run: settings of the run; its fields are keywords as well.
     """
 
@@ -109,7 +108,7 @@ class DiffusionAutoencoderTraining(TimedTraining):
         scheduler: Mapping[str, Any] | None = None,
         use_reconstruction_loss: bool = False,
         averaging: Flat[Averaging] = Averaging(),  # noqa: B008 (frozen)
-        gradient_checkpointing: EveryBlock = False,
+        gradient_checkpointing: Recomputation = False,
         run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.data.base import Batch
-from stable_audio.nn.checkpointing import EveryBlock, set_gradient_checkpointing
+from stable_audio.nn.checkpointing import Recomputation, set_gradient_checkpointing
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.pretransforms import Autoencoder
 from stable_audio.pretransforms.bottlenecks.base import NoiseSource
@@ -80,7 +80,7 @@ class AutoencoderTraining(TrainingModule):
         warmup_steps: int = 0,
         metrics: Mapping[str, nn.Module] | None = None,
         averaging: Flat[Averaging] = Averaging(use_ema=False),  # noqa: B008 (frozen)
-        gradient_checkpointing: EveryBlock = False,
+        gradient_checkpointing: Recomputation = False,
         run: Flat[RunSettings] = RunSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(

@@ -27,6 +27,7 @@ from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import make_way
 from stable_audio.training.gathering import of_all
+from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import (
     last_steps,
@@ -258,6 +259,10 @@ class Checkpoints(StepCallback):
             **pl_module.saved.entry,
             "step": trainer.global_step,
             PRECISION_KEY: (trainer.strategy.root_device.type, str(trainer.precision)),
+            ENCODING_KEY: (
+                trainer.strategy.root_device.type,
+                getattr(pl_module, "encoding_precision", "float32"),
+            ),
             "data": [position for position, _ in gathered],
             "logged": [logged for _, logged in gathered],
             **pl_module.state(),

@@ -149,4 +149,4 @@ def costs_of(profiler: profile, *, on_gpu: bool) -> list[Cost]:
 
 
 def _checkpoints(module: TrainingModule) -> bool:
-    return any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules())
+    return any(bool(getattr(part, "gradient_checkpointing", False)) for part in module.modules())

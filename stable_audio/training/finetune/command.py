@@ -21,6 +21,7 @@ from stable_audio.inference.devices import best_device
 from stable_audio.inference.memory.errors import free_memory_of, is_out_of_memory
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.inference.rendering.recipe import file_digest
+from stable_audio.nn.checkpointing import in_words
 from stable_audio.training.callbacks.estimate import duration
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune.cache import cache_latents
@@ -406,7 +407,7 @@ def _note_fit(fitted: Fit, size: Size, seconds: float, note: Say) -> None:
     note(f"memory       about {planned} of {free}: {', '.join(parts)}")
     used = [f"{plural(fitted.micro_batch, 'clip')} at once"]
     used += [f"{fitted.accumulation} batches per step"] * (fitted.accumulation > 1)
-    used += ["gradient checkpointing"] * fitted.layout.gradient_checkpointing
+    used += [recomputation] if (recomputation := in_words(fitted.layout.gradient_checkpointing)) else []
     used += [f"the model in {fitted.layout.base_precision}"] if fitted.layout.base_precision else []
     note(f"             {', '.join(used)}")
     note(f"time         {duration(seconds * size.steps)} of training ({seconds:.2f} s per step, measured)")

@@ -19,6 +19,7 @@ import torch
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.data.world import ALONE
 from stable_audio.inference.memory.reserve import memory_of, readable_size
+from stable_audio.nn.checkpointing import ELEMENTWISE, Recomputation
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import quiet_lightning
@@ -38,11 +39,11 @@ class MemoryLayout:
     """How a step uses memory, besides the number of clips.
 
     Attributes:
-        gradient_checkpointing: whether activations are computed again in the backward pass.
+        gradient_checkpointing: what is computed again in the backward pass.
         base_precision: what the model under an adapter is held in; None: as it is.
     """
 
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Recomputation = False
     base_precision: str | None = None
 
 
@@ -57,7 +58,7 @@ def layouts(*, adapter: str | None, device: torch.device) -> list[MemoryLayout]:
     return [
         MemoryLayout(gradient_checkpointing=checkpointing, base_precision=precision)
         for precision in precisions
-        for checkpointing in (False, True)
+        for checkpointing in (False, ELEMENTWISE, True)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.training.finetune.sizing import Size
 
 KEPT = (
@@ -75,7 +76,7 @@ def training_section(
     optimizer: str,
     micro_batch: int,
     adapter: Mapping[str, Any] | None,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: Recomputation,
     base_precision: str | None,
     text_cache: str | None,
     demo: Mapping[str, Any] | None,
@@ -86,7 +87,7 @@ def training_section(
         optimizer: name of the optimizer, see `sizing`.
         micro_batch: clips that are in memory together.
         adapter: the content of `lora_config`; None trains the model itself.
-        gradient_checkpointing: compute activations again in the backward pass.
+        gradient_checkpointing: what the backward pass computes again.
         base_precision: what the model under an adapter is held in; None: as it is.
         text_cache: folder for the features of texts; None where no frozen encoder reads them.
         demo: the content of `demo`, or None.

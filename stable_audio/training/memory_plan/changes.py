@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stable_audio.nn.checkpointing import ELEMENTWISE
 from stable_audio.optim import OPTIMIZERS
 from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
@@ -39,6 +41,10 @@ def _one_clip(choice: Choice) -> Choice | None:
 
 def _mixed(choice: Choice) -> Choice | None:
     return replace(choice, precision="bf16-mixed") if choice.precision == "32-true" else None
+
+
+def _elementwise(choice: Choice) -> Choice | None:
+    return replace(choice, checkpointing=ELEMENTWISE) if choice.checkpointing is False else None
 
 
 def _checkpointed(choice: Choice) -> Choice | None:
@@ -96,6 +102,7 @@ CHANGES: tuple[Saving, ...] = (
     _mixed,
     _halved,
     _one_clip,
+    _elementwise,
     _checkpointed,
     _average_on_host,
     _eight_bits,
@@ -162,7 +169,7 @@ def advice(before: Choice, after: Choice) -> Iterator[str]:
     sayings = {
         "precision": f"--precision {after.precision}",
         "batch_size": _batch_flags(after),
-        "checkpointing": f'"gradient_checkpointing": {str(after.checkpointing).lower()}',
+        "checkpointing": f'"gradient_checkpointing": {json.dumps(after.checkpointing)}',
         "average": '"ema": {"device": "cpu"}' if after.average == "cpu" else '"use_ema": false',
         "optimizer": f"the optimizer {after.optimizer}",
         "releases": '"gradient_release": true',

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from stable_audio.config import ModelConfig
-from stable_audio.nn.checkpointing import EveryBlock
+from stable_audio.nn.checkpointing import Recomputation, in_words
 from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
 
@@ -27,7 +27,7 @@ class Choice:
         accum_batches: batches per optimizer step.
         precision: of `RunOptions`, other than "auto".
         rank: of an adapter; None: the weights themselves are trained, as far as the file says.
-        checkpointing: blocks whose activations are computed twice.
+        checkpointing: what is computed twice.
         optimizer: its name; None: the file's own.
         average: where the average is.
         releases: whether each weight steps in the backward pass, and its gradient goes at once.
@@ -40,7 +40,7 @@ class Choice:
     accum_batches: int = 1
     precision: str = "32-true"
     rank: int | None = None
-    checkpointing: EveryBlock = False
+    checkpointing: Recomputation = False
     optimizer: str | None = None
     average: Average = "device"
     releases: bool = False
@@ -56,10 +56,7 @@ class Choice:
         if self.offloads:
             parts.append("blocks offloaded")
         if self.checkpointing is not False:
-            every = (
-                "" if self.checkpointing is True else f" in the first of every {self.checkpointing} blocks"
-            )
-            parts.append(f"gradient checkpointing{every}")
+            parts.append(in_words(self.checkpointing))
         if self.optimizer is not None:
             parts.append(self.optimizer)
         if self.rank is None:

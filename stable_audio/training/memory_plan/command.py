@@ -12,6 +12,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.generation import GenerationPlan, plan_generation
 from stable_audio.inference.memory.reserve import memory_of, readable_size
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.checkpointing import ELEMENTWISE
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.memory_plan.changes import RANK, advice
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
@@ -103,7 +104,7 @@ def choices_table(
     rows: list[Choice] = []
     for rank in ranks:
         for precision in ("32-true", "bf16-mixed", "bf16-true"):
-            for checkpointing in (False, True):
+            for checkpointing in (False, ELEMENTWISE, True):
                 rows.append(replace(base, rank=rank, precision=precision, checkpointing=checkpointing))
                 if rank is None:
                     rows.append(replace(rows[-1], optimizer="AdamW8bit", average="none"))

@@ -15,9 +15,12 @@ from stable_audio.inference.memory.encoders import frozen_encoders
 from stable_audio.inference.memory.operations import Operations
 from stable_audio.inference.memory.reserve import memory_of, readable_size, reserve_of
 from stable_audio.model import DiffusionModel
+from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
+from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.float8 import FLOAT8, layers_of
+from stable_audio.training.halved_encoder import encoding_precision
 from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
 from stable_audio.training.memory_plan.gathered import Gathered, gathered_bytes
 from stable_audio.training.memory_plan.static import (
@@ -270,6 +273,7 @@ class Planner:
         module = build_training(config, model, gradient_release=choice.releases)
         if choice.precision in LOW:
             module.to(LOW[choice.precision])
+        halved = isinstance(module, DiffusionTraining) and self._halved(module)
         notes: list[str] = []
         encoders = 0
         if isinstance(model, DiffusionModel) and not self.texts_read:
@@ -286,11 +290,23 @@ class Planner:
             module=module,
             optimizer=optimizer_memory(module),
             average=average_bytes(module, self.device),
-            resting=resting_bytes(module, device=self.device, offloads=choice.offloads),
+            resting=resting_bytes(module, device=self.device, offloads=choice.offloads, halved=halved),
             encoders=encoders,
             gathered=gathered_bytes(module),
             assumptions=tuple(notes),
         )
+
+    def _halved(self, module: DiffusionTraining) -> bool:
+        """Whether the run encodes in float16; the pretransform then does on shapes."""
+        options, pretransform = module.options, module.model.pretransform
+        chosen = encoding_precision(
+            module.model, options.encoding_precision, pre_encoded=module.pre_encoded, device=self.device
+        )
+        if chosen == "float16":
+            assert isinstance(pretransform, AutoencoderPretransform)
+            pretransform.model.half()
+            pretransform.model_half = True
+        return chosen == "float16"
 
 
 LIKE_BFLOAT16 = "layers in 8 bits are counted as in bfloat16"

@@ -126,15 +126,18 @@ def average_bytes(module: TrainingModule, device: str) -> int:
         return bytes_of(module.ema.average.values())
 
 
-def resting_bytes(module: TrainingModule, *, device: str, offloads: bool) -> int:
+def resting_bytes(module: TrainingModule, *, device: str, offloads: bool, halved: bool = False) -> int:
     """Bytes of weights that stay in the memory of the host, where the device has its own: of an autoencoder
     that only demos need, and of offloaded blocks, of which two are on the device at once."""
     if device == "cpu" or not isinstance(module, DiffusionTraining):
         return 0
     model, resting = module.model, 0
-    if pretransform_rests(model, pre_encoded=module.pre_encoded, processes=1):
+    if pretransform_rests(model, decodes_alone=module.pre_encoded or halved, processes=1):
         assert model.pretransform is not None
-        resting += bytes_of(model.pretransform.parameters())
+        # What a copy of the encoder does not have, in the type that the plan gives it.
+        pretransform: Any = model.pretransform
+        rests = pretransform.model.decoder if halved else pretransform
+        resting += bytes_of(rests.parameters())
     if offloads:
         blocks = [m for m in model.backbone.modules() if isinstance(m, Checkpointed)]
         sizes = [sum(p.nbytes for p in block.parameters() if not p.requires_grad) for block in blocks]

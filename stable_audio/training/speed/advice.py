@@ -101,8 +101,9 @@ def _in_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
         if again > 0.1:
             yield (
                 again / (1 + again),
-                f"gradient_checkpointing computes {again:.0%} more: leave it out if memory allows, or give a "
-                "number n: the first of every n blocks recompute then; `stable-audio plan` says what fits",
+                f"gradient_checkpointing computes {again:.0%} more: leave it out if memory allows, or give "
+                '"elementwise", which repeats hardly any product, or a number n: the first of every n blocks '
+                "recompute then; `stable-audio plan` says what fits",
             )
     mfu = facts.columns.get("speed/mfu")
     if on_gpu and mfu is not None and mfu < 0.25 and facts.busy >= 0.8 and facts.batch_size < 8:

@@ -9,6 +9,7 @@ import torch
 
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.nn.checkpointing import Recomputation
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finetune import fitting
 from stable_audio.training.finetune.comparing import loss_curves, sampling_of
@@ -124,17 +125,18 @@ def config_for(micro: int, layout: MemoryLayout) -> Any:
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-PLAIN, SAVED = layouts(adapter=None, device=CPU)
+PLAIN, SELECTIVE, SAVED = layouts(adapter=None, device=CPU)
 
 
 def test_layouts_are_tried_in_the_order_of_their_cost() -> None:
-    def tried(adapter: str | None, device: torch.device) -> list[tuple[str | None, bool]]:
+    def tried(adapter: str | None, device: torch.device) -> list[tuple[str | None, Recomputation]]:
         return [(o.base_precision, o.gradient_checkpointing) for o in layouts(adapter=adapter, device=device)]
 
-    exact = [(None, False), (None, True)]
+    ways = (False, "elementwise", True)
+    exact, halved = [(None, way) for way in ways], [("bf16", way) for way in ways]
     assert tried(None, GPU) == tried("lora-xs", GPU) == tried("lora-xs", CPU) == exact
-    assert tried("lora", CPU) == [*exact, ("bf16", False), ("bf16", True)]
-    assert tried("lora", GPU) == [("bf16", False), ("bf16", True)]
+    assert tried("lora", CPU) == [*exact, *halved]
+    assert tried("lora", GPU) == halved
 
 
 def bytes_of(layout: MemoryLayout, micro: int = 1, accumulation: int = 12) -> int:
@@ -143,7 +145,7 @@ def bytes_of(layout: MemoryLayout, micro: int = 1, accumulation: int = 12) -> in
 
 
 def fitted(batch: int, usable: float) -> fitting.Fit:
-    return fitting.fit(config_for, batch, [PLAIN, SAVED], available=usable / fitting.USABLE_SHARE)
+    return fitting.fit(config_for, batch, [PLAIN, SELECTIVE, SAVED], available=usable / fitting.USABLE_SHARE)
 
 
 @pytest.mark.parametrize(("room", "micro"), [(12, 12), (50, 12), (11, 6), (5, 4), (1, 1)])

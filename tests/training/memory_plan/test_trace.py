@@ -11,6 +11,7 @@ from torch import nn
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
+from stable_audio.nn import kept_results
 from stable_audio.optim import build_optimizer
 from stable_audio.training.build import build_training
 from stable_audio.training.memory_plan import Choice, Planner
@@ -137,6 +138,23 @@ def test_checkpointing_keeps_less_on_both_devices() -> None:
         again = traced(data, device=device, precision=precision)
         assert again.peak < kept.peak
         assert again.gradients == kept.gradients
+
+
+def test_recomputing_elementwise_results_keeps_more_and_repeats_no_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attention that a GPU computes in one kernel is kept on shapes, too."""
+    monkeypatch.setattr(kept_results, "LEAST_TERMS", 1)
+    data = examples.uncond()
+    data["model"]["config"]["depth"] = 6
+    for device, precision in (("cpu", "32-true"), ("cuda", "bf16-mixed")):
+        found = {}
+        for what in (False, "elementwise", True):
+            data["training"]["gradient_checkpointing"] = what
+            found[what] = traced(data, device=device, precision=precision)
+        assert found[True].peak < found["elementwise"].peak < found[False].peak
+        assert found[True].operations.recomputed > found[False].operations.recomputed
+        assert found["elementwise"].operations == found[False].operations
 
 
 def test_weights_on_shapes_stay_shared() -> None:
