@@ -14,6 +14,8 @@ from stable_audio.checkpoints import CheckpointError, read_checkpoint
 from stable_audio.checkpoints.convert import convert_checkpoint
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.checkpoints.shards import COMPLETE, Shards, put_together, read_shards, taken_apart
+from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.recovery import newest_whole
 from stable_audio.training.shard_writing import ShardWriting
 from tests.training.building import tiny_config, tiny_run
@@ -144,3 +146,20 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Pa
         writing.write(folder, Shards({"n": Unpicklable()}, {"x": torch.zeros(3)}))
     assert read_shards(folder)["n"] == 1
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+
+def test_an_inference_file_that_cannot_be_written_is_an_incident(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(path: Path, tensors: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints = object.__new__(ShardCheckpoints)
+    checkpoints.io = AtomicCheckpointIO()
+    checkpoints._written(write, tmp_path / "last.safetensors", 7, {"x": torch.ones(3)})
+    assert checkpoints.io.failure is not None
+    assert (
+        "last.safetensors: the inference file, which `stable-audio export` makes too, was not written (No"
+        in (checkpoints.io.failure)
+    )
+    assert caplog.records[0].incident == {"kind": "checkpoint not written", "step": 7}  # type: ignore[attr-defined]

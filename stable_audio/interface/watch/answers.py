@@ -8,6 +8,7 @@ from typing import Any
 from stable_audio.audio.demo_page import read_steps
 from stable_audio.interface.watch.configs import differences, settings_of
 from stable_audio.interface.watch.library import Library
+from stable_audio.interface.watch.runs import WatchedRun
 
 LEVELS = "model/loss_all_"
 """Begin of the columns with the loss in a range of the noise level."""
@@ -49,7 +50,11 @@ def run(library: Library, name: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no run of this name.
     """
-    watched = library.run(name)
+    with library.run(name) as watched:
+        return _answered(watched)
+
+
+def _answered(watched: WatchedRun) -> dict[str, Any]:
     metrics = watched.whole or watched.metrics
     curves = metrics.all_curves()
     charts: dict[str, list[str]] = {title: [] for title in GROUPS}
@@ -61,7 +66,7 @@ def run(library: Library, name: str) -> dict[str, Any]:
         (charts[title] if title is not None else others).append(column)
     levels = [column for column in metrics.columns if column.startswith(LEVELS)]
     return {
-        "name": name,
+        "name": watched.name,
         "changes": watched.metrics.changes,
         "complete": metrics.complete,
         "charts": [{"title": title, "columns": columns} for title, columns in charts.items() if columns],

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ class Library:
             runs = sorted(self._runs.values(), key=lambda run: -run.changed_at)
             return [run.summary() for run in runs]
 
-    def run(self, name: str, *, seconds: float = 0.5) -> WatchedRun:
-        """A run, of which more is read for some time first.
+    @contextmanager
+    def run(self, name: str, *, seconds: float = 0.5) -> Iterator[WatchedRun]:
+        """A run, of which more is read for some time first; nothing more is read while the context lasts.
 
         Raises:
             KeyError: there is no run of this name.
@@ -63,7 +65,7 @@ class Library:
             run.look()
             while run.read_whole() and time.monotonic() < until:
                 pass
-            return run
+            yield run
 
     def folder(self, name: str) -> Path:
         """The folder of a run.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,8 @@ from stable_audio.checkpoints.scale import with_scale
 from stable_audio.checkpoints.shards import SUFFIX, Shards, taken_apart
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.checkpoint_io import tensor_bytes
-from stable_audio.training.guard import write_failure
 from stable_audio.training.recovery import remove_checkpoint
 from stable_audio.training.shard_writing import ShardWriting
-
-log = logging.getLogger(__name__)
 
 
 class ShardCheckpoints(Checkpoints):
@@ -95,12 +90,11 @@ class ShardCheckpoints(Checkpoints):
         config = with_scale(self.config, module.model)
         info = {"step": step}
         write = partial(module.saved.write, config=config, weights=module.weights_label, info=info)
-        self.io.writer.write(tensors, partial(self._written, write, path))
+        self.io.writer.write(tensors, partial(self._written, write, path, step))
 
-    def _written(self, write: Any, path: Path, tensors: Any) -> None:
+    def _written(self, write: Any, path: Path, step: int, tensors: Any) -> None:
         try:
             write(path, tensors)
         except OSError as error:
-            reason = write_failure(error, path.parent, size=tensor_bytes(tensors))
-            self.io.failure = f"{path}: was not written ({reason}); `stable-audio export` makes it"
-            log.error("%s", self.io.failure)
+            what = "the inference file, which `stable-audio export` makes too, was"
+            self.io.fail(path, error, tensors, what=what, step=step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_runs_come_go_and_lie_anywhere(tmp_path: Path) -> None:
     ]
     assert _names(Library([tmp_path / "nothing"])) == []
     with pytest.raises(KeyError):
-        library.run("a")
+        answers.run(library, "a")
     both = Library([tmp_path / "other", tmp_path])
     both.refresh()
     assert both.folder("z") == tmp_path / "other" / "z"
@@ -211,3 +212,18 @@ def test_files_of_two_runs_are_compared(tmp_path: Path) -> None:
     assert told["options"] == {"path": "options", "first": {"seed": 1}}
     assert "is not JSON" in told["dataset.json"]["second"]
     assert settings_of(tmp_path / "none") == {}
+
+
+def test_a_run_does_not_change_while_it_is_answered(tmp_path: Path) -> None:
+    run = _run(tmp_path / "a")
+    library = Library([tmp_path])
+    library.refresh()
+    other_tab = threading.Thread(target=library.refresh)
+    with library.run("a") as watched:
+        (run / "metrics.csv").write_text("step,val/loss\r\n1,2.0\r\n")
+        other_tab.start()
+        other_tab.join(0.5)
+        assert other_tab.is_alive()
+        assert set(watched.metrics.columns) == {"train/loss"}
+    other_tab.join()
+    assert set(answers.run(library, "a")["series"]) == {"val/loss"}
