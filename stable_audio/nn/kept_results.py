@@ -45,8 +45,11 @@ def keeps(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Checkpoint
 
 
 class _Repetition(TorchDispatchMode):
-    """Torch's context of a repetition, in which there may be more casts than before: autocast casts a weight
-    again that the network has used before the block, and then found cast."""
+    """Torch's context of a repetition, for the operations alone whose results may have been kept.
+
+    There may be more of others than before: autocast casts a weight again that the network has used before
+    the block, and then found cast; weights that come and go are brought again, and gathered again.
+    """
 
     def __init__(self, repeating: TorchDispatchMode) -> None:
         super().__init__()
@@ -57,9 +60,9 @@ class _Repetition(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._to_copy.default:
-            return func(*args, **(kwargs or {}))
-        return self.repeating.__torch_dispatch__(func, types, args, kwargs)
+        if _may_be_kept(func):
+            return self.repeating.__torch_dispatch__(func, types, args, kwargs)
+        return func(*args, **(kwargs or {}))
 
 
 def _of_first(matrix: Tensor, *_: Any) -> int:
@@ -88,6 +91,10 @@ _TERMS: dict[Any, Callable[..., int]] = {
     torch.ops.aten.convolution: _of_convolution,
 }
 """Operation of torch -> terms of the sum behind one number of its result."""
+
+
+def _may_be_kept(operation: Any) -> bool:
+    return getattr(operation, "_overloadpacket", operation) in _TERMS or _is_attention(operation)
 
 
 def _is_attention(operation: Any) -> bool:

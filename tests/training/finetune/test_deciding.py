@@ -156,9 +156,11 @@ def test_the_largest_batch_that_divides_the_step_and_fits(room: int, micro: int)
 
 
 def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_helps() -> None:
-    plain, saved = bytes_of(PLAIN, 1, 4), bytes_of(SAVED, 1, 4)
-    assert saved < plain
-    assert fitted(4, (saved + plain) / 2).layout is SAVED
+    plain, selective, saved = (bytes_of(layout, 1, 4) for layout in (PLAIN, SELECTIVE, SAVED))
+    assert saved <= selective < plain
+    assert fitted(4, (selective + plain) / 2).layout is SELECTIVE
+    usable = (saved + plain) / 2 / fitting.USABLE_SHARE
+    assert fitting.fit(config_for, 4, [PLAIN, SAVED], available=usable).layout is SAVED
     with pytest.raises(fitting.DoesNotFit, match=r"one clip needs .*gradients.* can be used"):
         fitted(4, saved / 2)
 
