@@ -46,6 +46,7 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             + ["--rank", "2", "--types", "lora"],
             ["full", "full, averaged", "lora"],
         ),
+        ("float8_error", ["--width", "32", "--rows", "16"], ["bfloat16", "tensorwise", "rowwise"]),
         (
             "packing",
             [*SIZES, "--rows", "2"],
