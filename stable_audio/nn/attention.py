@@ -14,7 +14,7 @@ from stable_audio.nn.kernels import ATTEND, require_flash
 from stable_audio.nn.linear import Linear
 from stable_audio.nn.norms import DynamicTanh, L2Norm, NormOptions, RMSNorm
 from stable_audio.nn.packed import Packing
-from stable_audio.nn.rotary import RotaryTables, rotated
+from stable_audio.nn.rotary import RotaryTables, rotated, rotated_parts
 from stable_audio.nn.row_attention import Pattern
 
 
@@ -115,6 +115,7 @@ class Attention(nn.Module):
             nn.init.zeros_(self.to_out.weight)
         self.q_norm = QK_NORMS[options.qk_norm](dim_heads, options.qk_norm_eps)
         self.k_norm = QK_NORMS[options.qk_norm](dim_heads, options.qk_norm_eps)
+        self.stays_unnormed = options.qk_norm == "none"
         self.feat_scale = options.feat_scale
         if options.feat_scale:
             self.lambda_dc = nn.Parameter(torch.zeros(dim))
@@ -160,11 +161,7 @@ class Attention(nn.Module):
             queries = self._normed(self.q_norm, self._heads(self.to_q(x), 1 + self.differential))
             keys, values = kv
         else:
-            q, k, values, *second = self._heads(self.to_qkv(x), 3 + 2 * self.differential)
-            queries = self._normed(self.q_norm, (q, *second[:1]))
-            keys = self._normed(self.k_norm, (k, *second[1:]))
-            if rotary is not None:
-                queries, keys = rotated(queries, rotary), rotated(keys, rotary)
+            queries, keys, values = self._own(self.to_qkv(x), rotary)
         mask, padding = context_mask, None
         if padding_mask is not None and kv is None:
             mask, padding = (padding_mask if self.hides_padding else None), ~padding_mask[..., None, None]
@@ -191,6 +188,23 @@ class Attention(nn.Module):
         """Keys and values of a cross-attention context (b m d), which do not depend on x."""
         *keys, values = self._heads(self.to_kv(context), 2 + self.differential)
         return KeyValues(self._normed(self.k_norm, tuple(keys)), values)
+
+    def _own(
+        self, projected: Tensor, rotary: RotaryTables | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+        """Queries, keys and values of self-attention from `to_qkv`, normalised, then rotated."""
+        parts = 3 + 2 * self.differential
+        if rotary is not None and self.stays_unnormed:
+            heads = projected.unflatten(-1, (parts, -1, self.dim_heads))
+            which = (True, True, False, True, True)[:parts]
+            q, k, values, *second = rotated_parts(heads, rotary, which)
+            return (q, *second[:1]), (k, *second[1:]), values
+        q, k, values, *second = self._heads(projected, parts)
+        queries = self._normed(self.q_norm, (q, *second[:1]))
+        keys = self._normed(self.k_norm, (k, *second[1:]))
+        if rotary is not None:
+            queries, keys = rotated(queries, rotary), rotated(keys, rotary)
+        return queries, keys, values
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(b n (parts h d)) -> parts x (b n h d), as views."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stable_audio.nn.checks import check_positive
 from stable_audio.nn.linear import Linear
+from stable_audio.nn.swiglu import swiglu
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class GLU(nn.Module):
         swish = type(self.activation) is nn.SiLU
         if swish and isinstance(proj, Linear) and proj.is_plain and proj.takes_onednn(x):
             return proj.swiglu(x)
-        value, gate = self.proj(x).chunk(2, dim=-1)
+        projected = self.proj(x)
+        if swish:
+            return swiglu(projected)
+        value, gate = projected.chunk(2, dim=-1)
         return value * self.activation(gate)
 
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
+from stable_audio.nn.gradients import writes_gradient
 from stable_audio.nn.packed import Packing
 
 
@@ -65,12 +67,14 @@ def rotary_dim(dim_heads: int) -> int:
 
 
 def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
-    """Rotate the first 2 * tables.cos.shape[-1] channels of each head of x (b n h d), in float32."""
-    half = tables.cos.shape[-1]
+    """Rotate the first 2 * tables.cos.shape[-1] channels of each head of x (b n h d), in float32 at least."""
+    if writes_gradient(x):
+        return _Rotation.apply(x.unsqueeze(2), *tables, (True,))[0]
     cos, sin = tables.cos[:, None, :], tables.sin[:, None, :]
+    half, wide = cos.shape[-1], torch.promote_types(x.dtype, torch.float32)
     # A single split, because the gradients of three slices would each be as large as x.
     first, second, unrotated = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
-    first, second = first.float(), second.float()
+    first, second = first.to(wide), second.to(wide)
     rotated = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
     return torch.cat([*rotated, unrotated], dim=-1)
 
@@ -78,3 +82,58 @@ def apply_rotary(x: Tensor, tables: RotaryTables) -> Tensor:
 def rotated(parts: Sequence[Tensor], tables: RotaryTables) -> tuple[Tensor, ...]:
     """`apply_rotary` to each tensor."""
     return tuple(apply_rotary(x, tables) for x in parts)
+
+
+def rotated_parts(x: Tensor, tables: RotaryTables, which: tuple[bool, ...]) -> tuple[Tensor, ...]:
+    """The parts x[:, :, i] of x (b n parts h d), those with which[i] rotated.
+
+    With gradients, that of x is written at once, without copies of those of the parts.
+    """
+    if writes_gradient(x):
+        return _Rotation.apply(x, *tables, which)
+    return tuple(apply_rotary(y, tables) if turn else y for y, turn in zip(x.unbind(2), which))
+
+
+class _Rotation(Function):
+    """`rotated_parts`. The gradient is rotated back by the operations of autograd, bit for bit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, which: tuple[bool, ...]) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(cos, sin)
+        ctx.which = which
+        parts = x.unbind(2)
+        return tuple(
+            _turn(part, part.new_empty(part.shape), cos, sin) if turn else part
+            for part, turn in zip(parts, which)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for gradients of gradients
+            back = RotaryTables(cos, -sin)
+            turned = (apply_rotary(g, back) if turn else g for g, turn in zip(grads, ctx.which))
+            return torch.stack(list(turned), dim=2), None, None, None
+        b, n, *head = grads[0].shape
+        out = grads[0].new_empty(b, n, len(grads), *head)
+        for part, grad, turn in zip(out.unbind(2), grads, ctx.which):
+            if turn:
+                _turn(grad, part, cos, -sin)
+            else:
+                part.copy_(grad)
+        return out, None, None, None
+
+
+def _turn(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Write x (b n h d), rotated, into `out`. Products with the tables are float32 at least."""
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    half = cos.shape[-1]
+    widths = (half, half, x.shape[-1] - 2 * half)
+    first, second, unrotated = x.split(widths, dim=-1)
+    to_first, to_second, to_unrotated = out.split(widths, dim=-1)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    first, second = first.to(wide), second.to(wide)
+    to_first.copy_((first * cos).sub_(second * sin))
+    to_second.copy_((second * cos).add_(first * sin))
+    to_unrotated.copy_(unrotated)
+    return out

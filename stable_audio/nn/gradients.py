@@ -1,0 +1,23 @@
+"""Where a layer may write its gradient itself instead of leaving it to automatic differentiation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def writes_gradient(x: Tensor) -> bool:
+    """Whether a layer with input x writes its own gradient: on a CPU, where each pass over memory counts.
+
+    Not while compiling, since the compiler joins passes itself, and not where derivatives go forwards or are
+    transformed (torch.func), which need the plain operations.
+    """
+    return (
+        x.requires_grad
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+    )
