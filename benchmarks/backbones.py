@@ -3,17 +3,22 @@
 python benchmarks/backbones.py [--only dit unet]
 
 FLOPs are counted, forward and backward, on the very network that is timed. The bound is those FLOPs at the
-rate of a square matrix product timed in turn with it; convolutions and small matrices cannot reach it.
+rate of a square matrix product timed in turn with it; convolutions and small matrices cannot reach it. What
+they do reach is the time of "products": the same convolutions, matrix products and attention, called again
+with the same tensors, without anything between them. With one CPU thread, time is that of the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import describe_machine, matmul_rate, new_parser, peak_memory, print_table, time_together
+from common import Work, describe_machine, matmul_rate, new_parser, peak_memory, print_table, time_together
+from products import products_alone
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -69,12 +74,13 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     dtype = getattr(torch, args.dtype)
-    rate = matmul_rate(args.device, dtype)
+    rate = matmul_rate(args.device, dtype, clock=clock_of(args))
     print(f"{describe_machine(args.device, args.dtype)}; matrix product {rate / 1e9:.1f} GFLOP/s")
     print(f"batch {args.batch} x {args.frames} frames, {CHANNELS} channels, {TOKENS} tokens where attended\n")
     rows = [measure(name, args, dtype) for name in (args.only or SETTINGS)]
     print_table(
-        ("", "parameters", "GFLOP fwd", "forward s", "x bound", "step s", "x bound", "step MiB"),
+        ("", "parameters", "GFLOP fwd")
+        + ("forward s", "x bound", "x products", "step s", "x bound", "x products", "step MiB"),
         rows,
     )
 
@@ -102,8 +108,9 @@ def measure(name: str, args: argparse.Namespace, dtype: torch.dtype) -> tuple[ob
         backbone(x, t, cond).square().mean().backward()
 
     product = torch.randn(1024, 1024, device=args.device, dtype=dtype)
-    works = {"forward": forward, "step": step, "product": lambda: product @ product}
-    times = time_together(works, rounds=args.rounds, device=args.device)
+    works: dict[str, Work] = {"forward": forward, "step": step, "product": lambda: product @ product}
+    works |= {f"products of {name}": products_alone(works[name]) for name in ("forward", "step")}
+    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock_of(args))
     rate = 2 * 1024**3 / times["product"]
     flops = {"forward": count_flops(forward), "step": count_flops(step)}
     return (
@@ -112,10 +119,17 @@ def measure(name: str, args: argparse.Namespace, dtype: torch.dtype) -> tuple[ob
         flops["forward"] / 1e9,
         times["forward"],
         times["forward"] * rate / flops["forward"],
+        times["forward"] / times["products of forward"],
         times["step"],
         times["step"] * rate / flops["step"],
+        times["step"] / times["products of step"],
         peak_memory(step, args.device) / 2**20,
     )
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """The processor's time for one CPU thread, which leaves out other programs."""
+    return time.process_time if torch.get_num_threads() == 1 and args.device == "cpu" else time.perf_counter
 
 
 def build(kind: str, settings: dict[str, Any]) -> Backbone:

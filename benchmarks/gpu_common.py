@@ -55,9 +55,12 @@ class FixedConditions(nn.Module):
         return {key: (value.expand(count, -1, -1), valid[key]) for key, value in self.tensors.items()}
 
 
-def published_model(args: argparse.Namespace, **training: Any) -> tuple[DiffusionModel, ModelConfig]:
-    """The model of `args.config` with small random weights and fixed conditioning, on `args.device`."""
-    config = load_config(ROOT / args.config)
+def published_model(args: Any, **training: Any) -> tuple[DiffusionModel, ModelConfig]:
+    """The model of `args.config` with small random weights and fixed conditioning, on `args.device`.
+
+    `args.config`: model file relative to the repository, or its contents.
+    """
+    config = load_config(args.config if isinstance(args.config, dict) else ROOT / args.config)
     data = config.as_dict()
     data["training"] = {**data["training"], **training}
     config = load_config(data)

@@ -2,12 +2,12 @@
 
 python benchmarks/gpu_training.py [--batch 8 --frames 1024 --modes plain,eager,compiled,fp8,fp8-rowwise]
 
-plain: every layer recomputed, one Python loop over the parameters for the average, the loss read in every
-step. eager: DiffusionTraining as a run uses it. compiled: the same with --compile. fp8, fp8-rowwise:
-compiled with --precision fp8-mixed, fp8-rowwise-mixed (not by default), on GPUs that have it. to bound: time
-over that of the backbone's matrix products and attention alone, in bfloat16. MFU: counted operations of the
-model, recomputation left out, over the data sheet's rate in bfloat16. planned: what `stable-audio check` says
-of the memory.
+plain: every layer recomputed, the graph searched for unused parameters, one Python loop over the parameters
+for the average, the loss read in every step. eager: DiffusionTraining as a run uses it. compiled: the same with
+--compile. fp8, fp8-rowwise: compiled with --precision fp8-mixed, fp8-rowwise-mixed (not by default), on GPUs
+that have it. to bound: time over that of the backbone's matrix products and attention alone, in bfloat16. MFU:
+counted operations of the model, recomputation left out, over the data sheet's rate in bfloat16. planned: what
+`stable-audio check` says of the memory.
 """
 
 from __future__ import annotations
@@ -16,23 +16,19 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from common import Bound, matmul_rate, print_table
+from common import matmul_rate, print_table
 from gpu_common import card, parser, peak_of_card, published_model
 from torch.utils.flop_counter import FlopCounterMode
+from training_steps import STEPS, Products, Setup, Step, bound_step
 
-from stable_audio.data.base import Batch
-from stable_audio.training.build import build_training
-from stable_audio.training.check.footprint import planned_memory
-from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.float8 import check_float8, use_float8
+from stable_audio.training.float8 import check_float8
 from stable_audio.training.options import RunOptions
 
-Step = Callable[[], Any]
 HEAD = (
     *("batch", "", "ms", "steps/s", "MFU %", "to bound"),
     *("host waits", "peak GiB", "planned GiB", "first s"),
@@ -50,19 +46,24 @@ def main() -> None:
     modes = [mode for mode in args.modes.split(",") if runs_here(mode)]
     for batch in args.batch:
         flops = batch * counted_flops(args)
-        bound = seconds_of(bound_step(args, batch), args)
+        setup = Setup(args.config, batch, args.frames, args.device)
+        products = Products(1536, 24, 24, tokens=args.frames + 1, context=130, width=1536)
+        bound = seconds_of(bound_step(setup, products), args)
         rows = []
         for mode in modes:
             torch.cuda.empty_cache()
-            rows.append(measure(args, mode, batch, flops, bound, peak))
+            rows.append(measure(args, mode, setup, flops, bound, peak))
             print_table(HEAD, rows)  # at once, since the next one may run out of time
 
 
 def measure(
-    args: argparse.Namespace, mode: str, batch: int, flops: float, bound: float, peak: float
+    args: argparse.Namespace, mode: str, setup: Setup, flops: float, bound: float, peak: float
 ) -> tuple[Any, ...]:
     started = time.perf_counter()
-    step, planned = MODES[mode](args, batch)
+    if mode in FLOAT8_MODES:
+        step, planned = STEPS["compiled"](replace(setup, precision=FLOAT8_MODES[mode]))
+    else:
+        step, planned = STEPS[mode](setup)
     step()
     torch.cuda.synchronize()
     first = time.perf_counter() - started
@@ -72,7 +73,7 @@ def measure(
     used = torch.cuda.max_memory_allocated() / 2**30
     share = 100 * flops / seconds / peak
     return (
-        batch,
+        setup.batch,
         mode,
         1e3 * seconds,
         1 / seconds,
@@ -83,17 +84,6 @@ def measure(
         planned / 2**30,
         first,
     )
-
-
-def training(args: argparse.Namespace, batch: int, *, checkpointing: bool) -> tuple[DiffusionTraining, float]:
-    model, config = published_model(
-        args, pre_encoded=True, gradient_checkpointing=checkpointing, use_ema=True, cfg_dropout_prob=0.1
-    )
-    model.pretransform = None
-    module = build_training(config, model, batch_size=batch)
-    assert isinstance(module, DiffusionTraining)
-    plan = planned_memory(config, batch_size=batch)
-    return module.train(), plan["total"]
 
 
 def runs_here(mode: str) -> bool:
@@ -108,77 +98,8 @@ def runs_here(mode: str) -> bool:
     return True
 
 
-def our_step(
-    args: argparse.Namespace, batch: int, *, compiled: bool, precision: str = "bf16-mixed"
-) -> tuple[Step, float]:
-    module, planned = training(args, batch, checkpointing=False)
-    use_float8(module.model, precision, compiled=compiled)
-    if compiled:
-        module.model.backbone.compile()
-    optimizer = module.configure_optimizers()
-    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
-    module._trainer = _Trainer()  # type: ignore[assignment]
-    host = Batch(torch.randn(batch, 64, args.frames).pin_memory(), [{"path": "x"}] * batch)
-
-    def step() -> None:
-        module.begin_batch(host)
-        there = module.transfer_batch_to_device(host, torch.device(args.device), 0)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = module.training_step(there)
-        loss.backward()
-        module.configure_gradient_clipping(optimizer)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        module.end_batch(stepped=True)
-
-    return step, planned
-
-
-def plain_step(args: argparse.Namespace, batch: int) -> tuple[Step, float]:
-    module, planned = training(args, batch, checkpointing=True)
-    model = module.model
-    average = [p.detach().clone() for p in model.backbone.parameters()]
-    module.ema = None
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    latents = torch.randn(batch, 64, args.frames)
-
-    def step() -> None:
-        there = Batch(latents.to(args.device), [{}] * batch)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = module.training_step(there)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for kept, now in zip(average, model.backbone.parameters()):
-                kept.lerp_(now, 1e-4)
-        loss.item()
-
-    return step, planned
-
-
 FLOAT8_MODES = {"fp8": "fp8-mixed", "fp8-rowwise": "fp8-rowwise-mixed"}
-
-MODES: dict[str, Callable[[argparse.Namespace, int], tuple[Step, float]]] = {
-    "plain": plain_step,
-    "eager": lambda args, batch: our_step(args, batch, compiled=False),
-    "compiled": lambda args, batch: our_step(args, batch, compiled=True),
-    "fp8": lambda args, batch: our_step(args, batch, compiled=True, precision=FLOAT8_MODES["fp8"]),
-    "fp8-rowwise": lambda args, batch: our_step(
-        args, batch, compiled=True, precision=FLOAT8_MODES["fp8-rowwise"]
-    ),
-}
 BY_DEFAULT = ("plain", "eager", "compiled", "fp8")
-
-
-def bound_step(args: argparse.Namespace, batch: int) -> Step:
-    """Forward and backward of the products and attention alone, in bfloat16."""
-    bound = Bound(dim=1536, depth=24, heads=24, channels=64, context=1536, mult=4, project_context=True)
-    bound = bound.to(args.device, torch.bfloat16)
-    x = torch.randn(batch, args.frames + 1, 64, device=args.device, dtype=torch.bfloat16)
-    context = torch.randn(batch, 130, 1536, device=args.device, dtype=torch.bfloat16)
-    return lambda: bound(x, context).square().mean().backward()
 
 
 def counted_flops(args: argparse.Namespace) -> float:
@@ -220,12 +141,6 @@ def host_waits(step: Step) -> int:
     if places:
         print("host waits:", ", ".join(sorted(places)))
     return sum("synchroniz" in str(w.message) for w in caught)
-
-
-class _Trainer:
-    """The few facts of a Lightning trainer that a step asks for."""
-
-    global_rank, world_size, global_step, precision = 0, 1, 0, "bf16-mixed"
 
 
 def parse() -> argparse.Namespace:

@@ -61,6 +61,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
+HEAD = ("", "batch", "", "ms/step", "of plain", "of the bound")
 _BOUNDS = {"bound": F.linear, "bound of oneDNN": _by_onednn}
 
 
@@ -75,19 +76,20 @@ def main() -> None:
     print(f"Euler steps with guidance, median of {args.rounds} interleaved rounds\n")
     for name in args.only:
         for batch in args.batch:
-            print_table(("", "batch", "", "ms/step", "of plain", "of the bound"), measure(name, batch, args))
+            print_table(HEAD, measure(name, SIZES[name], batch, args))
             print(flush=True)
 
 
-def measure(name: str, batch: int, args: argparse.Namespace) -> list[tuple[object, ...]]:
+def measure(name: str, size: Size, batch: int, args: argparse.Namespace) -> list[tuple[object, ...]]:
     torch.manual_seed(0)
-    bench = Bench(SIZES[name], batch, args.steps, args.cfg_scale)
+    bench = Bench(size, batch, args.steps, args.cfg_scale, device=args.device)
     works = {way: bench.work(way) for way in args.ways}
     with torch.inference_mode():
         bench.check()
         # With one thread, the time that other programs take can be left out.
-        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        times = time_together(works, rounds=args.rounds, device="cpu", clock=clock)
+        alone = args.device == "cpu" and torch.get_num_threads() == 1
+        clock = time.process_time if alone else time.perf_counter
+        times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
 
     def share(way: str, of: str) -> object:
         return times[way] / times[of] if of in times else ""
@@ -101,13 +103,13 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> list[tuple[objec
 class Bench:
     """One DiT, one batch, and the ways to sample it."""
 
-    def __init__(self, size: Size, batch: int, steps: int, cfg_scale: float) -> None:
-        self.size, self.batch, self.cfg_scale = size, batch, cfg_scale
-        self.dit = size.dit()
+    def __init__(self, size: Size, batch: int, steps: int, cfg_scale: float, *, device: str = "cpu") -> None:
+        self.size, self.batch, self.cfg_scale, self.device = size, batch, cfg_scale, device
+        self.dit = size.dit().to(device)
         self.objective = OBJECTIVES["rectified_flow"]()
         self.levels = [1 - i / steps for i in range(steps)] + [0.0]
-        self.noise = torch.randn(batch, size.channels, size.frames)
-        self.text = torch.randn(batch, size.context, size.dim)
+        self.noise = torch.randn(batch, size.channels, size.frames, device=device)
+        self.text = torch.randn(batch, size.context, size.dim, device=device)
 
     def work(self, way: str) -> Work:
         if way == "plain":
@@ -152,9 +154,9 @@ class Bench:
             mult=4,
             project_context=False,
             linear=linear,
-        )
-        x = torch.randn(rows, size.frames, size.channels)
-        kv = torch.randn(rows, size.context, 2 * size.dim)
+        ).to(self.device)
+        x = torch.randn(rows, size.frames, size.channels, device=self.device)
+        kv = torch.randn(rows, size.context, 2 * size.dim, device=self.device)
         return lambda: [bound(x, kv) for _ in self.levels[1:]]
 
     def check(self) -> None:

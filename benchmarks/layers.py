@@ -1,4 +1,4 @@
-"""Layers against their plain form: attention of convolutions, snake, rotary embedding; time and memory.
+"""Layers against their plain form: attention of convolutions, snake, rotation, SwiGLU; time and memory.
 
 python benchmarks/layers.py [--frames 4096]
 
@@ -7,14 +7,18 @@ The plain forms are what the same formula costs when it is written down and noth
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from common import Work, describe_machine, new_parser, peak_memory, print_table, time_together
 from torch import Tensor
 
 from stable_audio.nn.fused import fused_attention
-from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, apply_rotary
+from stable_audio.nn.rotary import RotaryEmbedding, rotated_parts
 from stable_audio.nn.snake import snake
+from stable_audio.nn.swiglu import swiglu
 
 HEADS, WIDTH = 8, 32
 
@@ -28,8 +32,13 @@ def main() -> None:
     place = {"device": args.device, "dtype": getattr(torch, args.dtype)}
     torch.manual_seed(0)
     print(f"{describe_machine(args.device, args.dtype)}; forward and backward, {args.frames} frames")
-    works = attention(args.frames, place) | activation(args.frames, place) | rotary(args.frames, place)
-    times = time_together(works, rounds=args.rounds, device=args.device)
+    works: dict[str, Work] = {}
+    for layers in (attention, activation, rotary, gate):
+        works |= layers(args.frames, place)
+    # With one thread, the time that other programs take can be left out.
+    alone = args.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
     rows = []
     for name in works:
         plain = name.split(", ")[0] + ", plain"
@@ -38,13 +47,13 @@ def main() -> None:
     print_table(("", "ms", "of plain", "peak MiB"), rows)
 
 
-def backward(fn: Work, *leaves: Tensor) -> Work:
+def backward(fn: Callable[[], Tensor | Sequence[Tensor]], *leaves: Tensor) -> Work:
     def work() -> None:
         for leaf in leaves:
             leaf.grad = None
         y = fn()
-        assert isinstance(y, Tensor)
-        y.backward(torch.ones_like(y))
+        outs = [y] if isinstance(y, Tensor) else list(y)
+        torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
 
     return work
 
@@ -72,19 +81,37 @@ def activation(frames: int, place: dict) -> dict[str, Work]:
 
 
 def rotary(frames: int, place: dict) -> dict[str, Work]:
-    x = torch.randn(1, frames, HEADS, 2 * WIDTH, **place, requires_grad=True)
+    """Queries, keys and values (b n 3 h d) of one projection, the first two rotated."""
+    x = torch.randn(1, frames, 3, HEADS, 2 * WIDTH, **place, requires_grad=True)
     tables = RotaryEmbedding(WIDTH).to(place["device"])(frames)
 
-    def slices(x: Tensor, tables: RotaryTables) -> Tensor:
+    def slices(x: Tensor) -> Tensor:
         half = tables.cos.shape[-1]
         cos, sin = tables.cos[:, None, :], tables.sin[:, None, :]
         first, second = x[..., :half].float(), x[..., half : 2 * half].float()
         turned = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
         return torch.cat([*turned, x[..., 2 * half :]], dim=-1)
 
+    def plain(x: Tensor) -> Sequence[Tensor]:
+        q, k, v = x.unbind(2)
+        return slices(q), slices(k), v
+
     return {
-        "rotary, plain": backward(lambda: slices(x, tables), x),
-        "rotary, one split": backward(lambda: apply_rotary(x, tables), x),
+        "rotary, plain": backward(lambda: plain(x), x),
+        "rotary, one gradient": backward(lambda: rotated_parts(x, tables, (True, True, False)), x),
+    }
+
+
+def gate(frames: int, place: dict) -> dict[str, Work]:
+    x = torch.randn(1, frames, 16 * HEADS * WIDTH, **place, requires_grad=True)
+
+    def plain() -> Tensor:
+        value, gate = x.chunk(2, dim=-1)
+        return value * F.silu(gate)
+
+    return {
+        "swiglu, plain": backward(plain, x),
+        "swiglu, one gradient": backward(lambda: swiglu(x), x),
     }
 
 

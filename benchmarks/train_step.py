@@ -1,13 +1,22 @@
-"""Training step of a DiT against its matrix products and attention alone, in one process.
+"""A DiT in one process: network and whole training steps in several ways, sampling with guidance, and bounds.
 
-python benchmarks/train_step.py [--depth 8 --dim 512 --frames 256 --batch 4]
+python benchmarks/train_step.py [--only network steps sampling --types float32 bfloat16 --threads 1]
+
+network: forward, backward and AdamW of the network alone, against its matrix products and attention alone.
+steps: plain (all layers recomputed, the graph searched for unused parameters, the average taken parameter by
+parameter, the loss read in every step), eager (as a run takes it), compiled. sampling: as `inference.py`.
+bfloat16 is by autocast in steps. With one CPU thread, time is that of the processor, without other programs'.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import time
+from collections.abc import Callable
 from typing import Any
 
+import inference
 import torch
 from common import (
     Bound,
@@ -20,6 +29,7 @@ from common import (
     time_together,
 )
 from torch import Tensor
+from training_steps import STEPS, Products, Setup, Step, bound_step
 
 from stable_audio.backbones import DiT
 from stable_audio.types import Conditioning
@@ -30,6 +40,14 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    print(f"DiT depth {args.depth}, width {args.dim}; batch {args.batch} x {args.frames} frames")
+    print(f"{describe_machine(args.device, args.dtype)}, {torch.backends.cpu.get_cpu_capability()}\n")
+    for part in args.only:
+        PARTS[part](args)
+        print(flush=True)
+
+
+def network(args: argparse.Namespace) -> None:
     dit, bound, inputs = build(args)
     x, t, context = inputs
     tokens = args.batch * args.frames
@@ -63,11 +81,9 @@ def main() -> None:
         "step with AdamW": (step(model_forward, dit), step(bound_forward, bound)),
         "step, recomputing": (recomputed, step(bound_forward, bound)),
     }
-    print(f"DiT depth {args.depth}, width {args.dim}; batch {args.batch} x {args.frames} frames")
-    print(f"{describe_machine(args.device, args.dtype)}; {dit_size(dit)} parameters\n")
     rows = []
     for name, (model, lower) in works.items():
-        times = time_together({"model": model, "bound": lower}, rounds=args.rounds, device=args.device)
+        times = timed({"model": model, "bound": lower}, args)
         rows.append(
             (
                 name,
@@ -80,16 +96,119 @@ def main() -> None:
             )
         )
     print_table(
-        ("", "steps/s", "tokens/s", "bound tokens/s", "time ratio", "peak MiB", "bound MiB"),
+        (dit_size(dit), "steps/s", "tokens/s", "bound tokens/s", "time ratio", "peak MiB", "bound MiB"),
         rows,
     )
+
+
+def steps(args: argparse.Namespace) -> None:
+    """Whole steps in every way and type, all in turn."""
+    works: dict[tuple[str, str], Step] = {}
+    products = Products(
+        args.dim, args.depth, args.heads, tokens=args.frames, context=args.context, width=args.dim
+    )
+    for dtype in args.types:
+        setup = Setup(
+            model_config(args),
+            args.batch,
+            args.frames,
+            args.device,
+            channels=args.channels,
+            precision=PRECISIONS[dtype],
+        )
+        works |= {(dtype, way): STEPS[way](setup)[0] for way in args.ways}
+        works[dtype, "bound"] = bound_step(setup, products)
+    times = timed({f"{way}, {dtype}": work for (dtype, way), work in works.items()}, args)
+    first = args.types[0], args.ways[0]
+    rows = []
+    for dtype, way in works:
+        seconds = times[f"{way}, {dtype}"]
+        rows.append(
+            (
+                f"{way} step",
+                dtype,
+                1e3 * seconds,
+                args.batch * args.frames / seconds,
+                seconds / times["{1}, {0}".format(*first)],
+                seconds / times[f"bound, {dtype}"],
+                peak_memory(works[dtype, way], args.device) / 2**20,
+            )
+        )
+    print_table(("", "", "ms", "frames/s", f"of {first[1]}, {first[0]}", "of the bound", "peak MiB"), rows)
+
+
+def sampling(args: argparse.Namespace) -> None:
+    """Euler steps with guidance, in the ways of `inference.py`."""
+    size = inference.Size(
+        dim=args.dim,
+        depth=args.depth,
+        heads=args.heads,
+        frames=args.frames,
+        context=args.context,
+        channels=args.channels,
+    )
+    ways = [way for way in inference.WAYS if way != "bound of oneDNN" or args.device == "cpu"]
+    if "bfloat16" not in args.types:
+        ways = [way for way in ways if "bfloat16" not in way]
+    if "compiled" not in args.ways:
+        ways = [way for way in ways if "compiled" not in way]
+    how = argparse.Namespace(**vars(args) | {"ways": ways, "steps": args.sampling_steps, "cfg_scale": 4.0})
+    print_table(inference.HEAD, inference.measure("sampling", size, args.batch, how))
+
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "network": network,
+    "steps": steps,
+    "sampling": sampling,
+}
+
+
+def timed(works: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
+    alone = args.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    return time_together(works, rounds=args.rounds, device=args.device, clock=clock)
 
 
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="tables to print")
+    parser.add_argument("--ways", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument(
+        "--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"]
+    )
+    parser.add_argument("--sampling-steps", type=int, default=2)
     return parser.parse_args()
+
+
+def model_config(args: argparse.Namespace) -> dict[str, Any]:
+    """A model file with the DiT of `build_dit` over stored latents."""
+    text = {"id": "prompt", "type": "t5", "config": {"max_length": args.context}}
+    return {
+        "model_type": "diffusion_cond",
+        "sample_size": args.frames,
+        "sample_rate": 44100,
+        "audio_channels": args.channels,
+        "model": {
+            "io_channels": args.channels,
+            "conditioning": {"configs": [text], "cond_dim": args.dim},
+            "diffusion": {
+                "type": "dit",
+                "cross_attention_cond_ids": ["prompt"],
+                "config": {
+                    "io_channels": args.channels,
+                    "embed_dim": args.dim,
+                    "depth": args.depth,
+                    "num_heads": args.heads,
+                    "cond_token_dim": args.dim,
+                    "global_cond_type": "adaLN",
+                },
+            },
+        },
+        "training": {"learning_rate": 1e-5},
+    }
 
 
 def build(args: argparse.Namespace) -> tuple[DiT, Bound, tuple[Tensor, Tensor, Tensor]]:
@@ -115,4 +234,5 @@ def dit_size(dit: DiT) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     main()

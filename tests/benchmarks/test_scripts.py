@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain_dit import PlainDiT
 from stable_audio.backbones import DiT
@@ -23,7 +25,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
 @pytest.mark.parametrize(
     ("script", "arguments", "rows"),
     [
-        ("train_step", SIZES, ["forward", "step with AdamW", "step, recomputing"]),
+        (
+            "train_step",
+            [*SIZES, "--device", "cpu", "--ways", "plain", "eager", "--sampling-steps", "1"],
+            ["forward", "step with AdamW", "step, recomputing"]
+            + ["plain step", "eager step", "bound step", "sampling"],
+        ),
         (
             "memory_levers",
             ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--only", "plain AdamW"],
@@ -100,6 +107,35 @@ def test_processes_are_runs_of_their_own(
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     sizes = ["--depth", "1", "--dim", "64", "--frames", "8", "--steps", "3", "--only", "fsdp, 2"]
     test_prints_its_table("processes", sizes, ["fsdp, 2 processes"], monkeypatch, capsys)
+
+
+def test_the_search_finds_parameters_that_the_loss_does_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    unreached = importlib.import_module("training_steps").unreached
+    used, unused = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    loss = used(torch.ones(1, 2)).square().sum()
+    assert unreached(loss, torch.nn.ModuleList([used, unused])) == set(unused.parameters())
+    unused.requires_grad_(False)
+    assert unreached(loss, torch.nn.ModuleList([used, unused])) == set()
+
+
+def test_products_alone_are_called_as_often_as_in_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    products_alone = importlib.import_module("products").products_alone
+    layers = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 3), torch.nn.SiLU(), torch.nn.Conv1d(4, 2, 1))
+    x = torch.randn(2, 3, 8)
+
+    def counted(work: Any) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    def step() -> None:
+        layers(x).square().sum().backward()
+
+    # 2 x 6 frames, 4 outputs of 3 x 3 inputs, then 2 of 4; again for the gradient of each weight, and for
+    # that of the second layer's input.
+    assert counted(products_alone(step)) == counted(step) == 2 * 12 * (4 * 9 * 2 + 2 * 4 * 3)
 
 
 def test_strategies_take_turns_in_one_process(

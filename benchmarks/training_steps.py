@@ -1,0 +1,201 @@
+"""Ways to take a training step of a DiT: written straight away, as a run takes it, compiled, and its bound.
+
+Shared by the scripts for CPUs (`train_step.py`) and for published models on a GPU (`gpu_training.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from common import Bound
+from gpu_common import published_model
+from torch import Tensor, nn
+
+from stable_audio.config import ModelConfig
+from stable_audio.data.base import Batch
+from stable_audio.training.build import build_training
+from stable_audio.training.check.footprint import planned_memory
+from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.float8 import use_float8
+
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained, and on what.
+
+    Attributes:
+        config: model file relative to the repository, or its contents.
+        batch: clips per step.
+        frames: latent frames of a clip.
+        channels: channels of the latents.
+        precision: as of `train --precision`; all but 32-true are bfloat16 by autocast.
+    """
+
+    config: str | dict[str, Any]
+    batch: int
+    frames: int
+    device: str
+    channels: int = 64
+    precision: str = "bf16-mixed"
+
+    @property
+    def half(self) -> bool:
+        return self.precision != "32-true"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16) if self.half else contextlib.nullcontext()
+
+    def training(self, *, checkpointing: bool) -> tuple[DiffusionTraining, ModelConfig]:
+        """The training of a run with stored latents, an average of weights and dropped conditioning."""
+        model, config = published_model(
+            self, pre_encoded=True, gradient_checkpointing=checkpointing, use_ema=True, cfg_dropout_prob=0.1
+        )
+        model.pretransform = None
+        module = build_training(config, model, batch_size=self.batch)
+        assert isinstance(module, DiffusionTraining)
+        return module.train(), config
+
+    def planned(self, config: ModelConfig) -> float:
+        """Bytes that `stable-audio check` expects."""
+        return planned_memory(config, batch_size=self.batch)["total"]
+
+    def latents(self) -> Tensor:
+        return torch.randn(self.batch, self.channels, self.frames)
+
+
+def our_step(setup: Setup, *, compiled: bool = False) -> tuple[Step, float]:
+    """A step as a run takes it, and the memory planned for it in bytes."""
+    module, config = setup.training(checkpointing=False)
+    use_float8(module.model, setup.precision, compiled=compiled)
+    if compiled:
+        module.model.backbone.compile()
+    optimizer = module.configure_optimizers()
+    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+    module._trainer = _Trainer(setup.precision)  # type: ignore[assignment]
+    latents = setup.latents()
+    pinned = latents.pin_memory() if setup.device.startswith("cuda") else latents
+    host = Batch(pinned, [{"path": "x"}] * setup.batch)
+
+    def step() -> None:
+        module.begin_batch(host)
+        there = module.transfer_batch_to_device(host, torch.device(setup.device), 0)
+        with setup.autocast():
+            loss = module.training_step(there)
+        loss.backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        module.end_batch(stepped=True)
+
+    return step, setup.planned(config)
+
+
+def plain_step(setup: Setup) -> tuple[Step, float]:
+    """A step as one writes it straight away, and the memory planned for it in bytes.
+
+    Every layer is recomputed, the graph is searched for parameters without gradient (as DDP does with
+    find_unused_parameters), the average is taken parameter by parameter, and the loss is read in every step.
+    """
+    module, config = setup.training(checkpointing=True)
+    model = module.model
+    average = [p.detach().clone() for p in model.backbone.parameters()]
+    module.ema = None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    latents = setup.latents()
+
+    def step() -> None:
+        there = Batch(latents.to(setup.device), [{}] * setup.batch)
+        with setup.autocast():
+            loss = module.training_step(there)
+        unreached(loss, model)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for kept, now in zip(average, model.backbone.parameters()):
+                kept.lerp_(now, 1e-4)
+        loss.item()
+
+    return step, setup.planned(config)
+
+
+STEPS: dict[str, Callable[[Setup], tuple[Step, float]]] = {
+    "plain": plain_step,
+    "eager": our_step,
+    "compiled": lambda setup: our_step(setup, compiled=True),
+}
+
+
+@dataclass(frozen=True)
+class Products:
+    """Sizes of the products of a DiT.
+
+    Attributes:
+        tokens: tokens of a clip, prepended ones included.
+        context: tokens that cross-attention reads.
+        width: their features.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    tokens: int
+    context: int
+    width: int
+
+
+def bound_step(setup: Setup, sizes: Products) -> Step:
+    """Forward and backward of the products and attention alone, in the type of the step."""
+    place = {"device": setup.device, "dtype": torch.bfloat16 if setup.half else torch.float32}
+    bound = Bound(
+        dim=sizes.dim,
+        depth=sizes.depth,
+        heads=sizes.heads,
+        channels=setup.channels,
+        context=sizes.width,
+        mult=4,
+        project_context=True,
+    ).to(**place)
+    x = torch.randn(setup.batch, sizes.tokens, setup.channels, **place)
+    context = torch.randn(setup.batch, sizes.context, sizes.width, **place)
+
+    def step() -> None:
+        bound.zero_grad(set_to_none=True)
+        bound(x, context).square().mean().backward()
+
+    return step
+
+
+def unreached(loss: Tensor, module: nn.Module) -> set[nn.Parameter]:
+    """The parameters that the graph of `loss` does not reach."""
+    seen: set[Any] = set()
+    stack, found = [loss.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(getattr(node, "variable", None))
+        stack.extend(after for after, _ in node.next_functions)
+    return _without(module.parameters(), {id(v) for v in found})
+
+
+def _without(parameters: Any, known: Collection[int]) -> set[nn.Parameter]:
+    return {p for p in parameters if p.requires_grad and id(p) not in known}
+
+
+class _Trainer:
+    """The few facts of a Lightning trainer that a step asks for."""
+
+    global_rank, world_size, global_step = 0, 1, 0
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
