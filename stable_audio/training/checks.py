@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
@@ -47,6 +48,7 @@ class CheckedModule(pl.LightningModule):
         *,
         network: int = 0,
         reason: str = "",
+        loss_limit: float = math.inf,
         stepped: bool = False,
         torn: bool = False,
     ) -> bool:
@@ -58,6 +60,7 @@ class CheckedModule(pl.LightningModule):
                 which is told at the next step; see `FiniteGuard`.
             network: index of the network that steps.
             reason: why the step is bad, where that is known already.
+            loss_limit: the largest size of the loss; a larger one has exploded. Infinite: none has.
             stepped: weights whose gradient is finite have stepped already, so that no step is a spike.
             torn: the step is bad, and some of them have.
 
@@ -73,6 +76,7 @@ class CheckedModule(pl.LightningModule):
             files=self._files,
             network=network,
             reason=reason,
+            loss_limit=loss_limit,
             spikes=not stepped,
             agree=self._agreement(),
         )

@@ -29,6 +29,11 @@ class Explosion:
         """The loss that others are compared with."""
         return max(1.0, median(self._first)) if len(self._first) == FIRST else UNKNOWN
 
+    @property
+    def limit(self) -> float | None:
+        """The largest loss that has not exploded; None while the usual loss is not known."""
+        return FACTOR * self.usual if len(self._first) == FIRST else None
+
     def exceeded(self, loss: float) -> float | None:
         """The limit, if |loss| exceeds it; otherwise None, and the loss may count for the usual loss."""
         if abs(loss) > FACTOR * self.usual:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from stable_audio.nn.transfer import Readback
 from stable_audio.optim.step_limits import StepLimits
+from stable_audio.training.explosion import exploded
 from stable_audio.training.usual_norm import FIRST, UsualNorm
 
 Agree = Callable[[Tensor], Tensor]
@@ -29,9 +31,10 @@ class _Check:
     Attributes:
         step: the step.
         files: files of its batches.
-        result: [step is good, gradient is finite, loss is finite, norm, its limit].
+        result: [step is good, gradient is finite, loss is finite, norm, its limit, size of the loss].
         early: the run had too few steps before it to skip it.
         reason: why the host knows it to be bad; "" where the result says so.
+        loss_limit: the largest size of the loss; infinite: there is none.
     """
 
     step: int
@@ -39,6 +42,7 @@ class _Check:
     result: Readback
     early: bool
     reason: str
+    loss_limit: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class FiniteGuard:
         files: Sequence[str],
         network: int = 0,
         reason: str = "",
+        loss_limit: float = math.inf,
         spikes: bool = True,
         agree: Agree | None = None,
     ) -> BadStep | None:
@@ -114,6 +119,7 @@ class FiniteGuard:
             files: files of its batches.
             network: index of the network that steps.
             reason: why the step is known to be bad already, or "".
+            loss_limit: the largest size of the loss; a larger one has exploded. Infinite: none has.
             spikes: whether a spike is a bad step.
             agree: sums over all processes, which skip a step together; None: there is one.
 
@@ -125,13 +131,17 @@ class FiniteGuard:
         limit = usual.limit(norm, self.limits.spike if self.limits is not None and spikes else None)
         finite = torch.isfinite(norm)
         good = finite & (norm <= limit) if not reason else torch.zeros_like(finite)
+        size = torch.zeros_like(norm) if loss is None else loss.detach().abs().max()
+        if math.isfinite(loss_limit):
+            good = good & (size <= loss_limit)
         if agree is not None:
             good = agree((~good).to(torch.float32)) == 0
         if self.limits is not None:
             usual.add(norm, good)
         loss_finite = torch.ones_like(finite) if loss is None else torch.isfinite(loss).all()
-        result = torch.stack([v.to(torch.float32) for v in (good, finite, loss_finite, norm, limit)])
-        check = _Check(step, tuple(files), Readback(result), self._watched < FIRST, reason)
+        values = (good, finite, loss_finite, norm, limit, size)
+        result = Readback(torch.stack([v.to(torch.float32) for v in values]))
+        check = _Check(step, tuple(files), result, self._watched < FIRST, reason, loss_limit)
         self._watched += 1
         if optimizer is None or not skips_by_itself(optimizer, norm):
             return _result(check)
@@ -200,14 +210,19 @@ def skips_by_itself(optimizer: Optimizer, norm: Tensor) -> bool:
 
 
 def _result(check: _Check) -> BadStep | None:
-    good, finite, loss_finite, norm, limit = check.result.values().tolist()
+    good, finite, loss_finite, norm, limit, size = check.result.values().tolist()
     if good:
         return None
     what: Literal["loss", "gradient", "spike", "elsewhere"] = "elsewhere"
     reason = check.reason or "step is bad on another process"
-    if not finite or check.reason:
+    if check.reason:
         what = "gradient" if loss_finite else "loss"
-        reason = check.reason or f"{what} is not finite"
+    elif math.isfinite(check.loss_limit) and not size <= check.loss_limit:
+        what = "loss"
+        reason = exploded(size, check.loss_limit) if loss_finite else "loss is not finite"
+    elif not finite:
+        what = "gradient" if loss_finite else "loss"
+        reason = f"{what} is not finite"
     elif norm > limit:
         what, reason = (
             "spike",

@@ -50,7 +50,8 @@ class OptimisedModule(CheckedModule):
 
     Attributes:
         by_hand: whether `training_step` passes its loss to `optimise` instead of returning it.
-        watches_explosion: a loss that explodes is bad, too; the host then waits for every loss.
+        watches_explosion: a loss that explodes is bad, too; the host waits for the first losses of each
+            network, by which that is told.
         no_float16: why 16-mixed is refused.
         accum_batches: batches per step with `by_hand`; otherwise Lightning's trainer counts them.
         run_steps: steps of the run, -1 = no end; LR schedules without a length follow it.
@@ -285,7 +286,8 @@ class OptimisedModule(CheckedModule):
             self._end_release(self._release)
             return
         self.before_step()
-        reason = self._explosion_reason(index)
+        limit = self._explosion(index).limit if self.watches_explosion else math.inf
+        reason = self._explosion_reason(index) if limit is None else ""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.gradient_clip_val > 0:
             norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
@@ -293,8 +295,9 @@ class OptimisedModule(CheckedModule):
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = measured(norm)
         self.record({self.networks()[index].norm_label: norm})
-        stepping = None if self.watches_explosion else getattr(optimizer, "optimizer", optimizer)
-        if self.check_step(norm, stepping, network=index, reason=reason):
+        stepping = None if limit is None else getattr(optimizer, "optimizer", optimizer)
+        most = math.inf if limit is None else limit
+        if self.check_step(norm, stepping, network=index, reason=reason, loss_limit=most):
             for parameter in parameters:  # optimizers leave weights without a gradient alone
                 parameter.grad = None
 

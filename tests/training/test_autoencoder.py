@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from stable_audio.config import load_config
 from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.pretransforms import Autoencoder
+from stable_audio.training import finite
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.build import build_training
 from stable_audio.training.callbacks.validation import Validate
@@ -26,6 +30,7 @@ from stable_audio.training.start import match_training
 from stable_audio.training.teacher import Teacher
 from tests import tiny
 from tests.data.folders import make_folder
+from tests.host_waits import DEVICE, no_waits
 from tests.pretransforms.test_hubert_loss import save_tiny
 from tests.training.building import tiny_run
 from tests.training.test_resume import assert_same_checkpoint
@@ -506,14 +511,49 @@ def test_a_loss_that_explodes_names_the_files(tmp_path: Path, turn: int) -> None
     assert_same(network.state_dict(), before)
 
 
+def test_steps_do_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    # There is no autocast for the meta device.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    module = module_of(tiny_config()).to(DEVICE)
+    audio = AUDIO.to(DEVICE)
+    for step in (lambda: module.generator_step(audio, 0), lambda: module.discriminator_step(audio)):
+        with no_waits():
+            step().backward()
+            weights = [p for p in module.parameters() if p.grad is not None]
+            assert torch.nn.utils.clip_grad_norm_(weights, 1.0).device == DEVICE
+
+
+def test_once_the_usual_loss_is_known_the_optimizer_skips_an_explosion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The fused optimizers of the CPU skip steps as those of a GPU.
+    monkeypatch.setattr(finite, "skips_by_itself", lambda optimizer, norm: True)
+    run = tiny_run(tmp_path, tiny_config({"time": {"weights": {"l1": 1.0}}}), max_steps=15)
+    honest, weights = run.module.generator_loss, []
+
+    def generator_loss(reconstruction: Any, step: int) -> Any:
+        weights.append([p.detach().clone() for p in run.module.model.parameters()])
+        loss = honest(reconstruction, step) * (1e9 if step == 12 else 1.0)
+        run.module._loss = loss.detach()
+        return loss
+
+    run.module.__dict__["generator_loss"] = generator_loss
+    assert run.start() == 0
+    same = [all(map(torch.equal, a, b)) for a, b in itertools.pairwise(weights)]
+    assert [step for step, unchanged in enumerate(same) if unchanged] == [12]
+    assert re.search(r"the loss has exploded: .* at step 12; the step is skipped", caplog.text)
+
+
 def test_what_counts_as_an_explosion() -> None:
     explosion = Explosion()
     assert explosion.exceeded(9e6) is None  # nothing is known yet
     assert explosion.exceeded(-2e7) == 1e7
+    assert explosion.limit is None
     for _ in range(9):
         assert explosion.exceeded(5.0) is None
     assert explosion.exceeded(4999.0) is None
     assert explosion.exceeded(5001.0) == 5000
+    assert explosion.limit == 5000
     again = Explosion()
     again.load_state_dict(explosion.state_dict())
     assert again.usual == 5.0

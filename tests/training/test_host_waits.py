@@ -141,6 +141,28 @@ def test_checking_a_step_and_the_spikes_in_it_does_not_wait_for_the_device() -> 
 
 
 @pytest.mark.usefixtures("skipping")
+def test_a_loss_that_explodes_is_told_without_waiting_for_the_device() -> None:
+    weight, guard = torch.nn.Parameter(torch.ones(4)), FiniteGuard(StepLimits())
+    optimizer, loss = AdamW([weight], lr=0.1, fused=True), torch.ones((), device=DEVICE)
+    with no_waits():
+        for step in range(3):
+            guard._pending = None  # that of the last step has arrived by now
+            guard.watch(optimizer, loss, loss, step=step, files=[], loss_limit=5.0)
+    guard, verdicts = FiniteGuard(StepLimits()), []
+    for step, size in enumerate([4.0, -6.0, float("nan"), 5.0]):
+        weight.grad, before = torch.ones(4), weight.detach().clone()
+        loss = torch.tensor(size)
+        verdicts.append(guard.watch(optimizer, torch.tensor(2.0), loss, step=step, files=[], loss_limit=5.0))
+        optimizer.step()
+        assert torch.equal(weight, before) is (step in (1, 2))
+    assert verdicts[:2] == [None, None]
+    assert [(v.step, v.what) for v in verdicts[2:]] == [(1, "loss"), (2, "loss")]
+    assert verdicts[2].reason == "loss has exploded: it is 6, above the limit of 5,"
+    assert verdicts[3].reason == "loss is not finite"
+    assert guard.settle() is None
+
+
+@pytest.mark.usefixtures("skipping")
 def test_a_bad_step_leaves_weights_and_averages_alone_and_is_told_one_step_later() -> None:
     def run(grads: list[float]) -> tuple[Tensor, Any, list[Any], FiniteGuard]:
         weight = torch.nn.Parameter(torch.ones(4))
