@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
@@ -13,6 +14,8 @@ from stable_audio.config.sections.dataset import dataset_models
 from stable_audio.config.sections.top import MODEL_TYPES
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_DEFINITION = "#/$defs/"
+_NUMBERED = re.compile(r"(.+)__(\d+)")
 
 
 class _Untitled(GenerateJsonSchema):
@@ -41,7 +44,32 @@ def _schema(models: Mapping[str, type[BaseModel]], *, tag: str, title: str) -> d
     members = tuple(models.values())
     union: Any = Annotated[Union[members], Field(discriminator=tag)]  # noqa: UP007
     schema = TypeAdapter(union).json_schema(by_alias=True, schema_generator=_Untitled)
-    return _canonical({"$schema": _DIALECT, "title": title, **schema})
+    return _numbered(_canonical({"$schema": _DIALECT, "title": title, **schema}))
+
+
+def _numbered(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with definitions of one name numbered by what they say: pydantic numbers them as it meets
+    them, which depends on what else the process has built."""
+    definitions = schema["$defs"]
+    groups: dict[str, list[str]] = {}
+    for name in definitions:
+        if (numbered := _NUMBERED.fullmatch(name)) is not None:
+            groups.setdefault(numbered[1], []).append(name)
+    names: dict[str, str] = {}
+    for name, alike in groups.items():
+        alike.sort(key=lambda name: json.dumps(definitions[name], sort_keys=True))
+        names |= {old: f"{name}__{number}" for number, old in enumerate(alike, start=1)}
+    return _renamed({**schema, "$defs": {names.get(k, k): v for k, v in definitions.items()}}, names)
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The schema with references to definitions by their new names."""
+    if isinstance(value, list):
+        return [_renamed(v, names) for v in value]
+    if isinstance(value, dict):
+        return {k: _renamed(v, names) for k, v in value.items()}
+    name = value.removeprefix(_DEFINITION) if isinstance(value, str) else ""
+    return _DEFINITION + names[name] if name in names and name != value else value
 
 
 def _canonical(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stable_audio.cli import main
-from stable_audio.config.schema import dataset_schema, model_schema, schema_text
+from stable_audio.config.schema import _numbered, dataset_schema, model_schema, schema_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +20,19 @@ ROOT = Path(__file__).parents[2]
 )
 def test_committed_schemas_are_up_to_date(path: str, schema: Any) -> None:
     assert (ROOT / path).read_text(encoding="utf-8") == schema_text(schema()), "run `stable-audio schema`"
+
+
+@pytest.mark.parametrize("order", [("A__1", "A__2"), ("A__2", "A__1")])
+def test_definitions_of_one_name_are_numbered_by_what_they_say(order: tuple[str, str]) -> None:
+    first, second = order
+    schema = {
+        "$defs": {first: {"type": "string"}, second: {"type": "integer"}, "B": {"$ref": f"#/$defs/{first}"}},
+        "const": "A__1",
+    }
+    assert _numbered(schema) == {
+        "$defs": {"A__1": {"type": "integer"}, "A__2": {"type": "string"}, "B": {"$ref": "#/$defs/A__2"}},
+        "const": "A__1",
+    }
 
 
 def test_schemas_refuse_unknown_keys_everywhere() -> None:
