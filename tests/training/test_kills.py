@@ -186,7 +186,8 @@ def test_one_of_two_processes_is_killed(
     tmp_path: Path, victim: int, where: str, options: dict[str, Any]
 ) -> None:
     run_world(2, _train, tmp_path, "whole", options)
-    statuses, failures = ended_world(2, _lose, tmp_path, "killed", options, victim, where)
+    lost = (tmp_path, "killed", options, victim, where)
+    statuses, failures = ended_world(2, _lose, *lost, left_alone=True)
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] not in (0, -signal.SIGKILL)
     assert not failures or f"process {victim} of 2 on " in failures[0]

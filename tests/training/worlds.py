@@ -31,9 +31,13 @@ def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) 
 
 
 def ended_world(
-    size: int, work: Callable[..., None], *args: Any, nodes: int = 1
+    size: int, work: Callable[..., None], *args: Any, nodes: int = 1, left_alone: bool = False
 ) -> tuple[list[int | None], list[str]]:
-    """The same for processes some of which may die: their exit statuses, and the tracebacks of errors."""
+    """The same for processes some of which may die: their exit statuses, and the tracebacks of errors.
+
+    Args:
+        left_alone: the others of one that has failed end by themselves; else they are killed.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
     port, reports = free_port(), context.SimpleQueue()
@@ -46,7 +50,8 @@ def ended_world(
     until = time.monotonic() + SECONDS
     while any(process.is_alive() for process in processes):
         # The others would wait for one that has failed.
-        if time.monotonic() > until or any(process.exitcode for process in processes):
+        failed = not left_alone and any(process.exitcode for process in processes)
+        if failed or time.monotonic() > until:
             for process in processes:
                 process.kill()
         time.sleep(0.02)
