@@ -117,14 +117,18 @@ def greedy(connection: Any, level: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "told"),
-    [(answer_slowly, "within 0.2 s"), (die, "ended by SIGKILL"), (greedy, "too much memory")],
+    ("behaviour", "seconds", "told"),
+    [
+        (answer_slowly, 0.2, "within 0.2 s"),
+        (die, 60, "ended by SIGKILL"),
+        (greedy, 60, "too much memory"),
+    ],
 )
 def test_a_file_that_harms_its_decoder_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, behaviour: Any, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, behaviour: Any, seconds: float, told: str
 ) -> None:
     async def test() -> None:
-        decoder = SoundDecoder(0.2)
+        decoder = SoundDecoder(seconds)
         monkeypatch.setattr(decoder_module, "run_decoder", behaviour)
         monkeypatch.setattr(decoder_module.multiprocessing, "get_context", forked)
         try:
