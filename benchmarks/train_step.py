@@ -176,11 +176,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="tables to print")
     parser.add_argument("--ways", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument(
-        "--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"]
-    )
+    parser.add_argument("--types", nargs="+", choices=list(PRECISIONS), help="both, where both are fast")
     parser.add_argument("--sampling-steps", type=int, default=2)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.types = args.types or [kind for kind in PRECISIONS if kind == "float32" or has_bfloat16(args.device)]
+    return args
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 have instructions of their own; others take many times as long."""
+    return device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def model_config(args: argparse.Namespace) -> dict[str, Any]:
