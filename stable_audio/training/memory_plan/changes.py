@@ -61,7 +61,7 @@ def _eight_bits(choice: Choice) -> Choice | None:
 
 
 def _released(choice: Choice) -> Choice | None:
-    if choice.releases or choice.accum_batches > 1:
+    if choice.releases or choice.accum_batches > 1 or choice.sharing.processes > 1:
         return None
     return replace(choice, releases=True)
 
@@ -84,7 +84,7 @@ def _low_base(choice: Choice) -> Choice | None:
 
 
 def _offloaded(choice: Choice) -> Choice | None:
-    if choice.rank is None or choice.offloads:
+    if choice.rank is None or choice.offloads or choice.sharing.processes > 1:
         return None
     return replace(choice, offloads=True, checkpointing=True)  # what recomputes can be brought again
 

@@ -119,7 +119,7 @@ class _Static:
         module: the training module, on shapes.
         optimizer: bytes of its optimizers.
         average: bytes of the average on the device.
-        resting: bytes of weights that stay in the memory of the host.
+        resting: bytes of weights that are counted and are not on the device, see `resting_bytes`.
         encoders: bytes of frozen encoders beside the model.
         gathered: what weights take while they are whole, where processes have parts of them.
         assumptions: what is left out.
@@ -242,7 +242,8 @@ class Planner:
         return fits
 
     def _static_of(self, choice: Choice) -> _Static:
-        key = (choice.precision in LOW and choice.precision, *_of_file(choice))
+        several = choice.sharing.processes > 1
+        key = (choice.precision in LOW and choice.precision, several, *_of_file(choice))
         if key not in self._static:
             self._static[key] = self._built(choice)
         return self._static[key]
@@ -290,7 +291,13 @@ class Planner:
             module=module,
             optimizer=optimizer_memory(module),
             average=average_bytes(module, self.device),
-            resting=resting_bytes(module, device=self.device, offloads=choice.offloads, halved=halved),
+            resting=resting_bytes(
+                module,
+                device=self.device,
+                offloads=choice.offloads,
+                halved=halved,
+                processes=choice.sharing.processes,
+            ),
             encoders=encoders,
             gathered=gathered_bytes(module),
             assumptions=tuple(notes),

@@ -126,19 +126,30 @@ def average_bytes(module: TrainingModule, device: str) -> int:
         return bytes_of(module.ema.average.values())
 
 
-def resting_bytes(module: TrainingModule, *, device: str, offloads: bool, halved: bool = False) -> int:
-    """Bytes of weights that stay in the memory of the host, where the device has its own: of an autoencoder
-    that only demos need, and of offloaded blocks, of which two are on the device at once."""
-    if device == "cpu" or not isinstance(module, DiffusionTraining):
+def resting_bytes(
+    module: TrainingModule, *, device: str, offloads: bool, halved: bool = False, processes: int = 1
+) -> int:
+    """Bytes of weights that are counted as on the device and are not: of an autoencoder that only demos need,
+    which stays in the memory of the host, and of offloaded blocks, of which two are on the device at once.
+
+    Args:
+        halved: batches are encoded by a copy of the encoder in float16, in which the plan has the whole
+            autoencoder. Where that stays on the device beside the copy, there is more than what is counted.
+        processes: that train together.
+    """
+    if not isinstance(module, DiffusionTraining):
         return 0
     model, resting = module.model, 0
-    if pretransform_rests(model, decodes_alone=module.pre_encoded or halved, processes=1):
-        assert model.pretransform is not None
-        # What a copy of the encoder does not have, in the type that the plan gives it.
-        pretransform: Any = model.pretransform
-        rests = pretransform.model.decoder if halved else pretransform
-        resting += bytes_of(rests.parameters())
-    if offloads:
+    pretransform: Any = model.pretransform
+    decodes_alone = module.pre_encoded or halved
+    rests = device != "cpu" and pretransform_rests(model, decodes_alone=decodes_alone, processes=processes)
+    if halved:
+        resting += bytes_of(pretransform.model.decoder.parameters())
+        if not rests:
+            resting -= sum(4 * p.numel() for p in pretransform.parameters())
+    elif rests:
+        resting += bytes_of(pretransform.parameters())
+    if offloads and device != "cpu":
         blocks = [m for m in model.backbone.modules() if isinstance(m, Checkpointed)]
         sizes = [sum(p.nbytes for p in block.parameters() if not p.requires_grad) for block in blocks]
         resting += sum(sorted(sizes)[:-BLOCKS_AT_ONCE])

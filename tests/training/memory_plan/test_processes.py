@@ -11,10 +11,11 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.memory_plan import Choice, Planner
+from stable_audio.training.memory_plan.changes import CHANGES
 from stable_audio.training.memory_plan.gathered import gathered_bytes
 from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
-from tests.training.building import tiny_config
+from tests.training.building import latent_config, tiny_config
 from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 
@@ -46,6 +47,41 @@ def test_parts_are_divided_by_the_processes_that_have_them() -> None:
         for name in ("weights", "gradients", "optimizer", "ema"):
             assert split[name] == pytest.approx(one[name] / 8, rel=0.02), name
         assert split["gathered"] > 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "precision"), [(True, "auto"), (False, "auto"), (False, "float32")], ids=str
+)
+def test_several_processes_keep_the_autoencoder_on_their_devices(stored: bool, precision: str) -> None:
+    """Beside the copy of its encoder, if there is one; one process leaves it on the host where it can."""
+    settings = {"pre_encoded": stored, "encoding_precision": precision}
+    config = load_config(latent_config() | {"training": {"learning_rate": 1e-3, **settings}})
+    planner = Planner(config, device="cuda")
+    one = planner.plan(Choice()).parts["weights"]
+    several = planner.plan(Choice(sharing=Sharing(processes=2, strategy="ddp"))).parts["weights"]
+    model: Any = create_model_from_config(config)
+    autoencoder = sum(p.nbytes for p in model.pretransform.parameters())
+    assert several - one == (0 if precision == "float32" else autoencoder)
+
+
+def test_a_copy_of_the_encoder_is_beside_the_autoencoder_on_a_cpu() -> None:
+    weights = {}
+    for precision in ("float32", "float16"):
+        settings = {"pre_encoded": False, "encoding_precision": precision}
+        config = load_config(latent_config() | {"training": {"learning_rate": 1e-3, **settings}})
+        weights[precision] = Planner(config, device="cpu").plan(Choice()).parts["weights"]
+    model: Any = create_model_from_config(config)
+    decoder = {id(p) for p in model.pretransform.model.decoder.parameters()}
+    copied = sum(p.nbytes // 2 for p in model.pretransform.parameters() if id(p) not in decoder)
+    assert weights["float16"] - weights["float32"] == copied
+
+
+def test_several_processes_are_proposed_nothing_that_they_refuse() -> None:
+    sharing = Sharing(processes=2, strategy="ddp")
+    for start in (Choice(sharing=sharing), Choice(sharing=sharing, rank=16)):
+        proposed = [found for change in CHANGES if (found := change(start)) is not None]
+        assert len(proposed) > 3
+        assert not any(choice.releases or choice.offloads for choice in proposed)
 
 
 def test_ddp_on_a_cpu_holds_gradients_twice() -> None:
