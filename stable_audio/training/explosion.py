@@ -18,35 +18,40 @@ class Explosion:
     """Compares each loss of one network with its usual loss.
 
     The usual loss is the median of the first ten losses, but at least 1. These are losses of an untrained
-    network, so training does not recover from a loss that is a thousand times as large.
+    network, so training does not recover from a loss that is a thousand times as large. Bad ones among them
+    are left out, but counted, so that all processes know their limits from the same step on.
     """
 
     def __init__(self) -> None:
         self._first: list[float] = []
+        self._seen = 0
 
     @property
     def usual(self) -> float:
         """The loss that others are compared with."""
-        return max(1.0, median(self._first)) if len(self._first) == FIRST else UNKNOWN
+        return max(1.0, median(self._first)) if self._seen == FIRST and self._first else UNKNOWN
 
     @property
     def limit(self) -> float | None:
         """The largest loss that has not exploded; None while the usual loss is not known."""
-        return FACTOR * self.usual if len(self._first) == FIRST else None
+        return FACTOR * self.usual if self._seen == FIRST else None
 
     def exceeded(self, loss: float) -> float | None:
-        """The limit, if |loss| exceeds it; otherwise None, and the loss may count for the usual loss."""
-        if abs(loss) > FACTOR * self.usual:
-            return FACTOR * self.usual
-        if len(self._first) < FIRST:
-            self._first.append(abs(loss))
-        return None
+        """The limit, if |loss| exceeds it or is not finite; else None, and it may be one of the first."""
+        limit = FACTOR * self.usual
+        bad = not abs(loss) <= limit
+        if self._seen < FIRST:
+            self._seen += 1
+            if not bad:
+                self._first.append(abs(loss))
+        return limit if bad else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first": list(self._first)}
+        return {"first": list(self._first), "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._first = list(state["first"])
+        self._seen = state.get("seen", len(self._first))  # states of earlier versions do not have it
 
 
 def exploded(loss: float, limit: float) -> str:

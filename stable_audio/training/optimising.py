@@ -306,10 +306,10 @@ class OptimisedModule(CheckedModule):
         if not self.watches_explosion or self._loss is None:
             return ""
         size = float(self._loss)
-        if not math.isfinite(size):
-            return "loss is not finite"
         limit = self._explosion(index).exceeded(size)
-        return "" if limit is None else exploded(size, limit)
+        if limit is None:
+            return ""
+        return exploded(size, limit) if math.isfinite(size) else "loss is not finite"
 
     def _optimizer(self, network: TrainedNetwork) -> Optimizer:
         parameters = [p for p in network.module.parameters() if p.requires_grad]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import csv
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -561,6 +562,17 @@ def test_what_counts_as_an_explosion() -> None:
     for _ in range(10):
         quiet.exceeded(1e-6)
     assert quiet.exceeded(999.0) is None
+
+
+def test_the_limit_is_known_at_the_same_step_on_a_process_with_a_bad_loss_before() -> None:
+    """Otherwise one process would wait for the check of a step that the others read of one step later."""
+    good, bad = Explosion(), Explosion()
+    for step in range(10):
+        assert (good.limit, bad.limit) == (None, None)
+        assert good.exceeded(5.0) is None
+        assert bad.exceeded(math.nan if step == 6 else 5.0) == (1e7 if step == 6 else None)
+    assert (good.limit, bad.limit) == (5000, 5000)
+    assert bad.exceeded(math.inf) == 5000
 
 
 def test_accumulated_steps_are_those_of_a_larger_batch(tmp_path: Path) -> None:
