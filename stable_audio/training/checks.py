@@ -59,7 +59,7 @@ class CheckedModule(pl.LightningModule):
             optimizer: the optimizer that is about to step. On a GPU a fused one skips a bad step by itself,
                 which is told at the next step; see `FiniteGuard`.
             network: index of the network that steps.
-            reason: why the step is bad, where that is known already.
+            reason: why the loss is bad, where that is known already.
             loss_limit: the largest size of the loss; a larger one has exploded. Infinite: none has.
             stepped: weights whose gradient is finite have stepped already, so that no step is a spike.
             torn: the step is bad, and some of them have.
@@ -83,7 +83,7 @@ class CheckedModule(pl.LightningModule):
         if torn and bad is not None:
             self._answer_torn(bad)
             return True
-        if bad is None or (scaled and bad.what == "gradient" and not reason):
+        if bad is None or (scaled and bad.what == "gradient"):
             return False  # the gradient scaler overflowed, skips this step and lowers its scale
         self._answer(bad)
         return bad.step == self.trainer.global_step
@@ -128,7 +128,7 @@ class CheckedModule(pl.LightningModule):
         log.error("%s. %s", what, files)
 
     def _files_of_all(self, bad: BadStep) -> list[str]:
-        """Files of all processes: of those whose loss is not finite, if there are any."""
+        """Files of all processes: of those whose loss is bad, if there are any."""
         if self._agreement() is None:
             return list(bad.files)
         parts = of_all((bad.what, bad.files))

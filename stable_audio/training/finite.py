@@ -31,9 +31,10 @@ class _Check:
     Attributes:
         step: the step.
         files: files of its batches.
-        result: [step is good, gradient is finite, loss is finite, norm, its limit, size of the loss].
+        result: [step is good, gradient is finite, loss is finite, norm, its limit, size of the loss if that
+            has a limit].
         early: the run had too few steps before it to skip it.
-        reason: why the host knows it to be bad; "" where the result says so.
+        reason: what the host knows of its loss; "" where the result says whether the step is bad.
         loss_limit: the largest size of the loss; infinite: there is none.
     """
 
@@ -52,8 +53,8 @@ class BadStep:
     Attributes:
         step: the step.
         files: files of its batches.
-        what: what is wrong: "loss" or "gradient" if that is not finite, "spike", or "elsewhere" if it is bad
-            on another process only.
+        what: what is wrong: "loss" if that has exploded or is not finite, "gradient" if that is not finite,
+            "spike", or "elsewhere" if it is bad on another process only.
         early: it is one of the first steps of the run, which ends with it.
         reason: the same in words.
     """
@@ -118,7 +119,7 @@ class FiniteGuard:
             step: number of the step.
             files: files of its batches.
             network: index of the network that steps.
-            reason: why the step is known to be bad already, or "".
+            reason: why the loss is known to be bad already, or "".
             loss_limit: the largest size of the loss; a larger one has exploded. Infinite: none has.
             spikes: whether a spike is a bad step.
             agree: sums over all processes, which skip a step together; None: there is one.
@@ -131,8 +132,9 @@ class FiniteGuard:
         limit = usual.limit(norm, self.limits.spike if self.limits is not None and spikes else None)
         finite = torch.isfinite(norm)
         good = finite & (norm <= limit) if not reason else torch.zeros_like(finite)
-        size = torch.zeros_like(norm) if loss is None else loss.detach().abs().max()
-        if math.isfinite(loss_limit):
+        size = torch.zeros_like(norm)
+        if loss is not None and math.isfinite(loss_limit):
+            size = loss.detach().abs().max()
             good = good & (size <= loss_limit)
         if agree is not None:
             good = agree((~good).to(torch.float32)) == 0
@@ -216,7 +218,7 @@ def _result(check: _Check) -> BadStep | None:
     what: Literal["loss", "gradient", "spike", "elsewhere"] = "elsewhere"
     reason = check.reason or "step is bad on another process"
     if check.reason:
-        what = "gradient" if loss_finite else "loss"
+        what = "loss"
     elif math.isfinite(check.loss_limit) and not size <= check.loss_limit:
         what = "loss"
         reason = exploded(size, check.loss_limit) if loss_finite else "loss is not finite"

@@ -222,6 +222,14 @@ def test_processes_skip_a_step_together() -> None:
     assert bad.what == "elsewhere"
 
 
+def test_a_loss_that_the_host_knows_to_have_exploded_is_to_blame() -> None:
+    """Though loss and gradient are finite: with several processes only the files of this one are named."""
+    guard, one = FiniteGuard(), torch.tensor(1.0)
+    bad = guard.watch(None, one, one, step=0, files=["a"], reason="loss has exploded")
+    assert bad is not None
+    assert (bad.what, bad.reason) == ("loss", "loss has exploded")
+
+
 @pytest.mark.parametrize("setting", [{"spike": 1.0}, {"skips": -1}, {"within": 0}, {"returns": -1}])
 def test_limits_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
