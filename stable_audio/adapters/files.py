@@ -26,6 +26,7 @@ from stable_audio.adapters.settings import AdapterSettings
 from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import refuse_name
+from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 from stable_audio.wording import names
 
 SETTINGS = "lora_config"
@@ -88,11 +89,8 @@ def write_adapter(path: str | Path, adapter: Adapter) -> None:
         raise AdapterError(
             f"{path}: an adapter is written as .safetensors or .ckpt; change the name's ending"
         )
-    from safetensors.torch import save_file
-
     tensors = {key: value.detach().cpu().half().contiguous() for key, value in adapter.tensors().items()}
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={SETTINGS: json.dumps(values), **passport})
+    write_safetensors(path, tensors, {SETTINGS: json.dumps(values), **passport})
 
 
 def read_adapter(path: str | Path) -> Adapter:
@@ -202,15 +200,10 @@ StoredAdapter = tuple[dict[str, Tensor], Mapping[str, Any], str | None]
 
 
 def _read_safetensors(path: Path) -> StoredAdapter:
-    from safetensors import SafetensorError, safe_open
-
-    refuse_name(path)
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AdapterError(f"{path}: truncated or not a safetensors file; copy it again") from error
+        tensors, metadata = read_safetensors(path)
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
     try:
         values = json.loads(metadata.get(SETTINGS, "{}"))
     except json.JSONDecodeError as error:

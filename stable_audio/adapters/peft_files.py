@@ -20,7 +20,7 @@ from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.characters import refuse_name
+from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 from stable_audio.wording import names
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -83,13 +83,8 @@ def write_peft(folder: str | Path, adapter: Adapter, stack: AdapterStack, *, roo
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    from safetensors.torch import save_file
-
-    refuse_name(folder)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"format": "pt"})
+    write_safetensors(folder / WEIGHTS, {k: v.contiguous() for k, v in tensors.items()}, {"format": "pt"})
     # The config last: without it the folder is none of PEFT.
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -163,14 +158,10 @@ def read_peft(folder: str | Path) -> Adapter:
     """
     folder = Path(folder)
     config = _config(folder / CONFIG)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    refuse_name(folder)
     try:
-        tensors = load_file(str(folder / WEIGHTS))
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{folder / WEIGHTS}: absent, truncated or damaged; copy it again") from error
+        tensors, _ = read_safetensors(folder / WEIGHTS)
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
     return adapter_of_peft(tensors, config, source=str(folder))
 
 

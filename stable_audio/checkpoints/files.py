@@ -44,6 +44,7 @@ from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
 from stable_audio.stored.hub_names import parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
+from stable_audio.stored.safetensors_files import read_safetensors
 from stable_audio.transforms.adapters import ADAPTERS, Adapters
 
 log = logging.getLogger(__name__)
@@ -252,16 +253,10 @@ def _begins_like_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path, use_ema: bool) -> StoredWeights:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: truncated or not a safetensors file ({_short(error)}); copy it again"
-        ) from error
+        tensors, metadata = read_safetensors(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     if damaged := damaged_tensors(tensors, metadata):
         raise _damage(path, damaged)
     config = _embedded_config(path, metadata.get("config"))

@@ -19,6 +19,7 @@ from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.checkpoints.keys import to_sat
 from stable_audio.checkpoints.parts import Part, part_of
+from stable_audio.stored.safetensors_files import write_safetensors
 from stable_audio.transforms.recorded import needed
 
 WeightsLayout = Literal["ours", "sat"]
@@ -117,17 +118,8 @@ def refuse_transforms(transforms: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    refuse_name(path)
     on_cpu = _storable(tensors)
-    try:
-        with atomic_write(path) as temporary:
-            save_file(on_cpu, str(temporary), with_checksums(on_cpu, metadata))
-            verify_safetensors(temporary)
-    except SafetensorError as error:  # raised for a full disk
-        raise OSError(f"{path} was not written: {error}") from error
+    write_safetensors(path, on_cpu, with_checksums(on_cpu, metadata), verify=verify_safetensors)
     return path
 
 

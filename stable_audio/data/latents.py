@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import JsonError, may_hold_halves, parse_json_value, read_json_value
 from stable_audio.characters import readable_json, refuse_name, whole
 from stable_audio.data.base import DataError, Rejected
+from stable_audio.stored.safetensors_files import write_safetensors
 
 FORMAT = "stable-audio latents"
 FORMAT_VERSION = 1
@@ -115,11 +115,7 @@ def write_shard(
         "statistics": json.dumps(statistics.state()),
         "rejected": json.dumps([list(r) for r in rejected]),
     }
-    try:
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
-    except SafetensorError as error:  # safetensors' error for a full disk
-        raise OSError(f"{path} was not written: {error}") from error
+    write_safetensors(path, tensors, header)
 
 
 @dataclass(frozen=True)

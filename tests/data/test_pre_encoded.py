@@ -281,7 +281,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pyte
     def full(*args: Any, **kwargs: Any) -> None:
         raise SafetensorError("Error while serializing: No space left on device")
 
-    monkeypatch.setattr("stable_audio.data.latents.save_file", full)
+    monkeypatch.setattr("stable_audio.stored.safetensors_files.save_file", full)
     with pytest.raises(OSError, match=r"x\.safetensors was not written: .*No space left"):
         write_shard(tmp_path / "x.safetensors", [(LatentRecord("a", 5, 0, 50), frames(5))])
     assert not list(tmp_path.iterdir())

@@ -20,11 +20,11 @@ from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.stack import BACKBONE, AdapterStack
 from stable_audio.adapters.terms import LayerTerm, adapter_of, terms_of
-from stable_audio.audio.atomic import atomic_write
-from stable_audio.characters import refuse_name
+from stable_audio.audio.json_files import parse_json_object
 from stable_audio.checkpoints.diffusers import limits, weights
 from stable_audio.checkpoints.diffusers.stable_audio_3 import limits as limits_3
 from stable_audio.checkpoints.diffusers.stable_audio_3 import weights as weights_3
+from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 from stable_audio.wording import names
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -82,14 +82,9 @@ def write_diffusers_adapter(
     }
     metadata = {METADATA: json.dumps({TRANSFORMER + key: value for key, value in values.items()})}
     file = Path(path) if str(path).endswith(".safetensors") else Path(path) / FILE
-    from safetensors.torch import save_file
-
-    refuse_name(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     # Shared by the parts of a fused projection, but the format stores every tensor by itself.
     tensors = {key: value.clone() for key, value in tensors.items()}
-    with atomic_write(file) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+    write_safetensors(file, tensors, {"format": "pt", **metadata})
     return file
 
 
@@ -155,16 +150,12 @@ def read_diffusers_adapter(path: str | Path, stack: AdapterStack, config: Mappin
     Raises:
         AdapterError: a damaged file, layers that the model has not, or a DoRA of a part of a projection.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = Path(path) if Path(path).is_file() else Path(path) / FILE
-    refuse_name(file)
     try:
-        with safe_open(str(file), framework="pt") as content:
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-            metadata = json.loads((content.metadata() or {}).get(METADATA, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AdapterError(f"{file}: absent, truncated or damaged; copy it again") from error
+        tensors, header = read_safetensors(file)
+        metadata = parse_json_object(header.get(METADATA, "{}"), source=f"{file}: its {METADATA}")
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
     places = layer_places(stack, config)
     parts: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {}
     for target, named in _layers(tensors, file).items():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.stored.safetensors_files import write_safetensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG, INDEX = "config.json", "model_index.json"
@@ -21,11 +22,8 @@ def write_part(
     folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, dtype: torch.dtype | None
 ) -> None:
     """Write weights and settings of one network."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
     tensors_on_cpu = {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()}
-    save_file(tensors_on_cpu, str(folder / WEIGHTS), {"format": "pt"})
+    write_safetensors(folder / WEIGHTS, tensors_on_cpu, {"format": "pt"})
     write_json(folder / CONFIG, config)
 
 

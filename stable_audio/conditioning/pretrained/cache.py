@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stable_audio.audio.atomic import atomic_write
+from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 
 PATIENCE = 64
 """Calls in a row without a new text after which the encoder is dropped; doubled each time it is dropped."""
@@ -86,17 +84,16 @@ class TextCache:
 
     def _stored(self, text: str) -> FeaturesAndMask | None:
         try:
-            tensors = load_file(self._file(text))
+            tensors, _ = read_safetensors(self._file(text))
             return _complete(tensors["features"], tensors["mask"].bool())
-        except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made anew
+        except (ValueError, KeyError):  # absent, or damaged: it is made anew
             return None
 
     def _store(self, text: str, features: Tensor, mask: Tensor) -> FeaturesAndMask:
         features, mask = features.detach().cpu(), mask.cpu()
         positions = torch.arange(len(mask)) if self.whole else mask.nonzero()[:, 0]
         kept = {"features": features[positions].contiguous(), "mask": mask.to(torch.uint8)}
-        with atomic_write(self._file(text)) as temporary:
-            save_file(kept, temporary)
+        write_safetensors(self._file(text), kept)
         return _complete(kept["features"], mask)
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from stable_audio.characters import refuse_name
 from stable_audio.stored.contents import why_not_weights
+from stable_audio.stored.safetensors_files import read_safetensors
 
 TEXT, AUDIO = "text", "audio"
 
@@ -191,10 +190,7 @@ class _Shapes:
 def _tensors(path: Path) -> Mapping[str, Tensor]:
     refuse_name(path)
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: truncated, or not a file of this kind; copy it again") from error
+        return read_safetensors(path)[0]
     try:
         with torch.serialization.safe_globals(_numbers_of_numpy()):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.audio.json_files import read_json_object
-from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.diffusers.files import CONFIG, INDEX
 from stable_audio.checkpoints.diffusers.stable_audio_3 import configs, weights
 from stable_audio.checkpoints.diffusers.stable_audio_3.tables import TEXT, TOTAL
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.keys import OURS, PRETRANSFORM_MODEL
+from stable_audio.stored.safetensors_files import read_safetensors
 
 Contents = tuple[dict[str, Tensor], dict[str, Any] | None]
 """Weights under our names, and the model config."""
@@ -100,17 +100,10 @@ def _max_length(folder: Path) -> int:
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    refuse_name(folder)
     files = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no diffusion_pytorch_model.safetensors")
     tensors: dict[str, Tensor] = {}
     for file in files:  # several where the weights were split
-        try:
-            tensors |= load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"{file} is truncated or damaged ({error}); copy it again") from error
+        tensors |= read_safetensors(file)[0]
     return tensors
