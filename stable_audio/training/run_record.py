@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 MOST_INCIDENTS = 1000
 """Number of incidents that are kept in full; further ones are counted."""
 
+LOST = "record lost"
+"""Kind of the incident that the record of earlier starts is gone."""
+
 
 class RunRecord:
     """The record of a run, `{"starts": [...], "incidents": [...]}`, written whole at every change.
@@ -46,9 +49,10 @@ class RunRecord:
             content["starts"].append({**entry, "ended": None})
 
         earlier = self.content["starts"][-1:]
-        if not earlier and not self.content["incidents"] and self._continues(entry):
+        told = any(i.get("kind") == LOST for i in self.content["incidents"] if isinstance(i, Mapping))
+        if not earlier and not told and self._continues(entry):
             text = f"{self.path.name} was gone when the run went on; what happened before is not in this one"
-            self.incident({"time": _now(), "kind": "record lost", "text": text})
+            self.incident({"time": _now(), "kind": LOST, "text": text})
         if earlier and isinstance(earlier[0], dict) and earlier[0].get("ended", "") is None:
             text = f"the run that started at {earlier[0].get('started')} was killed, or its machine went down"
             self.incident({"time": _now(), "kind": "killed", "text": text})
@@ -117,7 +121,7 @@ class RunRecord:
         except OSError as error:
             text = f"{self.path} is damaged and cannot be renamed ({error})"
         log.error("%s", text)
-        content["incidents"].append({"time": _now(), "kind": "record lost", "text": text})
+        content["incidents"].append({"time": _now(), "kind": LOST, "text": text})
         return content
 
     def _continues(self, entry: Mapping[str, Any]) -> bool:

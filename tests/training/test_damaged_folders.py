@@ -111,6 +111,13 @@ def test_a_record_that_is_gone_is_told(half: Path) -> None:
     assert _kinds(half) == ["record lost"]
 
 
+def test_a_record_that_is_gone_is_told_beside_other_findings(half: Path) -> None:
+    (half / "run.json").unlink()
+    (half / "last.ckpt").write_bytes(b"")
+    _recovered(half)
+    assert _kinds(half) == ["damaged checkpoint", "record lost"]
+
+
 def test_a_row_that_a_kill_has_cut_is_no_row(half: Path, whole: Path) -> None:
     """As many cells as there are columns, but the last number lacks digits."""
     metrics = half / "metrics.csv"
