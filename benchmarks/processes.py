@@ -98,6 +98,7 @@ def child(args: argparse.Namespace) -> None:
 
     from stable_audio.training.memory_plan.choice import choice_of
     from stable_audio.training.memory_plan.plan import Planner
+    from stable_audio.training.memory_plan.processes import sharing_of
     from stable_audio.training.options import RunOptions
     from stable_audio.training.trainer import assemble
 
@@ -118,10 +119,11 @@ def child(args: argparse.Namespace) -> None:
         "log_every": 1,
         **settings,
     }
-    choice = choice_of(config, RunOptions(**given), precision="32-true", processes=processes)
+    options = RunOptions(**given)
+    choice = choice_of(config, options, precision="32-true", sharing=sharing_of(options, processes))
     planned = Planner(config, device="cpu").plan(choice)
     with _Memory() as memory:
-        run = assemble(config, {"dataset_type": "synthetic"}, RunOptions(**given))
+        run = assemble(config, {"dataset_type": "synthetic"}, options)
         times = _Times()
         run.trainer.callbacks.append(times.callback())  # type: ignore[attr-defined]
         run.start()

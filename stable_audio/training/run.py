@@ -27,6 +27,7 @@ from stable_audio.training.feed import RunData
 from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.memory_plan.answer import out_of_memory
+from stable_audio.training.memory_plan.processes import sharing_in
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
 from stable_audio.training.requeue import preempted, requeue
@@ -167,6 +168,7 @@ class Run:
             device=self.trainer.strategy.root_device.type,
             step=self.trainer.global_step,
             shape=self.module.batch_shape,
+            sharing=sharing_in(self.trainer.strategy, self.trainer.world_size),
         )
 
     def _end_lines(self) -> Iterator[str]:

@@ -18,6 +18,7 @@ from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.feed import RunData
 from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
+from stable_audio.training.memory_plan.processes import Sharing, sharing_in
 from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.columns import Nominal
 
@@ -55,6 +56,7 @@ class Summary(pl.Callback):
                 precision=str(trainer.precision),
                 device=trainer.strategy.root_device.type,
                 row=self.row,
+                sharing=sharing_in(trainer.strategy, trainer.world_size),
             )
             if plan is not None:
                 self.scalars.nominal = nominal(plan, trainer.strategy.root_device)
@@ -66,7 +68,13 @@ class Summary(pl.Callback):
 
 
 def planned(
-    config: ModelConfig, options: RunOptions, *, precision: str, device: str, row: int
+    config: ModelConfig,
+    options: RunOptions,
+    *,
+    precision: str,
+    device: str,
+    row: int,
+    sharing: Sharing = Sharing(),  # noqa: B008 (frozen)
 ) -> TrainingPlan | None:
     """The plan of a run's memory; None if its steps cannot be followed on shapes.
 
@@ -74,10 +82,12 @@ def planned(
         precision: of the run.
         device: type of its device.
         row: samples per item of a batch.
+        sharing: the processes of the run, of which one is planned.
     """
+    precision = precision_on(device, precision)
     try:
         planner = Planner(config, device=device, sample_size=row)
-        return planner.plan(choice_of(config, options, precision=precision_on(device, precision)))
+        return planner.plan(choice_of(config, options, precision=precision, sharing=sharing))
     except Exception as error:  # a missing estimate must not end a run
         log.debug("memory was not planned", exc_info=error)
         return None

@@ -12,6 +12,7 @@ from stable_audio.inference.memory.reserve import memory_of, readable_size, room
 from stable_audio.training.memory_plan.changes import advice, cheapest
 from stable_audio.training.memory_plan.choice import choice_of
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, precision_on
+from stable_audio.training.memory_plan.processes import Sharing
 from stable_audio.training.options import RunOptions
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ def out_of_memory(
     device: str,
     step: int,
     shape: Sequence[int],
+    sharing: Sharing = Sharing(),  # noqa: B008 (frozen)
 ) -> OutOfMemory:
     """The error for a run whose memory ran out.
 
@@ -35,12 +37,13 @@ def out_of_memory(
         device: type of its device.
         step: optimizer steps before.
         shape: shape of the batch of that step.
+        sharing: the processes of the run.
     """
     free_memory_of(error)
     rows = f"{shape[0]} rows of {shape[-1]}" if shape else "no batch yet"
     start = f"out of memory at step {step:,} ({rows}{'' if not shape else _unit(config)})"
     try:
-        return OutOfMemory(f"{start}: {_answer(config, options, precision, device)}")
+        return OutOfMemory(f"{start}: {_answer(config, options, precision, device, sharing)}")
     # Planning takes some memory itself, and must not hide the reason.
     except Exception as failure:
         log.debug("what fits was not planned", exc_info=failure)
@@ -50,11 +53,10 @@ def out_of_memory(
         )
 
 
-def _answer(config: ModelConfig, options: RunOptions, precision: str, device: str) -> str:
+def _answer(config: ModelConfig, options: RunOptions, precision: str, device: str, sharing: Sharing) -> str:
     planner = Planner(config, device=device)
-    plan = planner.plan(
-        choice_of(config, options, precision=precision_on(device, precision)), device_bytes=memory_of(device)
-    )
+    choice = choice_of(config, options, precision=precision_on(device, precision), sharing=sharing)
+    plan = planner.plan(choice, device_bytes=memory_of(device))
     fitting = cheapest(planner, tightened(plan))
     available = "" if plan.device_bytes is None else f" of {readable_size(plan.device_bytes)}"
     taken = f"the run takes about {readable_size(plan.total)}{available}: {plan.in_words()}"

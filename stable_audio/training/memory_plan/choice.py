@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from stable_audio.config import ModelConfig
 from stable_audio.nn.checkpointing import Recomputation, in_words
-from stable_audio.training.memory_plan.processes import Sharing, sharing_of
+from stable_audio.training.memory_plan.processes import Sharing
 from stable_audio.training.options import RunOptions
 
 Average = Literal["device", "cpu", "none"]
@@ -78,18 +78,20 @@ class Choice:
                 yield field.name
 
 
-def choice_of(config: ModelConfig, options: RunOptions, *, precision: str, processes: int = 1) -> Choice:
+def choice_of(
+    config: ModelConfig,
+    options: RunOptions,
+    *,
+    precision: str,
+    sharing: Sharing = Sharing(),  # noqa: B008 (frozen)
+) -> Choice:
     """The choice that a model file and the options of a run make.
 
     Args:
         precision: of the run, since the options may leave it to the device.
-        processes: that train together.
-
-    Raises:
-        TrainingError: see `sharing_of`.
+        sharing: the processes that train together.
     """
     section: Any = config.training
-    sharing = sharing_of(options, processes) if processes != 1 else Sharing()
     if section is None:
         return Choice(
             batch_size=options.batch_size,

@@ -23,6 +23,7 @@ from stable_audio.training.float8 import FLOAT8, layers_of
 from stable_audio.training.halved_encoder import encoding_precision
 from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
 from stable_audio.training.memory_plan.gathered import Gathered, gathered_bytes
+from stable_audio.training.memory_plan.processes import sharing_of
 from stable_audio.training.memory_plan.static import (
     OptimizerMemory,
     average_bytes,
@@ -364,7 +365,7 @@ def plan_training(
     device_bytes = device_bytes if device_bytes is not None else memory_of(device)
     planner = Planner(config, device=device, sample_size=sample_size, texts_read=texts_read)
     precision = precision_on(device, options.precision)
-    choice = choice_of(config, options, precision=precision, processes=processes)
+    choice = choice_of(config, options, precision=precision, sharing=sharing_of(options, processes))
     plan = planner.plan(choice, device_bytes=device_bytes)
     if not search or device_bytes is None:
         return plan

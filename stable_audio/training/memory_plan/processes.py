@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning.pytorch.strategies import Strategy
+
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import HSDP, SPLITTING
+from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
 
 PLANNED = ("auto", "ddp", *SPLITTING)
 """Strategies whose memory is planned."""
@@ -50,12 +52,14 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
     """
     if processes < 1:
         raise TrainingError(f"--processes: found {processes}, a run has at least 1")
+    if processes == 1:
+        return Sharing()
     strategy = options.strategy or "auto"
     if strategy not in PLANNED:
         raise TrainingError(
             f"--strategy {strategy}: its memory is not planned; give one of {', '.join(PLANNED)}"
         )
-    if processes == 1 or strategy not in SPLITTING:
+    if strategy not in SPLITTING:
         return Sharing(processes=processes, strategy=strategy)
     size = processes if strategy != HSDP else options.shard_size
     if size is None:
@@ -66,3 +70,12 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
             "another number"
         )
     return Sharing(processes=processes, strategy=strategy, shares=size)
+
+
+def sharing_in(strategy: Strategy, processes: int) -> Sharing:
+    """How the processes of a run share weights by its strategy. Those of strategies that are not planned count
+    as having a copy each."""
+    if processes == 1 or not isinstance(strategy, SplitWeights):
+        return Sharing(processes=processes)
+    size = strategy.shard_size
+    return Sharing(processes=processes, strategy=FSDP if size is None else HSDP, shares=size or processes)

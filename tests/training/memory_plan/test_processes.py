@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.inference.memory.errors import OutOfMemory
+from stable_audio.training import summary
 from stable_audio.training.build import build_training
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.memory_plan import Choice, Planner
+from stable_audio.training.memory_plan import Choice, Planner, answer
 from stable_audio.training.memory_plan.changes import CHANGES
 from stable_audio.training.memory_plan.gathered import gathered_bytes
 from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
-from tests.training.building import latent_config, tiny_config
+from tests.training.building import latent_config, tiny_config, tiny_run
 from tests.training.test_autoencoder import tiny_config as autoencoder_config
+from tests.training.worlds import run_world
 
 
 def test_what_is_split_is_counted_once() -> None:
@@ -94,7 +99,7 @@ def test_ddp_on_a_cpu_holds_gradients_twice() -> None:
 def test_sharing_follows_the_options() -> None:
     assert sharing_of(RunOptions(strategy="fsdp"), 8).shares == 8
     assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).shares == 4
-    assert sharing_of(RunOptions(strategy="fsdp"), 1).shares == 1
+    assert sharing_of(RunOptions(strategy="fsdp"), 1) == Sharing()
     assert sharing_of(RunOptions(), 8).words() == "ddp on 8 devices"
     assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).words() == "hsdp on 8 devices, 4 parts"
     for options, processes, message in (
@@ -105,3 +110,41 @@ def test_sharing_follows_the_options() -> None:
     ):
         with pytest.raises(TrainingError, match=message):
             sharing_of(options, processes)
+
+
+def _run_out_of_memory(folder: Path, strategy: str, more: dict[str, Any], expected: Sharing) -> None:
+    """A run of this process and others that fails in its first step."""
+    found: list[Sharing] = []
+    original: Any = answer.cheapest
+
+    def planned(*_: Any, sharing: Sharing, **__: Any) -> None:
+        found.append(sharing)
+
+    def cheapest(planner: Planner, plan: Any) -> Any:
+        found.append(plan.choice.sharing)
+        return original(planner, plan)
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    summary.planned, answer.cheapest = planned, cheapest  # type: ignore[assignment]
+    run = tiny_run(folder, strategy=strategy, devices="auto", max_steps=1, **more)
+    run.module.training_step = fails  # type: ignore[method-assign]
+    with pytest.raises(OutOfMemory, match="the run takes about ") as caught:
+        run.start()
+    assert "gradient_release" not in str(caught.value)
+    assert found == [expected] * (2 if torch.distributed.get_rank() == 0 else 1)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+@pytest.mark.parametrize(
+    ("processes", "strategy", "more", "shares"),
+    [(2, "ddp", {}, 1), (2, "fsdp", {}, 2), (4, "hsdp", {"shard_size": 2}, 2)],
+)
+def test_a_run_of_several_processes_is_planned_as_one(
+    processes: int, strategy: str, more: dict[str, Any], shares: int, tmp_path: Path
+) -> None:
+    """At its start, which the first process logs, and where memory runs out."""
+    name = "auto" if strategy == "ddp" else strategy
+    expected = Sharing(processes=processes, strategy=name, shares=shares)
+    run_world(processes, _run_out_of_memory, tmp_path, strategy, more, expected)
