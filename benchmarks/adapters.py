@@ -72,7 +72,6 @@ def main() -> None:
         {name: lambda m=chosen: generate(m) for name, chosen in models.items()},
         rounds=args.rounds,
         device=args.device,
-        clock=time.process_time if args.threads == 1 and args.device == "cpu" else time.perf_counter,
     )
     print(f"DiT depth {args.depth}, width {args.dim}; batch {args.batch} x {args.frames} frames")
     print(f"{describe_machine(args.device, args.dtype)}\n")

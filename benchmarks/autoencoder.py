@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ import torch
 from common import (
     Work,
     convolution_rate,
-    describe_machine,
+    describe_timing,
     matmul_rate,
     new_parser,
     peak_memory,
@@ -71,13 +70,11 @@ def main() -> None:
     torch.manual_seed(0)
     frames = max(1, round(args.seconds * RATE / RATIO))
     model = build(args.channels).to(args.device)
-    alone = args.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    print(f"{describe_machine(args.device, 'float32')}, {'processor' if alone else 'wall'} time")
+    print(describe_timing(args.device, "float32"))
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{millions:.1f}M parameters, {frames * RATIO / RATE:.1f} s of stereo at 44.1 kHz\n")
     found = variants(model, args.device, args.compile)
-    rates = {d: rate(args.device, d, clock) for d in dict.fromkeys(v.dtype for v in found.values())}
+    rates = {d: rate(args.device, d) for d in dict.fromkeys(v.dtype for v in found.values())}
     for dtype, flops in rates.items():
         print(f"bound in {str(dtype).removeprefix('torch.')}: {flops / 1e9:.0f} GFLOP/s")
     audio = 0.1 * torch.randn(1, 2, frames * RATIO, device=args.device)
@@ -87,7 +84,7 @@ def main() -> None:
             name: partial(getattr(v, direction), x) for name, v in found.items()
         }
         print()
-        _print_speed(direction, works, [rates[v.dtype] for v in found.values()], frames, args, clock)
+        _print_speed(direction, works, [rates[v.dtype] for v in found.values()], frames, args)
     _print_seams(model, args)
     _print_memory(args)
 
@@ -141,12 +138,10 @@ def variants(model: Autoencoder, device: str, compiled: bool) -> dict[str, Varia
     return found
 
 
-def rate(device: str, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+def rate(device: str, dtype: torch.dtype) -> float:
     """FLOPs per second of the faster of two large operations."""
     size = 8192 if device.startswith("cuda") else 1024
-    return max(
-        matmul_rate(device, dtype, size=size, clock=clock), convolution_rate(device, dtype, clock=clock)
-    )
+    return max(matmul_rate(device, dtype, size=size), convolution_rate(device, dtype))
 
 
 def _print_speed(
@@ -155,13 +150,12 @@ def _print_speed(
     rates: Iterable[float],
     frames: int,
     args: argparse.Namespace,
-    clock: Callable[[], float],
 ) -> None:
     with FlopCounterMode(display=False) as counter:
         plain = works["plain"]()
     flops = counter.get_total_flops()
     turns: dict[str, Work] = dict(works)
-    times = time_together(turns, rounds=args.rounds, device=args.device, clock=clock)
+    times = time_together(turns, rounds=args.rounds, device=args.device)
     rows = [
         (
             name,

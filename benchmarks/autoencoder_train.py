@@ -12,7 +12,6 @@ Without `--config` a small stereo VAE is measured.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from common import (
     Work,
     convolution_rate,
-    describe_machine,
+    describe_timing,
     matmul_rate,
     new_parser,
     peak_memory,
@@ -46,9 +45,7 @@ def main() -> None:
     audio = 0.1 * torch.randn(args.batch, module.model.io_channels, size, device=args.device)
     parameters = {"model": module.model, "discriminator": module.discriminator}
     sizes = ", ".join(f"{k} {millions(v)}M" for k, v in parameters.items() if v is not None)
-    alone = args.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    print(f"{describe_machine(args.device, args.dtype)}, {'processor' if alone else 'wall'} time")
+    print(describe_timing(args.device, args.dtype))
     print(f"parameters: {sizes}; batch {args.batch} x {size} samples")
     mixed = (False, True) if args.dtype == "bfloat16" else (False,)
     if len(mixed) > 1:
@@ -56,12 +53,12 @@ def main() -> None:
     works: dict[str, Work] = {}
     for half in mixed:
         works |= steps(module, audio, half)
-    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
+    times = time_together(works, rounds=args.rounds, device=args.device)
     seconds = audio.shape[0] * size / load_config(config_of(args)).sample_rate
     rows = []
     for name, work in works.items():
         dtype = torch.bfloat16 if name.endswith(HALF) else torch.float32
-        rates = (rate(args.device, dtype, clock=clock) for rate in (matmul_rate, convolution_rate))
+        rates = (rate(args.device, dtype) for rate in (matmul_rate, convolution_rate))
         flops = count(work)
         rows.append(
             (

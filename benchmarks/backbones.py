@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,7 +72,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     dtype = getattr(torch, args.dtype)
-    rate = matmul_rate(args.device, dtype, clock=clock_of(args))
+    rate = matmul_rate(args.device, dtype)
     print(f"{describe_machine(args.device, args.dtype)}; matrix product {rate / 1e9:.1f} GFLOP/s")
     print(f"batch {args.batch} x {args.frames} frames, {CHANNELS} channels, {TOKENS} tokens where attended\n")
     rows = [measure(name, args, dtype) for name in (args.only or SETTINGS)]
@@ -110,7 +108,7 @@ def measure(name: str, args: argparse.Namespace, dtype: torch.dtype) -> tuple[ob
     product = torch.randn(1024, 1024, device=args.device, dtype=dtype)
     works: dict[str, Work] = {"forward": forward, "step": step, "product": lambda: product @ product}
     works |= {f"products of {name}": products_alone(works[name]) for name in ("forward", "step")}
-    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock_of(args))
+    times = time_together(works, rounds=args.rounds, device=args.device)
     rate = 2 * 1024**3 / times["product"]
     flops = {"forward": count_flops(forward), "step": count_flops(step)}
     return (
@@ -125,11 +123,6 @@ def measure(name: str, args: argparse.Namespace, dtype: torch.dtype) -> tuple[ob
         times["step"] / times["products of step"],
         peak_memory(step, args.device) / 2**20,
     )
-
-
-def clock_of(args: argparse.Namespace) -> Callable[[], float]:
-    """The processor's time for one CPU thread, which leaves out other programs."""
-    return time.process_time if torch.get_num_threads() == 1 and args.device == "cpu" else time.perf_counter
 
 
 def build(kind: str, settings: dict[str, Any]) -> Backbone:

@@ -59,13 +59,15 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def time_together(
-    works: dict[str, Work], *, rounds: int, device: str, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Median seconds of each work. They take turns, so that a busy machine slows all of them alike.
+def takes_processor_time(device: str) -> bool:
+    """Whether works are timed by the processor's clock, which leaves out the time that other programs had:
+    it is right for one thread."""
+    return device == "cpu" and torch.get_num_threads() == 1
 
-    `clock`: `time.process_time` leaves out the time that other programs had, and is right for one thread.
-    """
+
+def time_together(works: dict[str, Work], *, rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each work. They take turns, so that a busy machine slows all of them alike."""
+    clock = time.process_time if takes_processor_time(device) else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for i in range(rounds + 1):
         for name, work in works.items():
@@ -155,30 +157,21 @@ class Bound(nn.Module):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def matmul_rate(
-    device: str,
-    dtype: torch.dtype,
-    *,
-    size: int = 1024,
-    rounds: int = 5,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
+def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 1024, rounds: int = 5) -> float:
     """Floating-point operations per second of a square matrix product: this machine's practical peak."""
     a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind(0)
     works: dict[str, Work] = {"matmul": lambda: a @ b}
-    return 2 * size**3 / time_together(works, rounds=rounds, device=device, clock=clock)["matmul"]
+    return 2 * size**3 / time_together(works, rounds=rounds, device=device)["matmul"]
 
 
-def convolution_rate(
-    device: str, dtype: torch.dtype, *, rounds: int = 5, clock: Callable[[], float] = time.perf_counter
-) -> float:
+def convolution_rate(device: str, dtype: torch.dtype, *, rounds: int = 5) -> float:
     """As `matmul_rate`, of a convolution of 256 channels: another library, which may be the faster one."""
     width, taps, length = 256, 7, 4096
     x = torch.randn(1, width, 1, length, device=device, dtype=dtype)
     weight = torch.randn(width, width, 1, taps, device=device, dtype=dtype)
     x, weight = (v.contiguous(memory_format=torch.channels_last) for v in (x, weight))
     works: dict[str, Work] = {"convolution": lambda: F.conv2d(x, weight, padding=(0, taps // 2))}
-    seconds = time_together(works, rounds=rounds, device=device, clock=clock)["convolution"]
+    seconds = time_together(works, rounds=rounds, device=device)["convolution"]
     return 2 * width * width * taps * length / seconds
 
 
@@ -197,3 +190,9 @@ def describe_machine(device: str, dtype: str) -> str:
         else f"{torch.get_num_threads()} CPU threads"
     )
     return f"torch {torch.__version__}, {name}, {dtype}"
+
+
+def describe_timing(device: str, dtype: str) -> str:
+    """As `describe_machine`, with the kind of time that `time_together` measures."""
+    kind = "processor" if takes_processor_time(device) else "wall"
+    return f"{describe_machine(device, dtype)}, {kind} time"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -86,10 +85,7 @@ def measure(name: str, size: Size, batch: int, args: argparse.Namespace) -> list
     works = {way: bench.work(way) for way in args.ways}
     with torch.inference_mode():
         bench.check()
-        # With one thread, the time that other programs take can be left out.
-        alone = args.device == "cpu" and torch.get_num_threads() == 1
-        clock = time.process_time if alone else time.perf_counter
-        times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
+        times = time_together(works, rounds=args.rounds, device=args.device)
 
     def share(way: str, of: str) -> object:
         return times[way] / times[of] if of in times else ""

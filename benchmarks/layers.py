@@ -7,7 +7,6 @@ The plain forms are what the same formula costs when it is written down and noth
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -35,10 +34,7 @@ def main() -> None:
     works: dict[str, Work] = {}
     for layers in (attention, activation, rotary, gate):
         works |= layers(args.frames, place)
-    # With one thread, the time that other programs take can be left out.
-    alone = args.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
+    times = time_together(works, rounds=args.rounds, device=args.device)
     rows = []
     for name in works:
         plain = name.split(", ")[0] + ", plain"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -108,9 +107,7 @@ def main() -> None:
     )
     print(f"attention of packed rows: {chosen.name}, since {chosen.why}")
     print(f"{describe_machine(args.device, args.dtype)}\n")
-    # Processor time leaves out what other programs had; it is right for one thread.
-    clock = time.process_time if args.device == "cpu" and args.threads == 1 else time.perf_counter
-    seconds = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
+    seconds = time_together(works, rounds=args.rounds, device=args.device)
     rows = [
         (
             name,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +82,7 @@ def network(args: argparse.Namespace) -> None:
     }
     rows = []
     for name, (model, lower) in works.items():
-        times = timed({"model": model, "bound": lower}, args)
+        times = time_together({"model": model, "bound": lower}, rounds=args.rounds, device=args.device)
         rows.append(
             (
                 name,
@@ -118,7 +117,8 @@ def steps(args: argparse.Namespace) -> None:
         )
         works |= {(dtype, way): STEPS[way](setup)[0] for way in args.ways}
         works[dtype, "bound"] = bound_step(setup, products)
-    times = timed({f"{way}, {dtype}": work for (dtype, way), work in works.items()}, args)
+    named = {f"{way}, {dtype}": work for (dtype, way), work in works.items()}
+    times = time_together(named, rounds=args.rounds, device=args.device)
     first = args.types[0], args.ways[0]
     rows = []
     for dtype, way in works:
@@ -162,12 +162,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "steps": steps,
     "sampling": sampling,
 }
-
-
-def timed(works: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
-    alone = args.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    return time_together(works, rounds=args.rounds, device=args.device, clock=clock)
 
 
 def parse() -> argparse.Namespace:

@@ -11,7 +11,6 @@ same weights and the same input, and take turns.
 from __future__ import annotations
 
 import argparse
-import time
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from autoencoder_train import build
 from backbones import SETTINGS, inputs
-from common import Work, describe_machine, new_parser, peak_memory, print_table, time_together
+from common import Work, describe_timing, new_parser, peak_memory, print_table, time_together
 from torch import Tensor, nn
 
 from stable_audio.backbones import BACKBONES
@@ -32,9 +31,7 @@ def main() -> None:
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
-    alone = args.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    print(f"{describe_machine(args.device, 'float32')}, {'processor' if alone else 'wall'} time")
+    print(describe_timing(args.device, "float32"))
     print(f"batch {args.batch}, {args.frames} frames, {args.samples} samples of audio")
     sides = {
         "DAU1d": (dau1d_step(args), blocks, "fused_attention", plain_attention),
@@ -45,7 +42,7 @@ def main() -> None:
     for network, (step, module, name, plain) in sides.items():
         works[f"{network}, plain"] = in_place_of(step, module, name, plain)
         works[network] = step
-    times = time_together(works, rounds=args.rounds, device=args.device, clock=clock)
+    times = time_together(works, rounds=args.rounds, device=args.device)
     memory = {name: peak_memory(work, args.device) / 2**20 for name, work in works.items()}
     rows = []
     for name, seconds in times.items():
