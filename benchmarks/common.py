@@ -157,6 +157,36 @@ class Bound(nn.Module):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def build_bound(sizes: Any, **options: Any) -> Bound:
+    """The bound of `build_dit(sizes)`."""
+    return Bound(
+        dim=sizes.dim,
+        depth=sizes.depth,
+        heads=sizes.heads,
+        channels=sizes.channels,
+        context=sizes.dim,
+        mult=4,
+        **options,
+    )
+
+
+def bound_step(sizes: Any, *, items: int, tokens: int, place: dict[str, Any]) -> Work:
+    """Forward and backward of the products and attention of `build_dit(sizes)` alone.
+
+    `tokens`: of an item, prepended ones included; cross-attention reads `sizes.context`. `place`: device and
+    dtype.
+    """
+    bound = build_bound(sizes, project_context=True).to(**place)
+    x = torch.randn(items, tokens, sizes.channels, **place)
+    context = torch.randn(items, sizes.context, sizes.dim, **place)
+
+    def step() -> None:
+        bound.zero_grad(set_to_none=True)
+        bound(x, context).square().mean().backward()
+
+    return step
+
+
 def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 1024, rounds: int = 5) -> float:
     """Floating-point operations per second of a square matrix product: this machine's practical peak."""
     a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind(0)

@@ -20,15 +20,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from common import matmul_rate, print_table
+from common import bound_step, matmul_rate, print_table
 from gpu_common import card, parser, peak_of_card, published_model
 from torch.utils.flop_counter import FlopCounterMode
-from training_steps import STEPS, Products, Setup, Step, bound_step
+from training_steps import STEPS, Setup, Step
 
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.float8 import check_float8
 from stable_audio.training.options import RunOptions
 
+DIT = argparse.Namespace(dim=1536, depth=24, heads=24, channels=64, context=130)
 HEAD = (
     *("batch", "", "ms", "steps/s", "MFU %", "to bound"),
     *("host waits", "peak GiB", "planned GiB", "first s"),
@@ -47,8 +48,8 @@ def main() -> None:
     for batch in args.batch:
         flops = batch * counted_flops(args)
         setup = Setup(args.config, batch, args.frames, args.device)
-        products = Products(1536, 24, 24, tokens=args.frames + 1, context=130, width=1536)
-        bound = seconds_of(bound_step(setup, products), args)
+        products = bound_step(DIT, items=batch, tokens=args.frames + 1, place=setup.place)
+        bound = seconds_of(products, args)
         rows = []
         for mode in modes:
             torch.cuda.empty_cache()

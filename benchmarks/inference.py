@@ -20,7 +20,7 @@ from functools import partial
 import gpu_inference
 import torch
 import torch.nn.functional as F
-from common import Bound, Work, build_dit, describe_machine, new_parser, print_table, time_together
+from common import Work, build_bound, build_dit, describe_machine, new_parser, print_table, time_together
 from plain_dit import PlainDiT, plain_sample
 from torch import Tensor
 
@@ -141,16 +141,7 @@ class Bench:
 
     def _bound(self, linear: Callable[[Tensor, Tensor], Tensor]) -> Work:
         size, rows = self.size, self.batch * (1 if self.cfg_scale == 1 else 2)
-        bound = Bound(
-            dim=size.dim,
-            depth=size.depth,
-            heads=size.heads,
-            channels=size.channels,
-            context=size.dim,
-            mult=4,
-            project_context=False,
-            linear=linear,
-        ).to(self.device)
+        bound = build_bound(size, project_context=False, linear=linear).to(self.device)
         x = torch.randn(rows, size.frames, size.channels, device=self.device)
         kv = torch.randn(rows, size.context, 2 * size.dim, device=self.device)
         return lambda: [bound(x, kv) for _ in self.levels[1:]]

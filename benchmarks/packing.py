@@ -16,14 +16,13 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 from unittest import mock
 
 import torch
 from common import (
-    Bound,
     Work,
     add_model_arguments,
+    bound_step,
     build_dit,
     describe_machine,
     new_parser,
@@ -94,7 +93,7 @@ def main() -> None:
             own.data = shared.data
         compiled.compile()
         works["packed, compiled"] = lambda: step([(everything, longest)], packed=True, network=compiled)
-    works["bound"] = bound_step(args, real, len(lengths), place)
+    works["bound"] = bound_step(args, items=len(lengths), tokens=real // len(lengths), place=place)
     computed = {
         "padded": len(lengths) * longest,
         "buckets": sum(len(items) * n for items, n in buckets),
@@ -151,22 +150,6 @@ def with_kernel(make: Callable[..., RowAttention], work: Work) -> Work:
             work()
 
     return run
-
-
-def bound_step(args: argparse.Namespace, real: int, clips: int, place: dict[str, Any]) -> Work:
-    """Forward and backward of the products for the real frames alone, in clips of one length."""
-    bound = Bound(
-        dim=args.dim,
-        depth=args.depth,
-        heads=args.heads,
-        channels=args.channels,
-        context=args.dim,
-        mult=4,
-        project_context=True,
-    ).to(**place)
-    x = torch.randn(clips, real // clips, args.channels, **place)
-    context = torch.randn(clips, args.context, args.dim, **place)
-    return lambda: bound(x, context).square().mean().backward()
 
 
 def in_buckets(lengths: Sequence[int], frames: int) -> list[tuple[list[int], int]]:

@@ -20,6 +20,8 @@ import torch
 from common import (
     Bound,
     add_model_arguments,
+    bound_step,
+    build_bound,
     build_dit,
     describe_machine,
     new_parser,
@@ -28,7 +30,7 @@ from common import (
     time_together,
 )
 from torch import Tensor
-from training_steps import STEPS, Products, Setup, Step, bound_step
+from training_steps import STEPS, Setup, Step
 
 from stable_audio.backbones import DiT
 from stable_audio.types import Conditioning
@@ -103,9 +105,6 @@ def network(args: argparse.Namespace) -> None:
 def steps(args: argparse.Namespace) -> None:
     """Whole steps in every way and type, all in turn."""
     works: dict[tuple[str, str], Step] = {}
-    products = Products(
-        args.dim, args.depth, args.heads, tokens=args.frames, context=args.context, width=args.dim
-    )
     for dtype in args.types:
         setup = Setup(
             model_config(args),
@@ -116,7 +115,7 @@ def steps(args: argparse.Namespace) -> None:
             precision=PRECISIONS[dtype],
         )
         works |= {(dtype, way): STEPS[way](setup)[0] for way in args.ways}
-        works[dtype, "bound"] = bound_step(setup, products)
+        works[dtype, "bound"] = bound_step(args, items=args.batch, tokens=args.frames, place=setup.place)
     named = {f"{way}, {dtype}": work for (dtype, way), work in works.items()}
     times = time_together(named, rounds=args.rounds, device=args.device)
     first = args.types[0], args.ways[0]
@@ -211,20 +210,11 @@ def model_config(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(args: argparse.Namespace) -> tuple[DiT, Bound, tuple[Tensor, Tensor, Tensor]]:
-    width = args.dim
     place = {"device": args.device, "dtype": getattr(torch, args.dtype)}
     dit = build_dit(args).to(**place)
-    bound = Bound(
-        dim=args.dim,
-        depth=args.depth,
-        heads=args.heads,
-        channels=args.channels,
-        context=width,
-        mult=4,
-        project_context=True,
-    ).to(**place)
+    bound = build_bound(args, project_context=True).to(**place)
     x = torch.randn(args.batch, args.channels, args.frames, **place)
-    context = torch.randn(args.batch, args.context, width, **place)
+    context = torch.randn(args.batch, args.context, args.dim, **place)
     return dit, bound, (x, torch.rand(args.batch, device=args.device), context)
 
 

@@ -5,13 +5,11 @@ Shared by the scripts for CPUs (`train_step.py`) and for published models on a G
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from common import Bound
 from gpu_common import published_model
 from torch import Tensor, nn
 
@@ -45,12 +43,17 @@ class Setup:
     precision: str = "bf16-mixed"
 
     @property
-    def half(self) -> bool:
-        return self.precision != "32-true"
+    def dtype(self) -> torch.dtype:
+        """The type of the products."""
+        return torch.float32 if self.precision == "32-true" else torch.bfloat16
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"device": self.device, "dtype": self.dtype}
+
+    def autocast(self) -> torch.autocast:
         kind = torch.device(self.device).type
-        return torch.autocast(kind, torch.bfloat16) if self.half else contextlib.nullcontext()
+        return torch.autocast(kind, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def training(self, *, checkpointing: bool) -> tuple[DiffusionTraining, ModelConfig]:
         """The training of a run with stored latents, an average of weights and dropped conditioning."""
@@ -134,62 +137,19 @@ STEPS: dict[str, Callable[[Setup], tuple[Step, float]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Products:
-    """Sizes of the products of a DiT.
-
-    Attributes:
-        tokens: tokens of a clip, prepended ones included.
-        context: tokens that cross-attention reads.
-        width: their features.
-    """
-
-    dim: int
-    depth: int
-    heads: int
-    tokens: int
-    context: int
-    width: int
-
-
-def bound_step(setup: Setup, sizes: Products) -> Step:
-    """Forward and backward of the products and attention alone, in the type of the step."""
-    place = {"device": setup.device, "dtype": torch.bfloat16 if setup.half else torch.float32}
-    bound = Bound(
-        dim=sizes.dim,
-        depth=sizes.depth,
-        heads=sizes.heads,
-        channels=setup.channels,
-        context=sizes.width,
-        mult=4,
-        project_context=True,
-    ).to(**place)
-    x = torch.randn(setup.batch, sizes.tokens, setup.channels, **place)
-    context = torch.randn(setup.batch, sizes.context, sizes.width, **place)
-
-    def step() -> None:
-        bound.zero_grad(set_to_none=True)
-        bound(x, context).square().mean().backward()
-
-    return step
-
-
 def unreached(loss: Tensor, module: nn.Module) -> set[nn.Parameter]:
     """The parameters that the graph of `loss` does not reach."""
     seen: set[Any] = set()
-    stack, found = [loss.grad_fn], set()
+    found: set[int] = set()
+    stack = [loss.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        found.add(getattr(node, "variable", None))
+        found.add(id(getattr(node, "variable", None)))
         stack.extend(after for after, _ in node.next_functions)
-    return _without(module.parameters(), {id(v) for v in found})
-
-
-def _without(parameters: Any, known: Collection[int]) -> set[nn.Parameter]:
-    return {p for p in parameters if p.requires_grad and id(p) not in known}
+    return {p for p in module.parameters() if p.requires_grad and id(p) not in found}
 
 
 class _Trainer:
