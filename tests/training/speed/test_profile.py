@@ -28,7 +28,8 @@ def test_a_run_writes_trace_and_page_and_goes_on(tmp_path: Path) -> None:
     assert text.startswith("2 steps were recorded on cpu, precision 32-true.\nA step takes ")
     assert "What costs most:\n" in text
     assert "ms per step (" in text
-    assert "matrix products (" in text
+    # Which kinds cost most is for the clock to say; that products are among what was recorded is not.
+    assert "matrix products" in {kind_of(str(name)) for name in names}
     assert "the backward pass" in text
 
 
