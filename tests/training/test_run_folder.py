@@ -193,8 +193,8 @@ def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"No space left on the disk of {tmp_path}: 0.001 GB are free, 0.002 GB are needed"
     )
     assert write_failure(torchs, tmp_path, size=1000) == (
-        f"{torchs}: the disk of {tmp_path} has 0.001 GB free, so a quota or a limit of file sizes (ulimit -f) "
-        "may be the reason"
+        f"{torchs}: the disk of {tmp_path} has 0.001 GB free, so a quota or a limit of file sizes "
+        "(ulimit -f) may be the reason"
     )
     assert write_failure(RuntimeError("no write"), tmp_path, size=1000) == "no write"
     denied = PermissionError(errno.EACCES, "Permission denied")

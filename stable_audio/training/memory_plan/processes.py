@@ -73,8 +73,8 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
 
 
 def sharing_in(strategy: Strategy, processes: int) -> Sharing:
-    """How the processes of a run share weights by its strategy. Those of strategies that are not planned count
-    as having a copy each."""
+    """How the processes of a run share weights by its strategy. Those of strategies that are not planned
+    count as having a copy each."""
     if processes == 1 or not isinstance(strategy, SplitWeights):
         return Sharing(processes=processes)
     size = strategy.shard_size
