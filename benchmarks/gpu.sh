@@ -22,9 +22,10 @@ part() { # SECONDS NAME COMMAND...
 git rev-parse --short HEAD 2>/dev/null
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 part 100 "tests on CUDA" "$python" -m pytest -q -p no:benchmark -p no:logging --maxfail 12 tests/cuda
-part 180 "training" "$python" benchmarks/gpu_training.py --batch 8
-part 120 "generation" "$python" benchmarks/inference.py --rounds 3
+part 160 "training" "$python" benchmarks/gpu_training.py --batch 8
+part 100 "generation" "$python" benchmarks/inference.py --rounds 3
 part 40 "layouts and precisions" "$python" benchmarks/gpu_layouts.py
+part 40 "encoding ahead" "$python" benchmarks/encoding_ahead.py
 part 40 "packed rows" "$python" benchmarks/packing.py --device cuda --dtype bfloat16 --dim 1024 --heads 16 \
     --frames 1024 --rows 8
 exit $status

@@ -48,6 +48,9 @@ class FixedConditions(nn.Module):
     def missing(self, item: Metadata) -> list[str]:
         return []
 
+    def read_next(self, metadata: Sequence[Metadata], device: Any) -> list[Tensor]:
+        return []
+
     def forward(self, metadata: Sequence[Metadata], device: Any) -> ConditionTensors:
         count = len(metadata)
         tokens = {key: value.shape[1] for key, value in self.tensors.items()}

@@ -5,7 +5,8 @@ Shared by the scripts for CPUs (`train_step.py`) and for published models on a G
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,21 @@ def our_step(setup: Setup, *, compiled: bool = False) -> tuple[Step, float]:
     use_float8(module.model, setup.precision, compiled=compiled)
     if compiled:
         module.model.backbone.compile()
-    optimizer = module.configure_optimizers()
-    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
-    module._trainer = _Trainer(setup.precision)  # type: ignore[assignment]
     latents = setup.latents()
     pinned = latents.pin_memory() if setup.device.startswith("cuda") else latents
     host = Batch(pinned, [{"path": "x"}] * setup.batch)
+    return stepping(module, setup, itertools.repeat(host)), setup.planned(config)
+
+
+def stepping(module: DiffusionTraining, setup: Setup, batches: Iterator[Batch]) -> Step:
+    """A step as a run takes it, on the next batch of the host."""
+    module.run_steps = 10_000  # schedules that end need to know it
+    optimizer = module.configure_optimizers()
+    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+    module._trainer = _Trainer(setup.precision)  # type: ignore[assignment]
 
     def step() -> None:
+        host = next(batches)
         module.begin_batch(host)
         there = module.transfer_batch_to_device(host, torch.device(setup.device), 0)
         with setup.autocast():
@@ -97,7 +105,7 @@ def our_step(setup: Setup, *, compiled: bool = False) -> tuple[Step, float]:
         optimizer.zero_grad(set_to_none=True)
         module.end_batch(stepped=True)
 
-    return step, setup.planned(config)
+    return step
 
 
 def plain_step(setup: Setup) -> tuple[Step, float]:

@@ -37,6 +37,8 @@ class StepOptions:
             VAE, as long as the run lasts. For datasets whose clips never change.
         encoding_precision: type in which a frozen autoencoder encodes the sound of a batch: float32, float16,
             or auto, which is float16 on a CUDA device; its weights in files, and demos, keep their own.
+        encode_ahead: let the frozen networks encode the sound and read the texts of the next batch while the
+            device computes a step, on a CUDA stream of its own; takes the memory of both at once.
         cache_text: folder in which the features of texts are kept, so that a frozen text encoder reads each
             text once, in this run or an earlier one, and leaves the memory when no new text comes any more.
         log_loss_info: log the loss in ten ranges of the noise level, too.
@@ -62,6 +64,7 @@ class StepOptions:
     pre_encoded: bool = False
     cache_latents: bool = False
     encoding_precision: Literal["auto", "float32", "float16"] = "auto"
+    encode_ahead: bool = False
     cache_text: str | None = None
     log_loss_info: bool = True
     gradient_checkpointing: Recomputation = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -21,16 +21,15 @@ from stable_audio.diffusion.losses import LossSum, MSELoss, SpectralLoss
 from stable_audio.diffusion.objectives import Compared, Network, TrainingPoint
 from stable_audio.diffusion.step_options import StepOptions
 from stable_audio.diffusion.timesteps import TimestepSampler, Uniform
-from stable_audio.inference.generation.coding import pretransform_dtype
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
-from stable_audio.nn.transfer import moved_alone, to_device
+from stable_audio.nn.transfer import to_device
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import RunSettings
 from stable_audio.training.block_offload import BlockOffload
 from stable_audio.training.draws import Draws
 from stable_audio.training.ema import Averaging
+from stable_audio.training.encoding import EncodedTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.frame_masks import (
     extended_mask,
@@ -40,12 +39,9 @@ from stable_audio.training.frame_masks import (
     padding_mask,
     whole_steps,
 )
-from stable_audio.training.halved_encoder import EncodingPrecision, HalvedEncoder
 from stable_audio.training.inpainting import InpaintingMasks
-from stable_audio.training.latent_cache import LatentCache, cache_texts
-from stable_audio.training.resting import left_out, pretransform_rests
+from stable_audio.training.latent_cache import cache_texts
 from stable_audio.training.teacher import Teacher, check_teacher
-from stable_audio.training.timed import TimedTraining
 from stable_audio.types import Conditioning, Metadata
 
 
@@ -85,7 +81,7 @@ class PreparedBatch:
     groups: FrameGroups | None = None
 
 
-class DiffusionTraining(TimedTraining):
+class DiffusionTraining(EncodedTraining):
     """Trains `model` to predict the target of its objective.
 
     A packed batch (`Batch.packed`) goes through the backbone without padding. Its loss is the mean over
@@ -108,12 +104,10 @@ class DiffusionTraining(TimedTraining):
         teacher: a model to learn from, where the objective or a subclass needs one.
 
     Attributes:
-        encoding_precision: of the frozen autoencoder, where the run decides it (`halved_encoder`).
         needs_teacher: whether the class learns from a teacher; one that neither it nor the objective needs is
             refused.
     """
 
-    model: DiffusionModel
     needs_teacher: ClassVar[bool] = False
     steps_alike: ClassVar[bool] = True
 
@@ -138,68 +132,43 @@ class DiffusionTraining(TimedTraining):
         parts = ["backbone", "conditioner"] if ema_conditioner else ["backbone"]
         super().__init__(
             model,
+            options=options,
             optimizer=optimizer,
             scheduler=scheduler,
             timestep_sampler=timestep_sampler if timestep_sampler is not None else Uniform(),
             p_one_shot=p_one_shot,
-            dist_shift=model.dist_shift,
             run=run,
             ema=averaging.average(model, parts=parts),
             teacher=teacher,
         )
         self.losses = losses if losses is not None else LossSum([Term("mse", MSELoss())])
-        self.options, self.inpainting = options, inpainting
+        self.inpainting = inpainting
         self.item_means = item_means_of(options, model)
-        self.pre_encoded = options.pre_encoded
-        self.cache = LatentCache() if options.cache_latents else None
         if options.cache_text is not None:
             cache_texts(model, options.cache_text)
         model.backbone.enable_gradient_checkpointing(options.gradient_checkpointing)
-        self.encoding_precision: EncodingPrecision = "float32"
-        self._halved_encoder: HalvedEncoder | None = None
         self._blocks = BlockOffload(model.backbone) if options.offload_blocks else None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """A pretransform that only demos need stays in host memory, and so do the weights of offloaded
-        blocks. One that is frozen keeps its type, whatever that of the trained weights is."""
-        pretransform = self.model.pretransform
-        frozen = pretransform is not None and not pretransform.enable_grad
-        with ExitStack() as outside:
-            if self._blocks is not None:
-                outside.enter_context(self._blocks.left_out(fn))
-            if frozen:
-                outside.enter_context(left_out(self.model, ["pretransform"]))
-            moved = super()._apply(fn, recurse)
-        if frozen and not self._pretransform_rests():
-            assert pretransform is not None
-            pretransform._apply(lambda tensor: moved_alone(tensor, fn))
-        return moved
-
-    @property
-    def encodes_sound(self) -> bool:
-        """Whether batches are sound that a pretransform encodes in every step."""
-        return self.model.pretransform is not None and not self.pre_encoded
+        """The weights of offloaded blocks stay in host memory."""
+        with nullcontext() if self._blocks is None else self._blocks.left_out(fn):
+            return super()._apply(fn, recurse)
 
     def begin_fit(self) -> None:
-        """Demos bring a pretransform that rests to the device for as long as they decode."""
         super().begin_fit()
         if self._blocks is not None:
             self._blocks.start(self.device)
-        if self._pretransform_rests() and self.device.type != "cpu":
-            self.model.computes_on = self.device
-
-    def _pretransform_rests(self) -> bool:
-        decodes_alone = self.pre_encoded or self.encoding_precision == "float16"
-        return pretransform_rests(self.model, decodes_alone=decodes_alone, processes=self._world_size())
 
     def training_step(self, batch: Batch, batch_idx: int = 0, draws: Draws | None = None) -> Tensor:
         """The loss of one batch; everything random in it comes from `draws`."""
         step = self.prepare(batch, draws if draws is not None else self.draws(packed=batch.packed))
+        if self.ahead is not None:
+            self.ahead.begin(self.position + 1, batch.audio.device)
         return self.score(self.model.objective.compare(step.point), step)
 
     def prepare(self, batch: Batch, draws: Draws) -> PreparedBatch:
         """Encode, condition, drop conditioning, draw t and noise."""
-        sound = self._clean(batch, self._training_latents(batch, draws))
+        sound = self._clean(batch, self.training_latents(batch, draws))
         clean = self._with_silence(sound, draws)
         x0, lengths, mask = clean.x0, clean.lengths, clean.mask
         inpainting = self._inpaint_masks(x0, mask, draws) if self.inpainting is not None else None
@@ -309,13 +278,6 @@ class DiffusionTraining(TimedTraining):
 
         return teacher_output
 
-    def _training_latents(self, batch: Batch, draws: Draws) -> Tensor:
-        if self.cache is None:
-            return self.latents(batch.audio, draws.encoder_noise)
-        # Clip by clip, so that latents do not depend on the batch that a clip comes in first: after a resume
-        # that is another one.
-        return self.cache(batch, lambda clip: self.latents(clip, torch.zeros_like))
-
     def _clean(self, batch: Batch, x0: Tensor) -> Clean:
         if batch.packed is None:
             partial = self.item_means is not None
@@ -326,35 +288,6 @@ class DiffusionTraining(TimedTraining):
         real = batch.packed.lengths
         x0, lengths = whole_steps(x0, real, self.model.backbone.length_multiple)
         return Clean(x0, frame_mask(real, x0.shape[-1]), lengths, batch.metadata)
-
-    def latents(self, audio: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
-        """The latents that diffusion runs on: encoded audio, or stored latents divided by `scale`.
-
-        Args:
-            noise: as for Pretransform.encode.
-        """
-        pretransform = self.model.pretransform
-        if self.pre_encoded:
-            return audio / getattr(pretransform, "scale", 1.0)
-        if pretransform is None:
-            return audio
-        # Without autocast, since spectra lose too much in half precision, and latents limit the model's
-        # quality; casts between the convolutions would cost more than they save, too.
-        with (
-            self.clock.part("pretransform"),
-            torch.set_grad_enabled(pretransform.enable_grad),
-            torch.autocast(audio.device.type, enabled=False),
-        ):
-            if self.encoding_precision == "float16":
-                return self._encoder_on(audio.device).encode(audio, noise=noise)
-            return pretransform.encode(audio.to(pretransform_dtype(pretransform)), noise=noise)
-
-    def _encoder_on(self, device: torch.device) -> HalvedEncoder:
-        """The encoder in float16, made when all weights are in place."""
-        if self._halved_encoder is None:
-            assert isinstance(self.model.pretransform, AutoencoderPretransform)
-            self._halved_encoder = HalvedEncoder(self.model.pretransform, device)
-        return self._halved_encoder
 
     def _condition(self, model: DiffusionModel, clean: Clean, inpainting: Tensor | None) -> Conditioning:
         """The conditioning of `model` for the metadata.

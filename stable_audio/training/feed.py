@@ -28,11 +28,13 @@ class TimedLoader:
 
     Attributes:
         waited: seconds.
+        latest: the batch that was handed out last. Lightning asks for one more than it trains on.
     """
 
     def __init__(self, loader: ResumableLoader, clock: StepClock) -> None:
         self.loader, self.clock = loader, clock
         self.waited = 0.0
+        self.latest: Batch | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.loader)
@@ -45,6 +47,7 @@ class TimedLoader:
                 return
             finally:
                 self.waited += time.perf_counter() - began
+            self.latest = batch
             yield batch
 
 
@@ -75,6 +78,11 @@ class RunData(pl.LightningDataModule):
     def waited(self) -> float:
         """Seconds that training has waited for data."""
         return self.timed.waited if self.timed is not None else 0.0
+
+    @property
+    def upcoming(self) -> Batch | None:
+        """During a step, the batch of the next one."""
+        return self.timed.latest if self.timed is not None else None
 
     def clips(self) -> TrainingClips:
         """The clips that the run trains on, once the loader is built."""

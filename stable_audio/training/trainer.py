@@ -147,6 +147,8 @@ def assemble(
         if start.to_copy is not None:
             copy_base(start.to_copy, options.folder)
     data = RunData(loader_maker(config, module, files.training, options, training=True), module.clock)
+    if isinstance(module, DiffusionTraining):
+        module.encode_ahead(lambda: data.upcoming)
     logger = _logger(config, options, trainer, resumed)
     record = RunRecord(options.folder / "run.json", enabled=trainer.is_global_zero)
     parts = RunCallbacks.of(

@@ -70,6 +70,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["--channels", "4", "--samples", "4096", "--rounds", "1", "--dtype", "bfloat16"],
             ["generator step", "discriminator step", "generator step, bfloat16"],
         ),
+        (
+            "encoding_ahead",
+            ["--config", "model_configs/quickstart/latent.json", "--batch", "1", "--rounds", "1"]
+            + ["--precision", "32-true", "--device", "cpu"],
+            ["latents", "in the step", "ahead"],
+        ),
         ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
         (
             "loading",

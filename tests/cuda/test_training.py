@@ -13,7 +13,7 @@ import torch
 
 from stable_audio.data.base import Batch
 from stable_audio.training.errors import TrainingError
-from tests.training.building import tiny_config, tiny_run
+from tests.training.building import latent_config, tiny_config, tiny_run
 from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 GPU = {"accelerator": "gpu", "devices": "1"}
@@ -109,3 +109,15 @@ def test_memory_is_given_back_between_steps(tmp_path: Path) -> None:
     run.module.end_batch = measured
     run.start()
     assert max(used[10:]) - min(used[10:]) < 2**20
+
+
+def test_the_next_batch_is_encoded_beside_a_step_to_the_same_bits(tmp_path: Path) -> None:
+    """Two streams share the device: what one writes, the other must not read too early."""
+    weights = []
+    for ahead in (False, True):
+        config = latent_config() | {"training": {"learning_rate": 1e-3, "encode_ahead": ahead}}
+        options = {"allow_untrained_pretransform": True, "max_steps": 20, "batch_size": 4, **GPU}
+        run = tiny_run(tmp_path, config, name=str(ahead), **options)
+        assert run.start() == 0
+        weights.append(_weights(run))
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())

@@ -74,8 +74,10 @@ def _draws(module: DiffusionTraining, packed: Packed | None = None) -> StepDraws
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_step_does_not_wait_for_the_device(packed: bool) -> None:
-    module = _module(cfg_dropout_prob=0.5, log_loss_info=True, mask_padding=True, pre_encoded=True)
+    options = {"cfg_dropout_prob": 0.5, "log_loss_info": True, "mask_padding": True}
+    module = _module(pre_encoded=True, encode_ahead=True, **options)
     module.to(DEVICE)
+    module.encode_ahead(_batch)
     with no_waits():
         batch = module.transfer_batch_to_device(_batch(packed), DEVICE, 0)
         loss = module.training_step(batch, 0, _draws(module, batch.packed))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stable_audio.nn.transfer import to_device
 from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
 
 PATIENCE = 64
@@ -61,7 +62,7 @@ class TextCache:
         rows = [pairs[str(text)] for text in texts]
         features = torch.stack([row[0] for row in rows if row is not None])
         mask = torch.stack([row[1] for row in rows if row is not None])
-        return features.to(device), mask.to(device)
+        return to_device(features, device), to_device(mask, device)
 
     def missing(self, texts: Sequence[Any]) -> list[Any]:
         """Those of the texts that are not in the folder, each once."""

@@ -188,11 +188,13 @@ class Planner:
         saved = trace.gradients - gradients
         # What is left of the last step or batch is there in the forward pass, too.
         early = trace.gradients if trace.keeps_gradients else 0
+        # The next batch is encoded beside both passes.
+        ahead = trace.encode - early if self._encodes_ahead(static.module) else 0
         backward = max(trace.forward - early + gradients, trace.backward - saved)
         moments = {
             "encoding": resting + trace.encode - min(saved, early),
-            "forward pass": resting + trace.forward - min(saved, early) + parts_whole.at_once,
-            "backward pass": resting + (backward + whole if whole else trace.backward),
+            "forward pass": resting + trace.forward - min(saved, early) + parts_whole.at_once + ahead,
+            "backward pass": resting + (backward + whole if whole else trace.backward) + ahead,
             "optimizer step": resting + gradients + sharing.part(static.optimizer.step),
         }
         if choice.releases:
@@ -303,6 +305,9 @@ class Planner:
             gathered=gathered_bytes(module),
             assumptions=tuple(notes),
         )
+
+    def _encodes_ahead(self, module: TrainingModule) -> bool:
+        return self.device != "cpu" and isinstance(module, DiffusionTraining) and module.options.encode_ahead
 
     def _halved(self, module: DiffusionTraining) -> bool:
         """Whether the run encodes in float16; the pretransform then does on shapes."""

@@ -61,7 +61,8 @@ def _around_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
         yield (
             share,
             f"{share:.0%} goes into encoding sounds that are the same in every epoch: encode them once with "
-            "`stable-audio encode` and train with pre_encoded; or set cache_latents, if clips never change",
+            "`stable-audio encode` and train with pre_encoded; or set cache_latents, if clips never change"
+            + ("; encode_ahead encodes beside the step, if memory allows" if facts.device == "cuda" else ""),
         )
     if (share := facts.part("conditioning")) > 0.1:
         yield share, f"{share:.0%} goes into conditioners: set cache_text, so that each text is read once"
