@@ -37,27 +37,21 @@ def torch_varlen(windows: bool) -> VarlenKernel:
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    kernel: Any = varlen_attn
+    def sides(causal: bool, window: tuple[int, int]) -> dict[str, Any]:
+        return {"window_size": (window[0], 0 if causal else window[1])} if windows else {"is_causal": causal}
 
-    def run(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        own: Sequences,
-        seen: Sequences,
-        causal: bool,
-        window: tuple[int, int],
-    ) -> Tensor:
-        sides = {"window_size": (window[0], 0 if causal else window[1])} if windows else {"is_causal": causal}
-        out: Tensor = kernel(q, k, v, own.ends, seen.ends, own.longest, seen.longest, **sides)
-        return out
-
-    return run
+    return _kernel(varlen_attn, sides)
 
 
 def flash_varlen() -> VarlenKernel:
     """That of the flash-attn package."""
     from flash_attn import flash_attn_varlen_func
+
+    return _kernel(flash_attn_varlen_func, lambda causal, window: {"causal": causal, "window_size": window})
+
+
+def _kernel(function: Any, sides: Callable[[bool, tuple[int, int]], dict[str, Any]]) -> VarlenKernel:
+    """A function of both packages, which have the same first arguments and words of their own for sides."""
 
     def run(
         q: Tensor,
@@ -69,7 +63,7 @@ def flash_varlen() -> VarlenKernel:
         window: tuple[int, int],
     ) -> Tensor:
         ends = (own.ends, seen.ends, own.longest, seen.longest)
-        out: Tensor = flash_attn_varlen_func(q, k, v, *ends, causal=causal, window_size=window)
+        out: Tensor = function(q, k, v, *ends, **sides(causal, window))
         return out
 
     return run
