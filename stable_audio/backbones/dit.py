@@ -30,7 +30,7 @@ from stable_audio.nn.copying import is_compiled
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.local import LocalTokens
 from stable_audio.nn.packed import PackedRow, check_lengths
-from stable_audio.nn.precision import parameter_dtype
+from stable_audio.nn.precision import parameter_dtype, rounds
 from stable_audio.nn.transformer import ContinuousTransformer, TransformerInputs
 from stable_audio.options import Flat, takes_keywords
 from stable_audio.types import Conditioning, Slot
@@ -135,16 +135,16 @@ class DiT(Backbone):
             ValueError: as in Backbone, or input_concat has another length than x, so its padding is unknown.
         """
         self._check_packing(x, cond, lengths)
-        autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        compiled = is_compiled(self)
         row = self.transformer.row(
             [n // self.patch_size for n in lengths],
             padded=x.shape[-1] // self.patch_size,
             prepended=self._prepended(cond),
             device=x.device,
-            dtype=torch.get_autocast_dtype(x.device.type) if autocast else parameter_dtype(self),
-            compiled=is_compiled(self),
+            dtype=torch.get_autocast_dtype(x.device.type) if rounds(x) else parameter_dtype(self),
+            compiled=compiled,
         )
-        if is_compiled(self):
+        if compiled:
             expect_other_sizes(x, t, cond)
         return self(x, t, cond, row)  # as a call of the module, which may be compiled
 
