@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stable_audio.nn.matrices import vector_layers
 from stable_audio.nn.mixing import mix_in, plain_class
 from stable_audio.nn.precision import rounds
-from stable_audio.optim.torchao_classes import EXTRA, only_errors
+from stable_audio.optim.torchao_classes import importing
 
 Scaling = Literal["tensorwise", "rowwise"]
 """What shares a scale: a whole operand (values in e4m3, gradients of outputs in e5m2), or each of its rows or
@@ -109,9 +109,6 @@ def load_torchao() -> Any:
     Raises:
         ImportError: torchao is not installed, or too old.
     """
-    try:
-        with only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
-            import torchao.float8 as torchao
-    except ImportError as error:
-        raise ImportError(f"training in 8-bit floats needs torchao with torchao.float8: {EXTRA}") from error
+    with importing("torchao.float8", needed_by="training in 8-bit floats"):
+        import torchao.float8 as torchao
     return torchao

@@ -18,20 +18,29 @@ def computed_by_torchao(cls: Any) -> type[Any]:
     Raises:
         ImportError: torchao is not installed, or too old.
     """
-    try:
-        with only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
-            import torchao.optim as torchao
+    with importing("torchao.optim", needed_by=f"the optimizer '{cls.__name__}'"):
+        import torchao.optim as torchao
 
         base = getattr(torchao, cls.torchao_name)
-    except (ImportError, AttributeError) as error:
-        raise ImportError(
-            f"the optimizer '{cls.__name__}' needs torchao with torchao.optim: {EXTRA}"
-        ) from error
     return type(cls.__name__, (cls, base), {})
 
 
 @contextmanager
-def only_errors(*loggers: str) -> Iterator[None]:
+def importing(package: str, *, needed_by: str) -> Iterator[None]:
+    """Context that imports a package of torchao and takes what it needs from it.
+
+    Raises:
+        ImportError: torchao is not installed, or too old.
+    """
+    try:
+        with _only_errors("torchao", "torch.utils._pytree"):  # which tell at import what a CPU lacks
+            yield
+    except (ImportError, AttributeError) as error:
+        raise ImportError(f"{needed_by} needs torchao with {package}: {EXTRA}") from error
+
+
+@contextmanager
+def _only_errors(*loggers: str) -> Iterator[None]:
     """Context in which loggers tell errors only."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
