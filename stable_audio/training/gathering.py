@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from stable_audio.optim.split import is_split, like_split
+from stable_audio.optim.split import is_split, like_split, local, own_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -62,11 +62,8 @@ def of_all(value: T, group: ProcessGroup | None = None) -> list[T]:
 
 
 def copy_whole(target: Tensor, value: Tensor) -> None:
-    """Copy a tensor into `target`. If only `target` is split, every process must call it."""
-    if not is_split(target) or is_split(value):
+    """Copy a tensor into `target`, of a whole one into a split one the rows that this process has."""
+    if is_split(target) and not is_split(value):
+        local(target).copy_(own_rows(target, value))
+    else:
         target.copy_(value)
-        return
-    from torch.distributed.tensor import distribute_tensor
-
-    mesh = target.device_mesh
-    target.copy_(distribute_tensor(value.to(mesh.device_type, target.dtype), mesh, target.placements))
