@@ -158,7 +158,7 @@ def parts_of_state(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, 
 
 def measured(norm: Tensor) -> Tensor:
     """The norm of gradients that are split, on every process."""
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return norm.full_tensor() if is_split(norm) else norm
 
 
 def are_split(module: nn.Module) -> bool:
