@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
@@ -221,32 +218,6 @@ class AdamWBF16(LowBitAdam):
     torchao_name = "_AdamW"
     has_blocks = False
     rounds_at_random = True
-
-
-def require_torchao(kind: Any) -> None:
-    """Raise ImportError, with the extra to install, where the optimizer cannot be computed."""
-    computed_by_torchao(kind)
-
-
-OLDEST_COMPILED = (7, 0)
-"""Compute capability of the oldest GPUs that Triton compiles for."""
-
-
-def is_quick_on(device: torch.device, kind: type[LowBitAdam]) -> bool:
-    """Whether an optimizer of few bits costs hardly any time on a device.
-
-    Its step has to be compiled there: on a GPU, with torchao, Triton, and the C compiler that Triton calls.
-    """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_COMPILED:
-        return False
-    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
-    if find_spec("triton") is None or not any(map(shutil.which, compilers)):
-        return False
-    try:
-        require_torchao(kind)
-    except ImportError:
-        return False
-    return True
 
 
 @contextmanager

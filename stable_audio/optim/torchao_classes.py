@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
+
+import torch
 
 EXTRA = 'pip install "stable-audio[quantize]"'
 
@@ -23,6 +28,32 @@ def computed_by_torchao(cls: Any) -> type[Any]:
 
         base = getattr(torchao, cls.torchao_name)
     return type(cls.__name__, (cls, base), {})
+
+
+def require_torchao(kind: Any) -> None:
+    """Raise ImportError, with the extra to install, where the optimizer cannot be computed."""
+    computed_by_torchao(kind)
+
+
+OLDEST_COMPILED = (7, 0)
+"""Compute capability of the oldest GPUs that Triton compiles for."""
+
+
+def is_quick_on(device: torch.device, kind: Any) -> bool:
+    """Whether an optimizer of few bits costs hardly any time on a device.
+
+    Its step has to be compiled there: on a GPU, with torchao, Triton, and the C compiler that Triton calls.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_COMPILED:
+        return False
+    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
+    if find_spec("triton") is None or not any(map(shutil.which, compilers)):
+        return False
+    try:
+        require_torchao(kind)
+    except ImportError:
+        return False
+    return True
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 
 from stable_audio.nn.checkpointing import ELEMENTWISE
 from stable_audio.optim import OPTIMIZERS
-from stable_audio.optim.low_bit import LowBitAdam, require_torchao
+from stable_audio.optim.low_bit import LowBitAdam
+from stable_audio.optim.torchao_classes import require_torchao
 from stable_audio.training.cluster import on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions

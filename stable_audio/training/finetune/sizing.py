@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from stable_audio.optim.low_bit import AdamW8bit, is_quick_on
+from stable_audio.optim.low_bit import AdamW8bit
+from stable_audio.optim.torchao_classes import is_quick_on
 
 PASSES = 200
 """How often each piece of sound is trained on, within the limits below. DreamBooth (Ruiz et al., 2023) trains

@@ -11,7 +11,7 @@ import torch
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.optim import low_bit
+from stable_audio.optim import torchao_classes
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.checkpoint_io import tensor_bytes
@@ -68,9 +68,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: there["capability"])
-    monkeypatch.setattr(low_bit, "find_spec", lambda name: name if name in there["packages"] else None)
-    monkeypatch.setattr(low_bit.shutil, "which", lambda name: name if name in there["programs"] else None)
-    monkeypatch.setattr(low_bit, "require_torchao", require)
+    monkeypatch.setattr(
+        torchao_classes, "find_spec", lambda name: name if name in there["packages"] else None
+    )
+    monkeypatch.setattr(
+        torchao_classes.shutil, "which", lambda name: name if name in there["programs"] else None
+    )
+    monkeypatch.setattr(torchao_classes, "require_torchao", require)
     return there
 
 
