@@ -64,19 +64,29 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
     Raises:
         WorkerDied: one of them was killed.
     """
-    items = iter(loader)
-    watch = _watch() if loader.num_workers else None
+    if not loader.num_workers:
+        yield from loader
+        return
+    with _told():  # the first loader of a process begins under torch's own handler
+        items = iter(loader)
+    watch = _watch()
     while True:
-        try:
-            with watch.waiting() if watch is not None else nullcontext():
-                item = next(items, _END)
-        except RuntimeError as error:
-            if loader.num_workers and _DEATH.search(str(error)):
-                raise WorkerDied(str(error).strip()) from None  # not the workers' queues with it
-            raise
+        with _told(), watch.waiting() if watch is not None else nullcontext():
+            item = next(items, _END)
         if item is _END:
             return
         yield item
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Context in which what torch says of the death of a worker becomes `WorkerDied`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _DEATH.search(str(error)):
+            raise WorkerDied(str(error).strip()) from None  # not the workers' queues with it
+        raise
 
 
 def _watch() -> DeathWatch | None:

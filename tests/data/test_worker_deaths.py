@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from stable_audio.data.base import DataError, ItemKey
 from stable_audio.data.loader import make_loader
@@ -54,6 +56,34 @@ def test_a_worker_that_dies_where_nobody_waits_disturbs_nothing() -> None:
     second = next(loader)
     plain = iter(make_loader(Numbers(40), batch_size=2))
     assert [content(first), content(second)] == [content(next(plain)), content(next(plain))]
+
+
+def test_a_worker_may_die_before_it_has_anything_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first workers of a process begin under torch's own handler, which raises wherever it is."""
+    loader = make_loader(Numbers(8), batch_size=2, num_workers=1, endless=False)
+    walk, begun = loader.sampler.walk, []
+
+    def deadly(**options: bool) -> Iterator[tuple[list[ItemKey], dict[str, int]]]:
+        if not begun:
+            begun.append(True)
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
+        return walk(**options)
+
+    monkeypatch.setattr(loader.sampler, "walk", deadly)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    try:
+        found = [content(batch) for batch in loader]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    plain = make_loader(Numbers(8), batch_size=2, endless=False)
+    assert begun
+    assert found == [content(batch) for batch in plain]
+    assert caplog.text.count("a data worker was killed") == 1
 
 
 class _Deadly(Numbers):
