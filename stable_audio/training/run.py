@@ -89,7 +89,7 @@ class Run:
                 raise
             else:
                 self.alive.stop()
-                self._end(kind="stopped" if self.stop.signal is not None else "finished", status=status)
+                self._end(kind="stopped" if self.stop.asked else "finished", status=status)
                 return status
             finally:
                 if self.lock is not None:
@@ -97,7 +97,7 @@ class Run:
 
     def _end(self, **outcome: Any) -> None:
         """Record how the run has ended, and write its page."""
-        stopped = self.stop.signal is not None
+        stopped = self.stop.asked
         self.record.ended({"step": self.trainer.global_step, "stopped": stopped, **outcome})
         if self.trainer.is_global_zero:
             write_page(self.options.folder)
@@ -177,7 +177,7 @@ class Run:
             self.options.folder,
             self.trainer.global_step,
             model_type=self.config.model_type,
-            stopped=self.stop.signal is not None,
+            stopped=self.stop.asked,
             prompts=conditioner is not None and "prompt" in conditioner.ids(),
         )
 

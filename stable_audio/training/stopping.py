@@ -55,6 +55,11 @@ class StopRequest:
         self._previous = {}
 
     @property
+    def asked(self) -> bool:
+        """Whether a signal has come to end the run."""
+        return self.signal is not None
+
+    @property
     def exit_status(self) -> int:
         """0, or 128 + signal as shells count: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 0 if self.signal is None else 128 + self.signal

@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from stable_audio.data.base import Batch
 from stable_audio.training.base import TrainingModule
+
+
+def on_any_process(trainer: pl.Trainer, *flags: bool) -> list[bool]:
+    """Which of the flags are set on one of the processes at least. Every process of the run must call it."""
+    if trainer.world_size == 1:
+        return list(flags)
+    own = torch.tensor(flags, dtype=torch.float32, device=trainer.strategy.root_device)
+    return (trainer.strategy.reduce(own, reduce_op="sum") > 0).tolist()  # type: ignore[union-attr, operator]
 
 
 class StepCallback(pl.Callback):

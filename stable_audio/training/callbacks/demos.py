@@ -19,7 +19,7 @@ from stable_audio.audio.plots import save_mel_grid
 from stable_audio.incidents import incident
 from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
@@ -64,7 +64,7 @@ class RenderDemos(StepCallback):
         *,
         every: int,
         first_minutes: float = 0.0,
-        stop: StopRequest | None = None,
+        stop: StopRequest,
     ) -> None:
         super().__init__()
         self.stop = stop
@@ -166,10 +166,9 @@ class RenderDemos(StepCallback):
         Raises:
             _RunStopsError: one has come.
         """
-        stops = self.stop is not None and self.stop.signal is not None
+        stops = self.stop.asked
         if self._together:
-            flag = torch.tensor(float(stops), device=trainer.strategy.root_device)
-            stops = bool(trainer.strategy.reduce(flag, reduce_op="sum") > 0)
+            (stops,) = on_any_process(trainer, stops)
         if stops:
             raise _RunStopsError
 

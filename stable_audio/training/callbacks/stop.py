@@ -7,11 +7,10 @@ import signal
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.stopping import StopRequest
 
@@ -36,12 +35,7 @@ class StopOnSignal(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self.request.steps = True
         renew = trainer.is_global_zero and self.checkpoints.is_outdated(step)
-        stop, save = self.request.signal is not None, self.request.save
-        if trainer.world_size > 1:
-            flags = torch.tensor(
-                [stop, save, renew], dtype=torch.float32, device=trainer.strategy.root_device
-            )
-            stop, save, renew = (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
+        stop, save, renew = on_any_process(trainer, self.request.asked, self.request.save, renew)
         if stop:
             trainer.should_stop = True
             number = self.request.signal

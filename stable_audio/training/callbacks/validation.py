@@ -17,7 +17,7 @@ from stable_audio.data.base import Batch, DataError
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
@@ -50,7 +50,7 @@ class Validate(StepCallback):
         writer: BackgroundWriter,
         *,
         every: int,
-        stop: StopRequest | None = None,
+        stop: StopRequest,
     ) -> None:
         super().__init__()
         self.stop = stop
@@ -80,7 +80,8 @@ class Validate(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every:
             return
-        if step != trainer.max_steps and self._is_left(trainer):
+        (stops,) = on_any_process(trainer, self.stop.asked)
+        if stops and step != trainer.max_steps:
             log.warning("the validation of step %d follows when the run goes on", step)
             return
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
@@ -100,14 +101,6 @@ class Validate(StepCallback):
             facts = {"step": step, name.replace("/", "_"): values[name]}
             write = partial(module.saved.write, weights=module.weights_label, info=facts)
             self.writer.write(tensors, partial(self._keep_best, write))
-
-    def _is_left(self, trainer: pl.Trainer) -> bool:
-        """Whether a signal has come to one of the processes to end the run."""
-        stops = self.stop is not None and self.stop.signal is not None
-        if trainer.world_size > 1:
-            flag = torch.tensor(float(stops), device=trainer.strategy.root_device)
-            stops = bool(trainer.strategy.reduce(flag, reduce_op="sum") > 0)
-        return stops
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """Measured values of the items of this process; empty if all of them were rejected."""
