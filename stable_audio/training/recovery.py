@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 _LARGE = ("optimizer_states/", f"{TRAINING_ENTRY}/ema/average/")
 _STEP = re.compile(r"step=(\d+)\.(ckpt|shards)")
-_REPLACED = re.compile(r"\.step=(\d+)\.earlier\.partial\.shards")
 
 
 def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -33,8 +32,9 @@ def step_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     A folder of parts counts under its temporary name as well, where a kill in the middle of its replacement
     has left it under no other.
     """
-    found = [(_STEP.fullmatch(p.name), p) for p in (folder / "checkpoints").glob("step=*")]
-    found += [(_REPLACED.fullmatch(p.name), p) for p in replaced_shards(folder)]
+    named = [(path.name, path) for path in (folder / "checkpoints").glob("step=*")]
+    named += [(original_place(path).name, path) for path in replaced_shards(folder)]
+    found = ((_STEP.fullmatch(name), path) for name, path in named)
     return sorted((int(match[1]), path) for match, path in found if match is not None)
 
 

@@ -113,8 +113,8 @@ class RunRecord:
 
     def _stored(self) -> dict[str, Any]:
         """The record of earlier starts; a file that cannot be read is put aside."""
-        content = read_record(self.path)
-        if not self.enabled or not os.path.lexists(self.path) or is_record(self.path):
+        content, whole = _read(self.path)
+        if whole or not self.enabled or not os.path.lexists(self.path):
             return content
         try:
             text = f"{self.path} was damaged and is now {put_aside(self.path).name}; a new record begins"
@@ -148,21 +148,18 @@ class RunRecord:
 
 def read_record(path: Path) -> dict[str, Any]:
     """The record at `path`; an empty one if there is none, or none that can be read."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    """(record, whether it could be read whole)."""
     try:
         content = read_json_object(path)
     except (OSError, JsonError):
         content = {}
-    lists = {name: content.get(name) for name in ("starts", "incidents")}
-    return {**content, **{name: value if isinstance(value, list) else [] for name, value in lists.items()}}
-
-
-def is_record(path: Path) -> bool:
-    """Whether the file at `path` can be read as a record."""
-    try:
-        content = read_json_object(path)
-    except (OSError, JsonError):
-        return False
-    return all(isinstance(content.get(name), list) for name in ("starts", "incidents"))
+    empty: dict[str, Any] = {"starts": [], "incidents": []}
+    lists = {name: value for name in empty if isinstance(value := content.get(name), list)}
+    return {**content, **empty, **lists}, len(lists) == len(empty)
 
 
 def _now() -> str:
