@@ -33,4 +33,4 @@ async def followed(service: Service, record: JobRecord) -> AsyncIterator[str]:
 
 
 def _event(service: Service, record: JobRecord) -> str:
-    return f"event: job\ndata: {job_view(record, service.waiting).model_dump_json()}\n\n"
+    return f"event: job\ndata: {job_view(record, service.waiting.position).model_dump_json()}\n\n"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from stable_audio.interface.service.records import JobRecord, JobState, UploadRecord
-from stable_audio.interface.service.waiting import WaitingJobs
 
 
 class ProblemView(BaseModel):
@@ -89,11 +89,11 @@ class Health(BaseModel):
     version: str
 
 
-def job_view(record: JobRecord, waiting: WaitingJobs) -> JobView:
+def job_view(record: JobRecord, position: Callable[[str], int | None]) -> JobView:
     """A job as its client sees it.
 
     Args:
-        waiting: the queue, for its place there.
+        position: identifier -> how many jobs come before it in the queue.
     """
     return JobView(
         id=record.id,
@@ -106,7 +106,7 @@ def job_view(record: JobRecord, waiting: WaitingJobs) -> JobView:
         created=record.created,
         started=record.started,
         finished=record.finished,
-        position=waiting.position(record.id) if record.state == "queued" else None,
+        position=position(record.id) if record.state == "queued" else None,
         step=record.step,
         steps=record.steps,
         seconds_left=_seconds_left(record),

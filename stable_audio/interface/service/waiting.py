@@ -66,6 +66,10 @@ class WaitingJobs:
         """How many jobs come before this one; None: it does not wait."""
         return next((number for number, job in enumerate(self.in_turn()) if job.id == id), None)
 
+    def positions(self) -> dict[str, int]:
+        """How many jobs come before each, by its identifier."""
+        return {job.id: number for number, job in enumerate(self.in_turn())}
+
     def peek(self, size: int) -> list[WaitingJob]:
         """The next batch of at most `size`: the job whose turn it is, and those that go with it.
 

@@ -77,6 +77,9 @@ def test_turns_of_clients_and_batches() -> None:
         waiting.add(WaitingJob(id, client, key))
     assert [job.id for job in waiting.in_turn()] == ["a1", "b1", "c1", "a2", "a3"]
     assert [waiting.position(id) for id in ("a1", "a3", "none")] == [0, 4, None]
+    places = waiting.positions()
+    assert len(places) == len(waiting)
+    assert places == {id: waiting.position(id) for id in places}
     assert [job.id for job in waiting.peek(2)] == ["a1", "b1"]
     assert [job.id for job in waiting.take(8)] == ["a1", "b1", "a3"]
     assert [job.id for job in waiting.take(8)] == ["c1"]

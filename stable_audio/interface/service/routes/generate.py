@@ -52,7 +52,7 @@ async def generate(request: Request) -> Response:
     check_subtype(asked.format, asked.subtype)
     job = await service.submit(asked, client=client.name, owner=client.owner)
     if asked.job:
-        view = job_view(job.record, service.waiting)
+        view = job_view(job.record, service.waiting.position)
         headers = {"Location": f"/v1/jobs/{job.record.id}"}
         return JSONResponse(view.model_dump(mode="json"), 202, headers=headers)
     record = await _awaited(request, job)

@@ -66,13 +66,14 @@ async def jobs(
     )
     current = [service.active[row.id].record if row.id in service.active else row for row in rows]
     goes_on = rows[-1].created if len(rows) == limit else None
-    return JobList(jobs=[job_view(record, service.waiting) for record in current], before=goes_on)
+    position = service.waiting.positions().get  # of all at once
+    return JobList(jobs=[job_view(record, position) for record in current], before=goes_on)
 
 
 @router.get("/{id}", summary="A job", responses=problems(404))
 async def job(request: Request, id: str) -> JobView:
     service = service_of(request)
-    return job_view(await service.job(id, client_of(request).owner), service.waiting)
+    return job_view(await service.job(id, client_of(request).owner), service.waiting.position)
 
 
 @router.patch("/{id}", summary="Star or name a job", responses=problems(404))
@@ -84,7 +85,7 @@ async def change(request: Request, id: str, values: JobChange) -> JobView:
     if values.title is not None:
         record.title = values.title
     await service.keep(record)
-    return job_view(record, service.waiting)
+    return job_view(record, service.waiting.position)
 
 
 @router.delete("/{id}", summary="Remove a job and its sound", status_code=204, responses=problems(404))
@@ -100,7 +101,7 @@ async def cancel(request: Request, id: str) -> JobView:
     service = service_of(request)
     record = await service.job(id, client_of(request).owner)
     service.cancel(id)
-    return job_view(record, service.waiting)
+    return job_view(record, service.waiting.position)
 
 
 @router.get(
