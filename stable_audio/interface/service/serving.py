@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from stable_audio.interface.service.folder_lock import FolderLock
-from stable_audio.interface.service.service import Service
+from stable_audio.interface.service.service import RESULTS, UPLOADS, Service
 from stable_audio.interface.service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,12 @@ def serve(
         from stable_audio.interface.service.app import create_app
     except ImportError as error:
         raise ImportError('the service needs an extra: pip install "stable-audio[serve]"') from error
-    with FolderLock(settings.folder), _listening(host, port) as listener:
+    is_new = not settings.folder.exists()
+    with (
+        FolderLock(settings.folder),
+        _removed_if_unused(settings.folder) if is_new else nullcontext(),
+        _listening(host, port) as listener,
+    ):
         service = Service(settings)
         config = uvicorn.Config(
             (app or create_app)(service),
@@ -61,8 +69,20 @@ def serve(
         address = f"http://{name}:{listener.getsockname()[1]}"
         server = _server(uvicorn.Server, service, started and (lambda: started(address)))(config)
         server.run(sockets=[listener])
-    if service.events.unusable:
-        raise ValueError("no model can be loaded: " + "; ".join(service.events.unusable))
+        if service.events.unusable:
+            raise ValueError("no model can be loaded: " + "; ".join(service.events.unusable))
+
+
+@contextmanager
+def _removed_if_unused(folder: Path) -> Iterator[None]:
+    """Context of a service in a new folder, which goes if the service fails before anything was kept."""
+    try:
+        yield
+    except (OSError, ValueError):
+        kept = (path for name in (RESULTS, UPLOADS) for path in (folder / name).rglob("*"))
+        if not any(path.is_file() for path in kept):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _listening(host: str, port: int) -> socket.socket:
