@@ -20,6 +20,7 @@ ORDER = (
     "characters",
     "wording",
     "incidents",
+    "folder_lock",
     "options",
     "ranges",
     "types",

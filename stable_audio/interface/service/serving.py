@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from stable_audio.interface.service.folder_lock import FolderLock
+from stable_audio.folder_lock import FolderLock
 from stable_audio.interface.service.service import RESULTS, UPLOADS, Service
 from stable_audio.interface.service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
+_LOCK = ".lock"
 _ANSWERS_WITHIN = 30
 """Seconds for answers that are being sent when the service stops."""
 
@@ -40,7 +41,7 @@ def serve(
         started: called with the address once requests are answered.
 
     Raises:
-        OSError: the address is taken, or the folder cannot be written to.
+        OSError: the address is taken, or the folder is in use or cannot be written to.
         ValueError: no model can be loaded, or a setting is wrong.
         ImportError: the extra `serve` is missing.
     """
@@ -52,7 +53,7 @@ def serve(
         raise ImportError('the service needs an extra: pip install "stable-audio[serve]"') from error
     is_new = not settings.folder.exists()
     with (
-        FolderLock(settings.folder),
+        FolderLock(settings.folder, _LOCK, user="service", hint="end it, or choose another --out"),
         _removed_if_unused(settings.folder) if is_new else nullcontext(),
         _listening(host, port) as listener,
     ):

@@ -346,4 +346,4 @@ def test_a_second_service_is_refused_the_folder(
 
     command = ["serve", str(service.weights), "--out", str(service.folder), "--port", "0"]
     assert main(command) == 2
-    assert "another service uses this folder" in capsys.readouterr().err
+    assert "is in use by another service (process " in capsys.readouterr().err
