@@ -6,7 +6,8 @@ Every row is a run of a DiT with AdamW and an average, and another one that goes
 rows train on the same clips per step. Memory is the greatest private memory of a process (USS), sampled every
 10 ms, less what it had before the run was assembled; the plan is that of `stable-audio plan --device-type
 cpu`. Processes share the cores of a machine: processor time per step and process says what a strategy costs
-where each has a device of its own. glibc gives freed memory back, as in memory_measured.py.
+where each has a device of its own. Checkpoints are not written in the background, for which there would be
+a copy that the plan leaves out. glibc gives freed memory back, as in memory_measured.py.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def child(args: argparse.Namespace) -> None:
         "devices": "auto",
         "progress": False,
         "checkpoint_every": 0,
+        "background_checkpoints": False,
         "log_every": 1,
         **settings,
     }

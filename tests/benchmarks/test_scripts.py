@@ -47,11 +47,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             [*SIZES, "--steps", "2", "--rank", "2", "--types", "lora", "bora"],
             ["base", "merged", "lora", "bora", "two", "three, gated"],
         ),
-        (
+        pytest.param(  # four processes, one after the other
             "adapter_training",
             ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "2", "--rounds", "1"]
             + ["--rank", "2", "--types", "lora"],
             ["full", "full, averaged", "lora"],
+            marks=pytest.mark.slow,
         ),
         ("float8_error", ["--width", "32", "--rows", "16"], ["bfloat16", "tensorwise", "rowwise"]),
         (
@@ -77,10 +78,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["latents", "in the step", "ahead"],
         ),
         ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
-        (
+        pytest.param(  # so many processes, too
             "loading",
             ["--depth", "1", "--dim", "32", "--heads", "1", "--threads", "1"],
             ["model, without weights", "run, over random weights"],
+            marks=pytest.mark.slow,
         ),
         ("watch", ["--runs", "2", "--steps", "50"], ["list of all runs", "every row of every run read"]),
         (

@@ -165,7 +165,7 @@ class Planner:
             TrainingError: the model has nothing that could be trained in the precision.
         """
         static, sharing = self._static_of(choice), choice.sharing
-        notes = static.assumptions
+        notes = (*static.assumptions, *([WITHOUT_COPY] if self.device == "cpu" else []))
         if choice.precision in FLOAT8:
             layers_of(static.module.model, choice.precision)
             notes = (*notes, LIKE_BFLOAT16)
@@ -323,6 +323,11 @@ class Planner:
 
 
 LIKE_BFLOAT16 = "layers in 8 bits are counted as in bfloat16"
+
+WITHOUT_COPY = (
+    "without the copy of weights, average and optimizer that checkpoints are written from; "
+    "--no-background-checkpoints makes none"
+)
 
 MOST_CLIPS = 1024
 """Largest batch that is looked for."""
