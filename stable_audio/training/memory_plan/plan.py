@@ -12,6 +12,7 @@ import torch
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.encoders import frozen_encoders
+from stable_audio.inference.memory.kernels import MIXED
 from stable_audio.inference.memory.operations import Operations
 from stable_audio.inference.memory.reserve import memory_of, readable_size, reserve_of
 from stable_audio.model import DiffusionModel
@@ -19,6 +20,7 @@ from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
 from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.float8 import FLOAT8, layers_of
 from stable_audio.training.halved_encoder import encoding_precision
 from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 LOW = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 """Precision -> the type of all weights that Lightning trains."""
+
+PLANNED = ("32-true", *MIXED, *LOW, *FLOAT8)
+"""Precisions whose memory is planned."""
 
 
 NAMES = {
@@ -368,7 +373,7 @@ def plan_training(
         processes: that train together, each on a device of its own, of which one is planned.
 
     Raises:
-        TrainingError: the model cannot be trained, or the strategy is not planned.
+        TrainingError: the model cannot be trained, or the strategy or the precision is not planned.
     """
     from stable_audio.training.memory_plan.changes import cheapest
 
@@ -385,7 +390,14 @@ def plan_training(
 
 
 def precision_on(device: str, precision: str) -> str:
-    """What a precision means on a device, of which "auto" takes the usual one."""
-    if precision == "auto":
-        return "32-true" if device == "cpu" else "bf16-mixed"
-    return {"32": "32-true", "64": "64-true"}.get(precision, precision)
+    """What a precision means on a device, of which "auto" takes the usual one.
+
+    Raises:
+        TrainingError: its memory is not planned.
+    """
+    names = {"auto": "32-true" if device == "cpu" else "bf16-mixed", "32": "32-true", "64": "64-true"}
+    meant = names.get(precision, precision)
+    if meant not in PLANNED:
+        allowed = ", ".join(("auto", *PLANNED))
+        raise TrainingError(f"--precision {precision!r}: its memory is not planned; give one of {allowed}")
+    return meant

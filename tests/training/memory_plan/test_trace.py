@@ -14,9 +14,11 @@ from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_sha
 from stable_audio.nn import kept_results
 from stable_audio.optim import build_optimizer
 from stable_audio.training.build import build_training
-from stable_audio.training.memory_plan import Choice, Planner
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.memory_plan import Choice, Planner, plan_training, precision_on
 from stable_audio.training.memory_plan.trace import Circumstances, StepTrace, trace_step
 from stable_audio.training.memory_plan.turns import turns_of
+from stable_audio.training.options import RunOptions
 from tests.config import examples
 from tests.training.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
@@ -181,3 +183,11 @@ def test_released_gradients_never_exist_all_at_once() -> None:
 def test_accumulation_keeps_the_gradients_of_earlier_batches() -> None:
     planner = Planner(load_config(examples.cond()))
     assert planner.plan(Choice(accum_batches=2)).total >= planner.plan(Choice()).total
+
+
+def test_a_precision_that_nothing_is_known_of_is_refused() -> None:
+    assert precision_on("cpu", "auto") == precision_on("cuda", "32") == "32-true"
+    assert precision_on("cuda", "auto") == "bf16-mixed"
+    for name in ("bf15", "transformer-engine", ""):
+        with pytest.raises(TrainingError, match=r"': its memory is not planned; give one of auto, 32-true"):
+            plan_training(load_config(examples.uncond()), RunOptions(precision=name), device="cpu")
