@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from stable_audio.optim.checks import option_mistakes
 from stable_audio.optim.low_bit import AdamW4bit, AdamW8bit, AdamWBF16, AdamWFp8
 from stable_audio.optim.muon import Muon
+from stable_audio.optim.split import is_split
 from stable_audio.wording import hint
 
 T = TypeVar("T")
@@ -120,6 +121,8 @@ LR_SCHEDULERS: dict[str, type[LRScheduler]] = {
     "OneCycleLR": OneCycleLR,
 }
 _FUSED_DEVICES = frozenset({"cuda", "cpu", "mps", "xpu"})
+_FUSED_WHOLE = (torch.optim.SGD, torch.optim.Adagrad)
+"""Optimizers whose fused kernel does not take parts of weights."""
 
 
 def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
@@ -134,7 +137,7 @@ def build_optimizer(config: Mapping[str, Any], params: Params) -> Optimizer:
     """
     cls, options = resolve(config, OPTIMIZERS, "optimizer")
     groups: list[Any] = list(params)
-    if "fused" in inspect.signature(cls).parameters and _can_fuse(groups, options):
+    if "fused" in inspect.signature(cls).parameters and _can_fuse(cls, groups, options):
         options["fused"] = True
     return cls(groups, **options)
 
@@ -204,10 +207,12 @@ def _tuples(options: dict[str, Any], names: Iterable[str]) -> None:
             options[name] = tuple(options[name])
 
 
-def _can_fuse(groups: list[Any], options: Mapping[str, Any]) -> bool:
+def _can_fuse(cls: type[Optimizer], groups: list[Any], options: Mapping[str, Any]) -> bool:
     if any(o in options for o in ("fused", "foreach", "differentiable")):
         return False
     tensors = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
+    if issubclass(cls, _FUSED_WHOLE) and any(is_split(p) for p in tensors):
+        return False
     return bool(tensors) and all(
         isinstance(p, Tensor) and p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in tensors
     )
