@@ -52,8 +52,8 @@ def config_of(name: str) -> dict[str, Any]:
         return config
     bottleneck, discriminator = CODERS[name]
     model = copy.deepcopy(tiny.PRETRANSFORMS["autoencoder"])
-    # Softnorm's noise and running scale are those of each process.
-    settings = {"dim": 4} if bottleneck == "softnorm" else tiny.BOTTLENECKS[bottleneck]
+    # The level of softnorm's noise is that of each process.
+    settings = {"dim": 4, "auto_scale": True} if bottleneck == "softnorm" else tiny.BOTTLENECKS[bottleneck]
     width = "dimension" if name == "seanet" else "latent_dim"
     channels = 8 if bottleneck == "vae" else 4
     model.update(

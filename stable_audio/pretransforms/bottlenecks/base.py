@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 NoiseSource = Callable[[Tensor], Tensor]
@@ -29,6 +30,24 @@ def draw_for_decoder(noise: NoiseSource | None, like: Tensor, *, training: bool)
         return draw(noise, like)
     fixed = torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(0))
     return fixed.to(like).expand_as(like)
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together, so that what is learned without gradients must be of all."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def std_over_processes(x: Tensor) -> Tensor:
+    """Standard deviation of all values that the processes have together, a scalar without a gradient."""
+    x = x.detach()
+    if not is_distributed():
+        return x.std()
+    counted = torch.stack([x.sum(), x.new_tensor(float(x.numel()))])
+    dist.all_reduce(counted)
+    total, count = counted
+    squares = (x - total / count).square().sum()
+    dist.all_reduce(squares)
+    return (squares / (count - 1)).sqrt()
 
 
 class Bottleneck(nn.Module):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stable_audio.options import Flat, takes_keywords
+from stable_audio.pretransforms.bottlenecks.base import is_distributed
 
 
 def nearest(rows: Tensor, codes: Tensor) -> Tensor:
@@ -42,10 +43,6 @@ def _pick(rows: Tensor, count: int) -> Tensor:
     if rows.shape[0] >= count:
         return torch.randperm(rows.shape[0], device=rows.device)[:count]
     return torch.randint(rows.shape[0], (count,), device=rows.device)
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class EMACodebook(nn.Module):
@@ -82,7 +79,7 @@ class EMACodebook(nn.Module):
         if bool(self.initted):
             return
         means, counts = kmeans(rows, self.embed.shape[1], self.kmeans_iters)
-        if _is_distributed():
+        if is_distributed():
             dist.broadcast(means, 0)
             dist.broadcast(counts, 0)
         self.embed.copy_(means[None])
@@ -104,7 +101,7 @@ class EMACodebook(nn.Module):
         size = self.embed.shape[1]
         counts = torch.bincount(index, minlength=size).to(rows.dtype)
         sums = torch.zeros_like(self.embed[0]).index_add_(0, index, rows)
-        if _is_distributed():
+        if is_distributed():
             dist.all_reduce(counts)
             dist.all_reduce(sums)
         self.cluster_size.lerp_(counts[None], 1 - self.decay)
@@ -119,7 +116,7 @@ class EMACodebook(nn.Module):
         if not self.dead_below or not bool(dead.any()):
             return
         fresh = rows[_pick(rows, dead.shape[0])]
-        if _is_distributed():
+        if is_distributed():
             dist.broadcast(fresh, 0)
         self.embed[0, dead] = fresh[dead]
         self.cluster_size[0, dead] = self.dead_below
@@ -242,7 +239,7 @@ class ResidualVQ(nn.Module):
             return count
         cutoff, multiple = self.dropout
         drawn = torch.randint(cutoff, count, ())
-        if _is_distributed():  # the codebooks of all processes are updated together
+        if is_distributed():  # the codebooks of all processes are updated together
             drawn = drawn.to(cast(_Layer, self.layers[0])._codebook.embed.device)
             dist.broadcast(drawn, 0)
         last = int(drawn)

@@ -13,6 +13,7 @@ from stable_audio.pretransforms.bottlenecks.base import (
     NoiseSource,
     draw,
     draw_for_decoder,
+    std_over_processes,
 )
 
 
@@ -169,7 +170,7 @@ class SoftNormBottleneck(Bottleneck):
         dim: latent channels.
         noise_augment_dim: channels of scaled noise appended for the decoder.
         noise_regularize: add noise to the decoder's input: 5e-2 of the std in training, 1e-3 otherwise.
-        auto_scale: divide by a running std of the latents.
+        auto_scale: divide by a running std of the latents, of all processes that train together.
         freeze: do not train scale and offset, and do not update the running std.
     """
 
@@ -202,7 +203,9 @@ class SoftNormBottleneck(Bottleneck):
         if self.running_std is not None:
             if self.training and not self.freeze:
                 with torch.no_grad():
-                    self.running_std.lerp_(x.detach().std().clamp(min=1e-4).to(self.running_std), 1e-3)
+                    # Of all processes, whose weights would differ otherwise.
+                    std = std_over_processes(x).clamp(min=1e-4)
+                    self.running_std.lerp_(std.to(self.running_std), 1e-3)
             x = x / self.running_std
         if not self.training:
             return x, {}
