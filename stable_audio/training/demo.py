@@ -34,12 +34,14 @@ class DemoRenderer(Protocol):
 
     Attributes:
         sample_rate: sample rate of the demos in Hz.
+        wanted_clips: number of training clips that it shows, those that the run began with.
     """
 
     sample_rate: int
+    wanted_clips: int = 0
 
     def observe(self, batch: Batch) -> None:
-        """Called with every batch before its training step, for demos of training clips."""
+        """Called with each of these clips before the first demo, in the order of the data."""
         return None
 
     def observed(self) -> Any:

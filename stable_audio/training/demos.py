@@ -87,7 +87,8 @@ class DiffusionDemos(DemoRenderer):
         self.batch_size = batch_size
         self.of_clips, self.sampling, self.guide = clips, sampling, guide
         self._weaker: DiffusionModel | None = None
-        self._first = FirstClips(max(clips.conditions, len(clips.inpaint_kinds)))
+        self.wanted_clips = max(clips.conditions, len(clips.inpaint_kinds))
+        self._first = FirstClips(self.wanted_clips)
 
     def observe(self, batch: Batch) -> None:
         self._first.observe(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ import lightning.pytorch as pl
 
 from stable_audio.adapters import TrainingClips
 from stable_audio.data.base import Batch
+from stable_audio.data.collate import collate
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.training.speed.clock import StepClock
 
@@ -91,6 +93,20 @@ class RunData(pl.LightningDataModule):
         described = sorted(dataset.item_names()) or [type(dataset).__name__, str(len(dataset))]
         digest = hashlib.sha256("\n".join(described).encode(errors="surrogateescape"))
         return TrainingClips(hash=digest.hexdigest(), clips=len(dataset))
+
+    def first_clips(self) -> Iterator[Batch]:
+        """The clips that the run began with, one per batch, on every process and however often it has been
+        started since. They are read in this process; the position of its loader stays."""
+        assert self.timed is not None
+        loader = self.timed.loader
+        sampler = copy.copy(loader.sampler)
+        for batch in range(sampler.batches_per_epoch(0)):
+            for rank in range(sampler.world_size):
+                sampler.rank = rank
+                for key in sampler.keys(0, batch):
+                    clip = collate([loader.dataset[key]], loader.check, loader.prepare).batch
+                    if clip is not None:
+                        yield clip
 
     def position(self, batches: int) -> dict[str, Any]:
         """The loader's state after `batches` batches of the run; its workers may be ahead of them."""

@@ -32,6 +32,7 @@ class AutoencoderDemos(DemoRenderer):
 
     def __init__(self, *, sample_rate: int, count: int = 8, force_input_mono: bool = False) -> None:
         self.sample_rate, self.count, self.force_input_mono = sample_rate, count, force_input_mono
+        self.wanted_clips = count
         self._clips: list[Tensor] = []
         self._names: list[str] = []
         self._latents: list[tuple[str, Tensor]] = []

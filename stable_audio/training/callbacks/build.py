@@ -106,7 +106,7 @@ class RunCallbacks:
         )
         alive = StayAlive(seconds=options.dead_after)
         going_back = GoBack(checkpoints, data, resumed=resumed)
-        demos = build_demo_callback(config, options, logger, stop)
+        demos = build_demo_callback(config, data, options, logger, stop)
         members: list[pl.Callback | None] = [
             Bookkeeping(),
             alive,
@@ -128,7 +128,7 @@ class RunCallbacks:
 
 
 def build_demo_callback(
-    config: ModelConfig, options: RunOptions, logger: RunLogger, stop: StopRequest
+    config: ModelConfig, data: RunData, options: RunOptions, logger: RunLogger, stop: StopRequest
 ) -> RenderDemos | None:
     """The callback that renders demos; None if the config or the options have none."""
     parts = build_demos(config) if options.demos else None
@@ -137,6 +137,7 @@ def build_demo_callback(
     renderer, every = parts
     return RenderDemos(
         renderer,
+        data,
         logger,
         options.folder,
         every=every,

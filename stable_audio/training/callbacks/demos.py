@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.demo import Demo, DemoRenderer
+from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.shared_rows import shared_rows
@@ -47,6 +49,7 @@ class RenderDemos(StepCallback):
 
     Args:
         renderer: renders the demos.
+        data: the data of the run, whose first clips some demos are of.
         logger: gets sounds and pictures, too.
         folder: folder of the run.
         every: steps between demos.
@@ -59,6 +62,7 @@ class RenderDemos(StepCallback):
     def __init__(
         self,
         renderer: DemoRenderer,
+        data: RunData,
         logger: RunLogger,
         folder: Path,
         *,
@@ -68,7 +72,8 @@ class RenderDemos(StepCallback):
     ) -> None:
         super().__init__()
         self.stop = stop
-        self.renderer, self.logger = renderer, logger
+        self.renderer, self.data, self.logger = renderer, data, logger
+        self._shown = False
         self.folder, self.every = Path(folder) / "demos", every
         self.first_minutes = first_minutes
         self._first_at: float | None = None
@@ -88,10 +93,6 @@ class RenderDemos(StepCallback):
         waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Show the batch to the renderer, since some demos are of training clips."""
-        self.renderer.observe(batch)
-
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
         if self._first_at is not None and self._together:
@@ -109,6 +110,8 @@ class RenderDemos(StepCallback):
         began, self.failure = time.monotonic(), None
         try:
             with module.averaged(), evaluating(module), torch.no_grad():
+                if trainer.is_global_zero:
+                    self._show_clips()
                 if not self._together:
                     self._write(trainer, module, step)
                 else:
@@ -133,6 +136,18 @@ class RenderDemos(StepCallback):
                 self.seconds,
                 self.page,
             )
+
+    def _show_clips(self) -> None:
+        """Show the renderer the clips that the run began with: those that this start begins with would be
+        others after a stop. An error is logged, since the other processes wait."""
+        if self._shown:
+            return
+        self._shown = True
+        try:
+            for clip in itertools.islice(self.data.first_clips(), self.renderer.wanted_clips):
+                self.renderer.observe(clip)
+        except Exception:
+            log.exception("the clips for demos could not be read", extra=incident("clips of demos not read"))
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         folder = self.folder / f"step_{step:08d}"

@@ -1,0 +1,106 @@
+"""Autoencoders under `fsdp`: they go on to the same bits, and show and validate what one process does."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.audio.io import read_audio
+from stable_audio.training.autoencoder.module import MEASURED_BATCHES
+from tests import tiny
+from tests.training import test_autoencoder
+from tests.training.building import DATASET, tiny_run
+from tests.training.test_resumed_worlds import STOP, differences, train_and_continue
+from tests.training.test_worlds import options_of
+from tests.training.test_worlds_of_coders import NAMES, config_of
+from tests.training.worlds import run_world
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+
+KEEPING = ["softnorm", "rvq"]
+"""Bottlenecks that learn without gradients: a running scale, and codes."""
+
+
+def resumed_config(name: str) -> dict[str, Any]:
+    """The coders of `config_of`, and two with bottlenecks that learn without gradients."""
+    if name not in KEEPING:
+        config = config_of(name)
+    else:
+        config = config_of("oobleck")
+        config["model"]["encoder"]["config"]["latent_dim"] = 4
+        settings = {k: v for k, v in tiny.BOTTLENECKS[name].items() if k != "noise_augment_dim"}
+        config["model"]["bottleneck"] = {"type": name, "config": settings}
+    config["training"]["ema"] = {"update_after_step": 0}
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [NAMES[:3], NAMES[3:6], NAMES[6:], KEEPING], ids=" and ".join)
+def test_split_coders_go_on_to_the_same_bits(tmp_path: Path, names: list[str]) -> None:
+    options = {**options_of(2), "strategy": "fsdp"}
+    # The scale of latents, which checkpoints hold for inference, is that of the last four batches of a start.
+    steps = STOP + MEASURED_BATCHES
+    run_world(2, train_and_continue, tmp_path, resumed_config, names, options, steps)
+    assert differences(tmp_path, names, steps=steps) == {}
+
+
+def _shown(folder: Path, name: str, options: dict[str, Any]) -> None:
+    logging.disable(logging.WARNING)
+    config = test_autoencoder.tiny_config(
+        {"time": {"weights": {"l1": 1.0}}},  # a mean over items
+        # Adam would magnify what is rounded of gradients that are 0.
+        optimizer_configs={"autoencoder": {"optimizer": {"type": "SGD", "config": {"lr": 1e-3}}}},
+        demo={"demo_every": 2, "max_demos": 6},
+        use_ema=True,
+        ema={"update_after_step": 0},
+    )
+    validation = {**DATASET, "split": "val", "num_clips": 3}
+    given = {"max_steps": 4, "val_dataset": validation, "val_every": 2, **options}
+    run = tiny_run(folder, config, name=name, **given)
+    assert run.start() == 0
+    assert run.demos is not None
+    assert run.demos.failure is None
+
+
+def _values(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k.startswith("val/")} for row in csv.DictReader(file)]
+
+
+def _sounds(folder: Path) -> dict[str, torch.Tensor]:
+    paths = sorted((folder / "demos").rglob("*.wav"))
+    return {str(path.relative_to(folder)): read_audio(path)[0] for path in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_several_processes_show_and_validate_what_one_does(tmp_path: Path, strategy: str) -> None:
+    _shown(tmp_path, "one", {"batch_size": 4})
+    run_world(2, _shown, tmp_path, "two", {"batch_size": 2, "devices": "auto", "strategy": strategy})
+    one, two = _values(tmp_path / "one"), _values(tmp_path / "two")
+    assert [bool(row["val/stft"]) for row in one] == [False, True, False, True]
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        assert [float(v) for v in b.values() if v] == pytest.approx([float(v) for v in a.values() if v], 1e-3)
+    sounds, others = _sounds(tmp_path / "one"), _sounds(tmp_path / "two")
+    assert sounds.keys() == others.keys()
+    assert len(sounds) == 2 * 12
+    for name, sound in sounds.items():
+        torch.testing.assert_close(others[name], sound, atol=0 if "original" in name else 2e-4, rtol=0)
+
+
+def test_demos_of_a_continued_run_show_the_clips_that_it_began_with(tmp_path: Path) -> None:
+    options = {"batch_size": 2, "checkpoint_every": 3}
+    config = test_autoencoder.tiny_config(demo={"demo_every": 2, "max_demos": 3})
+    tiny_run(tmp_path, config, name="whole", max_steps=4, **options).start()
+    tiny_run(tmp_path, config, name="parts", max_steps=3, **options).start()
+    tiny_run(tmp_path, config, name="parts", max_steps=4, recover=True, **options).start()
+    whole, parts = _sounds(tmp_path / "whole"), _sounds(tmp_path / "parts")
+    assert len(whole) == 2 * 6
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(sound, parts[name]) for name, sound in whole.items())
