@@ -36,3 +36,16 @@ def float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stable_audio.inference.precision", "stable_audio.training.precision"):
         if name in sys.modules:
             monkeypatch.setattr(sys.modules[name], "bfloat16_gain", lambda *_, **__: 1.0)
+
+
+@pytest.fixture(autouse=True)
+def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs start without a plan of their memory and a look at 10,000 items, which take ten times as long
+    as the steps of a test; tests of these themselves undo it."""
+    summary = sys.modules.get("stable_audio.training.summary")
+    if summary is not None:
+        monkeypatch.setattr(summary, "planned", lambda *_, **__: None)
+    foresight = sys.modules.get("stable_audio.data.foresight")
+    if foresight is not None:
+        assert foresight.count_refusals.__kwdefaults__ is not None
+        monkeypatch.setitem(foresight.count_refusals.__kwdefaults__, "most", 50)
