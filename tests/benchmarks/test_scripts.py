@@ -66,10 +66,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             + ["--overlaps", "8", "--lengths", "1", "--memory-channels", "2"],
             ["encode", "decode", "plain", "folded", "fast", "decode, overlap 8", "encode 1 s"],
         ),
-        (
+        pytest.param(  # with whole discriminators
             "autoencoder_train",
             ["--channels", "4", "--samples", "4096", "--rounds", "1", "--dtype", "bfloat16"],
             ["generator step", "discriminator step", "generator step, bfloat16"],
+            marks=pytest.mark.slow,
         ),
         (
             "encoding_ahead",
