@@ -49,6 +49,14 @@ def test_fused_where_there_is_one() -> None:
     assert build_optimizer({"type": "Adam"}, groups).defaults["fused"] is True
 
 
+def test_kernels_that_take_whole_weights_only_are_not_used_for_parts(monkeypatch) -> None:
+    monkeypatch.setattr("stable_audio.optim.is_split", lambda tensor: True)
+    for name, fused in {"SGD": None, "Adagrad": None, "Adam": True, "AdamW": True}.items():
+        assert build_optimizer({"type": name, "config": {"lr": 0.1}}, _params()).defaults["fused"] is fused
+    monkeypatch.undo()
+    assert build_optimizer({"type": "SGD", "config": {"lr": 0.1}}, _params()).defaults["fused"] is True
+
+
 def test_fused_adam_has_no_weight_decay_of_its_own() -> None:
     optimizer = build_optimizer(
         {"type": "FusedAdam", "config": {"lr": 1e-3, "betas": [0.9, 0.95]}}, _params()

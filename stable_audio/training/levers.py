@@ -14,6 +14,9 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import SPLITTING
 
+WHOLE_WEIGHTS_ONLY = ("Adafactor", "Rprop")
+"""Optimizers of torch whose operations do not take parts of weights."""
+
 
 def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
     """Refuse settings that do not work together.
@@ -31,6 +34,7 @@ def check_levers(section: Any, options: RunOptions, *, processes: int) -> None:
     obstacles = [
         *_of_gradient_release(section, options, processes),
         *_of_blocks(section, options, processes),
+        *_of_optimizers(section, options, processes),
     ]
     if obstacles:
         raise TrainingError("; ".join(obstacles))
@@ -60,6 +64,18 @@ def _of_gradient_release(section: Any, options: RunOptions, processes: int) -> I
             f"{key}: weights step before float16 gradients are known to be in range; use --precision "
             "bf16-mixed or 32, or leave gradient_release out"
         )
+
+
+def _of_optimizers(section: Any, options: RunOptions, processes: int) -> Iterator[str]:
+    if processes == 1 or options.strategy not in SPLITTING:
+        return
+    for name, config in getattr(section, "optimizer_configs", None) or ():
+        kind = config.optimizer.type if config is not None else None
+        if kind in WHOLE_WEIGHTS_ONLY:
+            yield (
+                f"$.training.optimizer_configs.{name}.optimizer.type: {kind} steps with whole weights only, "
+                f"and --strategy {options.strategy} splits them; take AdamW, Muon, or --strategy ddp"
+            )
 
 
 def _low_bit_optimizers(section: Any) -> Iterator[type[LowBitAdam]]:

@@ -269,3 +269,15 @@ def test_optimizers_of_whole_gradients_are_refused() -> None:
     optimizer = torch.optim.LBFGS(nn.Linear(1, 1).parameters())
     with pytest.raises(TrainingError, match="LBFGS needs all gradients"):
         GradientRelease(optimizer)
+
+
+@pytest.mark.parametrize("kind", ["Adafactor", "Rprop"])
+def test_optimizers_that_need_whole_weights_refuse_parts(kind: str) -> None:
+    section = load_config(tiny_config(**_optimizer(kind, lr=1e-3))).training
+    reason = rf"optimizer_configs\.diffusion\.optimizer\.type: {kind} steps with whole weights only"
+    with pytest.raises(TrainingError, match=reason):
+        check_levers(section, RunOptions(strategy="hsdp"), processes=2)
+    check_levers(section, RunOptions(strategy="fsdp"), processes=1)
+    check_levers(section, RunOptions(strategy="ddp"), processes=2)
+    other = load_config(tiny_config(**_optimizer("Adagrad", lr=1e-3))).training
+    check_levers(other, RunOptions(strategy="fsdp"), processes=2)
