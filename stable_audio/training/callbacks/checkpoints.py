@@ -85,14 +85,14 @@ class Checkpoints(StepCallback):
         self.every, self.keep, self.minutes = every, keep, minutes
         self.seconds = 0.0
         self.paused = False
-        self._saved_at = -1
+        self._saved_at = self._numbered_at = -1
         self._clock = 0.0
         self._alone = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
-        self._saved_at = -1
+        self._saved_at = self._numbered_at = -1
         if pl_module.saved.adapter is not None:
             pl_module.saved = pl_module.saved.with_clips(self.data.clips())
         if trainer.is_global_zero:
@@ -103,15 +103,18 @@ class Checkpoints(StepCallback):
             self.save(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self._saved_at and trainer.global_step > 0:
+        # The clock may have saved this step, as `last` alone.
+        if trainer.global_step != self._numbered_at and trainer.global_step > 0:
             self.save(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Save where there was no step to train and `last` is not of this step: a run that was killed between
-        its newest numbered checkpoint and `last`, or that continues a checkpoint of another folder."""
+        """Save where there was no step to train, and `last` and a numbered checkpoint are not both of this
+        step: a run that was killed in between, or that continues a checkpoint of another folder."""
         if self._clock or trainer.global_step == 0:
             return
-        behind = trainer.is_global_zero and last_steps(self.folder) != {trainer.global_step}
+        step = trainer.global_step
+        numbered = any(at == step for at, _ in step_checkpoints(self.folder))
+        behind = trainer.is_global_zero and not (numbered and last_steps(self.folder) == {step})
         if trainer.strategy.broadcast(behind):
             pl_module.begin_fit()  # the average and schedules of the checkpoint, which training begins with
             self.save(trainer, pl_module)
@@ -167,6 +170,7 @@ class Checkpoints(StepCallback):
         if self.paused:
             return
         step, began = trainer.global_step, time.monotonic()
+        self._numbered_at = step if numbered else self._numbered_at
         module.before_save()
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():

@@ -9,12 +9,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import with_scale
 from stable_audio.checkpoints.shards import SUFFIX, Shards, taken_apart
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.recovery import remove_checkpoint
 from stable_audio.training.shard_writing import ShardWriting
+
+PASSING = "passing"
+"""Key of a checkpoint: whether it was written by the clock, and goes when the next one is complete."""
 
 
 class ShardCheckpoints(Checkpoints):
@@ -31,6 +35,15 @@ class ShardCheckpoints(Checkpoints):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._prepare(pl_module)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        entry = checkpoint[TRAINING_ENTRY]
+        if entry.get(PASSING):  # the run was killed before the next one
+            self._passing = self._place(entry["step"])
+
+    def _place(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"step={step:08d}{SUFFIX}"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
@@ -55,9 +68,12 @@ class ShardCheckpoints(Checkpoints):
             return
         assert self._writing is not None
         step, began = trainer.global_step, time.monotonic()
+        self._numbered_at = step if numbered else self._numbered_at
         module.before_save()
-        target = self.folder / "checkpoints" / f"step={step:08d}{SUFFIX}"
-        parts = taken_apart(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+        target = self._place(step)
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content[TRAINING_ENTRY][PASSING] = not numbered
+        parts = taken_apart(content)
         self._saved_at, self._clock = step, time.monotonic()
         earlier, self._passing = self._passing, None if numbered else target
         write = partial(self._write, target, step, began=began, passed=earlier)
