@@ -31,6 +31,9 @@ from tests.training.started import MOST_SECONDS, NAME, Setting, Started  # noqa:
 DATASET = {"dataset_type": "synthetic", "num_clips": 24}
 VALIDATION = {**DATASET, "split": "val", "num_clips": 4}
 
+MOST_KILLS = 5
+"""Of one run, so that all settings have their turn."""
+
 EARLY = 0.2
 """Share of the kills that come before a start has trained a step."""
 
@@ -103,7 +106,7 @@ def soak(settings: Sequence[Setting], out: Path, *, kills: int, steps: int, seed
             unbroken[setting] = whole, train_unbroken(setting, whole, out, steps=steps)
         whole, durations = unbroken[setting]
         run = Soaked(setting, out / f"killed {number}")
-        train_killed(run, out, durations, chance, most=left, steps=steps)
+        train_killed(run, out, durations, chance, most=min(left, MOST_KILLS), steps=steps)
         run.differences += differences(whole / NAME, run.folder / NAME)
         runs.append(run)
         print(_row(run), flush=True)

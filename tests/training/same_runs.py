@@ -76,7 +76,7 @@ def _values(row: Mapping[str, str]) -> dict[str, str]:
 def _names(one: Path, other: Path, pattern: str) -> list[str]:
     names = [{path.relative_to(folder) for path in folder.glob(pattern)} for folder in (one, other)]
     return [
-        f"{path}: in one of the runs only ({folder.name})"
+        f"{path}: in {folder} only"
         for folder, only in ((one, names[0] - names[1]), (other, names[1] - names[0]))
         for path in sorted(only)
     ]

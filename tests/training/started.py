@@ -1,19 +1,22 @@
-"""The train command in processes of its own, as a launcher starts them, and what kills them."""
+"""The train command in processes of its own, as a launcher starts them, and what kills them.
+
+They are forked from a server that has imported everything once, which takes longer than their steps.
+"""
 
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.training.worlds import free_port
 
-ROOT = Path(__file__).parents[2]
 NAME = "run"
 MOST_SECONDS = 300.0
 """Time after which a start counts as one that hangs."""
@@ -47,7 +50,7 @@ class Started:
     def __init__(self, setting: Setting, folder: Path, files: Path, *, steps: int) -> None:
         self.rows = Rows(folder / NAME / "metrics.csv")
         self.began, self._stamps = time.monotonic(), [self.rows.stamp()]
-        command = [sys.executable, str(ROOT / "train.py"), *FLAGS, "--max-steps", str(steps)]
+        command = ["train", *FLAGS, "--max-steps", str(steps)]
         for flag, name in (("model", "model"), ("dataset", "data"), ("val-dataset", "validation")):
             command += [f"--{flag}-config", str(files / f"{name}.json")]
         command += ["--save-dir", str(folder), "--name", NAME, "--num-workers", str(2 - setting.processes)]
@@ -56,12 +59,13 @@ class Started:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("start_*_0.txt")))
         self.logs = [folder / f"start_{number:02d}_{rank}.txt" for rank in range(setting.processes)]
-        self.processes = []
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["stable_audio.training.trainer", "stable_audio.cli.train"])
+        self.processes: list[BaseProcess] = []
         for rank, path in enumerate(self.logs):
-            with open(path, "wb") as log:
-                environment = _environment(rank, setting.processes, port)
-                process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-            self.processes.append(process)
+            environment = _environment(rank, setting.processes, port)
+            self.processes.append(context.Process(target=_train, args=(command, environment, str(path))))
+            self.processes[-1].start()
 
     def __enter__(self) -> Started:
         return self
@@ -69,7 +73,7 @@ class Started:
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.kill()
-            process.wait()
+            process.join()
 
     @property
     def trains(self) -> bool:
@@ -78,7 +82,7 @@ class Started:
 
     @property
     def ended(self) -> bool:
-        return all(process.poll() is not None for process in self.processes)
+        return not any(process.is_alive() for process in self.processes)
 
     def wait(self, seconds: float, *, until_it_trains: bool = False) -> bool:
         """Wait until all of them have ended, or the time is over; returns whether some go on."""
@@ -89,7 +93,7 @@ class Started:
             time.sleep(0.005)
         return not self.ended
 
-    def kill(self, chosen: Sequence[subprocess.Popen[bytes]]) -> str:
+    def kill(self, chosen: Sequence[BaseProcess]) -> str:
         """Kill some of the processes; returns what is wrong if the others do not end by themselves."""
         for process in chosen:
             process.kill()
@@ -101,7 +105,7 @@ class Started:
         """Wait for the end; returns why they have not trained that far, or ""."""
         if self.wait(MOST_SECONDS):
             return f"a start has not ended in {MOST_SECONDS:g} s: {self._told()}"
-        statuses = [process.returncode for process in self.processes]
+        statuses = [process.exitcode for process in self.processes]
         return f"a start has ended with {statuses}: {self._told()}" if any(statuses) else ""
 
     def _told(self) -> list[str]:
@@ -133,6 +137,20 @@ class Rows:
         return int(steps[-1]) if steps and steps[-1].isdigit() else 0
 
 
+def _train(command: list[str], environment: dict[str, str], log: str) -> None:
+    """What a process does: the command, whose words go to the file `log`."""
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    import torch
+
+    from stable_audio.cli import main
+
+    torch.set_num_threads(1)
+    sys.exit(main(command))
+
+
 def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
     """As a launcher starts them."""
     places = {
@@ -145,5 +163,4 @@ def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    given = {key: str(value) for key, value in places.items()} if processes > 1 else {}
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **given}
+    return {key: str(value) for key, value in places.items()} if processes > 1 else {}
