@@ -157,6 +157,28 @@ def test_sigkill_at_any_moment(tmp_path: Path, whole: Path, where: str, kind: st
     assert not list(folder.rglob("*.partial*"))
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("file", "ckpt"), ("shards", "shards")])
+def test_what_the_clock_has_saved_leaves_nothing_after_a_kill(tmp_path: Path, kind: str, suffix: str) -> None:
+    """It saves every step here: the last one is numbered all the same, and the others go."""
+    options = {
+        "checkpoint_format": kind,
+        "checkpoint_every": 100,
+        "checkpoint_minutes": 1e-6,
+        "background_checkpoints": False,
+    }
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    victim = context.Process(target=_die, args=(tmp_path, "killed", "a step", options))
+    victim.start()
+    victim.join(120)
+    assert victim.exitcode == -signal.SIGKILL
+    again = _run(tmp_path, "killed", recover=True, **options)
+    assert again.resume is not None
+    assert again.start() == 0
+    names = [path.name for path in (tmp_path / "killed" / "checkpoints").glob(f"*.{suffix}")]
+    assert names == [f"step=00000006.{suffix}"]
+
+
 def _train(folder: Path, name: str, options: dict[str, Any]) -> None:
     logging.disable(logging.WARNING)
     assert _run(folder, name, devices="auto", **options).start() == 0
