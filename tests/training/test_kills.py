@@ -38,6 +38,11 @@ def _curves(folder: Path) -> list[tuple[str, str, str]]:
         return [(row["step"], row["train/loss"], row["val/avg_loss"]) for row in csv.DictReader(file)]
 
 
+def _sounds(folder: Path) -> dict[str, bytes]:
+    paths = (folder / "demos").rglob("*.wav")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def _before(owner: Any, name: str, act: Callable[[], None]) -> None:
     """Call `act` before every call of a function."""
     function = getattr(owner, name)
@@ -94,6 +99,7 @@ def test_sigterm_twice_at_any_moment(tmp_path: Path, whole: Path, where: str) ->
     assert _curves(whole) == _curves(folder)
     kinds = [entry["kind"] for entry in json.loads((folder / "run.json").read_text())["incidents"]]
     assert kinds == ["signal"]
+    assert _sounds(whole) == _sounds(folder)
 
 
 def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +118,7 @@ def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCapture
     assert run.start() == 143
     assert set(calls) == {2}
     assert "the validation of step 4 follows when the run goes on" in caplog.text
-    assert "the demo of step 4 is left out, since the run stops" in caplog.text
+    assert "the demo of step 4 follows when the run goes on" in caplog.text
     assert run.demos is not None
     assert run.demos.failure is None
     again = _run(tmp_path, "run", recover=True)

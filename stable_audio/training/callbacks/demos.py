@@ -55,8 +55,8 @@ class RenderDemos(StepCallback):
         every: steps between demos.
         first_minutes: minutes of training after which demos are rendered if the run has none yet; 0 = by
             steps alone.
-        stop: says that a signal has come to end the run, which then leaves demos out: whoever sends one may
-            not wait for the checkpoint until they are rendered.
+        stop: says that a signal has come to end the run, which then renders demos when it goes on: whoever
+            sends one may not wait for the checkpoint until that is done.
     """
 
     def __init__(
@@ -92,6 +92,13 @@ class RenderDemos(StepCallback):
         self._together = several and (isinstance(model, DiffusionModel) or are_split(model))
         waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
         self._first_at = time.monotonic() + 60 * self.first_minutes if waits else None
+        if trainer.strategy.broadcast(self._is_missing(trainer.global_step)):
+            # The run was stopped before it, or a process died while they rendered.
+            self.after_step(trainer, pl_module, trainer.global_step)
+
+    def _is_missing(self, step: int) -> bool:
+        """Whether a run that goes on from `step` has left out the demo of that step."""
+        return step > 0 and step % self.every == 0 and not (self.folder / _name(step) / "index.html").exists()
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         early = self._first_at is not None and time.monotonic() >= self._first_at
@@ -119,7 +126,7 @@ class RenderDemos(StepCallback):
                     with _shared_work(module.model):
                         self._write(trainer, module, step)
         except _RunStopsError:
-            log.warning("the demo of step %d is left out, since the run stops", step)
+            log.warning("the demo of step %d follows when the run goes on", step)
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             log.exception(
@@ -150,7 +157,7 @@ class RenderDemos(StepCallback):
             log.exception("the clips for demos could not be read", extra=incident("clips of demos not read"))
 
     def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        folder = self.folder / f"step_{step:08d}"
+        folder = self.folder / _name(step)
         clips: list[DemoClip] = []
         pictured: list[tuple[str, Tensor]] = []
         demos = self.renderer.render(module.model)
@@ -216,6 +223,10 @@ class RenderDemos(StepCallback):
         for name in names:
             self.logger.image(f"demo_{Path(name).stem}", folder / name, step)
         return names
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _shared_work(model: nn.Module) -> AbstractContextManager[None]:
