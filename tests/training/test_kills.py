@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_sigterm_twice_at_any_moment(tmp_path: Path, whole: Path, where: str) ->
     kinds = [entry["kind"] for entry in json.loads((folder / "run.json").read_text())["incidents"]]
     assert kinds == ["signal"]
     assert _sounds(whole) == _sounds(folder)
+
+
+def test_a_demo_that_the_last_step_lacks_follows(tmp_path: Path, whole: Path) -> None:
+    """As where a process has died while it was rendered, and another one has saved the step."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "demos" / "step_00000006")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")}
+    assert _run(tmp_path, "run", recover=True).start() == 0
+    assert _sounds(whole) == _sounds(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.ckpt")} == before
+    # What is complete is left alone.
+    page = folder / "demos" / "step_00000006" / "index.html"
+    written = page.stat().st_mtime_ns
+    assert _run(tmp_path, "run", recover=True).start() == 0
+    assert page.stat().st_mtime_ns == written
 
 
 def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,8 +41,8 @@ class StepCallback(pl.Callback):
 
 
 class Bookkeeping(pl.Callback):
-    """Calls the module's hooks at the beginning and end of batches. It must be the first callback, since the
-    others read what these hooks count."""
+    """Calls the module's hooks at the beginning of training, and at the beginning and end of batches. It must
+    be the first callback, since the others read what these hooks restore and count."""
 
     def __init__(self) -> None:
         self._last_step = -1
@@ -50,6 +50,11 @@ class Bookkeeping(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._last_step = trainer.global_step
         pl_module.begin_fit()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A run without a step left to train may still save, or render what it lacks."""
+        if self._last_step < 0 and trainer.global_step > 0:
+            pl_module.begin_fit()  # the average and schedules of the checkpoint
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         pl_module.begin_batch(batch)

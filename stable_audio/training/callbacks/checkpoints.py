@@ -116,7 +116,6 @@ class Checkpoints(StepCallback):
         numbered = any(at == step for at, _ in step_checkpoints(self.folder))
         behind = trainer.is_global_zero and not (numbered and last_steps(self.folder) == {step})
         if trainer.strategy.broadcast(behind):
-            pl_module.begin_fit()  # the average and schedules of the checkpoint, which training begins with
             self.save(trainer, pl_module)
 
     def is_outdated(self, step: int) -> bool:

@@ -88,6 +88,14 @@ class RenderDemos(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
+        self._begin(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A run without a step left to train may lack the demo of the last one."""
+        if self._last_step < 0 and trainer.global_step > 0:
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: Any) -> None:
         several, model = trainer.world_size > 1, pl_module.model
         self._together = several and (isinstance(model, DiffusionModel) or are_split(model))
         waits = trainer.strategy.broadcast(self.first_minutes > 0 and not self.page.exists())
