@@ -36,8 +36,9 @@ def _optimizer(kind: str, network: nn.Module) -> Optimizer:
 
 def _step(network: nn.Module, optimizer: Optimizer, steps: range) -> None:
     for number in steps:
-        torch.manual_seed(number)
-        network(torch.randn(4, 256)).square().sum().backward()
+        # Not torch's own generator, from which other threads of the test process may draw.
+        generator = torch.Generator().manual_seed(number)
+        network(torch.randn(4, 256, generator=generator)).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
 
