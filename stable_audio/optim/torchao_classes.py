@@ -12,6 +12,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+_NUMBERS = 256
+"""Numbers of an average that is made for its codes alone: a block of every kind of average."""
 
 EXTRA = 'pip install "stable-audio[quantize]"'
 
@@ -23,10 +27,18 @@ def computed_by_torchao(cls: Any) -> type[Any]:
     Raises:
         ImportError: torchao is not installed, or too old.
     """
-    with importing("torchao.optim", needed_by=f"the optimizer '{cls.__name__}'"):
+    # torchao computes the values that codes stand for once in a process. If a plan of memory were the first
+    # to ask, whose tensors have no values, they would be wrong for the whole run.
+    with (
+        _disable_current_modes(),
+        importing("torchao.optim", needed_by=f"the optimizer '{cls.__name__}'"),
+    ):
         import torchao.optim as torchao
 
         base = getattr(torchao, cls.torchao_name)
+        if cls.has_blocks:
+            for signed in (True, False):
+                base._subclass_zeros(torch.empty(_NUMBERS), signed, _NUMBERS)
     return type(cls.__name__, (cls, base), {})
 
 
