@@ -84,10 +84,10 @@ def planned(
         row: samples per item of a batch.
         sharing: the processes of the run, of which one is planned.
     """
-    precision = precision_on(device, precision)
     try:
         planner = Planner(config, device=device, sample_size=row)
-        return planner.plan(choice_of(config, options, precision=precision, sharing=sharing))
+        meant = precision_on(device, precision)
+        return planner.plan(choice_of(config, options, precision=meant, sharing=sharing))
     except Exception as error:  # a missing estimate must not end a run
         log.debug("memory was not planned", exc_info=error)
         return None

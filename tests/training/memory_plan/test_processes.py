@@ -19,6 +19,7 @@ from stable_audio.training.memory_plan.changes import CHANGES
 from stable_audio.training.memory_plan.gathered import gathered_bytes
 from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
+from stable_audio.training.summary import planned as summary_plan
 from tests.training.building import latent_config, tiny_config, tiny_run
 from tests.training.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.worlds import run_world
@@ -110,6 +111,16 @@ def test_sharing_follows_the_options() -> None:
     ):
         with pytest.raises(TrainingError, match=message):
             sharing_of(options, processes)
+
+
+def test_a_precision_that_is_not_planned_ends_no_run() -> None:
+    options = RunOptions(precision="transformer-engine")
+    assert (
+        summary_plan(
+            load_config(tiny_config()), options, precision="transformer-engine", device="cuda", row=1024
+        )
+        is None
+    )
 
 
 def _run_out_of_memory(folder: Path, strategy: str, more: dict[str, Any], expected: Sharing) -> None:
