@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.training.worlds import free_port
+from tests.training.worlds import free_port, launched
 
 NAME = "run"
 MOST_SECONDS = 300.0
@@ -63,7 +63,8 @@ class Started:
         context.set_forkserver_preload(["stable_audio.training.trainer", "stable_audio.cli.train"])
         self.processes: list[BaseProcess] = []
         for rank, path in enumerate(self.logs):
-            environment = _environment(rank, setting.processes, port)
+            alone = setting.processes == 1
+            environment = {} if alone else launched(rank, setting.processes, port)
             self.processes.append(context.Process(target=_train, args=(command, environment, str(path))))
             self.processes[-1].start()
 
@@ -149,18 +150,3 @@ def _train(command: list[str], environment: dict[str, str], log: str) -> None:
 
     torch.set_num_threads(1)
     sys.exit(main(command))
-
-
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """As a launcher starts them."""
-    places = {
-        "RANK": rank,
-        "WORLD_SIZE": processes,
-        "LOCAL_RANK": rank,
-        "LOCAL_WORLD_SIZE": processes,
-        "GROUP_RANK": 0,
-        "GROUP_WORLD_SIZE": 1,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
-    return {key: str(value) for key, value in places.items()} if processes > 1 else {}

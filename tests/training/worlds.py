@@ -63,6 +63,22 @@ def ended_world(
     return [process.exitcode for process in processes], failures
 
 
+def launched(rank: int, size: int, port: int, *, nodes: int = 1) -> dict[str, str]:
+    """The variables that torchrun gives to a process."""
+    here = size // nodes
+    places = {
+        "RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_RANK": rank % here,
+        "LOCAL_WORLD_SIZE": here,
+        "GROUP_RANK": rank // here,
+        "GROUP_WORLD_SIZE": nodes,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    return {key: str(value) for key, value in places.items()}
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -73,19 +89,7 @@ def free_port() -> int:
 def _member(
     rank: int, size: int, nodes: int, port: int, reports: Any, work: Callable[..., None], args: Any
 ) -> None:
-    here = size // nodes
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "LOCAL_RANK": str(rank % here),
-            "LOCAL_WORLD_SIZE": str(here),
-            "GROUP_RANK": str(rank // here),
-            "GROUP_WORLD_SIZE": str(nodes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-    )
+    os.environ.update(launched(rank, size, port, nodes=nodes))
     if size == 1:
         os.environ.pop("RANK")
         os.environ.pop("WORLD_SIZE")
