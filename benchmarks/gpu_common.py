@@ -48,8 +48,8 @@ class FixedConditions(nn.Module):
     def missing(self, item: Metadata) -> list[str]:
         return []
 
-    def read_next(self, metadata: Sequence[Metadata], device: Any) -> list[Tensor]:
-        return []
+    def read_next(self, metadata: Sequence[Metadata], device: Any) -> None:
+        """There are no texts."""
 
     def forward(self, metadata: Sequence[Metadata], device: Any) -> ConditionTensors:
         count = len(metadata)

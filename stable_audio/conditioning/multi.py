@@ -64,22 +64,19 @@ class MultiConditioner(nn.Module):
             tensors[key] = _on(target, _stacked(key, values[key])), None
         return tensors
 
-    def read_next(self, metadata: Sequence[Metadata], device: torch.device | str) -> list[Tensor]:
+    def read_next(self, metadata: Sequence[Metadata], device: torch.device | str) -> None:
         """Let frozen encoders read the texts of the next batch, so that `forward` finds them read.
 
-        Returns:
-            the tensors that are kept until then. Metadata that `forward` would refuse is left to it.
+        Metadata that `forward` would refuse is left to it.
         """
         try:
             values = self._check.values(metadata)
         except ValueError:
-            return []
+            return
         target = torch.device(device)
-        kept: list[Tensor] = []
         for key, part in self.conditioners.items():
             if isinstance(part, TextFeatures) and key in values and key not in self.pre_encoded_keys:
-                kept += part.read_next(values[key], part.device_or(target))
-        return kept
+                part.read_next(values[key], part.device_or(target))
 
     @property
     def may_rest(self) -> bool:

@@ -68,6 +68,31 @@ def first_value(tensor: Tensor) -> float:
     return float(tensor[0]) if value is None else value
 
 
+class MadeBeside:
+    """Tensors that were made on the present CUDA stream, for use on another one.
+
+    Args:
+        tensors: any shapes; those that are on no GPU are there at once.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = tensors
+        self._made: torch.cuda.Event | None = None
+        if any(tensor.is_cuda for tensor in tensors):
+            self._made = torch.cuda.Event()
+            self._made.record()
+
+    def here(self) -> tuple[Tensor, ...]:
+        """The tensors. What the present stream computes from now on waits until they are made; the host does
+        not."""
+        if self._made is not None:
+            present = torch.cuda.current_stream()
+            present.wait_event(self._made)
+            for tensor in (t for t in self._tensors if t.is_cuda):
+                tensor.record_stream(present)  # so that it is not written anew while this stream reads it
+        return self._tensors
+
+
 class Readback:
     """An asynchronous copy of a tensor to the host: started at construction, awaited by `values`.
 

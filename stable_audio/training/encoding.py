@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -134,9 +134,9 @@ class EncodedTraining(TimedTraining):
         with nullcontext() if batch.audio.is_cuda else self.clock.part("pretransform"):
             return self._encode(batch.audio, self.draws(position, batch.packed).encoder_noise)
 
-    def _read_ahead(self, batch: Batch) -> Sequence[Tensor]:
-        conditioner = self.model.conditioner
-        return () if conditioner is None else conditioner.read_next(batch.metadata, batch.audio.device)
+    def _read_ahead(self, batch: Batch) -> None:
+        if self.model.conditioner is not None:
+            self.model.conditioner.read_next(batch.metadata, batch.audio.device)
 
     def training_latents(self, batch: Batch, draws: Draws) -> Tensor:
         """The latents (b c n) of a batch of the run."""

@@ -7,7 +7,7 @@ Frozen networks make the same of a batch whenever they see it, and so do the dra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 Encode = Callable[[Batch, int], Tensor | None]
 """(batch on the device, its position in the run) -> latents (b c n); None if they cannot be made ahead."""
 
-Read = Callable[[Batch], Sequence[Tensor]]
-"""Lets frozen encoders of texts read those of a batch on the device; returns what they keep of it."""
+Read = Callable[[Batch], object]
+"""Lets frozen encoders of texts read those of a batch on the device, and keep what they have read."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,12 @@ class _Begun:
         audio: the same on the device.
         position: of the batch in the run.
         latents: its latents, if it was encoded.
-        texts: what was made of its texts.
     """
 
     host: Tensor
     audio: Tensor
     position: int
     latents: Tensor | None
-    texts: Sequence[Tensor]
 
 
 class EncodingAhead:
@@ -75,8 +73,9 @@ class EncodingAhead:
             return
         with torch.no_grad(), self._beside(device):
             moved = batch._replace(audio=to_device(batch.audio, device))
-            latents, texts = self._encode(moved, position), self._read(moved)
-        self._begun = _Begun(batch.audio, moved.audio, position, latents, texts)
+            latents = self._encode(moved, position)
+            self._read(moved)
+        self._begun = _Begun(batch.audio, moved.audio, position, latents)
 
     def on_device(self, host: Tensor) -> Tensor | None:
         """The sound of a batch on the device if the batch was begun, else None. What the device computes next
@@ -91,7 +90,7 @@ class EncodingAhead:
         if self._stream is not None:
             present = torch.cuda.current_stream(begun.audio.device)
             present.wait_stream(self._stream)
-            for tensor in (begun.audio, begun.latents, *begun.texts):
+            for tensor in (begun.audio, begun.latents):
                 if tensor is not None and tensor.is_cuda:
                     tensor.record_stream(present)  # so that it is not written anew while a step reads it
         return begun.audio

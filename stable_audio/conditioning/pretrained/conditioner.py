@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio.conditioning.base import Conditioner
-from stable_audio.conditioning.pretrained.cache import FeaturesAndMask, TextCache
+from stable_audio.conditioning.pretrained.cache import TextCache
 from stable_audio.conditioning.pretrained.network import LazyNetwork
 from stable_audio.conditioning.pretrained.tokens import TextTokens
 from stable_audio.conditioning.values import TextValue
 from stable_audio.nn.precision import parameter_dtype
-from stable_audio.nn.transfer import to_device
+from stable_audio.nn.transfer import MadeBeside, to_device
 
 PaddingMode = Literal["zero", "none", "learned"]
 """What stands at padding: zeros, what the encoder returns there, or one learned vector."""
@@ -141,7 +141,7 @@ class TextFeatures(PretrainedConditioner):
         super().__init__(**keywords)
         self.tokens, self.max_length, self.padding_mode = tokens, tokens.max_length, padding_mode
         self.cache: TextCache | None = None
-        self._next: tuple[list[Any], FeaturesAndMask] | None = None
+        self._next: tuple[list[Any], MadeBeside] | None = None
         self.padding_embedding: nn.Parameter | None = None
         if padding_mode == "learned":
             self.padding_embedding = nn.Parameter(PADDING_STD * torch.randn(self.output_dim))
@@ -171,7 +171,8 @@ class TextFeatures(PretrainedConditioner):
         ready = self._next
         if ready is not None and _are_the_same(values, ready[0]):
             self._next = None
-            return ready[1]
+            features, mask = ready[1].here()
+            return features, mask
         if self.cache is None:
             rows = None if self.trains else _rows_of_distinct(values)
             if rows is None:
@@ -181,18 +182,14 @@ class TextFeatures(PretrainedConditioner):
             return features.index_select(0, index), mask.index_select(0, index)
         return self.cache(values, partial(self._features, device=device), device)
 
-    def read_next(self, values: Sequence[Any], device: torch.device | str) -> Sequence[Tensor]:
-        """Read b prompts now; the next call of `features` with them returns what this has read.
+    def read_next(self, values: Sequence[Any], device: torch.device | str) -> None:
+        """Read b prompts now, if the encoder is frozen.
 
-        Returns:
-            the tensors that are kept until then; none of an encoder that trains.
+        The next call of `features` with them, on whatever CUDA stream, returns what this has read.
         """
-        if self.trains:
-            return ()
         self._next = None
-        features = self.features(values, device)
-        self._next = (list(values), features)
-        return features
+        if not self.trains:
+            self._next = (list(values), MadeBeside(*self.features(values, device)))
 
     def cache_texts(self, folder: Path) -> bool:
         """Keep the features of texts in `folder`; returns False for an encoder that trains, whose are not."""
