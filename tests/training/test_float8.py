@@ -221,18 +221,17 @@ def test_memory_is_planned_as_for_bfloat16_and_says_so() -> None:
     assert "fp8-mixed" in plans[0].choice.words()
 
 
-def _in_8_bits(folder: str, strategy: str) -> None:
-    run = tiny_run(Path(folder), strategy=strategy, devices="2", max_steps=2, name=strategy, **EMULATED)
+def _in_8_bits(folder: str, strategy: str, options: dict[str, Any]) -> None:
+    run = tiny_run(Path(folder), strategy=strategy, devices="2", name=strategy, **options)
     assert run.start() == 0
     assert run.trainer.precision == "fp8-mixed-emulated"
-    again = tiny_run(Path(folder), strategy=strategy, devices="2", max_steps=3, name=strategy, recover=True)
-    assert again.options.precision == "fp8-mixed-emulated"
-    assert again.start() == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_processes_train_together_in_8_bits(tmp_path: Path, strategy: str) -> None:
-    run_world(2, _in_8_bits, str(tmp_path), strategy)
+    run_world(2, _in_8_bits, str(tmp_path), strategy, {**EMULATED, "max_steps": 2})
+    # In a world of its own: the second process ends before the first has written the checkpoint.
+    run_world(2, _in_8_bits, str(tmp_path), strategy, {"max_steps": 3, "recover": True})  # --precision auto
     model, _ = load_model(tmp_path / strategy)
     assert all(p.isfinite().all() for p in model.parameters())
