@@ -56,6 +56,9 @@ def _deviation_of_parts(values: torch.Tensor) -> None:
     rank = torch.distributed.get_rank()
     part = (values[:5], values[5:])[rank]
     torch.testing.assert_close(std_over_processes(part), values.std(), atol=0, rtol=1e-6)
+    halves = part.half().repeat(10_000, 1)  # 65,504 is the largest number of float16
+    spread = values.half().float().repeat(10_000, 1).std()
+    torch.testing.assert_close(std_over_processes(halves), spread, atol=0, rtol=1e-3)
 
 
 def test_a_deviation_is_that_of_all_processes() -> None:

@@ -42,6 +42,7 @@ def std_over_processes(x: Tensor) -> Tensor:
     x = x.detach()
     if not is_distributed():
         return x.std()
+    x = x.float()  # sums of many numbers are beyond float16
     counted = torch.stack([x.sum(), x.new_tensor(float(x.numel()))])
     dist.all_reduce(counted)
     total, count = counted
