@@ -21,6 +21,18 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def seed_draws_on(device: torch.device, seed: int) -> None:
+    """Seed torch's global generators that code on a device draws from: its own and the CPU's.
+
+    `torch.manual_seed` seeds those of all devices. Where a device is not in use yet it notes down who has
+    called, which takes longer than a small step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's (CPU) global generators, and restore their states afterwards.

@@ -13,6 +13,9 @@ from torch import Tensor
 
 Outcome = TypeVar("Outcome")
 
+_AT_ONCE = 16
+"""Most items that a thread is given at once."""
+
 
 def comparable(tensor: Tensor) -> Tensor:
     """A tensor on the CPU in the type in which weights are hashed: float16 or int64, so that the hash is the
@@ -29,5 +32,11 @@ def tensor_digest(tensor: Tensor) -> str:
 
 def in_threads(work: Callable[[Any], Outcome], items: Iterable[Any]) -> list[Outcome]:
     """The results of `work`, which lets other threads run, as hashes do, in the order of `items`."""
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # more wait for memory
-        return list(pool.map(work, items))
+    items, threads = list(items), min(4, os.cpu_count() or 1)  # more wait for memory
+    # Small tensors take less time than handing them to a thread; large ones are to be spread over all.
+    size = max(1, min(_AT_ONCE, len(items) // (8 * threads)))
+    groups = [items[begin : begin + size] for begin in range(0, len(items), size)]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        return [
+            result for results in pool.map(lambda group: [*map(work, group)], groups) for result in results
+        ]

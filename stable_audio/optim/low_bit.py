@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stable_audio.data.seeding import derive_seed
+from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.optim.low_bit_averages import AVERAGES, plain_parts, rows_have_blocks, stored_average
 from stable_audio.optim.split import is_split, local, share_of
 from stable_audio.optim.torchao_classes import computed_by_torchao
@@ -151,7 +151,7 @@ class LowBitAdam(Optimizer):
                             taken = int(self.state[p]["step"]) if self.state[p] else 0
                             part = (share_of(weight).index,) if is_split(weight) else ()
                             seed = derive_seed("rounding", self._numbers[id(weight)], taken, *part)
-                            torch.manual_seed(seed)
+                            seed_draws_on(p.device, seed)
                             self.param_groups = [{**group, "params": [p]}]
                             super().step()
         finally:

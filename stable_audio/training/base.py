@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
-from stable_audio.data.seeding import derive_seed
+from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.nn.transfer import moved_without_loss, to_device
 from stable_audio.optim.split import is_split
 from stable_audio.optim.step_limits import StepLimits
@@ -145,7 +145,7 @@ class TrainingModule(OptimisedModule):
             self.step_begin = StepBegin(self.order_state(), self.window.copy(), self.buckets.copy())
         self.batch_shape = tuple(batch.audio.shape)
         self._files += [_name_of(metadata) for metadata in batch.metadata]
-        torch.manual_seed(derive_seed("global", self.seed, self.position, self._rank()))
+        seed_draws_on(self.device, derive_seed("global", self.seed, self.position, self._rank()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the audio only; conditioners move the metadata that they use."""

@@ -20,6 +20,7 @@ from stable_audio.checkpoints import summed_files
 from stable_audio.checkpoints.shards import read_shards
 from stable_audio.training import checkpoint_io
 from stable_audio.training.trainer import Run
+from tests.quick import quicken
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
 from tests.training.test_resume import _tensors, assert_same_checkpoint
 from tests.training.worlds import ended_world, run_world
@@ -145,7 +146,18 @@ def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCapture
     assert all(value for at, _, value in _curves(tmp_path / "run") if int(at) % 2 == 0)
 
 
+def _killed(folder: Path, where: str, options: dict[str, Any]) -> None:
+    """A run in a process of its own, which is killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    victim = context.Process(target=_die, args=(folder, "killed", where, options))
+    victim.start()
+    victim.join(120)
+    assert victim.exitcode == -signal.SIGKILL
+
+
 def _die(folder: Path, name: str, where: str, options: dict[str, Any]) -> None:
+    quicken()
     run = _run(folder, name, **options)
     _at(run, where, lambda: os.kill(os.getpid(), signal.SIGKILL))
     run.start()
@@ -162,13 +174,7 @@ def _die(folder: Path, name: str, where: str, options: dict[str, Any]) -> None:
     ],
 )
 def test_sigkill_at_any_moment(tmp_path: Path, whole: Path, where: str, kind: str) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
-    options = {"checkpoint_format": kind, "background_checkpoints": False}
-    victim = context.Process(target=_die, args=(tmp_path, "killed", where, options))
-    victim.start()
-    victim.join(120)
-    assert victim.exitcode == -signal.SIGKILL
+    _killed(tmp_path, where, {"checkpoint_format": kind, "background_checkpoints": False})
     again = _run(tmp_path, "killed", recover=True)
     assert again.resume is not None
     assert again.start() == 0
@@ -189,12 +195,7 @@ def test_what_the_clock_has_saved_leaves_nothing_after_a_kill(tmp_path: Path, ki
         "checkpoint_minutes": 1e-6,
         "background_checkpoints": False,
     }
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
-    victim = context.Process(target=_die, args=(tmp_path, "killed", "a step", options))
-    victim.start()
-    victim.join(120)
-    assert victim.exitcode == -signal.SIGKILL
+    _killed(tmp_path, "a step", options)
     again = _run(tmp_path, "killed", recover=True, **options)
     assert again.resume is not None
     assert again.start() == 0

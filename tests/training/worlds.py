@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from tests.quick import quicken
+
 SECONDS = 240.0
 """Longest time that processes may take."""
 
@@ -95,13 +97,8 @@ def _member(
         os.environ.pop("WORLD_SIZE")
     import torch
 
-    from stable_audio.data.foresight import count_refusals
-    from stable_audio.training import summary
-
     torch.set_num_threads(1)
-    summary.planned = lambda *_, **__: None  # as the fixture of these tests
-    assert count_refusals.__kwdefaults__ is not None
-    count_refusals.__kwdefaults__["most"] = 50
+    quicken()
     try:
         work(*args)
     except BaseException:

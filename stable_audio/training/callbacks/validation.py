@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stable_audio.data.base import Batch, DataError
 from stable_audio.data.loader import ResumableLoader
-from stable_audio.data.seeding import derive_seed
+from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
@@ -118,7 +118,7 @@ class Validate(StepCallback):
                 for index, batch in in_lockstep(numbered) if are_split(module) else numbered:
                     items = batch.items if batch.items is not None else _numbered(index, batch)
                     # Draws from the global generators are the same at every validation.
-                    torch.manual_seed(derive_seed("validation", module.seed, items[0]))
+                    seed_draws_on(device, derive_seed("validation", module.seed, items[0]))
                     on_device = trainer.strategy.batch_to_device(batch, device)
                     measured.add(items, module.validation_values(on_device, items))
             except DataError as error:
