@@ -55,7 +55,13 @@ def _metadata(config: dict[str, Any], model: DiffusionModel) -> list[dict[str, A
     return items
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(FOLDER)))
+def _marked(path: Path) -> Any:
+    """Networks that stay large when they are shrunk are followed by the slow tests."""
+    marks = pytest.mark.slow if path.name == "stable_diffusion_1.json" else ()
+    return pytest.param(path, marks=marks, id=str(path.relative_to(FOLDER)))
+
+
+@pytest.mark.parametrize("path", map(_marked, SHIPPED))
 def test_one_step_and_one_sound(path: Path) -> None:
     torch.manual_seed(0)
     raw = shrink(_read(path))

@@ -18,6 +18,8 @@ BACKBONE = {"small": 459_130_880, "medium": 1_453_170_176}
 AUTOENCODER = {"small": 108_244_016, "medium": 852_126_560}
 """Encoder and decoder; the bottleneck has 256 gains, 256 offsets and a deviation besides."""
 FRAMES = {"small": 1292, "medium": 4096}
+SIZES = ["small", pytest.param("medium", marks=pytest.mark.slow)]
+
 
 PER_LAYER = {
     # key -> shape in widths E; d: features of a head, c: channels of local conditioning
@@ -77,7 +79,7 @@ def check(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("size", BACKBONE)
+@pytest.mark.parametrize("size", SIZES)
 def test_check_counts_the_published_parameters(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = check(FOLDER / f"{size}.json", capsys)
     assert report["parameters"]["backbone"] == BACKBONE[size]
@@ -91,7 +93,7 @@ def test_check_counts_the_published_parameters(size: str, capsys: pytest.Capture
     assert local == {"width": 257, "ids": {"inpaint_mask": 1, "inpaint_masked_input": 256}}
 
 
-@pytest.mark.parametrize("size", AUTOENCODER)
+@pytest.mark.parametrize("size", SIZES)
 def test_check_counts_the_autoencoders_alone(
     size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

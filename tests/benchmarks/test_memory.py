@@ -21,7 +21,7 @@ def test_every_file_has_a_row() -> None:
     [
         "quickstart/quickstart",
         "quickstart/autoencoder",
-        "stable_audio/stable_audio_open_small",
+        pytest.param("stable_audio/stable_audio_open_small", marks=pytest.mark.slow),
         "unet/ddpm_mono",
     ],
 )

@@ -31,10 +31,11 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             ["forward", "step with AdamW", "step, recomputing"]
             + ["plain step", "eager step", "bound step", "sampling"],
         ),
-        (
+        pytest.param(  # tens of seconds
             "memory_levers",
             ["--depth", "1", "--dim", "32", "--frames", "8", "--steps", "3", "--only", "plain AdamW"],
             ["plain AdamW"],
+            marks=pytest.mark.slow,
         ),
         (
             "inference",
@@ -60,11 +61,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             [*SIZES, "--rows", "2"],
             ["padded", "buckets", "packed", "packed, a call per clip", "packed, padded groups", "bound"],
         ),
-        (
+        pytest.param(  # tens of seconds
             "autoencoder",
             ["--channels", "2", "--seconds", "0.2", "--rounds", "1", "--device", "cpu"]
             + ["--overlaps", "8", "--lengths", "1", "--memory-channels", "2"],
             ["encode", "decode", "plain", "folded", "fast", "decode, overlap 8", "encode 1 s"],
+            marks=pytest.mark.slow,
         ),
         pytest.param(  # with whole discriminators
             "autoencoder_train",

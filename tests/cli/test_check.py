@@ -73,6 +73,7 @@ def test_frozen_parts_need_no_gradients_nor_averages(write: Any) -> None:
     assert "did you mean 'conditioner'" in errors[0]
 
 
+@pytest.mark.slow
 def test_published_sizes() -> None:
     config = json.loads((MANIFESTS / "stable_audio_open_1_0_like.json").read_text())
     report = report_on_dict(config["config"])
@@ -253,6 +254,7 @@ def test_what_fails_in_the_rehearsal_is_an_error(write: Any, monkeypatch: pytest
     assert report["errors"] == ["out of memory"]
 
 
+@pytest.mark.slow
 def test_latents_with_rows(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((MODEL_CONFIGS / "unet" / "latent_spectrogram.json").read_text())
     config["model"]["diffusion"]["config"].update(channels=32, blocks=1)  # following large ones takes long

@@ -151,7 +151,12 @@ def test_the_manifest_is_finished_without_the_codec(
 
 
 @pytest.mark.parametrize(
-    ("signal_", "devices"), [(signal.SIGKILL, "1"), (signal.SIGTERM, "1"), (signal.SIGTERM, "2")]
+    ("signal_", "devices"),
+    [
+        (signal.SIGKILL, "1"),
+        (signal.SIGTERM, "1"),
+        pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals, devices: str) -> None:
     make_folder(Path(paths["in"]), {f"{i:03d}.wav": 4000 for i in range(300)})

@@ -28,6 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(model, path, config=config.as_dict())
 
 
+@pytest.mark.slow
 def test_untrained_weights_miss_the_target(weights: Path, tmp_path: Path, capsys) -> None:
     out, dataset = tmp_path / "out", tmp_path / "data.json"
     dataset.write_text(

@@ -46,7 +46,9 @@ def build(name: str) -> Discriminator:
     return DISCRIMINATORS[kind](in_channels=2, **config)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("dac") else n for n in TINY]
+)
 def test_training_it_separates_reals_from_fakes_and_then_the_generator_has_something_to_gain(
     name: str,
 ) -> None:

@@ -89,6 +89,7 @@ def test_checkpointing_computes_the_same_gradients_under_autocast(name: str) -> 
             assert torch.equal(checkpointed[key], value), key
 
 
+@pytest.mark.slow
 def test_a_compiled_decoder_computes_the_same_under_autocast() -> None:
     """As one graph: switching autocast off for the last stage breaks none."""
     decoder = decoder_of("oobleck").train()

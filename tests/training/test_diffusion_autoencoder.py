@@ -281,7 +281,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_pretrained(create_model_from_config(inner_config()), tmp_path / "w.ckpt")
 
 
-@pytest.mark.parametrize("make", [tiny_config, inner_config])
+@pytest.mark.parametrize("make", [tiny_config, pytest.param(inner_config, marks=pytest.mark.slow)])
 def test_check_rehearses_it(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps(make(use_reconstruction_loss=True, demo={"demo_every": 10})))

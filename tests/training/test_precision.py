@@ -70,6 +70,6 @@ def test_the_gain_is_the_ratio_of_the_best_times(monkeypatch: pytest.MonkeyPatch
     assert rates.bfloat16_gain(cpu, training=False, least=2.0) == pytest.approx(2 / 1.5)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_piece_of_a_network_runs(training: bool) -> None:
     assert rates.bfloat16_gain(torch.device("cpu"), training=training, least=0.01) > 0

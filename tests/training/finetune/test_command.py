@@ -71,7 +71,7 @@ def test_from_a_folder_to_a_page_and_again_by_the_command_it_prints(
     assert same(after, weights(folder / "runs" / "zorb-again"))
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora-rows"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("dora-rows", marks=pytest.mark.slow)])
 def test_an_adapter_is_a_small_file_beside_the_model(
     folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +183,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
     assert same(whole, weights(folder / "runs" / "killed"))
 
 
+@pytest.mark.slow
 def test_a_fine_tune_is_replaced_if_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = folder / "runs" / "zorb"
     assert main(words(folder, "--full")) == 0

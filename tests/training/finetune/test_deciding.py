@@ -155,6 +155,7 @@ def test_the_largest_batch_that_divides_the_step_and_fits(room: int, micro: int)
     assert result.total <= fitting.USABLE_SHARE * result.available
 
 
+@pytest.mark.slow
 def test_checkpointing_where_one_clip_does_not_fit_and_a_sentence_where_nothing_helps() -> None:
     plain, selective, saved = (bytes_of(layout, 1, 4) for layout in (PLAIN, SELECTIVE, SAVED))
     assert saved <= selective < plain
@@ -172,6 +173,7 @@ def ways(config: Any, room: float, **choice: Any) -> list[Way]:
     return list(ways_that_fit(config, plan, adapter_base="bf16", length_multiple=32))
 
 
+@pytest.mark.slow
 def test_each_way_to_fit_is_told_by_itself_and_fits() -> None:
     """Room for half of the gradients, and for half of the activations."""
     config = bare(config={**bare()["model"]["diffusion"]["config"], "embed_dim": 256, "num_heads": 4})
