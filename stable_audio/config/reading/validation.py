@@ -173,7 +173,7 @@ def valid_section(data: Any, schema: Any) -> Any:
 
 @functools.cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
-    """The validator of a section; building one takes ten times as long as reading a small model file."""
+    """The validator of a section; building one takes as long as all else that a small model file needs."""
     return TypeAdapter(schema)
 
 
