@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from stable_audio.training.trainer import Run
 from tests.quick import quicken
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
 from tests.training.test_resume import _tensors, assert_same_checkpoint
-from tests.training.worlds import ended_world, run_world
+from tests.training.worlds import ended_world, fork_server, run_world
 
 VALIDATED = {"val_dataset": {**DATASET, "split": "val", "num_clips": 4}, "val_every": 2}
 
@@ -148,8 +147,7 @@ def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCapture
 
 def _killed(folder: Path, where: str, options: dict[str, Any]) -> None:
     """A run in a process of its own, which is killed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    context = fork_server()
     victim = context.Process(target=_die, args=(folder, "killed", where, options))
     victim.start()
     victim.join(120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.run_lock import NAME, RunLock
 from tests.training.building import tiny_run
+from tests.training.worlds import fork_server
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -29,8 +29,7 @@ def test_a_folder_in_use_is_refused_until_its_process_ends(tmp_path: Path) -> No
     folder = tmp_path / "run"
     assert not (folder / NAME).exists()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    context = fork_server()
     ready = context.Event()
     other = context.Process(target=_hold, args=(folder, ready))
     other.start()

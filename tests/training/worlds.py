@@ -12,12 +12,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from tests.quick import quicken
 
 SECONDS = 240.0
 """Longest time that processes may take."""
+
+
+def fork_server() -> ForkServerContext:
+    """What makes processes that have imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    return context
 
 
 def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) -> None:
@@ -40,8 +48,7 @@ def ended_world(
     Args:
         left_alone: the others of one that has failed end by themselves; else they are killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stable_audio.training.trainer", "tests.training.building"])
+    context = fork_server()
     port, reports = free_port(), context.SimpleQueue()
     processes = [
         context.Process(target=_member, args=(rank, size, nodes, port, reports, work, args))
