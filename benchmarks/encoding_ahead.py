@@ -18,6 +18,7 @@ from gpu_common import card, parser, published_model
 from training_steps import Setup, Step, stepping
 
 from stable_audio.data.base import Batch
+from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.halved_encoder import choose_encoding
@@ -73,7 +74,7 @@ def steps_of(module: DiffusionTraining, setup: Setup, args: Any) -> Step:
     coming = itertools.cycle([batches[1], batches[0]])
     module.encode_ahead(lambda: next(coming))
     if args.compile:
-        model.backbone.compile()
+        compile_network(model.backbone)
         if not module.pre_encoded:
             model.pretransform.model.encoder.compile()  # type: ignore[union-attr]
     return stepping(module, setup, itertools.cycle(batches))

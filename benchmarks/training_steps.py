@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stable_audio.config import ModelConfig
 from stable_audio.data.base import Batch
+from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
 from stable_audio.training.check.footprint import planned_memory
 from stable_audio.training.diffusion import DiffusionTraining
@@ -79,7 +80,7 @@ def our_step(setup: Setup, *, compiled: bool = False) -> tuple[Step, float]:
     module, config = setup.training(checkpointing=False)
     use_float8(module.model, setup.precision, compiled=compiled)
     if compiled:
-        module.model.backbone.compile()
+        compile_network(module.model.backbone)
     latents = setup.latents()
     pinned = latents.pin_memory() if setup.device.startswith("cuda") else latents
     host = Batch(pinned, [{"path": "x"}] * setup.batch)

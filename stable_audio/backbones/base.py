@@ -65,6 +65,14 @@ class Backbone(nn.Module):
         return [block for module in outer for block in module.units]
 
     @property
+    def repeated(self) -> Sequence[nn.Module]:
+        """Blocks of one kind that run one after another, on inputs of the same shapes; empty without such.
+
+        What is compiled for one of them serves all (`nn.compiling`).
+        """
+        return ()
+
+    @property
     def read_apart(self) -> Sequence[tuple[nn.Module, str]]:
         """(module, method) of blocks, or of parts of them, whose weights the method reads although their
         block is not being called: where conditioning becomes keys and values before all blocks run.

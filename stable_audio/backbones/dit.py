@@ -26,7 +26,7 @@ from stable_audio.backbones.dit_parts import (
     zero_conv,
 )
 from stable_audio.nn.checks import check_choice, check_positive
-from stable_audio.nn.copying import is_compiled
+from stable_audio.nn.compiling import runs_compiled
 from stable_audio.nn.embeddings import TIMESTEP_FEATURES, ProjectionMLP
 from stable_audio.nn.local import LocalTokens
 from stable_audio.nn.packed import PackedRow, check_lengths
@@ -135,7 +135,7 @@ class DiT(Backbone):
             ValueError: as in Backbone, or input_concat has another length than x, so its padding is unknown.
         """
         self._check_packing(x, cond, lengths)
-        compiled = is_compiled(self)
+        compiled = runs_compiled(self)
         row = self.transformer.row(
             [n // self.patch_size for n in lengths],
             padded=x.shape[-1] // self.patch_size,
@@ -186,6 +186,12 @@ class DiT(Backbone):
         if not isinstance(self.transformer, ContinuousTransformer):
             return ()
         return [(block, "project_context") for block in self.transformer.layers]
+
+    @property
+    def repeated(self) -> Sequence[nn.Module]:
+        """The blocks of the transformer."""
+        layers = self.transformer.layers if isinstance(self.transformer, ContinuousTransformer) else ()
+        return list(layers)
 
     @property
     def packing_obstacles(self) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from stable_audio.nn.attention import KeyValues
 from stable_audio.nn.block import BlockInputs, TransformerBlock, TransformerOptions
 from stable_audio.nn.checks import check_divides, check_positive
+from stable_audio.nn.copying import is_compiled
 from stable_audio.nn.local import LocalWidths
 from stable_audio.nn.packed import PackedRow
 from stable_audio.nn.rotary import RotaryEmbedding, rotary_dim
 from stable_audio.nn.row_kernels import available, row_kernel
 from stable_audio.nn.transformer_inputs import TransformerInputs, in_order_of, packed_local
 from stable_audio.nn.transformer_parts import (
+    expect_other_rows,
     memory_tokens,
     modulation,
     packing_obstacles,
@@ -156,6 +158,8 @@ class ContinuousTransformer(nn.Module):
         inputs = in_order_of(row, inputs)
         tokens = self._embed_packed(x, inputs.prepend, row)
         shared = self._shared(inputs, tokens.shape[1], row)
+        if not torch.compiler.is_compiling() and is_compiled(self.layers[0]):
+            expect_other_rows(tokens, shared, self._kvs(inputs))
         for layer, kv in zip(self.layers, self._kvs(inputs)):
             tokens = layer(tokens, shared, kv)
         out = self.project_out(tokens[0].index_select(0, row.out))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
-from stable_audio.nn.block import TransformerOptions
+import torch
+from torch import Tensor, nn
+
+from stable_audio.nn.attention import KeyValues
+from stable_audio.nn.block import BlockInputs, TransformerOptions
 from stable_audio.nn.embeddings import LearnedPositions, SinusoidalPositions
+from stable_audio.nn.packed import mark_dynamic
 from stable_audio.nn.row_kernels import RowNeeds
 
 
@@ -33,6 +37,22 @@ def row_needs(dim_heads: int, options: TransformerOptions) -> RowNeeds:
         window=options.sliding_window,
         prefers_flash=own.backend == "flash",
     )
+
+
+def expect_other_rows(tokens: Tensor, shared: BlockInputs, kvs: Sequence[KeyValues | None]) -> None:
+    """Let the compiler of a block expect rows of other clips and lengths in later calls.
+
+    Args:
+        tokens: the row (1 l d).
+        shared: inputs of all blocks; the tensors of its `packing` are marked where they are made.
+        kvs: keys and values of each block's cross-attention.
+    """
+    local = shared.local
+    along_row = [] if local is None else [v for v in (local.joined, *local.by_id.values()) if v is not None]
+    mark_dynamic([tokens, *along_row], dims=(1,))
+    per_clip = [shared.context, shared.context_mask, shared.modulation]
+    per_clip += [v for kv in kvs if kv is not None for v in (*kv.keys, kv.values)]
+    mark_dynamic([v for v in (*per_clip, *(shared.rotary or ())) if v is not None], dims=(0,))
 
 
 def position_embedding(dim: int, options: TransformerOptions) -> nn.Module | None:

@@ -6,6 +6,7 @@ import logging
 
 from torch import nn
 
+from stable_audio.nn.compiling import compile_network
 from stable_audio.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ NETWORKS = ("backbone", "encoder", "decoder")
 
 
 def compile_networks(model: nn.Module) -> list[str]:
-    """`torch.compile` the networks of a model in place; returns their names.
+    """`torch.compile` the networks of a model in place (`compile_network`); returns their names.
 
     Raises:
         TrainingError: it has none.
@@ -28,6 +29,6 @@ def compile_networks(model: nn.Module) -> list[str]:
             f"({', '.join(NETWORKS)}); leave the flag out"
         )
     for network in networks.values():
-        network.compile()
+        compile_network(network)
     log.info("torch.compile: %s; the first step of each shape takes long", ", ".join(networks))
     return list(networks)

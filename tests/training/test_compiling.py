@@ -12,6 +12,7 @@ from torch import nn
 
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.nn.compiling import runs_compiled
 from stable_audio.training.compiling import compile_networks
 from stable_audio.training.errors import TrainingError
 from tests.training.building import tiny_config, tiny_run
@@ -52,7 +53,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_what_is_compiled(config: dict[str, Any], names: list[str]) -> None:
     model = create_model_from_config(load_config(config))
     assert compile_networks(model) == names
-    assert all(model.get_submodule(name)._compiled_call_impl is not None for name in names)
+    assert all(runs_compiled(model.get_submodule(name)) for name in names)
     # Checkpoints do not see it.
     assert not [key for key in model.state_dict() if "_orig_mod" in key]
 

@@ -135,6 +135,22 @@ def test_every_backbone_trains_like_one_process(
         compare(alone, name, label)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_blocks_train_like_one_process_without_the_compiler(alone: Path, strategy: str) -> None:
+    label = f"{strategy}2-compiled"
+    run_world(2, train_compiled, alone, ["dit"], label, options_of(2, strategy=strategy, compile=True))
+    compare(alone, "dit", label)
+
+
+def train_compiled(*args: Any) -> None:
+    """`train` with a compiler that makes no kernels."""
+    compile_module = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda self: compile_module(self, backend="aot_eager")  # type: ignore
+    train(*args)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
 OPTIMIZERS = {
     "Muon": {"lr": 1e-3},
     "AdamW8bit": {"lr": 1e-3, "block_size": 64},
