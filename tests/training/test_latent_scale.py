@@ -101,6 +101,17 @@ def test_unknown_scale_is_one() -> None:
     assert create_model_from_config(diffusion_config()).pretransform.scale == 1.0
 
 
+@pytest.mark.parametrize("kind", ["file", "shards"])
+def test_a_run_that_goes_on_measures_the_same_sound(tmp_path: Path, kind: str) -> None:
+    config = tiny_config({"spectral": SPECTRAL}, use_ema=True)
+    options: dict[str, Any] = {"checkpoint_format": kind, "batch_size": 2, "checkpoint_every": 3}
+    tiny_run(tmp_path, config, name="whole", max_steps=4, **options).start()
+    tiny_run(tmp_path, config, name="parts", max_steps=3, **options).start()
+    tiny_run(tmp_path, config, name="parts", max_steps=4, recover=True, **options).start()
+    scales = [load_model(tmp_path / name)[0].latent_scale for name in ("whole", "parts")]
+    assert scales[0] == scales[1] is not None
+
+
 def test_the_diffusion_model_carries_it_on(trained: Path, tmp_path: Path) -> None:
     """Loaded with the weights, it is in the files of the run, and comes back when that is continued."""
     given: dict[str, Any] = {

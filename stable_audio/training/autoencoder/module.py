@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.nn.checkpointing import Recomputation, set_gradient_checkpointing
 from stable_audio.options import Flat, takes_keywords
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 AUTOENCODER, DISCRIMINATOR = 0, 1
 MEASURED_BATCHES = 4
 """Number of latest batches on which the scale of the latents is measured."""
+
+RECENT_KEY = "recent_batches"
+"""Key of checkpoints: the sound of these batches."""
 
 
 class AutoencoderTraining(TrainingModule):
@@ -110,6 +114,17 @@ class AutoencoderTraining(TrainingModule):
     def begin_batch(self, batch: Batch) -> None:
         super().begin_batch(batch)
         self._recent.append(batch.audio)
+
+    def order_state(self) -> dict[str, Any]:
+        """With the latest batches, so that a run that goes on measures the latents of the same sound."""
+        return {**super().order_state(), RECENT_KEY: list(self._recent)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if (
+            self.saves_parts and self._rank() > 0
+        ):  # what the first process measures is stored, so its batches are
+            checkpoint[TRAINING_ENTRY].pop(RECENT_KEY)
 
     def before_save(self) -> None:
         """Measure the standard deviation of the latents of the latest batches, to store it as `latent_scale`.
@@ -311,6 +326,8 @@ class AutoencoderTraining(TrainingModule):
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.terms.load_state_dict(dict(state.get("losses") or {}))
+        # Runs that an earlier version began measure anew.
+        self._recent = deque(state.get(RECENT_KEY, ()), maxlen=MEASURED_BATCHES)
 
     def noise(self) -> NoiseSource:
         """Standard normal noise of the current batch; depends on seed, position and item alone."""
