@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ ROWS: dict[str, tuple[int, dict[str, Any]]] = {
     "one process": (1, {}),
     "ddp, 2 processes": (2, {"strategy": "ddp"}),
     "fsdp, 2 processes": (2, {"strategy": "fsdp"}),
+    "fsdp, 2 processes, checkpoints in parts": (2, {"strategy": "fsdp", "checkpoint_format": "shards"}),
     "ddp, 4 processes": (4, {"strategy": "ddp"}),
     "fsdp, 4 processes": (4, {"strategy": "fsdp"}),
     "hsdp, 4 processes": (4, {"strategy": "hsdp", "shard_size": 2}),
@@ -45,12 +47,15 @@ def main() -> None:
         child(args)
         return
     names = [name for name in ROWS if not args.only or name.startswith(tuple(args.only))]
-    rows = [_row(name, measure(name, args)) for name in names]
-    print(
-        f"DiT of depth {args.depth} and width {args.dim}, {args.frames} frames, {args.batch} clips per step\n"
-    )
+    size = f"DiT of depth {args.depth} and width {args.dim}, {args.frames} frames"
+    print(f"{size}, {args.batch} clips per step")
     titles = ("MiB planned", "MiB measured", "planned / measured", "s per step", "CPU s per step and process")
-    print_table(("run", *titles, "checkpoint, s", "resume, s"), rows)
+    rows = []
+    for name in names:
+        rows.append(_row(name, measure(name, args)))
+        print()  # at once, since the next one takes minutes
+        print_table(("run", *titles, "checkpoint, s", "resume, s"), rows)
+        sys.stdout.flush()
 
 
 def parse() -> argparse.Namespace:
@@ -80,14 +85,16 @@ def measure(name: str, args: argparse.Namespace) -> list[dict[str, float]]:
         command = [sys.executable, __file__, *sizes, "--child", name, folder]
         shared = {**os.environ, **MALLOC, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         several = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
-        processes = []
-        for rank in range(count):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if several else {}
-            process = subprocess.Popen(
-                command, env={**shared, **several, **own}, stdout=subprocess.PIPE, text=True
-            )
-            processes.append(process)
-        outputs = [process.communicate()[0] for process in processes]
+        with ExitStack() as stack:
+            processes = []
+            for rank in range(count):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if several else {}
+                process = subprocess.Popen(
+                    command, env={**shared, **several, **own}, stdout=subprocess.PIPE, text=True
+                )
+                stack.callback(process.kill)  # none is left behind where this one is stopped
+                processes.append(process)
+            outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"{name}: a process has ended with an error")
     return [json.loads(output.splitlines()[-1]) for output in outputs]
