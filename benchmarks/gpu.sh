@@ -22,7 +22,8 @@ part() { # SECONDS NAME COMMAND...
 git rev-parse --short HEAD 2>/dev/null
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 part 100 "tests on CUDA" "$python" -m pytest -q -p no:benchmark -p no:logging --maxfail 12 tests/cuda
-part 160 "training" "$python" benchmarks/gpu_training.py --batch 8
+part 130 "training" "$python" benchmarks/gpu_training.py --batch 8 16
+part 30 "kernels" "$python" benchmarks/gpu_kernels.py
 part 100 "generation" "$python" benchmarks/inference.py --rounds 3
 part 40 "layouts and precisions" "$python" benchmarks/gpu_layouts.py
 part 40 "encoding ahead" "$python" benchmarks/encoding_ahead.py

@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[int, dict[str, Any]]] = {
     "one process": (1, {}),
     "ddp, 2 processes": (2, {"strategy": "ddp"}),
     "fsdp, 2 processes": (2, {"strategy": "fsdp"}),
-    "fsdp, 2 processes, checkpoints in parts": (2, {"strategy": "fsdp", "checkpoint_format": "shards"}),
+    "fsdp in parts, 2 processes": (2, {"strategy": "fsdp", "checkpoint_format": "shards"}),
     "ddp, 4 processes": (4, {"strategy": "ddp"}),
     "fsdp, 4 processes": (4, {"strategy": "fsdp"}),
     "hsdp, 4 processes": (4, {"strategy": "hsdp", "shard_size": 2}),

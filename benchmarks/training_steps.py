@@ -75,12 +75,17 @@ class Setup:
         return torch.randn(self.batch, self.channels, self.frames)
 
 
-def our_step(setup: Setup, *, compiled: bool = False) -> tuple[Step, float]:
-    """A step as a run takes it, and the memory planned for it in bytes."""
+def our_step(setup: Setup, *, compiled: bool = False, whole: bool = False) -> tuple[Step, float]:
+    """A step as a run takes it, and the memory planned for it in bytes.
+
+    Args:
+        whole: compile the whole backbone, not one block for all.
+    """
     module, config = setup.training(checkpointing=False)
     use_float8(module.model, setup.precision, compiled=compiled)
     if compiled:
-        compile_network(module.model.backbone)
+        backbone = module.model.backbone
+        backbone.compile() if whole else compile_network(backbone)
     latents = setup.latents()
     pinned = latents.pin_memory() if setup.device.startswith("cuda") else latents
     host = Batch(pinned, [{"path": "x"}] * setup.batch)
@@ -143,6 +148,7 @@ STEPS: dict[str, Callable[[Setup], tuple[Step, float]]] = {
     "plain": plain_step,
     "eager": our_step,
     "compiled": lambda setup: our_step(setup, compiled=True),
+    "compiled whole": lambda setup: our_step(setup, compiled=True, whole=True),
 }
 
 

@@ -80,6 +80,12 @@ SIZES = ["--depth", "1", "--dim", "32", "--heads", "2", "--frames", "16", "--rou
             + ["--precision", "32-true", "--device", "cpu"],
             ["latents", "in the step", "ahead"],
         ),
+        (
+            "gpu_kernels",
+            ["--attention", "1x8x8", "1x8x3", "--modes", "--rounds", "1", "--device", "cpu"]
+            + ["--heads", "2", "--head-width", "16"],
+            ["1x8x8", "1x8x3"],
+        ),
         ("layers", ["--frames", "64", "--rounds", "1"], ["attention, fused", "snake, keeps x alone"]),
         pytest.param(  # so many processes, too
             "loading",
