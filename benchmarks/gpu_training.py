@@ -4,10 +4,11 @@ python benchmarks/gpu_training.py [--batch 8 --frames 1024 --modes plain,eager,c
 
 plain: every layer recomputed, the graph searched for unused parameters, one Python loop over the parameters
 for the average, the loss read in every step. eager: DiffusionTraining as a run uses it. compiled: the same
-with --compile; compiled whole: with the compiler for the whole backbone, not by default. fp8, fp8-rowwise: compiled with --precision fp8-mixed, fp8-rowwise-mixed (not by default), on
-GPUs that have it. to bound: time over that of the backbone's matrix products and attention alone, in
-bfloat16. MFU: counted operations of the model, recomputation left out, over the data sheet's rate in
-bfloat16. planned: what `stable-audio check` says of the memory.
+with --compile; compiled whole: the backbone in one piece, not by blocks (not by default). fp8, fp8-rowwise:
+compiled with --precision fp8-mixed, fp8-rowwise-mixed (not by default), on GPUs that have it. to bound: time
+over that of the backbone's matrix products and attention alone, in bfloat16. MFU: counted operations of the
+model, recomputation left out, over the data sheet's rate in bfloat16. planned: what `stable-audio check` says
+of the memory.
 """
 
 from __future__ import annotations
