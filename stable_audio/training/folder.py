@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from stable_audio.audio.atomic import atomic_write
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.recovery import remove_checkpoint
 
@@ -88,6 +89,21 @@ def make_way(path: Path) -> None:
     """Put aside a folder that has the name of a file which is about to be written."""
     if path.is_dir() and not path.is_symlink():
         log.warning("%s is a folder and is now %s", path, put_aside(path))
+
+
+def same_file(source: Path, target: Path) -> None:
+    """Make `target` a hard link to `source`, or a copy if the file system has no links. A folder of that name
+    is put aside.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    make_way(target)
+    with atomic_write(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _remove_run(folder: Path) -> None:

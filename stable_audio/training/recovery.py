@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -65,6 +66,17 @@ def remove_checkpoint(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove incomplete files of a killed run from its folder, and put back what it was about to replace.
+    Nothing may be written there meanwhile."""
+    for replaced in replaced_shards(folder):
+        os.replace(replaced, original_place(replaced))
+    for place in (folder, folder / "checkpoints", *(folder / "demos").glob("step_*")):
+        for pattern in (".*.partial.*", ".rescue-*"):
+            for half in place.glob(pattern):
+                remove_checkpoint(half)
 
 
 def newest_whole(folder: Path, *, up_to: float = math.inf) -> tuple[Path, dict[str, Any]] | None:

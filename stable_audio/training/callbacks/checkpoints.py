@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,30 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
-from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule
+from stable_audio.training.batch_counts import begin_with_a_whole_step
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
-from stable_audio.training.folder import make_way
+from stable_audio.training.folder import same_file
 from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import (
     last_steps,
-    original_place,
     remove_checkpoint,
-    replaced_shards,
+    remove_leftovers,
     step_checkpoints,
 )
+from stable_audio.training.rescue import claim_rescue, leave_rescue
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -96,7 +93,7 @@ class Checkpoints(StepCallback):
         if pl_module.saved.adapter is not None:
             pl_module.saved = pl_module.saved.with_clips(self.data.clips())
         if trainer.is_global_zero:
-            _remove_leftovers(self.folder)
+            remove_leftovers(self.folder)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if self.every > 0 and step % self.every == 0:
@@ -133,26 +130,18 @@ class Checkpoints(StepCallback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Save a checkpoint after an error, unless weights are not finite or Ctrl-C interrupted the run."""
         ended = isinstance(exception, KeyboardInterrupt) or trainer.global_step in (0, self._saved_at)
-        if ended or not self._clock:
-            return
-        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-            log.error("no checkpoint: each process has a part of the weights")
-            return
-        if not _finite(pl_module):
-            log.error("no checkpoint: the weights hold values that are not finite")
-            return
-        if trainer.world_size > 1 and not _first_to_rescue(self.folder, trainer.global_step):
+        if ended or not self._clock or not claim_rescue(trainer, pl_module, self.folder):
             return
         self._alone = True  # the other processes may have ended, or wait elsewhere
         try:
             self.save(trainer, pl_module)
             self.io.writer.wait()
         except Exception as error:
-            _leave_rescue(self.folder, trainer.global_step)
+            leave_rescue(self.folder, trainer.global_step)
             log.error("no checkpoint of the failed run (%s: %s)", type(error).__name__, error)
             return
         if self.io.failure is not None:
-            _leave_rescue(self.folder, trainer.global_step)
+            leave_rescue(self.folder, trainer.global_step)
         else:
             log.warning(
                 "the run fails at step %d; its checkpoint is written",
@@ -208,9 +197,9 @@ class Checkpoints(StepCallback):
         try:
             write(inference, tensors)
             if inference.name != "last.safetensors":
-                _same_file(inference, self.folder / "last.safetensors")
+                same_file(inference, self.folder / "last.safetensors")
                 if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
-                    _same_file(target, self.folder / "last.ckpt")
+                    same_file(target, self.folder / "last.ckpt")
             self._prune(step)
         except OSError as error:
             self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
@@ -232,7 +221,7 @@ class Checkpoints(StepCallback):
             for suffix in (".ckpt", ".safetensors"):
                 source, last = path.with_suffix(suffix), self.folder / f"last{suffix}"
                 if source.exists() and source != last and path.parent == self.folder / "checkpoints":
-                    _same_file(source, last)
+                    same_file(source, last)
         except OSError as error:
             log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
 
@@ -284,65 +273,10 @@ class Checkpoints(StepCallback):
             pl_module.window.load_state_dict(logged["window"])
             pl_module.buckets.load_state_dict(logged["buckets"])
         apply_learning_rate(self.config, pl_module.networks(), checkpoint)
-        _begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
+        begin_with_a_whole_step(checkpoint, trainer.accumulate_grad_batches)
         if entry["seed"] != pl_module.seed:
             log.warning(
                 "the run was started with --seed %d and goes on with %d: data and noise change here",
                 entry["seed"],
                 pl_module.seed,
             )
-
-
-def _begin_with_a_whole_step(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Round Lightning's count of batches up to a multiple of `accumulate`, where it steps. Otherwise, if
-    `accumulate` has changed, the first step would use the gradients of fewer batches."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    batches = progress["current"]["processed"]
-    if batches % accumulate:
-        begin = -(-batches // accumulate) * accumulate
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(counts, begin))
-
-
-def _finite(module: TrainingModule) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove incomplete files of a killed run, and put back what it was about to replace."""
-    for replaced in replaced_shards(folder):
-        os.replace(replaced, original_place(replaced))
-    for place in (folder, folder / "checkpoints", *(folder / "demos").glob("step_*")):
-        for pattern in (".*.partial.*", ".rescue-*"):
-            for half in place.glob(pattern):
-                remove_checkpoint(half)
-
-
-def _first_to_rescue(folder: Path, step: int) -> bool:
-    """Claim the saving of `step` after an error; returns False if another process of the run has claimed it.
-
-    All processes have the same weights, and if one fails, the others often fail, too.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".rescue-{step}").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:  # a full disk is reported when the checkpoint is written
-        return True
-    return True
-
-
-def _leave_rescue(folder: Path, step: int) -> None:
-    (folder / f".rescue-{step}").unlink(missing_ok=True)
-
-
-def _same_file(source: Path, target: Path) -> None:
-    """Make `target` a hard link to `source`, or a copy if the file system has no links. A folder of that name
-    is put aside."""
-    make_way(target)
-    with atomic_write(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
