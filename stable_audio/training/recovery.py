@@ -50,13 +50,20 @@ def original_place(replaced: Path) -> Path:
     return replaced.with_name(replaced.name.removeprefix(".").removesuffix(EARLIER) + SUFFIX)
 
 
+def is_numbered(folder: Path, step: int) -> bool:
+    """Whether a run's folder has the checkpoint of a step under its number, in parts or as a file with an
+    inference file beside it."""
+    paths = [path for at, path in step_checkpoints(folder) if at == step]
+    return any(is_shards(path) or path.with_suffix(".safetensors").is_file() for path in paths)
+
+
 def last_steps(folder: Path) -> set[float]:
     """The steps of `last.ckpt`, or of the newest checkpoint in parts where there is none, and of
     `last.safetensors` in a run's folder: one if they belong together; infinite where a file is absent or
     cannot be read."""
     parts = [step for step, path in step_checkpoints(folder) if is_shards(path)]
     whole = (folder / "last.ckpt").is_file() or not parts
-    training = _step_of(folder / "last.ckpt") if whole else float(parts[-1])
+    training = step_of(folder / "last.ckpt") if whole else float(parts[-1])
     return {training, _step_of_inference(folder / "last.safetensors")}
 
 
@@ -174,7 +181,7 @@ def _newest_first(folder: Path, up_to: float) -> list[Path]:
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
         steps = [entry for entry in steps if not _is_same(entry[2], last)]
-        steps.append((_step_of(last), True, last))
+        steps.append((step_of(last), True, last))
     return [path for step, _, path in sorted(steps, reverse=True) if step <= up_to]
 
 
@@ -186,7 +193,7 @@ def _is_same(path: Path, other: Path) -> bool:
         return False
 
 
-def _step_of(path: Path) -> float:
+def step_of(path: Path) -> float:
     """The step of a training checkpoint; infinite if it cannot be read."""
     try:
         return float(load_torch_file(path, verify=False)[TRAINING_ENTRY]["step"])

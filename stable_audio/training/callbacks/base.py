@@ -52,8 +52,9 @@ class Bookkeeping(pl.Callback):
         pl_module.begin_fit()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A run without a step left to train may still save, or render what it lacks."""
+        """A run without a step left to train may still validate, render and save what it lacks."""
         if self._last_step < 0 and trainer.global_step > 0:
+            trainer.strategy.model_to_device()  # Lightning has moved it to the host
             pl_module.begin_fit()  # the average and schedules of the checkpoint
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:

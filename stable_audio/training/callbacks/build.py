@@ -39,7 +39,6 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.summary import Summary
-from stable_audio.training.writer import BackgroundWriter
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class RunCallbacks:
             TimeParts(),
             scalars,
             going_back,
-            build_validation(config, module, files.validation, options, logger, io.writer, stop),
+            build_validation(config, module, files.validation, options, logger, checkpoints, stop),
             demos,
             checkpoints,
             StopOnSignal(stop, checkpoints),
@@ -152,7 +151,7 @@ def build_validation(
     dataset: DatasetConfig | None,
     options: RunOptions,
     logger: RunLogger,
-    writer: BackgroundWriter,
+    checkpoints: Checkpoints,
     stop: StopRequest,
 ) -> Validate | None:
     """The callback that validates; None without a validation dataset."""
@@ -162,4 +161,4 @@ def build_validation(
     every = options.val_every if options.val_every > 0 else options.checkpoint_every
     if every < 1:
         raise TrainingError("--val-every must be at least 1 when --checkpoint-every is 0")
-    return Validate(make, logger, options.folder, config.as_dict(), writer, every=every, stop=stop)
+    return Validate(make, logger, checkpoints, every=every, stop=stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule
-from stable_audio.training.batch_counts import begin_with_a_whole_step
+from stable_audio.training.batch_counts import begin_with_a_whole_step, end_last_batch
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.continuing import apply_learning_rate
@@ -27,10 +28,12 @@ from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.recovery import (
+    is_numbered,
     last_steps,
     remove_checkpoint,
     remove_leftovers,
     step_checkpoints,
+    step_of,
 )
 from stable_audio.training.rescue import claim_rescue, leave_rescue
 from stable_audio.training.window import state_of_rank
@@ -54,6 +57,7 @@ class Checkpoints(StepCallback):
     Attributes:
         seconds: duration of the last save, until it was on disk.
         paused: save nothing, since the run leaves the present step for an earlier one.
+        stale: another callback has changed what the checkpoint that this start continues should hold.
 
     Args:
         folder: folder of the run.
@@ -81,7 +85,7 @@ class Checkpoints(StepCallback):
         self.data, self.io = data, io
         self.every, self.keep, self.minutes = every, keep, minutes
         self.seconds = 0.0
-        self.paused = False
+        self.paused = self.stale = False
         self._saved_at = self._numbered_at = -1
         self._clock = 0.0
         self._alone = False
@@ -90,13 +94,33 @@ class Checkpoints(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
         self._saved_at = self._numbered_at = -1
-        if pl_module.saved.adapter is not None:
-            pl_module.saved = pl_module.saved.with_clips(self.data.clips())
+        self._begin(trainer, pl_module)
+        if self._is_due(trainer.global_step) and _continues(trainer, self.folder):
+            # A process has died while they validated or wrote: the checkpoint of this step is missing, or
+            # lacks its validation.
+            self._complete(trainer, pl_module, is_numbered)
+
+    def _begin(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """What comes before the first checkpoint of a start."""
+        if module.saved.adapter is not None:
+            module.saved = module.saved.with_clips(self.data.clips())
+        self.io.writer.wait()  # files of other callbacks
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
 
+    def _complete(
+        self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
+    ) -> None:
+        """Save the step that this start begins with, unless its checkpoint holds all that it should."""
+        lacks = trainer.is_global_zero and (self.stale or not is_whole(self.folder, trainer.global_step))
+        if trainer.strategy.broadcast(lacks):
+            self.save(trainer, module)
+
+    def _is_due(self, step: int) -> bool:
+        return self.every > 0 and step > 0 and step % self.every == 0
+
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        if self.every > 0 and step % self.every == 0:
+        if self._is_due(step):
             self.save(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -106,14 +130,13 @@ class Checkpoints(StepCallback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save where there was no step to train, and `last` and a numbered checkpoint are not both of this
-        step: a run that was killed in between, or that continues a checkpoint of another folder."""
-        if self._clock or trainer.global_step == 0:
-            return
-        step = trainer.global_step
-        numbered = any(at == step for at, _ in step_checkpoints(self.folder))
-        behind = trainer.is_global_zero and not (numbered and last_steps(self.folder) == {step})
-        if trainer.strategy.broadcast(behind):
-            self.save(trainer, pl_module)
+        step, with its validation: a run that was killed in between, or has died of an error in this step, or
+        that continues a checkpoint of another folder."""
+        if not self._clock and trainer.global_step > 0:
+            self._begin(trainer, pl_module)
+            if not self._is_due(trainer.global_step):  # else it is saved before the end of its batch
+                end_last_batch(trainer)
+            self._complete(trainer, pl_module, _is_last)
 
     def is_outdated(self, step: int) -> bool:
         """Whether `last` is too old. The first one comes early, so that a short run has a checkpoint."""
@@ -128,13 +151,14 @@ class Checkpoints(StepCallback):
         return first or minutes >= self.minutes
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Save a checkpoint after an error, unless weights are not finite or Ctrl-C interrupted the run."""
+        """Save `last` after an error, unless weights are not finite or Ctrl-C interrupted the run."""
         ended = isinstance(exception, KeyboardInterrupt) or trainer.global_step in (0, self._saved_at)
         if ended or not self._clock or not claim_rescue(trainer, pl_module, self.folder):
             return
         self._alone = True  # the other processes may have ended, or wait elsewhere
         try:
-            self.save(trainer, pl_module)
+            # No number, which the run would not have without the error: the next checkpoint replaces it.
+            self.save(trainer, pl_module, numbered=False)
             self.io.writer.wait()
         except Exception as error:
             leave_rescue(self.folder, trainer.global_step)
@@ -159,6 +183,7 @@ class Checkpoints(StepCallback):
             return
         step, began = trainer.global_step, time.monotonic()
         self._numbered_at = step if numbered else self._numbered_at
+        self.stale = False
         module.before_save()
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
@@ -222,8 +247,15 @@ class Checkpoints(StepCallback):
                 source, last = path.with_suffix(suffix), self.folder / f"last{suffix}"
                 if source.exists() and source != last and path.parent == self.folder / "checkpoints":
                     same_file(source, last)
+            self._remove_last(lambda at: at > step)
         except OSError as error:
             log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
+
+    def _remove_last(self, chosen: Callable[[float], bool]) -> None:
+        """Remove `last.ckpt` if it can be read and its step is one of those that are chosen."""
+        last = self.folder / "last.ckpt"
+        if last.is_file() and (step := step_of(last)) < math.inf and chosen(step):
+            last.unlink()
 
     def _prune(self, step: int) -> None:
         """Remove all but the newest checkpoints up to `step`. Later ones are of an earlier run that went
@@ -280,3 +312,14 @@ class Checkpoints(StepCallback):
                 entry["seed"],
                 pl_module.seed,
             )
+
+
+def _is_last(folder: Path, step: int) -> bool:
+    """Whether `step` has its number and the names `last`."""
+    return is_numbered(folder, step) and last_steps(folder) == {step}
+
+
+def _continues(trainer: pl.Trainer, folder: Path) -> bool:
+    """Whether the run goes on from a checkpoint in its own folder."""
+    path = trainer.ckpt_path
+    return path is not None and Path(path).resolve().is_relative_to(folder.resolve())

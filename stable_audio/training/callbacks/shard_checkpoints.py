@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
+from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import with_scale
-from stable_audio.checkpoints.shards import SUFFIX, Shards, taken_apart
+from stable_audio.checkpoints.shards import SUFFIX, Shards, is_shards, read_shards, taken_apart
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.recovery import remove_checkpoint
+from stable_audio.training.recovery import remove_checkpoint, step_checkpoints
 from stable_audio.training.shard_writing import ShardWriting
 
 PASSING = "passing"
@@ -24,23 +26,21 @@ PASSING = "passing"
 class ShardCheckpoints(Checkpoints):
     """Writes `checkpoints/step=N.shards`, and one `last.safetensors` at the end.
 
-    There is no `last.ckpt`: the newest folder is the checkpoint to continue. One that was written by the
-    clock goes when the next one is complete. A run that fails leaves the file that `Checkpoints` writes, if
-    its processes have whole weights.
+    There is no `last.ckpt`: the newest folder is the checkpoint to continue. A run that fails leaves the one
+    that `Checkpoints` writes, if its processes have whole weights. That, and a folder that was written by the
+    clock, go when the next folder is complete.
     """
 
     _writing: ShardWriting | None = None
-    _passing: Path | None = None
+    _passing: Collection[Path] = ()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._prepare(pl_module)
-
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        entry = checkpoint[TRAINING_ENTRY]
-        if entry.get(PASSING):  # the run was killed before the next one
-            self._passing = self._place(entry["step"])
+    def _begin(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        super()._begin(trainer, module)
+        module.saves_parts = True
+        if self._writing is None:
+            self._writing = ShardWriting()
+        if trainer.is_global_zero:  # the run may have been killed before the next one
+            self._passing = _passing_shards(self.folder, trainer.global_step)
 
     def _place(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step={step:08d}{SUFFIX}"
@@ -52,8 +52,6 @@ class ShardCheckpoints(Checkpoints):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         trained, before = bool(self._clock), self._saved_at
-        if not trained:
-            self._prepare(pl_module)
         super().on_fit_end(trainer, pl_module)
         if not trained and self._saved_at != before:
             self._write_inference(trainer, pl_module)
@@ -69,29 +67,26 @@ class ShardCheckpoints(Checkpoints):
         assert self._writing is not None
         step, began = trainer.global_step, time.monotonic()
         self._numbered_at = step if numbered else self._numbered_at
+        self.stale = False
         module.before_save()
         target = self._place(step)
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         content[TRAINING_ENTRY][PASSING] = not numbered
         parts = taken_apart(content)
         self._saved_at, self._clock = step, time.monotonic()
-        earlier, self._passing = self._passing, None if numbered else target
-        write = partial(self._write, target, step, began=began, passed=earlier)
-        self.io.writer.write(parts, write)
+        self.io.writer.write(parts, partial(self._write, target, step, began=began, numbered=numbered))
 
-    def _prepare(self, module: TrainingModule) -> None:
-        module.saves_parts = True
-        if self._writing is None:
-            self._writing = ShardWriting()
-
-    def _write(self, target: Path, step: int, parts: Shards, *, began: float, passed: Path | None) -> None:
+    def _write(self, target: Path, step: int, parts: Shards, *, began: float, numbered: bool) -> None:
         assert self._writing is not None
         try:
             self._writing.write(target, parts)
             self.io.failure = None
             if self._writing.rank == 0:
-                if passed is not None and passed != target:
-                    remove_checkpoint(passed)
+                for passed in self._passing:
+                    if passed != target:
+                        remove_checkpoint(passed)
+                self._passing = () if numbered else (target,)
+                self._remove_last(lambda at: at <= step)
                 self._prune(step)
         except OSError as error:
             self.io.fail(target, error, parts.tensors, step=step)
@@ -114,3 +109,18 @@ class ShardCheckpoints(Checkpoints):
         except OSError as error:
             what = "the inference file, which `stable-audio export` makes too, was"
             self.io.fail(path, error, tensors, what=what, step=step)
+
+
+def _passing_shards(folder: Path, step: int) -> list[Path]:
+    """Those of the two newest folders up to a step that were written by the clock. Earlier ones went before
+    the newer of these was begun."""
+    newest = [path for at, path in step_checkpoints(folder) if at <= step and is_shards(path)][-2:]
+    return [path for path in newest if _is_passing(path)]
+
+
+def _is_passing(path: Path) -> bool:
+    try:
+        content = read_shards(path, wanted=lambda key: False, verify=False)
+    except CheckpointError:  # named where a checkpoint to continue was chosen
+        return False
+    return bool(content[TRAINING_ENTRY].get(PASSING))

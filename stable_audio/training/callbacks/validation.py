@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,13 +17,13 @@ from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
+from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
 from stable_audio.training.splitting import are_split
 from stable_audio.training.stopping import StopRequest
-from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Validate(StepCallback):
 
     Args:
         make_loader: (rank, world_size) -> a loader that repeats one pass.
-        writer: writer of the run's large files.
+        checkpoints: writes the checkpoints of the run, which hold what has been the best so far.
         every: steps.
         stop: says that a signal has come to end the run, which then validates when it goes on: whoever sends
             one may not wait for the checkpoint until that is done.
@@ -45,9 +44,7 @@ class Validate(StepCallback):
         self,
         make_loader: Callable[[int, int], ResumableLoader],
         logger: RunLogger,
-        folder: Path,
-        config: Mapping[str, Any],
-        writer: BackgroundWriter,
+        checkpoints: Checkpoints,
         *,
         every: int,
         stop: StopRequest,
@@ -55,8 +52,7 @@ class Validate(StepCallback):
         super().__init__()
         self.stop = stop
         self._make_loader, self.logger = make_loader, logger
-        self.writer = writer
-        self.folder, self.config, self.every = Path(folder), dict(config), every
+        self.checkpoints, self.every = checkpoints, every
         self.best = math.inf
         self.latest: dict[str, float] = {}
         self._loader: ResumableLoader | None = None
@@ -73,15 +69,30 @@ class Validate(StepCallback):
         super().on_train_start(trainer, pl_module)
         # Now, so that a mistake in the dataset file is found before the first step.
         self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
-        if self._step is not None and self._step != trainer.global_step:
+        self._catch_up(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A run without a step left to train may lack the validation of the last one."""
+        if self._last_step < 0 and self._is_missing(trainer.global_step):
+            self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+            self._catch_up(trainer, pl_module)
+
+    def _is_missing(self, step: int) -> bool:
+        """Whether a run that goes on from `step` has left out the validation of that step."""
+        return step > 0 and step % self.every == 0 and self._step not in (None, step)
+
+    def _catch_up(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        step = trainer.global_step
+        if self._is_missing(step):
             # The run was stopped before it, or a process died while they validated.
-            self.after_step(trainer, pl_module, trainer.global_step)
+            self.after_step(trainer, module, step)
+            self.checkpoints.stale = self._step == step
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if step % self.every:
             return
         (stops,) = on_any_process(trainer, self.stop.asked)
-        if stops and step != trainer.max_steps:
+        if stops:
             log.warning("the validation of step %d follows when the run goes on", step)
             return
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
@@ -100,7 +111,7 @@ class Validate(StepCallback):
         if trainer.is_global_zero:
             facts = {"step": step, name.replace("/", "_"): values[name]}
             write = partial(module.saved.write, weights=module.weights_label, info=facts)
-            self.writer.write(tensors, partial(self._keep_best, write))
+            self.checkpoints.io.writer.write(tensors, partial(self._keep_best, write))
 
     def _measured(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> Rows:
         """Measured values of the items of this process; empty if all of them were rejected."""
@@ -126,9 +137,9 @@ class Validate(StepCallback):
         return measured.rows()
 
     def _keep_best(self, write: Callable[..., None], tensors: Mapping[str, Tensor]) -> None:
-        path = self.folder / "best.safetensors"
+        path = self.checkpoints.folder / "best.safetensors"
         try:
-            write(path, tensors, self.config)
+            write(path, tensors, self.checkpoints.config)
         except OSError as error:
             log.error("best.safetensors was not written (%s); training continues", error)
 
