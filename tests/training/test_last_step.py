@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from stable_audio.checkpoints import read_checkpoint
 from tests.training.same_runs import run_differences
 from tests.training.test_kills import _before, _lose, _run, _train
+from tests.training.test_rescue import _second_of_two
 from tests.training.worlds import ended_world, run_world
 
 KINDS = pytest.mark.parametrize("kind", ["file", "shards"])
@@ -96,6 +98,30 @@ def test_a_signal_puts_the_validation_of_the_last_step_off(
     assert caplog.text.count("the validation of step 6 follows when the run goes on") == 2
     assert _run(tmp_path, "run", recover=True, **_options("file")).start() == 0
     assert run_differences(wholes["file"], tmp_path / "run") == []
+
+
+def test_a_process_that_does_not_write_leaves_the_validation_to_the_next_start(
+    tmp_path: Path, wholes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process has died before the best weights were on disk; the second one saves the step."""
+    run, folder = _run(tmp_path, "run", **_options("file")), tmp_path / "run"
+    assert run.demos is not None
+    after_step = run.demos.after_step
+
+    def lost(trainer: Any, module: Any, step: int) -> None:
+        if step == 6:
+            _second_of_two(monkeypatch)
+            raise RuntimeError("lost")
+        after_step(trainer, module, step)
+
+    run.demos.after_step = lost  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="lost"):
+        run.start()
+    monkeypatch.undo()
+    assert read_checkpoint(folder / "best.safetensors").info["step"] == "6"
+    (folder / "best.safetensors").unlink()
+    assert _run(tmp_path, "run", recover=True, **_options("file")).start() == 0
+    assert run_differences(wholes["file"], folder) == []
 
 
 def test_an_inference_file_that_a_kill_has_left_out_follows(tmp_path: Path, wholes: dict[str, Path]) -> None:

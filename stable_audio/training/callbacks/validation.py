@@ -57,13 +57,14 @@ class Validate(StepCallback):
         self.latest: dict[str, float] = {}
         self._loader: ResumableLoader | None = None
         self._step: int | None = 0
+        self._before: tuple[float, int | None] = self.best, self._step  # the latest validation
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Checkpoints of earlier versions have no step.
-        self.best, self._step = state_dict["best"], state_dict.get("step")
+        self.best, self._step = self._before = state_dict["best"], state_dict.get("step")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -76,6 +77,12 @@ class Validate(StepCallback):
         if self._last_step < 0 and self._is_missing(trainer.global_step):
             self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
             self._catch_up(trainer, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Another process than the one that writes may save the run now. It cannot know whether the row and
+        the best weights of this step were written, so that the validation follows once more."""
+        if not trainer.is_global_zero and self._step == trainer.global_step:
+            self.best, self._step = self._before
 
     def _is_missing(self, step: int) -> bool:
         """Whether a run that goes on from `step` has left out the validation of that step."""
@@ -96,7 +103,7 @@ class Validate(StepCallback):
             log.warning("the validation of step %d follows when the run goes on", step)
             return
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
-        self._step = step
+        self._before, self._step = (self.best, self._step), step
         # In the order of the items, so that the sums are the same whatever the batches.
         self.latest = values = means(rows[item] for item in sorted(rows))
         if trainer.is_global_zero and values:
