@@ -46,6 +46,20 @@ def _fail_at(folder: Path, step: int, **options: Any) -> None:
         run.start()
 
 
+def _stop(folder: Path, options: dict[str, Any]) -> None:
+    """A run that a signal ends in its last step."""
+    run = _run(folder, "run", **options)
+    step = run.module.training_step
+
+    def training_step(*args: Any) -> Any:
+        if run.module.position == 5:
+            run.stop.signal = signal.SIGTERM
+        return step(*args)
+
+    run.module.training_step = training_step  # type: ignore[method-assign]
+    assert run.start() == 143
+
+
 def _times(folder: Path) -> dict[Path, int]:
     """When the files were written that hold what a run has computed."""
     kinds = ("*.ckpt", "*.safetensors", "*.distcp", "*.wav", "demos/**/*.html")
@@ -82,16 +96,7 @@ def test_a_signal_puts_the_validation_of_the_last_step_off(
     tmp_path: Path, wholes: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whether it comes in that step, or in a start that has no step left."""
-    run = _run(tmp_path, "run", **_options("file"))
-    step = run.module.training_step
-
-    def training_step(*args: Any) -> Any:
-        if run.module.position == 5:
-            run.stop.signal = signal.SIGTERM
-        return step(*args)
-
-    run.module.training_step = training_step  # type: ignore[method-assign]
-    assert run.start() == 143
+    _stop(tmp_path, _options("file"))
     stopped = _run(tmp_path, "run", recover=True, **_options("file"))
     stopped.stop.signal = signal.SIGTERM
     assert stopped.start() == 143
@@ -167,3 +172,16 @@ def test_one_of_two_processes_is_killed_in_the_last_validation(tmp_path: Path) -
         assert [row["step"] for row in csv.DictReader(file) if row["val/avg_loss"]] == ["6"]
     kinds = [entry["kind"] for entry in json.loads((folder / "run.json").read_text())["incidents"]]
     assert "killed" not in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+def test_processes_with_parts_of_the_weights_validate_what_the_last_step_lacks(tmp_path: Path) -> None:
+    options = _options("shards", devices="auto", strategy="fsdp", val_every=6)
+    run_world(2, _stop, tmp_path, options)
+    folder = tmp_path / "run"
+    assert not (folder / "best.safetensors").exists()
+    del options["devices"]
+    run_world(2, _train, tmp_path, "run", {**options, "recover": True})
+    run_world(2, _train, tmp_path / "whole", "run", options)
+    assert run_differences(tmp_path / "whole" / "run", folder) == []

@@ -57,7 +57,8 @@ class Validate(StepCallback):
         self.latest: dict[str, float] = {}
         self._loader: ResumableLoader | None = None
         self._step: int | None = 0
-        self._before: tuple[float, int | None] = self.best, self._step  # the latest validation
+        # Both as they were before the latest validation.
+        self._before: tuple[float, int | None] = self.best, self._step
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "step": self._step}
