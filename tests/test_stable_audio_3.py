@@ -93,6 +93,7 @@ def test_check_counts_the_published_parameters(size: str, capsys: pytest.Capture
     assert local == {"width": 257, "ids": {"inpaint_mask": 1, "inpaint_masked_input": 256}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_check_counts_the_autoencoders_alone(
     size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

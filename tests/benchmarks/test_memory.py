@@ -22,7 +22,7 @@ def test_every_file_has_a_row() -> None:
         "quickstart/quickstart",
         "quickstart/autoencoder",
         pytest.param("stable_audio/stable_audio_open_small", marks=pytest.mark.slow),
-        "unet/ddpm_mono",
+        pytest.param("unet/ddpm_mono", marks=pytest.mark.slow),
     ],
 )
 def test_rows_are_up_to_date(name: str) -> None:

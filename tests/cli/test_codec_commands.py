@@ -154,7 +154,7 @@ def test_the_manifest_is_finished_without_the_codec(
     ("signal_", "devices"),
     [
         (signal.SIGKILL, "1"),
-        (signal.SIGTERM, "1"),
+        pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow),
     ],
 )

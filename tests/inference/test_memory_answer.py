@@ -81,6 +81,7 @@ def _others(model: DiffusionModel, rendering: Rendering) -> Iterator[tuple[str, 
         yield " and ".join(answer._changes(rendering, other)), other
 
 
+@pytest.mark.slow
 def test_what_is_proposed_fits_and_all_that_is_cheaper_does_not(model: DiffusionModel) -> None:
     """For every room that one of the ways needs: by plans of the same settings, made apart."""
     rendering = Rendering(device="cuda", batch_size=2, seconds=0.064)

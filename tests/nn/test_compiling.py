@@ -62,6 +62,7 @@ def test_blocks_share_one_graph(options: str, recomputed: Recomputation, graphs:
     assert not graphs["graph_break"]
 
 
+@pytest.mark.slow
 def test_one_graph_serves_packed_rows_of_all_lengths(graphs: Any) -> None:
     plain = deep(**OPTIONS["all slots"])
     compiled = copy.deepcopy(plain)

@@ -115,7 +115,13 @@ def moved(folder: Path) -> list[str]:
     return [name for name, tensors in layers.items() if bool(tensors["lora_B"].any())]
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+HEAVY = {"unet", "adp_cfg_1d", "DAU1d"}
+"""Backbones that take longest to train."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in BACKBONES]
+)
 def test_adapters_of_every_backbone_train_and_go_on_exactly(tmp_path: Path, name: str) -> None:
     config = model_of(name)
     base = stored(tmp_path, config)

@@ -462,6 +462,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert model.encode(AUDIO).shape == (2, 4, 64)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     config = tiny_config({"spectral": SPECTRAL, "time": {"weights": {"l1": 1.0}}}, learning_rate=1e-2)
     tiny_run(tmp_path, config, max_steps=80, batch_size=4).start()

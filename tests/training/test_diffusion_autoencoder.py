@@ -191,7 +191,7 @@ def _losses(folder: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-@pytest.mark.parametrize("optimizers", [False, True])
+@pytest.mark.parametrize("optimizers", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_learns_shows_validates_and_saves(tmp_path: Path, optimizers: bool) -> None:
     demo = {"demo_every": 30, "max_demos": 1, "demo_steps": 3}
     config = tiny_config(use_reconstruction_loss=True, demo=demo)

@@ -101,7 +101,7 @@ def test_unknown_scale_is_one() -> None:
     assert create_model_from_config(diffusion_config()).pretransform.scale == 1.0
 
 
-@pytest.mark.parametrize("kind", ["file", "shards"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("shards", marks=pytest.mark.slow)])
 def test_a_run_that_goes_on_measures_the_same_sound(tmp_path: Path, kind: str) -> None:
     config = tiny_config({"spectral": SPECTRAL}, use_ema=True)
     options: dict[str, Any] = {"checkpoint_format": kind, "batch_size": 2, "checkpoint_every": 3}

@@ -110,6 +110,7 @@ def test_several_processes_show_and_validate_what_one_does(tmp_path: Path, strat
         torch.testing.assert_close(others[name], sound, atol=0 if "original" in name else 2e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_demos_of_a_continued_run_show_the_clips_that_it_began_with(tmp_path: Path) -> None:
     options = {"batch_size": 2, "checkpoint_every": 3}
     config = test_autoencoder.tiny_config(demo={"demo_every": 2, "max_demos": 3})

@@ -19,6 +19,7 @@ def test_every_registered_transform_has_a_tiny_entry() -> None:
     assert set(tiny.TRANSFORMS) == set(TRANSFORMS)
 
 
+@pytest.mark.slow  # each is several runs
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_files_of_a_run_with_a_transform_load_whole_or_as_differences(name: str, tmp_path: Path) -> None:
     config = latent_config()

@@ -242,6 +242,7 @@ def test_shorter_clips(folder: Path) -> None:
     assert config["sample_size"] == 512
 
 
+@pytest.mark.slow
 def test_memory_that_is_not_enough(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

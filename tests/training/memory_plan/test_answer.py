@@ -43,6 +43,7 @@ def test_a_run_answers(kind: str, step: int, tmp_path: Path, monkeypatch: pytest
     assert "the cheapest change that fits is " in message
 
 
+@pytest.mark.slow
 def test_what_is_proposed_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device with room for a quarter of the batch, the change that is named is within that room."""
     run = tiny_run(tmp_path, max_steps=1, batch_size=64)
