@@ -15,6 +15,7 @@ from stable_audio.training.callbacks import checkpoints as module_of_checkpoints
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.trainer import Run
 from tests.training.building import tiny_config, tiny_run
+from tests.training.same_runs import checkpoint_differences
 from tests.training.test_resume import assert_same_checkpoint
 
 
@@ -70,6 +71,29 @@ def test_a_run_that_dies_in_the_middle_of_a_step_takes_it_anew(
     assert curves[1][0].split(",") == header
     rows = [[[row.split(",")[i] for i in shown] for row in curve] for curve in curves]
     assert rows[0] == rows[1]
+
+
+def test_steps_are_whole_after_a_step_that_was_not(tmp_path: Path) -> None:
+    """Also those after a later checkpoint, which is written before the end of its batch."""
+    options: dict[str, Any] = {"accum_batches": 2, "checkpoint_every": 4}
+    run = tiny_run(tmp_path, max_steps=6, **options)
+    _die_at(run, 6, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run.start()
+    assert tiny_run(tmp_path, max_steps=4, recover=True, **options).start() == 0
+    run = tiny_run(tmp_path, max_steps=6, recover=True, **options)
+    batches: list[int] = []
+    step = run.module.training_step
+
+    def counted(*args: Any) -> Any:
+        batches.append(run.trainer.global_step)
+        return step(*args)
+
+    run.module.training_step = counted  # type: ignore[method-assign]
+    assert run.start() == 0
+    assert batches == [4, 4, 5, 5]
+    tiny_run(tmp_path, name="whole", max_steps=6, **options).start()
+    assert checkpoint_differences(tmp_path / "whole" / "last.ckpt", tmp_path / "run" / "last.ckpt") == []
 
 
 def test_spoilt_weights_and_first_steps_are_not_saved(
