@@ -80,7 +80,8 @@ def remove_leftovers(folder: Path) -> None:
     Nothing may be written there meanwhile."""
     for replaced in replaced_shards(folder):
         os.replace(replaced, original_place(replaced))
-    for place in (folder, folder / "checkpoints", *(folder / "demos").glob("step_*")):
+    demos = folder / "demos"
+    for place in (folder, folder / "checkpoints", demos, *demos.glob("step_*")):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
                 remove_checkpoint(half)

@@ -109,16 +109,17 @@ def test_a_signal_puts_the_validation_of_the_last_step_off(
     assert run_differences(wholes["file"], tmp_path / "run") == []
 
 
-def test_a_process_that_does_not_write_leaves_the_validation_to_the_next_start(
-    tmp_path: Path, wholes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", [4, 6])
+def test_what_the_first_process_may_not_have_written_follows(
+    tmp_path: Path, wholes: dict[str, Path], monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """The first process has died before the best weights were on disk; the second one saves the step."""
+    """It has died before the row and the best weights of a step were on disk; the second one saves it."""
     run, folder = _run(tmp_path, "run", **_options("file")), tmp_path / "run"
     assert run.demos is not None
     after_step = run.demos.after_step
 
     def lost(trainer: Any, module: Any, step: int) -> None:
-        if step == 6:
+        if step == at:
             _second_of_two(monkeypatch)
             raise RuntimeError("lost")
         after_step(trainer, module, step)
@@ -127,8 +128,11 @@ def test_a_process_that_does_not_write_leaves_the_validation_to_the_next_start(
     with pytest.raises(RuntimeError, match="lost"):
         run.start()
     monkeypatch.undo()
-    assert read_checkpoint(folder / "best.safetensors").info["step"] == "6"
+    assert read_checkpoint(folder / "best.safetensors").info["step"] == str(at)
     (folder / "best.safetensors").unlink()
+    rows = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+    assert rows[-1].startswith(f"{at},")
+    (folder / "metrics.csv").write_text("".join(rows[:-1]))
     assert _run(tmp_path, "run", recover=True, **_options("file")).start() == 0
     assert run_differences(wholes["file"], folder) == []
 
@@ -153,12 +157,13 @@ def test_a_step_that_the_run_leaves_is_not_the_last(tmp_path: Path) -> None:
     assert not (folder / "last.ckpt").exists()
 
 
-def test_marks_of_a_rescue_go_with_no_step_left(tmp_path: Path) -> None:
+def test_leftovers_go_with_no_step_left(tmp_path: Path) -> None:
     assert _run(tmp_path, "run", max_steps=2).start() == 0
-    mark = tmp_path / "run" / ".rescue-2"
-    mark.touch()
+    leftovers = [tmp_path / "run" / name for name in (".rescue-2", "demos/.index.1.partial.html")]
+    for path in leftovers:
+        path.touch()
     assert _run(tmp_path, "run", max_steps=2, recover=True).start() == 0
-    assert not mark.exists()
+    assert not any(path.exists() for path in leftovers)
 
 
 @pytest.mark.slow

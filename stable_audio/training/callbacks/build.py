@@ -23,6 +23,7 @@ from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
 from stable_audio.training.callbacks.stop import StopOnSignal
 from stable_audio.training.callbacks.timing import TimeParts
+from stable_audio.training.callbacks.unwritten_line import UnwrittenLine
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
@@ -111,6 +112,7 @@ class RunCallbacks:
             alive,
             TimeParts(),
             scalars,
+            UnwrittenLine(scalars),
             going_back,
             build_validation(config, module, files.validation, options, logger, checkpoints, stop),
             demos,

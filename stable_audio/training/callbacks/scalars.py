@@ -66,6 +66,7 @@ class LogScalars(StepCallback):
 
     Attributes:
         latest: the last line, for the progress line.
+        latest_step: its step.
         nominal: operations of a batch and the peak of the device, once they are known.
 
     Args:
@@ -94,6 +95,7 @@ class LogScalars(StepCallback):
         self.every, self.batch_seconds = every, batch_seconds
         self.items, self.row = items, row
         self.latest: dict[str, float] = {}
+        self.latest_step = -1
         self.nominal: Nominal | None = None
         self._steps = 0
         self._count = BatchCount()
@@ -154,7 +156,7 @@ class LogScalars(StepCallback):
             return
         measured = [Measured.from_numbers(numbers) for numbers in line.speeds.values().tolist()]
         speed = speed_columns(measured, nominal=self.nominal, batch_seconds=self.batch_seconds)
-        self.latest = {**line.values(), **speed}
+        self.latest, self.latest_step = {**line.values(), **speed}, line.step
         if trainer.is_global_zero:
             self.logger.scalars(self.latest, line.step)
 
