@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from stable_audio.checkpoints import read_checkpoint
+from stable_audio.training.callbacks import checkpoints
 from tests.training.same_runs import run_differences
 from tests.training.test_kills import _before, _lose, _run, _train
 from tests.training.test_rescue import _second_of_two
@@ -164,6 +165,21 @@ def test_leftovers_go_with_no_step_left(tmp_path: Path) -> None:
         path.touch()
     assert _run(tmp_path, "run", max_steps=2, recover=True).start() == 0
     assert not any(path.exists() for path in leftovers)
+
+
+def test_what_keep_was_about_to_remove_goes_with_no_step_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the run was killed in the middle of the removal."""
+    options = {"max_steps": 4, "checkpoint_every": 2, "keep": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "remove_checkpoint", lambda path: None)
+        assert _run(tmp_path, "run", **options).start() == 0
+    folder = tmp_path / "run" / "checkpoints"
+    last = {"step=00000004.ckpt", "step=00000004.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {"step=00000002.ckpt", *last}
+    assert _run(tmp_path, "run", recover=True, **options).start() == 0
+    assert {path.name for path in folder.iterdir()} == last
 
 
 @pytest.mark.slow

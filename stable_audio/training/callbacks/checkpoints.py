@@ -107,6 +107,7 @@ class Checkpoints(StepCallback):
         self.io.writer.wait()  # files of other callbacks
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
+            self._prune(trainer.global_step)
 
     def _complete(
         self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
@@ -264,8 +265,9 @@ class Checkpoints(StepCallback):
             return
         paths = [path for at, path in step_checkpoints(self.folder) if at <= step]
         for old in paths[: -self.keep]:
-            remove_checkpoint(old)
+            # The checkpoint last, so that the next time finds both after a kill in between.
             old.with_suffix(".safetensors").unlink(missing_ok=True)
+            remove_checkpoint(old)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # After an error in the middle of a step, the run goes on with that step from its beginning.
