@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -121,11 +122,7 @@ def _attention(shape: str, args: argparse.Namespace) -> Iterator[tuple[Any, ...]
 
 def _with(backend: SDPBackend | None, work: Work) -> None:
     """Do the work ten times with this kernel; None: with PyTorch's choice."""
-    if backend is None:
-        for _ in range(10):
-            work()
-        return
-    with sdpa_kernel(backend):
+    with nullcontext() if backend is None else sdpa_kernel(backend):
         for _ in range(10):
             work()
 

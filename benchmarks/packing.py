@@ -35,6 +35,7 @@ from torch import Tensor
 from stable_audio.backbones import DiT
 from stable_audio.data.packing import pack_rows
 from stable_audio.nn import transformer
+from stable_audio.nn.compiling import compile_network
 from stable_audio.nn.row_attention import EqualRuns, PaddedGroups, RowAttention
 from stable_audio.nn.row_kernels import RowKernel, available, row_kernel
 from stable_audio.training.frame_masks import frame_mask
@@ -91,7 +92,7 @@ def main() -> None:
         compiled = copy.deepcopy(dit)
         for own, shared in zip(compiled.parameters(), dit.parameters()):
             own.data = shared.data
-        compiled.compile()
+        compile_network(compiled)
         works["packed, compiled"] = lambda: step([(everything, longest)], packed=True, network=compiled)
     works["bound"] = bound_step(args, items=len(lengths), tokens=real // len(lengths), place=place)
     computed = {

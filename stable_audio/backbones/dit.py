@@ -190,8 +190,9 @@ class DiT(Backbone):
     @property
     def repeated(self) -> Sequence[nn.Module]:
         """The blocks of the transformer."""
-        layers = self.transformer.layers if isinstance(self.transformer, ContinuousTransformer) else ()
-        return list(layers)
+        if not isinstance(self.transformer, ContinuousTransformer):
+            return ()
+        return list(self.transformer.layers)
 
     @property
     def packing_obstacles(self) -> tuple[str, ...]:

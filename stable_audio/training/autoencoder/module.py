@@ -121,9 +121,8 @@ class AutoencoderTraining(TrainingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if (
-            self.saves_parts and self._rank() > 0
-        ):  # what the first process measures is stored, so its batches are
+        if self.saves_parts and self._rank() > 0:
+            # What the first process measures is stored, and so are its batches.
             checkpoint[TRAINING_ENTRY].pop(RECENT_KEY)
 
     def before_save(self) -> None:
