@@ -89,11 +89,11 @@ class RecordedCalls:
                 self._recordings.popitem(last=False)
             return recording(tensors)
 
-    def _places(self) -> Iterator[int]:
-        """Where the weights are."""
+    def _places(self) -> Iterator[Any]:
+        """Where the weights are, and their types: freed memory may hold weights of another type later."""
         for entries, name in self._weights:
             tensor = entries[name]
-            yield 0 if tensor is None else tensor.data_ptr()
+            yield None if tensor is None else (tensor.data_ptr(), tensor.dtype)
 
     def _recorded(self, inputs: Any, tensors: list[Tensor]) -> _Recording | None:
         static = [tensor.clone(memory_format=torch.preserve_format) for tensor in tensors]
@@ -156,7 +156,9 @@ def _on_cuda(x: Tensor) -> bool:
 def _surroundings(x: Tensor) -> tuple[Any, ...]:
     """The stream, and settings that kernels are chosen by."""
     stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
-    return stream, torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
+    device = x.device.type
+    rounding = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return stream, rounding, torch.get_float32_matmul_precision(), torch.is_inference_mode_enabled()
 
 
 def _kind(value: Any, tensors: list[Tensor]) -> Any:

@@ -102,11 +102,24 @@ def test_weights_that_moved_are_recorded_again(dit: DiT) -> None:
     weight.mul_(2)  # in place: a recording reads the weight where it is
     torch.testing.assert_close(calls(*case), dit(*case))
     assert recorder.recorded == 1
+    earlier = []  # kept: the next weights might take their freed memory, for which there is a recording
     for replaced in (lambda: setattr(weight, "data", weight * 2), lambda: assign(dit, weight * 2)):
+        earlier.append(weight.data)
         replaced()
         calls(*case)
         torch.testing.assert_close(calls(*case), dit(*case))
     assert recorder.recorded == 3
+
+
+@torch.no_grad()
+def test_calls_under_autocast_are_other_recordings(dit: DiT) -> None:
+    recorder = Recorder()
+    calls = recorded(dit, recorder)
+    case = inputs(dit, 1)
+    for enabled in (False, True, False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            torch.testing.assert_close(calls(*case), dit(*case), rtol=0, atol=0)
+    assert recorder.recorded == 2
 
 
 def assign(dit: DiT, weight: Tensor) -> None:
