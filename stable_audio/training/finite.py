@@ -181,6 +181,12 @@ class FiniteGuard:
         self._recent = [bad for bad in self._recent if bad >= step - self.limits.within]
         return self._recent[0] if len(self._recent) > self.limits.skips else None
 
+    def return_point(self, step: int) -> int:
+        """The step whose checkpoint, or the newest before it, the run may have to go back to after `step`."""
+        if self.limits is None:
+            return step
+        return min([bad for bad in self._recent if bad >= step - self.limits.within], default=step)
+
     def go_back(self) -> None:
         """The run goes back to a checkpoint, from which it counts anew."""
         self.returns += 1

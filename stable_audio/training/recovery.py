@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from stable_audio.adapters.passport import PASSPORT
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
@@ -64,7 +66,7 @@ def last_steps(folder: Path) -> set[float]:
     parts = [step for step, path in step_checkpoints(folder) if is_shards(path)]
     whole = (folder / "last.ckpt").is_file() or not parts
     training = step_of(folder / "last.ckpt") if whole else float(parts[-1])
-    return {training, _step_of_inference(folder / "last.safetensors")}
+    return {training, step_of_inference(folder / "last.safetensors")}
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -202,10 +204,12 @@ def step_of(path: Path) -> float:
         return math.inf
 
 
-def _step_of_inference(path: Path) -> float:
-    """The step of an inference file; infinite if it cannot be read."""
+def step_of_inference(path: Path) -> float:
+    """The step of an inference file or of the file of an adapter; infinite if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            return float((file.metadata() or {})["step"])
-    except (OSError, SafetensorError, KeyError, ValueError):
+            metadata = file.metadata() or {}
+        passport = json.loads(metadata.get(PASSPORT, "{}"))
+        return float(metadata["step"] if "step" in metadata else passport["step"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return math.inf

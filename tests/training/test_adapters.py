@@ -20,6 +20,7 @@ from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.recovery import last_steps
 from tests.training.building import demo_section, stored, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
@@ -99,6 +100,7 @@ def test_the_passport_says_where_the_adapter_comes_from(trained: Path, base: Pat
     assert passport.base.name == f"{base.parent.name}/{base.name}"
     assert passport.base.hash == base_hash(load_model(base)[0])
     assert (passport.step, passport.seed) == (2, 42)
+    assert last_steps(trained) == {2}
     assert passport.config_hash == config_hash(json.loads((trained / "model.json").read_text()))
     assert passport.data.clips > 0
     assert len(passport.data.hash) == 64

@@ -156,6 +156,37 @@ def test_without_an_earlier_checkpoint_the_run_ends(tmp_path: Path) -> None:
         run.start()
 
 
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_the_checkpoint_before_the_last_bad_steps_is_not_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    options = {"guard": GUARD, "checkpoint_every": 4, "keep": 1, "checkpoint_format": form}
+    assert _run(tmp_path, {11, 13}, **options).start() == 0
+    assert "the run goes back to step 8" in caplog.text
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert {p.stem for p in checkpoints.iterdir()} == {"left-step=00000012", "step=00000014"}
+
+
+def test_a_run_does_not_go_back_to_a_file_that_was_replaced(tmp_path: Path) -> None:
+    """`last.ckpt`, from which it was continued, is of a later step than the bad ones."""
+    options: dict[str, Any] = {"guard": GUARD, "checkpoint_every": 100, "checkpoint_minutes": 1e-6}
+    run = _run(tmp_path, set(), **options)
+    step = run.module.training_step
+
+    def fail(*args: Any) -> Tensor:
+        if run.module.position == 9:
+            raise RuntimeError("lost")
+        return step(*args)
+
+    run.module.training_step = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="lost"):
+        run.start()
+    assert _content(tmp_path)["stable_audio"]["step"] == 9
+    again = _run(tmp_path, {10, 12}, recover=True, **options)
+    with pytest.raises(TrainingError, match="there is no checkpoint from before that"):
+        again.start()
+
+
 def test_going_back_passes_over_a_damaged_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

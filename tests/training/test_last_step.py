@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,11 @@ def test_what_the_last_step_lacks_follows(tmp_path: Path, wholes: dict[str, Path
     assert (folder / "metrics.csv").read_text() == rows
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize(
     "step",
-    [2, pytest.param(4, marks=pytest.mark.slow)],
+    [2, 4],
     ids=["no checkpoint", "a checkpoint"],
 )
 def test_a_step_that_is_not_the_last_leaves_the_checkpoints_of_a_whole_run(
@@ -97,6 +99,7 @@ def test_a_step_that_is_not_the_last_leaves_the_checkpoints_of_a_whole_run(
     assert run_differences(wholes[kind], tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_signal_puts_the_validation_of_the_last_step_off(
     tmp_path: Path, wholes: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,6 +113,7 @@ def test_a_signal_puts_the_validation_of_the_last_step_off(
     assert run_differences(wholes["file"], tmp_path / "run") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [4, 6])
 def test_what_the_first_process_may_not_have_written_follows(
     tmp_path: Path, wholes: dict[str, Path], monkeypatch: pytest.MonkeyPatch, at: int
@@ -117,9 +121,11 @@ def test_what_the_first_process_may_not_have_written_follows(
     """It has died before the row and the best weights of a step were on disk; the second one saves it."""
     run, folder = _run(tmp_path, "run", **_options("file")), tmp_path / "run"
     assert run.demos is not None
-    after_step = run.demos.after_step
+    after_step, earlier = run.demos.after_step, tmp_path / "earlier"
 
     def lost(trainer: Any, module: Any, step: int) -> None:
+        if step == at - 2:
+            shutil.copy(folder / "best.safetensors", earlier)
         if step == at:
             _second_of_two(monkeypatch)
             raise RuntimeError("lost")
@@ -130,7 +136,7 @@ def test_what_the_first_process_may_not_have_written_follows(
         run.start()
     monkeypatch.undo()
     assert read_checkpoint(folder / "best.safetensors").info["step"] == str(at)
-    (folder / "best.safetensors").unlink()
+    shutil.copy(earlier, folder / "best.safetensors")
     rows = (folder / "metrics.csv").read_text().splitlines(keepends=True)
     assert rows[-1].startswith(f"{at},")
     (folder / "metrics.csv").write_text("".join(rows[:-1]))
@@ -138,6 +144,30 @@ def test_what_the_first_process_may_not_have_written_follows(
     assert run_differences(wholes["file"], folder) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [False, True])
+def test_best_weights_that_were_never_written_are_not_compared_with(tmp_path: Path, lost: bool) -> None:
+    """Such as those of an earlier step that the first process was still writing when it died."""
+    run, best = _run(tmp_path, "run", max_steps=4), tmp_path / "run" / "best.safetensors"
+    values, earlier = run.module.validation_values, tmp_path / "of step 2"
+
+    def better(*args: Any) -> Any:
+        factor = 1
+        if run.trainer.global_step == 4:
+            shutil.copy(best, earlier)
+            factor = 0
+        return {name: factor * value for name, value in values(*args).items()}
+
+    run.module.validation_values = better  # type: ignore[method-assign]
+    assert run.start() == 0
+    assert read_checkpoint(best).info["step"] == "4"
+    if lost:
+        shutil.copy(earlier, best)
+    assert _run(tmp_path, "run", recover=True).start() == 0
+    assert read_checkpoint(best).info["step"] == ("6" if lost else "4")
+
+
+@pytest.mark.slow
 def test_an_inference_file_that_a_kill_has_left_out_follows(tmp_path: Path, wholes: dict[str, Path]) -> None:
     _fail_at(tmp_path, 6, **_options("file"))
     folder = tmp_path / "run"

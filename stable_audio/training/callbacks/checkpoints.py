@@ -95,7 +95,7 @@ class Checkpoints(StepCallback):
         self._clock, self._first = time.monotonic(), trainer.global_step + FIRST_STEPS
         self._saved_at = self._numbered_at = -1
         self._begin(trainer, pl_module)
-        if self._is_due(trainer.global_step) and _continues(trainer, self.folder):
+        if self._is_due(trainer.global_step) and continues(trainer, self.folder):
             # A process has died while they validated or wrote: the checkpoint of this step is missing, or
             # lacks its validation.
             self._complete(trainer, pl_module, is_numbered)
@@ -107,7 +107,7 @@ class Checkpoints(StepCallback):
         self.io.writer.wait()  # files of other callbacks
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
-            self._prune(trainer.global_step)
+            self._prune(module.guard.return_point(trainer.global_step))
 
     def _complete(
         self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
@@ -200,7 +200,8 @@ class Checkpoints(StepCallback):
             weights = module.weights_label
             config = with_scale(self.config, module.model)
             write = partial(module.saved.write, config=config, weights=weights, info={"step": step})
-            publish = partial(self._publish, target, step, write=write, began=began)
+            kept = module.guard.return_point(step)
+            publish = partial(self._publish, target, step, write=write, began=began, kept=kept)
             self.io.writer.write(tensors, publish)
 
     def _publish(
@@ -211,11 +212,13 @@ class Checkpoints(StepCallback):
         *,
         write: Callable[..., None],
         began: float,
+        kept: int,
     ) -> None:
         """The inference file beside the checkpoint, `last.*`, and at the very end the removal of old ones.
 
         Args:
             write: writes the inference file (path, tensors).
+            kept: as for `_prune`.
         """
         if self.io.failure is not None:
             return
@@ -226,7 +229,7 @@ class Checkpoints(StepCallback):
                 same_file(inference, self.folder / "last.safetensors")
                 if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
                     same_file(target, self.folder / "last.ckpt")
-            self._prune(step)
+            self._prune(kept)
         except OSError as error:
             self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
         self.seconds = time.monotonic() - began
@@ -259,8 +262,8 @@ class Checkpoints(StepCallback):
             last.unlink()
 
     def _prune(self, step: int) -> None:
-        """Remove all but the newest checkpoints up to `step`. Later ones are of an earlier run that went
-        further, and are not replaced yet."""
+        """Remove all but the newest checkpoints up to `step`: that of the run, or the one before its last bad
+        steps, which it may have to go back to. Later ones may be of an earlier run that went further."""
         if self.keep < 0:
             return
         paths = [path for at, path in step_checkpoints(self.folder) if at <= step]
@@ -321,7 +324,7 @@ def _is_last(folder: Path, step: int) -> bool:
     return is_numbered(folder, step) and last_steps(folder) == {step}
 
 
-def _continues(trainer: pl.Trainer, folder: Path) -> bool:
+def continues(trainer: pl.Trainer, folder: Path) -> bool:
     """Whether the run goes on from a checkpoint in its own folder."""
     path = trainer.ckpt_path
     return path is not None and Path(path).resolve().is_relative_to(folder.resolve())

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.shards import is_shards
 from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
@@ -17,7 +18,7 @@ from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
-from stable_audio.training.recovery import newest_whole
+from stable_audio.training.recovery import newest_whole, step_of
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +117,12 @@ class GoBack(StepCallback):
             newest = None
         if newest is not None:
             return int(newest[1][TRAINING_ENTRY]["step"]), str(newest[0])
-        if self.resumed is not None and self.resumed[0] <= up_to:
-            return self.resumed[0], str(self.resumed[1])
-        return None
+        if self.resumed is None:
+            return None
+        step, path = self.resumed
+        # `last.ckpt` may have been replaced since, and a numbered one been removed.
+        still = is_shards(path) or step_of(path) == step
+        return (step, str(path)) if step <= up_to and still else None
 
 
 def _too_many(module: TrainingModule, first: int, step: int) -> str:

@@ -74,9 +74,13 @@ class ShardCheckpoints(Checkpoints):
         content[TRAINING_ENTRY][PASSING] = not numbered
         parts = taken_apart(content)
         self._saved_at, self._clock = step, time.monotonic()
-        self.io.writer.write(parts, partial(self._write, target, step, began=began, numbered=numbered))
+        kept = module.guard.return_point(step)
+        write = partial(self._write, target, step, began=began, numbered=numbered, kept=kept)
+        self.io.writer.write(parts, write)
 
-    def _write(self, target: Path, step: int, parts: Shards, *, began: float, numbered: bool) -> None:
+    def _write(
+        self, target: Path, step: int, parts: Shards, *, began: float, numbered: bool, kept: int
+    ) -> None:
         assert self._writing is not None
         try:
             self._writing.write(target, parts)
@@ -87,7 +91,7 @@ class ShardCheckpoints(Checkpoints):
                         remove_checkpoint(passed)
                 self._passing = () if numbered else (target,)
                 self._remove_last(lambda at: at <= step)
-                self._prune(step)
+                self._prune(kept)
         except OSError as error:
             self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began

@@ -17,11 +17,12 @@ from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
-from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.callbacks.checkpoints import Checkpoints, continues
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
+from stable_audio.training.recovery import step_of_inference
 from stable_audio.training.splitting import are_split
 from stable_audio.training.stopping import StopRequest
 
@@ -53,37 +54,57 @@ class Validate(StepCallback):
         self.stop = stop
         self._make_loader, self.logger = make_loader, logger
         self.checkpoints, self.every = checkpoints, every
-        self.best = math.inf
+        self._bests: list[tuple[int, float]] = []
         self.latest: dict[str, float] = {}
         self._loader: ResumableLoader | None = None
         self._step: int | None = 0
         # Both as they were before the latest validation.
-        self._before: tuple[float, int | None] = self.best, self._step
+        self._before: tuple[list[tuple[int, float]], int | None] = [], self._step
+
+    @property
+    def best(self) -> float:
+        """What is the lowest so far, by `module.ranking`; infinite before the first."""
+        return self._bests[-1][1] if self._bests else math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "step": self._step}
+        return {"best": self.best, "bests": list(self._bests), "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Checkpoints of earlier versions have no step.
-        self.best, self._step = self._before = state_dict["best"], state_dict.get("step")
+        # Checkpoints of earlier versions have no step, and no bests but the last.
+        best, self._step = state_dict["best"], state_dict.get("step")
+        earlier = [] if math.isinf(best) else [(0, best)]
+        self._bests = [(step, measure) for step, measure in state_dict.get("bests", earlier)]
+        self._before = self._bests, self._step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         # Now, so that a mistake in the dataset file is found before the first step.
         self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+        self._leave_out_lost(trainer)
         self._catch_up(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A run without a step left to train may lack the validation of the last one."""
         if self._last_step < 0 and self._is_missing(trainer.global_step):
             self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+            self._leave_out_lost(trainer)
             self._catch_up(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Another process than the one that writes may save the run now. It cannot know whether the row and
         the best weights of this step were written, so that the validation follows once more."""
         if not trainer.is_global_zero and self._step == trainer.global_step:
-            self.best, self._step = self._before
+            self._bests, self._step = self._before
+
+    def _leave_out_lost(self, trainer: pl.Trainer) -> None:
+        """Compare with the best weights that are on disk: later ones could not be written, or the process
+        that wrote them has died, and another one has saved the run."""
+        if not continues(trainer, self.checkpoints.folder):
+            return
+        step = step_of_inference(self.checkpoints.folder / "best.safetensors")
+        written: float = trainer.strategy.broadcast(-1 if math.isinf(step) else step)
+        self._bests = [(at, measure) for at, measure in self._bests if at <= written]
+        self._before = self._bests, self._step
 
     def _is_missing(self, step: int) -> bool:
         """Whether a run that goes on from `step` has left out the validation of that step."""
@@ -104,7 +125,7 @@ class Validate(StepCallback):
             log.warning("the validation of step %d follows when the run goes on", step)
             return
         rows = over_processes(self._measured(trainer, module, step), trainer.world_size)
-        self._before, self._step = (self.best, self._step), step
+        self._before, self._step = (self._bests, self._step), step
         # In the order of the items, so that the sums are the same whatever the batches.
         self.latest = values = means(rows[item] for item in sorted(rows))
         if trainer.is_global_zero and values:
@@ -114,7 +135,7 @@ class Validate(StepCallback):
         name = next((n for n in module.ranking if n in values), None)
         if name is None or (measure := module.ranking[name] * values[name]) >= self.best:
             return
-        self.best = measure
+        self._bests = [*self._bests, (step, measure)]
         tensors = module.inference_tensors()  # of all processes, which have the same values
         if trainer.is_global_zero:
             facts = {"step": step, name.replace("/", "_"): values[name]}
