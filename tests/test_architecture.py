@@ -7,7 +7,8 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,20 +81,24 @@ def _files() -> Iterator[tuple[Path, str]]:
         yield path, path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def _imports(path: Path) -> Iterator[tuple[int, str, bool]]:
+def _imports(path: Path) -> Sequence[tuple[int, str, bool]]:
     """(line, dotted name, whether it runs when the module is imported) of every import in a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     module = ("stable_audio", *path.relative_to(PACKAGE).with_suffix("").parts)
-    package = module[:-1]
-    for node, at_import in _walk(tree, True):
+    return _imports_in(path.read_text(encoding="utf-8"), module[:-1])
+
+
+@cache
+def _imports_in(source: str, package: tuple[str, ...]) -> Sequence[tuple[int, str, bool]]:
+    """As `_imports`, of a module of a package."""
+    imports = []
+    for node, at_import in _walk(ast.parse(source), True):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name, at_import
+            imports += [(node.lineno, alias.name, at_import) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             dotted = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield node.lineno, f"{dotted}.{alias.name}", at_import
+            imports += [(node.lineno, f"{dotted}.{alias.name}", at_import) for alias in node.names]
+    return tuple(imports)
 
 
 def _walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, bool]]:

@@ -28,6 +28,7 @@ def test_it_is_small_and_has_the_config_beside_it() -> None:
     assert config == json.loads((FOLDER / "codec.json").read_text())
 
 
+@pytest.mark.slow
 def test_rendered_sounds_pass_the_evaluator_there_and_back() -> None:
     model, config = load_model(CODEC)
     evaluator = QuickstartEvaluator(sample_rate=config.sample_rate, sample_size=config.sample_size)

@@ -79,6 +79,7 @@ def check(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_check_counts_the_published_parameters(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = check(FOLDER / f"{size}.json", capsys)

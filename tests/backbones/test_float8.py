@@ -144,6 +144,7 @@ def test_every_registered_backbone_says_what_computes_in_8_bits() -> None:
     assert set(LAYERS) == set(BACKBONES)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's
 def test_a_compiled_backbone_is_one_graph_with_the_same_gradients(build: Any) -> None:
     _, low, _ = converted(build, "dit")

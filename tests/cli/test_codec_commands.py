@@ -150,12 +150,13 @@ def test_the_manifest_is_finished_without_the_codec(
     assert job.finish() == manifest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal_", "devices"),
     [
         (signal.SIGKILL, "1"),
-        pytest.param(signal.SIGTERM, "1", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow),
+        (signal.SIGTERM, "1"),
+        (signal.SIGTERM, "2"),
     ],
 )
 def test_a_killed_run_goes_on(paths: dict[str, str], signal_: signal.Signals, devices: str) -> None:

@@ -234,6 +234,7 @@ def test_all_ancestral_steps_reach_the_distribution(variance: str) -> None:
     assert x.std().item() == pytest.approx(STD, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_noise_is_sampled_from_noise_by_every_sampler() -> None:
     objective = OBJECTIVES["v"](process=DDPMProcess(zero_terminal_snr=True))
     seen: list[float] = []

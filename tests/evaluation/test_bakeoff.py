@@ -124,6 +124,7 @@ def test_conditioning_that_the_collection_lacks_is_named() -> None:
         contender(CONFIGS.parent / "unet" / "mlp.json")
 
 
+@pytest.mark.slow
 def test_plan_of_the_shipped_files(capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(str(p) for p in CONFIGS.glob("*.json") if "x_transformers" not in p.name)
     assert main(["bakeoff", *files, "--dry", "--budget", "1"]) == 0

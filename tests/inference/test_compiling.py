@@ -57,6 +57,7 @@ def test_prompts_seeds_scales_and_steps_compile_nothing_anew(graphs: list[int]) 
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_batches_and_lengths_compile_once_for_all(graphs: list[int]) -> None:
     model = model_of(compiled=True)
     rendered(model)
@@ -69,6 +70,7 @@ def test_batches_and_lengths_compile_once_for_all(graphs: list[int]) -> None:
     assert len(graphs) <= batches + 1
 
 
+@pytest.mark.slow
 def test_adapters_of_a_compiled_model_are_compiled_and_heard(tmp_path: Path, graphs: list[int]) -> None:
     adapter = adapter_at(tmp_path / "adapter.safetensors")
     compiled, plain = model_of(compiled=True), model_of(compiled=False)

@@ -125,6 +125,7 @@ def test_wasserstein_discrepancy_sees_the_distribution() -> None:
     assert "mmd" not in BOTTLENECKS["wasserstein"](bypass_mmd=True).train().encode(torch.randn(2, 4, 9))[1]
 
 
+@pytest.mark.slow
 def test_softnorm_scale_and_loss() -> None:
     bottleneck = BOTTLENECKS["softnorm"](dim=4, auto_scale=True)
     x = 5 * torch.randn(8, 4, 400)

@@ -185,6 +185,7 @@ def test_gradients_flow_where_they_are_asked_for() -> None:
     assert latents.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["oobleck encoder", "oobleck decoder"])
 @torch.no_grad()
 def test_compiled_coders_compute_the_same(name: str) -> None:

@@ -156,6 +156,7 @@ def test_no_such_name_is_one_sentence(
         tiny_run(tmp_path, pretrained_ckpt_path="owner/absent")
 
 
+@pytest.mark.slow
 def test_the_hubs_variables_count(hub: StubHub, tmp_path: Path) -> None:
     """HF_ENDPOINT, HF_HOME and HF_TOKEN in the environment of a command, then HF_HUB_OFFLINE."""
     weights, config = tiny.save(tmp_path / "made", tiny.config())

@@ -115,13 +115,8 @@ def moved(folder: Path) -> list[str]:
     return [name for name, tensors in layers.items() if bool(tensors["lora_B"].any())]
 
 
-HEAVY = {"unet", "adp_cfg_1d", "DAU1d"}
-"""Backbones that take longest to train."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in BACKBONES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
 def test_adapters_of_every_backbone_train_and_go_on_exactly(tmp_path: Path, name: str) -> None:
     config = model_of(name)
     base = stored(tmp_path, config)
@@ -180,6 +175,7 @@ RATES = {"lr_multipliers": {"*.lora_B": 16.0, "conditioner": 0.5}}
 ADAM8 = {"optimizer_configs": {"diffusion": {"optimizer": {"type": "AdamW8bit", "config": {"lr": 1e-3}}}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [{}, ADAM8], ids=["AdamW", "8 bits"])
 def test_rates_of_parts_released_gradients_and_small_optimizers_go_together(
     tmp_path: Path, optimizer: dict[str, Any]

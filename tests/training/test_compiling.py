@@ -63,6 +63,7 @@ def test_a_model_without_networks_is_refused() -> None:
         compile_networks(nn.Linear(1, 1))
 
 
+@pytest.mark.slow
 def test_training_an_autoencoder_runs_compiled_networks(graphs: list[int]) -> None:
     plain, compiled = module_of(tiny_autoencoder()), module_of(tiny_autoencoder())
     compile_networks(compiled.model)

@@ -207,6 +207,7 @@ def autoencoder_config() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_pretransform_may_be_a_difference(tmp_path: Path) -> None:
     file = stored(tmp_path, ".safetensors", autoencoder_config())
     run(tmp_path, file, "vae", config=autoencoder_config())
@@ -227,6 +228,7 @@ def test_a_pretransform_may_be_a_difference(tmp_path: Path) -> None:
     assert_equal(model.pretransform.model.state_dict(), before)
 
 
+@pytest.mark.slow
 def test_what_a_transform_rewrites_is_saved(tmp_path: Path) -> None:
     file = stored(tmp_path, ".safetensors", latent_config())
     for name in ("whole", "difference"):

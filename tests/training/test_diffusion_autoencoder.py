@@ -122,6 +122,7 @@ def test_the_loss_is_that_of_v_plus_what_the_bottleneck_asks_for() -> None:
     torch.testing.assert_close(totals, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reconstruction", [False, True])
 def test_it_learns_a_fixed_batch(reconstruction: bool) -> None:
     module = module_of(tiny_config(use_reconstruction_loss=reconstruction))
@@ -191,7 +192,8 @@ def _losses(folder: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-@pytest.mark.parametrize("optimizers", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizers", [False, True])
 def test_a_run_learns_shows_validates_and_saves(tmp_path: Path, optimizers: bool) -> None:
     demo = {"demo_every": 30, "max_demos": 1, "demo_steps": 3}
     config = tiny_config(use_reconstruction_loss=True, demo=demo)
@@ -281,7 +283,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_pretrained(create_model_from_config(inner_config()), tmp_path / "w.ckpt")
 
 
-@pytest.mark.parametrize("make", [tiny_config, pytest.param(inner_config, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [tiny_config, inner_config])
 def test_check_rehearses_it(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps(make(use_reconstruction_loss=True, demo={"demo_every": 10})))

@@ -98,6 +98,7 @@ def test_a_continued_run_trains_to_the_same_bits(tmp_path: Path) -> None:
     assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_takes_other_batches(tmp_path: Path) -> None:
     guard = {"skips": 1, "within": 10}
     for name, ahead in (("plain", False), ("ahead", True)):

@@ -85,6 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", ["reading", "the first step", "a step", "validation", "a demo", "a checkpoint"]
 )
@@ -184,6 +185,7 @@ def test_sigkill_at_any_moment(tmp_path: Path, whole: Path, where: str, kind: st
     assert not list(folder.rglob("*.partial*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "suffix"), [("file", "ckpt"), ("shards", "shards")])
 def test_what_the_clock_has_saved_leaves_nothing_after_a_kill(tmp_path: Path, kind: str, suffix: str) -> None:
     """It saves every step here: the last one is numbered all the same, and the others go."""

@@ -111,6 +111,7 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path: Path, latents: Pat
         _run(tmp_path, latents, other).start()
 
 
+@pytest.mark.slow
 def test_latents_with_rows(tmp_path: Path) -> None:
     folder = _encode(tmp_path, PICTURES)
     dataset = {

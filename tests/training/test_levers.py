@@ -74,6 +74,7 @@ def _optimizer(kind: str, **options: Any) -> dict[str, Any]:
     return {"optimizer_configs": {"diffusion": {"optimizer": {"type": kind, "config": options}}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "options"),
     [
@@ -92,6 +93,7 @@ def test_optimizers_of_fewer_bytes_resume(
     _same_run(tmp_path, training, training, **options)
 
 
+@pytest.mark.slow
 def test_a_run_with_bfloat16_weights_releases_to_the_same_bits(tmp_path: Path) -> None:
     pytest.importorskip("torchao.optim")
     plain = {**_optimizer("AdamWBF16", lr=1e-3), "demo": demo_section(demo_every=6)}

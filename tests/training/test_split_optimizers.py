@@ -101,7 +101,8 @@ def _on_alone_from(kind: str, stored: dict[str, Any]) -> dict[str, Tensor]:
     return dict(network.state_dict())
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_optimizers_step_as_on_whole_weights_and_go_on_from_either(tmp_path: Path, processes: int) -> None:
     expected = {kind: _alone(tmp_path, kind) for kind in _kinds()}
     run_world(processes, _split, tmp_path)

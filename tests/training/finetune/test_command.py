@@ -71,7 +71,8 @@ def test_from_a_folder_to_a_page_and_again_by_the_command_it_prints(
     assert same(after, weights(folder / "runs" / "zorb-again"))
 
 
-@pytest.mark.parametrize("kind", ["lora", pytest.param("dora-rows", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "dora-rows"])
 def test_an_adapter_is_a_small_file_beside_the_model(
     folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def test_an_adapter_is_a_small_file_beside_the_model(
     assert same(weights(run), weights(folder / "runs" / "zorb-again"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_dry_run_stops_after_the_plan_and_a_later_run_reads_the_cache(
     assert "4 sounds encoded, 0 read from the cache" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_texts_are_read_once_before_the_trial(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def fitted(batch: int, usable: float) -> fitting.Fit:
     return fitting.fit(config_for, batch, [PLAIN, SELECTIVE, SAVED], available=usable / fitting.USABLE_SHARE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "micro"), [(12, 12), (50, 12), (11, 6), (5, 4), (1, 1)])
 def test_the_largest_batch_that_divides_the_step_and_fits(room: int, micro: int) -> None:
     result = fitted(12, bytes_of(PLAIN, room, max(1, 12 // room)) + 1000)

@@ -99,6 +99,7 @@ def test_what_such_averages_need(gpu: dict[str, Any], name: str, value: Any) -> 
     assert optimizer_for("lora", GPU) == "AdamW"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "optimizer", "megabytes"),
     [("lora", "AdamW", 184.2), ("lora", "AdamW8bit", 93.4), ("dora-rows", "AdamW8bit", 98.3)],

@@ -51,6 +51,7 @@ def test_the_values_of_codes_are_numbers_after_a_plan() -> None:
     assert subclass_4bit.get_qmap_unsigned() == tuple((torch.arange(1, 17) / 16).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["AdamW8bit", "AdamW4bit"])
 def test_a_run_that_begins_with_its_plan_trains_as_one_without(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -147,13 +147,14 @@ def _run_out_of_memory(folder: Path, strategy: str, more: dict[str, Any], expect
     assert found == [expected] * (2 if torch.distributed.get_rank() == 0 else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
 @pytest.mark.parametrize(
     ("processes", "strategy", "more", "shares"),
     [
         (2, "ddp", {}, 1),
         (2, "fsdp", {}, 2),
-        pytest.param(4, "hsdp", {"shard_size": 2}, 2, marks=pytest.mark.slow),
+        (4, "hsdp", {"shard_size": 2}, 2),
     ],
 )
 def test_a_run_of_several_processes_is_planned_as_one(

@@ -130,6 +130,7 @@ def test_states_of_samples_are_those_of_the_optimizer() -> None:
     assert _of_samples(network, weights).state == kept
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_less_on_both_devices() -> None:
     data = examples.uncond()
     data["model"]["config"]["depth"] = 6
@@ -142,6 +143,7 @@ def test_checkpointing_keeps_less_on_both_devices() -> None:
         assert again.gradients == kept.gradients
 
 
+@pytest.mark.slow
 def test_recomputing_elementwise_results_keeps_more_and_repeats_no_product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
