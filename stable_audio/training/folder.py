@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.training.checkpoint_files import remove_checkpoint
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.recovery import remove_checkpoint
 
 log = logging.getLogger(__name__)
 

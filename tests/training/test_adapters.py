@@ -19,8 +19,8 @@ from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.training.checkpoint_files import last_steps
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.recovery import last_steps
 from tests.training.building import demo_section, stored, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 

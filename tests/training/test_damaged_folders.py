@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.training.checkpoint_files import step_checkpoints
 from stable_audio.training.record import EarlyLog
-from stable_audio.training.recovery import newest_whole, step_checkpoints
+from stable_audio.training.recovery import newest_whole
 from tests.training.building import demo_section, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from stable_audio.checkpoints import read_checkpoint
-from stable_audio.training.callbacks import checkpoints
+from stable_audio.training import checkpoint_pruning
+from stable_audio.training.checkpoint_pruning import leave_later
 from tests.training.same_runs import run_differences
 from tests.training.test_kills import _before, _lose, _run, _train
 from tests.training.test_rescue import _second_of_two
@@ -183,8 +184,7 @@ def test_a_step_that_the_run_leaves_is_not_the_last(tmp_path: Path) -> None:
     """As where it goes back to a checkpoint after bad steps."""
     _fail_at(tmp_path, 6, **_options("shards"))
     folder = tmp_path / "run"
-    run = _run(tmp_path, "run", recover=True, **_options("shards"))
-    run.checkpoints.leave(4, folder / "checkpoints" / "step=00000004.shards")
+    leave_later(folder, 4, folder / "checkpoints" / "step=00000004.shards")
     assert not (folder / "last.ckpt").exists()
 
 
@@ -203,7 +203,7 @@ def test_what_keep_was_about_to_remove_goes_with_no_step_left(
     """As where the run was killed in the middle of the removal."""
     options = {"max_steps": 4, "checkpoint_every": 2, "keep": 1}
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "remove_checkpoint", lambda path: None)
+        patched.setattr(checkpoint_pruning, "remove_checkpoint", lambda path: None)
         assert _run(tmp_path, "run", **options).start() == 0
     folder = tmp_path / "run" / "checkpoints"
     last = {"step=00000004.ckpt", "step=00000004.safetensors"}

@@ -19,8 +19,9 @@ from stable_audio.checkpoints import CheckpointError, checksums
 from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.cli import main
 from stable_audio.training import checkpoint_io
+from stable_audio.training.checkpoint_files import last_steps
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.recovery import last_steps, stored_config
+from stable_audio.training.recovery import stored_config
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,21 +18,15 @@ from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule
 from stable_audio.training.batch_counts import begin_with_a_whole_step, end_last_batch
 from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.checkpoint_files import is_numbered, last_steps, remove_leftovers
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.checkpoint_pruning import prune
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.folder import same_file
 from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
-from stable_audio.training.recovery import (
-    is_numbered,
-    last_steps,
-    remove_checkpoint,
-    remove_leftovers,
-    step_checkpoints,
-    step_of,
-)
 from stable_audio.training.rescue import claim_rescue, leave_rescue
 from stable_audio.training.window import state_of_rank
 
@@ -107,7 +99,7 @@ class Checkpoints(StepCallback):
         self.io.writer.wait()  # files of other callbacks
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
-            self._prune(module.guard.return_point(trainer.global_step))
+            prune(self.folder, module.guard.return_point(trainer.global_step), keep=self.keep)
 
     def _complete(
         self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
@@ -218,7 +210,7 @@ class Checkpoints(StepCallback):
 
         Args:
             write: writes the inference file (path, tensors).
-            kept: as for `_prune`.
+            kept: step of `prune`.
         """
         if self.io.failure is not None:
             return
@@ -229,48 +221,10 @@ class Checkpoints(StepCallback):
                 same_file(inference, self.folder / "last.safetensors")
                 if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
                     same_file(target, self.folder / "last.ckpt")
-            self._prune(kept)
+            prune(self.folder, kept, keep=self.keep)
         except OSError as error:
             self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
         self.seconds = time.monotonic() - began
-
-    def leave(self, step: int, path: Path) -> None:
-        """Rename the checkpoints after `step`, which the run leaves, and make `last` that of `step`.
-
-        Otherwise a run that is killed soon afterwards would be continued from one of them. Errors are logged.
-
-        Args:
-            path: the checkpoint of `step`.
-        """
-        try:
-            for _, later in (entry for entry in step_checkpoints(self.folder) if entry[0] > step):
-                for file in (later, later.with_suffix(".safetensors")):
-                    if file.exists():
-                        os.replace(file, file.with_name(f"left-{file.name}"))
-            for suffix in (".ckpt", ".safetensors"):
-                source, last = path.with_suffix(suffix), self.folder / f"last{suffix}"
-                if source.exists() and source != last and path.parent == self.folder / "checkpoints":
-                    same_file(source, last)
-            self._remove_last(lambda at: at > step)
-        except OSError as error:
-            log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
-
-    def _remove_last(self, chosen: Callable[[float], bool]) -> None:
-        """Remove `last.ckpt` if it can be read and its step is one of those that are chosen."""
-        last = self.folder / "last.ckpt"
-        if last.is_file() and (step := step_of(last)) < math.inf and chosen(step):
-            last.unlink()
-
-    def _prune(self, step: int) -> None:
-        """Remove all but the newest checkpoints up to `step`: that of the run, or the one before its last bad
-        steps, which it may have to go back to. Later ones may be of an earlier run that went further."""
-        if self.keep < 0:
-            return
-        paths = [path for at, path in step_checkpoints(self.folder) if at <= step]
-        for old in paths[: -self.keep]:
-            # The checkpoint last, so that the next time finds both after a kill in between.
-            old.with_suffix(".safetensors").unlink(missing_ok=True)
-            remove_checkpoint(old)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # After an error in the middle of a step, the run goes on with that step from its beginning.

@@ -15,10 +15,12 @@ from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.checkpoint_files import step_of
+from stable_audio.training.checkpoint_pruning import leave_later
 from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
-from stable_audio.training.recovery import newest_whole, step_of
+from stable_audio.training.recovery import newest_whole
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class GoBack(StepCallback):
             extra=incident("went back", step=step, to=self.step, checkpoint=str(self.path)),
         )
         if trainer.is_global_zero:
-            self.checkpoints.leave(self.step, self.path)
+            leave_later(self.checkpoints.folder, self.step, self.path)
         module.guard.go_back()
         self._order, self._batches = module.order_state(), self.data.position(module.position)
         self.checkpoints.paused = True

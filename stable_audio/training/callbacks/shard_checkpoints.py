@@ -16,7 +16,8 @@ from stable_audio.checkpoints.scale import with_scale
 from stable_audio.checkpoints.shards import SUFFIX, Shards, is_shards, read_shards, taken_apart
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.recovery import remove_checkpoint, step_checkpoints
+from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
+from stable_audio.training.checkpoint_pruning import prune, remove_last
 from stable_audio.training.shard_writing import ShardWriting
 
 PASSING = "passing"
@@ -90,8 +91,8 @@ class ShardCheckpoints(Checkpoints):
                     if passed != target:
                         remove_checkpoint(passed)
                 self._passing = () if numbered else (target,)
-                self._remove_last(lambda at: at <= step)
-                self._prune(kept)
+                remove_last(self.folder, lambda at: at <= step)
+                prune(self.folder, kept, keep=self.keep)
         except OSError as error:
             self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began

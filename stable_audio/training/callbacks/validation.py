@@ -18,11 +18,11 @@ from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints, continues
+from stable_audio.training.checkpoint_files import step_of_inference
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
-from stable_audio.training.recovery import step_of_inference
 from stable_audio.training.splitting import are_split
 from stable_audio.training.stopping import StopRequest
 

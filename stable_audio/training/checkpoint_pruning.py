@@ -1,0 +1,63 @@
+"""Removal and renaming of checkpoints that a run no longer needs, or has left for an earlier one."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints, step_of
+from stable_audio.training.folder import same_file
+
+log = logging.getLogger(__name__)
+
+
+def prune(folder: Path, step: int, *, keep: int) -> None:
+    """Remove all but the newest numbered checkpoints up to a step. Later ones may be of an earlier run that
+    went further.
+
+    Args:
+        folder: folder of the run.
+        step: that of the run, or the one before its last bad steps, which it may have to go back to.
+        keep: how many stay; -1: all.
+    """
+    if keep < 0:
+        return
+    paths = [path for at, path in step_checkpoints(folder) if at <= step]
+    for old in paths[:-keep]:
+        # The checkpoint last, so that the next time finds both after a kill in between.
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+        remove_checkpoint(old)
+
+
+def leave_later(folder: Path, step: int, path: Path) -> None:
+    """Rename the checkpoints after `step`, which the run leaves, and make `last` that of `step`.
+
+    Otherwise a run that is killed soon afterwards would be continued from one of them. Errors are logged.
+
+    Args:
+        folder: folder of the run.
+        step: the step that it goes back to.
+        path: the checkpoint of that step.
+    """
+    try:
+        for _, later in (entry for entry in step_checkpoints(folder) if entry[0] > step):
+            for file in (later, later.with_suffix(".safetensors")):
+                if file.exists():
+                    os.replace(file, file.with_name(f"left-{file.name}"))
+        for suffix in (".ckpt", ".safetensors"):
+            source, last = path.with_suffix(suffix), folder / f"last{suffix}"
+            if source.exists() and source != last and path.parent == folder / "checkpoints":
+                same_file(source, last)
+        remove_last(folder, lambda at: at > step)
+    except OSError as error:
+        log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
+
+
+def remove_last(folder: Path, chosen: Callable[[float], bool]) -> None:
+    """Remove `last.ckpt` if it can be read and its step is one of those that are chosen."""
+    last = folder / "last.ckpt"
+    if last.is_file() and (step := step_of(last)) < math.inf and chosen(step):
+        last.unlink()
