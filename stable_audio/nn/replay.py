@@ -89,11 +89,11 @@ class RecordedCalls:
                 self._recordings.popitem(last=False)
             return recording(tensors)
 
-    def _places(self) -> Iterator[Any]:
-        """Where the weights are, and their types: freed memory may hold weights of another type later."""
+    def _places(self) -> Iterator[int]:
+        """Where the weights are."""
         for entries, name in self._weights:
             tensor = entries[name]
-            yield None if tensor is None else (tensor.data_ptr(), tensor.dtype)
+            yield 0 if tensor is None else tensor.data_ptr()
 
     def _recorded(self, inputs: Any, tensors: list[Tensor]) -> _Recording | None:
         static = [tensor.clone(memory_format=torch.preserve_format) for tensor in tensors]

@@ -178,14 +178,19 @@ class FiniteGuard:
         weights have taken; else None."""
         if self.limits is None or self.torn is not None:
             return self.torn
-        self._recent = [bad for bad in self._recent if bad >= step - self.limits.within]
+        self._forget_before(step - self.limits.within)
         return self._recent[0] if len(self._recent) > self.limits.skips else None
 
     def return_point(self, step: int) -> int:
         """The step whose checkpoint, or the newest before it, the run may have to go back to after `step`."""
         if self.limits is None:
             return step
-        return min([bad for bad in self._recent if bad >= step - self.limits.within], default=step)
+        self._forget_before(step - self.limits.within)
+        return self._recent[0] if self._recent else step
+
+    def _forget_before(self, step: int) -> None:
+        """Leave bad steps before `step` out of the count."""
+        self._recent = [bad for bad in self._recent if bad >= step]
 
     def go_back(self) -> None:
         """The run goes back to a checkpoint, from which it counts anew."""

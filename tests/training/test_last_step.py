@@ -86,11 +86,7 @@ def test_what_the_last_step_lacks_follows(tmp_path: Path, wholes: dict[str, Path
 
 @pytest.mark.slow
 @KINDS
-@pytest.mark.parametrize(
-    "step",
-    [2, 4],
-    ids=["no checkpoint", "a checkpoint"],
-)
+@pytest.mark.parametrize("step", [2, 4], ids=["no checkpoint", "a checkpoint"])
 def test_a_step_that_is_not_the_last_leaves_the_checkpoints_of_a_whole_run(
     tmp_path: Path, wholes: dict[str, Path], kind: str, step: int
 ) -> None:

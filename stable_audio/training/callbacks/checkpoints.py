@@ -175,9 +175,7 @@ class Checkpoints(StepCallback):
         if self.paused:
             return
         step, began = trainer.global_step, time.monotonic()
-        self._numbered_at = step if numbered else self._numbered_at
-        self.stale = False
-        module.before_save()
+        kept = self._prepare(module, step, numbered=numbered)
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
             if self._alone:
@@ -192,9 +190,15 @@ class Checkpoints(StepCallback):
             weights = module.weights_label
             config = with_scale(self.config, module.model)
             write = partial(module.saved.write, config=config, weights=weights, info={"step": step})
-            kept = module.guard.return_point(step)
             publish = partial(self._publish, target, step, write=write, began=began, kept=kept)
             self.io.writer.write(tensors, publish)
+
+    def _prepare(self, module: TrainingModule, step: int, *, numbered: bool) -> int:
+        """What comes before a save; returns the step up to which `prune` counts after it."""
+        self._numbered_at = step if numbered else self._numbered_at
+        self.stale = False
+        module.before_save()
+        return module.guard.return_point(step)
 
     def _publish(
         self,
@@ -210,7 +214,7 @@ class Checkpoints(StepCallback):
 
         Args:
             write: writes the inference file (path, tensors).
-            kept: step of `prune`.
+            kept: the step up to which `prune` counts.
         """
         if self.io.failure is not None:
             return

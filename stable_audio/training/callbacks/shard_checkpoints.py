@@ -67,15 +67,12 @@ class ShardCheckpoints(Checkpoints):
             return
         assert self._writing is not None
         step, began = trainer.global_step, time.monotonic()
-        self._numbered_at = step if numbered else self._numbered_at
-        self.stale = False
-        module.before_save()
+        kept = self._prepare(module, step, numbered=numbered)
         target = self._place(step)
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         content[TRAINING_ENTRY][PASSING] = not numbered
         parts = taken_apart(content)
         self._saved_at, self._clock = step, time.monotonic()
-        kept = module.guard.return_point(step)
         write = partial(self._write, target, step, began=began, numbered=numbered, kept=kept)
         self.io.writer.write(parts, write)
 

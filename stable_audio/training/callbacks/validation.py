@@ -79,22 +79,23 @@ class Validate(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         # Now, so that a mistake in the dataset file is found before the first step.
-        self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
-        self._leave_out_lost(trainer)
-        self._catch_up(trainer, pl_module)
+        self._begin(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A run without a step left to train may lack the validation of the last one."""
         if self._last_step < 0 and self._is_missing(trainer.global_step):
-            self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
-            self._leave_out_lost(trainer)
-            self._catch_up(trainer, pl_module)
+            self._begin(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Another process than the one that writes may save the run now. It cannot know whether the row and
         the best weights of this step were written, so that the validation follows once more."""
         if not trainer.is_global_zero and self._step == trainer.global_step:
             self._bests, self._step = self._before
+
+    def _begin(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        self._loader = self._make_loader(trainer.global_rank, trainer.world_size)
+        self._leave_out_lost(trainer)
+        self._catch_up(trainer, module)
 
     def _leave_out_lost(self, trainer: pl.Trainer) -> None:
         """Compare with the best weights that are on disk: later ones could not be written, or the process
