@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -58,6 +58,7 @@ class OptimisedModule(CheckedModule):
         rate_factors: id of a weight -> factor of its learning rate; 1 where there is none.
         moved: index in `networks` of the network that stepped on the current batch, or None.
         clock: times the parts of steps while a run logs them.
+        on_values: called when all values of a step are recorded, before its optimizer steps; or None.
 
     Args:
         gradient_clip_val: maximum gradient norm, 0 = no clipping.
@@ -99,6 +100,7 @@ class OptimisedModule(CheckedModule):
         self._exploded = ""
         self.moved: int | None = None
         self.clock = StepClock()
+        self.on_values: Callable[[], None] | None = None
         self._accumulated = 0
         self._worst: Tensor | None = None
         self._received = False
@@ -265,6 +267,7 @@ class OptimisedModule(CheckedModule):
         self._check_and_clip(index, optimizer)
         if network.rate_label is not None:
             self.record({network.rate_label: float(optimizer.param_groups[0]["lr"])})
+        self._values_are_recorded()
         optimizer.step()
         for each in optimizers:  # a loss may have reached the others, too
             each.zero_grad()
@@ -280,6 +283,11 @@ class OptimisedModule(CheckedModule):
     ) -> None:
         """Check the loss, measure and check the gradient norm, clip. Lightning calls this every step."""
         self._check_and_clip(0, optimizer)
+        self._values_are_recorded()
+
+    def _values_are_recorded(self) -> None:
+        if self.on_values is not None:
+            self.on_values()
 
     def _check_and_clip(self, index: int, optimizer: Any) -> None:
         if self._release is not None:

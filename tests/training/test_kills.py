@@ -18,9 +18,12 @@ import torch
 from stable_audio.checkpoints import summed_files
 from stable_audio.checkpoints.shards import read_shards
 from stable_audio.training import checkpoint_io
+from stable_audio.training.callbacks import scalars
+from stable_audio.training.callbacks.log_line import SharedValues
 from stable_audio.training.trainer import Run
 from tests.quick import quicken
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
+from tests.training.same_runs import row_differences
 from tests.training.test_resume import _tensors, assert_same_checkpoint
 from tests.training.worlds import ended_world, fork_server, run_world
 
@@ -32,11 +35,6 @@ def _run(folder: Path, name: str, **options: Any) -> Run:
     return tiny_run(
         folder, config, name=name, **{"max_steps": 6, "checkpoint_every": 2, **VALIDATED, **options}
     )
-
-
-def _curves(folder: Path) -> list[tuple[str, str, str]]:
-    with open(folder / "metrics.csv", newline="") as file:
-        return [(row["step"], row["train/loss"], row["val/avg_loss"]) for row in csv.DictReader(file)]
 
 
 def _sounds(folder: Path) -> dict[str, bytes]:
@@ -69,6 +67,8 @@ def _at(run: Run, where: str, act: Callable[[], None]) -> None:
         "reading": (run.data, "_make_loader"),
         "the first step": (run.module, "training_step"),
         "a step": (run.module, "training_step"),
+        "the scalars of a step": (SharedValues, "take"),
+        "the row of a step": (scalars, "of_each_process"),
         "validation": (run.module, "validation_values"),
         "a demo": (run.demos, "_save"),
         "a checkpoint": (run.checkpoints, "save"),
@@ -98,7 +98,7 @@ def test_sigterm_twice_at_any_moment(tmp_path: Path, whole: Path, where: str) ->
     assert (folder / "last.ckpt").exists()
     assert _run(tmp_path, "stopped", recover=True).start() == 0
     assert_same_checkpoint(whole / "last.ckpt", folder / "last.ckpt")
-    assert _curves(whole) == _curves(folder)
+    assert row_differences(whole / "metrics.csv", folder / "metrics.csv") == []
     kinds = [entry["kind"] for entry in json.loads((folder / "run.json").read_text())["incidents"]]
     assert kinds == ["signal"]
     assert _sounds(whole) == _sounds(folder)
@@ -143,7 +143,8 @@ def test_what_a_stopped_run_leaves_out(tmp_path: Path, caplog: pytest.LogCapture
     _before(again.module, "validation_values", lambda: calls.append(again.trainer.global_step))
     assert again.start() == 0
     assert set(calls) == {2, 4, 6}
-    assert all(value for at, _, value in _curves(tmp_path / "run") if int(at) % 2 == 0)
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        assert all(row["val/avg_loss"] for row in csv.DictReader(file) if int(row["step"]) % 2 == 0)
 
 
 def _killed(folder: Path, where: str, options: dict[str, Any]) -> None:
@@ -179,7 +180,7 @@ def test_sigkill_at_any_moment(tmp_path: Path, whole: Path, where: str, kind: st
     assert again.start() == 0
     folder = tmp_path / "killed"
     assert_same_checkpoint(whole / "last.ckpt", folder / "last.ckpt")
-    assert _curves(whole) == _curves(folder)
+    assert row_differences(whole / "metrics.csv", folder / "metrics.csv") == []
     kinds = [entry["kind"] for entry in json.loads((folder / "run.json").read_text())["incidents"]]
     assert "killed" in kinds
     assert not list(folder.rglob("*.partial*"))
@@ -223,10 +224,21 @@ def _lose(folder: Path, name: str, options: dict[str, Any], victim: int, where: 
     [
         (0, "validation", {}),
         (1, "a step", {}),
+        (0, "the scalars of a step", {}),
+        (0, "the row of a step", {}),
+        (0, "the row of a step", {"log_every": 5, "checkpoint_every": 5}),
         (1, "writing parts", {"checkpoint_format": "shards"}),
         (0, "a step", {"checkpoint_format": "shards", "strategy": "fsdp"}),
     ],
-    ids=["first validates", "second steps", "second writes its part", "first of split weights"],
+    ids=[
+        "first validates",
+        "second steps",
+        "first before a step",
+        "first after one",
+        "first after five",
+        "second writes its part",
+        "first of split weights",
+    ],
 )
 def test_one_of_two_processes_is_killed(
     tmp_path: Path, victim: int, where: str, options: dict[str, Any]
@@ -247,4 +259,4 @@ def test_one_of_two_processes_is_killed(
         assert all(torch.equal(value, second[key]) for key, value in first.items())
     else:
         assert_same_checkpoint(tmp_path / "whole" / "last.ckpt", tmp_path / "killed" / "last.ckpt")
-    assert _curves(tmp_path / "whole") == _curves(tmp_path / "killed")
+    assert row_differences(*(tmp_path / name / "metrics.csv" for name in ("whole", "killed"))) == []

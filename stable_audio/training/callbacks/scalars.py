@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from stable_audio.data.base import Batch
-from stable_audio.nn.transfer import Readback, to_device
+from stable_audio.nn.transfer import Readback
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
+from stable_audio.training.callbacks.log_line import (
+    LogLine,
+    SharedValues,
+    of_each_process,
+)
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.speed.clock import StepClock
@@ -25,40 +29,13 @@ from stable_audio.training.speed.columns import (
     peak_memory,
     speed_columns,
 )
-from stable_audio.training.window import SigmaBuckets
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A log line, some of whose values are still being copied from the device.
-
-    Attributes:
-        step: step of the line.
-        names: names of `means`.
-        means: means over all processes, being copied; None without any.
-        sigma: sums and counts by noise level, being copied, or None.
-        speeds: `Measured.numbers` of all processes, being copied.
-        host_values: values that are not on the device.
-    """
-
-    step: int
-    names: tuple[str, ...]
-    means: Readback | None
-    sigma: Readback | None
-    speeds: Readback
-    host_values: Mapping[str, float]
-
-    def values(self) -> dict[str, float]:
-        """All values by name but those of the speed; waits until they have been copied."""
-        values = dict(zip(self.names, self.means.values().tolist())) if self.means is not None else {}
-        values.update(self.host_values)
-        if self.sigma is not None:
-            values.update(SigmaBuckets.means(self.sigma.values()))
-        return values
 
 
 class LogScalars(StepCallback):
     """Logs, every `every` steps, the means since the last line over all processes.
+
+    Processes exchange the scalars of a line before the optimizer of its step steps. One that cannot, since
+    another has died, has not taken the step, so that no step is saved without its line.
 
     On a GPU a line is written one step late, when its values have been copied: reading them at once would
     make the host wait for the device. A line that is not written yet is written before a checkpoint and at
@@ -100,27 +77,32 @@ class LogScalars(StepCallback):
         self._steps = 0
         self._count = BatchCount()
         self._began = self._paused_at = self._waited = 0.0
-        self._pending: _Line | None = None
+        self._shared: SharedValues | None = None
+        self._pending: LogLine | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._shared = None
+        pl_module.on_values = partial(self._share, trainer, pl_module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._count.add(batch, items=self.items, row=self.row)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._write(trainer)
-        self.clock.stop()
+        self._end(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._write(trainer)
-        self.clock.stop()
+        self._end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._write(trainer)
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self._steps += 1
-        self._write(trainer)
-        if step % self.every == 0:
-            self._pending = self._line(trainer, module, step)
+        if self._shared is not None:
+            line = self._take_line(trainer)  # which stays if the others cannot be reached any more
+            measured = of_each_process(trainer, self._measured(trainer).numbers())
+            self._pending = replace(line, measured=Readback(measured))
             self._restart()
             if trainer.strategy.root_device.type != "cuda":
                 self._write(trainer)
@@ -137,28 +119,42 @@ class LogScalars(StepCallback):
         self._began += time.perf_counter() - self._paused_at
         self.clock.switch("other")
 
-    def _line(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> _Line:
-        means = module.window.means()
-        stacked, totals = stacked_over_processes(trainer, means), _sigma_totals(trainer, module)
-        return _Line(
-            step=step,
-            names=tuple(means),
-            means=None if stacked is None else Readback(stacked),
-            sigma=None if totals is None else Readback(totals),
-            speeds=Readback(gathered(trainer, self._measured(trainer).numbers())),
-            host_values={**self._rates(trainer), **self._waiting()},
-        )
+    def _share(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """Called when the values of a step are recorded, before the step is taken."""
+        self._write(trainer)  # a step that is saved has the line before its own, too
+        step = trainer.global_step + 1
+        if step % self.every == 0:
+            self._shared = SharedValues.take(trainer, module, step)
+
+    def _take_line(self, trainer: pl.Trainer) -> LogLine:
+        """Make the pending line of the scalars that were exchanged."""
+        shared, self._shared = self._shared, None
+        assert shared is not None
+        self._pending = LogLine(shared=shared, host_values={**self._rates(trainer), **self._waiting()})
+        return self._pending
+
+    def _end(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        self._write(trainer)
+        if self._shared is not None and self._shared.step == trainer.global_step:  # an error after the step
+            self._take_line(trainer)
+            self._write(trainer)
+        module.on_values = None
+        self.clock.stop()
 
     def _write(self, trainer: pl.Trainer) -> None:
         """Write the pending line, if there is one."""
         line, self._pending = self._pending, None
         if line is None:
             return
-        measured = [Measured.from_numbers(numbers) for numbers in line.speeds.values().tolist()]
-        speed = speed_columns(measured, nominal=self.nominal, batch_seconds=self.batch_seconds)
-        self.latest, self.latest_step = {**line.values(), **speed}, line.step
+        self.latest, self.latest_step = {**line.values(), **self._speed(line)}, line.step
         if trainer.is_global_zero:
             self.logger.scalars(self.latest, line.step)
+
+    def _speed(self, line: LogLine) -> dict[str, float]:
+        if line.measured is None:
+            return {}
+        measured = [Measured.from_numbers(numbers) for numbers in line.measured.values().tolist()]
+        return speed_columns(measured, nominal=self.nominal, batch_seconds=self.batch_seconds)
 
     def _rates(self, trainer: pl.Trainer) -> dict[str, float]:
         rates = [g["lr"] for o in trainer.optimizers for g in o.param_groups]
@@ -198,31 +194,3 @@ class ResumeClock(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         self._scalars.resume_clock()
-
-
-def stacked_over_processes(trainer: pl.Trainer, values: Mapping[str, Tensor]) -> Tensor | None:
-    """Means over all processes as one tensor on the device of this process; None without values.
-
-    Every process must pass the same names, in the same order.
-    """
-    if not values:
-        return None
-    device = trainer.strategy.root_device
-    stacked = torch.stack([to_device(v.float().reshape(()), device) for v in values.values()])
-    return trainer.strategy.reduce(stacked, reduce_op="mean") if trainer.world_size > 1 else stacked
-
-
-def gathered(trainer: pl.Trainer, numbers: Sequence[float]) -> Tensor:
-    """The numbers of all processes as one tensor (processes, n), on the device if there are several."""
-    own = torch.tensor(numbers, dtype=torch.float64)
-    if trainer.world_size == 1:
-        return own[None]
-    everyone = trainer.strategy.all_gather(to_device(own, trainer.strategy.root_device))
-    return everyone.view(trainer.world_size, -1)
-
-
-def _sigma_totals(trainer: pl.Trainer, module: TrainingModule) -> Tensor | None:
-    totals = module.buckets.pop()
-    if totals is None or trainer.world_size == 1:
-        return totals
-    return trainer.strategy.reduce(totals, reduce_op="sum")
