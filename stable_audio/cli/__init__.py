@@ -10,6 +10,7 @@ the others refuse to run under a launcher, where each process would repeat the w
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import io
 import logging
@@ -156,6 +157,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         _escape_halves(stream)
+    _show_crashes()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     from stable_audio.training.stopping import Interrupted, sigterm_interrupts
 
@@ -171,6 +173,12 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
             raise
         print(f"error: {_reason(error)}", file=sys.stderr)
         return 2
+
+
+def _show_crashes() -> None:
+    """Let a crash of a library (SIGSEGV, SIGABRT) print where every thread was, which is lost without it."""
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
 
 
 def _escape_halves(stream: TextIO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,3 +171,19 @@ def test_a_file_that_cannot_be_read_is_no_output_folder(
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.W_OK)
     assert unwritable_folder(PermissionError(errno.EACCES, "Permission denied", str(file))) is None
     assert unwritable_folder(FileNotFoundError(errno.ENOENT, "No such file", str(file))) is None
+
+
+def test_a_crash_prints_where_it_was(tmp_path: Path) -> None:
+    """As a fault of a library, or a signal of the system, ends a process."""
+    (tmp_path / "crash.py").write_text(
+        "import os\nfrom stable_audio.cli import guarded\n\n\ndef crashing() -> int:\n    os.abort()\n\n\n"
+        "guarded(crashing, traceback=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "crash.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGABRT
+    assert 'crash.py", line 6 in crashing' in done.stderr

@@ -5,6 +5,7 @@ They are forked from a server that has imported everything once: an interpreter 
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -102,6 +103,7 @@ def _member(
     if size == 1:
         os.environ.pop("RANK")
         os.environ.pop("WORLD_SIZE")
+    faulthandler.enable()
     import torch
 
     torch.set_num_threads(1)
