@@ -15,43 +15,58 @@ log = logging.getLogger(__name__)
 
 MEASURED_SECONDS = 10.0
 
+SURPRISE = 0.25
+"""Share by which the time of a step must differ from that of the last estimate for a new one."""
+
 
 class EstimateTime(StepCallback):
-    """Logs once how long the rest of the run will take, from the speed of its steps after the first.
+    """Logs how long the rest of the run will take, from the speed of its steps after the first, and again
+    when it turns out otherwise: a first epoch may render or encode what later ones find ready.
 
-    The first step is not counted, since it sets up threads, kernels and data.
+    The first step is not counted, since it sets up threads, kernels and data. Speed is measured anew for
+    twice as long each time.
 
     Args:
         max_steps: steps of the run.
-        measured_seconds: seconds during which steps are timed before the estimate.
+        measured_seconds: seconds during which steps are timed before the first estimate.
     """
 
     def __init__(self, *, max_steps: int, measured_seconds: float = MEASURED_SECONDS) -> None:
         super().__init__()
         self._max_steps, self._measured_seconds = max_steps, measured_seconds
+        self._window = measured_seconds
         self._began: float | None = None
         self._first = 0
-        self._is_done = False
+        self._told: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began, self._is_done = None, not trainer.is_global_zero
+        self._began, self._told, self._window = None, None, self._measured_seconds
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
+        if not trainer.is_global_zero:
+            return
         now = time.monotonic()
         if self._began is None:
             self._began, self._first = now, step
             return
         elapsed = now - self._began
-        if self._is_done or elapsed < self._measured_seconds:
+        if elapsed < self._window or step == self._max_steps:
             return
-        self._is_done = True
-        remaining = (self._max_steps - step) * elapsed / (step - self._first)
-        rate = (step - self._first) / max(elapsed, 1e-9)
-        speed = f"{rate:.1f} steps per second" if rate >= 1 else f"{1 / rate:.1f} seconds per step"
+        per_step = elapsed / (step - self._first)
+        self._began, self._first, self._window = now, step, 2 * self._window
+        if self._told is None or abs(per_step - self._told) > SURPRISE * self._told:
+            self._tell(step, per_step, again=self._told is not None)
+            self._told = per_step
+
+    def _tell(self, step: int, per_step: float, *, again: bool) -> None:
+        speed = (
+            f"{1 / per_step:.1f} steps per second" if per_step <= 1 else f"{per_step:.1f} seconds per step"
+        )
         log.info(
-            "training takes %s more at this speed (%s, %d of %d steps are done)",
-            duration(remaining),
+            "training takes %s more %s (%s, %d of %d steps are done)",
+            duration((self._max_steps - step) * per_step),
+            "at its present speed" if again else "at this speed",
             speed,
             step,
             self._max_steps,
