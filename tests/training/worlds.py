@@ -38,7 +38,7 @@ def run_world(size: int, work: Callable[..., None], *args: Any, nodes: int = 1) 
     """
     statuses, failures = ended_world(size, work, *args, nodes=nodes)
     assert not failures, "\n".join(failures)
-    assert statuses == [0] * size
+    assert statuses == [0] * size, f"exit statuses {statuses}; a crash prints where it was"
 
 
 def ended_world(
