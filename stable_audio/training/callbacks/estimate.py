@@ -14,6 +14,7 @@ from stable_audio.training.callbacks.base import StepCallback
 log = logging.getLogger(__name__)
 
 MEASURED_SECONDS = 10.0
+"""Time during which steps are timed before the first estimate."""
 
 SURPRISE = 0.25
 """Share by which the time of a step must differ from that of the last estimate for a new one."""
@@ -28,20 +29,18 @@ class EstimateTime(StepCallback):
 
     Args:
         max_steps: steps of the run.
-        measured_seconds: seconds during which steps are timed before the first estimate.
     """
 
-    def __init__(self, *, max_steps: int, measured_seconds: float = MEASURED_SECONDS) -> None:
+    def __init__(self, *, max_steps: int) -> None:
         super().__init__()
-        self._max_steps, self._measured_seconds = max_steps, measured_seconds
-        self._window = measured_seconds
+        self._max_steps, self._window = max_steps, MEASURED_SECONDS
         self._began: float | None = None
         self._first = 0
         self._told: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began, self._told, self._window = None, None, self._measured_seconds
+        self._began, self._told, self._window = None, None, MEASURED_SECONDS
 
     def after_step(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
         if not trainer.is_global_zero:

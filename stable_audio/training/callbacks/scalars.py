@@ -14,11 +14,7 @@ from stable_audio.data.base import Batch
 from stable_audio.nn.transfer import Readback
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.callbacks.log_line import (
-    LogLine,
-    SharedValues,
-    of_each_process,
-)
+from stable_audio.training.callbacks.log_line import LogLine, SharedValues, of_each_process
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.speed.clock import StepClock
