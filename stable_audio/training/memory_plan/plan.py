@@ -2,142 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
-
 from stable_audio.config import ModelConfig
-from stable_audio.factory import create_model_from_config
-from stable_audio.inference.memory.encoders import frozen_encoders
 from stable_audio.inference.memory.kernels import MIXED
-from stable_audio.inference.memory.operations import Operations
 from stable_audio.inference.memory.reserve import memory_of, readable_size, reserve_of
-from stable_audio.model import DiffusionModel
-from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.build import build_training
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.float8 import FLOAT8, layers_of
-from stable_audio.training.halved_encoder import encoding_precision
-from stable_audio.training.memory_plan.choice import Choice, choice_of, configured
-from stable_audio.training.memory_plan.gathered import Gathered, gathered_bytes
+from stable_audio.training.memory_plan.choice import Choice, choice_of
+from stable_audio.training.memory_plan.gathered import Gathered
+from stable_audio.training.memory_plan.module_memory import LOW, ModuleMemory, module_memory
 from stable_audio.training.memory_plan.processes import sharing_of
-from stable_audio.training.memory_plan.static import (
-    OptimizerMemory,
-    average_bytes,
-    optimizer_memory,
-    resting_bytes,
-)
 from stable_audio.training.memory_plan.trace import Circumstances, StepTrace, trace_step
+from stable_audio.training.memory_plan.training_plan import TrainingPlan
 from stable_audio.training.options import RunOptions
-from stable_audio.training.transforms import transforms_for
-from stable_audio.transforms.recorded import apply_transforms
-
-log = logging.getLogger(__name__)
-
-LOW = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
-"""Precision -> the type of all weights that Lightning trains."""
 
 PLANNED = ("32-true", *MIXED, *LOW, *FLOAT8)
 """Precisions whose memory is planned."""
-
-
-NAMES = {
-    "weights": "weights",
-    "buffers": "buffers",
-    "gradients": "gradients",
-    "optimizer": "optimizer",
-    "ema": "average",
-    "gathered": "whole blocks",
-    "activations": "activations",
-    "reserve": "libraries",
-}
-"""Part of a plan -> what it is called in sentences."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """Bytes that a training run needs on its device.
-
-    Attributes:
-        choice: the settings.
-        device: type of the device.
-        parts: bytes by what they are for; `activations` is what the greatest moment needs beside the others.
-        moments: bytes in all at each moment of a step, weights and everything else included.
-        operations: of the forward and backward passes of a batch.
-        assumptions: what the plan rests on, and what it leaves out, as sentences.
-        device_bytes: memory of the device, if known.
-        largest_batch: clips per batch that fit the device, 0 = not even one; None: not looked for.
-        fitting: the cheapest other settings that fit, if these do not; None: there are none, or nothing was
-            looked for.
-    """
-
-    choice: Choice
-    device: str
-    parts: Mapping[str, int]
-    moments: Mapping[str, int]
-    operations: Operations = Operations()  # noqa: RUF009 (frozen)
-    assumptions: tuple[str, ...] = ()
-    device_bytes: int | None = None
-    largest_batch: int | None = None
-    fitting: TrainingPlan | None = None
-
-    @property
-    def total(self) -> int:
-        return sum(self.parts.values())
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether the run fits the device; None if its memory is unknown."""
-        return None if self.device_bytes is None else self.total <= self.device_bytes
-
-    def in_words(self) -> str:
-        """The parts with their sizes, the largest first."""
-        sizes = sorted(self.parts.items(), key=lambda item: -item[1])
-        return ", ".join(f"{NAMES[name]} {readable_size(size)}" for name, size in sizes if size)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The plan for JSON."""
-        return {
-            "settings": {**vars(self.choice), "sharing": vars(self.choice.sharing)},
-            "device": self.device,
-            "total": self.total,
-            "parts": dict(self.parts),
-            "moments": dict(self.moments),
-            "operations": vars(self.operations),
-            "assumptions": list(self.assumptions),
-            "device_bytes": self.device_bytes,
-            "fits": self.fits,
-            "largest_batch": self.largest_batch,
-            "fitting": None if self.fitting is None else self.fitting.as_dict(),
-        }
-
-
-@dataclass(frozen=True)
-class _Static:
-    """What does not depend on the batch.
-
-    Attributes:
-        module: the training module, on shapes.
-        optimizer: bytes of its optimizers.
-        average: bytes of the average on the device.
-        resting: bytes of weights that are counted and are not on the device, see `resting_bytes`.
-        encoders: bytes of frozen encoders beside the model.
-        gathered: what weights take while they are whole, where processes have parts of them.
-        assumptions: what is left out.
-    """
-
-    module: TrainingModule
-    optimizer: OptimizerMemory
-    average: int
-    resting: int
-    encoders: int
-    gathered: Gathered
-    assumptions: tuple[str, ...]
 
 
 class Planner:
@@ -160,7 +44,7 @@ class Planner:
     ) -> None:
         self.config, self.device, self.texts_read = config, device, texts_read
         self.sample_size = sample_size if sample_size is not None else config.sample_size
-        self._static: dict[Any, _Static] = {}
+        self._static: dict[Any, ModuleMemory] = {}
         self._traces: dict[Any, StepTrace] = {}
 
     def plan(self, choice: Choice, *, device_bytes: int | None = None) -> TrainingPlan:
@@ -170,10 +54,6 @@ class Planner:
             TrainingError: the model has nothing that could be trained in the precision.
         """
         static, sharing = self._static_of(choice), choice.sharing
-        notes = (*static.assumptions, *([WITHOUT_COPY] if self.device == "cpu" else []))
-        if choice.precision in FLOAT8:
-            layers_of(static.module.model, choice.precision)
-            notes = (*notes, LIKE_BFLOAT16)
         trace = self._trace_of(choice, static.module)
         parts_whole = static.gathered if sharing.shares > 1 else Gathered()
         elsewhere = parts_whole.split - sharing.part(parts_whole.split)
@@ -205,10 +85,15 @@ class Planner:
         if choice.releases:
             held["gradients"] = 0
             moments["optimizer step"] = resting
+        step = max(moments.values())
+        checkpoint = _gathered_checkpoint(static, choice)
+        if checkpoint and self.device == "cpu":
+            moments["checkpoint"] = sum(held.values()) + checkpoint
         parts = {
             **held,
             "gathered": whole,
-            "activations": max(0, max(moments.values()) - sum(held.values()) - whole),
+            "activations": max(0, step - sum(held.values()) - whole),
+            "checkpoint": max(0, moments.get("checkpoint", 0) - step),
             "reserve": reserve_of(self.device),
         }
         return TrainingPlan(
@@ -217,7 +102,7 @@ class Planner:
             parts=parts,
             moments=moments,
             operations=trace.operations,
-            assumptions=notes,
+            assumptions=self._assumptions(static, choice, checkpoint),
             device_bytes=device_bytes,
         )
 
@@ -249,11 +134,13 @@ class Planner:
                 break
         return fits
 
-    def _static_of(self, choice: Choice) -> _Static:
+    def _static_of(self, choice: Choice) -> ModuleMemory:
         several = choice.sharing.processes > 1
         key = (choice.precision in LOW and choice.precision, several, *_of_file(choice))
         if key not in self._static:
-            self._static[key] = self._built(choice)
+            self._static[key] = module_memory(
+                self.config, choice, device=self.device, texts_read=self.texts_read
+            )
         return self._static[key]
 
     def _trace_of(self, choice: Choice, module: TrainingModule) -> StepTrace:
@@ -275,56 +162,22 @@ class Planner:
             )
         return self._traces[key]
 
-    def _built(self, choice: Choice) -> _Static:
-        config = configured(self.config, choice)
-        model = create_model_from_config(config, device="meta")
-        apply_transforms(model, transforms_for(config, RunOptions()))
-        module = build_training(config, model, gradient_release=choice.releases)
-        if choice.precision in LOW:
-            module.to(LOW[choice.precision])
-        halved = isinstance(module, DiffusionTraining) and self._halved(module)
-        notes: list[str] = []
-        encoders = 0
-        if isinstance(model, DiffusionModel) and not self.texts_read:
-            frozen = frozen_encoders(model)
-            encoders = frozen.bytes
-            notes += frozen.unknown
-            if encoders and config.training.cache_text is not None:
-                notes.append("the text encoder leaves the memory once all texts are in cache_text")
-        if self.config.training is None:
-            notes.append("the file has no training section: Adam and an average of the weights are assumed")
-        elif self.config.training.teacher_model_ckpt is not None:
-            notes.append("without the teacher")
-        return _Static(
-            module=module,
-            optimizer=optimizer_memory(module),
-            average=average_bytes(module, self.device),
-            resting=resting_bytes(
-                module,
-                device=self.device,
-                offloads=choice.offloads,
-                halved=halved,
-                processes=choice.sharing.processes,
-            ),
-            encoders=encoders,
-            gathered=gathered_bytes(module),
-            assumptions=tuple(notes),
-        )
+    def _assumptions(self, static: ModuleMemory, choice: Choice, checkpoint: int) -> tuple[str, ...]:
+        notes = list(static.assumptions)
+        if self.device == "cpu":
+            notes.append(WITHOUT_COPY)
+        elif checkpoint:
+            notes.append(
+                f"without the {readable_size(checkpoint)} of host memory in which the first process gathers "
+                "each checkpoint; --checkpoint-format shards gathers none"
+            )
+        if choice.precision in FLOAT8:
+            layers_of(static.module.model, choice.precision)
+            notes.append(LIKE_BFLOAT16)
+        return tuple(notes)
 
     def _encodes_ahead(self, module: TrainingModule) -> bool:
         return self.device != "cpu" and isinstance(module, DiffusionTraining) and module.options.encode_ahead
-
-    def _halved(self, module: DiffusionTraining) -> bool:
-        """Whether the run encodes in float16; the pretransform then does on shapes."""
-        options, pretransform = module.options, module.model.pretransform
-        chosen = encoding_precision(
-            module.model, options.encoding_precision, pre_encoded=module.pre_encoded, device=self.device
-        )
-        if chosen == "float16":
-            assert isinstance(pretransform, AutoencoderPretransform)
-            pretransform.model.half()
-            pretransform.model_half = True
-        return chosen == "float16"
 
 
 LIKE_BFLOAT16 = "layers in 8 bits are counted as in bfloat16"
@@ -339,6 +192,14 @@ MOST_CLIPS = 1024
 
 MOST_TRIALS = 6
 """Batches that are tried to find the largest one; the answer fits in any case."""
+
+
+def _gathered_checkpoint(static: ModuleMemory, choice: Choice) -> int:
+    """Bytes of split weights, average and optimizer together, where the first process gathers them."""
+    if not choice.sharing.gathers_checkpoints:
+        return 0
+    split = static.gathered.split
+    return split + static.optimizer.state + (0 if choice.average == "none" else split)
 
 
 def _of_file(choice: Choice) -> tuple[Any, ...]:

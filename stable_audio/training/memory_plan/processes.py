@@ -22,11 +22,13 @@ class Sharing:
         processes: how many.
         strategy: one of `PLANNED`.
         shares: processes that have one copy of the weights together.
+        gathers_checkpoints: whether the first process gathers what is split to write it as one file.
     """
 
     processes: int = 1
     strategy: str = "auto"
     shares: int = 1
+    gathers_checkpoints: bool = False
 
     def part(self, size: int) -> int:
         """What one process has of bytes that are split."""
@@ -69,7 +71,8 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
             f"--shard-size {size}: {processes} processes are not several whole groups of {size}; give "
             "another number"
         )
-    return Sharing(processes=processes, strategy=strategy, shares=size)
+    gathers = options.checkpoint_format == "file"
+    return Sharing(processes=processes, strategy=strategy, shares=size, gathers_checkpoints=gathers)
 
 
 def sharing_in(strategy: Strategy, processes: int) -> Sharing:
@@ -78,4 +81,9 @@ def sharing_in(strategy: Strategy, processes: int) -> Sharing:
     if processes == 1 or not isinstance(strategy, SplitWeights):
         return Sharing(processes=processes)
     size = strategy.shard_size
-    return Sharing(processes=processes, strategy=FSDP if size is None else HSDP, shares=size or processes)
+    return Sharing(
+        processes=processes,
+        strategy=FSDP if size is None else HSDP,
+        shares=size or processes,
+        gathers_checkpoints=strategy.gathers,
+    )

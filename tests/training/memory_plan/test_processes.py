@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,39 @@ def test_a_copy_of_the_encoder_is_beside_the_autoencoder_on_a_cpu() -> None:
     assert weights["float16"] - weights["float32"] == copied
 
 
+def test_the_first_process_has_room_for_the_checkpoint_that_it_gathers() -> None:
+    """On a CPU: its part of everything, and weights, average and both moments of AdamW whole."""
+    section = {"learning_rate": 1e-3, "use_ema": True}
+    config = load_config(tiny_config() | {"training": section})
+    planner = Planner(config, device="cpu")
+    weights = planner.plan(Choice(average="device")).parts["weights"]
+    plans = {
+        gathers: planner.plan(
+            Choice(
+                average="device",
+                sharing=Sharing(processes=4, strategy="fsdp", shares=4, gathers_checkpoints=gathers),
+            )
+        )
+        for gathers in (False, True)
+    }
+    assert plans[False].parts["checkpoint"] == 0
+    assert "checkpoint" not in plans[False].moments
+    held = sum(plans[True].parts[name] for name in ("weights", "buffers", "gradients", "optimizer", "ema"))
+    assert plans[True].moments["checkpoint"] == pytest.approx(held + 4 * weights, rel=0.02)
+    assert plans[True].total == plans[True].moments["checkpoint"] + plans[True].parts["reserve"]
+    assert plans[True].total > plans[False].total
+
+
+def test_a_gpu_has_no_room_for_a_gathered_checkpoint_and_its_host_is_told_of_it() -> None:
+    planner = Planner(load_config(tiny_config()), device="cuda")
+    sharing = Sharing(processes=4, strategy="fsdp", shares=4, gathers_checkpoints=True)
+    plan = planner.plan(Choice(sharing=sharing))
+    assert plan.parts["checkpoint"] == 0
+    assert any("of host memory in which the first process gathers" in note for note in plan.assumptions)
+    apart = planner.plan(Choice(sharing=replace(sharing, gathers_checkpoints=False)))
+    assert not any("host memory" in note for note in apart.assumptions)
+
+
 def test_several_processes_are_proposed_nothing_that_they_refuse() -> None:
     sharing = Sharing(processes=2, strategy="ddp")
     for start in (Choice(sharing=sharing), Choice(sharing=sharing, rank=16)):
@@ -100,6 +134,9 @@ def test_ddp_on_a_cpu_holds_gradients_twice() -> None:
 def test_sharing_follows_the_options() -> None:
     assert sharing_of(RunOptions(strategy="fsdp"), 8).shares == 8
     assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).shares == 4
+    assert sharing_of(RunOptions(strategy="fsdp"), 8).gathers_checkpoints
+    assert not sharing_of(RunOptions(strategy="fsdp", checkpoint_format="shards"), 8).gathers_checkpoints
+    assert not sharing_of(RunOptions(strategy="ddp"), 8).gathers_checkpoints
     assert sharing_of(RunOptions(strategy="fsdp"), 1) == Sharing()
     assert sharing_of(RunOptions(), 8).words() == "ddp on 8 devices"
     assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).words() == "hsdp on 8 devices, 4 parts"
@@ -162,5 +199,5 @@ def test_a_run_of_several_processes_is_planned_as_one(
 ) -> None:
     """At its start, which the first process logs, and where memory runs out."""
     name = "auto" if strategy == "ddp" else strategy
-    expected = Sharing(processes=processes, strategy=name, shares=shares)
+    expected = Sharing(processes=processes, strategy=name, shares=shares, gathers_checkpoints=shares > 1)
     run_world(processes, _run_out_of_memory, tmp_path, strategy, more, expected)
