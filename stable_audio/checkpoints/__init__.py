@@ -12,17 +12,17 @@
 from __future__ import annotations
 
 from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.checkpoints.files import read_checkpoint, resolve
 from stable_audio.checkpoints.loading import (
-    LoadReport,
     load_model,
     load_named,
     load_pretrained,
     load_pretransform,
     load_unsaved,
-    load_weights,
 )
 from stable_audio.checkpoints.saving import export, save_inference_file
+from stable_audio.checkpoints.stored_weights import StoredWeights
+from stable_audio.checkpoints.weights import LoadReport, load_weights
 
 __all__ = [
     "CheckpointError",

@@ -14,7 +14,8 @@ from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.passport import BaseModel
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.checkpoints.files import read_checkpoint, resolve
+from stable_audio.checkpoints.stored_weights import StoredWeights
 from stable_audio.stored.hub_names import parse
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import content_hash
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.checkpoints.files import read_checkpoint, resolve
+from stable_audio.checkpoints.stored_weights import StoredWeights
 from stable_audio.stored.hub_names import name_of_cached, parse
 
 

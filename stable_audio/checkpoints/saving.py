@@ -16,7 +16,7 @@ from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.checksums import save_torch_file, verify_safetensors, with_checksums
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
+from stable_audio.checkpoints.format import BASE_KEY, FORMAT, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
 from stable_audio.checkpoints.keys import to_sat
 from stable_audio.checkpoints.parts import Part, part_of
 from stable_audio.stored.safetensors_files import write_safetensors

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY
+from stable_audio.checkpoints.format import BASE_KEY, TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.nn.transfer import moved_without_loss, to_device

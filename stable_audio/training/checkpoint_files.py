@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 
 from stable_audio.adapters.passport import PASSPORT
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.shards import EARLIER, SUFFIX, is_shards
+from stable_audio.checkpoints.torch_file import load_torch_file
 
 _STEP = re.compile(r"step=(\d+)\.(ckpt|shards)")
 

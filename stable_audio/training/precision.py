@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.inference.precision import WORTH_ROUNDING
 from stable_audio.inference.rates import bfloat16_gain
 from stable_audio.training.cluster import on_gpu

@@ -10,8 +10,9 @@ from typing import Any
 
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.incidents import incident
 from stable_audio.training.checkpoint_files import step_checkpoints, step_of

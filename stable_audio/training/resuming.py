@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_audio.checkpoints import resolve
-from stable_audio.checkpoints.files import TRAINING_ENTRY, TRANSFORMS_KEY
+from stable_audio.checkpoints.format import TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.shards import is_shards
 from stable_audio.config import ModelConfig
 from stable_audio.training.continuing import check_changes

@@ -26,9 +26,9 @@ from stable_audio.checkpoints import (
 from stable_audio.checkpoints.adapted import LoadedBase, merge_into
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
-from stable_audio.checkpoints.files import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
+from stable_audio.checkpoints.filling import load_base, load_stored
+from stable_audio.checkpoints.format import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.keys import strip
-from stable_audio.checkpoints.loading import load_base, load_stored
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
 from stable_audio.model import DiffusionModel

@@ -7,7 +7,7 @@ from functools import partial
 import lightning.pytorch as pl
 from torch import nn
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError, read_checkpoint, save_inference_file
 from stable_audio.checkpoints.checksums import save_torch_file
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 
 CONFIG = {"model_type": "autoencoder", "sample_rate": 4000}
 

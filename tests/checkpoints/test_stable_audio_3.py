@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from stable_audio.checkpoints import CheckpointError, load_model
 from stable_audio.checkpoints.keys import to_sat
-from stable_audio.checkpoints.loading import load_weights
+from stable_audio.checkpoints.weights import load_weights
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.attention import Attention, AttentionOptions
 from stable_audio.pretransforms.fingerprint import pretransform_hash

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stable_audio.backbones import BACKBONES, UNCOND_BACKBONES
 from stable_audio.checkpoints import export, files
-from stable_audio.checkpoints.loading import load_model, load_weights
+from stable_audio.checkpoints.loading import load_model
+from stable_audio.checkpoints.weights import load_weights
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.codec.load import load_codec
 from stable_audio.nn.unfilled import Unfilled, is_unfilled

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stable_audio.adapters import AdapterSettings, AdapterStack
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.factory import create_model_from_config
 from tests.training.building import stored, tiny_config, tiny_run, write_files
 from tests.training.test_resume import ROOT, _wait_for_steps, assert_same_checkpoint

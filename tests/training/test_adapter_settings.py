@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stable_audio.adapters import read_adapter
 from stable_audio.checkpoints import export
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from tests import tiny

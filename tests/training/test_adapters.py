@@ -15,7 +15,7 @@ from torch import Tensor
 from stable_audio.adapters import ADAPTER_TYPES, AdapterSettings, AdapterStack, base_hash, read_adapter
 from stable_audio.adapters.passport import config_hash
 from stable_audio.checkpoints import CheckpointError, export, load_model
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training import gradient_release
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.gradient_release import GradientRelease

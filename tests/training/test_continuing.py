@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stable_audio.checkpoints import CheckpointError
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.training.continuing import changed_settings
 from stable_audio.training.errors import TrainingError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.checkpoint_files import step_checkpoints
 from stable_audio.training.record import EarlyLog
 from stable_audio.training.recovery import newest_whole

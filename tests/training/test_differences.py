@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError, export, files, load_model, load_pretransform
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
 from stable_audio.training.errors import TrainingError
 from tests.training.building import latent_config, stored, tiny_config, tiny_run

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.diffusion.timesteps import Timesteps, Uniform
 from stable_audio.training.draws import StepDraws
 from tests.training.building import tiny_config, write_files

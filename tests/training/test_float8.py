@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import load_model, read_checkpoint
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training import float8

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finite import FiniteGuard

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training

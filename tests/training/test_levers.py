@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ConfigError, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.optim import OPTIMIZERS, build_optimizer, low_bit

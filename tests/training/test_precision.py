@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY, load_torch_file
+from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference import rates
 from stable_audio.training import precision
 from stable_audio.training.options import RunOptions

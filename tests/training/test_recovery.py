@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from stable_audio.checkpoints import CheckpointError, checksums
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
 from stable_audio.training import checkpoint_io
 from stable_audio.training.checkpoint_files import last_steps

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stable_audio.checkpoints import read_checkpoint
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.callbacks import checkpoints as module_of_checkpoints
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.trainer import Run

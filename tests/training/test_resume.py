@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.window import SigmaBuckets, Window, state_of_rank
 from tests.training.building import tiny_config, tiny_run, write_files
 

@@ -16,7 +16,7 @@ import torch
 
 from stable_audio.audio.io import read_audio
 from stable_audio.checkpoints import load_model, read_checkpoint
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference.memory.operations import Operations
 from stable_audio.training import demos as demos_module
 from stable_audio.training import summary

@@ -12,8 +12,8 @@ import torch
 
 from stable_audio.checkpoints import CheckpointError, read_checkpoint
 from stable_audio.checkpoints.convert import convert_checkpoint
-from stable_audio.checkpoints.files import load_torch_file
 from stable_audio.checkpoints.shards import COMPLETE, Shards, put_together, read_shards, taken_apart
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.recovery import newest_whole

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.stopping import StopRequest
 from stable_audio.training.trainer import Run

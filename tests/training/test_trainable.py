@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training.errors import TrainingError
 from tests.training.building import stored, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import CheckpointError, load_model
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ConfigError, load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions

@@ -15,7 +15,7 @@ from torch import Tensor
 from stable_audio.audio.io import read_audio
 from stable_audio.backbones import BACKBONES
 from stable_audio.checkpoints import read_checkpoint
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from tests import tiny
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_adapter_settings import model_of

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from stable_audio.checkpoints import load_model, load_named, load_pretransform
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
+from stable_audio.checkpoints.files import read_checkpoint
 from stable_audio.checkpoints.loading import stored_model_config
+from stable_audio.checkpoints.stored_weights import StoredWeights
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.factory.pretransforms import build_autoencoder, build_pretransform

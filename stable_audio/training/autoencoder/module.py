@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.data.base import Batch
 from stable_audio.nn.checkpointing import Recomputation, set_gradient_checkpointing
 from stable_audio.options import Flat, takes_keywords

@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.shards import is_shards
 from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.files import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import with_scale
 from stable_audio.checkpoints.shards import SUFFIX, Shards, is_shards, read_shards, taken_apart
 from stable_audio.training.base import TrainingModule

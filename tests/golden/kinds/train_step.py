@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stable_audio.checkpoints.keys import our_names
-from stable_audio.checkpoints.loading import load_weights, to_ours
+from stable_audio.checkpoints.keys import our_names, to_ours
+from stable_audio.checkpoints.weights import load_weights
 from stable_audio.config import load_config
 from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config

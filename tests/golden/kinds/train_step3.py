@@ -9,7 +9,8 @@ from torch import Tensor
 
 from stable_audio.adapters import AdapterStack
 from stable_audio.adapters.layers import updates_of
-from stable_audio.checkpoints.loading import load_weights, to_ours
+from stable_audio.checkpoints.keys import to_ours
+from stable_audio.checkpoints.weights import load_weights
 from stable_audio.config import load_config
 from stable_audio.data.base import Batch
 from stable_audio.diffusion.losses import LossInputs

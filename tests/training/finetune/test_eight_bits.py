@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stable_audio.checkpoints.files import load_torch_file
+from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.optim import torchao_classes
