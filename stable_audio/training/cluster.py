@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,9 +18,6 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 
 log = logging.getLogger(__name__)
-
-LONELY_SECONDS = 120.0
-"""How long a process waits for others of which it is not certain that they were started."""
 
 
 class LaunchedEnvironment(ClusterEnvironment):
@@ -159,41 +155,6 @@ def log_world(world: World) -> None:
             "`srun` before the command, or ask for one task: this process waits for the others",
             world.size,
         )
-
-
-def meet(world: World, *, seconds: float | None = None) -> torch.distributed.TCPStore | None:
-    """Wait for the other processes if it is not certain that they were started.
-
-    torch itself would wait for half an hour.
-
-    Args:
-        world: the processes.
-        seconds: longest wait; default: `LONELY_SECONDS`.
-
-    Returns:
-        the store by which they meet, to be kept open until all have joined; None if there is no need to wait.
-
-    Raises:
-        TrainingError: they do not join in time.
-    """
-    if world.certain or world.size == 1 or world.rank > 0:
-        return None
-    seconds = LONELY_SECONDS if seconds is None else seconds
-    try:
-        return torch.distributed.TCPStore(
-            world.address or "",
-            world.port or 0,
-            world.size,
-            is_master=True,
-            timeout=timedelta(seconds=seconds),
-            multi_tenant=True,  # torch opens the same store again
-        )
-    except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
-        raise TrainingError(
-            f"{world.launcher} allots {world.size} tasks, but they did not all start within "
-            f"{seconds:g} seconds ({str(error).splitlines()[0]}); in a batch script put `srun` before the "
-            "command, or ask for one task (--ntasks=1)"
-        ) from error
 
 
 def parse_devices(devices: str) -> Any:

@@ -92,9 +92,11 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join(self.interval)  # its last sign of life comes before what follows
         try:
-            if failure is not None and self.verdict is None:
-                self._accuse(self.rank, f"has ended with an error ({failure.splitlines()[0][:500]})")
-            elif failure is None:
+            if failure is not None:
+                if self.verdict is None:
+                    self._accuse(self.rank, f"has ended with an error ({failure.splitlines()[0][:500]})")
+                self._wait_until_told(min(GRACE_SECONDS, self.seconds))
+            else:
                 self._store.set(f"beat {self.rank}", _DONE)
         except (RuntimeError, OSError) as error:
             log.debug("the other processes were not told of the end", exc_info=error)
@@ -109,6 +111,17 @@ class Heartbeat:
                 child.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
+
+    def _wait_until_told(self, seconds: float) -> None:
+        """The first process, with which the store may end, lets the others read the verdict."""
+        self._store.set(f"told {self.rank}", "")
+        if self.rank > 0:
+            return
+        dead = json.loads(self._store.get("dead"))["rank"]
+        awaited = [f"told {rank}" for rank in range(1, self.size) if rank != dead]
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and awaited and not self._store.check(awaited):
+            time.sleep(0.05)
 
     def wait_for_verdict(self) -> str | None:
         """The sentence that names a dead process; waits as long as finding one takes."""
@@ -131,6 +144,12 @@ class Heartbeat:
                 self._end()
                 return
             self._stop.wait(self.interval)
+
+    def _acknowledge(self) -> None:
+        try:
+            self._store.set(f"told {self.rank}", "")
+        except (RuntimeError, OSError) as error:
+            log.debug("the first process is gone", exc_info=error)
 
     def _beat(self) -> None:
         """Give a sign of life and look at those of the others."""
@@ -189,6 +208,7 @@ class Heartbeat:
         """Let the main thread end, or end the process if that waits for a dead one."""
         if not self._stop.is_set():
             log.error("%s; the run ends, and continues with --recover", self.verdict, extra=_incident())
+        self._acknowledge()
         if not self._leaving.wait(min(GRACE_SECONDS, self.seconds)):
             self._end_children()
             self._give_up(str(self.verdict))

@@ -91,9 +91,14 @@ def _start(
         "frozen": list(frozen),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {name: v for name in PACKAGES if (v := _version(name)) is not None},
+        "versions": versions(),
         "options": asdict(options),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed packages on which results depend, by name."""
+    return {name: v for name in PACKAGES if (v := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:

@@ -26,6 +26,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
+from stable_audio.training.meeting import Meeting
 from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.memory_plan.processes import sharing_in
 from stable_audio.training.options import RunOptions
@@ -63,7 +64,7 @@ class Run:
     resume: Path | None
     record: RunRecord
     started: Callable[[], None] | None = None
-    meet: Callable[[], object] | None = None
+    meeting: Meeting | None = None
     early: EarlyLog | None = None
     lock: RunLock | None = None
 
@@ -109,7 +110,6 @@ class Run:
         if self.trainer.strategy.root_device.type == "cuda":
             torch.set_float32_matmul_precision(self.options.matmul_precision)
         try:
-            place = self.meet() if self.meet is not None else None  # noqa: F841  # open while they meet
             with quiet_lightning(), self.alive.blaming():
                 self._fit(self.resume)
                 while (checkpoint := self.going_back.path) is not None:

@@ -13,11 +13,13 @@ from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file
 from stable_audio.data.world import World, launched_world
 from stable_audio.training.adapters import passport_of, start_from_adapter
+from stable_audio.training.agreement import resumed_facts, start_facts
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training, step_limits
+from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.build import RunCallbacks
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import disable_signal_handlers, layout, log_world, meet
+from stable_audio.training.cluster import ProcessLayout, disable_signal_handlers, layout, log_world
 from stable_audio.training.compiling import compile_networks
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.feed import RunData
@@ -29,6 +31,7 @@ from stable_audio.training.levers import check_levers
 from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
+from stable_audio.training.meeting import Meeting, meet
 from stable_audio.training.options import RunOptions
 from stable_audio.training.precision import decided, device_type
 from stable_audio.training.record import EarlyLog, record_run
@@ -103,6 +106,26 @@ def assemble(
     placed = layout(options, world)
     options = options.shared_by(placed.processes)
     log_world(world)
+    meeting, alive = meet(world, stop=stop), StayAlive(seconds=options.dead_after)
+    if meeting is None:
+        return _assemble(config, files, options, placed, stop=stop, alive=alive, meeting=None)
+    alive.begin(meeting)
+    with alive.telling():
+        meeting.agree("the start", start_facts(config, files, options))
+        return _assemble(config, files, options, placed, stop=stop, alive=alive, meeting=meeting)
+
+
+def _assemble(
+    config: ModelConfig,
+    files: Datasets,
+    options: RunOptions,
+    placed: ProcessLayout,
+    *,
+    stop: StopRequest,
+    alive: StayAlive,
+    meeting: Meeting | None,
+) -> Run:
+    """Build the parts of a run whose processes have met."""
     with in_file(config.source):
         refuse_datasets(config, files)
 
@@ -110,6 +133,8 @@ def assemble(
 
         resumed = resumed_checkpoint(options, config)
         options = decided(options, processes=placed.processes, resumed=resumed)
+        if meeting is not None:
+            meeting.agree("the checkpoint", resumed_facts(resumed, options))
         clear = claim(options.folder, overwrite=options.overwrite, continues=continues(options, resumed))
         if resumed is None:
             listed = transforms_for(config, options)
@@ -162,10 +187,13 @@ def assemble(
         logger=logger,
         stop=stop,
         record=record,
+        alive=alive,
         resumed=None if resumed is None else (resumed.step, resumed.path),
     )
     trainer.callbacks.extend(parts.all)  # type: ignore[attr-defined]
     resume = resumed.path if resumed is not None else None
+    if meeting is not None:  # Lightning lets them meet again, and waits long for one that has failed by now
+        meeting.agree("what was built", {})
     configs = {"model": config.as_dict(), **files.as_dicts()}
     return Run(
         config=config,
@@ -176,7 +204,7 @@ def assemble(
         scalars=parts.scalars,
         checkpoints=parts.checkpoints,
         going_back=parts.going_back,
-        alive=parts.alive,
+        alive=alive,
         demos=parts.demos,
         logger=logger,
         io=io,
@@ -193,7 +221,7 @@ def assemble(
             transforms=[*transforms, *float8, *([COMPILE] if options.compile else [])],
             frozen=frozen_parts(start.model),
         ),
-        meet=partial(meet, world),
+        meeting=meeting,
         lock=lock,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from stable_audio.config import load_config
 from stable_audio.data.world import World, WorldError
-from stable_audio.training.cluster import layout, meet, parse_devices
+from stable_audio.training import meeting
+from stable_audio.training.cluster import layout, parse_devices
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import _strategy as lightning_strategy
 from stable_audio.training.lightning_trainer import shard_size
@@ -120,42 +119,21 @@ def test_processes_that_do_not_meet_are_one_sentence(
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_LOCALID", "0")
-    run = tiny_run(tmp_path, devices="auto")
+    monkeypatch.setattr(meeting, "LONELY_SECONDS", 1.0)
+    with pytest.raises(TrainingError, match=r"waited 1 seconds for 1 of 2 processes.*SLURM allots 2 tasks"):
+        tiny_run(tmp_path, devices="auto")
     assert "put `srun` before the command" in caplog.text
+
+
+def test_processes_that_lose_each_other_are_one_sentence(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
 
     def lonely(*_: Any, **__: Any) -> None:
         raise torch.distributed.DistStoreError("Timed out after 1801 seconds: 1/2 clients joined.\nmore")
 
-    run.meet = None
     run.trainer.fit = lonely  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=r"2 processes.*did not meet.*1/2 clients joined.\); start each"):
+    with pytest.raises(TrainingError, match=r"1 processes.*did not meet.*1/2 clients joined.\); start each"):
         run.start()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def _uncertain(rank: int, port: int) -> World:
-    return World(rank, 2, rank, 2, 0, 1, "SLURM", "127.0.0.1", port, certain=False)
-
-
-def test_a_batch_script_without_srun_does_not_wait_long() -> None:
-    with pytest.raises(TrainingError, match=r"SLURM allots 2 tasks, but .* within 1 seconds .*put `srun`"):
-        meet(_uncertain(0, _free_port()), seconds=1)
-
-
-def test_processes_that_come_are_met() -> None:
-    port = _free_port()
-    assert meet(_uncertain(1, port)) is None
-    assert meet(World()) is None
-    with ThreadPoolExecutor() as threads:
-        other = threads.submit(torch.distributed.TCPStore, "127.0.0.1", port, 2, is_master=False)
-        assert meet(_uncertain(0, port), seconds=60) is not None
-        other.result()
 
 
 @pytest.mark.parametrize(

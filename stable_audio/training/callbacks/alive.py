@@ -14,10 +14,12 @@ import torch
 
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.heartbeat import Heartbeat, is_lost_connection, own_store
+from stable_audio.training.meeting import Meeting
 
 
 class StayAlive(pl.Callback):
-    """Starts the signs of life of this process once the processes have met.
+    """Starts the signs of life of this process once the processes have met: those of a launcher before
+    anything is built, those that Lightning starts when it sets up the training.
 
     It must come before `Checkpoints`, which may take long to save after an error.
 
@@ -32,6 +34,31 @@ class StayAlive(pl.Callback):
     def __init__(self, *, seconds: float, last_words: Callable[[str], None] | None = None) -> None:
         self.seconds, self.last_words = seconds, last_words
         self.heartbeat: Heartbeat | None = None
+
+    def begin(self, meeting: Meeting) -> None:
+        """Give signs of life from now on, where the processes have met."""
+        if self.seconds == 0:
+            return
+        self.heartbeat = Heartbeat(
+            torch.distributed.PrefixStore("alive", meeting.connection()),
+            rank=meeting.rank,
+            size=meeting.size,
+            seconds=self.seconds,
+            give_up=self._give_up,
+        ).start()
+        meeting.verdict = self._verdict
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Context whose errors end the other processes, too, with a sentence that names this one."""
+        try:
+            yield
+        except BaseException as error:
+            self.stop(f"{type(error).__name__}: {error}")
+            raise
+
+    def _verdict(self) -> str | None:
+        return None if self.heartbeat is None else self.heartbeat.verdict
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if self.seconds == 0 or trainer.world_size == 1 or self.heartbeat is not None:

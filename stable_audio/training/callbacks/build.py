@@ -50,7 +50,6 @@ class RunCallbacks:
         scalars: logs scalars.
         checkpoints: writes checkpoints.
         going_back: chooses checkpoints to go back to.
-        alive: watches the other processes.
         demos: renders demos; None without them.
         all: these and the others, in the order in which they act.
     """
@@ -58,7 +57,6 @@ class RunCallbacks:
     scalars: LogScalars
     checkpoints: Checkpoints
     going_back: GoBack
-    alive: StayAlive
     demos: RenderDemos | None
     all: tuple[pl.Callback, ...]
 
@@ -76,6 +74,7 @@ class RunCallbacks:
         logger: RunLogger,
         stop: StopRequest,
         record: RunRecord,
+        alive: StayAlive,
         resumed: tuple[int, Path] | None = None,
     ) -> RunCallbacks:
         """Build them.
@@ -104,7 +103,6 @@ class RunCallbacks:
             keep=options.keep,
             minutes=options.checkpoint_minutes,
         )
-        alive = StayAlive(seconds=options.dead_after)
         going_back = GoBack(checkpoints, data, resumed=resumed)
         demos = build_demo_callback(config, data, options, logger, stop)
         members: list[pl.Callback | None] = [
@@ -125,7 +123,7 @@ class RunCallbacks:
             Profile(scalars, options, steps=options.profile) if options.profile > 0 else None,
             ResumeClock(scalars),
         ]
-        return cls(scalars, checkpoints, going_back, alive, demos, tuple(m for m in members if m is not None))
+        return cls(scalars, checkpoints, going_back, demos, tuple(m for m in members if m is not None))
 
 
 def build_demo_callback(

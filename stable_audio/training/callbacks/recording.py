@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 
 from stable_audio.training.changed_start import name_changed_clips
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
+from stable_audio.training.gathering import of_all
 from stable_audio.training.run_record import RunRecord
 
 MOST_NAMED = 300_000
@@ -15,7 +19,8 @@ MOST_NAMED = 300_000
 
 
 class RecordData(pl.Callback):
-    """Records the number of clips and a digest of their names, by which a changed dataset shows.
+    """Records the number of clips and a digest of their names, by which a changed dataset shows, and sees
+    that all processes have the same clips: each takes its own by their number in the list.
 
     Args:
         record: of the run.
@@ -27,14 +32,39 @@ class RecordData(pl.Callback):
         self._told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if not self.record.enabled or self.data.timed is None:
+        if self.data.timed is None or not (self.record.enabled or trainer.world_size > 1):
             return
         dataset = self.data.timed.loader.dataset
         digest = self.data.clips().hash if len(dataset) <= MOST_NAMED else None
         left_out = sum(dataset.ignored.values())
         facts = {"clips": len(dataset), "names_sha256": digest, "files_not_read": left_out}
+        if trainer.world_size > 1:
+            refuse_other_clips(of_all((socket.gethostname(), facts)))
+        if not self.record.enabled:
+            return
         *earlier, start = self.record.content["starts"] or [{}]
         if start.get("resumed_from") and not self._told:
             name_changed_clips(earlier, facts)
         self._told = True  # a run that goes back to a checkpoint comes here again
         self.record.describe(data=facts)
+
+
+def refuse_other_clips(each: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse processes with different clips.
+
+    Args:
+        each: (machine, facts) of all processes; the facts are "clips", "names_sha256" and "files_not_read".
+
+    Raises:
+        TrainingError: one has other clips than the first.
+    """
+    (first, ours), *others = each
+    for rank, (host, theirs) in enumerate(others, start=1):
+        if (theirs["clips"], theirs["names_sha256"]) != (ours["clips"], ours["names_sha256"]):
+            same_number = theirs["clips"] == ours["clips"]
+            what = "with other names than" if same_number else f"not {ours['clips']:,} as"
+            raise TrainingError(
+                f"process {rank} of {len(each)} on {host} has {theirs['clips']:,} clips, {what} process 0 "
+                f"on {first} ({theirs['files_not_read']} and {ours['files_not_read']} files could not be "
+                "read): let all machines see the same data"
+            )
