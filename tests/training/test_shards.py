@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from stable_audio.adapters import AdapterError, read_adapter
 from stable_audio.checkpoints import CheckpointError, read_checkpoint, resolve
 from stable_audio.checkpoints.convert import convert_checkpoint
 from stable_audio.checkpoints.shards import Shards, put_together, read_shards, taken_apart
@@ -178,6 +179,11 @@ def test_a_checkpoint_in_parts_has_any_name(tmp_path: Path, parts: Path) -> None
 def test_the_folder_is_asked_for_where_one_part_is_given(parts: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=r"one part of a checkpoint; give the folder .*\.shards"):
         read_checkpoint(parts / name)
+
+
+def test_a_checkpoint_in_parts_is_no_adapter(parts: Path) -> None:
+    with pytest.raises(AdapterError, match="give the folder of its run"):
+        read_adapter(parts)
 
 
 @pytest.mark.parametrize("use_ema", [True, False])
