@@ -27,6 +27,7 @@ from stable_audio.adapters.updates import ADAPTER_TYPES, PARAMETERS
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import refuse_name
 from stable_audio.stored.safetensors_files import read_safetensors, write_safetensors
+from stable_audio.stored.shards_folder import is_shards
 from stable_audio.wording import names
 
 SETTINGS = "lora_config"
@@ -130,6 +131,11 @@ def adapter_file(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     if path.is_dir():
+        if is_shards(path):
+            raise AdapterError(
+                f"{path}: is a checkpoint in parts, but the file of an adapter is needed; give the folder of "
+                f"its run, where {LAST} is written when the run ends or is stopped"
+            )
         if not (path / LAST).is_file():
             raise AdapterError(f"{path}: the folder has no {LAST}; name the file of the adapter")
         return path / LAST

@@ -94,6 +94,6 @@ def _base(stored: StoredWeights) -> BaseModel:
 
 
 def _places(base: BaseModel, referring: Path) -> Iterator[Path]:
-    yield from (path for path in BaseFile(base.path, base.hash).candidates(referring) if path.is_file())
+    yield from BaseFile(base.path, base.hash).candidates(referring)
     if parse(base.path) is not None:
         yield resolve(base.path)

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stable_audio.stored.shards_folder import is_shards
+
 
 @dataclass(frozen=True)
 class BaseFile:
     """Where weights are that a file leaves out.
 
     Attributes:
-        path: the file, absolute, or a name beside the file that refers to it or one folder above, or the name
-            of a file on the Hugging Face hub.
+        path: the file or the folder with a checkpoint in parts, absolute, or a name beside the file that
+            refers to it or one folder above, or the name of a file on the Hugging Face hub.
         hash: of its weights, see `content_hash`.
         use_ema: whether its averaged weights are meant, where it has both.
     """
@@ -24,7 +26,9 @@ class BaseFile:
     use_ema: bool = True
 
     def candidates(self, referring: Path) -> Iterator[Path]:
-        """Where it may lie: at its path, or beside the file that refers to it, or one folder above."""
+        """Where it is: at its path, or beside the file that refers to it, or one folder above."""
         path, folder = Path(self.path), referring.parent
         places = [path] if path.is_absolute() else []
-        yield from (p for p in (*places, folder / path.name, folder.parent / path.name) if p != referring)
+        for place in (*places, folder / path.name, folder.parent / path.name):
+            if place != referring and (place.is_file() or is_shards(place)):
+                yield place

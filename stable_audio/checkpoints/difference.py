@@ -53,7 +53,7 @@ def read_base(base: BaseFile, referring: Path) -> StoredWeights:
 
 def _places(base: BaseFile, referring: Path) -> Iterator[Path]:
     """Where files are that may be the base, those on disk first."""
-    yield from (path for path in base.candidates(referring) if path.is_file())
+    yield from base.candidates(referring)
     if parse(base.path) is not None:
         yield resolve(base.path)
 

@@ -23,13 +23,15 @@ from stable_audio.checkpoints.format import (
     refuse_newer,
 )
 from stable_audio.checkpoints.layouts import unwrap, unwrap_ours, unwrap_tensors
-from stable_audio.checkpoints.shards import is_shards, newest_shards, read_shards, stored_keys
+from stable_audio.checkpoints.shards import read_shards, stored_keys
+from stable_audio.checkpoints.steps import step_in
 from stable_audio.checkpoints.stored_weights import StoredWeights
 from stable_audio.checkpoints.torch_file import damage_error, load_torch_file, refuse_foreign
 from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
 from stable_audio.stored.hub_names import parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
 from stable_audio.stored.safetensors_files import read_safetensors
+from stable_audio.stored.shards_folder import is_shards, newest_shards, numbered_shards
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,10 @@ RUN_CONFIG = "model.json"
 
 
 def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
-    """The file at `path`, or the preferred checkpoint in the folder of a run or a model, or on the hub.
+    """The file at `path`, or the preferred checkpoint in the folder of a run or a model, or on the hub; a
+    folder that is itself a checkpoint in parts stays what it is.
+
+    In the folder of a run that is the one with the latest step, and of one step the file before the parts.
 
     Args:
         path: a file or folder; where neither exists, the name of a repository on the Hugging Face hub or of a
@@ -57,8 +62,7 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
     if is_shards(path):
         return path
     if path.is_dir():
-        file = weights_in(path, prefer=_preferred(use_ema)) or diffusers_weights(path)
-        file = newest_shards(path) if file is None else file
+        file = _weights_in(path, use_ema)
         if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
             counted = f"{count} checkpoints" if count else "no checkpoint"
@@ -66,10 +70,24 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
         return file
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one, or the name of "
-            "a model on the Hugging Face hub (owner/name)"
+            f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one or with a "
+            "checkpoint in parts, or the name of a model on the Hugging Face hub (owner/name)"
         )
     return path
+
+
+def _weights_in(folder: Path, use_ema: bool) -> Path | None:
+    """The checkpoint to take from the folder of a run or a model; None if there is none, or no preferred."""
+    file = weights_in(folder, prefer=_preferred(use_ema)) or diffusers_weights(folder)
+    if file is None or not numbered_shards(folder):
+        return newest_shards(folder) if file is None else file
+    # Of a run in parts, last.safetensors is as old as its last end or stop, and has averaged weights alone.
+    at = step_in(file)
+    suffices = use_ema or file.suffix == ".ckpt"
+    newer = newest_shards(folder, since=at + 1 if suffices else at)
+    if newer is not None:
+        log.info("%s is of step %d; taking %s", file, at, newer)
+    return newer or file
 
 
 def _preferred(use_ema: bool) -> str:

@@ -15,7 +15,7 @@ from stable_audio.checkpoints.adapter_base import (
     with_base,
 )
 from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
 from stable_audio.checkpoints.filling import fill, fill_pretransform, keys_below, load_stored
 from stable_audio.checkpoints.keys import (
     PRETRANSFORM,
@@ -189,7 +189,7 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
     reports = []
     for name, located in weights.items():
         try:
-            path = weights_file(located)
+            path = resolve(located) if Path(located).is_dir() else weights_file(located)
         except (ValueError, OSError, ImportError) as error:
             raise CheckpointError(f"the weights of the {name}: {error}") from error
         stored = read_checkpoint(path, use_ema=use_ema)

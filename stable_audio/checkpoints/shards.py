@@ -7,7 +7,6 @@ all files with their checksums, which is written last.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,16 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.checkpoints.checksums import file_checksum
 from stable_audio.checkpoints.errors import CheckpointError
+from stable_audio.stored.shards_folder import (
+    COMPLETE,
+    REST,
+    SUFFIX,
+    check_complete,
+    damage,
+    listed_files,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-log = logging.getLogger(__name__)
-
-SUFFIX, REST, COMPLETE = ".shards", "rest.ckpt", "complete.json"
 EARLIER = f".earlier.partial{SUFFIX}"
 """End of the name of a folder that is being replaced by another one of the same step."""
 
@@ -44,23 +47,6 @@ class Shards(NamedTuple):
 
     rest: dict[str, Any]
     tensors: dict[str, Tensor]
-
-
-def is_shards(path: Path) -> bool:
-    """Whether `path` is such a folder, complete or not."""
-    return path.suffix == SUFFIX and path.is_dir()
-
-
-def newest_shards(folder: Path) -> Path | None:
-    """The checkpoint in parts of the latest step in the folder of a run that is complete; None if none is."""
-    for path in sorted((folder / "checkpoints").glob(f"step=*{SUFFIX}"), reverse=True):
-        try:
-            check_shards(path, checksums=False)
-        except CheckpointError as error:
-            log.warning("%s", error)
-            continue
-        return path
-    return None
 
 
 def stored_keys(folder: Path) -> set[str]:
@@ -134,23 +120,12 @@ def check_shards(folder: Path, *, checksums: bool = True) -> None:
         CheckpointError: with the first file that is missing or damaged.
     """
     try:
-        listed = read_json_object(folder / COMPLETE)["files"]
-    except (OSError, JsonError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder}: has no list of its parts ({COMPLETE}), so it was not written completely; take "
-            "another checkpoint"
-        ) from error
-    for name, (size, checksum) in listed.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(
-                f"{folder}: lacks its part {name}; copy all {len(listed)} files of the folder, or take "
-                "another checkpoint"
-            )
-        if path.stat().st_size != size or (checksums and file_checksum(path) != checksum):
-            raise CheckpointError(
-                f"{path}: damaged since it was written; copy it again, or take another checkpoint"
-            )
+        check_complete(folder)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    for name, (_, checksum) in listed_files(folder).items():
+        if checksums and file_checksum(folder / name) != checksum:
+            raise CheckpointError(damage(folder / name))
 
 
 def write_list(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:

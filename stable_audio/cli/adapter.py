@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_dtype
+from stable_audio.cli.options import OR_PARTS_OR_HUB, add_adapter, add_any_base, add_dtype
 
 HELP = "describe adapters, merge them into a model, extract them from two models, convert them"
 
@@ -35,7 +35,9 @@ def _base(parser: Any, *names: str, help: str) -> None:
 def _info_arguments(parser: Any) -> None:
     parser.add_argument("adapter", metavar="ADAPTER", help="file of an adapter, or a run's folder")
     _base(
-        parser, "--base", help=f"also say whether it fits this model, and by how much it changes it{OR_HUB}"
+        parser,
+        "--base",
+        help=f"also say whether it fits this model, and by how much it changes it{OR_PARTS_OR_HUB}",
     )
     parser.add_argument("--layers", action="store_true", help="list the layers with their norms")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -54,7 +56,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _merge_arguments(parser: Any) -> None:
-    _base(parser, "base", help=f"model file, or a run's folder{OR_HUB}")
+    _base(parser, "base", help=f"model file, or a run's folder{OR_PARTS_OR_HUB}")
     parser.add_argument("output", metavar="OUTPUT", help="file to write, .safetensors or .ckpt")
     add_adapter(parser, help="adapter to merge, in the order given; may be repeated")
     parser.add_argument(
@@ -90,7 +92,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _extract_arguments(parser: Any) -> None:
-    _base(parser, "base", help=f"model file, or a run's folder{OR_HUB}")
+    _base(parser, "base", help=f"model file, or a run's folder{OR_PARTS_OR_HUB}")
     parser.add_argument("tuned", metavar="TUNED", help="the same of the model after its training")
     parser.add_argument("output", metavar="OUTPUT", help="adapter to write, .safetensors or .ckpt")
     size = parser.add_mutually_exclusive_group(required=True)
@@ -141,7 +143,7 @@ def _convert_arguments(parser: Any) -> None:
         parser,
         "--base",
         help="the model of the adapter; needed for another type and for the layouts of PEFT and diffusers"
-        f"{OR_HUB}",
+        f"{OR_PARTS_OR_HUB}",
     )
     parser.add_argument(
         "--layout",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stable_audio.cli.fields import given
-from stable_audio.cli.options import OR_HUB, add_device, add_lenient
+from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_lenient
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -30,7 +30,9 @@ def add_codec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-config", help="model file of an autoencoder, or of a model with a pretransform"
     )
-    parser.add_argument("--ckpt-path", help=f"weights of the autoencoder, or of the whole model{OR_HUB}")
+    parser.add_argument(
+        "--ckpt-path", help=f"weights of the autoencoder, or of the whole model{OR_PARTS_OR_HUB}"
+    )
     parser.add_argument(
         "--allow-untrained-pretransform",
         action="store_true",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.importing import importing
-from stable_audio.cli.options import OR_HUB, add_device, add_out
+from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
 from stable_audio.evaluation.quickstart_goals import Goals
 from stable_audio.evaluation.quickstart_requests import Requests
 
@@ -28,7 +28,7 @@ the --target options) and the baselines are at chance; 1 otherwise.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument(
-        "--ckpt-path", required=True, help=f"inference file, checkpoint or folder of a run{OR_HUB}"
+        "--ckpt-path", required=True, help=f"inference file, checkpoint or folder of a run{OR_PARTS_OR_HUB}"
     )
     parser.add_argument(
         "--dataset-config", help="synthetic dataset that the model was trained on (the default one)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stable_audio.cli.importing import importing
-from stable_audio.cli.options import OR_HUB, add_dtype, add_lenient, add_no_ema
+from stable_audio.cli.options import OR_PARTS_OR_HUB, add_dtype, add_lenient, add_no_ema
 
 HELP = (
     "convert a checkpoint, or one part of it, to an inference file or the layout of stable-audio-tools or "
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help=f"a .ckpt or .safetensors file of any layout, or a run's folder{OR_HUB}",
+        help=f"a .ckpt or .safetensors file of any layout, or a run's folder{OR_PARTS_OR_HUB}",
     )
     parser.add_argument(
         "output", metavar="OUTPUT", help="file to write, .safetensors or .ckpt; a folder for diffusers"

@@ -8,7 +8,7 @@ from typing import Any
 
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
-from stable_audio.cli.options import OR_HUB, add_device, add_out
+from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         required=True,
         metavar="CKPT",
-        help=f"weights of the model: a file, or the folder of a run or of a published model{OR_HUB}",
+        help=f"weights of the model: a file, or the folder of a run or of a published model{OR_PARTS_OR_HUB}",
     )
     add(
         "--data",

@@ -7,7 +7,7 @@ from typing import Any
 
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import (
-    OR_HUB,
+    OR_PARTS_OR_HUB,
     add_adapter,
     add_any_base,
     add_device,
@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _model_arguments(group: Any) -> None:
     group.add_argument(
-        "--ckpt-path", metavar="PATH", help=f"checkpoint file, or folder of a run or a model{OR_HUB}"
+        "--ckpt-path", metavar="PATH", help=f"checkpoint file, or folder of a run or a model{OR_PARTS_OR_HUB}"
     )
     group.add_argument(
         "--model-config", metavar="FILE", help="model file; default: the one in the checkpoint"
     )
     group.add_argument(
-        "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_HUB}"
+        "--pretransform-ckpt-path", metavar="FILE", help=f"weights of the autoencoder alone{OR_PARTS_OR_HUB}"
     )
     group.add_argument(
         "--guide-ckpt-path",

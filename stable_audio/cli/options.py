@@ -7,7 +7,7 @@ from typing import Any
 from stable_audio.cli.fields import add_field
 from stable_audio.training.options import MATMUL_PRECISIONS, RunOptions
 
-OR_HUB = ", or a name on the Hugging Face hub"
+OR_PARTS_OR_HUB = ", or a checkpoint in parts (the folder step=N.shards), or a name on the Hugging Face hub"
 """End of the help of an option that takes a checkpoint."""
 
 DTYPES = ("float32", "float16", "bfloat16")

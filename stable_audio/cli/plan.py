@@ -15,7 +15,11 @@ HELP = "plan the memory of training or generation, and find what fits a device"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="MODEL", help="model file, checkpoint, or folder of a run")
+    parser.add_argument(
+        "config",
+        metavar="MODEL",
+        help="model file, checkpoint (a file, or the folder step=N.shards), or folder of a run",
+    )
     parser.add_argument("dataset", metavar="DATA", nargs="?", help="dataset file")
     parser.add_argument(
         "--device-memory",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import (
-    OR_HUB,
+    OR_PARTS_OR_HUB,
     add_any_base,
     add_device,
     add_devices,
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, deadline: str = "600") -> 
         "checkpoints",
         nargs="+",
         metavar="CKPT",
-        help=f"model to serve, [NAME=]PATH: a checkpoint file, or the folder of a run or a model{OR_HUB}; "
-        "the first is the default",
+        help="model to serve, [NAME=]PATH: a checkpoint file, or the folder of a run or a model"
+        f"{OR_PARTS_OR_HUB}; the first is the default",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any (%(default)s)")
@@ -78,7 +78,7 @@ def _model_arguments(group: Any) -> None:
     group.add_argument(
         "--pretransform-ckpt-path",
         metavar="FILE",
-        help=f"weights of the autoencoder alone, of all models{OR_HUB}",
+        help=f"weights of the autoencoder alone, of all models{OR_PARTS_OR_HUB}",
     )
     group.add_argument(
         "--adapter",

@@ -10,7 +10,13 @@ from typing import Any
 from stable_audio.cli.fields import add_field, fields_from
 from stable_audio.cli.foreign import boolean, ini_arguments, no_counterpart
 from stable_audio.cli.importing import importing
-from stable_audio.cli.options import OR_HUB, add_adapter, add_any_base, add_matmul_precision, add_no_ema
+from stable_audio.cli.options import (
+    OR_PARTS_OR_HUB,
+    add_adapter,
+    add_any_base,
+    add_matmul_precision,
+    add_no_ema,
+)
 from stable_audio.training.options import (
     CHECKPOINT_FORMATS,
     CHECKPOINT_WEIGHTS,
@@ -125,7 +131,7 @@ def _add_configured(group: Any, name: str, *, help: str) -> None:
 
 def _weights_arguments(group: Any) -> None:
     add = functools.partial(add_field, group, RunOptions)
-    add("ckpt_path", help=f"training checkpoint or folder of a run to continue{OR_HUB}")
+    add("ckpt_path", help=f"training checkpoint or folder of a run to continue{OR_PARTS_OR_HUB}")
     add(
         "recover",
         nargs="?",
@@ -140,14 +146,14 @@ def _weights_arguments(group: Any) -> None:
         help="on SIGUSR1, or SIGTERM of a pre-emption, save and put the SLURM job back into the queue, to "
         "recover when it starts again; without it, SIGUSR1 saves and training continues",
     )
-    add("pretrained_ckpt_path", help=f"weights of a model or of an autoencoder{OR_HUB}")
+    add("pretrained_ckpt_path", help=f"weights of a model or of an autoencoder{OR_PARTS_OR_HUB}")
     add_adapter(
         group,
         dest="adapters",
         help="adapter to merge into the weights of --pretrained-ckpt-path first; may be repeated",
     )
     add_any_base(group)
-    add("pretransform_ckpt_path", help=f"weights of the pretransform{OR_HUB}")
+    add("pretransform_ckpt_path", help=f"weights of the pretransform{OR_PARTS_OR_HUB}")
     add("partial", help="load the weights that fit and report the others")
     add_no_ema(group, "--no-ema-weights", dest="use_ema_weights", action="store_false")
     add(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+from stable_audio.stored.shards_folder import is_part
+
 HEAD = 64
 """Number of bytes to inspect."""
 
@@ -19,6 +21,8 @@ def why_not_weights(path: Path) -> str | None:
     """
     with open(path, "rb") as file:
         head = file.read(HEAD)
+    if is_part(path):
+        return f"one part of a checkpoint; give the folder with all its parts, {path.parent}"
     if not head:
         return "the file is empty; copy it again"
     if head.startswith(b"version https://git-lfs"):

@@ -14,6 +14,7 @@ from stable_audio.shipped import file_or_shipped
 from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.hub import hub_file, hub_weights, optional_hub_file
 from stable_audio.stored.hub_names import HubName, name_of_cached, parse
+from stable_audio.stored.shards_folder import REST, is_shards, newest_shards
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def locate(name: str, base: Path) -> str:
 
 
 def weights_file(location: str) -> Path:
-    """The file with the weights at `location`, a result of `locate`; hub files are downloaded once.
+    """The file with the weights at `location`, a result of `locate`, or the folder if they are in parts; hub
+    files are downloaded once.
 
     Raises:
         ValueError, OSError, ImportError: why there is none, in one sentence.
@@ -57,9 +59,9 @@ def weights_file(location: str) -> Path:
     path = Path(location)
     if not path.is_absolute():
         return hub_weights(location, NAMES_IN_FOLDER)
-    if not path.is_dir():
+    if not path.is_dir() or is_shards(path):
         return path
-    weights = weights_in(path)
+    weights = weights_in(path) or newest_shards(path)
     if weights is None:
         raise ValueError(f"{path}: the folder has no checkpoint, or more than one; name the file")
     return weights
@@ -172,15 +174,16 @@ def stored_model_type(config: str | Path | None, checkpoint: str | Path | None) 
 
 
 def _inside(path: Path) -> dict[str, Any] | None:
-    if (reason := why_not_weights(path)) is not None:
+    in_parts = is_shards(path)
+    if not in_parts and (reason := why_not_weights(path)) is not None:
         raise ValueError(f"{path}: {reason}")
-    if path.suffix == ".safetensors":
+    if not in_parts and path.suffix == ".safetensors":
         text = _header(path).get("__metadata__", {}).get("config")
         return None if text is None else parse_json_object(text, source=f"{path}: the config inside")
     import torch
 
     try:
-        content = torch.load(path, map_location="meta", weights_only=True)
+        content = torch.load(path / REST if in_parts else path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: not a checkpoint, or one that only running code would restore") from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:

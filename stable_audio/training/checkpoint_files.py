@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import shutil
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from stable_audio.adapters.passport import PASSPORT
-from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.format import TRAINING_ENTRY
-from stable_audio.checkpoints.shards import EARLIER, SUFFIX, is_shards
-from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.checkpoints.shards import EARLIER
+from stable_audio.checkpoints.steps import step_of, step_of_inference
+from stable_audio.stored.shards_folder import SUFFIX, is_shards
 
 _STEP = re.compile(r"step=(\d+)\.(ckpt|shards)")
 
@@ -58,25 +52,6 @@ def last_steps(folder: Path) -> set[float]:
     whole = (folder / "last.ckpt").is_file() or not parts
     training = step_of(folder / "last.ckpt") if whole else float(parts[-1])
     return {training, step_of_inference(folder / "last.safetensors")}
-
-
-def step_of(path: Path) -> float:
-    """The step of a training checkpoint; infinite if it cannot be read."""
-    try:
-        return float(load_torch_file(path, verify=False)[TRAINING_ENTRY]["step"])
-    except (OSError, CheckpointError, KeyError, TypeError):
-        return math.inf
-
-
-def step_of_inference(path: Path) -> float:
-    """The step of an inference file or of the file of an adapter; infinite if it cannot be read."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        passport = json.loads(metadata.get(PASSPORT, "{}"))
-        return float(metadata["step"] if "step" in metadata else passport["step"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return math.inf
 
 
 def remove_checkpoint(path: Path) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.checkpoints.checksums import save_torch_file, verify_torch_file
-from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.checkpoints.shards import read_shards
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.incidents import incident
+from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.folder import make_way
 from stable_audio.training.guard import write_failure
 from stable_audio.training.writer import BackgroundWriter

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints, step_of
+from stable_audio.checkpoints.steps import step_of
+from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
 from stable_audio.training.folder import same_file
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,13 @@ from typing import Any
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.format import TRAINING_ENTRY
-from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.checkpoints.shards import read_shards
+from stable_audio.checkpoints.steps import step_of
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ModelConfig, load_config
 from stable_audio.incidents import incident
-from stable_audio.training.checkpoint_files import step_checkpoints, step_of
+from stable_audio.stored.shards_folder import is_shards
+from stable_audio.training.checkpoint_files import step_checkpoints
 from stable_audio.training.errors import TrainingError
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 
 from stable_audio.checkpoints import resolve
 from stable_audio.checkpoints.format import TRAINING_ENTRY, TRANSFORMS_KEY
-from stable_audio.checkpoints.shards import is_shards
 from stable_audio.config import ModelConfig
+from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.continuing import check_changes
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
-from stable_audio.checkpoints.shards import EARLIER, REST, Shards, write_list
+from stable_audio.checkpoints.shards import EARLIER, Shards, write_list
 from stable_audio.checkpoints.summed_files import SummedFiles
+from stable_audio.stored.shards_folder import REST
 from stable_audio.training.gathering import of_all
 
 log = logging.getLogger(__name__)

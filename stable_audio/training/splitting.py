@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stable_audio.checkpoints.format import TRAINING_ENTRY
-from stable_audio.checkpoints.shards import Like, is_shards, read_shards
+from stable_audio.checkpoints.shards import Like, read_shards
 from stable_audio.optim.split import is_split, like_split, local, own_rows
+from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.gathering import whole_values
 from stable_audio.training.sharding import Sharding
 

@@ -17,6 +17,8 @@ from stable_audio.checkpoints import (
     read_checkpoint,
     save_inference_file,
 )
+from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.shards import taken_apart
 from stable_audio.cli import main
 from stable_audio.config import ConfigError, load_config
 from stable_audio.factory import create_model_from_config
@@ -25,6 +27,7 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.stored import hub as hub_module
 from stable_audio.stored import models as stored_module
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.shard_writing import ShardWriting
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE
 from tests.training.building import tiny_run
@@ -66,6 +69,23 @@ def _problems(source: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_config(source)
     return [str(p) for p in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", ["vae/checkpoints/step=00000007.shards", "vae"])
+def test_the_path_is_a_checkpoint_in_parts_or_that_of_a_run(tmp_path: Path, name: str) -> None:
+    model = create_model_from_config(AUTOENCODER)
+    content = {
+        "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
+        "model_config": AUTOENCODER,
+        TRAINING_ENTRY: {"format_version": 1, "step": 7},
+    }
+    ShardWriting().write(tmp_path / "vae/checkpoints/step=00000007.shards", taken_apart(content))
+    (tmp_path / "model.json").write_text(json.dumps(diffusion(path=name)))
+    config = load_config(tmp_path / "model.json")
+    assert config.as_dict()["model"]["pretransform"]["config"] == AUTOENCODER["model"]
+    built = create_model_from_config(config)
+    (report,) = load_named(built, config.weights)
+    assert not report.missing
 
 
 def test_the_config_inside_takes_the_place_of_the_path(folder: Path) -> None:

@@ -45,6 +45,13 @@ def test_every_argument_has_help(command: str) -> None:
     assert all(action.help for action in actions(command))
 
 
+@pytest.mark.parametrize("command", command_lines())
+def test_help_on_a_checkpoint_says_that_it_may_be_in_parts(command: str) -> None:
+    named = [a for a in actions(command) if {*called(a)} & {"--ckpt-path", "--pretrained-ckpt-path"}]
+    named += [a for a in actions(command) if a.metavar in ("CHECKPOINT", "CKPT")]
+    assert [called(a) for a in named if "step=N.shards" not in a.help] == []
+
+
 PROSE = ["data", "checkpoints", "training", "inference", "configuration", "backbones"]
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from stable_audio.checkpoints import read_checkpoint
-from stable_audio.checkpoints.shards import is_shards, read_shards
+from stable_audio.checkpoints.shards import read_shards
 from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.stored.shards_folder import is_shards
 
 _EPOCHS = ("/epoch", "/loops/fit_loop/epoch_progress/")
 """Lightning's counts of how often it was started; the data has its own epoch and position."""

@@ -120,6 +120,16 @@ def test_loading_a_run_gives_base_and_adapter_together(trained: Path, base: Path
     assert load_model(alone)[1].training.lora_config is None
 
 
+def test_a_base_in_parts(tmp_path: Path) -> None:
+    options = {"max_steps": 1, "demos": False, "checkpoint_format": "shards"}
+    assert tiny_run(tmp_path, tiny_config(), name="base", **options).start() == 0
+    parts = tmp_path / "base" / "checkpoints" / "step=00000001.shards"
+    settings = config(lora_config={"rank": 2})
+    run(tmp_path, parts, settings=settings, max_steps=1, demos=False)
+    folder = run(tmp_path, parts, settings=settings, recover=True, demos=False)
+    assert_equal(state(folder), merged_by_hand(parts, folder))
+
+
 def test_export_writes_a_whole_model(trained: Path, base: Path, tmp_path: Path) -> None:
     out = tmp_path / "whole.safetensors"
     assert main(["export", str(trained), str(out)]) == 0

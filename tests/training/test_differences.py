@@ -104,6 +104,18 @@ def test_a_run_that_saves_differences_goes_on_exactly(tmp_path: Path, base: Path
     assert_equal(state(tmp_path / "unbroken"), state(tmp_path / "parts"))
 
 
+def test_a_run_changes_weights_in_parts(tmp_path: Path) -> None:
+    options = {"max_steps": 2, "demos": False, "checkpoint_format": "shards"}
+    assert tiny_run(tmp_path, tiny_config(), name="base", **options).start() == 0
+    parts = tmp_path / "base" / "checkpoints" / "step=00000002.shards"
+    run(tmp_path, parts, "whole", "whole", max_steps=3)
+    run(tmp_path, parts, "difference")
+    run(tmp_path, parts, "difference", max_steps=3, recover=True)
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "difference"))
+    parts.rename(tmp_path / "difference" / parts.name)  # beside the file that refers to it
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "difference" / "last.safetensors"))
+
+
 def test_a_run_that_saved_a_difference_may_go_on_with_whole_checkpoints(tmp_path: Path, base: Path) -> None:
     run(tmp_path, base, "whole", "whole", max_steps=4)
     run(tmp_path, base, "parts")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stable_audio.checkpoints import CheckpointError, read_checkpoint
+from stable_audio.adapters import AdapterError, read_adapter
+from stable_audio.checkpoints import CheckpointError, read_checkpoint, resolve
 from stable_audio.checkpoints.convert import convert_checkpoint
-from stable_audio.checkpoints.shards import COMPLETE, Shards, put_together, read_shards, taken_apart
+from stable_audio.checkpoints.shards import Shards, put_together, read_shards, taken_apart
 from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.cli import main
+from stable_audio.inference.rendering.recipe import file_digest, read_recipe
+from stable_audio.stored.shards_folder import COMPLETE
 from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.recovery import newest_whole
@@ -122,6 +127,81 @@ def test_a_missing_part_is_named_and_an_older_checkpoint_is_taken(
     (newest / COMPLETE).unlink()
     with pytest.raises(CheckpointError, match=r"complete\.json\), so it was not written completely"):
         read_shards(newest)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in parts of two steps."""
+    folder = tmp_path_factory.mktemp("parts")
+    assert tiny_run(folder, checkpoint_format="shards", max_steps=2, demos=False).start() == 0
+    return folder / "run" / "checkpoints" / "step=00000002.shards"
+
+
+def test_clips_of_a_checkpoint_in_parts_are_rendered_again(
+    tmp_path: Path, parts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["--device", "cpu", "--out"]
+    given = ["--ckpt-path", str(parts), "--seconds", "0.2", "--steps", "1", "--seed", "3"]
+    assert main(["generate", *given, *arguments, str(tmp_path / "one")]) == 0
+    (recipe,) = (tmp_path / "one").glob("*.json")
+    assert read_recipe(recipe).checkpoint.path == str(parts.resolve())
+    assert main(["generate", "--from-json", str(recipe), *arguments, str(tmp_path / "two")]) == 0
+    assert "is not the file" not in caplog.text
+    (one,), (two,) = ((tmp_path / name).glob("*.wav") for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_digest_of_a_checkpoint_in_parts_is_that_of_its_list(tmp_path: Path, parts: Path) -> None:
+    copy = shutil.copytree(parts, tmp_path / "copy.shards")
+    assert file_digest(copy) == file_digest(parts)
+    listed = json.loads((copy / COMPLETE).read_text())
+    next(iter(listed["files"].values()))[1] = "00000000"
+    (copy / COMPLETE).write_text(json.dumps(listed))
+    assert file_digest(copy) != file_digest(parts)
+    (copy / COMPLETE).write_text('{"files": []}')
+    with pytest.raises(ValueError, match="has no list of its parts"):
+        file_digest(copy)
+
+
+def test_a_checkpoint_in_parts_has_any_name(tmp_path: Path, parts: Path) -> None:
+    copy = shutil.copytree(parts, tmp_path / "model")
+    first, second = read_checkpoint(parts), read_checkpoint(copy)
+    assert second.path == copy
+    assert all(torch.equal(value, second.tensors[key]) for key, value in first.tensors.items())
+    options = {"ckpt_path": str(copy), "max_steps": 3, "demos": False, "name": "on"}
+    assert tiny_run(tmp_path, **options).start() == 0
+    (copy / COMPLETE).unlink()
+    with pytest.raises(CheckpointError, match="has no list of its parts"):
+        read_checkpoint(copy)
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", "rest.ckpt", "complete.json", ".metadata"])
+def test_the_folder_is_asked_for_where_one_part_is_given(parts: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"one part of a checkpoint; give the folder .*\.shards"):
+        read_checkpoint(parts / name)
+
+
+def test_a_checkpoint_in_parts_is_no_adapter(parts: Path) -> None:
+    with pytest.raises(AdapterError, match="give the folder of its run"):
+        read_adapter(parts)
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_the_folder_of_a_run_gives_its_latest_weights(tmp_path: Path, parts: Path, use_ema: bool) -> None:
+    """`last.safetensors` is written when a run ends or stops, and has averaged weights alone."""
+    folder = tmp_path / "run"
+    shutil.copytree(parts.parents[1], folder)
+    inference, first = folder / "last.safetensors", folder / "checkpoints" / parts.name
+    assert resolve(folder, use_ema=use_ema) == (inference if use_ema else first)
+    written = inference.read_bytes()
+    options = {"checkpoint_format": "shards", "max_steps": 3, "demos": False}
+    assert tiny_run(tmp_path, recover=True, **options).start() == 0
+    second = first.with_name("step=00000003.shards")
+    assert resolve(folder, use_ema=use_ema) == (inference if use_ema else second)
+    inference.write_bytes(written)
+    assert resolve(folder, use_ema=use_ema) == second
+    (second / COMPLETE).unlink()
+    assert resolve(folder, use_ema=use_ema) == (inference if use_ema else first)
 
 
 def test_content_is_taken_apart_and_put_together() -> None:

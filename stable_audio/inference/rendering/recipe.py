@@ -23,6 +23,7 @@ from stable_audio.inference.precision import DTYPES
 from stable_audio.inference.rendering.finishing import Finishing
 from stable_audio.inference.rendering.stored import stored_content
 from stable_audio.stored.hub_names import name_of_cached
+from stable_audio.stored.shards_folder import is_shards, listed_files
 
 FORMAT = "stable-audio render"
 VERSION = 1
@@ -61,7 +62,7 @@ _FILES = ("checkpoint", "pretransform", "init_audio", "inpaint_audio", "guide")
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that a render depends on.
+    """A file, or a folder with a checkpoint in parts, that a render depends on.
 
     Attributes:
         path: its absolute path at the time, or its name on the Hugging Face hub, with the commit.
@@ -197,7 +198,16 @@ def sampling_from(values: dict[str, Any]) -> Sampling:
 
 
 def file_digest(path: str | Path) -> str:
-    """Hash of the size and both ends of a file, which identifies weights without reading gigabytes."""
+    """Hash of the size and both ends of a file, which identifies weights without reading gigabytes; of a
+    checkpoint in parts, of the sizes and checksums that it lists.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a checkpoint in parts without such a list.
+    """
+    if is_shards(Path(path)):
+        listed = json.dumps(listed_files(Path(path)), sort_keys=True)
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
     size = Path(path).stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

@@ -10,12 +10,12 @@ import lightning.pytorch as pl
 
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.format import TRAINING_ENTRY
-from stable_audio.checkpoints.shards import is_shards
+from stable_audio.checkpoints.steps import step_of
 from stable_audio.incidents import incident
+from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.checkpoint_files import step_of
 from stable_audio.training.checkpoint_pruning import leave_later
 from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError

@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import with_scale
-from stable_audio.checkpoints.shards import SUFFIX, Shards, is_shards, read_shards, taken_apart
+from stable_audio.checkpoints.shards import Shards, read_shards, taken_apart
+from stable_audio.stored.shards_folder import SUFFIX, is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints

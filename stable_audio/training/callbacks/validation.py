@@ -12,13 +12,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from stable_audio.checkpoints.steps import step_of_inference
 from stable_audio.data.base import Batch, DataError
 from stable_audio.data.loader import ResumableLoader
 from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints, continues
-from stable_audio.training.checkpoint_files import step_of_inference
 from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.lockstep import in_lockstep
 from stable_audio.training.loggers import RunLogger
