@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,9 @@ MOST_TOLD = 5
 
 NOT_BEGUN = "the run has not begun: start all processes again"
 
+AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+"""The variable by which torchrun tells that it keeps the store of the processes."""
+
 ProcessFacts = Mapping[str, str]
 """What one process is about to do: name -> value, both for people."""
 
@@ -50,12 +54,13 @@ class Meeting:
     Args:
         store: a connection to it.
         session: the name of this start, the same for all processes.
-        rank: number of this process.
-        size: number of processes.
-        connect: makes another connection; to keep the store open, it holds the first one.
+        world: the processes, with the port at which torch is to let them meet.
+        connect: makes another connection to the store.
         stop: signals that end the wait.
+        kept: what must stay open as long as the processes work together.
 
     Attributes:
+        world: as above.
         verdict: returns the sentence that names a dead process, once there is one.
     """
 
@@ -64,14 +69,15 @@ class Meeting:
         store: Any,
         *,
         session: str,
-        rank: int,
-        size: int,
+        world: World,
         connect: Callable[[], Any],
         stop: StopRequest,
+        kept: object = None,
     ) -> None:
-        self.rank, self.size, self.session = rank, size, session
+        self.world, self.session = world, session
+        self.rank, self.size = world.rank, world.size
         self.verdict: Callable[[], str | None] = lambda: None
-        self._store, self._connect, self._stop = store, connect, stop
+        self._store, self._connect, self._stop, self._kept = store, connect, stop, kept
         self._own = torch.distributed.PrefixStore(session, store)
 
     def connection(self) -> Any:
@@ -208,16 +214,21 @@ def meet(world: World, *, stop: StopRequest | None = None, seconds: float | None
         seconds = MEET_SECONDS if world.certain else LONELY_SECONDS
     patience = Patience(seconds, stop=stop, advice=_advice(world))
     store = _opened(world, patience)
-    greet = _welcome if world.rank == 0 else _introduce
+    own = _fresh_store(store, patience) if world.rank == 0 else None
     try:
-        session = greet(store, world, patience)
+        if world.rank == 0:
+            session, port = _welcome(store, world, patience, port=0 if own is None else own.port)
+        else:
+            session, port = _introduce(store, world, patience)
     except (torch.distributed.DistError, RuntimeError) as error:
         raise TrainingError(f"{world}, and lost the others ({_reason(error)}); {patience.advice}") from error
+    if port:
+        os.environ[AGENT_STORE] = "False"
     return Meeting(
         store,
         session=session,
-        rank=world.rank,
-        size=world.size,
+        world=replace(world, port=port) if port else world,
+        kept=own,
         connect=lambda: _client(world, CONNECT_SECONDS),
         stop=stop,
     )
@@ -279,26 +290,46 @@ def _client(world: World, seconds: float) -> Any:
 
 def _has_agent_store() -> bool:
     """Whether torchrun keeps the store itself, as torch asks, too."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return os.environ.get(AGENT_STORE) == "True"
 
 
-def _introduce(store: Any, world: World, patience: Patience) -> str:
-    """The name of this start, from the first process. The store may still have what an earlier start has
-    written: a welcome counts if it answers to the name that this process has just taken."""
+def _fresh_store(store: Any, patience: Patience) -> Any | None:
+    """A new store of this process for torch, where an earlier start has used the one of torchrun; else None.
+
+    torch would read the addresses that dead processes have left there, and the new ones could not connect.
+    """
+    if not _has_agent_store() or store.add("starts", 1) == 1:
+        return None
+    return torch.distributed.TCPStore(
+        "0.0.0.0",
+        0,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=patience.seconds),
+        multi_tenant=True,  # torch opens the same store again
+    )
+
+
+def _introduce(store: Any, world: World, patience: Patience) -> tuple[str, int]:
+    """(name of this start, port for torch or 0), from the first process.
+
+    The store may still have what an earlier start has written: a welcome counts if it answers to the name that
+    this process has just taken.
+    """
     name = uuid.uuid4().hex
     store.set(f"hello {world.rank}", name)
     while True:
         if store.check([f"welcome {world.rank}"]):
-            answered, session = store.get(f"welcome {world.rank}").decode().split(" ")
+            answered, session, port = store.get(f"welcome {world.rank}").decode().split(" ")
             if answered == name:
                 break
         patience.pause("process 0")
     torch.distributed.PrefixStore(session, store).set(f"host {world.rank}", socket.gethostname())
-    return str(session)
+    return str(session), int(port)
 
 
-def _welcome(store: Any, world: World, patience: Patience) -> str:
-    """Give this start a name, and tell it to each process that comes."""
+def _welcome(store: Any, world: World, patience: Patience, *, port: int) -> tuple[str, int]:
+    """Give this start a name, and tell it and the port for torch to each process that comes."""
     session = uuid.uuid4().hex
     own = torch.distributed.PrefixStore(session, store)
     own.set("host 0", socket.gethostname())
@@ -311,10 +342,10 @@ def _welcome(store: Any, world: World, patience: Patience) -> str:
                 name = store.get(f"hello {rank}").decode()
                 if name != answered.get(rank):
                     answered[rank] = name
-                    store.set(f"welcome {rank}", f"{name} {session}")
+                    store.set(f"welcome {rank}", f"{name} {session} {port}")
         if missing:
             patience.pause(f"{len(missing)} of {world.size} processes, {_listed(missing)}")
-    return session
+    return session, port
 
 
 def _listed(ranks: Iterable[int]) -> str:

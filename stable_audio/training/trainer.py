@@ -111,6 +111,7 @@ def assemble(
         return _assemble(config, files, options, placed, stop=stop, alive=alive, meeting=None)
     alive.begin(meeting)
     with alive.telling():
+        placed = layout(options, meeting.world)
         meeting.agree("the start", start_facts(config, files, options))
         return _assemble(config, files, options, placed, stop=stop, alive=alive, meeting=meeting)
 

@@ -24,7 +24,7 @@ from stable_audio.training.agreement import leaves, resumed_facts, start_facts
 from stable_audio.training.callbacks.recording import refuse_other_clips
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.loaders import Datasets
-from stable_audio.training.meeting import Meeting, differences, meet
+from stable_audio.training.meeting import AGENT_STORE, Meeting, differences, meet
 from stable_audio.training.options import RunOptions
 from stable_audio.training.resuming import Resumed
 from stable_audio.training.stopping import Interrupted, StopRequest
@@ -88,6 +88,23 @@ def test_a_start_takes_nothing_of_an_earlier_one_at_the_same_store() -> None:
     again = _met(2, port)
     assert again[0].session != first[0].session
     assert _agreed(again, [{"--seed": "1"}, {"--seed": "1"}]) == ["", ""]
+
+
+def test_torch_gets_a_new_store_where_torchrun_has_kept_the_one_of_an_earlier_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In which addresses of dead processes lie."""
+    monkeypatch.setenv(AGENT_STORE, "True")
+    agent = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    assert [meeting.world.port for meeting in _met(2, agent.port)] == [agent.port] * 2
+    again = _met(2, agent.port)
+    assert os.environ[AGENT_STORE] == "False"
+    first, second = (meeting.world.port for meeting in again)
+    assert first == second != agent.port
+    mine = torch.distributed.TCPStore("127.0.0.1", first, is_master=True, multi_tenant=True)  # as torch does
+    other = torch.distributed.TCPStore("127.0.0.1", first, is_master=False)
+    mine.set("a", "b")
+    assert other.get("a") == b"b"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
