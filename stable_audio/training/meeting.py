@@ -313,8 +313,8 @@ def _fresh_store(store: Any, patience: Patience) -> Any | None:
 def _introduce(store: Any, world: World, patience: Patience) -> tuple[str, int]:
     """(name of this start, port for torch or 0), from the first process.
 
-    The store may still have what an earlier start has written: a welcome counts if it answers to the name that
-    this process has just taken.
+    The store may still have what an earlier start has written: a welcome counts if it answers to the name
+    that this process has just taken.
     """
     name = uuid.uuid4().hex
     store.set(f"hello {world.rank}", name)
