@@ -11,43 +11,64 @@ from typing import Any
 from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.incidents import incident
 from stable_audio.training.continuing import differences
+from stable_audio.training.step_clips import StepClips, other_clips
 
 log = logging.getLogger(__name__)
 
 SETTINGS = (
     "accelerator",
-    "accum_batches",
-    "batch_size",
-    "devices",
-    "global_batch_size",
     "gradient_clip_val",
     "matmul_precision",
-    "num_nodes",
     "precision",
     "seed",
     "strategy",
 )
-"""Options on which the results of a run depend, by themselves or by rounding."""
+"""Options on which the results of a run depend, by themselves or by rounding. Those that share the clips of a
+step among processes and batches count together, as `StepClips`."""
 
 
-def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any]) -> None:
+def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any], *, processes: int) -> None:
     """Log the options on which results depend and that differ from those of the last start.
 
     Args:
         starts: the earlier starts of the run, as its record has them.
         options: those of this start.
+        processes: number of its processes.
     """
-    before = starts[-1].get("options") if starts and isinstance(starts[-1], Mapping) else None
-    if not isinstance(before, Mapping):
+    last = starts[-1] if starts else None
+    if not isinstance(last, Mapping) or not isinstance(last.get("options"), Mapping):
         return
     now = json.loads(json.dumps(dict(options), default=str))
+    _name_options(last, {"processes": processes, "options": now})
+    _name_clips_of_steps(last, {"processes": processes, "options": now})
+
+
+def _name_options(last: Mapping[str, Any], this: Mapping[str, Any]) -> None:
+    before, now = last["options"], this["options"]
+    same = {"strategy"} if _strategy(last) == _strategy(this) else set()
     changed = [
         f"--{key.replace('_', '-')} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
         for key in SETTINGS
-        if key in before and before[key] != now[key]
+        if key not in same and key in before and before[key] != now[key]
     ]
     if changed:
         log.warning("changed since the last start: %s", "; ".join(changed), extra=incident("changed setting"))
+
+
+def _name_clips_of_steps(last: Mapping[str, Any], this: Mapping[str, Any]) -> None:
+    before, now = StepClips.of(last), StepClips.of(this)
+    change = None if before is None or now is None else other_clips(before, now)
+    if change is not None:
+        log.warning("changed since the last start: %s", change, extra=incident("changed setting"))
+
+
+def _strategy(start: Mapping[str, Any]) -> Any:
+    """What --strategy means for the processes of a start: names that are the same have one value."""
+    from stable_audio.training.splitting import SPLITTING  # late, since it imports Lightning
+
+    same_as_ddp = ("auto", "", *(SPLITTING if start.get("processes") == 1 else ()))
+    name = start["options"].get("strategy")
+    return "ddp" if name in same_as_ddp else name
 
 
 def name_changed_files(folder: Path, files: Mapping[str, Mapping[str, Any] | None]) -> None:

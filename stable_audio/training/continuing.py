@@ -102,8 +102,8 @@ def check_changes(config: ModelConfig, before: Mapping[str, Any] | None, path: P
     if refused:
         raise CheckpointError(
             f"{path}: its run cannot continue with other settings: {'; '.join(refused)}; "
-            "leave --model-config out to use the config inside, or start a new run from its weights with "
-            "--pretrained-ckpt-path"
+            f"give --ckpt-path {path} in place of --model-config to use the config inside, or start a "
+            "new run from its weights with --pretrained-ckpt-path"
         )
     for change in changes:
         log.warning("changed from here on: %s", change, extra=incident("changed setting"))

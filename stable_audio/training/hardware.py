@@ -29,6 +29,9 @@ PRECISIONS = (
     *FLOAT8,
 )
 
+CONTINUING = ("--recover", "--requeue")
+"""Flags by which a run continues the one in its folder."""
+
 SHARDING = ("deepspeed", "fsdp", "model_parallel")
 """Prefixes of the names of strategies that split the weights over devices."""
 
@@ -102,10 +105,12 @@ def _check_deepspeed(options: RunOptions) -> None:
         ("--checkpoint-format shards", options.checkpoint_format == "shards"),
     ):
         if asked:
+            # Without them, a folder that holds a run is refused.
+            instead = ", with --overwrite where a run has this --name" if flag in CONTINUING else ""
             raise TrainingError(
                 f"{flag} cannot be used with --strategy {options.strategy}, whose checkpoints are folders of "
-                "DeepSpeed's own that no run can be continued from here; leave it out, or use --strategy "
-                f"{FSDP}"
+                f"DeepSpeed's own that no run can be continued from here; leave it out{instead}, or use "
+                f"--strategy {FSDP}"
             )
 
 

@@ -20,7 +20,7 @@ from stable_audio.training.cluster import ProcessLayout, on_gpu
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.float8 import FLOAT8, OF_THE_REST
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
+from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
 DDP = "ddp"
@@ -147,8 +147,8 @@ def shard_size(options: RunOptions, placed: ProcessLayout) -> int:
         origin = "--shard-size says" if options.shard_size is not None else "one machine has"
         raise TrainingError(
             f"--strategy {HSDP} splits the model over groups of {size} processes, as {origin}, and this run "
-            f"has {placed.processes}: they must be several whole groups of at least 2; give another "
-            f"--shard-size, or use --strategy {FSDP} (one group) or ddp (a copy for each)"
+            f"has {placed.processes}, which must be several whole groups of at least 2; "
+            f"{group_advice(placed.processes)}"
         )
     return size
 

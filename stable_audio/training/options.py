@@ -205,12 +205,25 @@ class RunOptions:
             return self
         batches = processes * self.accum_batches
         if self.global_batch_size % batches:
-            raise TrainingError(
-                f"--global-batch-size {self.global_batch_size} cannot be shared evenly by {processes} "
-                f"processes with {self.accum_batches} batches each (--accum-batches); give a "
-                f"multiple of {batches}, or start another number of processes"
-            )
+            raise TrainingError(self._not_shared(self.global_batch_size, processes))
         return replace(self, batch_size=self.global_batch_size // batches)
+
+    def _not_shared(self, items: int, processes: int) -> str:
+        """What is wrong with items per step that no such number of processes can share, and what to do."""
+        batches, accumulated = processes * self.accum_batches, self.accum_batches
+        several = f" with {accumulated} batches each (--accum-batches)" if accumulated > 1 else ""
+        fewer = items // batches * batches
+        near = f"{fewer} or {fewer + batches}" if fewer else str(batches)
+        other = (
+            f"a number of processes that divides {items // accumulated}"
+            if items % accumulated == 0
+            else f"with --accum-batches that divides {items}"
+        )
+        return (
+            f"--global-batch-size {items} cannot be shared evenly by {processes} "
+            f"process{'' if processes == 1 else 'es'}{several}; give a multiple of {batches}, such as "
+            f"{near}, or start {other}"
+        )
 
     @property
     def folder(self) -> Path:

@@ -52,7 +52,7 @@ def record_run(
     """
     try:
         if resumed_from is not None and record.enabled:
-            name_changed_options(record.content["starts"], asdict(options))
+            name_changed_options(record.content["starts"], asdict(options), processes=processes)
             datasets = {name: content for name, content in files.items() if name != "model"}
             name_changed_files(options.folder, datasets)
         for name, content in files.items():

@@ -25,13 +25,16 @@ log = logging.getLogger(__name__)
 _LARGE = ("optimizer_states/", f"{TRAINING_ENTRY}/ema/average/")
 
 
-def newest_whole(folder: Path, *, up_to: float = math.inf) -> tuple[Path, dict[str, Any]] | None:
+def newest_whole(
+    folder: Path, *, up_to: float = math.inf, advice: str = ""
+) -> tuple[Path, dict[str, Any]] | None:
     """The newest undamaged training checkpoint in a run's folder, and its content.
 
     Newer, damaged ones are logged. None if the folder has no training checkpoint.
 
     Args:
         up_to: of this step at most.
+        advice: what to do where all are damaged, for the message; each reason has its own already.
 
     Raises:
         CheckpointError: all training checkpoints are damaged; the message has the reason for each.
@@ -51,8 +54,8 @@ def newest_whole(folder: Path, *, up_to: float = math.inf) -> tuple[Path, dict[s
         return path, content
     if reasons:
         raise CheckpointError(
-            f"{folder}: all {len(reasons)} checkpoints are damaged: {'; '.join(reasons)}. To start from "
-            "the beginning, leave --recover out or choose another --name"
+            f"{folder}: all {len(reasons)} checkpoints are damaged: {'; '.join(reasons)}"
+            f"{'; ' if advice else ''}{advice}"
         )
     return None
 

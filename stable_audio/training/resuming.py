@@ -16,6 +16,10 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.transforms.recorded import Record
 
+_WITHOUT_THE_CHECKPOINT = (
+    "to start from the beginning, leave --ckpt-path out and choose a --name that no run has"
+)
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -58,10 +62,22 @@ def _newest(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
     """The training checkpoint to continue, and its content."""
     if options.ckpt_path:
         path = Path(options.ckpt_path).expanduser()
-        newest = newest_whole(path) if path.is_dir() and not is_shards(path) else None
+        folder = path.is_dir() and not is_shards(path)
+        newest = newest_whole(path, advice=_WITHOUT_THE_CHECKPOINT) if folder else None
         return newest if newest is not None else _checkpoint_at(path)
-    newest = newest_whole(options.folder) if options.recover or options.requeue else None
+    if not (options.recover or options.requeue):
+        return None, {}
+    newest = newest_whole(options.folder, advice=_without_recovery(options))
     return newest if newest is not None else (None, {})
+
+
+def _without_recovery(options: RunOptions) -> str:
+    """How to start from the beginning where no checkpoint in the run's folder can be continued."""
+    given = [flag for flag, on in (("--recover", options.recover), ("--requeue", options.requeue)) if on]
+    return (
+        f"to start from the beginning, give --overwrite in place of {' and '.join(given)}, or choose another "
+        "--name"
+    )
 
 
 def _checkpoint_at(source: Path) -> tuple[Path, Mapping[str, Any]]:

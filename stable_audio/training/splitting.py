@@ -21,6 +21,22 @@ from stable_audio.training.sharding import Sharding
 
 FSDP, HSDP = "fsdp", "hsdp"
 SPLITTING = (FSDP, HSDP)
+
+
+def group_advice(processes: int) -> str:
+    """What to do where groups of the size found cannot share the processes of a run, for a message.
+
+    Args:
+        processes: of the run.
+    """
+    sizes = [str(size) for size in range(2, processes // 2 + 1) if processes % size == 0]
+    others = f"--strategy {FSDP} (one group) or ddp (a copy for each)"
+    if not sizes:
+        return f"no --shard-size fits {processes} processes; use {others}, or start another number of them"
+    listed = " or ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
+    return f"give --shard-size {listed}, or use {others}"
+
+
 """Strategies that split weights, for `--strategy`."""
 
 

@@ -215,8 +215,9 @@ def match_checkpoint(
 
 def _other_model(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: belongs to another model than this config's, so it cannot be continued: {reason}; leave "
-        "--model-config out to use the config inside, or start from its weights with --pretrained-ckpt-path"
+        f"{path}: belongs to another model than this config's, so it cannot be continued: {reason}; "
+        f"give --ckpt-path {path} in place of --model-config to use the config inside, or start from its "
+        "weights with --pretrained-ckpt-path"
     )
 
 

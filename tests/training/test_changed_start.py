@@ -9,6 +9,10 @@ import pytest
 import soundfile
 import torch
 
+from stable_audio.training.changed_start import name_changed_options
+from stable_audio.training.options import RunOptions
+from stable_audio.training.record import record_run
+from stable_audio.training.run_record import RunRecord
 from tests.training.building import tiny_config, tiny_run
 
 
@@ -32,10 +36,117 @@ def test_options_and_settings_that_change_are_in_the_record(tmp_path: Path) -> N
     run = tiny_run(tmp_path, config, max_steps=2, **again)
     assert run.start() == 0
     texts = "\n".join(_incidents(tmp_path, "changed setting"))
-    assert "--batch-size was 2 and is 4" in texts
+    clips = (
+        "a step had 2 clips (1 process x 2) and has 4 clips (1 process x 4), so that the order of the data"
+    )
+    assert clips in texts
+    assert "--batch-size" not in texts
     assert "dataset.json, $.seed: " in texts
     assert "--recover" not in texts
     assert "--max-steps" not in texts
+
+
+def _start_twice(
+    folder: Path,
+    before: tuple[int, ...],
+    now: tuple[int, ...],
+    *,
+    strategies: tuple[str, str] = ("auto", "auto"),
+) -> None:
+    """Record a start and one that goes on: each with (processes, clips per batch, batches per step)."""
+    record = RunRecord(folder / "run.json")
+    for (processes, clips, batches), strategy, resumed in zip(
+        (before, now), strategies, (None, folder / "last.ckpt")
+    ):
+        options = RunOptions(
+            save_dir=str(folder),
+            batch_size=clips,
+            accum_batches=batches,
+            # What they mean is in the clips of a step.
+            global_batch_size=None if resumed is None else processes * clips * batches,
+            devices=str(processes),
+            strategy=strategy,
+        )
+        record_run(record, options, {}, processes=processes, resumed_from=resumed)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [((2, 2, 1), (1, 4, 1)), ((1, 4, 2), (4, 1, 2)), ((2, 2, 1), (2, 2, 1))]
+)
+def test_the_same_clips_on_another_number_of_processes_are_no_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: tuple[int, ...], now: tuple[int, ...]
+) -> None:
+    _start_twice(tmp_path, before, now)
+    assert not caplog.records
+
+
+DIFFER = "so that the order of the data and the noise differ from here"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "sentence"),
+    [
+        (
+            (2, 2, 1),
+            (1, 3, 1),
+            f"a step had 4 clips (2 processes x 2) and has 3 clips (1 process x 3), {DIFFER}; "
+            "--global-batch-size 4 keeps them",
+        ),
+        (
+            (2, 2, 1),
+            (1, 2, 1),
+            f"a step had 4 clips (2 processes x 2) and has 2 clips (1 process x 2), {DIFFER}; "
+            "--global-batch-size 4 keeps them",
+        ),
+        (
+            (2, 2, 1),
+            (3, 2, 1),
+            f"a step had 4 clips (2 processes x 2) and has 6 clips (3 processes x 2), {DIFFER}; "
+            "--global-batch-size 4 keeps them on a number of processes that divides 4",
+        ),
+        (  # as many clips per step, but each batch draws noise of its own
+            (2, 2, 1),
+            (1, 2, 2),
+            f"a step had 4 clips (2 processes x 2) and has 4 clips (1 process x 2 x 2 batches), {DIFFER}; "
+            "--global-batch-size 4 with --accum-batches 1 keeps them",
+        ),
+        (
+            (1, 2, 1),
+            (1, 2, 3),
+            "a step had 2 clips (1 process x 2) and has 6 clips (1 process x 2 x 3 batches), so that steps "
+            "differ from here; --global-batch-size 2 with --accum-batches 1 keeps them",
+        ),
+    ],
+)
+def test_other_clips_per_step_are_named_with_the_flag_that_keeps_them(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    before: tuple[int, ...],
+    now: tuple[int, ...],
+    sentence: str,
+) -> None:
+    _start_twice(tmp_path, before, now)
+    assert [record.getMessage() for record in caplog.records] == [f"changed since the last start: {sentence}"]
+
+
+def test_strategies_that_are_the_same_for_one_process_are_no_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _start_twice(tmp_path / "one", (1, 2, 1), (1, 2, 1), strategies=("auto", "fsdp"))
+    _start_twice(tmp_path / "same", (2, 2, 1), (2, 2, 1), strategies=("auto", "ddp"))
+    assert not caplog.records
+    _start_twice(tmp_path / "two", (2, 2, 1), (2, 2, 1), strategies=("auto", "fsdp"))
+    assert '--strategy was "auto" and is "fsdp"' in caplog.text
+
+
+def test_a_record_without_the_number_of_processes_names_no_clips(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = [{"options": {"batch_size": 2, "seed": 1}}]
+    name_changed_options(starts, {"batch_size": 4, "accum_batches": 1, "seed": 2}, processes=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "changed since the last start: --seed was 1 and is 2"
+    ]
 
 
 def test_nothing_changed_is_no_incident(tmp_path: Path) -> None:

@@ -161,6 +161,12 @@ def test_parts_are_shared_by_whole_groups_of_processes(gpus: Any) -> None:
     for size in (3, 8):
         with pytest.raises(TrainingError, match=f"over groups of {size} processes.*this run has 8"):
             shard_size(RunOptions(strategy="hsdp", shard_size=size), placed)
+    with pytest.raises(TrainingError, match="give --shard-size 2 or 4, or use --strategy fsdp"):
+        shard_size(RunOptions(strategy="hsdp", shard_size=3), placed)
+    alone = layout(RunOptions(), _world(1, 3, 0, 0))
+    for size in (None, 2):
+        with pytest.raises(TrainingError, match="no --shard-size fits 3 processes; use --strategy fsdp"):
+            shard_size(RunOptions(strategy="hsdp", shard_size=size), alone)
     gpus(1)  # each task sees one GPU, and Lightning counts machines of one process
     assert shard_size(RunOptions(strategy="hsdp"), layout(RunOptions(), _world(2, 4, 0, 0))) == 4
 

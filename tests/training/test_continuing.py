@@ -12,10 +12,12 @@ import pytest
 
 from stable_audio.checkpoints import CheckpointError
 from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.cli import main
 from stable_audio.config import load_config
+from stable_audio.training.checkpoint_files import step_of
 from stable_audio.training.continuing import changed_settings
 from stable_audio.training.errors import TrainingError
-from tests.training.building import tiny_config, tiny_run
+from tests.training.building import tiny_config, tiny_run, write_files
 
 OPTIMIZER = {"diffusion": {"optimizer": {"type": "AdamW", "config": {"lr": 1e-3}}}}
 
@@ -48,6 +50,26 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert tiny_run(tmp_path, max_steps=1, overwrite=True, keep=1).start() == 0
     assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("*.ckpt")] == ["step=00000001.ckpt"]
     assert notes.read_text() == "mine"
+
+
+@pytest.mark.parametrize("other", [{"objective": "v"}, {"depth": 1}])
+def test_where_a_config_does_not_fit_the_one_inside_is_advised_by_a_flag_that_takes_it(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    tiny_run(tmp_path, max_steps=1).start()
+    config = tiny_config()
+    diffusion = config["model"]["diffusion"]
+    if "depth" in other:
+        diffusion["config"]["depth"] = other["depth"]
+    else:
+        diffusion["diffusion_objective"] = other["objective"]
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    with pytest.raises(CheckpointError, match=f"give --ckpt-path {checkpoint} in place of --model-config"):
+        tiny_run(tmp_path, config, recover=True)
+    options = ["--save-dir", str(tmp_path), "--max-steps", "2", "--accelerator", "cpu", "--num-workers", "0"]
+    _, _, *data = write_files(tmp_path, tiny_config())
+    assert main(["train", "--ckpt-path", str(checkpoint), *data, *options, "--no-progress"]) == 0
+    assert step_of(checkpoint) == 2
 
 
 def test_a_checkpoint_inside_the_folder_continues_it(tmp_path: Path) -> None:

@@ -25,6 +25,16 @@ def test_what_cannot_be_shared_is_refused() -> None:
         TrainingError, match=r"24 cannot be shared evenly by 5 processes with 2 .* multiple of 10"
     ):
         RunOptions(global_batch_size=24, accum_batches=2).shared_by(5)
+    with pytest.raises(
+        TrainingError,
+        match=r"by 4 processes; give a multiple of 4, such as 4 or 8, or start a number of .* divides 6",
+    ):
+        RunOptions(global_batch_size=6).shared_by(4)
+    with pytest.raises(  # on no number of processes
+        TrainingError,
+        match=r"1 process with 3 .* such as 3 or 6, .* with --accum-batches that divides 4",
+    ):
+        RunOptions(global_batch_size=4, accum_batches=3).shared_by(1)
     with pytest.raises(TrainingError, match="--global-batch-size must be at least 1"):
         RunOptions(global_batch_size=0)
 

@@ -18,10 +18,13 @@ from safetensors.torch import load_file
 from stable_audio.checkpoints import CheckpointError, checksums
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
+from stable_audio.config import load_config
 from stable_audio.training import checkpoint_io
 from stable_audio.training.checkpoint_files import last_steps
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import stored_config
+from stable_audio.training.resuming import resumed_checkpoint
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_resume import assert_same_checkpoint
 
@@ -74,6 +77,40 @@ def test_recover_without_a_whole_checkpoint_names_them_all(tmp_path: Path) -> No
         _damage(path)
     with pytest.raises(CheckpointError, match=r"all 2 checkpoints are damaged.*step=00000001\.ckpt"):
         tiny_run(tmp_path, max_steps=4, recover=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice", "taken"),
+    [
+        ({"recover": True}, "--overwrite in place of --recover, or", {"overwrite": True}),
+        ({"recover": True}, "or choose another --name", {"recover": True, "name": "another"}),
+        (
+            {"ckpt_path": "run"},
+            "leave --ckpt-path out and choose a --name that no run has",
+            {"name": "another"},
+        ),
+    ],
+)
+def test_what_is_advised_where_all_checkpoints_are_damaged_starts_from_the_beginning(
+    tmp_path: Path, given: dict[str, Any], advice: str, taken: dict[str, Any]
+) -> None:
+    tiny_run(tmp_path, max_steps=1).start()
+    _damage(tmp_path / "run" / "last.ckpt")  # and the numbered one, which is the same file
+    if "ckpt_path" in given:
+        given = {"ckpt_path": str(tmp_path / "run")}
+    with pytest.raises(CheckpointError, match=advice):
+        tiny_run(tmp_path, max_steps=1, **given)
+    run = tiny_run(tmp_path, max_steps=1, **taken)
+    assert run.resume is None
+    assert run.start() == 0
+
+
+def test_a_job_of_the_queue_is_told_which_flag_overwrite_replaces(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"damaged")
+    options = RunOptions(save_dir=str(tmp_path), recover=True, requeue=True)
+    with pytest.raises(CheckpointError, match="--overwrite in place of --recover and --requeue"):
+        resumed_checkpoint(options, load_config(tiny_config()))
 
 
 def test_recover_takes_the_newest_even_if_last_is_older_or_missing(tmp_path: Path) -> None:

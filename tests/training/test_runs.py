@@ -411,8 +411,8 @@ def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recover": True}, "--recover cannot be used with --strategy deepspeed"),
-        ({"requeue": True}, "--requeue cannot be used with --strategy deepspeed"),
+        ({"recover": True}, "--recover cannot .*; leave it out, with --overwrite where a run has this"),
+        ({"requeue": True}, "--requeue cannot .*; leave it out, with --overwrite where a run has this"),
         ({"ckpt_path": "runs/other"}, "--ckpt-path cannot be used with --strategy deepspeed"),
         (
             {"checkpoint_format": "shards"},

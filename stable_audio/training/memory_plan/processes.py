@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import Strategy
 
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights
+from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
 
 PLANNED = ("auto", "ddp", *SPLITTING)
 """Strategies whose memory is planned."""
@@ -65,11 +65,14 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
         return Sharing(processes=processes, strategy=strategy)
     size = processes if strategy != HSDP else options.shard_size
     if size is None:
-        raise TrainingError(f"--strategy {HSDP}: give --shard-size, the processes of one machine")
+        raise TrainingError(
+            f"--strategy {HSDP} without --shard-size: a run takes the processes of one machine, which a plan "
+            f"does not know; {group_advice(processes)}"
+        )
     if processes % size or (strategy == HSDP and processes == size):
         raise TrainingError(
-            f"--shard-size {size}: {processes} processes are not several whole groups of {size}; give "
-            "another number"
+            f"--shard-size {size}: {processes} processes are not several whole groups of {size}; "
+            f"{group_advice(processes)}"
         )
     gathers = options.checkpoint_format == "file"
     return Sharing(processes=processes, strategy=strategy, shares=size, gathers_checkpoints=gathers)

@@ -142,8 +142,13 @@ def test_sharing_follows_the_options() -> None:
     assert sharing_of(RunOptions(strategy="hsdp", shard_size=4), 8).words() == "hsdp on 8 devices, 4 parts"
     for options, processes, message in (
         (RunOptions(strategy="deepspeed"), 2, "not planned; give one of auto, ddp, fsdp, hsdp"),
-        (RunOptions(strategy="hsdp"), 8, "give --shard-size"),
-        (RunOptions(strategy="hsdp", shard_size=3), 8, "8 processes are not several whole groups of 3"),
+        (RunOptions(strategy="hsdp"), 8, "give --shard-size 2 or 4, or use --strategy fsdp"),
+        (
+            RunOptions(strategy="hsdp", shard_size=5),
+            12,
+            "12 processes are not several whole groups of 5; give --shard-size 2, 3, 4 or 6",
+        ),
+        (RunOptions(strategy="hsdp", shard_size=2), 2, "no --shard-size fits 2 processes; use --strategy"),
         (RunOptions(), 0, "a run has at least 1"),
     ):
         with pytest.raises(TrainingError, match=message):
