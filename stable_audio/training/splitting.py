@@ -21,6 +21,7 @@ from stable_audio.training.sharding import Sharding
 
 FSDP, HSDP = "fsdp", "hsdp"
 SPLITTING = (FSDP, HSDP)
+"""Strategies that split weights, for `--strategy`."""
 
 
 def group_advice(processes: int) -> str:
@@ -35,9 +36,6 @@ def group_advice(processes: int) -> str:
         return f"no --shard-size fits {processes} processes; use {others}, or start another number of them"
     listed = " or ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
     return f"give --shard-size {listed}, or use {others}"
-
-
-"""Strategies that split weights, for `--strategy`."""
 
 
 class SplitWeights(ModelParallelStrategy):
