@@ -17,7 +17,7 @@ import torch
 
 from stable_audio.data.world import World
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.stopping import Interrupted, StopRequest
+from stable_audio.training.stopping import ENDING, Interrupted, StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Patience:
             TrainingError: the time is over, or a process has died.
             Interrupted: a signal has come to end the run.
         """
-        if self._stop.signal is not None:
+        if self._stop.signal in ENDING:
             raise Interrupted(self._stop.signal)
         if (verdict := self._verdict()) is not None:
             raise TrainingError(f"{verdict}; {NOT_BEGUN}")

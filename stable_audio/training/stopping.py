@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,8 +19,17 @@ SAVE = getattr(signal, "SIGUSR1", None)
 SIGNALS = tuple(n for n in (signal.SIGINT, signal.SIGTERM, SAVE) if n is not None)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a run and are not for a job that starts again."""
+
+SAME_SECONDS = 1.0
+"""Time in which several SIGTERM are one: `timeout` and some batch systems send it twice, to a process and its
+group."""
+
+
 class StopRequest:
-    """Records signals that end the run, or save it. A second Ctrl-C interrupts at once.
+    """Records signals that end the run, or save it. A second Ctrl-C interrupts at once, and so does a second
+    SIGTERM before the first step.
 
     Attributes:
         signal: number of the signal that ends the run, or None.
@@ -36,6 +46,7 @@ class StopRequest:
         self.save = False
         self.save_ends = save_ends
         self.steps = False
+        self._asked_at = 0.0
         self._process = os.getpid()
         self._previous: dict[int, object] = {}
 
@@ -74,15 +85,27 @@ class StopRequest:
             self.save = True
             log.info("%s: a checkpoint follows after this step, and training continues", _name(number))
             return
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if self._is_repeated(number):
+            if not self.steps:
+                log.warning("%s again, before the first step: the run ends at once", _name(number))
+            raise Interrupted(number)
+        if self.signal not in ENDING:
+            self._asked_at = time.monotonic()
         self.signal = number
+        again = "" if self.steps and number != signal.SIGINT else f"; {_again(number)} stops at once"
         log.warning(
             "%s: stopping after %s step, with a checkpoint%s",
             _name(number),
             "this" if self.steps else "the first",
-            "; Ctrl-C again stops at once, without one" if number == signal.SIGINT else "",
+            f"{again}, without one" if again else "",
         )
+
+    def _is_repeated(self, number: int) -> bool:
+        """Whether a signal came again that ends the run at once then."""
+        if number == signal.SIGINT:
+            return self.signal is not None
+        later = time.monotonic() - self._asked_at >= SAME_SECONDS
+        return number in ENDING and self.signal in ENDING and later and not self.steps
 
 
 class Interrupted(KeyboardInterrupt):
@@ -117,6 +140,10 @@ def sigterm_interrupts() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
+
+
+def _again(number: int) -> str:
+    return f"{'Ctrl-C' if number == signal.SIGINT else _name(number)} again"
 
 
 def _name(number: int) -> str:

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.training import stopping
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.stopping import Interrupted, StopRequest
 from stable_audio.training.trainer import Run
 from tests.training.building import tiny_run
 
@@ -38,6 +40,37 @@ def test_the_second_interrupt_is_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        request.restore()
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "ends"), [(False, 0, True), (False, 60, False), (True, 0, False)]
+)
+def test_the_second_sigterm_is_at_once_before_the_first_step(
+    steps: bool, seconds: float, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "SAME_SECONDS", seconds)  # `timeout` sends one twice at the same time
+    request = StopRequest().install()
+    request.steps = steps
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) if ends else nullcontext():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert request.exit_status == 143
+    finally:
+        request.restore()
+
+
+def test_sigterm_after_the_signal_for_the_queue_lets_the_first_step_be_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "SAME_SECONDS", 0)
+    request = StopRequest(save_ends=True).install()
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal == signal.SIGTERM
     finally:
         request.restore()
 
