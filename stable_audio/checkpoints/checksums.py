@@ -40,9 +40,9 @@ def save_torch_file(content: Mapping[str, Any], path: Path) -> None:
     """
     with _without_torch_checksums():
         torch.save(content, path)
-    with zipfile.ZipFile(path) as archive:
+    with _read_back(), zipfile.ZipFile(path) as archive:
         members, directory = archive.infolist(), archive.start_dir
-    with open(path, "rb+") as file:
+    with _read_back(), open(path, "rb+") as file:
         parts = [(_data_begin(file, m), m.file_size) for m in members]
         checksums = in_threads(lambda part: _of_part(path, *part), parts)
         for member, (begin, size), checksum in zip(members, parts, checksums):
@@ -56,12 +56,14 @@ def verify_torch_file(content: Mapping[str, Any], path: Path) -> None:
         OSError: the file does not hold what should have been written.
     """
     _from_the_disk(path)
-    with zipfile.ZipFile(path) as archive:
+    with _read_back(), zipfile.ZipFile(path) as archive:
         stored = Counter((m.file_size, m.CRC) for m in archive.infolist())
     storages = {s.data_ptr(): s for s in _storages(content) if s.nbytes() and s.device.type == "cpu"}
     sums = in_threads(lambda storage: (storage.nbytes(), _of_storage(storage)), storages.values())
     missing = sum((Counter(sums) - stored).values())
-    if missing or (damaged := damaged_members(path)):
+    with _read_back():
+        damaged = [] if missing else damaged_members(path)
+    if missing or damaged:
         count = missing or len(damaged)
         raise OSError(f"{count} parts of it differ from what was written, as after a fault of disk or memory")
 
@@ -75,7 +77,7 @@ def verify_safetensors(path: Path) -> None:
     from safetensors import safe_open
 
     _from_the_disk(path)
-    with safe_open(str(path), framework="pt", device="cpu") as file:
+    with _read_back(), safe_open(str(path), framework="pt", device="cpu") as file:
         expected = json.loads((file.metadata() or {})[CHECKSUMS_KEY])["tensors"]
         wrong = [
             key
@@ -86,6 +88,23 @@ def verify_safetensors(path: Path) -> None:
         raise OSError(
             f"{len(wrong)} tensors of it differ from what was written, as after a fault of the disk"
         )
+
+
+@contextmanager
+def _read_back() -> Iterator[None]:
+    """Context in which a file that has just been written is read.
+
+    Raises:
+        OSError: it is no such file any more.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (zipfile.BadZipFile, struct.error, SafetensorError, KeyError, ValueError) as error:
+        raise OSError(
+            f"it cannot be read back ({type(error).__name__}: {error}), as after a fault of disk or memory"
+        ) from error
 
 
 def damaged_members(path: Path) -> list[str]:

@@ -58,6 +58,37 @@ class DeathWatch:
             self._waits = False
 
 
+class DoneEvent:
+    """The event by which torch tells its workers that they are done, for the process that sets it.
+
+    Workers read it under a lock. One that is killed meanwhile keeps that lock, and torch, which looks at the
+    event whenever a worker has died, would wait for it for ever.
+
+    Args:
+        event: torch's event, which this process alone sets.
+        seconds: how long to wait for the lock; workers that are kept by it are terminated by torch.
+    """
+
+    def __init__(self, event: Any, *, seconds: float = 1.0) -> None:
+        self._event, self._seconds = event, seconds
+        self._done = False
+
+    def is_set(self) -> bool:
+        """Whether this process has set it."""
+        return self._done
+
+    def set(self) -> None:
+        """Tell the workers, with the lock or, where that does not come free, without it."""
+        self._done = True
+        locked = self._event._cond.acquire(True, self._seconds)
+        try:
+            self._event._flag.acquire(False)  # a semaphore, which is at most 1
+            self._event._flag.release()
+        finally:
+            if locked:
+                self._event._cond.release()
+
+
 def batches_of(loader: DataLoader) -> Iterator[Any]:
     """What the workers of `loader` prepare, in order.
 
@@ -69,6 +100,8 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
         return
     with _told():  # the first loader of a process begins under torch's own handler
         items = iter(loader)
+    if hasattr(items, "_workers_done_event"):
+        items._workers_done_event = DoneEvent(items._workers_done_event)  # type: ignore[attr-defined]
     watch = _watch()
     while True:
         with _told(), watch.waiting() if watch is not None else nullcontext():

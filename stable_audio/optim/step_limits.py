@@ -37,3 +37,8 @@ class StepLimits:
         check_ranges(self)
         if self.spike is not None and not self.spike > 1:
             raise ValueError(f"spike must be above 1, or None, found {self.spike}")
+        if self.skips > self.within:
+            raise ValueError(
+                f"skips must be at most within ({self.within}), else the run never goes back; found "
+                f"{self.skips}"
+            )

@@ -52,6 +52,15 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             self.fail(Path(path), error, checkpoint)
 
+    def refuse(self, reason: str, *, step: int) -> None:
+        """Record and log that no checkpoint is written, since its content is good for nothing."""
+        self.failure = f"the checkpoint of step {step} was not written ({reason})"
+        log.error(
+            "%s; earlier checkpoints are intact and training continues",
+            self.failure,
+            extra=incident("checkpoint not written", step=step),
+        )
+
     def fail(
         self,
         path: Path,

@@ -70,6 +70,35 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
     return (lambda: None) if continues or not overwrite else (lambda: _remove_run(folder))
 
 
+def training_files(folder: Path) -> frozenset[tuple[str, int]]:
+    """(name, time of writing) of the training checkpoints and metrics in a run's folder, by which it shows
+    whether another run has written there meanwhile."""
+    paths = [folder / "last.ckpt", folder / "metrics.csv", *(folder / "checkpoints").glob("step=*")]
+    found = set()
+    for path in paths:
+        try:
+            found.add((path.name, path.stat().st_mtime_ns))
+        except OSError:  # not there, or removed meanwhile
+            continue
+    return frozenset(found)
+
+
+def refuse_changed(folder: Path, before: frozenset[tuple[str, int]]) -> None:
+    """Refuse a folder in which another run has written since this one has looked at it.
+
+    Args:
+        before: `training_files` at that time.
+
+    Raises:
+        TrainingError: it has.
+    """
+    if training_files(folder) != before:
+        raise TrainingError(
+            f"{folder}: another run has written there while this one was being prepared; start this one "
+            "again, with --recover to continue from what is there now, or choose another --name"
+        )
+
+
 def put_aside(path: Path) -> Path:
     """Rename a file or folder that cannot be used as what its name says; returns its new path.
 

@@ -144,6 +144,8 @@ class RunOptions:
                 raise TrainingError(
                     f"--{name.replace('_', '-')} must be at least {least}, found {getattr(self, name)}"
                 )
+        if self.keep == 0 or self.keep < -1:
+            raise TrainingError(f"--keep must be at least 1, or -1 for all, found {self.keep}")
         if self.max_steps == 0 or self.max_steps < -1:
             raise TrainingError(f"--max-steps must be at least 1, or -1 for no end, found {self.max_steps}")
         if self.remove_pretransform_weight_norm not in FOLDING:

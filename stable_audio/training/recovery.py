@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.errors import CheckpointError
-from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.format import TRAINING_ENTRY, refuse_newer
 from stable_audio.checkpoints.shards import read_shards
 from stable_audio.checkpoints.steps import step_of
 from stable_audio.checkpoints.torch_file import load_torch_file
@@ -106,13 +106,15 @@ def load_training_file(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, or is not a training checkpoint of this program.
     """
     if is_shards(path):
-        return read_shards(path, wanted=lambda key: not key.startswith(_LARGE))
-    content = load_torch_file(path) if path.suffix != ".safetensors" else {}
+        content = read_shards(path, wanted=lambda key: not key.startswith(_LARGE))
+    else:
+        content = load_torch_file(path) if path.suffix != ".safetensors" else {}
     if TRAINING_ENTRY not in content:
         raise CheckpointError(
             f"{path}: not a training checkpoint of this program, so it cannot be continued; "
             "to start from its weights, use --pretrained-ckpt-path"
         )
+    refuse_newer(path, content[TRAINING_ENTRY]["format_version"])
     return content
 
 

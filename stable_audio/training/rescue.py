@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
+from stable_audio.optim.split import local
+
 log = logging.getLogger(__name__)
 
 
@@ -23,10 +25,27 @@ def claim_rescue(trainer: pl.Trainer, module: nn.Module, folder: Path) -> bool:
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         log.error("no checkpoint: each process has a part of the weights")
         return False
-    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-        log.error("no checkpoint: the weights hold values that are not finite")
+    if (name := not_finite(module)) is not None:
+        log.error("no checkpoint: %s holds values that are not finite", name)
         return False
     return trainer.world_size == 1 or _is_first(folder, trainer.global_step)
+
+
+def not_finite(module: nn.Module) -> str | None:
+    """The name of a weight of this process with a value that is not finite; None if all are numbers.
+
+    A device is asked once, not for each weight.
+    """
+    names, checks = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and not parameter.is_meta:
+            names.append(name)
+            checks.append(torch.isfinite(local(parameter.detach())).all().reshape(()))
+    if not checks:
+        return None
+    device = checks[0].device
+    finite = torch.stack([check.to(device) for check in checks]).tolist()
+    return next((name for name, good in zip(names, finite) if not good), None)
 
 
 def leave_rescue(folder: Path, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from stable_audio.checkpoints.format import TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.config import ModelConfig
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.continuing import check_changes
+from stable_audio.training.folder import holds_a_run
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import load_training_file, newest_whole
 from stable_audio.transforms.recorded import Record
+
+log = logging.getLogger(__name__)
 
 _WITHOUT_THE_CHECKPOINT = (
     "to start from the beginning, leave --ckpt-path out and choose a --name that no run has"
@@ -68,6 +72,12 @@ def _newest(options: RunOptions) -> tuple[Path | None, Mapping[str, Any]]:
     if not (options.recover or options.requeue):
         return None, {}
     newest = newest_whole(options.folder, advice=_without_recovery(options))
+    if newest is None and (sign := holds_a_run(options.folder)) is not None:
+        log.warning(
+            "%s has no checkpoint to continue from (only %s): the run starts from the beginning",
+            options.folder,
+            sign,
+        )
     return newest if newest is not None else (None, {})
 
 

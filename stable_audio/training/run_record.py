@@ -55,6 +55,7 @@ class RunRecord:
             self.incident({"time": _now(), "kind": LOST, "text": text})
         if earlier and isinstance(earlier[0], dict) and earlier[0].get("ended", "") is None:
             text = f"the run that started at {earlier[0].get('started')} was killed, or its machine went down"
+            log.warning("%s", text)
             self.incident({"time": _now(), "kind": "killed", "text": text})
         self._change(change)
 

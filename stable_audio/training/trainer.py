@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 import lightning.pytorch as pl
@@ -24,7 +25,7 @@ from stable_audio.training.compiling import compile_networks
 from stable_audio.training.diffusion import DiffusionTraining
 from stable_audio.training.feed import RunData
 from stable_audio.training.float8 import use_float8
-from stable_audio.training.folder import claim
+from stable_audio.training.folder import claim, refuse_changed, training_files
 from stable_audio.training.halved_encoder import choose_encoding
 from stable_audio.training.hardware import check_hardware
 from stable_audio.training.levers import check_levers
@@ -54,6 +55,8 @@ from stable_audio.training.transforms import (
 )
 from stable_audio.training.writer import BackgroundWriter
 from stable_audio.transforms.freezing import frozen_parts
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -132,6 +135,7 @@ def _assemble(
 
         check_levers(config.training, options, processes=placed.processes)
 
+        before = training_files(options.folder)
         resumed = resumed_checkpoint(options, config)
         options = decided(options, processes=placed.processes, resumed=resumed)
         if meeting is not None:
@@ -169,6 +173,7 @@ def _assemble(
     lock = None
     if trainer.is_global_zero:
         lock = RunLock(options.folder)
+        refuse_changed(options.folder, before)  # by a run that ended before there was the lock
         clear()
         if start.to_copy is not None:
             copy_base(start.to_copy, options.folder)
@@ -246,6 +251,13 @@ def _module(
     if resumed is not None:
         match_training(module, resumed.path, resumed.content)
     options = within_schedules(module, options)
+    if resumed is not None and 0 < options.max_steps <= resumed.step:
+        log.warning(
+            "nothing is left to train: %s is of step %d, and the run ends with step %d (--max-steps)",
+            resumed.path,
+            resumed.step,
+            options.max_steps,
+        )
     module.run_steps, module.accum_batches = options.max_steps, options.accum_batches
     check_included(config, model)
     module.rate_factors = rate_factors(config, model)

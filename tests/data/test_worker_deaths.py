@@ -9,14 +9,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import dataloader
 from torch.utils.data._utils import signal_handling
 
 from stable_audio.data.base import DataError, ItemKey
 from stable_audio.data.loader import make_loader
-from stable_audio.data.worker_deaths import MOST_DEATHS, DeathWatch
+from stable_audio.data.worker_deaths import MOST_DEATHS, DeathWatch, DoneEvent
 from tests.data.test_loader import Numbers, content
 
 
@@ -46,6 +48,33 @@ def test_a_killed_worker_is_replaced_and_the_batches_are_the_same(
     assert caplog.text.count("a data worker was killed") == 3
     kinds = [record.incident["kind"] for record in caplog.records if hasattr(record, "incident")]
     assert kinds == ["data worker died"] * 3
+
+
+def test_a_worker_that_dies_with_a_lock_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers look at torch's event under a lock, which one that is killed meanwhile never releases."""
+    begin, events = dataloader._MultiProcessingDataLoaderIter.__init__, []
+
+    def beginning(self: Any, loader: Any) -> None:
+        begin(self, loader)
+        events.append(self._workers_done_event)
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "__init__", beginning)
+    loader = iter(make_loader(Numbers(40), batch_size=2, num_workers=2, endless=False))
+    first = next(loader)
+    assert events[0]._cond.acquire(True, 60)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    plain = make_loader(Numbers(40), batch_size=2, endless=False)
+    assert [content(batch) for batch in (first, *loader)] == [content(batch) for batch in plain]
+
+
+def test_the_event_of_the_workers_is_set_for_them() -> None:
+    event = multiprocessing.get_context("fork").Event()
+    done = DoneEvent(event)
+    assert not done.is_set()
+    done.set()
+    done.set()
+    assert done.is_set()
+    assert event.is_set()
 
 
 def test_a_worker_that_dies_where_nobody_waits_disturbs_nothing() -> None:

@@ -11,8 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stable_audio.checkpoints.torch_file import load_torch_file
@@ -150,6 +152,48 @@ def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
         run.start()
 
 
+def test_a_run_that_has_ended_so_goes_on_when_the_data_are_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts anew: the bad steps that ended it would end every further start at once."""
+    options: dict[str, Any] = {"guard": {**GUARD, "returns": 1}, "checkpoint_every": 4}
+    with pytest.raises(TrainingError, match="the run has gone back 1 times"):
+        _run(tmp_path, set(range(10, 99)), **options).start()
+    assert _run(tmp_path, set(), recover=True, **options).start() == 0
+    assert "the run had ended after too many bad steps" in caplog.text
+    entry = _content(tmp_path)["stable_audio"]
+    assert (entry["step"], entry["guard"]["returns"], entry["guard"]["recent"]) == (14, 0, [])
+
+
+class _BreaksWeights(pl.Callback):
+    """Makes a weight infinite once, after a step that nothing was wrong with."""
+
+    broken = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == 12 and not self.broken:
+            self.broken = True
+            with torch.no_grad():
+                next(p for p in pl_module.parameters() if p.requires_grad).view(-1)[0] = math.inf
+
+
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path: Path, form: str) -> None:
+    """The run goes back to the checkpoint before, which would have been removed."""
+    config = tiny_config(guard=GUARD)
+    options: dict[str, Any] = {"checkpoint_every": 4, "keep": 1, "checkpoint_format": form}
+    run = tiny_run(tmp_path, config, max_steps=18, **options)
+    run.trainer.callbacks.insert(0, _BreaksWeights())  # type: ignore[attr-defined]
+    assert run.start() == 0
+    incidents = json.loads((tmp_path / "run" / "run.json").read_text())["incidents"]
+    (refused,) = (each for each in incidents if each["kind"] == "checkpoint not written")
+    assert refused["step"] == 12
+    assert "the weights hold values that are not finite, in model." in refused["text"]
+    assert [each["to"] for each in incidents if each["kind"] == "went back"] == [8]
+    tensors = load_file(tmp_path / "run" / "last.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in tensors.values())
+
+
 def test_without_an_earlier_checkpoint_the_run_ends(tmp_path: Path) -> None:
     run = _run(tmp_path, {10, 11}, guard=GUARD, checkpoint_every=0)
     with pytest.raises(TrainingError, match="there is no checkpoint from before that"):
@@ -261,7 +305,11 @@ def test_a_loss_that_the_host_knows_to_have_exploded_is_to_blame() -> None:
     assert (bad.what, bad.reason) == ("loss", "loss has exploded")
 
 
-@pytest.mark.parametrize("setting", [{"spike": 1.0}, {"skips": -1}, {"within": 0}, {"returns": -1}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"spike": 1.0}, {"skips": -1}, {"within": 0}, {"returns": -1}, {"skips": 6, "within": 5}],
+    ids=str,
+)
 def test_limits_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         StepLimits(**setting)

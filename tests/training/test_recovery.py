@@ -224,6 +224,57 @@ def test_what_the_disk_has_changed_is_no_checkpoint(
     assert kinds == ["checkpoint not written"] * 2
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_file_whose_end_the_disk_has_lost_is_noticed(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no archive any more: the run goes on, and the next checkpoint is written."""
+    settle, spoilt = checksums._from_the_disk, []
+
+    def spoiling(path: Path) -> None:
+        settle(path)
+        if "step=00000002" in path.name and path.suffix == suffix and not spoilt:
+            spoilt.append(path)
+            content = path.read_bytes()
+            path.write_bytes(content[: -min(4096, len(content) // 2)])
+
+    monkeypatch.setattr(checksums, "_from_the_disk", spoiling)
+    run = tiny_run(tmp_path, max_steps=4, checkpoint_every=2)
+    assert run.start() == 0
+    assert spoilt
+    names = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
+    left = {"step=00000002.ckpt"} if suffix == ".safetensors" else set()
+    assert names == {"step=00000004.ckpt", "step=00000004.safetensors"} | left
+    (told,) = json.loads((tmp_path / "run" / "run.json").read_text())["incidents"]
+    assert told["kind"] == "checkpoint not written"
+    assert "cannot be read back" in told["text"]
+
+
+def test_a_checkpoint_of_a_later_version_is_not_continued(tmp_path: Path) -> None:
+    assert tiny_run(tmp_path, max_steps=1).start() == 0
+    content = load_torch_file(tmp_path / "run" / "last.ckpt")
+    content["stable_audio"]["format_version"] = 99
+    torch.save(content, tmp_path / "later.ckpt")
+    with pytest.raises(CheckpointError, match=r"written by a newer version \(format 99"):
+        tiny_run(tmp_path, name="other", ckpt_path=str(tmp_path / "later.ckpt"))
+
+
+def test_a_run_with_nothing_to_train_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert tiny_run(tmp_path, max_steps=2).start() == 0
+    assert tiny_run(tmp_path, max_steps=1, recover=True).start() == 0
+    assert "nothing is left to train: " in caplog.text
+    assert "is of step 2, and the run ends with step 1 (--max-steps)" in caplog.text
+
+
+def test_a_run_without_a_checkpoint_that_begins_anew_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("step,train/loss\n1,0.5\n")
+    tiny_run(tmp_path, max_steps=1, recover=True)
+    assert "has no checkpoint to continue from (only metrics.csv): the run starts from" in caplog.text
+
+
 def test_a_bit_that_memory_loses_is_noticed(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(50.0), "b": {"c": [torch.ones(3, dtype=torch.int8)], "d": torch.zeros(0)}}
     tensors["view"] = tensors["a"][3:9]  # type: ignore[index]

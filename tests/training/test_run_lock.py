@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.training import trainer
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.run_lock import NAME, RunLock
 from tests.training.building import tiny_run
@@ -71,3 +73,23 @@ def test_a_file_system_without_locks_holds_runs_all_the_same(
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     RunLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_a_run_that_ends_while_another_is_prepared_is_not_replaced(
+    recover: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder was judged before the other run had released it."""
+    prepared = trainer.starting_model
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        assert tiny_run(tmp_path, max_steps=2).start() == 0
+        return prepared(*args, **options)
+
+    monkeypatch.setattr(trainer, "starting_model", meanwhile)
+    with pytest.raises(
+        TrainingError, match="another run has written there while this one was being prepared"
+    ):
+        tiny_run(tmp_path, max_steps=3, seed=7, recover=recover)
+    assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2

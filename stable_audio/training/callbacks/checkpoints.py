@@ -27,7 +27,7 @@ from stable_audio.training.folder import same_file
 from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
-from stable_audio.training.rescue import claim_rescue, leave_rescue
+from stable_audio.training.rescue import claim_rescue, leave_rescue, not_finite
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,6 @@ class Checkpoints(StepCallback):
         minutes: float = 0.0,
     ) -> None:
         super().__init__()
-        if keep == 0 or keep < -1:
-            raise ValueError(f"--keep must be -1 (all) or at least 1, found {keep}")
         self.folder, self.config = Path(folder), dict(config)
         self.data, self.io = data, io
         self.every, self.keep, self.minutes = every, keep, minutes
@@ -172,7 +170,7 @@ class Checkpoints(StepCallback):
         Args:
             numbered: True: as `step=N` and as `last`; False: as `last` only.
         """
-        if self.paused:
+        if self.paused or not (self._alone or self._holds_numbers(trainer, module)):
             return
         step, began = trainer.global_step, time.monotonic()
         kept = self._prepare(module, step, numbered=numbered)
@@ -192,6 +190,18 @@ class Checkpoints(StepCallback):
             write = partial(module.saved.write, config=config, weights=weights, info={"step": step})
             publish = partial(self._publish, target, step, write=write, began=began, kept=kept)
             self.io.writer.write(tensors, publish)
+
+    def _holds_numbers(self, trainer: pl.Trainer, module: TrainingModule) -> bool:
+        """Whether all weights of all processes are numbers; if not, earlier checkpoints stay the newest ones,
+        so that the run can go back to them. Every process must call it."""
+        name = not_finite(module)
+        if trainer.strategy.reduce_boolean_decision(name is None, all=True):
+            return True
+        self.io.writer.wait()
+        self._clock = time.monotonic()
+        where = "another process" if name is None else name
+        self.io.refuse(f"the weights hold values that are not finite, in {where}", step=trainer.global_step)
+        return False
 
     def _prepare(self, module: TrainingModule, step: int, *, numbered: bool) -> int:
         """What comes before a save; returns the step up to which `prune` counts after it."""

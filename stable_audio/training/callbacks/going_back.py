@@ -80,6 +80,7 @@ class GoBack(StepCallback):
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Replace the order of data and draws in the checkpoint, and its count of bad steps, by ours."""
         if self.path is None:
+            _count_anew(checkpoint[TRAINING_ENTRY], pl_module)
             return
         entry, count = checkpoint[TRAINING_ENTRY], pl_module.guard.state_dict()
         usual = entry.get("guard", count)["usual"]
@@ -125,6 +126,19 @@ class GoBack(StepCallback):
         # `last.ckpt` may have been replaced since, and a numbered one been removed.
         still = is_shards(path) or step_of(path) == step
         return (step, str(path)) if step <= up_to and still else None
+
+
+def _count_anew(entry: dict[str, Any], module: TrainingModule) -> None:
+    """Forget the bad steps by which the start before has ended: somebody has looked at them since."""
+    limits, stored = module.guard.limits, entry.get("guard")
+    if limits is None or stored is None or len(stored["recent"]) <= limits.skips:
+        return
+    entry["guard"] = {**stored, "recent": [], "returns": 0}
+    log.warning(
+        "the run had ended after too many bad steps, the last of them step %d; they count no more",
+        stored["recent"][-1],
+        extra=incident("bad steps forgotten"),
+    )
 
 
 def _too_many(module: TrainingModule, first: int, step: int) -> str:
