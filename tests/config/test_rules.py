@@ -32,6 +32,13 @@ def _unet(data: dict[str, Any], mechanisms: dict[str, Any]) -> None:
 
 
 BROKEN: dict[str, list[tuple[Callable[[], dict[str, Any]], Damage, str]]] = {
+    "guard": [
+        (
+            examples.cond,
+            lambda d: d["training"].update(guard={"skips": 200}),
+            "$.training.guard.skips: found 200, above within, which is 100, so that the run never goes back",
+        )
+    ],
     "gradient_release": [
         (
             examples.cond,

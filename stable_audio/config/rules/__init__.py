@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
     "demos": training.demos_are_complete,
     "inpaint_demos": training.inpaint_demos_fit,
     "padding_weight": training.padding_has_one_rule,
+    "guard": training.guard_can_go_back,
     "gradient_release": training.released_gradients_are_not_clipped,
     "adapters": adapters.adapters_fit,
     "encoder_channels": autoencoder.encoder_channels_agree,

@@ -18,6 +18,7 @@ from stable_audio.diffusion.timesteps import TIMESTEP_SAMPLERS
 from stable_audio.optim import LR_SCHEDULERS, OPTIMIZERS, build_optimizer, build_scheduler, schedule_length
 from stable_audio.optim.averaging import AveragingRule
 from stable_audio.optim.checks import option_mistakes
+from stable_audio.optim.step_limits import StepLimits
 from stable_audio.wording import did_you_mean, excerpt, names
 
 ELEMENTWISE = ("mse", "l1", "huber")
@@ -137,6 +138,15 @@ def released_gradients_are_not_clipped(ctx: Context) -> Iterator[tuple[Loc, str]
     if ctx.get("training", "gradient_release") is True and isinstance(clip, (int, float)) and clip > 0:
         message = "weights step before the norm of the whole gradient is known, so it cannot be clipped"
         yield ("training", "gradient_release"), f"{message}; set gradient_clip_val to 0, or leave this out"
+
+
+def guard_can_go_back(ctx: Context) -> Iterator[tuple[Loc, str]]:
+    """The guard against bad steps skips no more of them than it counts."""
+    skips = ctx.get("training", "guard", "skips", default=StepLimits.skips)
+    within = ctx.get("training", "guard", "within", default=StepLimits.within)
+    if all(isinstance(v, int) for v in (skips, within)) and skips > within:
+        message = f"found {skips}, above within, which is {within}, so that the run never goes back"
+        yield ("training", "guard", "skips"), f"{message}; lower it or raise within"
 
 
 def optimizers_fit(ctx: Context) -> Iterator[tuple[Loc, str]]:
