@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
@@ -105,10 +106,25 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
     watch = _watch()
     while True:
         with _told(), watch.waiting() if watch is not None else nullcontext():
-            item = next(items, _END)
+            try:
+                item = next(items, _END)
+            except (EOFError, ConnectionError) as error:
+                if not _has_died(items):
+                    raise
+                raise WorkerDied("a DataLoader worker has died while it sent a batch") from error
         if item is _END:
             return
         yield item
+
+
+def _has_died(items: Any, seconds: float = 5.0) -> bool:
+    """Whether a worker is dead, or is in a moment: its connections close before the system tells of it."""
+    until = time.monotonic() + seconds
+    while all(worker.is_alive() for worker in getattr(items, "_workers", ())):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @contextmanager

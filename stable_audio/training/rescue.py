@@ -26,7 +26,7 @@ def claim_rescue(trainer: pl.Trainer, module: nn.Module, folder: Path) -> bool:
         log.error("no checkpoint: each process has a part of the weights")
         return False
     if (name := not_finite(module)) is not None:
-        log.error("no checkpoint: %s holds values that are not finite", name)
+        log.error("no checkpoint: the weights hold values that are not finite, in %s", name)
         return False
     return trainer.world_size == 1 or _is_first(folder, trainer.global_step)
 

@@ -50,6 +50,8 @@ def test_a_killed_worker_is_replaced_and_the_batches_are_the_same(
     assert kinds == ["data worker died"] * 3
 
 
+# torch may be opening files, to see whether it can, when the signal comes.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_worker_that_dies_with_a_lock_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers look at torch's event under a lock, which one that is killed meanwhile never releases."""
     begin, events = dataloader._MultiProcessingDataLoaderIter.__init__, []
@@ -65,6 +67,26 @@ def test_a_worker_that_dies_with_a_lock_keeps_nobody_waiting(monkeypatch: pytest
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
     plain = make_loader(Numbers(40), batch_size=2, endless=False)
     assert [content(batch) for batch in (first, *loader)] == [content(batch) for batch in plain]
+
+
+def test_a_worker_that_dies_while_it_sends_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection closes a moment before the system says that it is dead."""
+    get, killed = dataloader._MultiProcessingDataLoaderIter._try_get_data, []
+
+    def getting(self: Any, *args: Any, **options: Any) -> Any:
+        if not killed:
+            killed.append(self._workers[0].pid)
+            threading.Timer(0.2, os.kill, (killed[0], signal.SIGKILL)).start()
+            raise EOFError
+        return get(self, *args, **options)
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_try_get_data", getting)
+    loader = make_loader(Numbers(12), batch_size=2, num_workers=2, endless=False)
+    plain = make_loader(Numbers(12), batch_size=2, endless=False)
+    assert [content(batch) for batch in loader] == [content(batch) for batch in plain]
+    assert caplog.text.count("a data worker was killed") == 1
 
 
 def test_the_event_of_the_workers_is_set_for_them() -> None:

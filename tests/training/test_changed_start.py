@@ -68,6 +68,7 @@ def _start_twice(
             strategy=strategy,
         )
         record_run(record, options, {}, processes=processes, resumed_from=resumed)
+        record.ended({"kind": "finished"})
 
 
 @pytest.mark.parametrize(
