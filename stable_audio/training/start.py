@@ -39,6 +39,7 @@ from stable_audio.training.adapters import adapted_model
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.training.rescue import not_finite
 from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
@@ -78,7 +79,7 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
 
     Raises:
         TrainingError: a learned pretransform has no weights, or not those with the hash in the config; the
-            model of an adapter has no file or is not whole.
+            model of an adapter has no file or is not whole; weights are not finite.
         CheckpointError: a file does not fit.
     """
     folding = options.remove_pretransform_weight_norm
@@ -101,6 +102,7 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
         reports = load(model)
     for report in reports:
         log.info("%s", report)
+    _refuse_no_numbers(model, path)
     _refuse_untrained_sounds(model, reports, options)
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
@@ -115,6 +117,15 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
     to_copy = pretrained if options.checkpoint_weights == "base" else None
     adapted = adapted_model(model, from_base, base) if adapter else None
     return Start(model, inherited, base, from_base, to_copy, adapted)
+
+
+def _refuse_no_numbers(model: nn.Module, path: str) -> None:
+    """Raise TrainingError for weights that no training can begin with, which would look like bad data."""
+    if path and (name := not_finite(model)) is not None:
+        raise TrainingError(
+            f"{path}: its weights hold values that are not finite, in {name}; take another checkpoint of that"
+            " run, from before they broke"
+        )
 
 
 def merge_adapters(model: nn.Module, config: ModelConfig, options: RunOptions) -> None:

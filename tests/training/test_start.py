@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints import load_model
+from stable_audio.checkpoints import export, load_model
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.methods.autoencoder import build_autoencoder_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.start import starting_model
@@ -146,3 +148,16 @@ def test_a_teacher_draws_nothing(tmp_path: Path) -> None:
     with open(file, "r+b") as content:
         content.write(bytes(file.stat().st_size))
     assert_equal(module.teacher.model.state_dict(), seeded(config, 7))
+
+
+def test_weights_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_path: Path) -> None:
+    """Training would say that the loss is not finite, and blame the data."""
+    model = create_model_from_config(tiny_config())
+    name, weight = next(iter(model.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = torch.nan
+    file = export(model, tmp_path / "broken.safetensors", config=tiny_config())
+    with pytest.raises(
+        TrainingError, match=rf"broken\.safetensors: .* not finite, in {re.escape(name)}; take"
+    ):
+        start(tiny_config(), pretrained_ckpt_path=str(file))
