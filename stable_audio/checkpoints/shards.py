@@ -22,7 +22,6 @@ from stable_audio.stored.shards_folder import (
     SUFFIX,
     check_complete,
     damage,
-    listed_files,
 )
 
 if TYPE_CHECKING:
@@ -120,10 +119,10 @@ def check_shards(folder: Path, *, checksums: bool = True) -> None:
         CheckpointError: with the first file that is missing or damaged.
     """
     try:
-        check_complete(folder)
+        listed = check_complete(folder)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    for name, (_, checksum) in listed_files(folder).items():
+    for name, (_, checksum) in listed.items():
         if checksums and file_checksum(folder / name) != checksum:
             raise CheckpointError(damage(folder / name))
 

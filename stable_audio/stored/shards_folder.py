@@ -48,8 +48,8 @@ def listed_files(folder: Path) -> dict[str, tuple[int, str]]:
         ) from error
 
 
-def check_complete(folder: Path) -> None:
-    """Refuse a folder that lacks parts, without reading them.
+def check_complete(folder: Path) -> dict[str, tuple[int, str]]:
+    """Refuse a folder that lacks parts, without reading them; returns `listed_files`.
 
     Raises:
         ValueError: with the first file that is missing or has another size.
@@ -64,6 +64,7 @@ def check_complete(folder: Path) -> None:
             )
         if path.stat().st_size != size:
             raise ValueError(damage(path))
+    return listed
 
 
 def damage(path: Path) -> str:

@@ -53,7 +53,8 @@ def start_facts(config: ModelConfig, files: Datasets, options: RunOptions) -> di
             flag = f"--{name.replace('_', '-')}"
             facts[flag] = _place(value) if PLACES.search(name) or name == "adapters" else _shown(value)
     facts["device"] = device_type(options)
-    facts.update({f"the version of {name}": versions().get(name, "none") for name in COMPARED})
+    installed = versions()
+    facts.update({f"the version of {name}": installed.get(name, "none") for name in COMPARED})
     files_of_run = {"the model file": config.as_dict(), **files.as_dicts()}
     names = {"dataset": "the dataset file", "val_dataset": "the validation dataset file"}
     for name, content in files_of_run.items():

@@ -54,12 +54,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def refuse(self, reason: str, *, step: int) -> None:
         """Record and log that no checkpoint is written, since its content is good for nothing."""
-        self.failure = f"the checkpoint of step {step} was not written ({reason})"
-        log.error(
-            "%s; earlier checkpoints are intact and training continues",
-            self.failure,
-            extra=incident("checkpoint not written", step=step),
-        )
+        self._not_written(f"the checkpoint of step {step} was not written ({reason})", step=step)
 
     def fail(
         self,
@@ -80,10 +75,13 @@ class AtomicCheckpointIO(CheckpointIO):
             details: plain values for the record of the run, such as the step.
         """
         reason = write_failure(error, path.parent, size=tensor_bytes(content))
-        self.failure = f"{path}: {what} not written ({reason})"
+        self._not_written(f"{path}: {what} not written ({reason})", **details)
+
+    def _not_written(self, failure: str, **details: Any) -> None:
+        self.failure = failure
         log.error(
             "%s; earlier checkpoints are intact and training continues",
-            self.failure,
+            failure,
             extra=incident("checkpoint not written", **details),
         )
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stable_audio.nn.transfer import Readback
+from stable_audio.optim.split import local
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.explosion import exploded
 from stable_audio.training.usual_norm import FIRST, UsualNorm
@@ -242,3 +243,22 @@ def _result(check: _Check) -> BadStep | None:
             f"gradient is a spike: its norm is {norm:.3g}, above the limit of {limit:.3g},",
         )
     return BadStep(check.step, check.files, what, check.early, reason)
+
+
+def not_finite(module: nn.Module) -> str | None:
+    """The name of a weight of this process with a value that is not finite; None if all are numbers.
+
+    A device is asked once, not for each weight.
+    """
+    names, checks = [], []
+    for name, parameter in module.named_parameters():
+        own = local(parameter.detach())
+        if own.is_floating_point() and not own.is_meta and own.numel():
+            names.append(name)
+            # The largest size is not finite if any value is not; `isfinite` would copy each weight.
+            checks.append(torch.isfinite(torch.linalg.vector_norm(own, torch.inf)))
+    if not checks:
+        return None
+    device = checks[0].device
+    finite = torch.stack([check.to(device) for check in checks]).tolist()
+    return next((name for name, good in zip(names, finite) if not good), None)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stable_audio.audio.atomic import atomic_write
-from stable_audio.training.checkpoint_files import remove_checkpoint
+from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
 from stable_audio.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ def claim(folder: Path, *, overwrite: bool, continues: bool) -> Callable[[], Non
 def training_files(folder: Path) -> frozenset[tuple[str, int]]:
     """(name, time of writing) of the training checkpoints and metrics in a run's folder, by which it shows
     whether another run has written there meanwhile."""
-    paths = [folder / "last.ckpt", folder / "metrics.csv", *(folder / "checkpoints").glob("step=*")]
+    numbered = (path for _, path in step_checkpoints(folder))
+    paths = [folder / "last.ckpt", folder / "metrics.csv", *numbered]
     found = set()
     for path in paths:
         try:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from stable_audio.data.world import World
+from stable_audio.inference.memory.errors import first_line
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.stopping import ENDING, Interrupted, StopRequest
 
@@ -221,7 +222,9 @@ def meet(world: World, *, stop: StopRequest | None = None, seconds: float | None
         else:
             session, port = _introduce(store, world, patience)
     except (torch.distributed.DistError, RuntimeError) as error:
-        raise TrainingError(f"{world}, and lost the others ({_reason(error)}); {patience.advice}") from error
+        raise TrainingError(
+            f"{world}, and lost the others ({first_line(error)}); {patience.advice}"
+        ) from error
     if port:
         os.environ[AGENT_STORE] = "False"
     return Meeting(
@@ -265,7 +268,7 @@ def _opened(world: World, patience: Patience) -> Any:
         except (torch.distributed.DistError, RuntimeError) as error:
             raise TrainingError(
                 f"{world}: port {world.port} of {world.address} cannot be opened to meet the others "
-                f"({_reason(error)}); set MASTER_ADDR to the name of the machine of process 0, and "
+                f"({first_line(error)}); set MASTER_ADDR to the name of the machine of process 0, and "
                 "MASTER_PORT to a free port of it, the same for all"
             ) from error
     while True:
@@ -365,7 +368,3 @@ def _advice(world: World) -> str:
         "srun in a batch script), with the same MASTER_ADDR and a free MASTER_PORT, and see the logs of the "
         "others"
     )
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

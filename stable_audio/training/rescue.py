@@ -6,11 +6,10 @@ import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from stable_audio.optim.split import local
+from stable_audio.training.finite import not_finite
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +28,6 @@ def claim_rescue(trainer: pl.Trainer, module: nn.Module, folder: Path) -> bool:
         log.error("no checkpoint: the weights hold values that are not finite, in %s", name)
         return False
     return trainer.world_size == 1 or _is_first(folder, trainer.global_step)
-
-
-def not_finite(module: nn.Module) -> str | None:
-    """The name of a weight of this process with a value that is not finite; None if all are numbers.
-
-    A device is asked once, not for each weight.
-    """
-    names, checks = [], []
-    for name, parameter in module.named_parameters():
-        own = local(parameter.detach())
-        if own.is_floating_point() and not own.is_meta and own.numel():
-            names.append(name)
-            # The largest size is not finite if any value is not; `isfinite` would copy each weight.
-            checks.append(torch.isfinite(torch.linalg.vector_norm(own, torch.inf)))
-    if not checks:
-        return None
-    device = checks[0].device
-    finite = torch.stack([check.to(device) for check in checks]).tolist()
-    return next((name for name, good in zip(names, finite) if not good), None)
 
 
 def leave_rescue(folder: Path, step: int) -> None:

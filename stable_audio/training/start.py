@@ -38,8 +38,8 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.adapters import adapted_model
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.finite import not_finite
 from stable_audio.training.options import RunOptions
-from stable_audio.training.rescue import not_finite
 from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,16 +37,9 @@ class StayAlive(pl.Callback):
 
     def begin(self, meeting: Meeting) -> None:
         """Give signs of life from now on, where the processes have met."""
-        if self.seconds == 0:
-            return
-        self.heartbeat = Heartbeat(
-            torch.distributed.PrefixStore("alive", meeting.connection()),
-            rank=meeting.rank,
-            size=meeting.size,
-            seconds=self.seconds,
-            give_up=self._give_up,
-        ).start()
-        meeting.verdict = self._verdict
+        if self.seconds > 0:
+            self._start("alive", meeting.connection(), meeting.rank, meeting.size)
+            meeting.verdict = self._verdict
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -68,13 +61,16 @@ class StayAlive(pl.Callback):
         store = own_store(self.seconds)
         if store is None:
             return
+        self._start(f"alive {name}", store, trainer.global_rank, trainer.world_size, _adopted(trainer))
+
+    def _start(self, name: str, store: Any, rank: int, size: int, children: Sequence[Any] = ()) -> None:
         self.heartbeat = Heartbeat(
-            torch.distributed.PrefixStore(f"alive {name}", store),
-            rank=trainer.global_rank,
-            size=trainer.world_size,
+            torch.distributed.PrefixStore(name, store),
+            rank=rank,
+            size=size,
             seconds=self.seconds,
             give_up=self._give_up,
-            children=_adopted(trainer),
+            children=children,
         ).start()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:

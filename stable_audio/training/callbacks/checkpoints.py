@@ -23,11 +23,12 @@ from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.checkpoint_pruning import prune
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
+from stable_audio.training.finite import not_finite
 from stable_audio.training.folder import same_file
 from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
-from stable_audio.training.rescue import claim_rescue, leave_rescue, not_finite
+from stable_audio.training.rescue import claim_rescue, leave_rescue
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class Checkpoints(StepCallback):
         Args:
             numbered: True: as `step=N` and as `last`; False: as `last` only.
         """
-        if self.paused or not (self._alone or self._holds_numbers(trainer, module)):
+        if not self._may_save(trainer, module):
             return
         step, began = trainer.global_step, time.monotonic()
         kept = self._prepare(module, step, numbered=numbered)
@@ -191,9 +192,13 @@ class Checkpoints(StepCallback):
             publish = partial(self._publish, target, step, write=write, began=began, kept=kept)
             self.io.writer.write(tensors, publish)
 
-    def _holds_numbers(self, trainer: pl.Trainer, module: TrainingModule) -> bool:
-        """Whether all weights of all processes are numbers; if not, earlier checkpoints stay the newest ones,
-        so that the run can go back to them. Every process must call it."""
+    def _may_save(self, trainer: pl.Trainer, module: TrainingModule) -> bool:
+        """Whether this step is worth a checkpoint: not one that the run leaves, nor one whose weights are not
+        all numbers, so that the run can go back to an earlier one. Every process must call it."""
+        if self.paused:
+            return False
+        if self._alone:  # what is saved after an error has been looked at
+            return True
         name = not_finite(module)
         if trainer.strategy.reduce_boolean_decision(name is None, all=True):
             return True

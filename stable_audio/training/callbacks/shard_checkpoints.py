@@ -64,7 +64,7 @@ class ShardCheckpoints(Checkpoints):
         if self._alone:
             super().save(trainer, module, numbered=numbered)
             return
-        if self.paused or not self._holds_numbers(trainer, module):
+        if not self._may_save(trainer, module):
             return
         assert self._writing is not None
         step, began = trainer.global_step, time.monotonic()
