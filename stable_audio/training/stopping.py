@@ -92,12 +92,12 @@ class StopRequest:
         if self.signal not in ENDING:
             self._asked_at = time.monotonic()
         self.signal = number
-        again = "" if self.steps and number != signal.SIGINT else f"; {_again(number)} stops at once"
+        ends = number == signal.SIGINT or (number in ENDING and not self.steps)
         log.warning(
             "%s: stopping after %s step, with a checkpoint%s",
             _name(number),
             "this" if self.steps else "the first",
-            f"{again}, without one" if again else "",
+            f"; {_again(number)} stops at once, without one" if ends else "",
         )
 
     def _is_repeated(self, number: int) -> bool:

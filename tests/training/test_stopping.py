@@ -62,6 +62,22 @@ def test_the_second_sigterm_is_at_once_before_the_first_step(
         request.restore()
 
 
+@pytest.mark.parametrize("steps", [False, True])
+def test_only_signals_that_end_at_once_when_they_come_again_say_so(
+    steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    says = {signal.SIGINT: True, signal.SIGTERM: not steps, signal.SIGUSR1: False}
+    for number, expected in says.items():
+        request = StopRequest(save_ends=True).install()
+        request.steps = steps
+        caplog.clear()
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            request.restore()
+        assert ("stops at once, without one" in caplog.text) is expected, number
+
+
 def test_sigterm_after_the_signal_for_the_queue_lets_the_first_step_be_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
