@@ -173,7 +173,7 @@ class TransformerBlock(Checkpointed):
             padding_mask=inputs.padding_mask,
             packing=packing,
         )
-        x = x + _gate(self.self_attn_scale(branch), attn)
+        x = _add_gated(x, self.self_attn_scale(branch), attn)
         if self.cross_attn is not None and (inputs.context is not None or kv is not None):
             branch = self.cross_attn(
                 self.cross_attend_norm(x),
@@ -187,7 +187,7 @@ class TransformerBlock(Checkpointed):
             x = x + self.conformer_scale(self.conformer(x))
         if inputs.local is not None:
             x = self._with_local(x, inputs.local)
-        return x + _gate(self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
+        return _add_gated(x, self.ff_scale(self.ff(_modulate(self.ff_norm(x), ff))), ff)
 
     def project_context(self, context: Tensor) -> KeyValues | None:
         """Keys and values of this block's cross-attention for a context (b m d); None without it."""
@@ -215,11 +215,18 @@ _Modulation = tuple[Tensor, ...]
 
 
 def _modulate(x: Tensor, modulation: _Modulation | None) -> Tensor:
-    return x if modulation is None else x * (1 + modulation[0]) + modulation[1]
+    return x if modulation is None else _add_product(modulation[1], x, 1 + modulation[0])
 
 
-def _gate(branch: Tensor, modulation: _Modulation | None) -> Tensor:
-    return branch if modulation is None else branch * torch.sigmoid(1 - modulation[2])
+def _add_gated(x: Tensor, branch: Tensor, modulation: _Modulation | None) -> Tensor:
+    return x + branch if modulation is None else _add_product(x, branch, torch.sigmoid(1 - modulation[2]))
+
+
+def _add_product(x: Tensor, y: Tensor, factor: Tensor) -> Tensor:
+    """x + y factor; in half precision by one operation, which rounds once."""
+    if x.dtype == y.dtype == factor.dtype and x.dtype in (torch.bfloat16, torch.float16):
+        return torch.addcmul(x, y, factor)
+    return x + y * factor
 
 
 def _layer_scale(dim: int, options: TransformerOptions) -> nn.Module:

@@ -10,14 +10,18 @@ from torch.autograd import forward_ad
 def writes_gradient(x: Tensor) -> bool:
     """Whether a layer with input x writes its own gradient: on a CPU, where each pass over memory counts.
 
-    Not while compiling, since the compiler joins passes itself, and not where derivatives go forwards or are
-    transformed (torch.func), which need the plain operations.
+    Not while compiling, since the compiler joins passes itself.
     """
-    return (
-        x.requires_grad
-        and x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and is_differentiated(x)
+
+
+def is_differentiated(*inputs: Tensor) -> bool:
+    """Whether a gradient goes back to one of the inputs.
+
+    False where derivatives go forwards or are transformed (torch.func), which need the plain operations.
+    """
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in inputs):
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    return forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active()

@@ -6,9 +6,9 @@ import importlib.util
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.windowed import banded_mask, windowed_attention
 
 
@@ -49,9 +49,9 @@ def sdpa_attend(
             visible = visible & banded_mask(q.shape[2], k.shape[2], -1, 0, q.device)
         # A query without any visible key would give NaN; make all keys visible to it.
         visible = visible | ~visible.any(dim=-1, keepdim=True)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        out = fused_attention(q, k, v, visible)
     else:
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        out = fused_attention(q, k, v, causal=causal)
     return out.transpose(1, 2)
 
 

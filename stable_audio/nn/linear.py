@@ -16,11 +16,11 @@ LEAST_ROWS = 128
 
 
 class Linear(nn.Linear):
-    """As torch's, but without gradients large float32 products on a CPU may be those of oneDNN.
+    """As torch's, but without gradients large products on a CPU may be those of oneDNN.
 
-    torch calls MKL for them, whose products take up to a third longer on processors of other makers, and to
-    which biases and activations are not added on the way. Results differ by rounding;
-    `torch.backends.mkldnn.set_flags(False)` turns it off.
+    torch calls MKL for those in float32, which take up to a third longer on processors of other makers, and
+    to which biases and activations are not added on the way. Products in bfloat16 are oneDNN's in any case;
+    here it adds those. Results differ by rounding; `torch.backends.mkldnn.set_flags(False)` turns it off.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -36,17 +36,18 @@ class Linear(nn.Linear):
         """Whether the product with x (... in_features) is oneDNN's."""
         weight = self.weight
         return (
-            self.onednn_is_faster
+            (self.onednn_is_faster if x.dtype == torch.float32 else x.dtype == torch.bfloat16)
             and not torch.is_grad_enabled()
             and weight.numel() >= LEAST_WEIGHTS
             and x.numel() >= LEAST_ROWS * weight.shape[1]
-            and x.dtype == weight.dtype == torch.float32
+            and x.dtype == weight.dtype
             and x.device.type == weight.device.type == "cpu"
             and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_autocast_enabled("cpu")
             and forward_ad._current_level < 0
             and not torch.compiler.is_compiling()  # the compiler chooses libraries itself
             and _only_computes(weight)
+            and (x.dtype == torch.float32 or has_bfloat16())
         )
 
     @property
@@ -80,3 +81,8 @@ def onednn_is_faster() -> bool:
     info = Path("/proc/cpuinfo")
     maker = info.read_text(errors="replace")[:4096] if info.is_file() else platform.processor()
     return "AuthenticAMD" in maker
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for products in bfloat16, which torch leaves to oneDNN then."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

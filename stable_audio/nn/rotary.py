@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from stable_audio.nn.gradients import writes_gradient
 from stable_audio.nn.packed import Packing
@@ -91,6 +92,8 @@ def rotated_parts(x: Tensor, tables: RotaryTables, which: tuple[bool, ...]) -> t
     """
     if writes_gradient(x):
         return _Rotation.apply(x, *tables, which)
+    if _is_only_computed(x):
+        return _turned_parts(x, tables, which)
     return tuple(apply_rotary(y, tables) if turn else y for y, turn in zip(x.unbind(2), which))
 
 
@@ -101,11 +104,7 @@ class _Rotation(Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, which: tuple[bool, ...]) -> tuple[Tensor, ...]:
         ctx.save_for_backward(cos, sin)
         ctx.which = which
-        parts = x.unbind(2)
-        return tuple(
-            _turn(part, part.new_empty(part.shape), cos, sin) if turn else part
-            for part, turn in zip(parts, which)
-        )
+        return _turned_parts(x, RotaryTables(cos, sin), which)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,6 +121,30 @@ class _Rotation(Function):
             else:
                 part.copy_(grad)
         return out, None, None, None
+
+
+def _is_only_computed(x: Tensor) -> bool:
+    """Whether nothing is differentiated or compiled, so that the rotation may write into a tensor."""
+    return (
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _turned_parts(x: Tensor, tables: RotaryTables, which: tuple[bool, ...]) -> tuple[Tensor, ...]:
+    """`rotated_parts`, with neighbours rotated at once, which takes fewer operations."""
+    parts: list[Tensor] = []
+    for turn, run in itertools.groupby(range(len(which)), key=which.__getitem__):
+        indices = list(run)
+        neighbours = x[:, :, indices[0] : indices[-1] + 1]
+        if turn:
+            heads = neighbours.flatten(2, 3)
+            neighbours = _turn(heads, heads.new_empty(heads.shape), *tables).view(neighbours.shape)
+        parts.extend(neighbours.unbind(2))
+    return tuple(parts)
 
 
 def _turn(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

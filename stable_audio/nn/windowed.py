@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stable_audio.nn.fused import fused_attention
+
 
 def banded_mask(queries: int, keys: int, left: int, right: int, device: torch.device) -> Tensor:
     """(queries keys) bool: query i attends to keys i - left .. i + right. A negative side is unlimited."""
@@ -38,7 +40,7 @@ def windowed_attention(
         mask = banded_mask(n, n, left, right, q.device)
         if visible is not None:
             mask = _or_own(mask & visible[:, None, None, :], torch.eye(n, dtype=torch.bool, device=q.device))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return fused_attention(q, k, v, mask)
     return _blockwise(q, k, v, left, right, block, visible)
 
 
@@ -76,7 +78,7 @@ def _blockwise(
         mask = _or_own(mask & keys_seen[:, :, None, :], own).flatten(0, 1).unsqueeze(1)
     else:
         mask = mask.repeat(b, 1, 1).unsqueeze(1)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    out = fused_attention(q, k, v, mask)
     return out.unflatten(0, (b, blocks)).transpose(1, 2).reshape(b, h, blocks * block, d)[:, :, :n]
 
 

@@ -26,12 +26,12 @@ def literal_swiglu(x: Tensor) -> tuple[Tensor]:
     return (value * F.silu(gate),)
 
 
-def literal_rotation(x: Tensor, tables: RotaryTables) -> tuple[Tensor, ...]:
+def literal_rotation(x: Tensor, tables: RotaryTables, which: tuple[bool, ...] = WHICH) -> tuple[Tensor, ...]:
     """Queries and keys of x (b n 3 h d) rotated by the definition, half-split form; values as they are."""
     cos, sin = tables.cos[:, None], tables.sin[:, None]
     half = cos.shape[-1]
     outs = []
-    for part, turn in zip(x.unbind(2), WHICH):
+    for part, turn in zip(x.unbind(2), which):
         wide = part.to(torch.promote_types(x.dtype, torch.float32))
         a, b = wide[..., :half], wide[..., half : 2 * half]
         turned = torch.cat([a * cos - b * sin, b * cos + a * sin, wide[..., 2 * half :]], dim=-1)
@@ -63,6 +63,22 @@ def seeded() -> None:
 @pytest.fixture(params=list(CASES))
 def case(request: pytest.FixtureRequest) -> Callable[[torch.dtype], tuple[Layer, Layer, Tensor]]:
     return CASES[request.param]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("which", [WHICH, (True, True, False, True, True), (False, True, False), (False,)])
+def test_rotation_without_gradients(dtype: torch.dtype, which: tuple[bool, ...]) -> None:
+    tables, x = RotaryEmbedding(4)(5), torch.randn(2, 5, len(which), 2, 6, dtype=dtype)
+    expected = literal_rotation(x, tables, which)
+    kept = x.clone()
+    with torch.no_grad():
+        outs = rotated_parts(x, tables, which)
+        strided = rotated_parts(x.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0), tables, which)
+    assert len(outs) == len(which)
+    for out, other, value in zip(outs, strided, expected):
+        assert torch.equal(out, value)
+        assert torch.equal(other, value)
+    assert torch.equal(x, kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

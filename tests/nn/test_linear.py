@@ -99,11 +99,31 @@ def test_what_counts_operations_counts_these() -> None:
     assert counter.get_total_flops() == 2 * 3 * 6 * 5
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_types_are_torchs(dtype: torch.dtype) -> None:
-    layer = Linear(6, 5).to(dtype)
+def test_float64_is_torchs() -> None:
     with torch.no_grad():
-        assert _libraries(layer, torch.randn(3, 6, dtype=dtype)) == {"aten::linear"}
+        assert _libraries(Linear(6, 5).double(), torch.randn(3, 6).double()) == {"aten::linear"}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_onednns_on_every_processor_with_instructions_for_it(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounded once, where torch rounds the products, the activation and their product in turn."""
+    monkeypatch.setattr(linear_module, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(linear_module, "has_bfloat16", lambda: fast)
+    glu, x = GLU(24, 10, nn.SiLU()).bfloat16(), torch.randn(2, 4, 24).bfloat16()
+    weight, bias = glu.proj.weight.double(), glu.proj.bias.double()
+    value, gate = F.linear(x.double(), weight, bias).chunk(2, -1)
+    with torch.no_grad():
+        assert _libraries(glu, x) == {"mkldnn::_linear_pointwise" if fast else "aten::linear"}
+        error = (glu(x) - value * F.silu(gate)).norm() / (value * F.silu(gate)).norm()
+    assert error < 2**-7
+
+
+def test_float32_weights_under_autocast_are_torchs() -> None:
+    layer, x = Linear(6, 5), torch.randn(3, 6).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert _libraries(layer, x) == {"aten::linear"}
 
 
 def test_small_products_and_other_processors_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

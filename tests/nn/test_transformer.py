@@ -55,6 +55,26 @@ def test_a_fresh_block_with_layer_scale_is_nearly_the_identity() -> None:
     assert 0 < (block(x) - x).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_modulation_is_its_formula_in_every_type(dtype: torch.dtype) -> None:
+    """Peebles & Xie 2023, with the gate sigmoid(1 - g); float32 bit for bit."""
+    torch.manual_seed(0)
+    block = TransformerBlock(8, dim_heads=4, modulated=True)
+    randomise(block)
+    block.to(dtype)
+    x, vector = torch.randn(2, 5, 8).to(dtype), torch.randn(2, 48).to(dtype)
+    scale, shift, gate, ff_scale, ff_shift, ff_gate = (
+        part.unsqueeze(1) for part in (block.to_scale_shift_gate + vector).chunk(6, dim=-1)
+    )
+    y = x + block.self_attn(block.pre_norm(x) * (1 + scale) + shift) * torch.sigmoid(1 - gate)
+    y = y + block.ff(block.ff_norm(y) * (1 + ff_scale) + ff_shift) * torch.sigmoid(1 - ff_gate)
+    found = block(x, BlockInputs(modulation=vector))
+    assert found.dtype == dtype
+    if dtype == torch.float32:
+        assert torch.equal(found, y)
+    torch.testing.assert_close(found, y, rtol=8 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
+
+
 def test_modulation_with_gate_at_minus_infinity_lets_all_through() -> None:
     """sigmoid(1 - gate) is one there; scale and shift zero leave the plain block."""
     plain = TransformerBlock(8, dim_heads=4)

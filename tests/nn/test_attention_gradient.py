@@ -1,0 +1,158 @@
+"""Attention in bfloat16 on a CPU: the output of torch's kernel, and its gradient by faster products."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.profiler import profile
+from torch.utils.checkpoint import checkpoint
+
+from stable_audio.nn import attention_gradient
+from stable_audio.nn.fused import fused_attention
+from stable_audio.nn.kept_results import selective_contexts
+from stable_audio.nn.windowed import windowed_attention
+from tests.kernels import AttentionKernels
+
+KERNEL = "aten::_scaled_dot_product_flash_attention_for_cpu_backward"
+
+
+@pytest.fixture(autouse=True)
+def any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in bfloat16 are right, if slow, on processors without instructions for them."""
+    monkeypatch.setattr(attention_gradient, "has_bfloat16", lambda: True)
+    torch.manual_seed(0)
+
+
+def _inputs(n: int, m: int, *, gain: float = 1.0, d: int = 16, b: int = 2, h: int = 3) -> list[Tensor]:
+    """Queries, keys and values as projections give them: (b h n d) in memory as (b n h d)."""
+    tensors = [torch.randn(b, length, h, d) for length in (n, m, m)]
+    tensors[0] *= gain
+    return [x.bfloat16().transpose(1, 2).requires_grad_() for x in tensors]
+
+
+def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(-1) @ v
+
+
+def _exact(inputs: list[Tensor], grad: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    return torch.autograd.grad(_formula(*wide, mask), wide, grad.double())
+
+
+def _errors(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]:
+    return [float((x.double() - y).norm() / y.norm()) for x, y in zip(found, exact)]
+
+
+MASKS = {
+    "none": None,
+    "padding": torch.arange(40)[None, None, None, :] < torch.tensor([17, 40])[:, None, None, None],
+    "per query": torch.rand(24, 40, generator=torch.Generator().manual_seed(0)) < 0.5,
+}
+MASKS["per query"][:, 0] = True  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("held", [10**6, 2 * 24 * 40, 1], ids=["all heads", "two heads", "one head"])
+def test_value_and_gradient(mask: str, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_gradient, "MOST_SCORES", held)
+    visible, inputs, grad = MASKS[mask], _inputs(24, 40), torch.randn(2, 3, 24, 16).bfloat16()
+    shaped = visible[None, None] if visible is not None and visible.dim() == 2 else visible
+    out = fused_attention(*inputs, shaped)
+    assert torch.equal(out, F.scaled_dot_product_attention(*inputs, attn_mask=shaped))
+    with profile() as events:
+        found = torch.autograd.grad(out, inputs, grad)
+    assert KERNEL not in {event.name for event in events.function_events}
+    assert max(_errors(found, _exact(inputs, grad, shaped))) < 2**-7
+
+
+@pytest.mark.parametrize("gain", [0.1, 1.0, 3.0, 10.0, 40.0])
+@pytest.mark.parametrize("keys", [1, 5, 64, 300])
+def test_the_error_does_not_grow_with_the_scores(gain: float, keys: int) -> None:
+    """Scores that are themselves rounded to bfloat16 would err by 2^-9 of their size: 4% at a gain of 10."""
+    inputs, grad = _inputs(64, keys, gain=gain, d=64), torch.randn(2, 3, 64, 64).bfloat16()
+    exact = _exact(inputs, grad)
+    found = torch.autograd.grad(fused_attention(*inputs), inputs, grad)
+    kernel = torch.autograd.grad(F.scaled_dot_product_attention(*inputs), inputs, grad)
+    for x, own, theirs in zip(exact, _errors(found, exact), _errors(kernel, exact)):
+        if x.norm() > 1e-3 * grad.double().norm():  # not the gradient of scores that no longer matter
+            assert own < max(2.0 * theirs, 2**-8)
+
+
+def test_calls_that_stay_with_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = _inputs(4, 6)
+    serves = attention_gradient.attends_by_products
+    assert serves(q, k, v)
+    assert serves(q, k, v, torch.ones(4, 6, dtype=torch.bool))
+    assert not serves(q, k, v, torch.zeros(4, 6))
+    assert not serves(q.float(), k.float(), v.float())
+    assert not serves(q.detach(), k.detach(), v.detach())
+    assert not serves(q, k[:, :, :0], v[:, :, :0])
+    assert not serves(q, k, v[..., :8])
+    with torch.no_grad():
+        assert not serves(q, k, v)
+    monkeypatch.setattr(attention_gradient, "LONGEST", 23)
+    assert not serves(q, k, v)
+    monkeypatch.setattr(attention_gradient, "LONGEST", 24)
+    assert serves(q, k, v)
+    monkeypatch.setattr(attention_gradient, "has_bfloat16", lambda: False)
+    assert not serves(q, k, v)
+
+
+def test_causal_attention_is_the_kernels() -> None:
+    inputs, grad = _inputs(12, 12), torch.randn(2, 3, 12, 16).bfloat16()
+    found = torch.autograd.grad(fused_attention(*inputs, causal=True), inputs, grad)
+    triangle = torch.ones(12, 12, dtype=torch.bool).tril()
+    assert max(_errors(found, _exact(inputs, grad, triangle))) < 2**-7
+
+
+def test_windows_train_by_it() -> None:
+    inputs, grad = _inputs(200, 200), torch.randn(2, 3, 200, 16).bfloat16()
+    with profile() as events:
+        found = torch.autograd.grad(windowed_attention(*inputs, 9, 4), inputs, grad)
+    assert KERNEL not in {event.name for event in events.function_events}
+    offset = torch.arange(200)[None, :] - torch.arange(200)[:, None]
+    assert max(_errors(found, _exact(inputs, grad, (offset >= -9) & (offset <= 4)))) < 2**-7
+
+
+def test_autocast_takes_it() -> None:
+    wide = [x.detach().float().requires_grad_() for x in _inputs(20, 30)]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = fused_attention(*wide)
+    assert out.dtype == torch.bfloat16
+    with profile() as events:
+        found = torch.autograd.grad(out.float().sum(), wide)
+    assert KERNEL not in {event.name for event in events.function_events}
+    assert {x.dtype for x in found} == {torch.float32}
+    assert max(_errors(found, _exact(wide, torch.ones_like(out)))) < 2**-6
+
+
+def test_compiled_it_is_the_same() -> None:
+    def loss(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return fused_attention(q, k, v).float().square().sum()
+
+    inputs = _inputs(20, 30)
+    expected = torch.autograd.grad(loss(*inputs), inputs)
+    graphs = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    with profile() as events:
+        found = torch.autograd.grad(graphs(*inputs), inputs)
+    assert "stable_audio::attention_gradients" in {event.name for event in events.function_events}
+    for x, y in zip(found, expected):
+        assert torch.equal(x, y)
+
+
+def test_a_checkpoint_keeps_its_output() -> None:
+    inputs, grad = _inputs(20, 30), torch.randn(2, 3, 20, 16).bfloat16()
+    expected = torch.autograd.grad(fused_attention(*inputs), inputs, grad)
+    out = checkpoint(fused_attention, *inputs, use_reentrant=False, context_fn=selective_contexts)
+    with AttentionKernels() as computed:
+        found = torch.autograd.grad(out, inputs, grad)
+    assert not computed.fused
+    for x, y in zip(found, expected):
+        assert torch.equal(x, y)
