@@ -10,7 +10,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from stable_audio.incidents import incident
 from stable_audio.inference.memory.errors import OutOfMemory
@@ -101,6 +103,21 @@ def test_a_skipped_step_is_recorded_with_its_files(tmp_path: Path) -> None:
     assert (entry["kind"], entry["step"], len(entry["files"])) == ("skipped step", 10, 2)
     page = (tmp_path / "run" / "run.html").read_text()
     assert entry["files"][0] in page
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_that_are_left_out_are_incidents(tmp_path: Path, workers: int) -> None:
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name in ("a", "b", "c"):
+        soundfile.write(sounds / f"{name}.wav", np.full(2000, 0.5, dtype=np.float32), 4000)
+    (sounds / "d.wav").write_bytes(b"RIFF, but no more than that")
+    dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "sounds", "path": str(sounds)}]}
+    run = tiny_run(tmp_path, dataset=dataset, batch_size=1, max_steps=6, num_workers=workers)
+    assert run.start() == 0
+    (entry,) = _record(tmp_path)["incidents"]
+    assert (entry["kind"], entry["file"]) == ("left out", str(sounds / "d.wav"))
+    assert entry["text"].startswith(f"left out: {sounds / 'd.wav'}: ")
 
 
 def test_what_could_not_be_written_is_written_with_the_next_change(
