@@ -112,12 +112,14 @@ def test_files_that_are_left_out_are_incidents(tmp_path: Path, workers: int) -> 
     for name in ("a", "b", "c"):
         soundfile.write(sounds / f"{name}.wav", np.full(2000, 0.5, dtype=np.float32), 4000)
     (sounds / "d.wav").write_bytes(b"RIFF, but no more than that")
+    soundfile.write(sounds / "e.wav", np.full(2000, 1e30, dtype=np.float32), 4000, subtype="FLOAT")
     dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "sounds", "path": str(sounds)}]}
     run = tiny_run(tmp_path, dataset=dataset, batch_size=1, max_steps=6, num_workers=workers)
     assert run.start() == 0
-    (entry,) = _record(tmp_path)["incidents"]
-    assert (entry["kind"], entry["file"]) == ("left out", str(sounds / "d.wav"))
-    assert entry["text"].startswith(f"left out: {sounds / 'd.wav'}: ")
+    damaged, far = sorted(_record(tmp_path)["incidents"], key=lambda entry: str(entry["file"]))
+    assert (damaged["kind"], damaged["file"]) == ("left out", str(sounds / "d.wav"))
+    assert (far["kind"], far["file"]) == ("left out", str(sounds / "e.wav"))
+    assert far["text"].startswith(f"left out: {sounds / 'e.wav'}: damaged: it holds values up to 1e+30")
 
 
 def test_what_could_not_be_written_is_written_with_the_next_change(
