@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import logging
@@ -100,7 +101,10 @@ def test_a_skipped_step_is_recorded_with_its_files(tmp_path: Path) -> None:
     )
     assert run.start() == 0
     (entry,) = _record(tmp_path)["incidents"]
-    assert (entry["kind"], entry["step"], len(entry["files"])) == ("skipped step", 10, 2)
+    assert (entry["kind"], entry["step"], len(entry["files"])) == ("skipped step", 11, 2)
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if "nan" in row.values()] == [entry["step"]]
     page = (tmp_path / "run" / "run.html").read_text()
     assert entry["files"][0] in page
 

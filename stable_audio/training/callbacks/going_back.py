@@ -136,17 +136,23 @@ def _count_anew(entry: dict[str, Any], module: TrainingModule) -> None:
     entry["guard"] = {**stored, "recent": [], "returns": 0}
     log.warning(
         "the run had ended after too many bad steps, the last of them step %d; they count no more",
-        stored["recent"][-1],
+        stored["recent"][-1] + 1,
         extra=incident("bad steps forgotten"),
     )
 
 
 def _too_many(module: TrainingModule, first: int, step: int) -> str:
+    """Why the run goes back, in words.
+
+    Args:
+        first: number of the steps before the first bad one.
+        step: number of the last step.
+    """
     limits = module.guard.limits
     assert limits is not None
     if module.guard.torn is not None:
-        return f"some of the weights have taken step {first}, which is bad"
-    return f"more than {limits.skips} bad steps between step {first} and {step}"
+        return f"some of the weights have taken step {first + 1}, which is bad"
+    return f"more than {limits.skips} bad steps between step {first + 1} and {step}"
 
 
 def _suspects(module: TrainingModule) -> str:

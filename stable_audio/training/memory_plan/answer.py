@@ -41,7 +41,7 @@ def out_of_memory(
     """
     free_memory_of(error)
     rows = f"{shape[0]} rows of {shape[-1]}" if shape else "no batch yet"
-    start = f"out of memory at step {step:,} ({rows}{'' if not shape else _unit(config)})"
+    start = f"out of memory at step {step + 1:,} ({rows}{'' if not shape else _unit(config)})"
     try:
         return OutOfMemory(f"{start}: {_answer(config, options, precision, device, sharing)}")
     # Planning takes some memory itself, and must not hide the reason.
