@@ -10,6 +10,7 @@ from typing import Any
 
 from stable_audio.characters import refuse, refuse_name
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.precision_names import precision_name
 
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
@@ -125,6 +126,7 @@ class RunOptions:
     first_demo_minutes: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
         for name, least in (
             ("batch_size", 1),
             ("num_workers", 0),
