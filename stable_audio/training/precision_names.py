@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 SHORT = MappingProxyType({"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"})
-"""Short name -> the one by which checkpoints, checks and messages call the same precision; as in Lightning."""
+"""Short name of Lightning's -> the one by which checkpoints, checks and messages call the same precision."""
 
 
 def precision_name(given: Any) -> str:
