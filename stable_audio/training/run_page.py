@@ -13,7 +13,8 @@ from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import shown
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.run_curves import curves
-from stable_audio.training.run_record import read_record
+from stable_audio.training.run_record import FIRST_INCIDENTS, read_record
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,9 @@ def _incidents(incidents: Sequence[Mapping[str, Any]], further: int) -> str:
     if not incidents:
         return "<p>Nothing.</p>"
     rows = [(str(entry.get("time", "")), str(entry.get("text", ""))) for entry in incidents]
-    more = f"<p>And {further} more, which log.txt has.</p>" if further else ""
-    return _table(("time", "incident"), rows) + more
+    if further:
+        rows.insert(FIRST_INCIDENTS, ("", f"{plural(further, 'more incident')} in between, in log.txt"))
+    return _table(("time", "incident"), rows)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ import soundfile
 
 from stable_audio.incidents import incident
 from stable_audio.inference.memory.errors import OutOfMemory
-from stable_audio.training import run_record
+from stable_audio.training import run_page, run_record
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
@@ -153,15 +153,19 @@ def test_what_could_not_be_written_is_written_with_the_next_change(
 
 
 def test_the_record_is_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_record, "MOST_INCIDENTS", 2)
-    record = RunRecord(tmp_path / "run.json")
-    for n in range(5):
-        record.incident({"kind": "x", "text": f"<b>{n}</b>"})
-    assert (len(record.content["incidents"]), record.content["further_incidents"]) == (2, 3)
+    """And has the first incidents and the newest ones, over several starts."""
+    for module in (run_record, run_page):
+        monkeypatch.setattr(module, "FIRST_INCIDENTS", 2)
+    monkeypatch.setattr(run_record, "LAST_INCIDENTS", 3)
+    for n in range(7):
+        RunRecord(tmp_path / "run.json").incident({"kind": "x", "text": f"<b>{n}</b>"})
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert [entry["text"][3] for entry in content["incidents"]] == ["0", "1", "4", "5", "6"]
+    assert content["further_incidents"] == 2
     write_page(tmp_path)
     page = (tmp_path / "run.html").read_text()
-    assert "And 3 more" in page
-    assert "&lt;b&gt;1&lt;/b&gt;" in page
+    first, between, later = (page.index(text) for text in ("&gt;1&lt;", "2 more incidents", "&gt;4&lt;"))
+    assert first < between < later
 
 
 def test_the_log_and_the_page_are_utf8_whatever_they_tell(tmp_path: Path) -> None:
