@@ -42,6 +42,7 @@ def test_a_start_says_what_it_ran_on_and_how_it_ended(tmp_path: Path) -> None:
     (start,) = _record(tmp_path)["starts"]
     assert (start["ended"]["kind"], start["ended"]["step"], start["ended"]["status"]) == ("finished", 2, 0)
     assert start["machine"]["cores"] == os.cpu_count()
+    assert start["machines"] == [{"host": start["host"], "processes": 1, **start["machine"]}]
     assert len(start["data"]["names_sha256"]) == 64
     assert start["data"]["clips"] > 1000
     assert start["config_hash"]
