@@ -74,7 +74,7 @@ class DataReport:
 
     def summary(self, names_per_reason: int = 3) -> str:
         """A summary of a few lines."""
-        lines = [f"{self.accepted} items used, {self.rejected} left out"]
+        lines = [f"{plural(self.accepted, 'item')} used, {self.rejected} left out"]
         for reason, paths in self.by_reason().items():
             names = ", ".join(printable(path) for path in paths[:names_per_reason])
             more = f" and {len(paths) - names_per_reason} more" if len(paths) > names_per_reason else ""

@@ -13,6 +13,7 @@ from stable_audio.incidents import incident
 from stable_audio.training.continuing import differences
 from stable_audio.training.precision_names import precision_name
 from stable_audio.training.step_clips import StepClips, other_clips
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,9 @@ def name_changed_clips(starts: Sequence[Any], data: Mapping[str, Any]) -> None:
     if not isinstance(before, Mapping) or all(before.get(key) == data.get(key) for key in keys):
         return
     log.warning(
-        "the dataset has changed since the last start: %s clips then, %s now; the run goes on with these, in "
+        "the dataset has changed since the last start: %s then, %s now; the run goes on with these, in "
         "an order of their own",
-        before.get("clips"),
+        plural(before.get("clips"), "clip"),  # type: ignore[arg-type]
         data.get("clips"),
         extra=incident("changed data"),
     )

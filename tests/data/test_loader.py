@@ -131,7 +131,7 @@ def test_the_report_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert len(report.by_reason()["r"]) == 5
     assert len(caplog.records) == 3
     assert caplog.messages[-1].startswith("3 files are left out by now")
-    assert "1 items used, 51 left out" in report.summary()
+    assert "1 item used, 51 left out" in report.summary()
     assert "and 2 more" in report.summary()
 
 

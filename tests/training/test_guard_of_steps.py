@@ -106,7 +106,7 @@ def test_after_too_many_bad_steps_a_run_goes_back_and_its_data_do_not(
     assert run.start() == 0
     # Step 8 has the last checkpoint before the first bad step; batches 8 to 12 are not trained on again.
     assert trained == [*range(13), 13, 14, 15, 16, 17, 18]
-    assert "more than 1 bad steps between step 11 and 13; the run goes back to step 8" in caplog.text
+    assert "more than 1 bad step between step 11 and 13; the run goes back to step 8" in caplog.text
     entry = _content(tmp_path)["stable_audio"]
     assert (entry["step"], entry["position"], entry["guard"]["returns"]) == (14, 19, 1)
     assert sum(entry["data"][0][key] for key in ("batch", "handed_out")) == 2 * 19
@@ -157,7 +157,7 @@ def test_a_run_that_has_ended_so_goes_on_when_the_data_are_mended(
 ) -> None:
     """It counts anew: the bad steps that ended it would end every further start at once."""
     options: dict[str, Any] = {"guard": {**GUARD, "returns": 1}, "checkpoint_every": 4}
-    with pytest.raises(TrainingError, match="the run has gone back 1 times"):
+    with pytest.raises(TrainingError, match="the run has gone back 1 time\\."):
         _run(tmp_path, set(range(10, 99)), **options).start()
     assert _run(tmp_path, set(), recover=True, **options).start() == 0
     assert "the run had ended after too many bad steps" in caplog.text

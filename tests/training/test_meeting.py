@@ -231,7 +231,8 @@ def test_machines_with_other_clips_are_refused() -> None:
     refuse_other_clips([("one", ours), ("two", ours)])
     fewer = {"clips": 9, "names_sha256": "b", "files_not_read": 1}
     message = (
-        r"process 1 of 2 on two has 9 clips, not 10 as process 0 on one \(1 and 0 files could not be read\)"
+        r"process 1 of 2 on two has 9 clips, not 10 as process 0 on one \(files that could not be read: "
+        r"1 and 0\)"
     )
     with pytest.raises(TrainingError, match=message):
         refuse_other_clips([("one", ours), ("two", fewer)])

@@ -21,6 +21,7 @@ from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.recovery import newest_whole
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class GoBack(StepCallback):
         found = trainer.strategy.broadcast(found)
         if found is None:
             why = (
-                f"the run has gone back {module.guard.returns} times"
+                f"the run has gone back {plural(module.guard.returns, 'time')}"
                 if limits is not None and module.guard.returns >= limits.returns
                 else "there is no checkpoint from before that to go back to"
             )
@@ -152,7 +153,7 @@ def _too_many(module: TrainingModule, first: int, step: int) -> str:
     assert limits is not None
     if module.guard.torn is not None:
         return f"some of the weights have taken step {first + 1}, which is bad"
-    return f"more than {limits.skips} bad steps between step {first + 1} and {step}"
+    return f"more than {plural(limits.skips, 'bad step')} between step {first + 1} and {step}"
 
 
 def _suspects(module: TrainingModule) -> str:

@@ -21,6 +21,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.advice import ProfileFacts
 from stable_audio.training.speed.kinds import Cost, by_kind
 from stable_audio.training.speed.page import page
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class Profile(StepCallback):
         else:
             self._stop()
             log.warning(
-                "--profile: nothing was recorded, since the run ended after %d steps, and the first %d are "
+                "--profile: nothing was recorded, since the run ended after %s, and the first %d are "
                 "left out",
-                self._taken,
+                plural(self._taken, "step"),
                 FIRST,
             )
 

@@ -25,7 +25,7 @@ def test_a_run_writes_trace_and_page_and_goes_on(tmp_path: Path) -> None:
     names = [event.get("name") for event in trace["traceEvents"]]
     assert names.count("Optimizer.step#Adam.step") == 2
     text = (tmp_path / "run" / "profile" / "summary.txt").read_text()
-    assert text.startswith("2 steps were recorded on cpu, precision 32-true.\nA step takes ")
+    assert text.startswith("Recorded: 2 steps on cpu, precision 32-true.\nA step takes ")
     assert "What costs most:\n" in text
     assert "ms per step (" in text
     # Which kinds cost most is for the clock to say; that products are among what was recorded is not.
@@ -37,7 +37,7 @@ def test_a_run_that_ends_early_has_the_steps_that_there_were(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_run(tmp_path, name="short", max_steps=4, profile=9).start()
-    assert (tmp_path / "short" / "profile" / "summary.txt").read_text().startswith("1 steps were")
+    assert (tmp_path / "short" / "profile" / "summary.txt").read_text().startswith("Recorded: 1 step on cpu")
     tiny_run(tmp_path, name="none", max_steps=3, profile=9).start()
     assert not (tmp_path / "none" / "profile").exists()
     assert "nothing was recorded, since the run ended after 3 steps" in caplog.text
