@@ -45,6 +45,18 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"allowed: {names(candidates)}" if candidates else "no key is allowed here"
 
 
-def plural(count: int, noun: str) -> str:
-    """A number with its noun: 1 step, 3 steps."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+_SINGULAR = {"are": "is", "do": "does", "have": "has", "were": "was"}
+_SIBILANTS = ("s", "x", "ch", "sh")
+
+
+def plural(count: int, noun: str, verb: str = "", *, form: str = "") -> str:
+    """A number with its noun, and the verb of both: 1 step, 3 steps, 2 processes, 1 line is, 2 lines are.
+
+    Args:
+        noun: for one of them; words before the last one stay.
+        verb: for several of them.
+        form: format of the number, such as "," for 1,000 steps.
+    """
+    if count == 1:
+        return f"1 {noun}" + (f" {_SINGULAR.get(verb, f'{verb}s')}" if verb else "")
+    return f"{count:{form}} {noun}{'es' if noun.endswith(_SIBILANTS) else 's'}" + (f" {verb}" if verb else "")

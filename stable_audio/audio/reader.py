@@ -18,6 +18,7 @@ from stable_audio.audio import channel_order, containers, mp3
 from stable_audio.audio.errors import AudioError
 from stable_audio.audio.layout import LayoutMemory, StreamLayout, read_layout
 from stable_audio.audio.opening import naming, open_file
+from stable_audio.audio.plausible import refuse_values
 from stable_audio.audio.slices import FileSlice
 from stable_audio.audio.splice import Stream, buffered
 from stable_audio.audio.wav import is_placeholder
@@ -120,8 +121,7 @@ class Sound:
             raise AudioError(
                 info.path, f"cut off: the header promises {info.frames} samples, {length} are there"
             )
-        if not np.isfinite(samples).all():
-            raise AudioError(info.path, "holds values that are not numbers")
+        refuse_values(samples, info.path)
         return torch.from_numpy(samples)
 
     def _samples(self, start: int, count: int) -> np.ndarray:

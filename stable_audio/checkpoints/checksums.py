@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stable_audio.audio.json_files import parse_json_object
 from stable_audio.nn.hashing import in_threads, tensor_digest
+from stable_audio.wording import plural
 
 ALGORITHM_KEY, CHECKSUMS_KEY = "checksum_algorithm", "checksums"
 """Metadata of a safetensors file with checksums. There are two keys, so that damage to one of them shows."""
@@ -65,7 +66,8 @@ def verify_torch_file(content: Mapping[str, Any], path: Path) -> None:
         damaged = [] if missing else damaged_members(path)
     if missing or damaged:
         count = missing or len(damaged)
-        raise OSError(f"{count} parts of it differ from what was written, as after a fault of disk or memory")
+        where = plural(count, "part")
+        raise OSError(f"it differs from what was written in {where}, as after a fault of disk or memory")
 
 
 def verify_safetensors(path: Path) -> None:
@@ -85,9 +87,8 @@ def verify_safetensors(path: Path) -> None:
             if checksum_text(_of_tensor(file.get_tensor(key))) != checksum
         ]
     if wrong:
-        raise OSError(
-            f"{len(wrong)} tensors of it differ from what was written, as after a fault of the disk"
-        )
+        where = plural(len(wrong), "tensor")
+        raise OSError(f"it differs from what was written in {where}, as after a fault of the disk")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from stable_audio.stored.hub_names import parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
 from stable_audio.stored.safetensors_files import read_safetensors
 from stable_audio.stored.shards_folder import is_shards, newest_shards, numbered_shards
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
         file = _weights_in(path, use_ema)
         if file is None:
             count = len([*path.glob("*.safetensors"), *path.glob("*.ckpt")])
-            counted = f"{count} checkpoints" if count else "no checkpoint"
+            counted = plural(count, "checkpoint") if count else "no checkpoint"
             raise CheckpointError(f"{path}: the folder has {counted}; name the file to load")
         return file
     if not path.is_file():

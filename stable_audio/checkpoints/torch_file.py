@@ -13,6 +13,7 @@ from stable_audio.characters import refuse_name
 from stable_audio.checkpoints.checksums import damaged_members
 from stable_audio.checkpoints.errors import CheckpointError
 from stable_audio.stored.contents import why_not_weights
+from stable_audio.wording import plural
 
 
 def load_torch_file(path: Path, *, verify: bool = True) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def damage_error(path: Path, parts: list[str]) -> CheckpointError:
     """The error for a file of which some parts, by name, are not what was written."""
     listed = ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
     return CheckpointError(
-        f"{path}: damaged since it was written: {len(parts)} of its parts differ from their checksums "
+        f"{path}: damaged since it was written: the checksum differs in {plural(len(parts), 'part')} "
         f"({listed}); copy it again, or take another checkpoint"
     )
 

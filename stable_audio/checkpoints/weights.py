@@ -14,6 +14,7 @@ from stable_audio.checkpoints.keys import (
     as_in,
 )
 from stable_audio.pretransforms.conv import fold_as_stored
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class LoadReport:
         return sum(k.startswith(prefix) for k in self.loaded)
 
     def __str__(self) -> str:
-        text = f"{self.source}: {len(self.loaded)} tensors loaded ({self.weights} weights)"
+        text = f"{self.source}: {plural(len(self.loaded), 'tensor')} loaded ({self.weights} weights)"
         shapes = [f"{k} {a} in the file, {b} in the model" for k, a, b in self.mismatched]
         parts = [
             _listing("missing from the file", self.missing),
@@ -79,7 +80,7 @@ def load_weights(
         CheckpointError: a key is missing, unused or of another shape, or no key fits.
     """
     if folded := fold_as_stored(module, tensors.keys()):
-        log.info("%s: %d weight norms are folded there, and hence in the model", source, folded)
+        log.info("%s: %s folded there, and hence in the model", source, plural(folded, "weight norm", "are"))
     state = module.state_dict()
     tensors = as_in(state, tensors)
     matches = {k: v for k, v in tensors.items() if k in state and v.shape == state[k].shape}
@@ -115,8 +116,9 @@ def _nothing_fits(report: LoadReport, tensors: Mapping[str, Tensor], state: Mapp
         return f"{report}. Nothing fits this model"
     theirs, ours = (", ".join(list(names)[:2]) for names in (tensors, state))
     return (
-        f"{report.source}: none of its {len(tensors)} tensors belongs to this model, which has another "
-        f"architecture or layout (it has {theirs}, ...; the model has {ours}, ...). Nothing fits this model"
+        f"{report.source}: none of its {plural(len(tensors), 'tensor')} belongs to this model, which has "
+        f"another architecture or layout (it has {theirs}, ...; the model has {ours}, ...). Nothing fits "
+        "this model"
     )
 
 

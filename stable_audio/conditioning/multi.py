@@ -93,8 +93,14 @@ class MultiConditioner(nn.Module):
 
     def cache_texts(self, folder: Path) -> list[str]:
         """Keep what frozen encoders make of texts in `folder`; returns the ids of their conditioners."""
-        texts = {key: part for key, part in self.conditioners.items() if isinstance(part, TextFeatures)}
-        return [key for key, part in texts.items() if part.cache_texts(folder)]
+        return [key for key, part in self._of_texts().items() if part.cache_texts(folder)]
+
+    def uncached_texts(self) -> list[str]:
+        """Ids of the conditioners that read each text again and again, and need not: see `cache_texts`."""
+        return [key for key, part in self._of_texts().items() if not part.trains and part.cache is None]
+
+    def _of_texts(self) -> dict[str, TextFeatures]:
+        return {key: part for key, part in self.conditioners.items() if isinstance(part, TextFeatures)}
 
     def read_texts_ahead(
         self, metadata: Sequence[Metadata], device: torch.device | str

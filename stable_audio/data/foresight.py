@@ -11,6 +11,7 @@ import numpy as np
 from stable_audio.data.base import ClipDataset, DataError, ItemCheck
 from stable_audio.data.collate import name_of, replaced_keys
 from stable_audio.data.report import printable
+from stable_audio.wording import plural
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,16 +49,19 @@ class Refusals(NamedTuple):
             f"{count} as {printable(self.examples[reason])}: {reason}"
             for reason, count in counts[:_REASONS_SHOWN]
         )
-        more = f"; and {len(counts) - _REASONS_SHOWN} other reasons" if len(counts) > _REASONS_SHOWN else ""
-        return f"{self.total} of {self.inspected} inspected items cannot be trained on: {reasons}{more}"
+        rest = len(counts) - _REASONS_SHOWN
+        more = f"; and {plural(rest, 'other reason')}" if rest > 0 else ""
+        inspected = plural(self.inspected, "inspected item")
+        return f"{self.total} of {inspected} cannot be trained on: {reasons}{more}"
 
     def of_replaced(self) -> str | None:
         """One sentence about texts that could not be read whole; None if all could."""
         if not self.replaced:
             return None
         return (
-            f"{self.replaced} of {self.inspected} inspected items, as {printable(self.replaced_in)}, have "
-            "characters that could not be read, and U+FFFD in their place; data-report counts them by key"
+            f"{self.replaced} of {plural(self.inspected, 'inspected item')} could not be read whole, "
+            f"as {printable(self.replaced_in)}: U+FFFD is in place of some characters; data-report "
+            "counts them by key"
         )
 
 

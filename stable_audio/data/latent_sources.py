@@ -19,6 +19,7 @@ from stable_audio.data.captions import with_prompt
 from stable_audio.data.latents import MANIFEST, LatentRecord, Shard, read_manifest, shards
 from stable_audio.data.scan import filter_keywords, find_files
 from stable_audio.types import Metadata
+from stable_audio.wording import plural
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,9 +67,9 @@ class ShardFolder:
         self.silence = _silence(folder, batched=False)
         if not self.manifest.get("complete", True):
             _LOG.warning(
-                "%s: not complete, %d clips so far; start the encode command again to go on",
+                "%s: not complete, %s so far; start the encode command again to go on",
                 folder,
-                self.manifest["items"],
+                plural(self.manifest["items"], "clip"),
             )
         self.problems: Sequence[Rejected] = [Rejected(*item) for item in self.manifest["rejected"]]
         self.items: list[tuple[Shard, int]] = [

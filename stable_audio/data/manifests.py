@@ -15,6 +15,7 @@ from typing import Any
 from stable_audio.audio.json_files import JsonError, parse_json_value
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.types import Metadata
+from stable_audio.wording import plural
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def read_manifest(
     for number, row in enumerate(rows, start=1):
         if surplus := row.pop(_SURPLUS, None):
             reason = (
-                f"row {number} has {surplus} cells more than there are columns; put a caption that holds the "
-                "separator between double quotes"
+                f"row {number} has {plural(surplus, 'cell')} more than there are columns; put a caption "
+                "that holds the separator between double quotes"
             )
             problems.append(Rejected(source, reason))
             continue
@@ -67,7 +68,9 @@ def read_manifest(
             continue
         by_path[path] = {k: v for k, v in row.items() if k != column}
     if rows and not by_path:
-        summary = f"none of its {len(rows)} rows names a file in {root}; the first: {problems[0].reason}"
+        summary = (
+            f"none of its {plural(len(rows), 'row')} names a file in {root}; the first: {problems[0].reason}"
+        )
         if required:
             raise DataError(f"{source}: {summary} ({problems[0].path})")
         problems = [Rejected(source, summary)]

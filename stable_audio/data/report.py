@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from stable_audio.data.base import Rejected
+from stable_audio.incidents import incident
+from stable_audio.wording import plural
 
 
 def printable(text: str) -> str:
@@ -16,11 +18,15 @@ def printable(text: str) -> str:
 
 _LOG = logging.getLogger(__name__)
 
+LEFT_OUT = "left out"
+"""Kind of the incident that files were left out."""
+
 
 class DataReport:
     """Counts of accepted and rejected items, with the names behind each reason.
 
-    Memory is bounded: at most `max_names` different files are remembered; all are counted.
+    Memory is bounded: at most `max_names` different files are remembered; all are counted. So is the log, and
+    with it the record of a run: the first `max_logged` files are named, then counted at each power of 10.
     """
 
     def __init__(self, *, max_names: int = 10_000, max_logged: int = 10) -> None:
@@ -44,11 +50,16 @@ class DataReport:
                 self._log(item)
 
     def _log(self, item: Rejected) -> None:
-        kinds = len(self.reasons)
-        if kinds <= self._max_logged:
-            _LOG.warning("left out: %s: %s", printable(item.path), printable(item.reason))
-        elif self._max_logged and kinds == self._max_logged + 1:
-            _LOG.warning("more files are left out; the data report names them all")
+        files = len(self.reasons)
+        if files <= self._max_logged:
+            path, reason = printable(item.path), printable(item.reason)
+            _LOG.warning("left out: %s: %s", path, reason, extra=incident(LEFT_OUT, file=path))
+        elif self._max_logged and (files == self._max_logged + 1 or _is_power_of_ten(files)):
+            _LOG.warning(
+                "%s are left out by now, not all of them named; `stable-audio data-report` names them all",
+                plural(files, "file"),
+                extra=incident(LEFT_OUT, files=files),
+            )
 
     def by_reason(self) -> dict[str, list[str]]:
         """Reason -> files, both sorted."""
@@ -63,9 +74,13 @@ class DataReport:
 
     def summary(self, names_per_reason: int = 3) -> str:
         """A summary of a few lines."""
-        lines = [f"{self.accepted} items used, {self.rejected} left out"]
+        lines = [f"{plural(self.accepted, 'item')} used, {self.rejected} left out"]
         for reason, paths in self.by_reason().items():
             names = ", ".join(printable(path) for path in paths[:names_per_reason])
             more = f" and {len(paths) - names_per_reason} more" if len(paths) > names_per_reason else ""
             lines.append(f"  {printable(reason)}: {names}{more}")
         return "\n".join(lines)
+
+
+def _is_power_of_ten(number: int) -> bool:
+    return str(number).strip("0") == "1"

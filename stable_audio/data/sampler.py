@@ -17,6 +17,7 @@ import numpy as np
 from stable_audio.data.base import DataError, ItemKey
 from stable_audio.data.packing import flatten_rows, pack_rows
 from stable_audio.data.seeding import derive_seed
+from stable_audio.wording import plural
 
 _LOG = logging.getLogger(__name__)
 
@@ -118,20 +119,22 @@ class ResumableSampler:
         distinct = np.unique(self._plan(0).order)
         if not self.drop_last or self.rank != 0 or not self.shuffle:
             return
-        batch = f"a batch of {self.global_batch_size} ({self.batch_size} x {self.world_size} processes)"
+        batch = (
+            f"a batch of {self.global_batch_size} ({self.batch_size} x {plural(self.world_size, 'process')})"
+        )
         if len(self._plan(0).order) > self.num_items and self._draws is None and self._probabilities is None:
             rows = "" if self.row_length is None else f" in rows of {self.row_length} frames"
-            message = "%d items%s do not fill %s: they are repeated until they do"
-            _LOG.warning(message, len(distinct), rows, batch)
+            items = f"{plural(len(distinct), 'item')}{rows}"
+            _LOG.warning("%s cannot fill %s: all are repeated until it is full", items, batch)
         if self._buckets is not None and self._draws is None and self._probabilities is None:
             sizes = np.bincount(self._buckets)
             small = int(sizes[sizes < self.global_batch_size].sum())
             if small and not self._too_few(sizes):
                 _LOG.warning(
-                    "%d of %d items are never used, because their bucket does not fill %s; lower the batch "
+                    "%d of %s cannot be used, in buckets that do not fill %s; lower the batch "
                     "size, set drop_last to false, or give fewer bucket_lengths",
                     small,
-                    self.num_items,
+                    plural(self.num_items, "item"),
                     batch,
                 )
 

@@ -12,6 +12,7 @@ from stable_audio.audio.json_files import parse_json_object
 from stable_audio.audio.slices import FileSlice
 from stable_audio.data.base import DataError, Rejected
 from stable_audio.data.scan import scan_folder
+from stable_audio.wording import plural
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = tarfile.BLOCKSIZE
@@ -88,7 +89,9 @@ def index_tar(path: str) -> tuple[list[Sample], list[Rejected]]:
         parts[-1][suffix.lower()] = FileSlice(path, member.offset_data, member.size, name)
     if repeats := len(order) - len(groups):
         _LOG.warning(
-            "%s: %d samples have the name of an earlier one; each is a separate sample", path, repeats
+            "%s: %s the name of an earlier one; each is a separate sample",
+            path,
+            plural(repeats, "sample", "have"),
         )
     return [
         Sample(path, key if number == 1 else f"{key}#{number}", groups[key][number - 1])

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from stable_audio.wording import plural
+
 T = TypeVar("T")
 
 SHELLS = ("interactive", "bash", "sh", "zsh", "fish")
@@ -74,7 +76,7 @@ class World:
     def __str__(self) -> str:
         if self.size == 1:
             return "one process"
-        machines = "1 machine" if self.nodes == 1 else f"{self.nodes} machines"
+        machines = plural(self.nodes, "machine")
         return f"process {self.rank} of {self.size} on {machines}, counted from 0, started by {self.launcher}"
 
 
@@ -114,8 +116,8 @@ def refuse_other(world: World, *, devices: int | None, nodes: int | None = None)
     ):
         if requested is not None and requested != actual:
             raise WorldError(
-                f"{flag} {requested}, but {world.launcher} started {world.size} processes, with {actual} as "
-                f"the number of {unit}; leave {flag} out, or start as many as it says"
+                f"{flag} {requested}, but {world.launcher} started {plural(world.size, 'process')}, with "
+                f"{actual} as the number of {unit}; leave {flag} out, or start as many as it says"
             )
 
 

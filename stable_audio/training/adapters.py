@@ -20,7 +20,7 @@ from stable_audio.stored.hub_names import parse
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.transforms.adapters import Adapters
-from stable_audio.wording import names
+from stable_audio.wording import names, plural
 
 LOADED_FROM = "$.training.lora_ckpt_path"
 
@@ -102,7 +102,7 @@ def _check_settings(stored: Adapter, trained: Adapter) -> None:
     ]
     other = sorted(k for k in shapes[0].keys() | shapes[1].keys() if shapes[0].get(k) != shapes[1].get(k))
     if other and not differing:
-        differing = [f"{len(other)} layers differ ({names(other, 3)})"]
+        differing = [f"{plural(len(other), 'layer', 'differ')} ({names(other, 3)})"]
     if differing:
         raise TrainingError(
             f"{LOADED_FROM}: {stored.source} holds another adapter than this run trains: "

@@ -11,7 +11,9 @@ from typing import Any
 from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.incidents import incident
 from stable_audio.training.continuing import differences
+from stable_audio.training.precision_names import precision_name
 from stable_audio.training.step_clips import StepClips, other_clips
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +47,10 @@ def name_changed_options(starts: Sequence[Any], options: Mapping[str, Any], *, p
 
 def _name_options(last: Mapping[str, Any], this: Mapping[str, Any]) -> None:
     before, now = last["options"], this["options"]
-    same = {"strategy"} if _strategy(last) == _strategy(this) else set()
     changed = [
         f"--{key.replace('_', '-')} was {json.dumps(before[key])} and is {json.dumps(now[key])}"
         for key in SETTINGS
-        if key not in same and key in before and before[key] != now[key]
+        if key in before and _meaning(last, key) != _meaning(this, key)
     ]
     if changed:
         log.warning("changed since the last start: %s", "; ".join(changed), extra=incident("changed setting"))
@@ -60,6 +61,16 @@ def _name_clips_of_steps(last: Mapping[str, Any], this: Mapping[str, Any]) -> No
     change = None if before is None or now is None else other_clips(before, now)
     if change is not None:
         log.warning("changed since the last start: %s", change, extra=incident("changed setting"))
+
+
+def _meaning(start: Mapping[str, Any], key: str) -> Any:
+    """What an option means for a start: names that are the same have one value."""
+    value = start["options"][key]
+    if key == "strategy":
+        return _strategy(start)
+    if key == "precision":
+        return precision_name(value)
+    return "gpu" if key == "accelerator" and value == "cuda" else value
 
 
 def _strategy(start: Mapping[str, Any]) -> Any:
@@ -110,9 +121,9 @@ def name_changed_clips(starts: Sequence[Any], data: Mapping[str, Any]) -> None:
     if not isinstance(before, Mapping) or all(before.get(key) == data.get(key) for key in keys):
         return
     log.warning(
-        "the dataset has changed since the last start: %s clips then, %s now; the run goes on with these, in "
+        "the dataset has changed since the last start: %s then, %s now; the run goes on with these, in "
         "an order of their own",
-        before.get("clips"),
+        plural(before.get("clips"), "clip"),  # type: ignore[arg-type]
         data.get("clips"),
         extra=incident("changed data"),
     )

@@ -101,21 +101,21 @@ class CheckedModule(pl.LightningModule):
     def _answer(self, bad: BadStep, *, alone: bool = False) -> None:
         """Count and name a bad step, which is skipped, or end the run."""
         if not self.guard.skips(bad):
-            raise self.stopped(bad.reason, step=bad.step, files=bad.files)
+            raise self.stopped(bad.reason, number=bad.number, files=bad.files)
         self.guard.count(bad)
         files = list(bad.files) if alone else self._files_of_all(bad)
         log.error(
             "the %s at step %d; the step is skipped, the weights were not changed. Files of this step: %s",
             bad.reason.rstrip(","),
-            bad.step,
+            bad.number,
             named(files),
-            extra=incident("skipped step", step=bad.step, files=files[:MOST_NAMES]),
+            extra=incident("skipped step", step=bad.number, files=files[:MOST_NAMES]),
         )
 
     def _answer_torn(self, bad: BadStep) -> None:
         """Have the run go back to a checkpoint, or end it."""
         what = (
-            f"the {bad.reason.rstrip(',')} at step {bad.step}; gradient_release had let other weights take "
+            f"the {bad.reason.rstrip(',')} at step {bad.number}; gradient_release had let other weights take "
             "this step before that was known, so it is not saved"
         )
         files = f"Files of this step: {named(bad.files)}"
@@ -141,19 +141,19 @@ class CheckedModule(pl.LightningModule):
             return None
         return lambda value: self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
 
-    def stopped(self, what: str, *, step: int | None = None, files: Sequence[str] = ()) -> TrainingError:
+    def stopped(self, what: str, *, number: int, files: Sequence[str] = ()) -> TrainingError:
         """The error that ends a run, with the files to look at and advice.
 
         Args:
             what: what is wrong, such as "loss is not finite".
-            step: the faulty step; None means the current one.
+            number: the faulty step, counted from 1.
             files: files of the faulty step; empty for the current one.
         """
         names = files or self._files
         return TrainingError(
-            f"the {what} at step {self.trainer.global_step if step is None else step}; the weights were not "
-            f"changed. Files of this step: {', '.join(names) or 'unknown'}. Look at these files, lower the "
-            "learning rate, or set --gradient-clip-val"
+            f"the {what} at step {number}; the weights were not changed. Files of this step: "
+            f"{', '.join(names) or 'unknown'}. Look at these files, lower the learning rate, or set "
+            "--gradient-clip-val"
         )
 
     def record(self, values: Mapping[str, Tensor | float]) -> None:

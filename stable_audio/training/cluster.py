@@ -16,6 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from stable_audio.data.world import World, WorldError, refuse_other
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class LaunchedEnvironment(ClusterEnvironment):
 
     def set_world_size(self, size: int) -> None:
         if size != self.world.size:
-            raise WorldError(f"{self.world}, but {size} processes were about to train; this must not happen")
+            trained = plural(size, "process", "were")
+            raise WorldError(f"{self.world}, but {trained} about to train; this must not happen")
 
     def global_rank(self) -> int:
         return self.world.rank
@@ -138,8 +140,9 @@ def layout(options: RunOptions, world: World) -> ProcessLayout:
         index = world.local_rank
     else:
         raise TrainingError(
-            f"{world}: {world.local_size} processes are on this machine ({socket.gethostname()}), but only "
-            f"{visible} GPUs are visible here; start as many processes as there are GPUs"
+            f"{world}: {plural(world.local_size, 'process', 'are')} on this machine "
+            f"({socket.gethostname()}), but only {plural(visible, 'GPU', 'are')} visible here; "
+            "start as many processes as there are GPUs"
         )
     return ProcessLayout([index], 1, world.size, environment, world.local_size)
 

@@ -30,7 +30,7 @@ class _Check:
     """The check of one step, whose result is being copied from the device.
 
     Attributes:
-        step: the step.
+        step: number of the steps before it.
         files: files of its batches.
         result: [step is good, gradient is finite, loss is finite, norm, its limit, size of the loss if that
             has a limit].
@@ -52,7 +52,7 @@ class BadStep:
     """A step that must not change the weights.
 
     Attributes:
-        step: the step.
+        step: number of the steps before it.
         files: files of its batches.
         what: what is wrong: "loss" if that has exploded or is not finite, "gradient" if that is not finite,
             "spike", or "elsewhere" if it is bad on another process only.
@@ -65,6 +65,11 @@ class BadStep:
     what: Literal["loss", "gradient", "spike", "elsewhere"]
     early: bool = True
     reason: str = ""
+
+    @property
+    def number(self) -> int:
+        """The step as the log and `metrics.csv` count, from 1."""
+        return self.step + 1
 
 
 class FiniteGuard:
@@ -84,7 +89,8 @@ class FiniteGuard:
     Attributes:
         returns: how often the run has gone back to a checkpoint.
         suspects: file -> number of bad steps that it was part of.
-        torn: a bad step that some of the weights have taken, until the run goes back to before it; else None.
+        torn: number of the steps before a bad one that some weights have taken, until the run goes back to
+            before it; else None.
     """
 
     def __init__(self, limits: StepLimits | None = None) -> None:
@@ -117,7 +123,7 @@ class FiniteGuard:
             optimizer: the optimizer that is about to step; None if it cannot skip a step by itself.
             norm: norm of the gradient, a scalar tensor.
             loss: loss in any shape, or None.
-            step: number of the step.
+            step: number of the steps before it.
             files: files of its batches.
             network: index of the network that steps.
             reason: why the loss is known to be bad already, or "".
@@ -175,8 +181,8 @@ class FiniteGuard:
         self.torn = bad.step
 
     def first_of_too_many(self, step: int) -> int | None:
-        """The first of the last bad steps, if at `step` there are more than are skipped, or that which some
-        weights have taken; else None."""
+        """The number of steps before the first of the last bad ones, if at `step` there are more than are
+        skipped, or before that which some weights have taken; else None."""
         if self.limits is None or self.torn is not None:
             return self.torn
         self._forget_before(step - self.limits.within)

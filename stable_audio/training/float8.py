@@ -17,6 +17,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import SPLITTING
 from stable_audio.transforms.recorded import Record
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,9 @@ def use_float8(model: nn.Module, precision: str, *, compiled: bool) -> list[Reco
     weights = sum(layer.weight.numel() for layer in layers)
     share = weights / sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.info(
-        "--precision %s: %d linear layers compute in 8 bits, with %.0f%% of the trained weights",
+        "--precision %s: %s in 8 bits, with %.0f%% of the trained weights",
         precision,
-        len(layers),
+        plural(len(layers), "linear layer", "compute"),
         100 * share,
     )
     if not (compiled or how.emulated):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stable_audio.incidents import incident
 from stable_audio.training.run_logger import RunLogger
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class GuardedLogger(RunLogger):
         if self._waiting:
             self._try(self._write_waiting)
         if self._waiting:
-            log.error("%s: %d rows were not written", self._name, len(self._waiting))
+            log.error("%s: %s not written", self._name, plural(len(self._waiting), "row", "were"))
         self._try(self.member.close)
 
     def _write_waiting(self) -> None:

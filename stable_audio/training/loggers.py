@@ -19,6 +19,7 @@ from torch import Tensor
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.training.guard import GuardedLogger
 from stable_audio.training.run_logger import RunLogger
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class CSVLogger(RunLogger):
             self._columns = self._header()
         self._rewrite(self._rows(self.resumed_at) if resumes else ())
         if self._damaged:
-            log.warning("%s: %d lines were damaged and are removed", self.path, self._damaged)
+            log.warning("%s: %s damaged and removed", self.path, plural(self._damaged, "line", "were"))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         row = {"step": str(step), **{k: f"{v:.8g}" for k, v in values.items()}}

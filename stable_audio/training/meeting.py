@@ -8,7 +8,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -96,14 +97,41 @@ class Meeting:
             TrainingError: a process has other facts than the first one, or has died; all get this message.
             Interrupted: a signal has come to end the run.
         """
-        patience = Patience(ANSWER_SECONDS, stop=self._stop, verdict=self.verdict)
-        try:
+        with self._reaching() as patience:
             sentence = self._compared(topic, facts, patience)
+        if sentence:
+            raise TrainingError(sentence)
+
+    def told(self, topic: str, text: str) -> list[str]:
+        """What all processes tell of a topic, in their order, for the first one; [] for the others. Every
+        process must call it.
+
+        Args:
+            topic: for messages, such as "its machine".
+            text: what this process tells.
+
+        Raises:
+            TrainingError: a process has died.
+            Interrupted: a signal has come to end the run.
+        """
+        with self._reaching() as patience:
+            self._own.set(f"{topic} {self.rank}", text)
+            others = range(1, self.size) if self.rank == 0 else ()
+            read = [self._read(f"{topic} {n}", patience, f"what process {n} says of {topic}") for n in others]
+        return [text, *read] if self.rank == 0 else []
+
+    @contextmanager
+    def _reaching(self) -> Iterator[Patience]:
+        """A wait for the other processes, of which the first may have ended.
+
+        Raises:
+            TrainingError: it has.
+        """
+        try:
+            yield Patience(ANSWER_SECONDS, stop=self._stop, verdict=self.verdict)
         except (torch.distributed.DistError, RuntimeError) as error:
             verdict = self.verdict() or f"process 0 of {self.size} cannot be reached any more"
             raise TrainingError(f"{verdict}; {NOT_BEGUN}") from error
-        if sentence:
-            raise TrainingError(sentence)
 
     def _compared(self, topic: str, facts: ProcessFacts, patience: Patience) -> str:
         """What differs, in words; "" for nothing."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from stable_audio.characters import refuse, refuse_name
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.precision_names import precision_name
+from stable_audio.wording import plural
 
 FOLDING = ("", "pre_load", "post_load")
 CHECKPOINT_WEIGHTS = ("whole", "base", "difference")
@@ -125,6 +127,7 @@ class RunOptions:
     first_demo_minutes: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
         for name, least in (
             ("batch_size", 1),
             ("num_workers", 0),
@@ -222,8 +225,8 @@ class RunOptions:
             else f"with --accum-batches that divides {items}"
         )
         return (
-            f"--global-batch-size {items} cannot be shared evenly by {processes} "
-            f"process{'' if processes == 1 else 'es'}{several}; give a multiple of {batches}, such as "
+            f"--global-batch-size {items} cannot be shared evenly by "
+            f"{plural(processes, 'process')}{several}; give a multiple of {batches}, such as "
             f"{near}, or start {other}"
         )
 

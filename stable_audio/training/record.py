@@ -39,6 +39,7 @@ def record_run(
     *,
     processes: int,
     resumed_from: Path | None,
+    machines: Sequence[Mapping[str, Any]] = (),
     transforms: Sequence[Mapping[str, Any]] = (),
     frozen: Sequence[str] = (),
 ) -> None:
@@ -46,6 +47,7 @@ def record_run(
 
     Args:
         record: gets the entry.
+        machines: those of the processes, as `machines_of` gives them; empty: all are on this one.
         files: name without suffix -> content; None: not used.
         transforms: what was done to the model before its training, in order.
         frozen: parts of the model that are not trained.
@@ -61,7 +63,7 @@ def record_run(
         config = files.get("model")
         record.started(
             {
-                **_start(options, processes, resumed_from, transforms, frozen),
+                **_start(options, processes, resumed_from, machines, transforms, frozen),
                 "config_hash": None if config is None else config_hash(config),
             }
         )
@@ -73,17 +75,20 @@ def _start(
     options: RunOptions,
     processes: int,
     resumed_from: Path | None,
+    machines: Sequence[Mapping[str, Any]],
     transforms: Sequence[Mapping[str, Any]],
     frozen: Sequence[str],
 ) -> dict[str, Any]:
+    host, own = socket.gethostname(), machine()
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "folder": str(Path.cwd()),
-        "host": socket.gethostname(),
+        "host": host,
         "process": os.getpid(),
         "processes": processes,
-        "machine": machine(),
+        "machine": own,
+        "machines": list(machines) or [{"host": host, "processes": processes, **own}],
         "git": git_state(Path(__file__).parent),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "resumed_from": None if resumed_from is None else str(resumed_from),

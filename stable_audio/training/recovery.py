@@ -54,7 +54,7 @@ def newest_whole(
         return path, content
     if reasons:
         raise CheckpointError(
-            f"{folder}: all {len(reasons)} checkpoints are damaged: {'; '.join(reasons)}"
+            f"{folder}: no checkpoint is whole, of {len(reasons)}: {'; '.join(reasons)}"
             f"{'; ' if advice else ''}{advice}"
         )
     return None

@@ -37,6 +37,7 @@ from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
 from stable_audio.training.stopping import SAVE, StopRequest
 from stable_audio.training.summary import end_lines
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +117,9 @@ class Run:
                     self._fit(checkpoint)
         except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
             raise TrainingError(
-                f"the {self.trainer.world_size} processes of this run did not meet, or lost each other "
-                f"({str(error).splitlines()[0]}); start each of them with one launcher (torchrun; srun in a "
-                "batch script), with the same MASTER_ADDR and a free MASTER_PORT"
+                f"the {plural(self.trainer.world_size, 'process')} of this run did not meet, or lost each "
+                f"other ({str(error).splitlines()[0]}); start each of them with one launcher (torchrun; "
+                "srun in a batch script), with the same MASTER_ADDR and a free MASTER_PORT"
             ) from error
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,15 +12,11 @@ from typing import Any
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import shown
 from stable_audio.inference.memory.reserve import readable_size
-from stable_audio.training.run_record import read_record
+from stable_audio.training.run_curves import curves
+from stable_audio.training.run_record import FIRST_INCIDENTS, read_record
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
-
-CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/avg_loss", "speed/steps_per_second")
-"""Columns of metrics.csv that are drawn, where they have values."""
-
-MOST_POINTS = 400
-WIDTH, HEIGHT = 640, 140
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
@@ -32,6 +26,7 @@ td { border-bottom: 1px solid #8884; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #8882; padding: .5rem; }
 svg { width: 100%; height: auto; background: #8881; }
 polyline { fill: none; stroke: #26c; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+svg path { fill: none; stroke: #c33; stroke-width: 2; vector-effect: non-scaling-stroke; }
 """
 
 
@@ -55,7 +50,7 @@ def _page(folder: Path) -> str:
         f"<h1>{name}</h1><p>{escape(_outcome(starts))}</p>",
         _section("Files", _table((), _files(folder))),
         _section("What happened", _incidents(incidents, int(record.get("further_incidents", 0)))),
-        _section("Curves", "".join(_curves(folder / "metrics.csv"))),
+        _section("Curves", "".join(curves(folder / "metrics.csv"))),
         _section("Starts", _table(("started", "from", "until", "command"), map(_start, starts))),
     ]
     if starts:
@@ -86,8 +81,9 @@ def _incidents(incidents: Sequence[Mapping[str, Any]], further: int) -> str:
     if not incidents:
         return "<p>Nothing.</p>"
     rows = [(str(entry.get("time", "")), str(entry.get("text", ""))) for entry in incidents]
-    more = f"<p>And {further} more, which log.txt has.</p>" if further else ""
-    return _table(("time", "incident"), rows) + more
+    if further:
+        rows.insert(FIRST_INCIDENTS, ("", f"{plural(further, 'more incident')} in between, in log.txt"))
+    return _table(("time", "incident"), rows)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -116,45 +112,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     name = text.removeprefix("link:")
     return escape(text) if name == text else f'<a href="{escape(name)}">{escape(name)}</a>'
-
-
-def _curves(path: Path) -> Iterator[str]:
-    """A picture of each curve of the metrics."""
-    points: dict[str, list[tuple[float, float]]] = {name: [] for name in CURVES}
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(line for line in file if "\0" not in line):
-                for name, column in points.items():
-                    if (point := _point(row.get("step"), row.get(name))) is not None:
-                        column.append(point)
-    for name, column in points.items():
-        if len(column) > 1:
-            yield f"<h3>{escape(name)}</h3>{_picture(_thinned(column))}"
-
-
-def _point(step: str | None, value: str | None) -> tuple[float, float] | None:
-    try:
-        point = float(step or "nan"), float(value or "nan")
-    except ValueError:
-        return None
-    return point if all(map(math.isfinite, point)) else None
-
-
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over groups of neighbours, so that a page of a long run is small."""
-    size = -(-len(points) // MOST_POINTS)
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(p[0] for p in g) / len(g), sum(p[1] for p in g) / len(g)) for g in groups]
-
-
-def _picture(points: Sequence[tuple[float, float]]) -> str:
-    (left, right), (low, high) = ((min(values), max(values)) for values in zip(*points))
-    wide, tall = (right - left) or 1.0, (high - low) or 1.0
-    places = " ".join(
-        f"{(x - left) / wide * WIDTH:.1f},{HEIGHT - (y - low) / tall * HEIGHT:.1f}" for x, y in points
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" height="{HEIGHT}">'
-        f'<polyline points="{places}"/></svg>'
-        f"<p>{low:.4g} to {high:.4g}, steps {left:.0f} to {right:.0f}; last {points[-1][1]:.4g}</p>"
-    )

@@ -19,8 +19,8 @@ from stable_audio.training.folder import put_aside
 
 log = logging.getLogger(__name__)
 
-MOST_INCIDENTS = 1000
-"""Number of incidents that are kept in full; further ones are counted."""
+FIRST_INCIDENTS, LAST_INCIDENTS = 500, 500
+"""Number of incidents that are kept in full, the first and the newest ones; those between are counted."""
 
 LOST = "record lost"
 """Kind of the incident that the record of earlier starts is gone."""
@@ -28,6 +28,9 @@ LOST = "record lost"
 
 class RunRecord:
     """The record of a run, `{"starts": [...], "incidents": [...]}`, written whole at every change.
+
+    Of very many incidents those between the first and the newest are left out; `further_incidents` is their
+    number.
 
     What cannot be written, as on a full disk, is written with the next change; errors are logged once.
 
@@ -81,10 +84,11 @@ class RunRecord:
         """Add an incident: {"time", "kind", "text", ...}."""
 
         def change(content: dict[str, Any]) -> None:
-            if len(content["incidents"]) < MOST_INCIDENTS:
-                content["incidents"].append(dict(entry))
-            else:
-                content["further_incidents"] = content.get("further_incidents", 0) + 1
+            kept = content["incidents"]
+            kept.append(dict(entry))
+            if (surplus := len(kept) - FIRST_INCIDENTS - LAST_INCIDENTS) > 0:
+                del kept[FIRST_INCIDENTS : FIRST_INCIDENTS + surplus]
+                content["further_incidents"] = content.get("further_incidents", 0) + surplus
 
         self._change(change)
 

@@ -12,6 +12,7 @@ from stable_audio.optim import schedule_length
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,9 @@ def within_schedules(module: TrainingModule, options: RunOptions) -> RunOptions:
     if options.max_steps < 0:
         return _ending(module, options)
     short = [
-        f"$.training.optimizer_configs.{name}.scheduler.config: the schedule ends after {length} steps, but "
-        f"is to take {steps} in a run of {options.max_steps}; leave total_steps out, so that it follows "
-        "--max-steps, or give fewer steps"
+        f"$.training.optimizer_configs.{name}.scheduler.config: the schedule ends after "
+        f"{plural(length, 'step')}, but is to take {steps} in a run of {options.max_steps}; leave "
+        "total_steps out, so that it follows --max-steps, or give fewer steps"
         for name, config, steps in module.schedules(options.max_steps)
         if (length := schedule_length(config)) is not None and length < steps
     ]
@@ -37,10 +38,10 @@ def within_schedules(module: TrainingModule, options: RunOptions) -> RunOptions:
         if (period := _period(config)) is not None and period < steps:
             log.warning(
                 "$.training.optimizer_configs.%s.scheduler: the learning rate rises again after T_max = %d "
-                "of %d steps",
+                "of %s",
                 name,
                 period,
-                steps,
+                plural(steps, "step"),
             )
     return options
 

@@ -18,6 +18,7 @@ from stable_audio.optim.split import is_split, like_split, local, own_rows
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.gathering import whole_values
 from stable_audio.training.sharding import Sharding
+from stable_audio.wording import plural
 
 FSDP, HSDP = "fsdp", "hsdp"
 SPLITTING = (FSDP, HSDP)
@@ -33,7 +34,8 @@ def group_advice(processes: int) -> str:
     sizes = [str(size) for size in range(2, processes // 2 + 1) if processes % size == 0]
     others = f"--strategy {FSDP} (one group) or ddp (a copy for each)"
     if not sizes:
-        return f"no --shard-size fits {processes} processes; use {others}, or start another number of them"
+        found = plural(processes, "process")
+        return f"no --shard-size fits {found}; use {others}, or start another number of them"
     listed = " or ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
     return f"give --shard-size {listed}, or use {others}"
 

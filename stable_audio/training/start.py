@@ -43,6 +43,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def merge_adapters(model: nn.Module, config: ModelConfig, options: RunOptions) -
         )
     path = options.pretrained_ckpt_path
     merge_into(LoadedBase(model, {}, Path(path).name), specs_of(options.adapters), any_base=options.any_base)
-    log.info("%s: %d adapters merged", path, len(options.adapters))
+    log.info("%s: %s merged", path, plural(len(options.adapters), "adapter"))
 
 
 def _from_base(model: nn.Module, reports: Sequence[LoadReport], options: RunOptions) -> list[Tensor]:
@@ -221,7 +222,7 @@ def match_checkpoint(
     ]
     if differing:
         names = ", ".join([*differing[:3], *(["..."] if len(differing) > 3 else [])])
-        raise _other_model(path, f"{len(differing)} weights differ ({names})")
+        raise _other_model(path, f"{plural(len(differing), 'weight', 'differ')} ({names})")
 
 
 def _other_model(path: Path, reason: str) -> CheckpointError:
@@ -313,8 +314,8 @@ def _refuse_untrained_pretransform(model: nn.Module, reports: list[LoadReport], 
     text = "the pretransform is learned, but no weights were loaded for it: the model would learn noise"
     if _loaded(reports):
         text = (
-            f"the pretransform is learned, but {len(missing)} of its weights were not loaded ({missing[0]}, "
-            "...): the model would learn noise"
+            f"the pretransform is learned, but {plural(len(missing), 'weight', 'were')} not loaded "
+            f"({missing[0]}, ...): the model would learn noise"
         )
     if not options.allow_untrained_pretransform:
         raise TrainingError(

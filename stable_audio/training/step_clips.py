@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stable_audio.wording import plural
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepClips:
@@ -44,9 +46,9 @@ class StepClips:
         return self.batch * self.accum_batches
 
     def __str__(self) -> str:
-        processes = f"{self.processes} process{'' if self.processes == 1 else 'es'} x {self.batch_size}"
+        processes = f"{plural(self.processes, 'process')} x {self.batch_size}"
         batches = "" if self.accum_batches == 1 else f" x {self.accum_batches} batches"
-        return f"{self.step} clips ({processes}{batches})"
+        return f"{plural(self.step, 'clip')} ({processes}{batches})"
 
 
 def other_clips(before: StepClips, now: StepClips) -> str | None:

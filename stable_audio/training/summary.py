@@ -21,6 +21,7 @@ from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, 
 from stable_audio.training.memory_plan.processes import Sharing, sharing_in
 from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.columns import Nominal
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def start_lines(
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     yield f"parameters   {total:,}, of which {trained:,} are trained"
     if plan is not None:
-        batch = f"{options.batch_size} clip{'s' if options.batch_size > 1 else ''} per batch"
+        batch = f"{plural(options.batch_size, 'clip')} per batch"
         yield f"memory       about {readable_size(plan.total)} per process at {batch}: {plan.in_words()}"
     if nominal is not None:
         done = nominal.operations
@@ -142,7 +143,8 @@ def start_lines(
         loader = data.timed.loader
         steps = loader.batches_per_epoch / options.accum_batches
         clips = options.batch_size * options.accum_batches * count
-        yield f"data         {len(loader.dataset):,} items, {clips} per step, {steps:,.6g} steps per epoch"
+        items = plural(len(loader.dataset), "item", form=",")
+        yield f"data         {items}, {clips} per step, {steps:,.6g} steps per epoch"
         ignored = sorted(loader.dataset.ignored.items(), key=lambda item: (-item[1], item[0]))
         if ignored:
             ignored_files = ", ".join(f"{suffix} ({count})" for suffix, count in ignored)

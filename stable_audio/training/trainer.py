@@ -32,6 +32,7 @@ from stable_audio.training.levers import check_levers
 from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
+from stable_audio.training.machines import machines_of
 from stable_audio.training.meeting import Meeting, meet
 from stable_audio.training.options import RunOptions
 from stable_audio.training.precision import decided, device_type
@@ -198,6 +199,7 @@ def _assemble(
     )
     trainer.callbacks.extend(parts.all)  # type: ignore[attr-defined]
     resume = resumed.path if resumed is not None else None
+    machines = machines_of(meeting)
     if meeting is not None:  # Lightning lets them meet again, and waits long for one that has failed by now
         meeting.agree("what was built", {})
     configs = {"model": config.as_dict(), **files.as_dicts()}
@@ -224,6 +226,7 @@ def _assemble(
             configs,
             processes=trainer.world_size,
             resumed_from=resume,
+            machines=machines,
             transforms=[*transforms, *float8, *([COMPILE] if options.compile else [])],
             frozen=frozen_parts(start.model),
         ),

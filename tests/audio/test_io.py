@@ -145,6 +145,22 @@ def test_values_that_are_not_numbers(tmp_path: Path) -> None:
         read_audio(tmp_path / "b.wav")
 
 
+@pytest.mark.parametrize("value", [1e30, -32768.0, 101.0])
+def test_values_far_beyond_full_scale_are_damage(value: float, tmp_path: Path) -> None:
+    sound, path = chirp(0.1), tmp_path / "a.wav"
+    sound[0, 100] = value
+    soundfile.write(path, sound.numpy().T, 44100, subtype="FLOAT")
+    with pytest.raises(AudioError, match=rf"a\.wav: damaged: .* up to {abs(value):.3g}".replace("+", r"\+")):
+        read_audio(path)
+    assert read_audio(path, 200)[0].abs().max() <= 1  # other parts can be read, as with NaN
+
+
+def test_values_above_full_scale_are_sound(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 40 * chirp(0.1).numpy().T, 44100, subtype="FLOAT")
+    assert read_audio(path)[0].abs().max() > 10
+
+
 def test_missing_and_forbidden_files(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="No such file"):
         read_info(tmp_path / "nothing.wav")

@@ -70,7 +70,7 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path: Path) -> None:
     for path in (_training_file(tmp_path / "a.ckpt"), _inference_file(tmp_path / "a.safetensors")):
         read_checkpoint(path)
         _flip(path, _place_of(path, weight) + 1234)
-        with pytest.raises(CheckpointError, match=r"damaged since.*1 of its parts.*copy it again") as caught:
+        with pytest.raises(CheckpointError, match=r"damaged since.*in 1 part .*copy it again") as caught:
             read_checkpoint(path)
         assert str(path) in str(caught.value)
     assert "encoder.weight" in str(caught.value)
@@ -133,7 +133,7 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     content = {"state_dict": _tensors()}
     torch.save(content, tmp_path / "with.ckpt")
     _flip(tmp_path / "with.ckpt", _place_of(tmp_path / "with.ckpt", weight))
-    with pytest.raises(CheckpointError, match="differ from their checksums"):
+    with pytest.raises(CheckpointError, match="the checksum differs in"):
         load_torch_file(tmp_path / "with.ckpt")
     torch.serialization.set_crc32_options(False)
     try:

@@ -222,9 +222,7 @@ def test_half_of_the_weights_are_as_bad_as_none(folder: Path) -> None:
     config = diffusion(config=AUTOENCODER["model"])
     for flag in ("pretrained_ckpt_path", "pretransform_ckpt_path"):
         named = {flag: str(folder / "half.ckpt"), "partial": True, "max_steps": 1}
-        with pytest.raises(
-            TrainingError, match=r"of its weights were not loaded \(pretransform.model.decoder"
-        ):
+        with pytest.raises(TrainingError, match=r"weights? w[a-z]+ not loaded \(pretransform.model.decoder"):
             tiny_run(folder, config, **named)
         tiny_run(folder, config, allow_untrained_pretransform=True, **named)
 

@@ -114,7 +114,9 @@ def test_a_damaged_file_is_made_anew(folder: Path, tmp_path: Path) -> None:
 def test_an_encoder_that_trains_is_not_cached(folder: Path, tmp_path: Path) -> None:
     trained = build(folder, enable_grad=True)
     multi = MultiConditioner({"a": trained, "b": build(folder)})
+    assert multi.uncached_texts() == ["b"]
     assert multi.cache_texts(tmp_path) == ["b"]
+    assert multi.uncached_texts() == []
     assert trained.cache is None
 
 

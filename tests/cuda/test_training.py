@@ -86,7 +86,7 @@ def test_a_batch_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> 
         return loss * float("nan") if module.position == 2 else loss
 
     module.training_step = spoiled
-    with pytest.raises(TrainingError, match="not finite at step 2; the weights were not changed"):
+    with pytest.raises(TrainingError, match="not finite at step 3; the weights were not changed"):
         run.start()
     assert all(torch.equal(v, before[max(before)][k]) for k, v in before[2].items())
 

@@ -278,7 +278,7 @@ def test_manifests(tmp_path: Path) -> None:
     dataset = audio_dir(tmp_path, entry={"manifest": str(listing)})
     assert {dataset[ItemKey(i, 0)][1]["prompt"] for i in range(2)} == {"the text file wins", "808"}
     listing.write_text('{"prompt": "no file"}')
-    with pytest.raises(DataError, match=r"none of its 1 rows names a file.*row 1 names no file"):
+    with pytest.raises(DataError, match=r"none of its 1 row names a file.*row 1 names no file"):
         audio_dir(tmp_path, entry={"manifest": str(listing)})
 
 

@@ -107,6 +107,6 @@ def test_reports_count_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.WARNING):
         warn_of_refused(data, lambda metadata: None)
     assert caplog.messages == [
-        f"1 of 2 inspected items, as {tmp_path / 'a.wav'}, have characters that could not be read, and "
-        "U+FFFD in their place; data-report counts them by key"
+        f"1 of 2 inspected items could not be read whole, as {tmp_path / 'a.wav'}: U+FFFD is in place of "
+        "some characters; data-report counts them by key"
     ]

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from stable_audio.data import Batch, ClipDataset, DataError, ItemKey, Rejected, 
 from stable_audio.data.collate import collate
 from stable_audio.data.foresight import count_refusals, warn_of_refused
 from stable_audio.data.report import DataReport
+from stable_audio.incidents import IncidentHandler
 
 
 class Numbers(ClipDataset):
@@ -126,8 +130,24 @@ def test_the_report_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert report.rejected == 51
     assert len(report.by_reason()["r"]) == 5
     assert len(caplog.records) == 3
-    assert "1 items used, 51 left out" in report.summary()
+    assert caplog.messages[-1].startswith("3 files are left out by now")
+    assert "1 item used, 51 left out" in report.summary()
     assert "and 2 more" in report.summary()
+
+
+def test_the_record_of_a_run_gets_what_is_left_out_in_a_bounded_number_of_incidents() -> None:
+    kept: list[Mapping[str, Any]] = []
+    handler, package = IncidentHandler(kept.append), logging.getLogger("stable_audio")
+    package.addHandler(handler)
+    try:
+        report = DataReport(max_logged=2)
+        report.add(0, [Rejected(f"f{i}", "cut off") for i in range(1234)])
+        DataReport(max_logged=0).add(0, [Rejected("f", "cut off")])
+    finally:
+        package.removeHandler(handler)
+    assert {entry["kind"] for entry in kept} == {"left out"}
+    assert [entry["text"] for entry in kept[:2]] == ["left out: f0: cut off", "left out: f1: cut off"]
+    assert [entry.get("file", entry.get("files")) for entry in kept] == ["f0", "f1", 3, 10, 100, 1000]
 
 
 class Described(Numbers):

@@ -72,7 +72,7 @@ def test_a_caption_is_never_cut_at_its_commas(tmp_path: Path, header: str) -> No
     assert "prompt" not in dataset[ItemKey(0, 0)][1]
     assert dataset[ItemKey(1, 0)][1]["prompt"] == "one"
     assert [p.reason for p in dataset.problems] == [
-        "row 2 has 1 cells more than there are columns; put a caption that holds the separator between "
+        "row 2 has 1 cell more than there are columns; put a caption that holds the separator between "
         "double quotes"
     ]
 
@@ -97,7 +97,7 @@ def test_what_looks_like_a_number(tmp_path: Path) -> None:
         (
             "m.csv",
             "path,prompt\nx.wav,one\n",
-            r"none of its 1 rows names a file.*named in .* but does not exist",
+            r"none of its 1 row names a file.*named in .* but does not exist",
         ),
         ("m.csv", "path,prompt\na.wav,Glöckchen\n".encode("latin-1"), "not UTF-8"),
         ("m.json", '["a.wav"]', "one JSON object per line, or a list of objects"),

@@ -255,7 +255,7 @@ def test_an_incomplete_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "not complete" not in caplog.text
     write_manifest(tmp_path, SETTINGS, ["a/0.wav", "a/1.wav"])
     dataset(tmp_path)
-    assert "not complete, 1 clips so far" in caplog.text
+    assert "not complete, 1 clip so far" in caplog.text
 
 
 @pytest.mark.parametrize("shape", [(2, 64), (1, 2, 64)])

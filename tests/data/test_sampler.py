@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stable_audio.data import DataError, ItemKey, ResumableSampler
+from stable_audio.wording import plural
 
 
 def batches(sampler: ResumableSampler, count: int) -> list[list[ItemKey]]:
@@ -105,7 +106,9 @@ def test_few_items_are_passed_over_again(items: int, caplog: pytest.LogCaptureFi
     ranks = [ResumableSampler(items, batch_size=4, rank=r, world_size=2) for r in range(2)]
     told = [r.message for r in caplog.records]
     assert len(told) == (items < 8)
-    assert all(f"{items} items do not fill a batch of 8 (4 x 2 processes)" in t for t in told)
+    assert all(
+        f"{plural(items, 'item')} cannot fill a batch of 8 (4 x 2 processes): all are" in t for t in told
+    )
     assert [len(s) for s in ranks] == [1, 1]
     for first, second in zip(*(batches(s, 3) for s in ranks)):
         keys = first + second
@@ -133,7 +136,7 @@ def test_few_items_with_weights_buckets_or_rows() -> None:
 
 def test_items_of_small_buckets_are_told(caplog: pytest.LogCaptureFixture) -> None:
     ResumableSampler(7, batch_size=4, buckets=[0, 0, 0, 0, 0, 1, 1])
-    assert "2 of 7 items are never used, because their bucket does not fill a batch of 4" in caplog.text
+    assert "2 of 7 items cannot be used, in buckets that do not fill a batch of 4" in caplog.text
 
 
 @pytest.mark.parametrize(

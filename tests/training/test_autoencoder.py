@@ -493,7 +493,7 @@ def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_config({"spectral": SPECTRAL}), **options)
     with torch.no_grad():
         next(run.module.model.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"loss is not finite at step 0.*Files of this step: .*a\.wav"):
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 1.*Files of this step: .*a\.wav"):
         run.start()
 
 
@@ -507,7 +507,7 @@ def test_a_loss_that_explodes_names_the_files(tmp_path: Path, turn: int) -> None
     honest = getattr(run.module, name)
     run.module.__dict__[name] = lambda *given: honest(*given) * 1e9
     with pytest.raises(
-        TrainingError, match=rf"loss has exploded: it is .*e\+0.*, at step {turn}; .*Files of this step: "
+        TrainingError, match=rf"loss has exploded: it is .*e\+0.*, at step {turn + 1}; .*Files of this step: "
     ):
         run.start()
     assert_same(network.state_dict(), before)
@@ -543,7 +543,7 @@ def test_once_the_usual_loss_is_known_the_optimizer_skips_an_explosion(
     assert run.start() == 0
     same = [all(map(torch.equal, a, b)) for a, b in itertools.pairwise(weights)]
     assert [step for step, unchanged in enumerate(same) if unchanged] == [12]
-    assert re.search(r"the loss has exploded: .* at step 12; the step is skipped", caplog.text)
+    assert re.search(r"the loss has exploded: .* at step 13; the step is skipped", caplog.text)
 
 
 def test_what_counts_as_an_explosion() -> None:
@@ -614,7 +614,7 @@ def test_an_exploding_gradient_stops_before_the_weights_change(tmp_path: Path, t
     parameter = next(p for p in network.parameters() if p.requires_grad)
     before = parameter.detach().clone()
     parameter.register_hook(explode)
-    with pytest.raises(TrainingError, match=f"gradient is not finite at step {turn}.*Files of this step"):
+    with pytest.raises(TrainingError, match=f"gradient is not finite at step {turn + 1}.*Files of this step"):
         run.start()
     assert torch.equal(parameter, before)
 

@@ -51,7 +51,7 @@ def _run(folder: Path, name: str, *, released: bool, guard: Any = None, **option
 def test_a_loss_that_is_not_finite_changes_no_weight(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_config(gradient_release=True), max_steps=4)
     _bad_at(run, 2, lambda loss: loss * float("nan"))
-    with pytest.raises(TrainingError, match="loss is not finite at step 2; the weights were not changed"):
+    with pytest.raises(TrainingError, match="loss is not finite at step 3; the weights were not changed"):
         run.start()
     tiny_run(tmp_path, tiny_config(gradient_release=True), name="good", max_steps=2).start()
     assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["step"] == 2
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_is_not_saved(tmp_path: Path, caplog: pyte
 
     _bad_at(run, 3, spoil)
     with pytest.raises(
-        TrainingError, match=r"gradient is not finite at step 3; .*continue from the last checkp"
+        TrainingError, match=r"gradient is not finite at step 4; .*continue from the last checkp"
     ):
         run.start()
     assert "no checkpoint of the failed run" in caplog.text
@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_is_skipped_as_without_release(
         run = _run(tmp_path, str(released), released=released)
         _bad_at(run, BAD, lambda loss: loss * float("nan"))
         assert run.start() == 0
-    said = f"loss is not finite at step {BAD}; the step is skipped, the weights were not changed"
+    said = f"loss is not finite at step {BAD + 1}; the step is skipped, the weights were not changed"
     assert said in caplog.text
     _same_weights(tmp_path / "True", tmp_path / "False")
 
@@ -105,7 +105,8 @@ def test_a_run_goes_back_to_before_a_step_that_some_weights_have_taken(
     _bad_at(run, BAD, _spoiling(run, 0))
     assert run.start() == 0
     assert (
-        f"some of the weights have taken step {BAD}, which is bad; the run goes back to step 8" in caplog.text
+        f"some of the weights have taken step {BAD + 1}, which is bad; the run goes back to step 8"
+        in caplog.text
     )
     _same_weights(tmp_path / "released", tmp_path / "ordinary")
     content = load_torch_file(tmp_path / "released" / "last.ckpt")["stable_audio"]
@@ -115,7 +116,7 @@ def test_a_run_goes_back_to_before_a_step_that_some_weights_have_taken(
 def test_a_torn_step_without_an_earlier_checkpoint_ends_the_run(tmp_path: Path) -> None:
     run = _run(tmp_path, "run", released=True, checkpoint_every=0)
     _bad_at(run, BAD, _spoiling(run, 0))
-    with pytest.raises(TrainingError, match=rf"taken step {BAD}, which is bad, and there is no checkpoint"):
+    with pytest.raises(TrainingError, match=rf"taken step {BAD + 1}, which is bad, and there is no"):
         run.start()
 
 

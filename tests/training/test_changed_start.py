@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,26 @@ def test_the_same_clips_on_another_number_of_processes_are_no_change(
 ) -> None:
     _start_twice(tmp_path, before, now)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("option", "before", "now", "same"),
+    [
+        ("precision", "32", "32-true", True),
+        ("precision", "bf16", "bf16-mixed", True),
+        ("precision", "16-mixed", "16", True),
+        ("precision", "32", "bf16", False),
+        ("accelerator", "cuda", "gpu", True),
+        ("accelerator", "cpu", "gpu", False),
+    ],
+)
+def test_names_that_mean_the_same_are_no_change(
+    caplog: pytest.LogCaptureFixture, option: str, before: str, now: str, same: bool
+) -> None:
+    """Records of earlier versions have the names that were given."""
+    last = {"processes": 1, "options": {"strategy": "auto", option: before}}
+    name_changed_options([last], {**asdict(RunOptions()), option: now}, processes=1)
+    assert (f"--{option} was" not in caplog.text) == same
 
 
 DIFFER = "so that the order of the data and the noise differ from here"

@@ -132,7 +132,7 @@ def test_processes_that_lose_each_other_are_one_sentence(tmp_path: Path) -> None
         raise torch.distributed.DistStoreError("Timed out after 1801 seconds: 1/2 clients joined.\nmore")
 
     run.trainer.fit = lonely  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=r"1 processes.*did not meet.*1/2 clients joined.\); start each"):
+    with pytest.raises(TrainingError, match=r"1 process .*did not meet.*1/2 clients joined.\); start each"):
         run.start()
 
 

@@ -126,7 +126,7 @@ def test_a_row_that_a_kill_has_cut_is_no_row(half: Path, whole: Path) -> None:
     metrics.write_bytes(b"".join(rows[:-1]) + rows[-1].rstrip(b"\r\n")[:-1])
     _recovered(half)
     assert _curve(half) == [row for row in _curve(whole) if row[0] != "4"]
-    assert "1 lines were damaged" in (half / "log.txt").read_text()
+    assert "1 line was damaged and removed" in (half / "log.txt").read_text()
 
 
 def test_demos_that_cannot_be_written_cost_a_log_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -24,10 +25,12 @@ from stable_audio.training.agreement import leaves, resumed_facts, start_facts
 from stable_audio.training.callbacks.recording import refuse_other_clips
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.loaders import Datasets
+from stable_audio.training.machines import counted, machines_of
 from stable_audio.training.meeting import AGENT_STORE, Meeting, differences, meet
 from stable_audio.training.options import RunOptions
 from stable_audio.training.resuming import Resumed
 from stable_audio.training.stopping import Interrupted, StopRequest
+from stable_audio.training.surroundings import machine
 from tests.training.building import tiny_config, tiny_run
 from tests.training.worlds import ended_world, free_port
 
@@ -78,6 +81,23 @@ def test_all_are_told_who_would_do_something_else() -> None:
         f"process 2 of 3 on {host} would not train the same as process 0 on {host}: --seed is 2 in process 2 "
         "and 1 in process 0; a is not set in process 2 and b in process 0; start all processes with the same"
     )
+
+
+def test_the_first_process_learns_on_what_machines_all_are() -> None:
+    meetings = _met(3, free_port())
+    with ThreadPoolExecutor(3) as threads:
+        first, *others = threads.map(machines_of, meetings)
+    assert first == [{"host": socket.gethostname(), "processes": 3, **json.loads(json.dumps(machine()))}]
+    assert others == [[], []]
+
+
+def test_each_machine_counts_its_processes() -> None:
+    gpus = {"gpus": [{"name": "a", "memory_bytes": 1}]}
+    told = [{"host": "x", **gpus}, {"host": "x"}, {"host": "y"}, {"host": "y", "gpus": []}, {"host": "y"}]
+    assert counted(told) == [
+        {"host": "x", "processes": 2, **gpus},
+        {"host": "y", "processes": 3, "gpus": []},
+    ]
 
 
 def test_a_start_takes_nothing_of_an_earlier_one_at_the_same_store() -> None:
@@ -211,7 +231,8 @@ def test_machines_with_other_clips_are_refused() -> None:
     refuse_other_clips([("one", ours), ("two", ours)])
     fewer = {"clips": 9, "names_sha256": "b", "files_not_read": 1}
     message = (
-        r"process 1 of 2 on two has 9 clips, not 10 as process 0 on one \(1 and 0 files could not be read\)"
+        r"process 1 of 2 on two has 9 clips, not 10 as process 0 on one \(files that could not be read: "
+        r"1 and 0\)"
     )
     with pytest.raises(TrainingError, match=message):
         refuse_other_clips([("one", ours), ("two", fewer)])

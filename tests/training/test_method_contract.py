@@ -87,5 +87,5 @@ def test_a_loss_that_is_not_finite_ends_the_run(kind: str, method: str, tmp_path
     weights = run.module.networks()[0].module
     with torch.no_grad():
         next(p for p in weights.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="is not finite at step 0"):
+    with pytest.raises(TrainingError, match="is not finite at step 1"):
         run.start()

@@ -171,7 +171,7 @@ def test_the_finite_check_guards_every_network(
         step(batch, batch_idx)
 
     monkeypatch.setattr(run.module, "training_step", spoilt)
-    with pytest.raises(TrainingError, match=rf"loss is not finite at step {bad}.*Files of this step"):
+    with pytest.raises(TrainingError, match=rf"loss is not finite at step {bad + 1}.*Files of this step"):
         run.start()
     assert all(bool(torch.isfinite(p).all()) for p in run.module.parameters())
 

@@ -12,10 +12,11 @@ from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference import rates
 from stable_audio.training import precision
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.precision import decided
 from stable_audio.training.resuming import Resumed
-from tests.training.building import tiny_run
+from tests.training.building import tiny_config, tiny_run
 
 
 def _decided(monkeypatch: pytest.MonkeyPatch, gain: float | None, entry: Any = None, **options: Any) -> str:
@@ -37,7 +38,7 @@ def _decided(monkeypatch: pytest.MonkeyPatch, gain: float | None, entry: Any = N
         (None, None, {"precision": "64-true"}, "64-true"),
         (None, None, {"processes": 2}, "32-true"),  # each would measure something else
         (None, {"precision": ("cpu", "bf16-mixed")}, {}, "bf16-mixed"),
-        (None, {"precision": ("cpu", "bf16-mixed")}, {"precision": "32"}, "32"),
+        (None, {"precision": ("cpu", "bf16-mixed")}, {"precision": "32"}, "32-true"),
         (None, {"precision": ("cuda", "16-mixed")}, {}, "32-true"),
         (None, {}, {}, "32-true"),  # a checkpoint of earlier versions
     ],
@@ -46,6 +47,15 @@ def test_auto_is_measured_once_and_kept(
     monkeypatch: pytest.MonkeyPatch, gain: float | None, entry: Any, options: dict[str, Any], expected: str
 ) -> None:
     assert _decided(monkeypatch, gain, entry, **options) == expected
+
+
+@pytest.mark.parametrize(("short", "name"), [("32", "32-true"), ("bf16", "bf16-mixed"), ("16", "16-mixed")])
+def test_a_precision_has_one_name(tmp_path: Path, short: str, name: str) -> None:
+    """By which everything that depends on it asks."""
+    assert RunOptions(precision=short).precision == name
+    if name == "16-mixed":
+        with pytest.raises(TrainingError, match="gradient_release"):
+            tiny_run(tmp_path, tiny_config(gradient_release=True), precision=short)
 
 
 def test_a_run_keeps_its_precision_where_it_is_measured_otherwise_later(

@@ -75,7 +75,7 @@ def test_recover_without_a_whole_checkpoint_names_them_all(tmp_path: Path) -> No
     assert len(files) == 2
     for path in files:
         _damage(path)
-    with pytest.raises(CheckpointError, match=r"all 2 checkpoints are damaged.*step=00000001\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole, of 2: .*step=00000001\.ckpt"):
         tiny_run(tmp_path, max_steps=4, recover=True)
 
 
@@ -129,7 +129,7 @@ def test_a_named_folder_falls_back_and_a_named_file_does_not(tmp_path: Path) -> 
     _damage(folder / "last.ckpt")
     again = tiny_run(tmp_path, name="again", max_steps=4, ckpt_path=str(folder))
     assert again.resume == folder / "checkpoints" / "step=00000001.ckpt"
-    with pytest.raises(CheckpointError, match="differ from their checksums"):
+    with pytest.raises(CheckpointError, match="the checksum differs in"):
         tiny_run(tmp_path, name="again", max_steps=4, ckpt_path=str(folder / "last.ckpt"))
 
 
@@ -217,7 +217,7 @@ def test_what_the_disk_has_changed_is_no_checkpoint(
     run = tiny_run(tmp_path, max_steps=6, checkpoint_every=2, keep=1)
     assert run.start() == 0
     assert spoilt == ["step=00000002.ckpt", "step=00000004.safetensors"]
-    assert caplog.text.count("differ from what was written") == 2
+    assert caplog.text.count("differs from what was written") == 2
     names = {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()}
     assert names == {"step=00000006.ckpt", "step=00000006.safetensors"}
     kinds = [e["kind"] for e in json.loads((tmp_path / "run" / "run.json").read_text())["incidents"]]
@@ -281,7 +281,7 @@ def test_a_bit_that_memory_loses_is_noticed(tmp_path: Path) -> None:
     checksums.save_torch_file(tensors, tmp_path / "x.ckpt")
     checksums.verify_torch_file(tensors, tmp_path / "x.ckpt")
     tensors["b"]["c"][0][1] = 2  # type: ignore[index]
-    with pytest.raises(OSError, match="1 parts of it differ"):
+    with pytest.raises(OSError, match="differs from what was written in 1 part, as"):
         checksums.verify_torch_file(tensors, tmp_path / "x.ckpt")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import logging
@@ -10,11 +11,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from stable_audio.incidents import incident
 from stable_audio.inference.memory.errors import OutOfMemory
-from stable_audio.training import run_record
+from stable_audio.training import run_page, run_record
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
@@ -39,6 +42,7 @@ def test_a_start_says_what_it_ran_on_and_how_it_ended(tmp_path: Path) -> None:
     (start,) = _record(tmp_path)["starts"]
     assert (start["ended"]["kind"], start["ended"]["step"], start["ended"]["status"]) == ("finished", 2, 0)
     assert start["machine"]["cores"] == os.cpu_count()
+    assert start["machines"] == [{"host": start["host"], "processes": 1, **start["machine"]}]
     assert len(start["data"]["names_sha256"]) == 64
     assert start["data"]["clips"] > 1000
     assert start["config_hash"]
@@ -98,9 +102,29 @@ def test_a_skipped_step_is_recorded_with_its_files(tmp_path: Path) -> None:
     )
     assert run.start() == 0
     (entry,) = _record(tmp_path)["incidents"]
-    assert (entry["kind"], entry["step"], len(entry["files"])) == ("skipped step", 10, 2)
+    assert (entry["kind"], entry["step"], len(entry["files"])) == ("skipped step", 11, 2)
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if "nan" in row.values()] == [entry["step"]]
     page = (tmp_path / "run" / "run.html").read_text()
     assert entry["files"][0] in page
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_that_are_left_out_are_incidents(tmp_path: Path, workers: int) -> None:
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name in ("a", "b", "c"):
+        soundfile.write(sounds / f"{name}.wav", np.full(2000, 0.5, dtype=np.float32), 4000)
+    (sounds / "d.wav").write_bytes(b"RIFF, but no more than that")
+    soundfile.write(sounds / "e.wav", np.full(2000, 1e30, dtype=np.float32), 4000, subtype="FLOAT")
+    dataset = {"dataset_type": "audio_dir", "datasets": [{"id": "sounds", "path": str(sounds)}]}
+    run = tiny_run(tmp_path, dataset=dataset, batch_size=1, max_steps=6, num_workers=workers)
+    assert run.start() == 0
+    damaged, far = sorted(_record(tmp_path)["incidents"], key=lambda entry: str(entry["file"]))
+    assert (damaged["kind"], damaged["file"]) == ("left out", str(sounds / "d.wav"))
+    assert (far["kind"], far["file"]) == ("left out", str(sounds / "e.wav"))
+    assert far["text"].startswith(f"left out: {sounds / 'e.wav'}: damaged: it holds values up to 1e+30")
 
 
 def test_what_could_not_be_written_is_written_with_the_next_change(
@@ -130,15 +154,19 @@ def test_what_could_not_be_written_is_written_with_the_next_change(
 
 
 def test_the_record_is_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_record, "MOST_INCIDENTS", 2)
-    record = RunRecord(tmp_path / "run.json")
-    for n in range(5):
-        record.incident({"kind": "x", "text": f"<b>{n}</b>"})
-    assert (len(record.content["incidents"]), record.content["further_incidents"]) == (2, 3)
+    """And has the first incidents and the newest ones, over several starts."""
+    for module in (run_record, run_page):
+        monkeypatch.setattr(module, "FIRST_INCIDENTS", 2)
+    monkeypatch.setattr(run_record, "LAST_INCIDENTS", 3)
+    for n in range(7):
+        RunRecord(tmp_path / "run.json").incident({"kind": "x", "text": f"<b>{n}</b>"})
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert [entry["text"][3] for entry in content["incidents"]] == ["0", "1", "4", "5", "6"]
+    assert content["further_incidents"] == 2
     write_page(tmp_path)
     page = (tmp_path / "run.html").read_text()
-    assert "And 3 more" in page
-    assert "&lt;b&gt;1&lt;/b&gt;" in page
+    first, between, later = (page.index(text) for text in ("&gt;1&lt;", "2 more incidents", "&gt;4&lt;"))
+    assert first < between < later
 
 
 def test_the_log_and_the_page_are_utf8_whatever_they_tell(tmp_path: Path) -> None:

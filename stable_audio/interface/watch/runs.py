@@ -61,6 +61,7 @@ class WatchedRun:
         self._changed: float | None = None
         self._start: dict[str, Any] = {}
         self._incidents: list[dict[str, Any]] = []
+        self._further = 0
         self._log = ""
 
     def look(self) -> None:
@@ -74,6 +75,8 @@ class WatchedRun:
         record = read_record(self.folder / "run.json")
         self._start = start_in(record)
         self._incidents = [entry for entry in record["incidents"] if isinstance(entry, dict)]
+        further = record.get("further_incidents")
+        self._further = further if isinstance(further, int) else 0
         self._log = log_end(self.folder / "log.txt")
         self.failure = ""
         self._guarded(self.metrics.glance)
@@ -145,7 +148,7 @@ class WatchedRun:
             "state": state.name,
             "told": self.failure or state.told,
             "silent": round(signs.silent, 1),
-            "incidents": len(self._incidents),
+            "incidents": len(self._incidents) + self._further,
             "started": self._start.get("started"),
             "step": metrics.step,
             "max_steps": signs.max_steps,

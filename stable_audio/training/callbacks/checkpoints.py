@@ -160,7 +160,7 @@ class Checkpoints(StepCallback):
             leave_rescue(self.folder, trainer.global_step)
         else:
             log.warning(
-                "the run fails at step %d; its checkpoint is written",
+                "the run fails after step %d; its checkpoint is written",
                 trainer.global_step,
                 extra=incident("rescued", step=trainer.global_step),
             )

@@ -21,6 +21,7 @@ from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.recovery import newest_whole
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class GoBack(StepCallback):
         found = trainer.strategy.broadcast(found)
         if found is None:
             why = (
-                f"the run has gone back {module.guard.returns} times"
+                f"the run has gone back {plural(module.guard.returns, 'time')}"
                 if limits is not None and module.guard.returns >= limits.returns
                 else "there is no checkpoint from before that to go back to"
             )
@@ -136,17 +137,23 @@ def _count_anew(entry: dict[str, Any], module: TrainingModule) -> None:
     entry["guard"] = {**stored, "recent": [], "returns": 0}
     log.warning(
         "the run had ended after too many bad steps, the last of them step %d; they count no more",
-        stored["recent"][-1],
+        stored["recent"][-1] + 1,
         extra=incident("bad steps forgotten"),
     )
 
 
 def _too_many(module: TrainingModule, first: int, step: int) -> str:
+    """Why the run goes back, in words.
+
+    Args:
+        first: number of the steps before the first bad one.
+        step: number of the last step.
+    """
     limits = module.guard.limits
     assert limits is not None
     if module.guard.torn is not None:
-        return f"some of the weights have taken step {first}, which is bad"
-    return f"more than {limits.skips} bad steps between step {first} and {step}"
+        return f"some of the weights have taken step {first + 1}, which is bad"
+    return f"more than {plural(limits.skips, 'bad step')} between step {first + 1} and {step}"
 
 
 def _suspects(module: TrainingModule) -> str:

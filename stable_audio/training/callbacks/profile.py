@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from stable_audio.audio.atomic import atomic_write
+from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.scalars import LogScalars
@@ -20,6 +21,7 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.advice import ProfileFacts
 from stable_audio.training.speed.kinds import Cost, by_kind
 from stable_audio.training.speed.page import page
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,9 @@ class Profile(StepCallback):
         else:
             self._stop()
             log.warning(
-                "--profile: nothing was recorded, since the run ended after %d steps, and the first %d are "
+                "--profile: nothing was recorded, since the run ended after %s, and the first %d are "
                 "left out",
-                self._taken,
+                plural(self._taken, "step"),
                 FIRST,
             )
 
@@ -122,7 +124,9 @@ class Profile(StepCallback):
             precision=str(trainer.precision),
             compiled=self._options.compile,
             checkpointing=_checkpoints(module),
-            pre_encoded=bool(getattr(module, "pre_encoded", False)),
+            encodes=bool(getattr(module, "encodes_sound", False)),
+            reads_texts=_reads_texts(module),
+            averages=module.ema is not None,
             batch_size=self._options.batch_size,
             operations=None if nominal is None else nominal.operations,
         )
@@ -146,6 +150,12 @@ def costs_of(profiler: profile, *, on_gpu: bool) -> list[Cost]:
         if microseconds > 0:
             costs.append(Cost(event.key, microseconds / 1e6, event.count))
     return costs
+
+
+def _reads_texts(module: TrainingModule) -> bool:
+    """Whether `cache_text` would spare the model a text encoder."""
+    conditioner = getattr(module.model, "conditioner", None)
+    return isinstance(conditioner, MultiConditioner) and bool(conditioner.uncached_texts())
 
 
 def _checkpoints(module: TrainingModule) -> bool:

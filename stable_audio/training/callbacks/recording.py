@@ -13,6 +13,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
 from stable_audio.training.gathering import of_all
 from stable_audio.training.run_record import RunRecord
+from stable_audio.wording import plural
 
 MOST_NAMED = 300_000
 """Clips whose names are digested; more would take seconds at every start."""
@@ -64,7 +65,7 @@ def refuse_other_clips(each: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             same_number = theirs["clips"] == ours["clips"]
             what = "with other names than" if same_number else f"not {ours['clips']:,} as"
             raise TrainingError(
-                f"process {rank} of {len(each)} on {host} has {theirs['clips']:,} clips, {what} process 0 "
-                f"on {first} ({theirs['files_not_read']} and {ours['files_not_read']} files could not be "
-                "read): let all machines see the same data"
+                f"process {rank} of {len(each)} on {host} has {plural(theirs['clips'], 'clip', form=',')}, "
+                f"{what} process 0 on {first} (files that could not be read: {theirs['files_not_read']} and "
+                f"{ours['files_not_read']}): let all machines see the same data"
             )

@@ -23,6 +23,7 @@ from stable_audio.training.check.deadline import Deadline
 from stable_audio.training.check.footprint import Report, describe, describe_autoencoder, planned_memory
 from stable_audio.training.options import RunOptions
 from stable_audio.training.transforms import transform, transforms_for
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ def _first_usable(report: Report, dataset: ClipDataset, model: nn.Module) -> Cli
 
 def _rows(shape: list[int]) -> str:
     channels, *rows = shape
-    return f"{channels} channels" + "".join(f" of {r} rows" for r in rows)
+    return plural(channels, "channel") + "".join(f" of {plural(r, 'row')}" for r in rows)
 
 
 def missing_keys(model: nn.Module, metadata: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from stable_audio.data.crop import CROP_KEYS
 from stable_audio.data.inspection import NUM_THREADS
 from stable_audio.data.report import printable
 from stable_audio.types import Metadata
+from stable_audio.wording import plural
 
 NAME_TEMPLATE = "{name}"
 """The caption of a file without one: the words of its name."""
@@ -100,10 +101,10 @@ class FolderClips:
             yield f"             {len(damaged)} could not be read whole, as that of {printable(damaged[0])}"
         rates = Counter(c.sample_rate for c in self.clips if c.sample_rate != sample_rate)
         for rate, count in sorted(rates.items()):
-            yield f"             {count} at {rate} Hz are converted to {sample_rate} Hz"
+            yield f"             {count} at {rate} Hz, converted to {sample_rate} Hz"
         widths = Counter(c.channels for c in self.clips if c.channels != channels)
         for width, count in sorted(widths.items()):
-            yield f"             {count} with {width} channels are converted to {channels}"
+            yield f"             {count} with {plural(width, 'channel')}, converted to {channels}"
         for reason, files in self.unusable.items():
             yield f"left out     {len(files)}: {printable(reason)}"
             yield from (f"             {printable(path)}" for path in files)
@@ -170,7 +171,7 @@ def read_folder(
     clips = sorted((r for r in results if isinstance(r, FolderClip)), key=lambda clip: clip.path)
     if not clips:
         reasons = "; ".join(f"{len(files)}: {printable(reason)}" for reason, files in unusable.items())
-        raise DataError(f"{place}: none of its {len(results)} sounds can be used ({reasons})")
+        raise DataError(f"{place}: none of its {plural(len(results), 'sound')} can be used ({reasons})")
     if "prompt" in needs and caption == NAME_TEMPLATE and not any(_tells(clip) for clip in clips):
         raise DataError(
             f"{place}: no captions: there are none beside the sounds, and names such as '{clips[0].path}' "

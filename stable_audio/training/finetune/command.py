@@ -277,7 +277,7 @@ def _dataset(
         device=device,
     )
     there = len(clips.clips) - made.encoded
-    note(f"latents      {made.encoded} sounds encoded, {there} read from the cache: {made.folder}")
+    note(f"latents      {plural(made.encoded, 'sound')} encoded, {there} read from the cache: {made.folder}")
     for path, reason in made.rejected:
         note(f"left out     {path}: {reason}")
     folders = [("sounds", made.folder, 1.0)]
@@ -295,7 +295,7 @@ def _kept(request: FinetuneRequest, base: _Base, device: torch.device, note: Say
     if not is_complete(folder):
         model, _ = load_model(request.checkpoint, config=request.model_config, device=device)
         render_kept(model, jobs, folder, sampling)  # type: ignore[arg-type]
-    note(f"kept         {len(jobs)} sounds of the model itself, half of each batch: {folder}")
+    note(f"kept         {plural(len(jobs), 'sound')} of the model itself, half of each batch: {folder}")
     return folder
 
 
@@ -382,7 +382,7 @@ def _tried(
                 ) from None
         smaller = next(n for n in range(fitted.micro_batch // 2, 0, -1) if fitted.micro_batch % n == 0)
         factor = fitted.micro_batch // smaller
-        note(f"memory       {fitted.micro_batch} clips at once do not fit after all: {smaller}")
+        note(f"memory       {plural(fitted.micro_batch, 'clip')} at once do not fit after all: {smaller}")
         fitted = replace(fitted, micro_batch=smaller, accumulation=fitted.accumulation * factor)
 
 
@@ -393,7 +393,7 @@ def _note_choices(base: _Base, size: Size, optimizer: str, request: FinetuneRequ
     )
     note(f"training     {what}; objective and noise levels as in {source}")
     note(
-        f"             {size.steps} steps of {size.batch} clips, {optimizer}, "
+        f"             {plural(size.steps, 'step')} of {plural(size.batch, 'clip')}, {optimizer}, "
         f"learning rate {size.learning_rate:g}, rising for {plural(size.warm_up, 'step')}"
     )
     if request.keep is None and base.model.conditioner is not None:

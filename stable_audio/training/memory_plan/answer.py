@@ -14,6 +14,7 @@ from stable_audio.training.memory_plan.choice import choice_of
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, precision_on
 from stable_audio.training.memory_plan.processes import Sharing
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ def out_of_memory(
         sharing: the processes of the run.
     """
     free_memory_of(error)
-    rows = f"{shape[0]} rows of {shape[-1]}" if shape else "no batch yet"
-    start = f"out of memory at step {step:,} ({rows}{'' if not shape else _unit(config)})"
+    rows = f"{plural(shape[0], 'row')} of {shape[-1]}" if shape else "no batch yet"
+    start = f"out of memory at step {step + 1:,} ({rows}{'' if not shape else _unit(config)})"
     try:
         return OutOfMemory(f"{start}: {_answer(config, options, precision, device, sharing)}")
     # Planning takes some memory itself, and must not hide the reason.

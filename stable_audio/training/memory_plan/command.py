@@ -19,6 +19,7 @@ from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, plan_training
 from stable_audio.training.options import RunOptions
 from stable_audio.training.recovery import config_inside
+from stable_audio.wording import plural
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
@@ -160,7 +161,7 @@ def plan_lines(plan: TrainingPlan) -> Iterator[str]:
         yield "give --device-memory to see what fits"
         return
     if plan.largest_batch:
-        yield f"largest batch    {plan.largest_batch} clips"
+        yield f"largest batch    {plural(plan.largest_batch, 'clip')}"
     if plan.fitting is not None:
         yield f"what fits        {'; '.join(advice(plan.choice, plan.fitting.choice))}"
         yield f"                 {plan.fitting.choice.words()}: {readable_size(plan.fitting.total)}"
@@ -170,7 +171,7 @@ def plan_lines(plan: TrainingPlan) -> Iterator[str]:
 
 def generation_lines(plan: GenerationPlan) -> Iterator[str]:
     """A plan of generation as lines of text."""
-    yield f"generation, {plan.batch_size} clips of {plan.seconds:g} s at once"
+    yield f"generation, {plural(plan.batch_size, 'clip')} of {plan.seconds:g} s at once"
     for name, size in plan.weights.items():
         work = plan.decoding["whole"] if name == "autoencoder" else plan.work[name]
         yield f"  {name:<14}{readable_size(size):>12} weights, {readable_size(work)} at work"

@@ -19,6 +19,7 @@ from stable_audio.training.memory_plan.processes import sharing_of
 from stable_audio.training.memory_plan.trace import Circumstances, StepTrace, trace_step
 from stable_audio.training.memory_plan.training_plan import TrainingPlan
 from stable_audio.training.options import RunOptions
+from stable_audio.training.precision_names import precision_name
 
 PLANNED = ("32-true", *MIXED, *LOW, *FLOAT8)
 """Precisions whose memory is planned."""
@@ -256,8 +257,8 @@ def precision_on(device: str, precision: str) -> str:
     Raises:
         TrainingError: its memory is not planned.
     """
-    names = {"auto": "32-true" if device == "cpu" else "bf16-mixed", "32": "32-true", "64": "64-true"}
-    meant = names.get(precision, precision)
+    usual = "32-true" if device == "cpu" else "bf16-mixed"
+    meant = usual if precision == "auto" else precision_name(precision)
     if meant not in PLANNED:
         allowed = ", ".join(("auto", *PLANNED))
         raise TrainingError(f"--precision {precision!r}: its memory is not planned; give one of {allowed}")

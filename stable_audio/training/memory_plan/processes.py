@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import Strategy
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
+from stable_audio.wording import plural
 
 PLANNED = ("auto", "ddp", *SPLITTING)
 """Strategies whose memory is planned."""
@@ -71,7 +72,7 @@ def sharing_of(options: RunOptions, processes: int) -> Sharing:
         )
     if processes % size or (strategy == HSDP and processes == size):
         raise TrainingError(
-            f"--shard-size {size}: {processes} processes are not several whole groups of {size}; "
+            f"--shard-size {size}: {plural(processes, 'process', 'are')} not several whole groups of {size}; "
             f"{group_advice(processes)}"
         )
     gathers = options.checkpoint_format == "file"

@@ -21,7 +21,9 @@ class ProfileFacts:
         precision: Lightning's name.
         compiled: whether the networks are compiled.
         checkpointing: whether blocks recompute their activations.
-        pre_encoded: whether batches are stored latents.
+        encodes: whether batches are sound that is encoded in every step.
+        reads_texts: whether a frozen encoder reads each text again and again, which `cache_text` ends.
+        averages: whether there is an average of the weights.
         batch_size: items per batch.
         operations: of a batch, if they are known.
     """
@@ -33,7 +35,9 @@ class ProfileFacts:
     precision: str = "32-true"
     compiled: bool = False
     checkpointing: bool = False
-    pre_encoded: bool = False
+    encodes: bool = False
+    reads_texts: bool = False
+    averages: bool = False
     batch_size: int = 1
     operations: Operations | None = None
 
@@ -54,8 +58,8 @@ def _around_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
     if waiting > 0.1:
         yield (
             waiting,
-            f"{waiting:.0%} of the time is waiting for data: raise --num-workers, store the data on a faster "
-            "disk, or encode it once with `stable-audio encode`",
+            f"{waiting:.0%} of the time is waiting for data: raise --num-workers, or store the data on a "
+            "faster disk" + (", or encode it once with `stable-audio encode`" if facts.encodes else ""),
         )
     if (share := facts.part("pretransform")) > 0.1:
         yield (
@@ -64,7 +68,7 @@ def _around_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
             "`stable-audio encode` and train with pre_encoded; or set cache_latents, if clips never change"
             + ("; encode_ahead encodes beside the step, if memory allows" if facts.device == "cuda" else ""),
         )
-    if (share := facts.part("conditioning")) > 0.1:
+    if facts.reads_texts and (share := facts.part("conditioning")) > 0.1:
         yield share, f"{share:.0%} goes into conditioners: set cache_text, so that each text is read once"
     if (share := facts.columns.get("speed/padding_share", 0.0)) > 0.15:
         yield (
@@ -76,7 +80,7 @@ def _around_the_model(facts: ProfileFacts) -> Iterator[tuple[float, str]]:
         yield (
             share,
             f"{share:.0%} goes into optimizer and average: larger batches or --accum-batches take fewer "
-            "steps for the same data; ema.update_every averages less often",
+            "steps for the same data" + ("; ema.update_every averages less often" if facts.averages else ""),
         )
 
 

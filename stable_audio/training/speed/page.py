@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from stable_audio.training.speed.advice import ProfileFacts, advice
 from stable_audio.training.speed.clock import PARTS
 from stable_audio.training.speed.kinds import Cost, by_kind, kind_of
+from stable_audio.wording import plural
 
 NAMES = {
     "data": "waiting for a batch",
@@ -37,7 +38,7 @@ def page(facts: ProfileFacts, costs: Sequence[Cost], *, steps: int, trace: str) 
 
 def _lines(facts: ProfileFacts, costs: Sequence[Cost], steps: int, trace: str) -> Iterator[str]:
     recorded = sum(cost.seconds for cost in costs)
-    yield f"{steps} steps were recorded on {facts.device}, precision {facts.precision}."
+    yield f"Recorded: {plural(steps, 'step')} on {facts.device}, precision {facts.precision}."
     rate = facts.columns.get("speed/steps_per_second")
     if rate:
         yield f"A step takes {1 / rate:.4g} s; recording makes it slower than that."

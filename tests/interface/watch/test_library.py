@@ -129,6 +129,11 @@ def test_a_damaged_record_costs_the_record_alone(record: str | None, tmp_path: P
     assert answers.run(library, "a")["start"] == {}
 
 
+def test_incidents_that_the_record_has_only_counted_count(tmp_path: Path) -> None:
+    _run(tmp_path / "a", record='{"incidents": [{}], "starts": [], "further_incidents": 7}')
+    assert answers.runs(Library([tmp_path]))["runs"][0]["incidents"] == 8
+
+
 def test_what_a_running_run_adds_is_seen(tmp_path: Path) -> None:
     folder = _run(tmp_path / "a")
     library = Library([tmp_path])

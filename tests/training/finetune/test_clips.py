@@ -51,8 +51,8 @@ def test_the_report_names_every_file_that_is_left_out_and_says_what_is_converted
     assert lines[0].startswith("sounds       3 of 5 can be used")
     assert "silent.wav" in text
     assert "broken.wav" in text
-    assert "1 at 8000 Hz are converted to 4000 Hz" in text
-    assert "1 with 2 channels are converted to 1" in text
+    assert "1 at 8000 Hz, converted to 4000 Hz" in text
+    assert "1 with 2 channels, converted to 1" in text
     assert lines[-1] == "not read     .pdf (1)"
 
 
@@ -72,7 +72,7 @@ def test_no_folder_and_no_usable_sound(tmp_path: Path) -> None:
     silent = tmp_path / "silent"
     silent.mkdir()
     save_audio(silent / "a.wav", torch.zeros(1, 3000), RATE)
-    with pytest.raises(DataError, match=r"none of its 1 sounds can be used .*silent"):
+    with pytest.raises(DataError, match=r"none of its 1 sound can be used .*silent"):
         read(silent)
 
 

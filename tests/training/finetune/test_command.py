@@ -229,8 +229,8 @@ def test_the_model_says_its_training_and_the_data_are_longer_than_its_clips(
     write_sounds(tmp_path / "s", 2, rate=8000, seconds=1.3, channels=2)
     assert main(words(tmp_path, "--full", "--prompt", "something else")) == 0
     said = capsys.readouterr().out
-    assert "2 at 8000 Hz are converted to 4000 Hz" in said
-    assert "2 with 2 channels are converted to 1" in said
+    assert "2 at 8000 Hz, converted to 4000 Hz" in said
+    assert "2 with 2 channels, converted to 1" in said
     assert "learning rate 0.0005" in said
     files = tmp_path / "runs" / "zorb" / "finetune"
     dataset = json.loads((files / "dataset.json").read_text())

@@ -36,7 +36,7 @@ def test_a_run_answers(kind: str, step: int, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OutOfMemory) as caught:
         run.start()
     message = str(caught.value)
-    assert message.startswith(f"out of memory at step {step} (2 rows of 1024 samples): the run takes about ")
+    assert message.startswith(f"out of memory at step {step + 1} (2 rows of 1024 samples): the run takes ")
     for part in ("weights", "gradients", "optimizer", "average", "activations"):
         assert part in message
     assert "\n" not in message

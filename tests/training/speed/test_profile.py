@@ -25,7 +25,7 @@ def test_a_run_writes_trace_and_page_and_goes_on(tmp_path: Path) -> None:
     names = [event.get("name") for event in trace["traceEvents"]]
     assert names.count("Optimizer.step#Adam.step") == 2
     text = (tmp_path / "run" / "profile" / "summary.txt").read_text()
-    assert text.startswith("2 steps were recorded on cpu, precision 32-true.\nA step takes ")
+    assert text.startswith("Recorded: 2 steps on cpu, precision 32-true.\nA step takes ")
     assert "What costs most:\n" in text
     assert "ms per step (" in text
     # Which kinds cost most is for the clock to say; that products are among what was recorded is not.
@@ -37,7 +37,7 @@ def test_a_run_that_ends_early_has_the_steps_that_there_were(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_run(tmp_path, name="short", max_steps=4, profile=9).start()
-    assert (tmp_path / "short" / "profile" / "summary.txt").read_text().startswith("1 steps were")
+    assert (tmp_path / "short" / "profile" / "summary.txt").read_text().startswith("Recorded: 1 step on cpu")
     tiny_run(tmp_path, name="none", max_steps=3, profile=9).start()
     assert not (tmp_path / "none" / "profile").exists()
     assert "nothing was recorded, since the run ended after 3 steps" in caplog.text
@@ -58,13 +58,31 @@ def test_a_run_that_ends_early_has_the_steps_that_there_were(
             ["aten::mul", "aten::add_", "aten::silu_backward", "aten::sigmoid", "aten::clamp_min"],
         ),
         ("copies and casts", ["aten::copy_", "aten::cat", "aten::_to_copy", "aten::fill_"]),
-        ("optimizer", ["aten::_fused_adamw_", "aten::_foreach_lerp_"]),
+        (
+            "optimizer",
+            [
+                "aten::_fused_adamw_",
+                "aten::_fused_adagrad_",
+                "aten::_foreach_lerp_",
+                "Optimizer.step#AdamW.step",
+                "Optimizer.zero_grad#AdamW.zero_grad",
+                "void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>",
+            ],
+        ),
+        (
+            "loading of data",
+            [
+                "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__",
+                "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__",
+                "aten::_pin_memory",
+            ],
+        ),
         ("sums", ["aten::sum", "aten::_softmax"]),
         ("communication between processes", ["gloo:all_reduce", "nccl:_all_gather_base"]),
         ("Fourier transforms", ["aten::_fft_r2c"]),
         (
             "all else",
-            ["aten::view", "Optimizer.step#AdamW.step", "autograd::engine::evaluate_function: MmBackward0"],
+            ["aten::view", "autograd::engine::evaluate_function: MmBackward0"],
         ),
     ],
 )
@@ -90,11 +108,19 @@ def _facts(device: str = "cuda", parts: dict[str, float] | None = None, **change
     [
         (
             _facts(columns={"speed/data_wait_share": 0.4}),
-            "40% of the time is waiting for data: raise --num-workers",
+            "40% of the time is waiting for data: raise --num-workers, or store the data on a faster disk$",
+        ),
+        (
+            _facts(columns={"speed/data_wait_share": 0.4}, encodes=True),
+            "40% of the time is waiting for data: raise --num-workers.* or encode it once",
         ),
         (_facts(parts={"pretransform": 1.0}), "50% goes into encoding"),
-        (_facts(parts={"conditioning": 0.25}), "20% goes into conditioners: set cache_text"),
-        (_facts(parts={"optimizer": 1.0}), "50% goes into optimizer"),
+        (
+            _facts(parts={"conditioning": 0.25}, reads_texts=True),
+            "20% goes into conditioners: set cache",
+        ),
+        (_facts(parts={"optimizer": 1.0}), "50% goes into optimizer.* for the same data$"),
+        (_facts(parts={"optimizer": 1.0}, averages=True), "50% goes into optimizer.*ema.update_every"),
         (_facts(columns={"speed/padding_share": 0.3}), "30% of the frames are padding"),
         (_facts(busy=0.6), "the GPU computes 60% of the time.*or --compile"),
         (_facts(kinds={"elementwise": 0.3, "norms": 0.1}), "40% goes into small operations.*--compile"),
@@ -116,6 +142,11 @@ def test_each_cause_has_its_advice_and_none_else(facts: ProfileFacts, words: str
 
     (sentence,) = advice(facts)
     assert re.search(words, sentence)
+
+
+def test_a_model_without_texts_is_not_advised_to_cache_them() -> None:
+    """Or one that has them in a cache, or trains its encoder."""
+    assert advice(_facts(parts={"conditioning": 0.25})) == []
 
 
 def test_a_run_where_nothing_stands_out_gets_no_advice() -> None:
