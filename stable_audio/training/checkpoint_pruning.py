@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stable_audio.checkpoints.steps import step_of
+from stable_audio.checkpoints.steps import step_of, step_of_inference
 from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
 from stable_audio.training.folder import same_file
 
@@ -36,7 +36,9 @@ def prune(folder: Path, step: int, *, keep: int) -> None:
 def leave_later(folder: Path, step: int, path: Path) -> None:
     """Rename the checkpoints after `step`, which the run leaves, and make `last` that of `step`.
 
-    Otherwise a run that is killed soon afterwards would be continued from one of them. Errors are logged.
+    Otherwise a run that is killed soon afterwards would be continued from one of them, and `last.safetensors`
+    of a later step, which a run in parts has left when it was stopped, would count as its newest weights.
+    Errors are logged.
 
     Args:
         folder: folder of the run.
@@ -53,6 +55,9 @@ def leave_later(folder: Path, step: int, path: Path) -> None:
             if source.exists() and source != last and path.parent == folder / "checkpoints":
                 same_file(source, last)
         remove_last(folder, lambda at: at > step)
+        inference = folder / "last.safetensors"
+        if step < step_of_inference(inference) < math.inf:
+            inference.unlink()
     except OSError as error:
         log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
 

@@ -27,7 +27,7 @@ from stable_audio.checkpoints.adapted import LoadedBase, merge_into
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
 from stable_audio.checkpoints.filling import load_base, load_stored
-from stable_audio.checkpoints.format import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
+from stable_audio.checkpoints.format import ADAPTED_KEY, BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.keys import strip
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
@@ -40,7 +40,7 @@ from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.finite import not_finite
 from stable_audio.training.options import RunOptions
-from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
+from stable_audio.training.saved import INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
 

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stable_audio.checkpoints import read_checkpoint
+from stable_audio.checkpoints.steps import step_of_inference
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
@@ -142,6 +144,30 @@ def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path, unb
     assert _content(tmp_path, "parts")["stable_audio"]["step"] == 8
     assert again.start() == 0
     assert_same_checkpoint(unbroken / "back" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_the_weights_of_a_run_are_those_of_the_step_that_it_has_gone_back_to(
+    tmp_path: Path, form: str
+) -> None:
+    """Not those that it has left at a stop of a later step."""
+    options = {"guard": GUARD, "checkpoint_every": 4, "checkpoint_format": form}
+    assert _run(tmp_path, {10, 12}, max_steps=11, **options).start() == 0
+    folder = tmp_path / "run"
+    assert step_of_inference(folder / "last.safetensors") == 11
+    run = _run(tmp_path, {10, 12}, recover=True, **options)
+    fit = run._fit
+
+    def killed(checkpoint: Path | None) -> None:
+        if run.going_back.path is not None:
+            raise KeyboardInterrupt
+        fit(checkpoint)
+
+    run._fit = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    assert int(read_checkpoint(folder).info["step"]) == 8
+    assert int(read_checkpoint(folder, use_ema=False).info["step"]) == 8
 
 
 def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
