@@ -68,7 +68,7 @@ def remove_leftovers(folder: Path) -> None:
     for replaced in replaced_shards(folder):
         os.replace(replaced, original_place(replaced))
     demos = folder / "demos"
-    for place in (folder, folder / "checkpoints", demos, *demos.glob("step_*")):
+    for place in (folder, folder / "checkpoints", folder / "profile", demos, *demos.glob("step_*")):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
                 remove_checkpoint(half)
