@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from stable_audio.training.checkpoint_files import remove_checkpoint, step_check
 from stable_audio.training.folder import same_file
 
 log = logging.getLogger(__name__)
+
+LEFT = "left-"
+"""What precedes the name of a checkpoint that a run has left for an earlier one. It stays for whoever wants
+to see what went wrong, until the run has written another one of its step."""
+
+_LEFT_STEP = re.compile(rf"{LEFT}step=(\d+)\.(ckpt|safetensors|shards)")
 
 
 def prune(folder: Path, step: int, *, keep: int) -> None:
@@ -49,7 +56,9 @@ def leave_later(folder: Path, step: int, path: Path) -> None:
         for _, later in (entry for entry in step_checkpoints(folder) if entry[0] > step):
             for file in (later, later.with_suffix(".safetensors")):
                 if file.exists():
-                    os.replace(file, file.with_name(f"left-{file.name}"))
+                    left = file.with_name(f"{LEFT}{file.name}")
+                    remove_checkpoint(left)  # of an earlier time; a folder is not replaced
+                    os.replace(file, left)
         for suffix in (".ckpt", ".safetensors"):
             source, last = path.with_suffix(suffix), folder / f"last{suffix}"
             if source.exists() and source != last and path.parent == folder / "checkpoints":
@@ -60,6 +69,15 @@ def leave_later(folder: Path, step: int, path: Path) -> None:
             inference.unlink()
     except OSError as error:
         log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
+
+
+def remove_left(folder: Path, step: float = math.inf) -> None:
+    """Remove the checkpoints that a run has left, up to the step that it has reached again, of which there is
+    another one now."""
+    for path in (folder / "checkpoints").glob(f"{LEFT}step=*"):
+        match = _LEFT_STEP.fullmatch(path.name)
+        if match is not None and int(match[1]) <= step:
+            remove_checkpoint(path)
 
 
 def remove_last(folder: Path, chosen: Callable[[float], bool]) -> None:

@@ -20,7 +20,7 @@ from stable_audio.training.batch_counts import begin_with_a_whole_step, end_last
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_files import is_numbered, last_steps, remove_leftovers
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.checkpoint_pruning import prune
+from stable_audio.training.checkpoint_pruning import prune, remove_left
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.finite import not_finite
@@ -99,6 +99,7 @@ class Checkpoints(StepCallback):
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
             prune(self.folder, module.guard.return_point(trainer.global_step), keep=self.keep)
+            remove_left(self.folder, trainer.global_step)
 
     def _complete(
         self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
@@ -241,6 +242,7 @@ class Checkpoints(StepCallback):
                 if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
                     same_file(target, self.folder / "last.ckpt")
             prune(self.folder, kept, keep=self.keep)
+            remove_left(self.folder, step)
         except OSError as error:
             self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
         self.seconds = time.monotonic() - began

@@ -18,7 +18,7 @@ from stable_audio.stored.shards_folder import SUFFIX, is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
-from stable_audio.training.checkpoint_pruning import prune, remove_last
+from stable_audio.training.checkpoint_pruning import prune, remove_last, remove_left
 from stable_audio.training.shard_writing import ShardWriting
 
 PASSING = "passing"
@@ -91,6 +91,7 @@ class ShardCheckpoints(Checkpoints):
                 self._passing = () if numbered else (target,)
                 remove_last(self.folder, lambda at: at <= step)
                 prune(self.folder, kept, keep=self.keep)
+                remove_left(self.folder, step)
         except OSError as error:
             self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began
