@@ -35,9 +35,21 @@ def prune(folder: Path, step: int, *, keep: int) -> None:
         return
     paths = [path for at, path in step_checkpoints(folder) if at <= step]
     for old in paths[:-keep]:
-        # The checkpoint last, so that the next time finds both after a kill in between.
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
-        remove_checkpoint(old)
+        _remove_numbered(old)
+
+
+def remove_before(folder: Path, step: float) -> list[str]:
+    """Remove the numbered checkpoints before a step; returns their names."""
+    paths = [path for at, path in step_checkpoints(folder) if at < step]
+    for path in paths:
+        _remove_numbered(path)
+    return [path.name for path in paths]
+
+
+def _remove_numbered(path: Path) -> None:
+    # The checkpoint last, so that the next time finds both after a kill in between.
+    path.with_suffix(".safetensors").unlink(missing_ok=True)
+    remove_checkpoint(path)
 
 
 def leave_later(folder: Path, step: int, path: Path) -> None:
@@ -71,13 +83,15 @@ def leave_later(folder: Path, step: int, path: Path) -> None:
         log.error("the checkpoints after step %d could not be renamed (%s)", step, error)
 
 
-def remove_left(folder: Path, step: float = math.inf) -> None:
+def remove_left(folder: Path, step: float = math.inf) -> list[str]:
     """Remove the checkpoints that a run has left, up to the step that it has reached again, of which there is
-    another one now."""
-    for path in (folder / "checkpoints").glob(f"{LEFT}step=*"):
-        match = _LEFT_STEP.fullmatch(path.name)
-        if match is not None and int(match[1]) <= step:
-            remove_checkpoint(path)
+    another one now; returns their names."""
+    found = sorted((folder / "checkpoints").glob(f"{LEFT}step=*"))
+    named = ((_LEFT_STEP.fullmatch(path.name), path) for path in found)
+    paths = [path for match, path in named if match is not None and int(match[1]) <= step]
+    for path in paths:
+        remove_checkpoint(path)
+    return [path.name for path in paths]
 
 
 def remove_last(folder: Path, chosen: Callable[[float], bool]) -> None:

@@ -42,7 +42,7 @@ def newest_whole(
         CheckpointError: all training checkpoints are damaged; the message has the reason for each.
     """
     reasons: list[str] = []
-    for path in _newest_first(folder, up_to):
+    for _, path in newest_first(folder, up_to):
         try:
             content = load_training_file(path)
         except CheckpointError as error:
@@ -122,15 +122,15 @@ def load_training_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _newest_first(folder: Path, up_to: float) -> list[Path]:
-    """Training checkpoints up to a step, newest first, or all if that is infinite. `last.ckpt` is usually
-    another name of the newest numbered one, but older after a run was killed."""
+def newest_first(folder: Path, up_to: float) -> list[tuple[float, Path]]:
+    """(step, training checkpoint) up to a step, newest first, or all if that is infinite. `last.ckpt` is
+    usually another name of the newest numbered one, but older after a run was killed."""
     last = folder / "last.ckpt"
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
         steps = [entry for entry in steps if not _is_same(entry[2], last)]
         steps.append((step_of(last), True, last))
-    return [path for step, _, path in sorted(steps, reverse=True) if step <= up_to]
+    return [(step, path) for step, _, path in sorted(steps, reverse=True) if step <= up_to]
 
 
 def _is_same(path: Path, other: Path) -> bool:
