@@ -71,8 +71,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_halves(folder: Path) -> None:
-    """Remove incomplete files of a killed run from its folder. What it was about to replace stays where it is,
-    which a run may be about to read."""
+    """Remove incomplete files of a killed run from its folder. What it was about to replace stays where it
+    is, since a run may be about to read it."""
     spared = replaced_shards(folder)
     demos = folder / "demos"
     for place in (folder, folder / "checkpoints", folder / "profile", demos, *demos.glob("step_*")):

@@ -11,10 +11,12 @@ import lightning.pytorch as pl
 import torch
 
 from stable_audio.config import ModelConfig
+from stable_audio.incidents import incident
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.inference.rates import peak_rate
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.scalars import LogScalars
+from stable_audio.training.checkpoint_size import Expected, checkpoint_bytes, lack_of_room
 from stable_audio.training.feed import RunData
 from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
@@ -47,6 +49,7 @@ class Summary(pl.Callback):
     ) -> None:
         self.config, self.options, self.data, self.row = config, options, data, row
         self.scalars = scalars
+        self._looked = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -65,6 +68,23 @@ class Summary(pl.Callback):
             )
             for line in lines:
                 log.info("%s", line)
+            if not self._looked:
+                self._look_for_room(trainer, pl_module, plan)
+            self._looked = True  # a run that goes back to a checkpoint comes here again
+
+    def _look_for_room(self, trainer: pl.Trainer, module: TrainingModule, plan: TrainingPlan | None) -> None:
+        """Warn of a disk that will not hold the run's checkpoints."""
+        state = 0 if plan is None else plan.parts.get("optimizer", 0) * plan.choice.sharing.shares
+        in_parts = self.options.checkpoint_format == "shards"
+        expected = Expected.of(self.options, trainer.global_step)
+        try:
+            size = checkpoint_bytes(module, trainer.optimizers, planned=state, in_parts=in_parts)
+            lack = lack_of_room(self.options.folder, size, expected)
+        except Exception as error:  # a missing estimate must not end a run
+            log.debug("the room on the disk is not known", exc_info=error)
+            return
+        if lack is not None:
+            log.warning("%s", lack, extra=incident("little room"))
 
 
 def planned(
