@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from stable_audio.checkpoints.steps import step_in
 from stable_audio.config import ModelConfig
 from stable_audio.incidents import incident
 from stable_audio.inference.memory.reserve import readable_size
@@ -22,6 +24,7 @@ from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
 from stable_audio.training.memory_plan.processes import Sharing, sharing_in
 from stable_audio.training.options import RunOptions
+from stable_audio.training.recovery import newest_first
 from stable_audio.training.speed.columns import Nominal
 
 log = logging.getLogger(__name__)
@@ -172,7 +175,10 @@ def start_lines(
 
 
 def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompts: bool) -> Iterator[str]:
-    """Lines about the files of a finished run, and the commands that use them."""
+    """Lines about the files of a finished run, and the commands that use them.
+
+    Of a file that is older than the run, as after a checkpoint that was not written, the step is said.
+    """
     listed = {
         "last.safetensors": "for generation",
         "best.safetensors": "best in validation",
@@ -184,12 +190,25 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
     yield f"step {step:,} reached; written to {folder}:"
     for name, use in listed.items():
         if (folder / name).is_file():
-            yield f"  {name:<18}{readable_size((folder / name).stat().st_size):>9}  {use}"
-    if stopped:
-        yield "next: the same command with --recover continues from here"
+            size = readable_size((folder / name).stat().st_size)
+            yield f"  {name:<18}{size:>9}  {use}{_older(folder / name, step)}"
+    newest = next((at for at, _ in newest_first(folder, math.inf) if at < math.inf), None)
+    if stopped and newest is not None:
+        here = "here" if newest == step else f"step {newest:,.0f}"
+        yield f"next: the same command with --recover continues from {here}"
     weights = folder / "last.safetensors"
     if weights.is_file():
         yield f"next: {_next_command(weights, model_type, prompts=prompts)}"
+
+
+def _older(path: Path, step: int) -> str:
+    """Of which step a file is, in words, if it should be of `step` and is not."""
+    if path.name not in ("last.ckpt", "last.safetensors"):
+        return ""
+    at = step_in(path)
+    if at == math.inf:
+        return "; it cannot be read"
+    return "" if at == step else f"; of step {at:,.0f}"
 
 
 def _next_command(weights: Path, model_type: str, *, prompts: bool) -> str:
