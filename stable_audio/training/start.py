@@ -38,7 +38,7 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.adapters import adapted_model
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.finite import not_finite
+from stable_audio.training.finite_values import not_finite_among
 from stable_audio.training.options import RunOptions
 from stable_audio.training.saved import INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
@@ -102,7 +102,7 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
         reports = load(model)
     for report in reports:
         log.info("%s", report)
-    _refuse_no_numbers(model, path)
+    _refuse_no_numbers(model, reports)
     _refuse_untrained_sounds(model, reports, options)
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
@@ -119,12 +119,14 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
     return Start(model, inherited, base, from_base, to_copy, adapted)
 
 
-def _refuse_no_numbers(model: nn.Module, path: str) -> None:
-    """Raise TrainingError for weights that no training can begin with, which would look like bad data."""
-    if path and (name := not_finite(model)) is not None:
+def _refuse_no_numbers(model: nn.Module, reports: Sequence[LoadReport]) -> None:
+    """Raise TrainingError for stored weights that no training can begin with: it would look like bad data."""
+    sources = {key: report.source for report in reports for key in report.loaded}
+    loaded = ((key, value.detach()) for key, value in model.named_parameters() if key in sources)
+    if broken := not_finite_among(loaded):
         raise TrainingError(
-            f"{path}: its weights hold values that are not finite, in {name}; take another checkpoint of that"
-            " run, from before they broke"
+            f"{sources[broken[0]]}: its weights hold values that are not finite, in {broken[0]}; take "
+            "another checkpoint of that run, from before they broke"
         )
 
 
