@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stable_audio.adapters.files import read_adapter
+from stable_audio.adapters.files import Adapter, read_adapter
 from stable_audio.adapters.stack import Gate
 from stable_audio.adapters.use import AdapterUse
 
@@ -19,6 +19,10 @@ _SPEC = re.compile(
     rf"(?::(?:(?P<low>{_NUMBER})-(?P<high>{_NUMBER}))?(?::(?P<layers>[^:]*))?)?)?",
     re.DOTALL,
 )
+
+
+ReadAdapter = Callable[[str], Adapter]
+"""Path -> the adapter there."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,13 @@ class AdapterSpec:
         """Where it applies."""
         return Gate(self.interval, self.layer_filter)
 
-    def use(self) -> AdapterUse:
-        """The adapter, read from its file.
+    def use(self, read: ReadAdapter = read_adapter) -> AdapterUse:
+        """The adapter, read from its file by `read`.
 
         Raises:
             AdapterError: no adapter, or a damaged file.
         """
-        return AdapterUse(adapter=read_adapter(self.path), strength=self.strength, gate=self.gate)
+        return AdapterUse(adapter=read(self.path), strength=self.strength, gate=self.gate)
 
 
 AnyAdapter = AdapterUse | AdapterSpec | Path | str
@@ -92,18 +96,16 @@ def specs_of(texts: Sequence[str]) -> tuple[AdapterSpec, ...]:
     return tuple(AdapterSpec.parse(text) for text in texts)
 
 
-def uses_of(adapters: Sequence[AnyAdapter]) -> list[AdapterUse]:
-    """Read those that are named only.
+def uses_of(adapters: Sequence[AnyAdapter], read: ReadAdapter = read_adapter) -> list[AdapterUse]:
+    """Read those that are named only, by `read`.
 
     Raises:
         AdapterError: no adapter, or a damaged file.
     """
-    return [_use(adapter) for adapter in adapters]
+    return [adapter if isinstance(adapter, AdapterUse) else _spec(adapter).use(read) for adapter in adapters]
 
 
-def _use(adapter: AnyAdapter) -> AdapterUse:
-    if isinstance(adapter, AdapterUse):
-        return adapter
+def _spec(adapter: AdapterSpec | Path | str) -> AdapterSpec:
     if isinstance(adapter, AdapterSpec):
-        return adapter.use()
-    return AdapterSpec(str(adapter)).use() if isinstance(adapter, Path) else AdapterSpec.parse(adapter).use()
+        return adapter
+    return AdapterSpec(str(adapter)) if isinstance(adapter, Path) else AdapterSpec.parse(adapter)

@@ -14,7 +14,7 @@ from stable_audio.adapters.base import check_base
 from stable_audio.adapters.conversion import converted, every_strength
 from stable_audio.adapters.errors import AdapterError
 from stable_audio.adapters.extraction import Extraction, extracted
-from stable_audio.adapters.files import Adapter, read_adapter, write_adapter
+from stable_audio.adapters.files import Adapter, write_adapter
 from stable_audio.adapters.layers import own_weight
 from stable_audio.adapters.peft_files import Root, is_peft, read_peft, write_peft
 from stable_audio.adapters.report import described
@@ -28,6 +28,7 @@ from stable_audio.checkpoints.diffusers.adapters import (
 )
 from stable_audio.checkpoints.files import resolve
 from stable_audio.checkpoints.loading import load_reported
+from stable_audio.checkpoints.run_adapters import read_newest_adapter, use_of
 from stable_audio.checkpoints.saving import WeightsLayout, export
 from stable_audio.model import DiffusionModel
 
@@ -105,7 +106,7 @@ def merge_into(
             )
         if weighted and spec.layer_filter:
             raise AdapterError(f"{spec.path}: a weighted merge has no layer filter; leave it out")
-    uses = [spec.use() for spec in adapters]
+    uses = [use_of(spec) for spec in adapters]
     check_base(base.model, [use.adapter for use in uses], name=base.name, any_base=any_base)
     stack = base.stack
     if weighted:
@@ -210,7 +211,7 @@ def read_any(path: str | Path, base: LoadedBase | None) -> Adapter:
                 f"{path}: the layout of diffusers has other layers than the model; name the model with --base"
             )
         return read_diffusers_adapter(path, base.stack, base.config)
-    return read_adapter(path)
+    return read_newest_adapter(path)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ WHOLE_VERSION = 1
 
 TRAINING_ENTRY = "stable_audio"
 TRANSFORMS_KEY, BASE_KEY = "transforms", "base"
+ADAPTED_KEY = "adapted_model"
+"""What training checkpoints say of the model that their adapter is for, as passports do."""
+
 SELF_DESCRIPTION = (
     "config",
     "format",

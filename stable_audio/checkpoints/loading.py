@@ -15,7 +15,7 @@ from stable_audio.checkpoints.adapter_base import (
     with_base,
 )
 from stable_audio.checkpoints.errors import CheckpointError, NoConfigError
-from stable_audio.checkpoints.files import StoredWeights, read_checkpoint, resolve
+from stable_audio.checkpoints.files import StoredWeights, read_checkpoint
 from stable_audio.checkpoints.filling import fill, fill_pretransform, keys_below, load_stored
 from stable_audio.checkpoints.keys import (
     PRETRANSFORM,
@@ -24,6 +24,7 @@ from stable_audio.checkpoints.keys import (
 from stable_audio.checkpoints.weights import LoadReport
 from stable_audio.model import DiffusionModel
 from stable_audio.nn.unfilled import with_stored_weights
+from stable_audio.stored.hub_names import SCHEME
 
 log = logging.getLogger(__name__)
 
@@ -184,18 +185,20 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
     Raises:
         CheckpointError: a file no longer exists, or does not fit its own config.
     """
-    from stable_audio.stored.models import weights_file
-
     reports = []
     for name, located in weights.items():
         try:
-            path = resolve(located) if Path(located).is_dir() else weights_file(located)
-        except (ValueError, OSError, ImportError) as error:
+            stored = read_checkpoint(_found(located), use_ema=use_ema)
+        except (ValueError, OSError) as error:
             raise CheckpointError(f"the weights of the {name}: {error}") from error
-        stored = read_checkpoint(path, use_ema=use_ema)
         report = fill_pretransform(model.get_submodule(name), stored, partial=False)
         reports.append(keys_below(report, name.removesuffix(PRETRANSFORM.rstrip("."))))
     return reports
+
+
+def _found(located: str) -> str:
+    """What `read_checkpoint` takes, whatever lies in the working directory under the name of a hub id."""
+    return located if Path(located).is_absolute() or located.startswith(SCHEME) else SCHEME + located
 
 
 def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:

@@ -98,9 +98,9 @@ class AudioDirDataset(ClipDataset):
         return len(self.paths)
 
     def item_names(self) -> list[str]:
-        return [
-            os.path.relpath(path, self.entries[entry].path) for path, entry in zip(self.paths, self.entry_of)
-        ]
+        folders = [entry.path for entry in self.entries]
+        prefixes = [folder.rstrip(os.sep) + os.sep for folder in folders]
+        return [below(path, folders[e], prefixes[e]) for path, e in zip(self.paths, self.entry_of)]
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """The clip of `key`: audio (audio_channels sample_size) and its metadata."""
@@ -147,3 +147,13 @@ class AudioDirDataset(ClipDataset):
             caption = template(name_path, metadata, lambda: read_tags(path))
             metadata |= {} if caption is None else {"prompt": caption}
         return metadata
+
+
+def below(path: str, folder: str, prefix: str) -> str:
+    """`os.path.relpath(path, folder)`, which takes 3 s for a million paths, where that follows from `prefix`,
+    the folder with one separator behind it."""
+    rest = path.removeprefix(prefix)
+    plain = len(rest) < len(path) and rest[:1] not in (os.curdir, os.sep)
+    if plain and f"{os.sep}{os.curdir}" not in rest and os.sep * 2 not in rest:
+        return rest
+    return os.path.relpath(path, folder)

@@ -9,6 +9,9 @@ from pathlib import Path
 WEIGHTS = (".safetensors", ".ckpt")
 """Suffixes of files of weights."""
 
+SCHEME = "hf://"
+"""What may precede a name, so that it is no path."""
+
 _REPOSITORY = r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)"
 # Of the scheme's two slashes a Path keeps one.
 _NAME = re.compile(rf"(?:hf:/+)?{_REPOSITORY}(?P<rest>[@/].*)?")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from stable_audio import __version__
-from stable_audio.adapters import Adapter, AdapterError, BaseModel, Passport, base_hash, read_adapter
+from stable_audio.adapters import Adapter, AdapterError, BaseModel, Passport, base_hash
 from stable_audio.adapters.base import base_tensors, check_hash
 from stable_audio.adapters.files import trained_layers
 from stable_audio.adapters.passport import config_hash
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of
+from stable_audio.checkpoints.run_adapters import read_newest_adapter
 from stable_audio.config import ModelConfig
 from stable_audio.stored.hub_names import parse
 from stable_audio.training.errors import TrainingError
@@ -76,7 +77,7 @@ def start_from_adapter(
     if path is None or adapted is None:
         return
     try:
-        adapter = read_adapter(path)
+        adapter = read_newest_adapter(path)
         if not any_base:
             check_hash(adapted.hash, [adapter], name=adapted.name)
     except AdapterError as error:

@@ -113,12 +113,15 @@ def name_changed_clips(starts: Sequence[Any], data: Mapping[str, Any]) -> None:
 
     Args:
         starts: the earlier starts of the run, as its record has them.
-        data: facts about the clips now: {"clips", "names_sha256", ...}.
+        data: facts about the clips now: {"clips", "names_sha256", ...}. Earlier versions recorded no digest
+            of many names.
     """
     known = [start["data"] for start in starts if isinstance(start, Mapping) and start.get("data")]
     before = known[-1] if known else None
-    keys = ("clips", "names_sha256")
-    if not isinstance(before, Mapping) or all(before.get(key) == data.get(key) for key in keys):
+    if not isinstance(before, Mapping):
+        return
+    keys = ("clips", "names_sha256") if before.get("names_sha256") is not None else ("clips",)
+    if all(before.get(key) == data.get(key) for key in keys):
         return
     log.warning(
         "the dataset has changed since the last start: %s then, %s now; the run goes on with these, in "

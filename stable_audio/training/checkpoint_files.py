@@ -67,8 +67,16 @@ def remove_leftovers(folder: Path) -> None:
     Nothing may be written there meanwhile."""
     for replaced in replaced_shards(folder):
         os.replace(replaced, original_place(replaced))
+    remove_halves(folder)
+
+
+def remove_halves(folder: Path) -> None:
+    """Remove incomplete files of a killed run from its folder. What it was about to replace stays where it
+    is, since a run may be about to read it."""
+    spared = replaced_shards(folder)
     demos = folder / "demos"
-    for place in (folder, folder / "checkpoints", demos, *demos.glob("step_*")):
+    for place in (folder, folder / "checkpoints", folder / "profile", demos, *demos.glob("step_*")):
         for pattern in (".*.partial.*", ".rescue-*"):
             for half in place.glob(pattern):
-                remove_checkpoint(half)
+                if half not in spared:
+                    remove_checkpoint(half)

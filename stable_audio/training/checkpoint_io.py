@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stable_audio.incidents import incident
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.folder import make_way
 from stable_audio.training.guard import write_failure
+from stable_audio.training.room import is_full
 from stable_audio.training.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
     Attributes:
         failure: why the last write failed, or None.
+        make_room: removes checkpoints that the run can do without, and returns whether there were any; a
+            write that finds the disk full is tried once more after it.
 
     Args:
         writer: writes the files of a run one after the other.
@@ -38,6 +42,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def __init__(self, writer: BackgroundWriter | None = None) -> None:
         self.writer = writer if writer is not None else BackgroundWriter()
         self.failure: str | None = None
+        self.make_room: Callable[[], bool] = lambda: False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         self.writer.write(checkpoint, partial(self._write, path))
@@ -45,12 +50,26 @@ class AtomicCheckpointIO(CheckpointIO):
     def _write(self, path: Any, checkpoint: dict[str, Any]) -> None:
         self.failure = None
         try:
-            with atomic_write(path) as temporary:
-                save_torch_file(checkpoint, temporary)
-                verify_torch_file(checkpoint, temporary)
-                make_way(Path(path))
+            self.with_room(partial(_write_file, Path(path), checkpoint), Path(path).parent, checkpoint)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             self.fail(Path(path), error, checkpoint)
+
+    def with_room(self, write: Callable[[], None], folder: Path, content: Any) -> None:
+        """Call `write`, and once more where the disk is full and has checkpoints that the run can do without.
+
+        Args:
+            folder: where it writes.
+            content: nested values, whose tensors are written.
+
+        Raises:
+            OSError, RuntimeError: of `write`.
+        """
+        try:
+            write()
+        except (OSError, RuntimeError) as error:
+            if not is_full(error, folder, tensor_bytes(content)) or not self.make_room():
+                raise
+            write()
 
     def refuse(self, reason: str, *, step: int) -> None:
         """Record and log that no checkpoint is written, since its content is good for nothing."""
@@ -99,6 +118,13 @@ class AtomicCheckpointIO(CheckpointIO):
     def teardown(self) -> None:
         """Lightning's last call: everything is on disk when it returns."""
         self.writer.wait()
+
+
+def _write_file(path: Path, checkpoint: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        save_torch_file(checkpoint, temporary)
+        verify_torch_file(checkpoint, temporary)
+        make_way(path)
 
 
 def tensor_bytes(value: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -91,8 +91,7 @@ class RunData(pl.LightningDataModule):
         assert self.timed is not None
         dataset = self.timed.loader.dataset
         described = sorted(dataset.item_names()) or [type(dataset).__name__, str(len(dataset))]
-        digest = hashlib.sha256("\n".join(described).encode(errors="surrogateescape"))
-        return TrainingClips(hash=digest.hexdigest(), clips=len(dataset))
+        return TrainingClips(hash=digest_of(described), clips=len(dataset))
 
     def first_clips(self) -> Iterator[Batch]:
         """The clips that the run began with, one per batch, on every process and however often it has been
@@ -116,3 +115,16 @@ class RunData(pl.LightningDataModule):
     def continue_from(self, state: Mapping[str, Any]) -> None:
         """Start at a stored position. Call it before the loader is built."""
         self._state = state
+
+
+AT_ONCE = 10_000
+"""Names that are joined at once."""
+
+
+def digest_of(names: Sequence[str]) -> str:
+    """SHA-256 of names, one on a line, without a second copy of all of them."""
+    digest = hashlib.sha256()
+    for begin in range(0, len(names), AT_ONCE):
+        lines = "\n".join(names[begin : begin + AT_ONCE])
+        digest.update((lines if begin == 0 else f"\n{lines}").encode(errors="surrogateescape"))
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from stable_audio.nn.transfer import Readback
 from stable_audio.optim.split import local
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.explosion import exploded
+from stable_audio.training.finite_values import not_finite_among
 from stable_audio.training.usual_norm import FIRST, UsualNorm
 
 Agree = Callable[[Tensor], Tensor]
@@ -256,15 +257,5 @@ def not_finite(module: nn.Module) -> str | None:
 
     A device is asked once, not for each weight.
     """
-    names, checks = [], []
-    for name, parameter in module.named_parameters():
-        own = local(parameter.detach())
-        if own.is_floating_point() and not own.is_meta and own.numel():
-            names.append(name)
-            # The largest size is not finite if any value is not; `isfinite` would copy each weight.
-            checks.append(torch.isfinite(torch.linalg.vector_norm(own, torch.inf)))
-    if not checks:
-        return None
-    device = checks[0].device
-    finite = torch.stack([check.to(device) for check in checks]).tolist()
-    return next((name for name, good in zip(names, finite) if not good), None)
+    own = ((name, local(parameter.detach())) for name, parameter in module.named_parameters())
+    return next(iter(not_finite_among(own)), None)

@@ -1,4 +1,5 @@
-"""Choose the checkpoint in a run's folder to continue from: the newest one that is not damaged."""
+"""Choose the checkpoint in a run's folder to continue from: the newest one that is not damaged, and whose
+weights are all numbers."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from stable_audio.incidents import incident
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.checkpoint_files import step_checkpoints
 from stable_audio.training.errors import TrainingError
+from stable_audio.training.finite_values import refuse_no_numbers
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def newest_whole(
         CheckpointError: all training checkpoints are damaged; the message has the reason for each.
     """
     reasons: list[str] = []
-    for path in _newest_first(folder, up_to):
+    for _, path in newest_first(folder, up_to):
         try:
             content = load_training_file(path)
         except CheckpointError as error:
@@ -97,13 +99,14 @@ def config_inside(source: str | Path, *, lenient: bool = False, advice: str) -> 
 
 
 def load_training_file(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint of this program and verify its checksums.
+    """Read a training checkpoint of this program, and verify its checksums and that its weights are numbers.
 
     Of one in parts, optimizer and average, which may be large, are on the device "meta": they are read where
     they are needed.
 
     Raises:
-        CheckpointError: it cannot be read, or is not a training checkpoint of this program.
+        CheckpointError: it cannot be read, is not a training checkpoint of this program, or has weights that
+            are not finite.
     """
     if is_shards(path):
         content = read_shards(path, wanted=lambda key: not key.startswith(_LARGE))
@@ -115,18 +118,19 @@ def load_training_file(path: Path) -> dict[str, Any]:
             "to start from its weights, use --pretrained-ckpt-path"
         )
     refuse_newer(path, content[TRAINING_ENTRY]["format_version"])
+    refuse_no_numbers(path, content)
     return content
 
 
-def _newest_first(folder: Path, up_to: float) -> list[Path]:
-    """Training checkpoints up to a step, newest first, or all if that is infinite. `last.ckpt` is usually
-    another name of the newest numbered one, but older after a run was killed."""
+def newest_first(folder: Path, up_to: float) -> list[tuple[float, Path]]:
+    """(step, training checkpoint) up to a step, newest first, or all if that is infinite. `last.ckpt` is
+    usually another name of the newest numbered one, but older after a run was killed."""
     last = folder / "last.ckpt"
     steps: list[tuple[float, bool, Path]] = [(s, False, p) for s, p in step_checkpoints(folder)]
     if last.is_file():
         steps = [entry for entry in steps if not _is_same(entry[2], last)]
         steps.append((step_of(last), True, last))
-    return [path for step, _, path in sorted(steps, reverse=True) if step <= up_to]
+    return [(step, path) for step, _, path in sorted(steps, reverse=True) if step <= up_to]
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.characters import shown
+from stable_audio.checkpoints.steps import step_in
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.training.run_curves import curves
 from stable_audio.training.run_record import FIRST_INCIDENTS, read_record
@@ -89,7 +90,9 @@ def _incidents(incidents: Sequence[Mapping[str, Any]], further: int) -> str:
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
     for name in ("last.safetensors", "best.safetensors", "last.ckpt", "metrics.csv", "log.txt", "run.json"):
         if (folder / name).is_file():
-            yield f"link:{name}", readable_size((folder / name).stat().st_size)
+            size = readable_size((folder / name).stat().st_size)
+            at = step_in(folder / name) if name.startswith("last.") else math.inf
+            yield f"link:{name}", size if at == math.inf else f"{size}, of step {at:,.0f}"
     if (folder / "demos" / "index.html").is_file():
         yield "link:demos/index.html", "the demos"
 

@@ -14,7 +14,13 @@ from stable_audio.adapters.files import trained_layers
 from stable_audio.checkpoints import CheckpointError, StoredWeights, save_inference_file
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import base_of, keys_of
-from stable_audio.checkpoints.format import BASE_KEY, FORMAT_VERSION, TRANSFORMS_KEY, WHOLE_VERSION
+from stable_audio.checkpoints.format import (
+    ADAPTED_KEY,
+    BASE_KEY,
+    FORMAT_VERSION,
+    TRANSFORMS_KEY,
+    WHOLE_VERSION,
+)
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
 from stable_audio.training.transforms import trained_adapter
@@ -27,8 +33,6 @@ BASE_NAME = "base.safetensors"
 """What a run's folder calls the weights that its checkpoints add to."""
 
 INHERITED_KEY = "inherited_transforms"
-ADAPTED_KEY = "adapted_model"
-"""What training checkpoints say of the model that their adapter is for, as passports do."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ class ShardWriting:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
 
+    def any(self, work: Callable[[], bool]) -> bool:
+        """Whether `work`, which every process must call, returns True on one of them.
+
+        Raises:
+            OSError: on every process, if it failed on one of them.
+        """
+        return any(self._all(work))
+
     def _begin(self, temporary: Path) -> None:
         if self.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)

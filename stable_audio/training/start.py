@@ -27,7 +27,7 @@ from stable_audio.checkpoints.adapted import LoadedBase, merge_into
 from stable_audio.checkpoints.base_file import BaseFile
 from stable_audio.checkpoints.difference import keys_of, tensors_of
 from stable_audio.checkpoints.filling import load_base, load_stored
-from stable_audio.checkpoints.format import BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
+from stable_audio.checkpoints.format import ADAPTED_KEY, BASE_KEY, TRAINING_ENTRY, TRANSFORMS_KEY
 from stable_audio.checkpoints.keys import strip
 from stable_audio.config import ModelConfig
 from stable_audio.factory import create_model_from_config
@@ -38,9 +38,9 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.training.adapters import adapted_model
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.finite import not_finite
+from stable_audio.training.finite_values import not_finite_among
 from stable_audio.training.options import RunOptions
-from stable_audio.training.saved import ADAPTED_KEY, INHERITED_KEY, base_for
+from stable_audio.training.saved import INHERITED_KEY, base_for
 from stable_audio.transforms.folding import fold_pretransform
 from stable_audio.transforms.recorded import Record, apply_transforms, rebuild
 from stable_audio.wording import plural
@@ -103,7 +103,7 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
         reports = load(model)
     for report in reports:
         log.info("%s", report)
-    _refuse_no_numbers(model, path)
+    _refuse_no_numbers(model, reports)
     _refuse_untrained_sounds(model, reports, options)
     _refuse_untrained_pretransform(model, reports, options)
     _refuse_another_pretransform(model, config, reports)
@@ -120,12 +120,14 @@ def starting_model(config: ModelConfig, options: RunOptions, *, adapter: bool = 
     return Start(model, inherited, base, from_base, to_copy, adapted)
 
 
-def _refuse_no_numbers(model: nn.Module, path: str) -> None:
-    """Raise TrainingError for weights that no training can begin with, which would look like bad data."""
-    if path and (name := not_finite(model)) is not None:
+def _refuse_no_numbers(model: nn.Module, reports: Sequence[LoadReport]) -> None:
+    """Raise TrainingError for stored weights that no training can begin with: it would look like bad data."""
+    sources = {key: report.source for report in reports for key in report.loaded}
+    loaded = ((key, value.detach()) for key, value in model.named_parameters() if key in sources)
+    if broken := not_finite_among(loaded):
         raise TrainingError(
-            f"{path}: its weights hold values that are not finite, in {name}; take another checkpoint of that"
-            " run, from before they broke"
+            f"{sources[broken[0]]}: its weights hold values that are not finite, in {broken[0]}; take "
+            "another checkpoint of that run, from before they broke"
         )
 
 

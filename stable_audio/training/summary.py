@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from stable_audio.checkpoints.steps import step_in
 from stable_audio.config import ModelConfig
+from stable_audio.incidents import incident
 from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.inference.rates import peak_rate
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.scalars import LogScalars
+from stable_audio.training.checkpoint_size import Expected, checkpoint_bytes, lack_of_room
 from stable_audio.training.feed import RunData
 from stable_audio.training.float8 import without_float8
 from stable_audio.training.memory_plan import Planner, TrainingPlan, choice_of, precision_on
 from stable_audio.training.memory_plan.processes import Sharing, sharing_in
 from stable_audio.training.options import RunOptions
+from stable_audio.training.recovery import newest_first
 from stable_audio.training.speed.columns import Nominal
 from stable_audio.wording import plural
 
@@ -48,6 +53,7 @@ class Summary(pl.Callback):
     ) -> None:
         self.config, self.options, self.data, self.row = config, options, data, row
         self.scalars = scalars
+        self._looked = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -66,6 +72,23 @@ class Summary(pl.Callback):
             )
             for line in lines:
                 log.info("%s", line)
+            if not self._looked:
+                self._look_for_room(trainer, pl_module, plan)
+            self._looked = True  # a run that goes back to a checkpoint comes here again
+
+    def _look_for_room(self, trainer: pl.Trainer, module: TrainingModule, plan: TrainingPlan | None) -> None:
+        """Warn of a disk that will not hold the run's checkpoints."""
+        state = 0 if plan is None else plan.parts.get("optimizer", 0) * plan.choice.sharing.shares
+        in_parts = self.options.checkpoint_format == "shards"
+        expected = Expected.of(self.options, trainer.global_step)
+        try:
+            size = checkpoint_bytes(module, trainer.optimizers, planned=state, in_parts=in_parts)
+            lack = lack_of_room(self.options.folder, size, expected)
+        except Exception as error:  # a missing estimate must not end a run
+            log.debug("the room on the disk is not known", exc_info=error)
+            return
+        if lack is not None:
+            log.warning("%s", lack, extra=incident("little room"))
 
 
 def planned(
@@ -154,7 +177,10 @@ def start_lines(
 
 
 def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompts: bool) -> Iterator[str]:
-    """Lines about the files of a finished run, and the commands that use them."""
+    """Lines about the files of a finished run, and the commands that use them.
+
+    Of a file that is older than the run, as after a checkpoint that was not written, the step is said.
+    """
     listed = {
         "last.safetensors": "for generation",
         "best.safetensors": "best in validation",
@@ -166,12 +192,25 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
     yield f"step {step:,} reached; written to {folder}:"
     for name, use in listed.items():
         if (folder / name).is_file():
-            yield f"  {name:<18}{readable_size((folder / name).stat().st_size):>9}  {use}"
-    if stopped:
-        yield "next: the same command with --recover continues from here"
+            size = readable_size((folder / name).stat().st_size)
+            yield f"  {name:<18}{size:>9}  {use}{_older(folder / name, step)}"
+    newest = next((at for at, _ in newest_first(folder, math.inf) if at < math.inf), None)
+    if stopped and newest is not None:
+        here = "here" if newest == step else f"step {newest:,.0f}"
+        yield f"next: the same command with --recover continues from {here}"
     weights = folder / "last.safetensors"
     if weights.is_file():
         yield f"next: {_next_command(weights, model_type, prompts=prompts)}"
+
+
+def _older(path: Path, step: int) -> str:
+    """Of which step a file is, in words, if it should be of `step` and is not."""
+    if path.name not in ("last.ckpt", "last.safetensors"):
+        return ""
+    at = step_in(path)
+    if at == math.inf:
+        return "; it cannot be read"
+    return "" if at == step else f"; of step {at:,.0f}"
 
 
 def _next_command(weights: Path, model_type: str, *, prompts: bool) -> str:

@@ -39,6 +39,7 @@ from stable_audio.training.precision import decided, device_type
 from stable_audio.training.record import EarlyLog, record_run
 from stable_audio.training.requeue import refuse_no_job
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
+from stable_audio.training.room import clear_at_start
 from stable_audio.training.run import Run
 from stable_audio.training.run_lock import RunLock
 from stable_audio.training.run_record import RunRecord
@@ -176,6 +177,8 @@ def _assemble(
         lock = RunLock(options.folder)
         refuse_changed(options.folder, before)  # by a run that ended before there was the lock
         clear()
+        if resumed is not None and continues(options, resumed):
+            clear_at_start(options.folder, resumed, module.guard.limits, keep=options.keep)
         if start.to_copy is not None:
             copy_base(start.to_copy, options.folder)
     data = RunData(loader_maker(config, module, files.training, options, training=True), module.clock)

@@ -313,6 +313,39 @@ def test_a_hub_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.asked[-1] == ("someone/vae", "last.safetensors", "v1")
 
 
+def test_a_hub_id_is_no_folder_of_the_working_directory(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths in a file are relative to its own folder."""
+    here = tmp_path_factory.mktemp("here")
+    (here / "someone" / "vae").mkdir(parents=True)
+    (here / "someone" / "vae" / "last.safetensors").write_bytes(b"something else")
+    monkeypatch.chdir(here)
+    _use(monkeypatch, _Hub(folder / "vae"))
+    (folder / "model.json").write_text(json.dumps(diffusion(path="someone/vae")))
+    config = load_config(folder / "model.json")
+    assert dict(config.weights) == {"pretransform": "someone/vae"}
+    (report,) = load_named(create_model_from_config(config), config.weights)
+    assert report.complete
+
+
+def test_weights_as_trained_come_from_the_checkpoint_of_a_run(folder: Path) -> None:
+    """Its inference file has the average alone."""
+    tensors = read_checkpoint(folder / "vae").tensors
+    trained = {key: torch.full_like(value, 0.5) for key, value in tensors.items()}
+    entry = {"format_version": 1, "step": 7}
+    state = {f"model.{key}": value for key, value in trained.items()}
+    content = {"state_dict": state, "model_config": AUTOENCODER, TRAINING_ENTRY: entry}
+    torch.save(content, folder / "vae" / "last.ckpt")
+    config = load_config(folder / "model.json")
+    for use_ema, expected in ((True, tensors), (False, trained)):
+        model = create_model_from_config(config)
+        load_named(model, config.weights, use_ema=use_ema)
+        assert torch.equal(
+            model.pretransform.model.state_dict()["encoder.layers.0.bias"], expected["encoder.layers.0.bias"]
+        )
+
+
 def test_a_hub_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import errors
 

@@ -13,6 +13,7 @@ from stable_audio.audio.loudness import integrated_loudness
 from stable_audio.audio.resample import resample
 from stable_audio.config import ConfigError
 from stable_audio.data import DataError, ItemKey, Rejected, create_dataset, create_loader
+from stable_audio.data.audio_dir import below
 from stable_audio.data.crop import Crop, choose_crop, read_crop
 from stable_audio.data.inspection import inspect_dataset
 from tests.audio.sounds import chirp
@@ -394,3 +395,16 @@ def test_a_clip_opens_its_file_once(
     assert not isinstance(clip, Rejected)
     assert clip[1]["total_samples"] == 700
     assert len(searched) == 2
+
+
+@pytest.mark.parametrize(
+    "folder", ["/data/a", "/data/a/", "/data/a//", "/", "data", "./data", "../data", "."]
+)
+@pytest.mark.parametrize(
+    "name",
+    ["x.wav", "b/x.wav", "b/../x.wav", "./x.wav", "b//x.wav", "b/./x.wav", ".x.wav", "/else/x.wav"],
+)
+def test_names_below_a_folder_are_relative_paths(folder: str, name: str) -> None:
+    prefix = folder.rstrip(os.sep) + os.sep
+    for path in (os.path.join(folder, name), f"{prefix}{name}", f"{folder}x/{name}"):
+        assert below(path, folder, prefix) == os.path.relpath(path, folder), path

@@ -12,9 +12,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from stable_audio.adapters import ADAPTER_TYPES, AdapterSettings, AdapterStack, base_hash, read_adapter
+from stable_audio.adapters import (
+    ADAPTER_TYPES,
+    AdapterError,
+    AdapterSettings,
+    AdapterStack,
+    base_hash,
+    read_adapter,
+)
 from stable_audio.adapters.passport import config_hash
 from stable_audio.checkpoints import CheckpointError, export, load_model
+from stable_audio.checkpoints.run_adapters import newest_adapter, read_newest_adapter
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.cli import main
 from stable_audio.config import load_config
@@ -128,6 +136,37 @@ def test_a_base_in_parts(tmp_path: Path) -> None:
     run(tmp_path, parts, settings=settings, max_steps=1, demos=False)
     folder = run(tmp_path, parts, settings=settings, recover=True, demos=False)
     assert_equal(state(folder), merged_by_hand(parts, folder))
+
+
+def test_the_newest_adapter_of_a_run_in_parts_is_taken(tmp_path: Path, base: Path) -> None:
+    """`last.safetensors` is as old as the last stop, or absent after a kill."""
+    options: dict[str, Any] = {"checkpoint_format": "shards", "demos": False}
+    folder = run(tmp_path, base, **options)
+    written, first = (folder / "last.safetensors").read_bytes(), read_adapter(folder)
+    assert newest_adapter(folder) == folder / "last.safetensors"
+    run(tmp_path, base, max_steps=3, recover=True, **options)
+    second = read_adapter(folder)
+    (folder / "last.safetensors").write_bytes(written)
+    parts = folder / "checkpoints" / "step=00000003.shards"
+    for _ in range(2):
+        assert newest_adapter(folder) == newest_adapter(parts) == parts
+        found = read_newest_adapter(folder)
+        assert found.settings.values() == first.settings.values()
+        assert found.passport is not None
+        assert found.passport.base == first.passport.base  # type: ignore[union-attr]
+        assert found.passport.step == 3
+        for layer, tensors in second.layers.items():
+            assert all(torch.equal(v, found.layers[layer][k].half().float()) for k, v in tensors.items())
+        (folder / "last.safetensors").unlink(missing_ok=True)
+    flags = ["--steps", "1", "--seed", "1", "--seconds", "0.2", "--device", "cpu", "--adapter", str(folder)]
+    given = ["--ckpt-path", str(base), "--out", str(tmp_path / "clips")]
+    assert main(["generate", *flags, *given]) == 0
+    (recipe,) = (tmp_path / "clips").glob("*.json")
+    (used,) = json.loads(recipe.read_text())["recipe"]["adapters"]
+    assert used["path"] == str(parts.resolve())
+    tiny_run(tmp_path, tiny_config(), name="whole", max_steps=1, **options).start()
+    with pytest.raises(AdapterError, match="of a run that trains no adapter"):
+        read_newest_adapter(tmp_path / "whole" / "checkpoints" / "step=00000001.shards")
 
 
 def test_export_writes_a_whole_model(trained: Path, base: Path, tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import soundfile
 import torch
 
-from stable_audio.training.changed_start import name_changed_options
+from stable_audio.training.callbacks.recording import RecordData
+from stable_audio.training.changed_start import name_changed_clips, name_changed_options
+from stable_audio.training.feed import AT_ONCE, RunData, digest_of
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import record_run
 from stable_audio.training.run_record import RunRecord
@@ -191,3 +197,57 @@ def test_a_dataset_that_loses_half_of_its_files_is_named_and_the_run_goes_on(
         path.unlink()
     with pytest.raises(ValueError, match=r"sounds"):  # in one sentence
         tiny_run(tmp_path, max_steps=12, dataset=dataset, recover=True).start()
+
+
+def _many(count: int, renamed: int = -1) -> RunData:
+    """Data with so many clips, of which one has another name."""
+    names = [f"folder/{number:07d}.wav" for number in range(count)]
+    if renamed >= 0:
+        names[renamed] = "folder/another.wav"
+
+    class Clips:
+        ignored: ClassVar[Counter[str]] = Counter()
+
+        def __len__(self) -> int:
+            return count
+
+        def item_names(self) -> list[str]:
+            return names
+
+    data = RunData(lambda rank, size: None)  # type: ignore[arg-type, return-value]
+    data.timed = SimpleNamespace(loader=SimpleNamespace(dataset=Clips()))  # type: ignore[assignment]
+    return data
+
+
+def _started(folder: Path, data: RunData) -> dict[str, Any]:
+    record = RunRecord(folder / "run.json")
+    with record.listening():
+        record.started({"started": "now", "resumed_from": "last.ckpt"})
+        RecordData(record, data).on_train_start(SimpleNamespace(world_size=1), None)  # type: ignore[arg-type]
+    record.ended({})
+    return record.content
+
+
+def test_one_of_very_many_clips_that_has_another_name_is_seen(tmp_path: Path) -> None:
+    count = 300_001
+    _started(tmp_path, _many(count))
+    assert not [e for e in _started(tmp_path, _many(count))["incidents"] if e["kind"] == "changed data"]
+    content = _started(tmp_path, _many(count, renamed=200_000))
+    (change,) = (entry["text"] for entry in content["incidents"] if entry["kind"] == "changed data")
+    assert f"{count} clips then, {count} now" in change
+
+
+def test_a_record_without_a_digest_says_nothing_of_names(caplog: pytest.LogCaptureFixture) -> None:
+    """As earlier versions wrote for many clips."""
+    before = {"data": {"clips": 400_000, "names_sha256": None}}
+    name_changed_clips([before], {"clips": 400_000, "names_sha256": "a"})
+    assert not caplog.records
+    name_changed_clips([before], {"clips": 399_999, "names_sha256": "a"})
+    assert "the dataset has changed since the last start: 400000 clips then, 399999 now" in caplog.text
+
+
+@pytest.mark.parametrize("count", [0, 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
+def test_the_digest_is_that_of_all_names_on_lines(count: int) -> None:
+    names = [f"{number}\udc80" for number in range(count)]
+    whole = "\n".join(names).encode(errors="surrogateescape")
+    assert digest_of(names) == hashlib.sha256(whole).hexdigest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import torch
 
 from stable_audio.checkpoints import checksums, summed_files
 from stable_audio.checkpoints.shards import Shards, read_shards
+from stable_audio.training import checkpoint_io
 from stable_audio.training.callbacks.checkpoints import RETRY_MINUTES
+from stable_audio.training.errors import TrainingError
 from stable_audio.training.guard import write_failure
 from stable_audio.training.recovery import newest_whole
+from stable_audio.training.saved import SavedWeights
 from stable_audio.training.shard_writing import ShardWriting
 from tests.training.building import tiny_run
 
@@ -47,6 +52,38 @@ def test_parts_that_find_no_room_for_a_while(
     found = newest_whole(tmp_path / "run")
     assert found is not None
     assert found[1]["stable_audio"]["step"] == 6
+
+
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_files_of_an_earlier_step_are_not_said_to_be_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    options: dict[str, Any] = {"checkpoint_every": 2, "checkpoint_format": form}
+    assert tiny_run(tmp_path, max_steps=2, **options).start() == 0
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "for generation" in said
+    assert "; of step" not in said
+    caplog.clear()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_io, "save_torch_file", full)
+    monkeypatch.setattr(summed_files._SummedFile, "write", full)
+    monkeypatch.setattr(SavedWeights, "write", full)
+    run = tiny_run(tmp_path, max_steps=4, recover=True, **options)
+    run.stop.signal = signal.SIGTERM
+    with pytest.raises(TrainingError, match="No space left"):
+        run.start()
+    lines = [record.getMessage() for record in caplog.records]
+    at = lines.index(f"step 3 reached; written to {tmp_path / 'run'}:")
+    names = {line.split()[0]: line for line in lines[at + 1 :] if line.startswith("  ")}
+    assert names["last.safetensors"].endswith("for generation; of step 2")
+    assert form == "shards" or names["last.ckpt"].endswith("to continue; of step 2")
+    assert "; of step" not in names["metrics.csv"]
+    assert "next: the same command with --recover continues from step 2" in lines
+    assert "of step 2" in (tmp_path / "run" / "run.html").read_text()
 
 
 def test_a_disk_that_changes_parts_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

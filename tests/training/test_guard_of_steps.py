@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stable_audio.checkpoints import read_checkpoint
+from stable_audio.checkpoints.steps import step_of_inference
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.errors import TrainingError
@@ -113,7 +115,38 @@ def test_after_too_many_bad_steps_a_run_goes_back_and_its_data_do_not(
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 15))
     names = {p.name for p in (tmp_path / "run" / "checkpoints").glob("*.ckpt")}
-    assert names == {f"step={n:08d}.ckpt" for n in (4, 8, 12, 14)} | {"left-step=00000012.ckpt"}
+    assert names == {f"step={n:08d}.ckpt" for n in (4, 8, 12, 14)}
+
+
+class _Files(pl.Callback):
+    """What is in the folder of checkpoints after each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "run" / "checkpoints"
+        self.names: list[tuple[int, list[str]]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        names = sorted(path.stem for path in self.folder.glob("left-*"))
+        self.names.append((trainer.global_step, names))
+
+
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_checkpoints_that_a_run_has_left_stay_until_it_has_others(tmp_path: Path, form: str) -> None:
+    """It leaves that of step 12 twice."""
+    guard = {**GUARD, "returns": 3}
+    options: dict[str, Any] = {"guard": guard, "checkpoint_every": 4, "checkpoint_format": form, "keep": 2}
+    run = _run(tmp_path, {10, 12, 15, 17}, max_steps=18, **options)
+    files = _Files(tmp_path)
+    run.trainer.callbacks.insert(0, files)  # type: ignore[attr-defined]
+    assert run.start() == 0
+    assert run.module.guard.returns == 2
+    left = ["left-step=00000012"] * (1 if form == "shards" else 2)  # one folder, or two files
+    assert [names for step, names in files.names if step == 11] == [[], left, left]
+    assert files.names[-1] == (18, [])
+    assert {p.stem for p in (tmp_path / "run" / "checkpoints").iterdir()} == {
+        "step=00000016",
+        "step=00000018",
+    }
 
 
 def test_a_run_that_has_gone_back_is_continued_to_the_same_bits(tmp_path: Path, unbroken: Path) -> None:
@@ -142,6 +175,30 @@ def test_a_run_killed_right_after_going_back_goes_back_again(tmp_path: Path, unb
     assert _content(tmp_path, "parts")["stable_audio"]["step"] == 8
     assert again.start() == 0
     assert_same_checkpoint(unbroken / "back" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
+@pytest.mark.parametrize("form", ["file", "shards"])
+def test_the_weights_of_a_run_are_those_of_the_step_that_it_has_gone_back_to(
+    tmp_path: Path, form: str
+) -> None:
+    """Not those that it has left at a stop of a later step."""
+    options = {"guard": GUARD, "checkpoint_every": 4, "checkpoint_format": form}
+    assert _run(tmp_path, {10, 12}, max_steps=11, **options).start() == 0
+    folder = tmp_path / "run"
+    assert step_of_inference(folder / "last.safetensors") == 11
+    run = _run(tmp_path, {10, 12}, recover=True, **options)
+    fit = run._fit
+
+    def killed(checkpoint: Path | None) -> None:
+        if run.going_back.path is not None:
+            raise KeyboardInterrupt
+        fit(checkpoint)
+
+    run._fit = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    assert int(read_checkpoint(folder).info["step"]) == 8
+    assert int(read_checkpoint(folder, use_ema=False).info["step"]) == 8
 
 
 def test_a_run_goes_back_so_often_and_then_ends(tmp_path: Path) -> None:
@@ -208,7 +265,7 @@ def test_the_checkpoint_before_the_last_bad_steps_is_not_removed(
     assert _run(tmp_path, {11, 13}, **options).start() == 0
     assert "the run goes back to step 8" in caplog.text
     checkpoints = tmp_path / "run" / "checkpoints"
-    assert {p.stem for p in checkpoints.iterdir()} == {"left-step=00000012", "step=00000014"}
+    assert {p.stem for p in checkpoints.iterdir()} == {"step=00000014"}
 
 
 def test_a_run_does_not_go_back_to_a_file_that_was_replaced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stable_audio.checkpoints import export, load_model
+from stable_audio.checkpoints import export, load_model, read_checkpoint, save_inference_file
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.errors import TrainingError
@@ -150,6 +151,28 @@ def test_a_teacher_draws_nothing(tmp_path: Path) -> None:
     assert_equal(module.teacher.model.state_dict(), seeded(config, 7))
 
 
+@pytest.mark.parametrize("given", ["flag", "config"])
+def test_a_pretransform_that_is_no_number_is_refused_by_the_name_of_its_file(
+    tmp_path: Path, given: str
+) -> None:
+    whole = stored(tmp_path, ".safetensors", latent_config())
+    tensors = dict(read_checkpoint(whole).tensors)
+    name = next(k for k, v in tensors.items() if k.startswith("pretransform.model.decoder.") and v.ndim > 1)
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[0] = math.nan
+    broken = tmp_path / "coder.safetensors"
+    save_inference_file(broken, tensors, latent_config())
+    config = latent_config()
+    options = {"pretrained_ckpt_path": str(whole), "pretransform_ckpt_path": str(broken)}
+    if given == "config":
+        config["model"]["pretransform"] = {"type": "autoencoder", "path": str(broken)}
+        options = {}
+    with pytest.raises(
+        TrainingError, match=rf"coder\.safetensors.*: its weights .* in {re.escape(name)}; take"
+    ):
+        tiny_run(tmp_path, config, **options)
+
+
 def test_weights_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_path: Path) -> None:
     """Training would say that the loss is not finite, and blame the data."""
     model = create_model_from_config(tiny_config())
@@ -158,6 +181,6 @@ def test_weights_that_are_no_numbers_are_refused_by_the_name_of_their_file(tmp_p
         weight.view(-1)[0] = torch.nan
     file = export(model, tmp_path / "broken.safetensors", config=tiny_config())
     with pytest.raises(
-        TrainingError, match=rf"broken\.safetensors: .* not finite, in {re.escape(name)}; take"
+        TrainingError, match=rf"broken\.safetensors.*: .* not finite, in {re.escape(name)}; take"
     ):
         start(tiny_config(), pretrained_ckpt_path=str(file))

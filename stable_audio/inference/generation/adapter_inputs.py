@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stable_audio.adapters.base import check_base
 from stable_audio.adapters.spec import AnyAdapter, uses_of
 from stable_audio.adapters.use import with_adapters
+from stable_audio.checkpoints.run_adapters import read_newest_adapter
 from stable_audio.model import DiffusionModel
 
 
@@ -36,7 +37,7 @@ class AdapterInputs:
         adapters = [self.adapters] if isinstance(self.adapters, str) else self.adapters
         if not adapters:
             return model
-        uses = uses_of(adapters)
+        uses = uses_of(adapters, read_newest_adapter)
         name = model.loaded_from or "one that was loaded from no file"
         check_base(model, [use.adapter for use in uses], name=name, any_base=self.any_base)
         return with_adapters(model, uses, thin=self.thin_adapters)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from stable_audio.adapters.files import Adapter, adapter_file, read_adapter
+from stable_audio.adapters.files import Adapter
 from stable_audio.adapters.spec import AdapterSpec
 from stable_audio.adapters.stack import AdapterStack
 from stable_audio.adapters.use import AdapterUse, with_adapters
+from stable_audio.checkpoints.run_adapters import newest_adapter, read_newest_adapter
 from stable_audio.inference.rendering.recipe import AdapterFile, InputFile
 from stable_audio.model import DiffusionModel
 
@@ -57,12 +58,12 @@ class AdaptedModels:
 
     def _adapter(self, path: str) -> Adapter:
         if path not in self._adapters:
-            self._adapters[path] = read_adapter(path)
+            self._adapters[path] = read_newest_adapter(path)
         return self._adapters[path]
 
     def _file(self, path: str) -> InputFile:
         if path not in self._files:
-            self._files[path] = InputFile.of(adapter_file(path))
+            self._files[path] = InputFile.of(newest_adapter(path))
         return self._files[path]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from stable_audio.adapters import check_base, read_adapter
-from stable_audio.adapters.files import adapter_file
+from stable_audio.adapters import check_base
 from stable_audio.adapters.spec import AdapterSpec
+from stable_audio.checkpoints.run_adapters import newest_adapter, read_newest_adapter
 from stable_audio.config import load_config
 from stable_audio.data.world import ALONE, World
 from stable_audio.inference.generation.settings import Sampling
@@ -81,7 +81,7 @@ class RenderRequest:
                 f"adapter merge`, and render that one in {self.dtype}"
             )
         for path in self._adapter_paths:
-            adapter_file(path)
+            newest_adapter(path)
 
     @classmethod
     def from_recipe(
@@ -157,7 +157,7 @@ class RenderRequest:
 
     def _check_base(self, model: DiffusionModel, name: str) -> None:
         """Raise AdapterError if an adapter was trained on another model."""
-        adapters = [read_adapter(path) for path in self._adapter_paths]
+        adapters = [read_newest_adapter(path) for path in self._adapter_paths]
         check_base(model, adapters, name=name, any_base=self.any_base)
 
     @property

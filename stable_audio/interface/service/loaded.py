@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from stable_audio.adapters import AdapterError, AdapterStack, check_base, read_adapter
+from stable_audio.adapters import AdapterError, AdapterStack, check_base
+from stable_audio.checkpoints.run_adapters import read_newest_adapter
 from stable_audio.inference.memory.errors import free_memory_of
 from stable_audio.inference.rendering.adapting import AdaptedModels
 from stable_audio.inference.rendering.load import RenderModel, load_render_model
@@ -103,7 +104,7 @@ class LoadedModels:
         stack = AdapterStack(model.backbone, model.conditioner)
         for name, served in self._adapters.items():
             try:
-                adapter = read_adapter(served.path)
+                adapter = read_newest_adapter(served.path)
                 stack.check(adapter)
                 check_base(model, [adapter], name=file, any_base=self._options.any_base)
             except AdapterError as error:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stable_audio.adapters.files import adapter_file
 from stable_audio.audio.atomic import remove_leftovers
+from stable_audio.checkpoints.run_adapters import newest_adapter
 from stable_audio.inference.rendering.recipe import InputFile, file_digest
 from stable_audio.interface.service.active import ActiveJob
 from stable_audio.interface.service.checking import CheckedRequest, checked
@@ -238,7 +238,7 @@ def _tell_failure(written: asyncio.Future[None]) -> None:
 
 
 def _served(path: str) -> ServedAdapter:
-    file = adapter_file(path)
+    file = newest_adapter(path)
     return ServedAdapter(str(Path(path).expanduser().resolve()), by_name(InputFile.of(file)))
 
 

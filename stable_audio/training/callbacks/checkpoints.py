@@ -20,7 +20,7 @@ from stable_audio.training.batch_counts import begin_with_a_whole_step, end_last
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.checkpoint_files import is_numbered, last_steps, remove_leftovers
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.checkpoint_pruning import prune
+from stable_audio.training.checkpoint_pruning import prune, remove_left
 from stable_audio.training.continuing import apply_learning_rate
 from stable_audio.training.feed import RunData
 from stable_audio.training.finite import not_finite
@@ -29,6 +29,7 @@ from stable_audio.training.gathering import of_all
 from stable_audio.training.halved_encoder import ENCODING_KEY
 from stable_audio.training.precision import PRECISION_KEY
 from stable_audio.training.rescue import claim_rescue, leave_rescue
+from stable_audio.training.room import make_room
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Checkpoints(StepCallback):
         if trainer.is_global_zero:
             remove_leftovers(self.folder)
             prune(self.folder, module.guard.return_point(trainer.global_step), keep=self.keep)
+            remove_left(self.folder, trainer.global_step)
 
     def _complete(
         self, trainer: pl.Trainer, module: TrainingModule, is_whole: Callable[[Path, int], bool]
@@ -177,6 +179,7 @@ class Checkpoints(StepCallback):
         kept = self._prepare(module, step, numbered=numbered)
         target = self.folder / (f"checkpoints/step={step:08d}.ckpt" if numbered else "last.ckpt")
         with self.io.writer.group():
+            self.io.make_room = partial(make_room, self.folder, kept, keep=self.keep)
             if self._alone:
                 content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
                 self.io.save_checkpoint(content, target)
@@ -233,17 +236,21 @@ class Checkpoints(StepCallback):
         """
         if self.io.failure is not None:
             return
-        inference = target.with_suffix(".safetensors")
         try:
-            write(inference, tensors)
-            if inference.name != "last.safetensors":
-                same_file(inference, self.folder / "last.safetensors")
-                if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
-                    same_file(target, self.folder / "last.ckpt")
+            self.io.with_room(partial(self._put_beside, target, tensors, write), self.folder, tensors)
             prune(self.folder, kept, keep=self.keep)
+            remove_left(self.folder, step)
         except OSError as error:
             self.io.fail(target, error, tensors, what="the files beside the checkpoint were", step=step)
         self.seconds = time.monotonic() - began
+
+    def _put_beside(self, target: Path, tensors: Mapping[str, Tensor], write: Callable[..., None]) -> None:
+        inference = target.with_suffix(".safetensors")
+        write(inference, tensors)
+        if inference.name != "last.safetensors":
+            same_file(inference, self.folder / "last.safetensors")
+            if not target.is_dir():  # DeepSpeed writes a folder of its own, which is not linked or copied
+                same_file(target, self.folder / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # After an error in the middle of a step, the run goes on with that step from its beginning.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.scalars import LogScalars
+from stable_audio.training.guard import write_failure
 from stable_audio.training.options import RunOptions
 from stable_audio.training.speed.advice import ProfileFacts
 from stable_audio.training.speed.kinds import Cost, by_kind
@@ -29,6 +32,10 @@ FIRST = 3
 """Steps before the recorded ones, which set up threads, kernels and data."""
 
 TRACE, PAGE = "profile/trace.json", "profile/summary.txt"
+
+
+NEXT_TO_NOTHING = 2**20
+"""Bytes that a disk may have left when it counts as full."""
 
 
 class Profile(StepCallback):
@@ -103,10 +110,7 @@ class Profile(StepCallback):
         costs = costs_of(profiler, on_gpu=device.type == "cuda")
         facts = self._facts(trainer, module, costs, seconds)
         text = page(facts, costs, steps=steps, trace=TRACE)
-        try:
-            self._write(profiler, text)
-        except OSError as error:  # a profile must not end a run
-            log.error("the profile was not written (%s); training continues", error)
+        self._write(profiler, text)
         for line in text.splitlines():
             log.info("%s", line)
 
@@ -133,11 +137,33 @@ class Profile(StepCallback):
 
     def _write(self, profiler: profile, text: str) -> None:
         folder = Path(self._options.folder)
-        (folder / TRACE).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / TRACE) as temporary:
+        try:  # the page first, which is small and says most
+            with atomic_write(folder / PAGE) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            write_trace(profiler, folder / TRACE)
+        except (OSError, RuntimeError) as error:  # a profile must not end a run
+            reason = write_failure(error, folder)
+            log.warning("%s: not written (%s); training continues", folder / TRACE, reason)
+
+
+def write_trace(profiler: profile, path: Path) -> None:
+    """Write the trace of a profiler, or leave nothing of it.
+
+    The profiler tells no failure: what did not fit the disk stays under a temporary name of its own.
+
+    Raises:
+        OSError: it is not whole.
+    """
+    with atomic_write(path) as temporary:
+        part = temporary.with_name(f"{temporary.name}.tmp")
+        try:
             profiler.export_chrome_trace(str(temporary))
-        with atomic_write(folder / PAGE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            if not temporary.is_file():
+                full = shutil.disk_usage(path.parent).free < NEXT_TO_NOTHING
+                reason = "the profiler could not write all of it, as where files have a limit (ulimit -f)"
+                raise OSError(errno.ENOSPC, reason) if full else OSError(reason)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def costs_of(profiler: profile, *, on_gpu: bool) -> list[Cost]:

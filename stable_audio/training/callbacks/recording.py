@@ -15,13 +15,13 @@ from stable_audio.training.gathering import of_all
 from stable_audio.training.run_record import RunRecord
 from stable_audio.wording import plural
 
-MOST_NAMED = 300_000
-"""Clips whose names are digested; more would take seconds at every start."""
-
 
 class RecordData(pl.Callback):
     """Records the number of clips and a digest of their names, by which a changed dataset shows, and sees
     that all processes have the same clips: each takes its own by their number in the list.
+
+    A million names take about a second. Sizes are not in the digest: folders of sound do not list them, and
+    each would be a question to the disk.
 
     Args:
         record: of the run.
@@ -36,9 +36,9 @@ class RecordData(pl.Callback):
         if self.data.timed is None or not (self.record.enabled or trainer.world_size > 1):
             return
         dataset = self.data.timed.loader.dataset
-        digest = self.data.clips().hash if len(dataset) <= MOST_NAMED else None
+        clips = self.data.clips()
         left_out = sum(dataset.ignored.values())
-        facts = {"clips": len(dataset), "names_sha256": digest, "files_not_read": left_out}
+        facts = {"clips": clips.clips, "names_sha256": clips.hash, "files_not_read": left_out}
         if trainer.world_size > 1:
             refuse_other_clips(of_all((socket.gethostname(), facts)))
         if not self.record.enabled:

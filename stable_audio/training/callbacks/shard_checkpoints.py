@@ -18,7 +18,9 @@ from stable_audio.stored.shards_folder import SUFFIX, is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
-from stable_audio.training.checkpoint_pruning import prune, remove_last
+from stable_audio.training.checkpoint_io import tensor_bytes
+from stable_audio.training.checkpoint_pruning import prune, remove_last, remove_left
+from stable_audio.training.room import is_full, make_room
 from stable_audio.training.shard_writing import ShardWriting
 
 PASSING = "passing"
@@ -81,8 +83,9 @@ class ShardCheckpoints(Checkpoints):
         self, target: Path, step: int, parts: Shards, *, began: float, numbered: bool, kept: int
     ) -> None:
         assert self._writing is not None
+        self.io.make_room = partial(make_room, self.folder, kept, keep=self.keep)
         try:
-            self._writing.write(target, parts)
+            self._write_together(target, parts)
             self.io.failure = None
             if self._writing.rank == 0:
                 for passed in self._passing:
@@ -91,9 +94,25 @@ class ShardCheckpoints(Checkpoints):
                 self._passing = () if numbered else (target,)
                 remove_last(self.folder, lambda at: at <= step)
                 prune(self.folder, kept, keep=self.keep)
+                remove_left(self.folder, step)
         except OSError as error:
             self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began
+
+    def _write_together(self, target: Path, parts: Shards) -> None:
+        """As `AtomicCheckpointIO.with_room`, where the first process decides and removes for all."""
+        assert self._writing is not None
+        try:
+            self._writing.write(target, parts)
+        except OSError as error:
+            full, first = error, self._writing.rank == 0
+            size = tensor_bytes(parts.tensors)
+            made = self._writing.any(
+                lambda: first and is_full(full, self.folder, size) and self.io.make_room()
+            )
+            if not made:
+                raise
+            self._writing.write(target, parts)
 
     def _write_inference(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """One file for generation, of the weights that all processes have together."""
@@ -108,7 +127,7 @@ class ShardCheckpoints(Checkpoints):
 
     def _written(self, write: Any, path: Path, step: int, tensors: Any) -> None:
         try:
-            write(path, tensors)
+            self.io.with_room(partial(write, path, tensors), path.parent, tensors)
         except OSError as error:
             what = "the inference file, which `stable-audio export` makes too, was"
             self.io.fail(path, error, tensors, what=what, step=step)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import profiler
 
 from stable_audio.inference.memory.operations import Operations
 from stable_audio.training.speed.advice import ProfileFacts, advice
@@ -31,6 +35,45 @@ def test_a_run_writes_trace_and_page_and_goes_on(tmp_path: Path) -> None:
     # Which kinds cost most is for the clock to say; that products are among what was recorded is not.
     assert "matrix products" in {kind_of(str(name)) for name in names}
     assert "the backward pass" in text
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_trace_that_finds_no_room_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full: bool
+) -> None:
+    """The profiler writes what fits, and tells nobody."""
+    resource = pytest.importorskip("resource")
+    export = profiler.profile.export_chrome_trace
+    free = 1000 if full else 10**12
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, free))
+
+    def limited(self: Any, path: str, *rest: Any) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            export(self, path, *rest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handler)
+
+    monkeypatch.setattr(profiler.profile, "export_chrome_trace", limited)
+    with caplog.at_level(logging.WARNING):
+        assert tiny_run(tmp_path, max_steps=6, profile=2).start() == 0
+    folder = tmp_path / "run" / "profile"
+    assert [path.name for path in folder.iterdir()] == ["summary.txt"]
+    (told,) = (r.getMessage() for r in caplog.records if "trace.json" in r.getMessage())
+    why = "No space left on the disk of" if full else "the profiler could not write all of it"
+    assert told.startswith(f"{folder / 'trace.json'}: not written ({why}")
+    assert told.endswith("training continues")
+
+
+def test_what_a_kill_has_left_of_a_trace_goes(tmp_path: Path) -> None:
+    half = tmp_path / "run" / "profile" / ".trace.0a1b2c3d.partial.json.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"part")
+    tiny_run(tmp_path, max_steps=1).start()
+    assert not half.exists()
 
 
 def test_a_run_that_ends_early_has_the_steps_that_there_were(
