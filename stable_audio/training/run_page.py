@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
