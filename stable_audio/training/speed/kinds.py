@@ -10,9 +10,9 @@ KINDS: dict[str, str] = {
     "communication between processes": r"nccl|gloo|c10d|all_?reduce|all_?gather|reduce_scatter",
     "loading of data": r"dataloader|pin_memory",
     "optimizer": r"^optimizer\.|_fused_(adam|sgd|adagrad)|multi_tensor_apply|^_foreach_|lerp",
-    "attention": r"scaled_dot_product|flash_attention|efficient_attention|flex_attention",
+    "attention": r"attention",
     "convolutions": r"conv",
-    "matrix products": r"^(mm|addmm|bmm|baddbmm|mv|addmv|_addmm_activation|linear|matmul)$|gemm",
+    "matrix products": r"^(mm|addmm|bmm|baddbmm|mv|addmv|_addmm_activation|linear|matmul)$|gemm|linear_pointwise",
     "Fourier transforms": r"fft",
     "norms": r"layer_norm|rms_norm|group_norm|batch_norm|weight_norm",
     "copies and casts": r"^(copy_|_to_copy|cat|stack|clone|contiguous|fill_|zero_|constant_pad_nd|index.*"
@@ -20,7 +20,7 @@ KINDS: dict[str, str] = {
     "sums": r"^(sum|mean|max|min|amax|var|std|std_mean|var_mean|linalg_vector_norm|norm|cumsum|.*softmax.*)$",
     "elementwise": r"^(add|sub|rsub|mul|div|neg|exp|log|sin|cos|tanh|sqrt|rsqrt|pow|silu|gelu|sigmoid"
     r"|softplus|snake|where|clamp|abs|addcmul|addcdiv|reciprocal|threshold|leaky_relu|elu|mse_loss|glu|square)(_|_backward"
-    r"|_min)?_?$",
+    r"|_min)?_?$|^_(swiglu|rotation)(backward)?$",
 }
 """Kind -> what matches the names of its operations, without `aten::`; the first kind that matches counts."""
 

@@ -89,8 +89,15 @@ def test_a_run_that_ends_early_has_the_steps_that_there_were(
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("matrix products", ["aten::mm", "aten::addmm", "aten::bmm"]),
-        ("attention", ["aten::_scaled_dot_product_flash_attention_for_cpu_backward"]),
+        ("matrix products", ["aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"]),
+        (
+            "attention",
+            [
+                "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+                "_AttentionBackward",
+                "stable_audio::attention_gradients",
+            ],
+        ),
         (
             "convolutions",
             ["aten::mkldnn_convolution", "aten::convolution_backward", "aten::cudnn_convolution"],
@@ -98,7 +105,15 @@ def test_a_run_that_ends_early_has_the_steps_that_there_were(
         ("norms", ["aten::native_layer_norm_backward", "aten::native_group_norm"]),
         (
             "elementwise",
-            ["aten::mul", "aten::add_", "aten::silu_backward", "aten::sigmoid", "aten::clamp_min"],
+            [
+                "aten::mul",
+                "aten::add_",
+                "aten::silu_backward",
+                "aten::sigmoid",
+                "aten::clamp_min",
+                "_SwiGLU",
+                "_RotationBackward",
+            ],
         ),
         ("copies and casts", ["aten::copy_", "aten::cat", "aten::_to_copy", "aten::fill_"]),
         (
