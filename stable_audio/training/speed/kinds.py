@@ -12,7 +12,8 @@ KINDS: dict[str, str] = {
     "optimizer": r"^optimizer\.|_fused_(adam|sgd|adagrad)|multi_tensor_apply|^_foreach_|lerp",
     "attention": r"attention",
     "convolutions": r"conv",
-    "matrix products": r"^(mm|addmm|bmm|baddbmm|mv|addmv|_addmm_activation|linear|matmul)$|gemm|linear_pointwise",
+    "matrix products": r"^(mm|addmm|bmm|baddbmm|mv|addmv|_addmm_activation|linear|matmul)$|gemm"
+    r"|linear_pointwise",
     "Fourier transforms": r"fft",
     "norms": r"layer_norm|rms_norm|group_norm|batch_norm|weight_norm",
     "copies and casts": r"^(copy_|_to_copy|cat|stack|clone|contiguous|fill_|zero_|constant_pad_nd|index.*"
