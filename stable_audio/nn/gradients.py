@@ -25,3 +25,8 @@ def is_differentiated(*inputs: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return True
     return forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active()
+
+
+def has_values(x: Tensor) -> bool:
+    """False for a tensor that is a shape alone, by which memory and operations are planned."""
+    return torch.compiler.is_compiling() or x.untyped_storage().device.type != "meta"
