@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from stable_audio.nn.gradients import has_values
+from stable_audio.nn.gradients import has_values, is_only_computed
 
 LEAST_WEIGHTS = 2**18
 LEAST_ROWS = 128
@@ -39,15 +38,13 @@ class Linear(nn.Linear):
         weight = self.weight
         return (
             (self.onednn_is_faster if x.dtype == torch.float32 else x.dtype == torch.bfloat16)
-            and not torch.is_grad_enabled()
+            and is_only_computed(x)  # the compiler chooses libraries itself
             and weight.numel() >= LEAST_WEIGHTS
             and x.numel() >= LEAST_ROWS * weight.shape[1]
             and x.dtype == weight.dtype
-            and x.device.type == weight.device.type == "cpu"
+            and weight.device.type == "cpu"
             and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_autocast_enabled("cpu")
-            and forward_ad._current_level < 0
-            and not torch.compiler.is_compiling()  # the compiler chooses libraries itself
             and _only_computes(weight)
             and (x.dtype == torch.float32 or has_bfloat16())
         )

@@ -140,6 +140,14 @@ def test_float32_weights_under_autocast_are_torchs() -> None:
         assert _libraries(layer, x) == {"aten::linear"}
 
 
+def test_transformed_products_are_torchs() -> None:
+    """vmap would take oneDNN's item by item."""
+    layer, x = Linear(6, 5), torch.randn(4, 3, 6)
+    with torch.no_grad():
+        assert "mkldnn::_linear_pointwise" not in _libraries(torch.func.vmap(layer), x)
+        torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+
+
 def test_small_products_and_other_processors_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = Linear(6, 5), torch.randn(3, 6)
     with torch.no_grad():
