@@ -91,7 +91,7 @@ def _gradients(
     m, scale = k.shape[2], 1 / math.sqrt(d)
     shift = (SHARE * math.log(m) - log_sums).to(q.dtype).reshape(b * h, n, 1)
     scaled, q, k, v, grad = (x.reshape(b * h, *x.shape[2:]) for x in (q * scale, q, k, v, grad))
-    hidden = None if mask is None else ~mask.expand(b, h, n, m)
+    hidden = None if mask is None else (~mask).expand(b, h, n, m)  # a view: it may be large
     to_q, to_k, to_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     held = max(1, min(MOST_SCORES // (n * m), b * h))
     weights, scores = (q.new_empty(held, n, m) for _ in range(2))

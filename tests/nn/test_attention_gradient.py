@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from stable_audio.nn import attention_gradient, linear
@@ -163,6 +165,26 @@ def test_masks_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
     out = fused_attention(*inputs, visible)
     found = torch.autograd.grad(out, inputs, grad)
     assert max(_errors(found, _exact(inputs, grad, visible))) < 2**-6
+
+
+class _LargestMask(TorchDispatchMode):
+    """The most bytes of a bool tensor that an operation makes or passes on."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype == torch.bool:
+            self.largest = max(self.largest, out.untyped_storage().nbytes())
+        return out
+
+
+def test_a_mask_of_keys_stays_small() -> None:
+    """Padding of a batch is not written out for every head and query."""
+    out = fused_attention(*_inputs(24, 40), MASKS["padding"])
+    with _LargestMask() as masks:
+        out.float().sum().backward()
+    assert 0 < masks.largest <= 2 * 40
 
 
 def test_autocast_leaves_float64() -> None:
