@@ -1,8 +1,8 @@
 """Attention in bfloat16 on a CPU, whose gradient is taken by products of whole matrices.
 
 torch's fused kernel takes its gradient in float32 there. Processors with instructions for products in
-bfloat16 (AVX512-BF16, AMX) take less than half the time for products of matrices that hold the scores of some
-heads.
+bfloat16 (AVX512-BF16, AMX) take half to two thirds of the time for products of matrices that hold the scores
+of some heads.
 """
 
 from __future__ import annotations
