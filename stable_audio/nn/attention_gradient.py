@@ -1,8 +1,8 @@
 """Attention in bfloat16 on a CPU, whose gradient is taken by products of whole matrices.
 
 torch's fused kernel takes its gradient in float32 there. Processors with instructions for products in
-bfloat16 (AVX512-BF16, AMX) take less than half the time for products of matrices that hold the scores of some
-heads.
+bfloat16 (AVX512-BF16, AMX) take half to two thirds of the time for products of matrices that hold the scores
+of some heads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from stable_audio.nn.gradients import is_differentiated
+from stable_audio.nn.gradients import has_values, is_differentiated
 from stable_audio.nn.linear import has_bfloat16
 
 MOST_SCORES = 2**21
@@ -29,17 +29,21 @@ that of uniform attention, with a share of 0 where its weight is 1. Between them
 
 
 def attends_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> bool:
-    """Whether `attend` is faster than torch's kernel with its gradient, and serves this call."""
+    """Whether `attend` is faster than torch's kernel with its gradient, and serves this call.
+
+    Not for shapes alone: plans are for any device, and count torch's kernel.
+    """
     return (
         q.device.type == "cpu"
         and q.dtype == k.dtype == v.dtype == torch.bfloat16
-        and (mask is None or mask.dtype == torch.bool)
+        and (mask is None or (mask.dtype == torch.bool and mask.dim() in (2, 4)))
         and is_differentiated(q, k, v)
         and q.dim() == k.dim() == v.dim() == 4
         and q.shape[-1] == v.shape[-1]
         and q.shape[:2] == k.shape[:2]
         and 0 < q.shape[2] * k.shape[2] <= LONGEST
         and has_bfloat16()
+        and has_values(q)
     )
 
 
@@ -49,7 +53,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     The output is that of torch's fused kernel, bit for bit; the gradient differs by rounding.
 
     Args:
-        mask: bool, True where a key is visible to a query, which sees one at least; broadcasts to (b h n m).
+        mask: bool, True where a key is visible to a query, which sees one at least; broadcasts to (b h n m),
+            with two or four axes.
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Attention.apply(q, k, v, mask)
@@ -86,7 +91,7 @@ def _gradients(
     m, scale = k.shape[2], 1 / math.sqrt(d)
     shift = (SHARE * math.log(m) - log_sums).to(q.dtype).reshape(b * h, n, 1)
     scaled, q, k, v, grad = (x.reshape(b * h, *x.shape[2:]) for x in (q * scale, q, k, v, grad))
-    hidden = None if mask is None else ~mask.expand(b, h, n, m)
+    hidden = None if mask is None else (~mask).expand(b, h, n, m)  # a view: it may be large
     to_q, to_k, to_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     held = max(1, min(MOST_SCORES // (n * m), b * h))
     weights, scores = (q.new_empty(held, n, m) for _ in range(2))

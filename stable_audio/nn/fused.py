@@ -20,8 +20,8 @@ def fused_attention(
     bfloat16 the gradient is another one, see `attention_gradient`.
 
     Args:
-        mask: bool, True where a key is visible to a query, or numbers to add; anything that broadcasts to
-            (b h n m).
+        mask: bool, True where a key is visible to a query, which sees one at least, or numbers to add;
+            anything that broadcasts to (b h n m).
         causal: query i sees keys 0 .. i alone; not together with a mask.
     """
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in _cast(q, k, v))
@@ -31,7 +31,8 @@ def fused_attention(
 
 
 def _cast(*inputs: Tensor) -> tuple[Tensor, ...]:
-    """As autocast casts the inputs of attention on a CPU; elsewhere torch does it."""
+    """As autocast casts the inputs of attention on a CPU, all but float64; elsewhere torch does it."""
     if inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        return tuple(x.to(torch.get_autocast_dtype("cpu")) for x in inputs)
+        low = torch.get_autocast_dtype("cpu")
+        return tuple(x if x.dtype == torch.float64 else x.to(low) for x in inputs)
     return inputs

@@ -22,6 +22,25 @@ def is_differentiated(*inputs: Tensor) -> bool:
     """
     if not torch.is_grad_enabled() or not any(x.requires_grad for x in inputs):
         return False
-    if torch.compiler.is_compiling():
-        return True
-    return forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or not is_transformed()
+
+
+def is_only_computed(x: Tensor) -> bool:
+    """Whether a layer with input x may write into tensors, or take a library that knows no derivatives: on a
+    CPU, where nothing is differentiated, transformed or compiled."""
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not is_transformed()
+    )
+
+
+def is_transformed() -> bool:
+    """Whether derivatives go forwards, or operations are transformed by torch.func."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def has_values(x: Tensor) -> bool:
+    """False for a tensor that is a shape alone, by which memory and operations are planned."""
+    return torch.compiler.is_compiling() or x.untyped_storage().device.type != "meta"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from stable_audio.nn.gradients import has_values, is_only_computed
 
 LEAST_WEIGHTS = 2**18
 LEAST_ROWS = 128
@@ -37,15 +38,13 @@ class Linear(nn.Linear):
         weight = self.weight
         return (
             (self.onednn_is_faster if x.dtype == torch.float32 else x.dtype == torch.bfloat16)
-            and not torch.is_grad_enabled()
+            and is_only_computed(x)  # the compiler chooses libraries itself
             and weight.numel() >= LEAST_WEIGHTS
             and x.numel() >= LEAST_ROWS * weight.shape[1]
             and x.dtype == weight.dtype
-            and x.device.type == weight.device.type == "cpu"
+            and weight.device.type == "cpu"
             and type(weight) in (Tensor, nn.Parameter)
             and not torch.is_autocast_enabled("cpu")
-            and forward_ad._current_level < 0
-            and not torch.compiler.is_compiling()  # the compiler chooses libraries itself
             and _only_computes(weight)
             and (x.dtype == torch.float32 or has_bfloat16())
         )
@@ -66,11 +65,7 @@ class Linear(nn.Linear):
 
 def _only_computes(weight: Tensor) -> bool:
     """Whether nothing counts operations, plans memory by shapes alone, or has turned oneDNN off."""
-    return (
-        torch._C._get_mkldnn_enabled()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and weight.untyped_storage().device.type != "meta"
-    )
+    return torch._C._get_mkldnn_enabled() and torch._C._len_torch_dispatch_stack() == 0 and has_values(weight)
 
 
 @functools.cache
@@ -84,5 +79,20 @@ def onednn_is_faster() -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor has instructions for products in bfloat16, which torch leaves to oneDNN then."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether oneDNN has products in bfloat16, and the processor has instructions for them.
+
+    With AVX-512 alone oneDNN computes them by others, slower than torch's kernels that convert to float32.
+    """
+    return _HAS_BFLOAT16
+
+
+def _found_bfloat16() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not in every version of torch
+    return ask is not None and ask()
+
+
+_HAS_BFLOAT16 = _found_bfloat16()  # once, since the compiler cannot look into the question

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
-from stable_audio.nn.gradients import writes_gradient
+from stable_audio.nn.gradients import is_only_computed, writes_gradient
 from stable_audio.nn.packed import Packing
 
 
@@ -92,7 +92,7 @@ def rotated_parts(x: Tensor, tables: RotaryTables, which: tuple[bool, ...]) -> t
     """
     if writes_gradient(x):
         return _Rotation.apply(x, *tables, which)
-    if _is_only_computed(x):
+    if is_only_computed(x):
         return _turned_parts(x, tables, which)
     return tuple(apply_rotary(y, tables) if turn else y for y, turn in zip(x.unbind(2), which))
 
@@ -121,17 +121,6 @@ class _Rotation(Function):
             else:
                 part.copy_(grad)
         return out, None, None, None
-
-
-def _is_only_computed(x: Tensor) -> bool:
-    """Whether nothing is differentiated or compiled, so that the rotation may write into a tensor."""
-    return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.is_grad_enabled()
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-    )
 
 
 def _turned_parts(x: Tensor, tables: RotaryTables, which: tuple[bool, ...]) -> tuple[Tensor, ...]:

@@ -15,7 +15,9 @@ from stable_audio.inference.memory.reserve import readable_size
 from stable_audio.optim.split import is_split
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.checkpoint_files import step_checkpoints
+from stable_audio.training.folder import disk_of
 from stable_audio.training.options import RunOptions
+from stable_audio.wording import plural
 
 
 def checkpoint_bytes(
@@ -93,15 +95,15 @@ def lack_of_room(folder: Path, size: int, expected: Expected) -> str | None:
         size: bytes of a checkpoint.
         expected: what the run will write.
     """
-    place = next((p for p in (folder, *folder.parents) if p.is_dir()), Path())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(disk_of(folder)).free
     present = sum(step <= expected.step for step, _ in step_checkpoints(folder))
     more = expected.more(present)
     if free >= more * size:
         return None
-    kept = "all" if expected.keep < 0 else str(expected.keep)
+    kept = "all stay" if expected.keep < 0 else f"--keep {expected.keep}"
+    holds = plural(free // size, "checkpoint")
     return (
-        f"{folder}: the disk has {readable_size(free)} free, which holds {free // size} checkpoints of about "
-        f"{readable_size(size)}, but {more} more are needed ({kept} stay, and the next is written beside "
+        f"{folder}: the disk has {readable_size(free)} free, which holds {holds} of about "
+        f"{readable_size(size)}, but room for {more} more is needed ({kept}, and the next is written beside "
         "them); make room, lower --keep, or choose another --save-dir"
     )

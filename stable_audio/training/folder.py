@@ -29,6 +29,11 @@ FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json"
 FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb", "profile")
 
 
+def disk_of(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists, by which its disk is asked for the room on it."""
+    return next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
+
+
 def holds_a_run(folder: Path) -> str | None:
     """The name of a file that shows an earlier run in `folder`; None if there is none.
 

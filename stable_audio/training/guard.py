@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from stable_audio.incidents import incident
+from stable_audio.training.folder import disk_of
 from stable_audio.training.run_logger import RunLogger
 from stable_audio.wording import plural
 
@@ -97,7 +98,7 @@ def write_failure(error: BaseException, folder: Path, *, size: int = 0) -> str:
     """
     if isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOSPC:
         return str(error)
-    place = next((p for p in (folder, *folder.parents) if p.is_dir()), Path())
+    place = disk_of(folder)
     try:
         free = shutil.disk_usage(place).free
     except OSError:

@@ -16,6 +16,7 @@ from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.checkpoint_files import remove_halves
 from stable_audio.training.checkpoint_pruning import prune, remove_before, remove_left
 from stable_audio.training.finite import FiniteGuard
+from stable_audio.training.folder import disk_of
 from stable_audio.training.recovery import load_training_file, newest_first
 from stable_audio.training.resuming import Resumed
 
@@ -35,9 +36,8 @@ def is_full(error: BaseException, folder: Path, size: int) -> bool:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
-    place = next((p for p in (folder, *folder.parents) if p.is_dir()), Path())
     try:
-        return shutil.disk_usage(place).free <= size
+        return shutil.disk_usage(disk_of(folder)).free <= size
     except OSError:  # the error itself says more
         return False
 

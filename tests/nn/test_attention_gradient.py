@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from stable_audio.nn import attention_gradient
+from stable_audio.nn import attention_gradient, linear
 from stable_audio.nn.fused import fused_attention
 from stable_audio.nn.kept_results import selective_contexts
 from stable_audio.nn.windowed import windowed_attention
@@ -145,6 +147,51 @@ def test_compiled_it_is_the_same() -> None:
     assert "stable_audio::attention_gradients" in {event.name for event in events.function_events}
     for x, y in zip(found, expected):
         assert torch.equal(x, y)
+
+
+def test_compiled_it_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one graph, whatever the answer is."""
+    monkeypatch.setattr(attention_gradient, "has_bfloat16", linear.has_bfloat16)
+    inputs = _inputs(20, 30)
+    out = torch.compile(fused_attention, backend="aot_eager", fullgraph=True)(*inputs)
+    assert torch.equal(out, F.scaled_dot_product_attention(*inputs))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 40), (3, 24, 40), (1, 40), (2, 1, 24, 40)])
+def test_masks_of_any_number_of_axes(shape: tuple[int, ...]) -> None:
+    inputs, grad = _inputs(24, 40), torch.randn(2, 3, 24, 16).bfloat16()
+    visible = torch.rand(shape) < 0.5
+    visible[..., 0] = True
+    out = fused_attention(*inputs, visible)
+    found = torch.autograd.grad(out, inputs, grad)
+    assert max(_errors(found, _exact(inputs, grad, visible))) < 2**-6
+
+
+class _LargestMask(TorchDispatchMode):
+    """The most bytes of a bool tensor that an operation makes or passes on."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.dtype == torch.bool:
+            self.largest = max(self.largest, out.untyped_storage().nbytes())
+        return out
+
+
+def test_a_mask_of_keys_stays_small() -> None:
+    """Padding of a batch is not written out for every head and query."""
+    out = fused_attention(*_inputs(24, 40), MASKS["padding"])
+    with _LargestMask() as masks:
+        out.float().sum().backward()
+    assert 0 < masks.largest <= 2 * 40
+
+
+def test_autocast_leaves_float64() -> None:
+    wide = [x.detach().double() for x in _inputs(4, 6)]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = fused_attention(*wide)
+    assert out.dtype == torch.float64
 
 
 def test_a_checkpoint_keeps_its_output() -> None:

@@ -120,10 +120,32 @@ def test_bfloat16_is_onednns_on_every_processor_with_instructions_for_it(
     assert error < 2**-7
 
 
+@pytest.mark.parametrize(
+    ("machine", "instructions", "found"),
+    [("x86_64", True, True), ("x86_64", False, False), ("AMD64", False, False), ("aarch64", False, True)],
+)
+def test_processors_with_avx512_alone_have_no_products_in_bfloat16(
+    machine: str, instructions: bool, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN has them there all the same, slower than conversions to float32."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    monkeypatch.setattr(linear_module.platform, "machine", lambda: machine)
+    assert linear_module._found_bfloat16() is found
+
+
 def test_float32_weights_under_autocast_are_torchs() -> None:
     layer, x = Linear(6, 5), torch.randn(3, 6).bfloat16()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert _libraries(layer, x) == {"aten::linear"}
+
+
+def test_transformed_products_are_torchs() -> None:
+    """vmap would take oneDNN's item by item."""
+    layer, x = Linear(6, 5), torch.randn(4, 3, 6)
+    with torch.no_grad():
+        assert "mkldnn::_linear_pointwise" not in _libraries(torch.func.vmap(layer), x)
+        torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
 
 
 def test_small_products_and_other_processors_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

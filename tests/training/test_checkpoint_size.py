@@ -70,9 +70,9 @@ def test_a_disk_with_too_little_room_is_one_sentence(tmp_path: Path, monkeypatch
     assert lack_of_room(tmp_path / "run", 1_000_000, expected) is None
     _disk(monkeypatch, 2_999_999)
     assert lack_of_room(tmp_path / "run", 1_000_000, expected) == (
-        f"{tmp_path / 'run'}: the disk has 3 MB free, which holds 2 checkpoints of about 1 MB, but 3 more "
-        "are needed (2 stay, and the next is written beside them); make room, lower --keep, or choose "
-        "another --save-dir"
+        f"{tmp_path / 'run'}: the disk has 3 MB free, which holds 2 checkpoints of about 1 MB, but room "
+        "for 3 more is needed (--keep 2, and the next is written beside them); make room, lower --keep, or "
+        "choose another --save-dir"
     )
 
 
@@ -83,7 +83,7 @@ def test_a_run_says_so_at_its_start_and_trains(
     _disk(monkeypatch, 1_500_000)
     assert tiny_run(tmp_path, max_steps=3, checkpoint_every=1, keep=1).start() == 0
     said = [record.getMessage() for record in caplog.records]
-    (told,) = (line for line in said if "which holds 1 checkpoints of about" in line)
-    assert "but 2 more are needed (1 stay" in told
+    (told,) = (line for line in said if "which holds 1 checkpoint of about" in line)
+    assert "but room for 2 more is needed (--keep 1" in told
     incidents = json.loads((tmp_path / "run" / "run.json").read_text())["incidents"]
     assert [each["kind"] for each in incidents] == ["little room"]

@@ -11,7 +11,7 @@ from torch import nn
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
-from stable_audio.nn import kept_results
+from stable_audio.nn import attention_gradient, kept_results
 from stable_audio.optim import build_optimizer
 from stable_audio.training.build import build_training
 from stable_audio.training.errors import TrainingError
@@ -159,6 +159,16 @@ def test_recomputing_elementwise_results_keeps_more_and_repeats_no_product(
         assert found[True].peak < found["elementwise"].peak < found[False].peak
         assert found[True].operations.recomputed > found[False].operations.recomputed
         assert found["elementwise"].operations == found[False].operations
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_plan_does_not_depend_on_the_processor(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention is one kernel in it, also where a CPU takes its gradient by products in bfloat16."""
+    found = []
+    for fast in (False, True):
+        monkeypatch.setattr(attention_gradient, "has_bfloat16", lambda fast=fast: fast)
+        found.append(traced(examples.cond(), device=device, precision="bf16-mixed"))
+    assert found[0] == found[1]
 
 
 def test_weights_on_shapes_stay_shared() -> None:
