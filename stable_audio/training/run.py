@@ -32,7 +32,7 @@ from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.memory_plan.processes import sharing_in
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
-from stable_audio.training.requeue import preempted, requeue
+from stable_audio.training.requeue import requeue, taken_away
 from stable_audio.training.run_lock import RunLock
 from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
@@ -155,10 +155,11 @@ class Run:
         return self.stop.exit_status
 
     def _is_to_start_again(self) -> bool:
-        """Whether the job goes back into the queue. SIGTERM comes with pre-emption, but with scancel, too."""
+        """Whether the job goes back into the queue. SIGTERM comes with pre-emption and when the job's time is
+        up, but with scancel, too."""
         if self.stop.number == SAVE:
             return True
-        return self.options.requeue and self.stop.number == signal.SIGTERM and preempted()
+        return self.options.requeue and self.stop.number == signal.SIGTERM and taken_away()
 
     def _last_words(self, sentence: str) -> None:
         """Write what can still be written, before this process is ended because another one has died."""

@@ -179,7 +179,7 @@ def test_requeue_saves_and_ends_the_job(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("time", "reason", "calls"),
-    [("2026-01-01T00:00:00", "None", 2), ("None", "None", 1)],
+    [("2026-01-01T00:00:00", "None", 2), ("None", "TimeLimit", 2), ("None", "None", 1)],
 )
 def test_what_takes_the_machines_away_puts_the_job_back_and_a_cancellation_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, reason: str, calls: int
