@@ -79,6 +79,7 @@ def export(
 
     Raises:
         CheckpointError: unknown layout or suffix, no such part, or a file that cannot record `transforms`.
+        OSError: the file cannot be written, for example because the disk is full.
         ValueError: a name that is not UTF-8.
     """
     path = Path(path)
@@ -97,8 +98,12 @@ def export(
         tensors = to_sat(tensors, config)
     if path.suffix == ".safetensors":
         return _save_safetensors(path, tensors, {"config": json.dumps(config)})
-    with atomic_write(path) as temporary:
-        save_torch_file({"state_dict": tensors, "model_config": dict(config)}, temporary)
+    try:
+        with atomic_write(path) as temporary:
+            save_torch_file({"state_dict": tensors, "model_config": dict(config)}, temporary)
+    except RuntimeError as error:  # torch's error for a full disk
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{path} was not written, probably since the disk is full ({reason})") from error
     return path
 
 

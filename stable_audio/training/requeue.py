@@ -46,8 +46,9 @@ def requeue() -> bool:
     return True
 
 
-def preempted() -> bool:
-    """Whether SLURM takes this job's machines away for another one, and has not been told to cancel it."""
+def taken_away() -> bool:
+    """Whether SLURM takes its machines away from this job, for another one or because its time is up, and has
+    not been told to cancel it."""
     try:
         result = subprocess.run(
             ["scontrol", "show", "job", "--oneliner", str(_job())],
@@ -59,7 +60,8 @@ def preempted() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     time = re.search(r"\bPreemptTime=(\S+)", result.stdout)
-    return time is not None and time[1] not in ("None", "Unknown")
+    preempted = time is not None and time[1] not in ("None", "Unknown")
+    return preempted or re.search(r"\bReason=TimeLimit\b", result.stdout) is not None
 
 
 def _job() -> str | None:

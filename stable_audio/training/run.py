@@ -24,6 +24,7 @@ from stable_audio.training.callbacks.scalars import LogScalars
 from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.feed import RunData
+from stable_audio.training.gathering import of_all
 from stable_audio.training.lightning_trainer import quiet_lightning
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.meeting import Meeting
@@ -31,7 +32,7 @@ from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.memory_plan.processes import sharing_in
 from stable_audio.training.options import RunOptions
 from stable_audio.training.record import EarlyLog, logged_to
-from stable_audio.training.requeue import preempted, requeue
+from stable_audio.training.requeue import requeue, taken_away
 from stable_audio.training.run_lock import RunLock
 from stable_audio.training.run_page import write_page
 from stable_audio.training.run_record import RunRecord
@@ -72,6 +73,8 @@ class Run:
     def start(self) -> int:
         """Train until the last step or until asked to stop; returns the exit status.
 
+        No process returns before all of them have written what they write.
+
         Raises:
             TrainingError: the run could not continue, or its last checkpoint could not be written.
             OutOfMemory: its device has too little memory; the message says what fits.
@@ -84,6 +87,11 @@ class Run:
             self.alive.last_words = self._last_words
             try:
                 status = self._start()
+                if (failure := self.io.failure) is not None:
+                    self._end(kind="error", error=f"{TrainingError.__name__}: {failure}")
+                else:
+                    self._end(kind="stopped" if self.stop.asked else "finished", status=status)
+                self._wait_for_the_others()
             except BaseException as error:
                 told = f"{type(error).__name__}: {error}"
                 self.alive.stop(told)
@@ -91,11 +99,19 @@ class Run:
                 raise
             else:
                 self.alive.stop()
-                self._end(kind="stopped" if self.stop.asked else "finished", status=status)
+                if failure is not None:
+                    raise TrainingError(failure)
                 return status
             finally:
                 if self.lock is not None:
                     self.lock.release()
+
+    def _wait_for_the_others(self) -> None:
+        """All processes end when each has done what it does: `srun --kill-on-bad-exit` kills the others of
+        one that a signal ends, also the one that still writes the last checkpoint or asks for the queue."""
+        if self.trainer.world_size > 1 and torch.distributed.is_initialized():
+            with self.alive.blaming():
+                of_all(None)
 
     def _end(self, **outcome: Any) -> None:
         """Record how the run has ended, and write its page."""
@@ -134,17 +150,16 @@ class Run:
         if self.trainer.is_global_zero:
             for line in self._end_lines():
                 log.info("%s", line)
-        if self.io.failure is not None:
-            raise TrainingError(self.io.failure)
-        if self.trainer.is_global_zero and self._is_to_start_again():
+        if self.io.failure is None and self.trainer.is_global_zero and self._is_to_start_again():
             requeue()
         return self.stop.exit_status
 
     def _is_to_start_again(self) -> bool:
-        """Whether the job goes back into the queue. SIGTERM comes with pre-emption, but with scancel, too."""
-        if self.stop.signal == SAVE:
+        """Whether the job goes back into the queue. SIGTERM comes with pre-emption and when the job's time is
+        up, but with scancel, too."""
+        if self.stop.number == SAVE:
             return True
-        return self.options.requeue and self.stop.signal == signal.SIGTERM and preempted()
+        return self.options.requeue and self.stop.number == signal.SIGTERM and taken_away()
 
     def _last_words(self, sentence: str) -> None:
         """Write what can still be written, before this process is ended because another one has died."""

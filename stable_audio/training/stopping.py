@@ -32,7 +32,8 @@ class StopRequest:
     SIGTERM before the first step.
 
     Attributes:
-        signal: number of the signal that ends the run, or None.
+        signal: number of the signal that this process got to end the run, or None.
+        others: number of the signal that another process got to end it, or None.
         save: whether a checkpoint is to be written after the current step.
         save_ends: SIGUSR1 ends the run as well.
         steps: whether the first step is done; before, there is nothing to save.
@@ -43,6 +44,7 @@ class StopRequest:
 
     def __init__(self, *, save_ends: bool = False) -> None:
         self.signal: int | None = None
+        self.others: int | None = None
         self.save = False
         self.save_ends = save_ends
         self.steps = False
@@ -68,12 +70,17 @@ class StopRequest:
     @property
     def asked(self) -> bool:
         """Whether a signal has come to end the run."""
-        return self.signal is not None
+        return self.number is not None
+
+    @property
+    def number(self) -> int | None:
+        """Number of the signal that ends the run: this process's own, else that of another one."""
+        return self.others if self.signal is None else self.signal
 
     @property
     def exit_status(self) -> int:
         """0, or 128 + signal as shells count: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
-        return 0 if self.signal is None else 128 + self.signal
+        return 0 if self.number is None else 128 + self.number
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,22 @@ def test_export_in_the_other_layout_has_its_names(tmp_path: Path) -> None:
     keys = torch.load(file, weights_only=True)["state_dict"].keys()
     assert {"model.model.weight", "conditioner.conditioners.prompt.bias"} < keys
     assert "pretransform.model.encoder.weight" in keys
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_export_to_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    model = nn.Linear(100, 100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"model{suffix} was not written"):
+            export(model, tmp_path / f"model{suffix}", config=CONFIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_can_halve(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.training import stopping
+from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.stopping import Interrupted, StopRequest
 from stable_audio.training.trainer import Run
 from tests.training.building import tiny_run
+from tests.training.worlds import run_world
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -174,18 +177,51 @@ def test_requeue_saves_and_ends_the_job(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_torch_file(tmp_path / "run" / "last.ckpt")["stable_audio"]["position"] == 3
 
 
-@pytest.mark.parametrize(("time", "calls"), [("2026-01-01T00:00:00", 2), ("None", 1)])
-def test_pre_emption_puts_the_job_back_and_a_cancellation_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, calls: int
+@pytest.mark.parametrize(
+    ("time", "reason", "calls"),
+    [("2026-01-01T00:00:00", "None", 2), ("None", "TimeLimit", 2), ("None", "None", 1)],
+)
+def test_what_takes_the_machines_away_puts_the_job_back_and_a_cancellation_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, reason: str, calls: int
 ) -> None:
     told = _slurm_job(tmp_path, monkeypatch)
     script = tmp_path / "bin" / "scontrol"
-    answer = f"JobId=4711 JobState=RUNNING PreemptEligibleTime=now PreemptTime={time} SuspendTime=None"
+    times = f"PreemptEligibleTime=now PreemptTime={time} SuspendTime=None"
+    answer = f"JobId=4711 JobState=COMPLETING Reason={reason} {times}"
     script.write_text(f'#!/bin/sh\necho "$@" >> {told}\necho "{answer}"\n')
     run = tiny_run(tmp_path, max_steps=50, requeue=True)
-    _signal_after(run, 2, signal.SIGTERM)
+    _signal_after(run, 1, signal.SIGUSR1)
+    _signal_after(run, 1, signal.SIGTERM)
     assert run.start() == 143
     assert told.read_text().splitlines() == ["show job --oneliner 4711", "requeue 4711"][:calls]
+
+
+def _stopped_in_a_job(folder: Path, told: Path) -> None:
+    """Only process 1 gets the signal, and only process 0 has something to write, which takes a while."""
+    run = tiny_run(folder, max_steps=50, requeue=True, devices="auto")
+    first = run.trainer.is_global_zero
+    write, ended = AtomicCheckpointIO._write, folder / "ended"
+
+    def slow(*args: Any, **options: Any) -> None:
+        time.sleep(1.5)
+        assert not ended.exists()  # srun would kill this process now
+        write(*args, **options)
+
+    AtomicCheckpointIO._write = slow  # type: ignore[method-assign]
+    if not first:
+        _signal_after(run, 2, signal.SIGUSR1)
+    assert run.start() == 138
+    assert told.read_text() == "requeue 4711\n"
+    ended.touch()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+def test_processes_of_a_job_end_when_it_is_in_the_queue_whoever_got_the_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _slurm_job(tmp_path, monkeypatch)
+    run_world(2, _stopped_in_a_job, tmp_path, told)
+    assert (tmp_path / "run" / "last.ckpt").is_file()
 
 
 def test_the_script_for_slurm_starts_a_process_per_gpu_and_continues(tmp_path: Path) -> None:

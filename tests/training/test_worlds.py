@@ -16,10 +16,12 @@ from stable_audio.audio.io import read_audio
 from stable_audio.backbones import BACKBONES
 from stable_audio.checkpoints import read_checkpoint
 from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.training import shared_rows
 from tests import tiny
+from tests.training import worlds
 from tests.training.building import DATASET, tiny_config, tiny_run
 from tests.training.test_adapter_settings import model_of
-from tests.training.worlds import run_world
+from tests.training.worlds import ended_world, run_world
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
 STEPS, BATCH = 20, 4
@@ -221,3 +223,55 @@ def test_processes_with_parts_validate_as_often_as_each_other(tmp_path: Path) ->
     for alone, together in zip(*sounds):
         a, b = (read_audio(path)[0] for path in (alone, together))
         torch.testing.assert_close(b, a, atol=2e-4, rtol=0)  # 16 bits, and sampling in float32
+
+
+def _failing_demo(folder: Path, strategy: str, where: str, failing: Sequence[int]) -> None:
+    """Train with demos of which the first fails on some processes."""
+    logging.disable(logging.CRITICAL)
+    config = config_of("dit")
+    config["training"].update(demo=DEMOS)
+    run = tiny_run(folder, config, devices="auto", strategy=strategy, max_steps=6, dead_after=20)
+    failures = iter([ValueError(f"it fails in {where}")] if run.trainer.global_rank in failing else [])
+
+    def fail(*_: Any) -> Any:
+        if not run.module.model.training and (failure := next(failures, None)) is not None:
+            raise failure
+
+    model: Any = run.module.model
+    if where == "the network":
+        list(model.backbone.children())[-1].register_forward_pre_hook(fail)
+    else:
+        decode = model.pretransform.decode
+        model.pretransform.decode = lambda *args, **options: fail() or decode(*args, **options)
+    shared_rows.FAILING_SECONDS = 1.0
+    assert run.start() == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "where", "failing"),
+    [
+        ("ddp", "the network", [1]),
+        ("ddp", "the decoder", [1]),
+        ("fsdp", "the decoder", [0]),
+        ("fsdp", "the network", [0, 1]),
+    ],
+)
+def test_all_leave_a_demo_that_fails_on_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, where: str, failing: list[int]
+) -> None:
+    monkeypatch.setattr(worlds, "SECONDS", 90.0)
+    run_world(2, _failing_demo, tmp_path, strategy, where, failing)
+    demos = tmp_path / "run" / "demos"
+    assert not (demos / "step_00000003" / "index.html").exists()
+    assert (demos / "step_00000006" / "index.html").is_file()
+
+
+def test_a_demo_that_fails_between_parts_of_weights_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worlds, "SECONDS", 90.0)
+    statuses, failures = ended_world(2, _failing_demo, tmp_path, "fsdp", "the network", [1], left_alone=True)
+    assert 0 not in statuses
+    assert any(
+        "a demo has failed on this process alone (ValueError: it fails in" in text for text in failures
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from stable_audio.training.demo import Demo, DemoRenderer
 from stable_audio.training.feed import RunData
 from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
-from stable_audio.training.shared_rows import shared_rows
+from stable_audio.training.shared_rows import AloneError, CommonWork, ElsewhereError, shared_rows
 from stable_audio.training.splitting import are_split
 from stable_audio.training.stopping import StopRequest
 
@@ -34,6 +36,15 @@ log = logging.getLogger(__name__)
 
 class _RunStopsError(Exception):
     """A signal has come to end the run."""
+
+
+@dataclass
+class _Rendered:
+    """What the first process has saved of the demos of a step, and why it could not save more."""
+
+    clips: list[DemoClip] = field(default_factory=list)
+    pictured: list[tuple[str, Tensor]] = field(default_factory=list)
+    failure: Exception | None = None
 
 
 class RenderDemos(StepCallback):
@@ -128,11 +139,11 @@ class RenderDemos(StepCallback):
                 if trainer.is_global_zero:
                     self._show_clips()
                 if not self._together:
-                    self._write(trainer, module, step)
+                    self._write(trainer, step, self._rendered(trainer, module, step))
                 else:
-                    self.renderer.adopt(trainer.strategy.broadcast(self.renderer.observed()))
-                    with _shared_work(module.model):
-                        self._write(trainer, module, step)
+                    self._write(trainer, step, self._rendered_together(trainer, module, step))
+        except AloneError:
+            raise
         except _RunStopsError:
             log.warning("the demo of step %d follows when the run goes on", step)
         except Exception as error:
@@ -164,38 +175,67 @@ class RenderDemos(StepCallback):
         except Exception:
             log.exception("the clips for demos could not be read", extra=incident("clips of demos not read"))
 
-    def _write(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> None:
-        folder = self.folder / _name(step)
-        clips: list[DemoClip] = []
-        pictured: list[tuple[str, Tensor]] = []
+    def _rendered_together(self, trainer: pl.Trainer, module: TrainingModule, step: int) -> _Rendered:
+        """The demos of all processes, which leave at the same point where one of them has failed."""
+        name, observed = trainer.strategy.broadcast((uuid.uuid4().hex, self.renderer.observed()))
+        self.renderer.adopt(observed)
+
+        def any_of(failed: bool) -> bool:
+            return on_any_process(trainer, failed)[0]
+
+        work = CommonWork(any_of, split=are_split(module.model), name=name)
+        with _shared_work(module.model, work):
+            try:
+                rendered = self._rendered(trainer, module, step, work)
+            except (_RunStopsError, AloneError, ElsewhereError):
+                raise
+            except Exception as error:
+                work.go_on(error)
+                raise
+            work.go_on()
+        return rendered
+
+    def _rendered(
+        self, trainer: pl.Trainer, module: TrainingModule, step: int, work: CommonWork | None = None
+    ) -> _Rendered:
+        """Render all demos; the first process saves the sounds."""
+        rendered = _Rendered()
         demos = self.renderer.render(module.model)
-        failure: Exception | None = None
-        self._go_on(trainer)
+        self._go_on(trainer, work)
         while (demo := _next(trainer, demos)) is not None:
-            if failure is None and trainer.is_global_zero:  # the other processes go on
+            if rendered.failure is None and trainer.is_global_zero:  # the other processes go on
                 try:
-                    clips.append(self._save(folder, demo, step))
+                    rendered.clips.append(self._save(self.folder / _name(step), demo, step))
                 except Exception as error:
                     if not self._together:
                         raise
-                    failure = error
+                    rendered.failure = error
                 # The column comes first, since long titles are cut at the end.
-                pictured.append((f"{demo.column}: {demo.row}", demo.audio))
-            self._go_on(trainer)
-        if failure is not None:
-            raise failure
+                rendered.pictured.append((f"{demo.column}: {demo.row}", demo.audio))
+            self._go_on(trainer, work)
+        return rendered
+
+    def _write(self, trainer: pl.Trainer, step: int, rendered: _Rendered) -> None:
+        """Write the pages and pictures of what was rendered, by the first process."""
+        folder = self.folder / _name(step)
+        if rendered.failure is not None:
+            raise rendered.failure
         if not trainer.is_global_zero:
             return
-        self._log_picture(folder, pictured, step)
-        write_step_page(folder, DemoStep(step=step, clips=clips, pictures=self._more(folder, step)))
+        self._log_picture(folder, rendered.pictured, step)
+        pictures = self._more(folder, step)
+        write_step_page(folder, DemoStep(step=step, clips=rendered.clips, pictures=pictures))
         write_index(self.folder)
 
-    def _go_on(self, trainer: pl.Trainer) -> None:
+    def _go_on(self, trainer: pl.Trainer, work: CommonWork | None) -> None:
         """Leave the demo if a signal has come to end the run, on one of the processes that render together.
 
         Raises:
             _RunStopsError: one has come.
+            ElsewhereError: one of the processes has failed.
         """
+        if work is not None:
+            work.go_on()
         stops = self.stop.asked
         if self._together:
             (stops,) = on_any_process(trainer, stops)
@@ -237,8 +277,8 @@ def _name(step: int) -> str:
     return f"step_{step:08d}"
 
 
-def _shared_work(model: nn.Module) -> AbstractContextManager[None]:
-    return shared_rows(model.backbone) if isinstance(model, DiffusionModel) else nullcontext()
+def _shared_work(model: nn.Module, work: CommonWork) -> AbstractContextManager[None]:
+    return shared_rows(model.backbone, work) if isinstance(model, DiffusionModel) else nullcontext()
 
 
 def _next(trainer: pl.Trainer, demos: Iterator[Demo]) -> Demo | None:

@@ -12,6 +12,7 @@ from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints
+from stable_audio.training.gathering import of_all
 from stable_audio.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,20 @@ class StopOnSignal(StepCallback):
         stop, save, renew = on_any_process(trainer, self.request.asked, self.request.save, renew)
         if stop:
             trainer.should_stop = True
-            number = self.request.signal
-            name = "a signal of another process" if number is None else signal.Signals(number).name
-            log.warning("%s: the run ends at step %d", name, step, extra=incident("signal", step=step))
+            self._share(trainer)
+            assert self.request.number is not None
+            name = signal.Signals(self.request.number).name
+            at = " at another process" if self.request.signal is None else ""
+            log.warning("%s%s: the run ends at step %d", name, at, step, extra=incident("signal", step=step))
         elif save:
             self.request.save = False
             self.checkpoints.save(trainer, module)
         elif renew:
             self.checkpoints.save(trainer, module, numbered=False)
+
+    def _share(self, trainer: pl.Trainer) -> None:
+        """Let processes that got no signal know that of another one: they end with its status, and the first
+        one puts the job back into the queue, whoever got the signal."""
+        if trainer.world_size > 1:
+            signals = [number for number in of_all(self.request.signal) if number is not None]
+            self.request.others = max(signals)
