@@ -200,8 +200,8 @@ def _reason(error: Exception) -> str:
         return f"out of memory: {first} A smaller --batch-size helps; see docs/troubleshooting.md"
     if isinstance(error, OSError) and (folder := unwritable_folder(error)) is not None:
         return (
-            f"{folder}: cannot be written to ({error.strerror}); choose another folder with --out or "
-            "--save-dir, or make this one writable"
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder to write to, or make "
+            "this one writable"
         )
     if isinstance(error, OSError) and disk_is_full(error):
         place = f"{error.filename}: " if error.filename else ""

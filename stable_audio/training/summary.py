@@ -194,9 +194,12 @@ def end_lines(folder: Path, step: int, *, model_type: str, stopped: bool, prompt
         if (folder / name).is_file():
             size = readable_size((folder / name).stat().st_size)
             yield f"  {name:<18}{size:>9}  {use}{_older(folder / name, step)}"
-    newest = next((at for at, _ in newest_first(folder, math.inf) if at < math.inf), None)
+    newest = next(((at, path) for at, path in newest_first(folder, math.inf) if at < math.inf), None)
+    if newest is not None and newest[1].is_dir():  # in parts
+        at = "" if newest[0] == step else f"; of step {newest[0]:,.0f}"
+        yield f"  {newest[1].relative_to(folder)}, a folder, to continue{at}"
     if stopped and newest is not None:
-        here = "here" if newest == step else f"step {newest:,.0f}"
+        here = "here" if newest[0] == step else f"step {newest[0]:,.0f}"
         yield f"next: the same command with --recover continues from {here}"
     weights = folder / "last.safetensors"
     if weights.is_file():

@@ -158,8 +158,8 @@ def test_an_output_folder_that_cannot_be_written_has_advice(
     assert guarded(run, traceback=False) == 2
     message = capsys.readouterr().err
     assert message == (
-        f"error: {tmp_path}: cannot be written to ({os.strerror(code)}); choose another folder with --out or "
-        "--save-dir, or make this one writable\n"
+        f"error: {tmp_path}: cannot be written to ({os.strerror(code)}); choose another folder to write to, "
+        "or make this one writable\n"
     )
 
 

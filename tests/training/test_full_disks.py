@@ -80,7 +80,8 @@ def test_files_of_an_earlier_step_are_not_said_to_be_of_the_last(
     at = lines.index(f"step 3 reached; written to {tmp_path / 'run'}:")
     names = {line.split()[0]: line for line in lines[at + 1 :] if line.startswith("  ")}
     assert names["last.safetensors"].endswith("for generation; of step 2")
-    assert form == "shards" or names["last.ckpt"].endswith("to continue; of step 2")
+    continued = "last.ckpt" if form == "file" else "checkpoints/step=00000002.shards,"
+    assert names[continued].endswith("to continue; of step 2")
     assert "; of step" not in names["metrics.csv"]
     assert "next: the same command with --recover continues from step 2" in lines
     assert "of step 2" in (tmp_path / "run" / "run.html").read_text()
