@@ -196,8 +196,9 @@ def test_what_takes_the_machines_away_puts_the_job_back_and_a_cancellation_does_
     assert told.read_text().splitlines() == ["show job --oneliner 4711", "requeue 4711"][:calls]
 
 
-def _stopped_in_a_job(folder: Path, told: Path) -> None:
+def _stopped_in_a_job(folder: Path, told: Path, environment: dict[str, str]) -> None:
     """Only process 1 gets the signal, and only process 0 has something to write, which takes a while."""
+    os.environ.update(environment)  # that of the test is not this process's, which comes from a server
     run = tiny_run(folder, max_steps=50, requeue=True, devices="auto")
     first = run.trainer.is_global_zero
     write, ended = AtomicCheckpointIO._write, folder / "ended"
@@ -220,7 +221,7 @@ def test_processes_of_a_job_end_when_it_is_in_the_queue_whoever_got_the_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = _slurm_job(tmp_path, monkeypatch)
-    run_world(2, _stopped_in_a_job, tmp_path, told)
+    run_world(2, _stopped_in_a_job, tmp_path, told, {n: os.environ[n] for n in ("PATH", "SLURM_JOB_ID")})
     assert (tmp_path / "run" / "last.ckpt").is_file()
 
 
