@@ -27,9 +27,9 @@ def is_differentiated(*inputs: Tensor) -> bool:
 
 def is_only_computed(x: Tensor) -> bool:
     """Whether a layer with input x may write into tensors, or take a library that knows no derivatives: on a
-    CPU, where nothing is differentiated, transformed or compiled."""
+    CPU or a CUDA device, where nothing is differentiated, transformed or compiled."""
     return (
-        x.device.type == "cpu"
+        x.device.type in ("cpu", "cuda")
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not is_transformed()
