@@ -160,6 +160,10 @@ def test_no_more_is_kept_than_by_the_formula(case: Any) -> None:
 
 
 def test_who_writes_its_gradient() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        assert writes_gradient(torch.empty(2, device="cuda", requires_grad=True))
     x = torch.randn(2, requires_grad=True)
     assert writes_gradient(x)
     assert not writes_gradient(x.detach())
