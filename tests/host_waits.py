@@ -23,6 +23,7 @@ READS_VALUES = {
     _aten.repeat_interleave.Tensor,
     _aten.bincount.default,
     _aten.equal.default,
+    _aten.nanmedian.default,  # the kernel of CUDA counts the numbers on the host
 }
 
 

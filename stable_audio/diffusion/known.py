@@ -57,7 +57,8 @@ class KnownLatents:
 
         def known(x: Tensor, level: Level) -> Prediction:
             alpha, sigma = _scales(space, level, x)
-            return _KnownPrediction(denoise(x, level), self, x, alpha, sigma)
+            left = None if _is_data(space, level) else (x - alpha * self.latents.to(x)) / sigma
+            return _KnownPrediction(denoise(x, level), self, left)
 
         return known
 
@@ -97,11 +98,14 @@ class KnownLatents:
 
 
 class _KnownPrediction(Prediction):
-    """Estimates of `inner`, but for the known frames."""
+    """Estimates of `inner`, but for the known frames.
 
-    def __init__(self, inner: Prediction, known: KnownLatents, x: Tensor, alpha: Scale, sigma: Scale) -> None:
-        self._inner, self._known = inner, known
-        self._left = (x - alpha * known.latents.to(x)) / sigma if not _is_zero(sigma) else None
+    Args:
+        left: the noise of the known latents (b c n); None at a level without noise.
+    """
+
+    def __init__(self, inner: Prediction, known: KnownLatents, left: Tensor | None) -> None:
+        self._inner, self._known, self._left = inner, known, left
 
     @property
     def denoised(self) -> Tensor:
@@ -138,8 +142,9 @@ def _scales(space: Space, level: Level, x: Tensor) -> tuple[Scale, Scale]:
     return pairs[:, 0].view(shape), pairs[:, 1].view(shape)
 
 
-def _is_zero(sigma: Scale) -> bool:
-    return bool((sigma == 0).any()) if isinstance(sigma, Tensor) else sigma == 0
+def _is_data(space: Space, level: Level) -> bool:
+    """Whether an item is at a level without noise, told without reading from the device of its scales."""
+    return any(space.path(v)[1] == 0 for v in (level.tolist() if isinstance(level, Tensor) else [level]))
 
 
 def _shifted(report: SamplerCallback, start: int) -> SamplerCallback:

@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+EAGER = ("cpu", "cuda")
+"""Types of devices whose operations run one by one, so that fewer of them are faster."""
+
 
 def writes_gradient(x: Tensor) -> bool:
-    """Whether a layer with input x writes its own gradient: on a CPU, where each pass over memory counts.
+    """Whether a layer with input x writes its own gradient, which takes fewer passes over memory, and less of
+    it, as plans of memory count.
 
     Not while compiling, since the compiler joins passes itself.
     """
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and is_differentiated(x)
+    return x.device.type in EAGER and not torch.compiler.is_compiling() and is_differentiated(x)
 
 
 def is_differentiated(*inputs: Tensor) -> bool:
@@ -27,9 +31,9 @@ def is_differentiated(*inputs: Tensor) -> bool:
 
 def is_only_computed(x: Tensor) -> bool:
     """Whether a layer with input x may write into tensors, or take a library that knows no derivatives: on a
-    CPU, where nothing is differentiated, transformed or compiled."""
+    CPU or a CUDA device, where nothing is differentiated, transformed or compiled."""
     return (
-        x.device.type == "cpu"
+        x.device.type in EAGER
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not is_transformed()

@@ -37,7 +37,8 @@ class Linear(nn.Linear):
         """Whether the product with x (... in_features) is oneDNN's."""
         weight = self.weight
         return (
-            (self.onednn_is_faster if x.dtype == torch.float32 else x.dtype == torch.bfloat16)
+            x.device.type == "cpu"
+            and (self.onednn_is_faster if x.dtype == torch.float32 else x.dtype == torch.bfloat16)
             and is_only_computed(x)  # the compiler chooses libraries itself
             and weight.numel() >= LEAST_WEIGHTS
             and x.numel() >= LEAST_ROWS * weight.shape[1]

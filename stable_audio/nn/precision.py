@@ -7,7 +7,6 @@ rounding adds noise at about -54 dB, far above the quiet parts of a spectrum.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -28,13 +27,19 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
 
     Modules with the attribute `own_type` do not count: they compute in a type of their own.
     """
-    counted = [m for m in module.modules() if not getattr(m, "own_type", False)]
-    parameters = [p for m in counted for p in m.parameters(recurse=False)]
-    for parameter in parameters:
-        if parameter.is_floating_point() and parameter.element_size() >= 4:
-            return parameter.dtype
-    tensors = itertools.chain(parameters, (b for m in counted for b in m.buffers(recurse=False)))
-    return next((v.dtype for v in tensors if v.is_floating_point()), torch.float32)
+    others: dict[str, torch.dtype] = {}
+    for part in module.modules():
+        if getattr(part, "own_type", False):
+            continue
+        for parameter in part.parameters(recurse=False):
+            if parameter.is_floating_point():
+                if parameter.element_size() >= 4:
+                    return parameter.dtype  # in most models the first one: networks ask in every step
+                others.setdefault("parameter", parameter.dtype)
+        for buffer in part.buffers(recurse=False):
+            if buffer.is_floating_point():
+                others.setdefault("buffer", buffer.dtype)
+    return others.get("parameter", others.get("buffer", torch.float32))
 
 
 def widened(x: Tensor) -> Tensor:

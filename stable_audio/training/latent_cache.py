@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stable_audio.data.base import Batch
 from stable_audio.model import DiffusionModel
+from stable_audio.nn.transfer import to_device
 from stable_audio.training.errors import TrainingError
 
 
@@ -53,5 +54,4 @@ class LatentCache:
         for position, item in enumerate(batch.items):
             if item not in self._latents:
                 self._latents[item] = encode(batch.audio[position : position + 1])[0].cpu()
-        latents = torch.stack([self._latents[item] for item in batch.items])
-        return latents.to(batch.audio.device, non_blocking=True)
+        return to_device(torch.stack([self._latents[item] for item in batch.items]), batch.audio.device)

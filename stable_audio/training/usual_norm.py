@@ -35,8 +35,7 @@ class UsualNorm:
         infinite = torch.full_like(norm, float("inf"), dtype=torch.float32)
         if factor is None or self._norms is None or self._steps < FIRST:
             return infinite
-        norms = self._norms.to(norm.device)
-        usual = torch.where(norms < 0, float("nan"), norms).nanmedian()
+        usual = _median_of_known(self._norms.to(norm.device))
         return torch.where(usual > 0, factor * usual, infinite)
 
     def add(self, norm: Tensor, good: Tensor) -> None:
@@ -60,3 +59,13 @@ class UsualNorm:
         """Continue from `state`."""
         norms = state["norms"]
         self._steps, self._norms = int(state["steps"]), None if norms is None else torch.tensor(norms)
+
+
+def _median_of_known(norms: Tensor) -> Tensor:
+    """The median of the norms (n,) that are not `NONE`, the lower one of two, as by `nanmedian`, which makes
+    the host wait for a GPU; `NONE` where there are none."""
+    known = (norms >= 0).sum()
+    # In ascending order those that are not known come first.
+    place = norms.numel() - known + (known - 1).clamp(min=0) // 2
+    place = place.clamp(max=norms.numel() - 1).reshape(1)
+    return norms.sort().values.index_select(0, place).reshape(())

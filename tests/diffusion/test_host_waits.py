@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stable_audio.diffusion.guidance import Guidance
 from stable_audio.diffusion.guidance_options import GuidanceOptions
+from stable_audio.diffusion.known import KnownLatents
 from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.diffusion.objectives import OBJECTIVES
 from stable_audio.diffusion.samplers import SAMPLERS
@@ -54,6 +55,14 @@ def test_levels_per_item_do_not_wait_for_the_device(name: str) -> None:
     levels = torch.linspace(1, 0, STEPS + 1).expand(2, -1)
     objective = OBJECTIVES["rectified_flow"]()
     assert sampled(constant, sampler=name, schedule=levels, objective=objective).device == DEVICE
+
+
+def test_known_latents_do_not_wait_for_the_device_whatever_the_levels() -> None:
+    latents, mask = torch.zeros(2, 2, 16, device=DEVICE), torch.ones(2, 16, device=DEVICE)
+    known = KnownLatents(latents=latents, mask=mask, repeats=2)
+    for levels in (torch.linspace(1, 0, STEPS + 1), torch.linspace(1, 0, STEPS + 1).expand(2, -1)):
+        settings = {"schedule": levels, "objective": OBJECTIVES["rectified_flow"](), "known": known}
+        assert sampled(constant, sampler="euler", **settings).device == DEVICE
 
 
 @pytest.mark.parametrize("name", tiny.BACKBONES)

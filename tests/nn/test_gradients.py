@@ -13,7 +13,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stable_audio.nn.attention import Attention, AttentionOptions
-from stable_audio.nn.gradients import writes_gradient
+from stable_audio.nn.gradients import is_only_computed, writes_gradient
+from stable_audio.nn.linear import Linear
 from stable_audio.nn.rotary import RotaryEmbedding, RotaryTables, apply_rotary, rotated_parts
 from stable_audio.nn.swiglu import swiglu
 
@@ -159,6 +160,10 @@ def test_no_more_is_kept_than_by_the_formula(case: Any) -> None:
 
 
 def test_who_writes_its_gradient() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        assert writes_gradient(torch.empty(2, device="cuda", requires_grad=True))
     x = torch.randn(2, requires_grad=True)
     assert writes_gradient(x)
     assert not writes_gradient(x.detach())
@@ -200,3 +205,35 @@ def test_rotation_of_one_tensor_in_half_precision_sums_in_float32() -> None:
     (found,) = torch.autograd.grad(apply_rotary(x, tables), x, weight)
     back = RotaryTables(tables.cos, -tables.sin)
     assert torch.equal(found, apply_rotary(weight.float(), back).bfloat16())
+
+
+class Kernels(TorchDispatchMode):
+    """How many operations ran that are neither views nor the making of an empty tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or "empty" in str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_queries_and_keys_are_rotated_together_where_layers_only_compute() -> None:
+    """A step of sampling for few clips on a GPU takes as long as the launches of its kernels."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        x = torch.empty(2, device="cuda")
+    assert is_only_computed(x)
+    assert not Linear(2, 2).takes_onednn(x)
+    with torch.enable_grad():
+        assert not is_only_computed(x)
+    tables, x = RotaryEmbedding(4)(5), torch.randn(2, 5, 3, 2, 6, dtype=torch.bfloat16)
+    with Kernels() as together:
+        rotated_parts(x, tables, WHICH)
+    with Kernels() as apart:
+        for part in x.unbind(2)[:2]:
+            apply_rotary(part, tables)
+    assert 2 * together.count <= apart.count

@@ -343,6 +343,10 @@ def test_the_usual_norm_is_the_median_of_the_last_good_ones() -> None:
         silent.add(torch.tensor(0.0), torch.tensor(True))
     assert float(silent.limit(torch.tensor(1.0), 10.0)) == math.inf
     assert before > 0
+    bad = UsualNorm()
+    for _ in range(COUNT):
+        bad.add(torch.tensor(math.nan), torch.tensor(False))
+    assert float(bad.limit(torch.tensor(1.0), 10.0)) == math.inf
 
 
 def test_processes_skip_a_step_together() -> None:

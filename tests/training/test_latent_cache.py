@@ -116,3 +116,18 @@ def test_there_must_be_something_to_keep() -> None:
     trained = cached()
     trained["model"]["pretransform"] = {**trained["model"]["pretransform"], "enable_grad": True}
     assert "enable_grad" in str(pairing_problems(load_config(trained), dataset)[0])
+
+
+def test_kept_latents_are_copied_from_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any other the host would wait for the device in every step."""
+    copied: list[Tensor] = []
+
+    def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+        copied.append(tensor)
+        return tensor.to(device)
+
+    monkeypatch.setattr("stable_audio.training.latent_cache.to_device", to_device)
+    cache, batch = LatentCache(), Batch(torch.ones(2, 1, 8), [{}, {}], items=[3, 5])
+    latents = cache(batch, lambda clip: clip[..., ::4])
+    assert len(copied) == 1
+    assert torch.equal(latents, torch.ones(2, 1, 2))
