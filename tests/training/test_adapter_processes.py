@@ -28,6 +28,7 @@ def start(folder: Path, base: Path, name: str, *flags: str, **changes: Any) -> s
     config = {**CONFIG, "training": {**CONFIG["training"], **changes}}
     command = [sys.executable, str(ROOT / "train.py"), *write_files(folder, config), "--name", name]
     fixed = ["--save-dir", str(folder), "--accelerator", "cpu", "--pretrained-ckpt-path", str(base)]
+    fixed += ["--precision", "32-true"]  # runs that are compared; each would measure for itself
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, *fixed, *flags], env=environment, stderr=subprocess.PIPE, text=True, cwd=folder

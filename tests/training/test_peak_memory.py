@@ -57,6 +57,7 @@ def _peaks(folder: Path, **options: Any) -> dict[str, float]:
     config["model"]["diffusion"]["config"].update(embed_dim=512, depth=5, num_heads=8, ff_kwargs={"mult": 4})
     settings = {"save_dir": str(folder), "batch_size": 1, "num_workers": 0, "accelerator": "cpu"}
     settings |= {"devices": "1", "progress": False, "background_checkpoints": False, **options}
+    settings["precision"] = "32-true"  # what measures the other takes some memory at the start, of no model
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps([config, settings])],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

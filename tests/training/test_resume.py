@@ -165,6 +165,7 @@ def test_only_training_checkpoints_are_continued(tmp_path: Path) -> None:
 def _start(folder: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "train.py"), *write_files(folder, tiny_config(**DROPOUT))]
     fixed = ["--save-dir", str(folder), "--batch-size", "2", "--accelerator", "cpu", "--devices", "1"]
+    fixed += ["--precision", "32-true"]  # runs that are compared; each would measure for itself
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [*command, *fixed, *flags], env=environment, stderr=subprocess.PIPE, text=True, cwd=folder
