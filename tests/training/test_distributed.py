@@ -85,6 +85,8 @@ def _fixed(folder: Path) -> list[str]:
         "5",
         "--num-workers",
         "0",
+        "--precision",
+        "32-true",
         "--accelerator",
         "cpu",
         "--precision",
