@@ -48,7 +48,7 @@ def attends_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q (b h n d), k and v (b h m d) -> (b h n d).
+    """softmax(q k^T / sqrt(d)) v for q (b h n d), k and v (b h m d) -> (b h n d), features contiguous.
 
     The output is that of torch's fused kernel, bit for bit; the gradient differs by rounding.
 
@@ -56,7 +56,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
         mask: bool, True where a key is visible to a query, which sees one at least; broadcasts to (b h n m),
             with two or four axes.
     """
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Attention.apply(q, k, v, mask)
     return out
 

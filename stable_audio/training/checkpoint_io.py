@@ -54,12 +54,21 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             self.fail(Path(path), error, checkpoint)
 
-    def with_room(self, write: Callable[[], None], folder: Path, content: Any) -> None:
+    def with_room(
+        self,
+        write: Callable[[], None],
+        folder: Path,
+        content: Any,
+        *,
+        agreed: Callable[[Callable[[], bool]], bool] = lambda makes_room: makes_room(),
+    ) -> None:
         """Call `write`, and once more where the disk is full and has checkpoints that the run can do without.
 
         Args:
             folder: where it writes.
             content: nested values, whose tensors are written.
+            agreed: calls what makes room where that is to be done, and returns the outcome; of processes that
+                write together, for all of them.
 
         Raises:
             OSError, RuntimeError: of `write`.
@@ -67,7 +76,8 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             write()
         except (OSError, RuntimeError) as error:
-            if not is_full(error, folder, tensor_bytes(content)) or not self.make_room():
+            failure = error
+            if not agreed(lambda: is_full(failure, folder, tensor_bytes(content)) and self.make_room()):
                 raise
             write()
 

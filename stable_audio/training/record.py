@@ -79,7 +79,8 @@ def _start(
     transforms: Sequence[Mapping[str, Any]],
     frozen: Sequence[str],
 ) -> dict[str, Any]:
-    host, own = socket.gethostname(), machine()
+    host = socket.gethostname()
+    machines = list(machines) or [{"host": host, "processes": processes, **machine()}]
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -87,8 +88,8 @@ def _start(
         "host": host,
         "process": os.getpid(),
         "processes": processes,
-        "machine": own,
-        "machines": list(machines) or [{"host": host, "processes": processes, **own}],
+        "machine": {key: value for key, value in machines[0].items() if key not in ("host", "processes")},
+        "machines": machines,
         "git": git_state(Path(__file__).parent),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "resumed_from": None if resumed_from is None else str(resumed_from),

@@ -305,8 +305,12 @@ def test_writes_that_really_fail(tmp_path: Path, largest_file: Callable[[int], N
         assert not list((tmp_path / "run").rglob(".*.partial.*"))
 
 
-def test_halves_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    half = tmp_path / "run" / "checkpoints" / ".step=00000001.0a1b2c3d.partial.ckpt"
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoints/.step=00000001.0a1b2c3d.partial.ckpt", "profile/.trace.0a1b2c3d.partial.json.tmp"],
+)
+def test_halves_of_a_killed_run_are_removed(tmp_path: Path, name: str) -> None:
+    half = tmp_path / "run" / name
     half.parent.mkdir(parents=True)
     half.write_bytes(b"part")
     tiny_run(tmp_path, max_steps=1).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from stable_audio.stored.shards_folder import SUFFIX, is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
-from stable_audio.training.checkpoint_io import tensor_bytes
 from stable_audio.training.checkpoint_pruning import prune, remove_last, remove_left
-from stable_audio.training.room import is_full, make_room
+from stable_audio.training.room import make_room
 from stable_audio.training.shard_writing import ShardWriting
 
 PASSING = "passing"
@@ -85,7 +84,8 @@ class ShardCheckpoints(Checkpoints):
         assert self._writing is not None
         self.io.make_room = partial(make_room, self.folder, kept, keep=self.keep)
         try:
-            self._write_together(target, parts)
+            write = partial(self._writing.write, target, parts)
+            self.io.with_room(write, self.folder, parts.tensors, agreed=self._first_makes_room)
             self.io.failure = None
             if self._writing.rank == 0:
                 for passed in self._passing:
@@ -99,20 +99,11 @@ class ShardCheckpoints(Checkpoints):
             self.io.fail(target, error, parts.tensors, step=step)
         self.seconds = time.monotonic() - began
 
-    def _write_together(self, target: Path, parts: Shards) -> None:
-        """As `AtomicCheckpointIO.with_room`, where the first process decides and removes for all."""
+    def _first_makes_room(self, makes_room: Callable[[], bool]) -> bool:
+        """Whether the first process has made room, which decides and removes for all."""
         assert self._writing is not None
-        try:
-            self._writing.write(target, parts)
-        except OSError as error:
-            full, first = error, self._writing.rank == 0
-            size = tensor_bytes(parts.tensors)
-            made = self._writing.any(
-                lambda: first and is_full(full, self.folder, size) and self.io.make_room()
-            )
-            if not made:
-                raise
-            self._writing.write(target, parts)
+        first = self._writing.rank == 0
+        return self._writing.any(lambda: first and makes_room())
 
     def _write_inference(self, trainer: pl.Trainer, module: TrainingModule) -> None:
         """One file for generation, of the weights that all processes have together."""

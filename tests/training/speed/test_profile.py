@@ -68,14 +68,6 @@ def test_a_trace_that_finds_no_room_leaves_nothing(
     assert told.endswith("training continues")
 
 
-def test_what_a_kill_has_left_of_a_trace_goes(tmp_path: Path) -> None:
-    half = tmp_path / "run" / "profile" / ".trace.0a1b2c3d.partial.json.tmp"
-    half.parent.mkdir(parents=True)
-    half.write_bytes(b"part")
-    tiny_run(tmp_path, max_steps=1).start()
-    assert not half.exists()
-
-
 def test_a_run_that_ends_early_has_the_steps_that_there_were(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
