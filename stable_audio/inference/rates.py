@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -46,28 +47,41 @@ def data_sheet_rate(device: torch.device, dtype: torch.dtype) -> float | None:
     return next((rate for part, rate in CARDS.items() if part in name), None)
 
 
-def measured_rate(device: torch.device, dtype: torch.dtype, *, size: int | None = None) -> float:
+def measured_rate(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    size: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Operations per second of a square product of matrices, the best of a few; takes far below a second.
 
     Args:
         size: rows and columns; None: enough to keep a device of this type busy.
+        clock: gives seconds.
     """
     size = size if size is not None else SIZES.get(device.type, LARGE)
     # No random numbers, which would move the generator of the caller.
     a = torch.linspace(-1, 1, size * size, device=device).view(size, size).to(dtype)
-    return 2 * size**3 / best_seconds(lambda: a @ a, device)
+    return 2 * size**3 / best_seconds(lambda: a @ a, device, clock=clock)
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, *, rounds: int = ROUNDS) -> float:
+def best_seconds(
+    work: Callable[[], object],
+    device: torch.device,
+    *,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """The shortest of some times of `work`, after one that does not count: what other programs took of the
     machine is in the longer ones."""
     times = []
     for _ in range(rounds + 1):
         _wait(device)
-        began = time.perf_counter()
+        began = clock()
         work()
         _wait(device)
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return max(min(times[1:]), 1e-9)
 
 
@@ -81,6 +95,9 @@ TOKENS, WIDTH = 512, 512
 128, casts of weights and of their gradients take so much of a training step that it gains 1.6 times on a
 processor with AMX, where steps of a whole model gain 2.5 times."""
 
+TURNS = 4
+"""Times that each type is timed for."""
+
 QUICK = 384
 """Rows and columns of the product that is timed before, few enough for devices that emulate bfloat16."""
 
@@ -92,18 +109,42 @@ def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> floa
     """How many times faster a device computes a piece of a network in bfloat16 than in float32.
 
     The piece is a block of a transformer, with attention to itself and to others, since some devices have
-    fast products in bfloat16 and slow everything else. Both types take turns, and the best time of each
-    counts, so that other programs disturb little. Takes about a second, and a few milliseconds where products
-    alone gain too little.
+    fast products in bfloat16 and slow everything else. On a CPU one thread computes it, and the time of the
+    processor is taken, so that the answer is the same beside other programs: threads that wait for each other
+    would be timed with them. Both types take turns, and the best time of each counts. Takes about a second,
+    and a few milliseconds where products alone gain too little.
 
     Args:
         training: time a training step by autocast; otherwise a forward pass with weights in bfloat16.
         least: a gain that matters; where products alone gain less than 1.5 times that, the piece, of which
             they are a part, is not timed, and their gain divided by 1.5 is returned.
     """
-    rates = [measured_rate(device, dtype, size=QUICK) for dtype in (torch.bfloat16, torch.float32)]
-    if rates[0] / rates[1] < PART * least:
-        return rates[0] / rates[1] / PART
+    with _alone(device) as clock:
+        gain = _gain_of_products(device, clock) / PART
+        return gain if gain < least else _gain_of_block(device, clock, training=training)
+
+
+@contextmanager
+def _alone(device: torch.device) -> Iterator[Callable[[], float]]:
+    """One thread where a CPU computes, and the clock that says how long it did."""
+    if device.type != "cpu":
+        yield time.perf_counter
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield time.process_time
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _gain_of_products(device: torch.device, clock: Callable[[], float]) -> float:
+    types = (torch.bfloat16, torch.float32)
+    narrow, wide = (measured_rate(device, dtype, size=QUICK, clock=clock) for dtype in types)
+    return narrow / wide
+
+
+def _gain_of_block(device: torch.device, clock: Callable[[], float], *, training: bool) -> float:
     with torch.random.fork_rng(devices=[]):  # the layers draw their weights
         block = TransformerBlock(WIDTH, dim_context=WIDTH).to(device)
     x = torch.linspace(-1, 1, TOKENS * WIDTH, device=device).view(1, TOKENS, WIDTH)
@@ -122,5 +163,6 @@ def bfloat16_gain(device: torch.device, *, training: bool, least: float) -> floa
 
     wide: Callable[[], object] = partial(step, False) if training else partial(forward, block, x)
     narrow: Callable[[], object] = partial(step, True) if training else partial(forward, low, x.bfloat16())
-    times = [(best_seconds(wide, device, rounds=1), best_seconds(narrow, device, rounds=1)) for _ in range(3)]
-    return min(seconds for seconds, _ in times) / min(seconds for _, seconds in times)
+    seconds = partial(best_seconds, device=device, rounds=1, clock=clock)
+    times = [(seconds(wide), seconds(narrow)) for _ in range(TURNS)]
+    return min(first for first, _ in times) / min(second for _, second in times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,35 @@ def test_a_run_keeps_its_precision_where_it_is_measured_otherwise_later(
 
 
 def test_the_gain_is_the_ratio_of_the_best_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, times = torch.device("cpu"), iter([4.0, 2.0, 3.0, 9.0, 5.0, 1.0])
-    monkeypatch.setattr(rates, "measured_rate", lambda device, dtype, size: 6.0 / dtype.itemsize)
-    monkeypatch.setattr(rates, "best_seconds", lambda work, device, rounds: (work(), next(times))[1])
+    cpu, times = torch.device("cpu"), iter([4.0, 2.0, 3.0, 9.0, 5.0, 1.0, 8.0, 8.0])
+    monkeypatch.setattr(rates, "measured_rate", lambda device, dtype, size, clock: 6.0 / dtype.itemsize)
+    monkeypatch.setattr(rates, "best_seconds", lambda work, device, rounds, clock: (work(), next(times))[1])
     state = torch.get_rng_state()
     assert rates.bfloat16_gain(cpu, training=True, least=1.0) == 3.0
     assert torch.equal(torch.get_rng_state(), state)
     # Products that gain twofold: the rest is not worth timing for a gain of 2.
     assert rates.bfloat16_gain(cpu, training=False, least=2.0) == pytest.approx(2 / 1.5)
+
+
+def test_the_gain_on_a_cpu_is_that_of_one_thread_by_the_time_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def measured(work: object, device: torch.device, *, rounds: int = 1, clock: object) -> float:
+        seen.append((torch.get_num_threads(), clock))
+        return 1.0
+
+    monkeypatch.setattr(rates, "best_seconds", measured)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert rates.bfloat16_gain(torch.device("cpu"), training=True, least=0.5) == 1.0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == 2 + 2 * rates.TURNS
+    assert set(seen) == {(1, time.process_time)}
 
 
 @pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.slow), False])
