@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from stable_audio.conditioning import MultiConditioner
+from stable_audio.conditioning.pretrained import cache as cache_module
+from stable_audio.conditioning.pretrained.cache import TextCache
 from stable_audio.conditioning.pretrained.conditioner import TextFeatures
 from stable_audio.conditioning.text_encoder import TextEncoderConditioner
 from tests.conditioning import tiny_encoders as tiny
@@ -64,6 +66,39 @@ def test_each_text_is_read_once_and_by_itself(
     later = build(folder, tmp_path / "cache", **options)
     assert torch.equal(later(texts, "cpu")[0], found)
     assert later.network.module is None  # never loaded
+
+
+def test_files_are_read_once_as_far_as_memory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def features(texts: list[str]) -> tuple[Tensor, Tensor]:
+        return torch.full((1, 3, 2), float(texts[0])), torch.tensor([[True, True, False]])
+
+    def build_cache(**options: int) -> TextCache:
+        return TextCache(tmp_path, meaning="x", whole=False, drop=list, **options)
+
+    texts = ["1", "2", "3", "1"]
+    expected, _ = build_cache()(texts, features, "cpu")
+    opened: list[str] = []
+    read = cache_module.read_safetensors
+
+    def recording(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+        opened.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(cache_module, "read_safetensors", recording)
+    whole = build_cache()
+    for _ in range(2):
+        assert torch.equal(whole(texts, features, "cpu")[0], expected)
+    assert whole.missing(texts) == []
+    assert len(opened) == 3
+    # Two texts of two valid positions with two numbers of four bytes: the first one is dropped for the third.
+    opened.clear()
+    two = build_cache(in_memory=32)
+    for names in (["1", "2"], ["1", "3"], ["1"], ["3"], ["2"]):
+        rows, mask = two(names, features, "cpu")
+        assert rows[:, 0, 0].tolist() == [float(name) for name in names]
+        assert rows[:, 2].eq(0).all()
+        assert mask.tolist() == [[True, True, False]] * len(names)
+    assert [sum(path == name for path in opened) for name in dict.fromkeys(opened)] == [1, 2, 1]
 
 
 def test_the_encoder_leaves_the_memory_and_comes_back_for_a_new_text(folder: Path, tmp_path: Path) -> None:
