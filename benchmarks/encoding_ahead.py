@@ -20,8 +20,8 @@ from training_steps import Setup, Step, stepping
 from stable_audio.data.base import Batch
 from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.halved_encoder import choose_encoding
+from stable_audio.training.devices.halved_encoder import choose_encoding
+from stable_audio.training.diffusion.module import DiffusionTraining
 
 QUEUED = 3
 

@@ -26,8 +26,8 @@ from gpu_common import card, parser, peak_of_card, published_model
 from torch.utils.flop_counter import FlopCounterMode
 from training_steps import STEPS, Setup, Step
 
+from stable_audio.training.devices.float8 import check_float8
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.float8 import check_float8
 from stable_audio.training.options import RunOptions
 
 DIT = argparse.Namespace(dim=1536, depth=24, heads=24, channels=64, context=130)

@@ -27,7 +27,7 @@ from stable_audio.checkpoints import export, load_model, load_pretrained
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.options import RunOptions
-from stable_audio.training.start import starting_model
+from stable_audio.training.starting.start import starting_model
 
 
 def load_over_random(file: Path) -> torch.nn.Module:

@@ -38,7 +38,7 @@ from stable_audio.nn import transformer
 from stable_audio.nn.compiling import compile_network
 from stable_audio.nn.row_attention import EqualRuns, PaddedGroups, RowAttention
 from stable_audio.nn.row_kernels import RowKernel, available, row_kernel
-from stable_audio.training.frame_masks import frame_mask
+from stable_audio.training.diffusion.frame_masks import frame_mask
 from stable_audio.types import Conditioning
 
 BUCKETS = (0.25, 0.5, 0.75, 1.0)

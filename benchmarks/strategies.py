@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from stable_audio.backbones import BACKBONES
-from stable_audio.training.sharding import Sharding, split
+from stable_audio.training.processes.sharding import Sharding, split
 from stable_audio.types import Conditioning
 
 WARM_UP = 2

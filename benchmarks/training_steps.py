@@ -19,8 +19,8 @@ from stable_audio.data.base import Batch
 from stable_audio.nn.compiling import compile_network
 from stable_audio.training.build import build_training
 from stable_audio.training.check.footprint import planned_memory
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.float8 import use_float8
+from stable_audio.training.devices.float8 import use_float8
+from stable_audio.training.diffusion.module import DiffusionTraining
 
 Step = Callable[[], Any]
 

@@ -21,8 +21,8 @@ import torch
 from stable_audio.checkpoints import export
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.training.checkpoint_io import tensor_bytes
 from stable_audio.training.options import RunOptions
+from stable_audio.training.saving.checkpoint_io import tensor_bytes
 from stable_audio.training.trainer import assemble
 
 with contextlib.suppress(ImportError):

@@ -69,6 +69,42 @@ HEAVY_ALLOWED = {"lightning": ("training",)}
 SHELVES = ("reporting", "schemas", "sections", "rules", "reading", "load", "schema", "__init__")
 """Of `config`: a module imports from its own shelf and from shelves to the left."""
 
+TRAINING_SHELVES = (
+    "errors",
+    "modes",
+    "demo",
+    "window",
+    "precision_names",
+    "options",
+    "teacher",
+    "transforms",
+    "speed",
+    "processes",
+    "devices",
+    "guards",
+    "optimisation",
+    "saving",
+    "base",
+    "batches",
+    "diffusion",
+    "autoencoder",
+    "methods",
+    "build",
+    "memory_plan",
+    "record",
+    "starting",
+    "callbacks",
+    "lightning_trainer",
+    "run",
+    "trainer",
+    "bakeoff",
+    "from_files",
+    "check",
+    "finetune",
+    "__init__",
+)
+"""Of `training`: as `SHELVES`."""
+
 HELD_ELSEWHERE = ("stable_audio", "stable_audio.config", "stable_audio.data")
 """Packages some of whose public names are held by modules to their right, and imported on first use."""
 
@@ -133,19 +169,43 @@ def _edges_to_the_right(path: Path, part: str) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{line}: {part} -> {steps[1]} ({name}); only parts to its left"
 
 
-def test_config_imports_from_shelves_to_the_left() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {name}"
-        for path in sorted((PACKAGE / "config").rglob("*.py"))
-        for line, name, _ in _imports(path)
-        if name.startswith("stable_audio.config.")
-        and SHELVES.index(name.split(".")[2]) > SHELVES.index(_shelf(path))
-    ]
+@pytest.mark.parametrize(("part", "shelves"), [("config", SHELVES), ("training", TRAINING_SHELVES)])
+def test_shelves_import_from_shelves_to_the_left(part: str, shelves: Sequence[str]) -> None:
+    files = sorted((PACKAGE / part).rglob("*.py"))
+    assert {_shelf(path, part) for path in files} == {*shelves}, "shelves without a place, or without a file"
+    wrong = [edge for path in files for edge in _shelves_to_the_right(path, part, shelves)]
     assert not wrong, "\n".join(wrong)
 
 
-def _shelf(path: Path) -> str:
-    return path.relative_to(PACKAGE / "config").parts[0].removesuffix(".py")
+def _shelf(path: Path, part: str) -> str:
+    return path.relative_to(PACKAGE / part).parts[0].removesuffix(".py")
+
+
+def _shelves_to_the_right(path: Path, part: str, shelves: Sequence[str]) -> Iterator[str]:
+    own = _shelf(path, part)
+    for line, name, _ in _imports(path):
+        if name.startswith(f"stable_audio.{part}."):
+            shelf = name.split(".")[2]
+            # A name of the part itself is held by its `__init__`.
+            shelf = shelf if shelf in shelves else "__init__"
+            if shelves.index(shelf) > shelves.index(own):
+                yield f"{path.relative_to(ROOT)}:{line}: {own} -> {shelf} ({name}); only shelves to its left"
+
+
+def test_the_check_notices_a_shelf_to_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from stable_audio.training.errors import TrainingError\n"
+        "def f():\n    from stable_audio.training import trainer\n"
+    )
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: source)
+    file = PACKAGE / "training" / "saving" / "room.py"
+    assert list(_shelves_to_the_right(file, "training", TRAINING_SHELVES)) == [
+        "stable_audio/training/saving/room.py:3: saving -> trainer (stable_audio.training.trainer); "
+        "only shelves to its left"
+    ]
+    assert not list(
+        _shelves_to_the_right(PACKAGE / "training" / "finetune" / "ways.py", "training", TRAINING_SHELVES)
+    )
 
 
 def test_few_packages_have_public_names_that_others_hold() -> None:

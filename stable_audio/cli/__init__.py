@@ -159,7 +159,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
         _escape_halves(stream)
     _show_crashes()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    from stable_audio.training.stopping import Interrupted, sigterm_interrupts
+    from stable_audio.training.processes.stopping import Interrupted, sigterm_interrupts
 
     try:
         with sigterm_interrupts():

@@ -116,7 +116,7 @@ def _hardware_arguments(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Before anything else, so that no signal is lost while torch and Lightning are being imported.
-    from stable_audio.training.stopping import StopRequest
+    from stable_audio.training.processes.stopping import StopRequest
 
     stop = StopRequest().install()
     try:

@@ -12,7 +12,7 @@ from stable_audio.data.world import ALONE
 from stable_audio.evaluation.bakeoff import Contender, TrainingResult
 from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.options import RunOptions
-from stable_audio.training.stopping import Interrupted
+from stable_audio.training.processes.stopping import Interrupted
 from stable_audio.training.trainer import assemble
 
 VALIDATION = {"split": "val", "num_clips": 438}

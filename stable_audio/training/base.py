@@ -18,14 +18,14 @@ from stable_audio.nn.transfer import moved_without_loss, to_device
 from stable_audio.optim.split import is_split
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.options import Flat, takes_keywords
-from stable_audio.training.ema import EMA
+from stable_audio.training.devices.resting import left_out
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.gathering import whole
-from stable_audio.training.optimising import OptimisedModule
-from stable_audio.training.resting import left_out
-from stable_audio.training.saved import SavedWeights
-from stable_audio.training.sharding import reshard, split
-from stable_audio.training.splitting import SplitWeights, are_split
+from stable_audio.training.optimisation.ema import EMA
+from stable_audio.training.optimisation.optimising import OptimisedModule
+from stable_audio.training.processes.gathering import whole
+from stable_audio.training.processes.sharding import reshard, split
+from stable_audio.training.processes.splitting import SplitWeights, are_split
+from stable_audio.training.saving.saved import SavedWeights
 from stable_audio.training.teacher import Teacher
 from stable_audio.training.window import SigmaBuckets, Window
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from stable_audio.config import ModelConfig, load_config, load_dataset_config
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.loggers import check_loggers
 from stable_audio.training.options import RunOptions
-from stable_audio.training.record import EarlyLog
-from stable_audio.training.recovery import config_inside
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.loggers import check_loggers
+from stable_audio.training.record.start_files import EarlyLog
+from stable_audio.training.saving.recovery import config_inside
 
 PathOrName = str | os.PathLike[str]
 

@@ -15,12 +15,12 @@ from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, P
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import ProcessLayout, on_gpu
+from stable_audio.training.devices.float8 import FLOAT8, OF_THE_REST
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.float8 import FLOAT8, OF_THE_REST
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
+from stable_audio.training.processes.cluster import ProcessLayout, on_gpu
+from stable_audio.training.processes.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
+from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
 
 STRATEGIES = {"deepspeed": "deepspeed_stage_2"}
 DDP = "ddp"

@@ -45,8 +45,8 @@ class RunOptions:
         global_batch_size: items per optimizer step on all processes together, which share them; None:
             batch_size says how many each process has.
         max_steps: optimizer steps; -1 = until stopped.
-        precision: a name of Lightning or of `stable_audio.training.float8`, or "auto": bfloat16 on GPUs with
-            support for it, else the best fit.
+        precision: a name of Lightning or of `stable_audio.training.devices.float8`, or "auto": bfloat16 on
+            GPUs with support for it, else the best fit.
         matmul_precision: precision of float32 products on a GPU: "high" allows TF32, "highest" does not.
         checkpoint_every: steps between checkpoints; 0 = at the end only.
         keep: number of step checkpoints that stay; -1 = all.

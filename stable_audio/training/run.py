@@ -16,28 +16,28 @@ import torch
 from stable_audio.config import ModelConfig
 from stable_audio.inference.memory.errors import OutOfMemory, is_out_of_memory
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.checkpoints import Checkpoints
 from stable_audio.training.callbacks.demos import RenderDemos
 from stable_audio.training.callbacks.going_back import GoBack
 from stable_audio.training.callbacks.scalars import LogScalars
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.feed import RunData
-from stable_audio.training.gathering import of_all
 from stable_audio.training.lightning_trainer import quiet_lightning
-from stable_audio.training.loggers import RunLogger
-from stable_audio.training.meeting import Meeting
 from stable_audio.training.memory_plan.answer import out_of_memory
 from stable_audio.training.memory_plan.processes import sharing_in
 from stable_audio.training.options import RunOptions
-from stable_audio.training.record import EarlyLog, logged_to
-from stable_audio.training.requeue import requeue, taken_away
-from stable_audio.training.run_lock import RunLock
-from stable_audio.training.run_page import write_page
-from stable_audio.training.run_record import RunRecord
-from stable_audio.training.stopping import SAVE, StopRequest
-from stable_audio.training.summary import end_lines
+from stable_audio.training.processes.gathering import of_all
+from stable_audio.training.processes.meeting import Meeting
+from stable_audio.training.processes.requeue import requeue, taken_away
+from stable_audio.training.processes.stopping import SAVE, StopRequest
+from stable_audio.training.record.lines import end_lines
+from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.page import write_page
+from stable_audio.training.record.run_record import RunRecord
+from stable_audio.training.record.start_files import EarlyLog, logged_to
+from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.saving.lock import RunLock
 from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)

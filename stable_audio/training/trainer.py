@@ -13,41 +13,42 @@ from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.config.reading.sources import Source
 from stable_audio.config.reporting.problems import in_file
 from stable_audio.data.world import World, launched_world
-from stable_audio.training.adapters import passport_of, start_from_adapter
-from stable_audio.training.agreement import resumed_facts, start_facts
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
+from stable_audio.training.batches.loaders import Datasets, loader_maker, refuse_datasets
 from stable_audio.training.build import build_training, step_limits
 from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.build import RunCallbacks
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.cluster import ProcessLayout, disable_signal_handlers, layout, log_world
-from stable_audio.training.compiling import compile_networks
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.feed import RunData
-from stable_audio.training.float8 import use_float8
-from stable_audio.training.folder import claim, refuse_changed, training_files
-from stable_audio.training.halved_encoder import choose_encoding
-from stable_audio.training.hardware import check_hardware
-from stable_audio.training.levers import check_levers
+from stable_audio.training.devices.compiling import compile_networks
+from stable_audio.training.devices.float8 import use_float8
+from stable_audio.training.devices.halved_encoder import choose_encoding
+from stable_audio.training.devices.hardware import check_hardware
+from stable_audio.training.devices.levers import check_levers
+from stable_audio.training.diffusion.module import DiffusionTraining
 from stable_audio.training.lightning_trainer import build_trainer
-from stable_audio.training.loaders import Datasets, loader_maker, refuse_datasets
-from stable_audio.training.loggers import RunLogger, check_loggers, create_logger
-from stable_audio.training.machines import machines_of
-from stable_audio.training.meeting import Meeting, meet
+from stable_audio.training.optimisation.trainable import check_included, rate_factors
 from stable_audio.training.options import RunOptions
-from stable_audio.training.precision import decided, device_type
-from stable_audio.training.record import EarlyLog, record_run
-from stable_audio.training.requeue import refuse_no_job
-from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
-from stable_audio.training.room import clear_at_start
+from stable_audio.training.processes.cluster import ProcessLayout, disable_signal_handlers, layout, log_world
+from stable_audio.training.processes.meeting import Meeting, meet
+from stable_audio.training.processes.requeue import refuse_no_job
+from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.loggers import RunLogger, check_loggers, create_logger
+from stable_audio.training.record.machines import machines_of
+from stable_audio.training.record.run_record import RunRecord
+from stable_audio.training.record.start_files import EarlyLog, record_run
 from stable_audio.training.run import Run
-from stable_audio.training.run_lock import RunLock
-from stable_audio.training.run_record import RunRecord
-from stable_audio.training.saved import copy_base, saved_weights
-from stable_audio.training.schedules import within_schedules
-from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
-from stable_audio.training.stopping import StopRequest
-from stable_audio.training.trainable import check_included, rate_factors
+from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.saving.folder import claim, refuse_changed, training_files
+from stable_audio.training.saving.lock import RunLock
+from stable_audio.training.saving.resuming import Resumed, continues, resumed_checkpoint
+from stable_audio.training.saving.room import clear_at_start
+from stable_audio.training.saving.saved import copy_base, saved_weights
+from stable_audio.training.saving.writer import BackgroundWriter
+from stable_audio.training.starting.adapters import passport_of, start_from_adapter
+from stable_audio.training.starting.agreement import resumed_facts, start_facts
+from stable_audio.training.starting.precision import decided, device_type
+from stable_audio.training.starting.schedules import within_schedules
+from stable_audio.training.starting.start import continuing_model, match_training, starting_model, with_hash
 from stable_audio.training.transforms import (
     COMPILE,
     frozen_as_built,
@@ -55,7 +56,6 @@ from stable_audio.training.transforms import (
     transform,
     transforms_for,
 )
-from stable_audio.training.writer import BackgroundWriter
 from stable_audio.transforms.freezing import frozen_parts
 
 log = logging.getLogger(__name__)

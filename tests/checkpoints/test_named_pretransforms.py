@@ -27,7 +27,7 @@ from stable_audio.pretransforms.fingerprint import pretransform_hash
 from stable_audio.stored import hub as hub_module
 from stable_audio.stored import models as stored_module
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.shard_writing import ShardWriting
+from stable_audio.training.saving.shard_writing import ShardWriting
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE
 from tests.training.building import tiny_run

@@ -22,7 +22,7 @@ from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS
 from tests import tiny
 from tests.golden.kinds.assembly import construct
 from tests.pretransforms.building import build_pretransform
-from tests.training.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
+from tests.training.autoencoder.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
 
 Build = Callable[[], nn.Module]
 XT = tiny.DIT_X_TRANSFORMERS

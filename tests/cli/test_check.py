@@ -244,7 +244,7 @@ def test_a_model_without_training_is_not_rehearsed(write: Any) -> None:
 
 
 def test_what_fails_in_the_rehearsal_is_an_error(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stable_audio.training import rehearsal
+    from stable_audio.training.check import rehearsal
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory")

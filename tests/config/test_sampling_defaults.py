@@ -11,7 +11,7 @@ from stable_audio.config.reporting.problems import ConfigError
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference import Sampling
 from stable_audio.training.build import build_demos
-from stable_audio.training.demos import DiffusionDemos
+from stable_audio.training.diffusion.demos import DiffusionDemos
 from tests.config.examples import cond
 
 

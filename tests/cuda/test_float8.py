@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stable_audio.nn.float8 import compute_in_float8
 from stable_audio.nn.linear import Linear
+from stable_audio.training.devices.float8 import check_float8
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.float8 import check_float8
 from stable_audio.training.options import RunOptions
 from tests.training.building import tiny_run
 

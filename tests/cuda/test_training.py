@@ -13,8 +13,8 @@ import torch
 
 from stable_audio.data.base import Batch
 from stable_audio.training.errors import TrainingError
+from tests.training.autoencoder.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.building import latent_config, tiny_config, tiny_run
-from tests.training.test_autoencoder import tiny_config as autoencoder_config
 
 GPU = {"accelerator": "gpu", "devices": "1"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stable_audio.training.writer import HostCopies
+from stable_audio.training.saving.writer import HostCopies
 
 
 def test_large_tensors_of_a_gpu_come_whole() -> None:

@@ -68,7 +68,7 @@ def test_flags_named_in_the_text_exist(name: str) -> None:
 
 
 def test_every_exit_status_is_told() -> None:
-    from stable_audio.training.stopping import Interrupted
+    from stable_audio.training.processes.stopping import Interrupted
 
     told = {int(row[0]) for row in table("commands", "Exit status")}
     assert told == {0, 1, 2, Interrupted().exit_status, 143, 138}

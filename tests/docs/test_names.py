@@ -27,7 +27,7 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.inference.rendering.job_lines import read_jobs
 from stable_audio.pretransforms import BOTTLENECKS, DECODERS, ENCODERS, PRETRANSFORMS
 from stable_audio.pretransforms.discriminators import DISCRIMINATORS
-from stable_audio.training.loggers import LOGGERS
+from stable_audio.training.record.loggers import LOGGERS
 from stable_audio.types import Slot
 from tests.docs.tables import ROOT, code, names, page, section, table, tables
 

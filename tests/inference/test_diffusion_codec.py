@@ -16,7 +16,7 @@ from stable_audio.diffusion.noise import SeededNoise
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.codec.load import load_codec
 from tests.data.folders import RATE, make_folder
-from tests.training.test_diffusion_autoencoder import inner_config, tiny_config
+from tests.training.autoencoder.test_diffusion_autoencoder import inner_config, tiny_config
 
 
 def _saved(folder: Path, config: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from stable_audio.cli import main
 from stable_audio.model import DiffusionModel
 from tests.cli.test_codec_commands import AUTOENCODER
 from tests.data.folders import RATE, make_folder
-from tests.training.test_autoencoder import SPECTRAL
+from tests.training.autoencoder.test_autoencoder import SPECTRAL
 
 
 def _diffusion(autoencoder: Path) -> dict[str, Any]:

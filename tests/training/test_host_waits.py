@@ -18,11 +18,11 @@ from stable_audio.data.base import Batch, Packed
 from stable_audio.factory import create_model_from_config
 from stable_audio.nn.transfer import to_device
 from stable_audio.optim.step_limits import StepLimits
-from stable_audio.training import finite
+from stable_audio.training.batches.draws import StepDraws
 from stable_audio.training.build import build_training
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.draws import StepDraws
-from stable_audio.training.finite import FiniteGuard
+from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.guards import finite
+from stable_audio.training.guards.finite import FiniteGuard
 from tests.host_waits import DEVICE, HostWaits, no_waits
 from tests.training.building import tiny_config
 

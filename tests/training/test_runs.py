@@ -18,12 +18,13 @@ from stable_audio.audio.io import read_audio
 from stable_audio.checkpoints import load_model, read_checkpoint
 from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.inference.memory.operations import Operations
-from stable_audio.training import demos as demos_module
-from stable_audio.training import summary
+from stable_audio.training.callbacks import summary
+from stable_audio.training.diffusion import demos as demos_module
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.memory_plan import TrainingPlan
 from stable_audio.training.memory_plan.choice import Choice
 from stable_audio.training.options import RunOptions
+from stable_audio.training.record import lines
 from stable_audio.training.speed.clock import PARTS
 from tests.training.building import DATASET, demo_section, tiny_config, tiny_run
 
@@ -91,7 +92,7 @@ def test_the_speed_is_compared_with_what_the_device_can_reach(
     done = Operations(products=3e9)
     plan = TrainingPlan(choice=Choice(), device="cpu", parts={}, moments={}, operations=done)
     monkeypatch.setattr(summary, "planned", lambda *_, **__: plan)
-    monkeypatch.setattr(summary, "peak_rate", lambda device, dtype: 5e12)
+    monkeypatch.setattr(lines, "peak_rate", lambda device, dtype: 5e12)
     with caplog.at_level(logging.INFO):
         tiny_run(tmp_path, max_steps=2, accum_batches=2).start()
     for row in _rows(tmp_path / "run"):
@@ -401,7 +402,7 @@ def test_what_this_machine_lacks_is_told_before_a_file_is_looked_for(
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stable_audio.training.hardware import check_hardware
+    from stable_audio.training.devices.hardware import check_hardware
     from stable_audio.training.options import RunOptions
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -428,7 +429,7 @@ def test_more_devices_than_there_are_are_refused(tmp_path: Path, monkeypatch: py
 def test_what_needs_other_checkpoints_than_those_of_deepspeed_is_refused(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    from stable_audio.training.hardware import check_hardware
+    from stable_audio.training.devices.hardware import check_hardware
     from stable_audio.training.options import RunOptions
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())

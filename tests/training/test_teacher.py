@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
-from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.diffusion.module import DiffusionTraining
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.teacher import Teacher, load_teacher
 from tests import tiny

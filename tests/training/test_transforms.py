@@ -16,10 +16,10 @@ from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ConfigError, load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.start import continuing_model
+from stable_audio.training.starting.start import continuing_model
 from stable_audio.training.transforms import FOLD, transforms_for
 from stable_audio.transforms.freezing import Freeze, frozen_parts
-from tests.training import test_autoencoder as codecs
+from tests.training.autoencoder import test_autoencoder as codecs
 from tests.training.building import tiny_config, tiny_run
 
 LAYER = "backbone.transformer.layers.0"

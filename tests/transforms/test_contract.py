@@ -12,7 +12,7 @@ from stable_audio.checkpoints import load_model
 from stable_audio.transforms import TRANSFORMS
 from tests import tiny
 from tests.training.building import latent_config, stored, tiny_run
-from tests.training.test_resume import assert_same_checkpoint
+from tests.training.saving.test_resume import assert_same_checkpoint
 
 
 def test_every_registered_transform_has_a_tiny_entry() -> None:

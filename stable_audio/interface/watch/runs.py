@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_audio.interface.watch.metrics import Metrics
 from stable_audio.interface.watch.state import Signs, is_this_machine, log_end, start_in, state_of
-from stable_audio.training.run_record import read_record
+from stable_audio.training.record.run_record import read_record
 
 MARKS = ("run.json", "metrics.csv")
 """Files that make a folder a run."""

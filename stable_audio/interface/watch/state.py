@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stable_audio.training.run_record import read_record
+from stable_audio.training.record.run_record import read_record
 
 QUIET_SECONDS = 120.0
 """Silence that is usual in any run."""

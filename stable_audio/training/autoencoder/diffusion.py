@@ -24,10 +24,10 @@ from stable_audio.pretransforms.losses import MultiResolutionSTFTLoss
 from stable_audio.pretransforms.losses.terms import value
 from stable_audio.training.autoencoder.demos import AutoencoderDemos
 from stable_audio.training.base import RunSettings
-from stable_audio.training.draws import Draws
-from stable_audio.training.ema import Averaging
+from stable_audio.training.batches.draws import Draws
+from stable_audio.training.diffusion.timed import TimedTraining
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.timed import TimedTraining
+from stable_audio.training.optimisation.ema import Averaging
 from stable_audio.types import Conditioning
 
 RECONSTRUCTION_WEIGHT = 0.1

@@ -28,13 +28,13 @@ from stable_audio.training.autoencoder.parts import (
     unchanged,
 )
 from stable_audio.training.base import RunSettings, TrainingModule
-from stable_audio.training.draws import StepDraws
-from stable_audio.training.ema import Averaging
+from stable_audio.training.batches.draws import StepDraws
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.modes import evaluating
-from stable_audio.training.networks import OptimizerChoice, Schedule, TrainedNetwork
-from stable_audio.training.sharding import reshard
-from stable_audio.training.splitting import are_split
+from stable_audio.training.optimisation.ema import Averaging
+from stable_audio.training.optimisation.networks import OptimizerChoice, Schedule, TrainedNetwork
+from stable_audio.training.processes.sharding import reshard
+from stable_audio.training.processes.splitting import are_split
 from stable_audio.training.teacher import Teacher
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.heartbeat import Heartbeat, is_lost_connection, own_store
-from stable_audio.training.meeting import Meeting
+from stable_audio.training.processes.heartbeat import Heartbeat, is_lost_connection, own_store
+from stable_audio.training.processes.meeting import Meeting
 
 
 class StayAlive(pl.Callback):

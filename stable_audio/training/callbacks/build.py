@@ -9,6 +9,14 @@ import lightning.pytorch as pl
 
 from stable_audio.config import DatasetConfig, ModelConfig
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
+from stable_audio.training.batches.loaders import (
+    Datasets,
+    batch_seconds,
+    frame_samples,
+    loader_maker,
+    row_samples,
+)
 from stable_audio.training.build import build_demos
 from stable_audio.training.callbacks.alive import StayAlive
 from stable_audio.training.callbacks.base import Bookkeeping
@@ -22,24 +30,16 @@ from stable_audio.training.callbacks.recording import RecordData
 from stable_audio.training.callbacks.scalars import LogScalars, ResumeClock
 from stable_audio.training.callbacks.shard_checkpoints import ShardCheckpoints
 from stable_audio.training.callbacks.stop import StopOnSignal
+from stable_audio.training.callbacks.summary import Summary
 from stable_audio.training.callbacks.timing import TimeParts
 from stable_audio.training.callbacks.unwritten_line import UnwrittenLine
 from stable_audio.training.callbacks.validation import Validate
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.feed import RunData
-from stable_audio.training.loaders import (
-    Datasets,
-    batch_seconds,
-    frame_samples,
-    loader_maker,
-    row_samples,
-)
-from stable_audio.training.loggers import RunLogger
 from stable_audio.training.options import RunOptions
-from stable_audio.training.run_record import RunRecord
-from stable_audio.training.stopping import StopRequest
-from stable_audio.training.summary import Summary
+from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.loggers import RunLogger
+from stable_audio.training.record.run_record import RunRecord
+from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,20 @@ from stable_audio.checkpoints.format import TRAINING_ENTRY
 from stable_audio.checkpoints.scale import adopt_model_scale, with_scale
 from stable_audio.incidents import incident
 from stable_audio.training.base import StepBegin, TrainingModule
-from stable_audio.training.batch_counts import begin_with_a_whole_step, end_last_batch
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback
-from stable_audio.training.checkpoint_files import is_numbered, last_steps, remove_leftovers
-from stable_audio.training.checkpoint_io import AtomicCheckpointIO
-from stable_audio.training.checkpoint_pruning import prune, remove_left
-from stable_audio.training.continuing import apply_learning_rate
-from stable_audio.training.feed import RunData
-from stable_audio.training.finite import not_finite
-from stable_audio.training.folder import same_file
-from stable_audio.training.gathering import of_all
-from stable_audio.training.halved_encoder import ENCODING_KEY
-from stable_audio.training.precision import PRECISION_KEY
-from stable_audio.training.rescue import claim_rescue, leave_rescue
-from stable_audio.training.room import make_room
+from stable_audio.training.devices.halved_encoder import ENCODING_KEY
+from stable_audio.training.guards.finite import not_finite
+from stable_audio.training.guards.rescue import claim_rescue, leave_rescue
+from stable_audio.training.processes.gathering import of_all
+from stable_audio.training.saving.batch_counts import begin_with_a_whole_step, end_last_batch
+from stable_audio.training.saving.checkpoint_files import is_numbered, last_steps, remove_leftovers
+from stable_audio.training.saving.checkpoint_io import AtomicCheckpointIO
+from stable_audio.training.saving.continuing import apply_learning_rate
+from stable_audio.training.saving.folder import same_file
+from stable_audio.training.saving.pruning import prune, remove_left
+from stable_audio.training.saving.room import make_room
+from stable_audio.training.starting.precision import PRECISION_KEY
 from stable_audio.training.window import state_of_rank
 
 log = logging.getLogger(__name__)

@@ -22,14 +22,14 @@ from stable_audio.audio.plots import save_mel_grid
 from stable_audio.incidents import incident
 from stable_audio.model import DiffusionModel
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.demo import Demo, DemoRenderer
-from stable_audio.training.feed import RunData
-from stable_audio.training.loggers import RunLogger
 from stable_audio.training.modes import evaluating
-from stable_audio.training.shared_rows import AloneError, CommonWork, ElsewhereError, shared_rows
-from stable_audio.training.splitting import are_split
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.processes.shared_rows import AloneError, CommonWork, ElsewhereError, shared_rows
+from stable_audio.training.processes.splitting import are_split
+from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.loggers import RunLogger
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from stable_audio.checkpoints.steps import step_of
 from stable_audio.incidents import incident
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.checkpoint_pruning import leave_later
-from stable_audio.training.checks import named
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.feed import RunData
-from stable_audio.training.recovery import newest_whole
+from stable_audio.training.guards.checks import named
+from stable_audio.training.saving.pruning import leave_later
+from stable_audio.training.saving.recovery import newest_whole
 from stable_audio.wording import plural
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from stable_audio.conditioning.multi import MultiConditioner
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.scalars import LogScalars
-from stable_audio.training.guard import write_failure
 from stable_audio.training.options import RunOptions
+from stable_audio.training.saving.write_failure import write_failure
 from stable_audio.training.speed.advice import ProfileFacts
 from stable_audio.training.speed.kinds import Cost, by_kind
 from stable_audio.training.speed.page import page

@@ -8,11 +8,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from stable_audio.training.changed_start import name_changed_clips
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.feed import RunData
-from stable_audio.training.gathering import of_all
-from stable_audio.training.run_record import RunRecord
+from stable_audio.training.processes.gathering import of_all
+from stable_audio.training.record.changed_start import name_changed_clips
+from stable_audio.training.record.run_record import RunRecord
 from stable_audio.wording import plural
 
 

@@ -13,10 +13,10 @@ import torch
 from stable_audio.data.base import Batch
 from stable_audio.nn.transfer import Readback
 from stable_audio.training.base import TrainingModule
+from stable_audio.training.batches.feed import RunData
 from stable_audio.training.callbacks.base import StepCallback
 from stable_audio.training.callbacks.log_line import LogLine, SharedValues, of_each_process
-from stable_audio.training.feed import RunData
-from stable_audio.training.loggers import RunLogger
+from stable_audio.training.record.loggers import RunLogger
 from stable_audio.training.speed.clock import StepClock
 from stable_audio.training.speed.columns import (
     BatchCount,

@@ -17,10 +17,10 @@ from stable_audio.checkpoints.shards import Shards, read_shards, taken_apart
 from stable_audio.stored.shards_folder import SUFFIX, is_shards
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.checkpoint_files import remove_checkpoint, step_checkpoints
-from stable_audio.training.checkpoint_pruning import prune, remove_last, remove_left
-from stable_audio.training.room import make_room
-from stable_audio.training.shard_writing import ShardWriting
+from stable_audio.training.saving.checkpoint_files import remove_checkpoint, step_checkpoints
+from stable_audio.training.saving.pruning import prune, remove_last, remove_left
+from stable_audio.training.saving.room import make_room
+from stable_audio.training.saving.shard_writing import ShardWriting
 
 PASSING = "passing"
 """Key of a checkpoint: whether it was written by the clock, and goes when the next one is complete."""

@@ -12,8 +12,8 @@ from stable_audio.incidents import incident
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints
-from stable_audio.training.gathering import of_all
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.processes.gathering import of_all
+from stable_audio.training.processes.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 

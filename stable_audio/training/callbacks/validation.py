@@ -19,12 +19,12 @@ from stable_audio.data.seeding import derive_seed, seed_draws_on
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.callbacks.base import StepCallback, on_any_process
 from stable_audio.training.callbacks.checkpoints import Checkpoints, continues
-from stable_audio.training.item_means import ItemValues, Rows, means, over_processes
-from stable_audio.training.lockstep import in_lockstep
-from stable_audio.training.loggers import RunLogger
+from stable_audio.training.callbacks.item_means import ItemValues, Rows, means, over_processes
 from stable_audio.training.modes import evaluating
-from stable_audio.training.splitting import are_split
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.processes.lockstep import in_lockstep
+from stable_audio.training.processes.splitting import are_split
+from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.record.loggers import RunLogger
 
 log = logging.getLogger(__name__)
 

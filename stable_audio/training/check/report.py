@@ -221,7 +221,7 @@ def missing_keys(model: nn.Module, metadata: dict[str, Any]) -> list[str]:
 
 
 def _rehearse(report: Report, config: ModelConfig, model: nn.Module, dataset: DatasetConfig | None) -> None:
-    from stable_audio.training.rehearsal import rehearse
+    from stable_audio.training.check.rehearsal import rehearse
 
     if config.training is None:
         report["warnings"].append("no training section: the model can be used, but not trained")

@@ -65,7 +65,7 @@ from stable_audio.training.finetune.ways import lines, sentence, ways_that_fit
 from stable_audio.training.from_files import train_from_files
 from stable_audio.training.memory_plan.training_plan import NAMES
 from stable_audio.training.options import RunOptions
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.processes.stopping import StopRequest
 from stable_audio.wording import plural
 
 Say = Callable[[str], None]

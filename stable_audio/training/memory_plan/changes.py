@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stable_audio.nn.checkpointing import ELEMENTWISE
 from stable_audio.optim import OPTIMIZERS
-from stable_audio.training.float8 import without_float8
+from stable_audio.training.devices.float8 import without_float8
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from stable_audio.training.memory_plan.changes import RANK, advice
 from stable_audio.training.memory_plan.choice import Choice, adapters_are_known
 from stable_audio.training.memory_plan.plan import Planner, TrainingPlan, plan_training
 from stable_audio.training.options import RunOptions
-from stable_audio.training.recovery import config_inside
+from stable_audio.training.saving.recovery import config_inside
 from stable_audio.wording import plural
 
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")

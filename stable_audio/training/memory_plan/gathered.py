@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.split_parts import parts_of
+from stable_audio.training.processes.split_parts import parts_of
 
 
 class Gathered(NamedTuple):

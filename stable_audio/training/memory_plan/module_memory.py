@@ -13,8 +13,8 @@ from stable_audio.model import DiffusionModel
 from stable_audio.pretransforms.autoencoder import AutoencoderPretransform
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.halved_encoder import encoding_precision
+from stable_audio.training.devices.halved_encoder import encoding_precision
+from stable_audio.training.diffusion.module import DiffusionTraining
 from stable_audio.training.memory_plan.choice import Choice, configured
 from stable_audio.training.memory_plan.gathered import Gathered, gathered_bytes
 from stable_audio.training.memory_plan.static import (

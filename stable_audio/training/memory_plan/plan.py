@@ -9,9 +9,9 @@ from stable_audio.config import ModelConfig
 from stable_audio.inference.memory.kernels import MIXED
 from stable_audio.inference.memory.reserve import memory_of, readable_size, reserve_of
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.devices.float8 import FLOAT8, layers_of
+from stable_audio.training.diffusion.module import DiffusionTraining
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.float8 import FLOAT8, layers_of
 from stable_audio.training.memory_plan.choice import Choice, choice_of
 from stable_audio.training.memory_plan.gathered import Gathered
 from stable_audio.training.memory_plan.module_memory import LOW, ModuleMemory, module_memory

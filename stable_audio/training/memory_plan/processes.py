@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import Strategy
 
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
+from stable_audio.training.processes.splitting import FSDP, HSDP, SPLITTING, SplitWeights, group_advice
 from stable_audio.wording import plural
 
 PLANNED = ("auto", "ddp", *SPLITTING)

@@ -16,10 +16,10 @@ from stable_audio.nn.checkpointing import Checkpointed
 from stable_audio.optim import OPTIMIZERS, build_optimizer
 from stable_audio.optim.low_bit import LowBitAdam
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.networks import TrainedNetwork
-from stable_audio.training.resting import pretransform_rests
-from stable_audio.training.roles import by_role
+from stable_audio.training.devices.resting import pretransform_rests
+from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.optimisation.networks import TrainedNetwork
+from stable_audio.training.optimisation.roles import by_role
 
 SAMPLE_VALUES = 2**20
 """Values of a weight in place of a larger one, where an optimizer must be tried with real numbers."""

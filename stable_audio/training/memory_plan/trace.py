@@ -13,7 +13,7 @@ from stable_audio.inference.memory.kernels import kernels_of
 from stable_audio.inference.memory.live import LiveMemory, empty_weights, on_shapes
 from stable_audio.inference.memory.operations import OperationCount, Operations
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.float8 import without_float8
+from stable_audio.training.devices.float8 import without_float8
 from stable_audio.training.memory_plan.turns import Turn, turns_of
 
 

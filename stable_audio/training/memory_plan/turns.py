@@ -16,8 +16,8 @@ from stable_audio.inference.memory.blank import blank_conditioning
 from stable_audio.training.autoencoder.diffusion import DiffusionAutoencoderTraining
 from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.base import TrainingModule
-from stable_audio.training.diffusion import DiffusionTraining, PreparedBatch
-from stable_audio.training.frame_masks import frame_groups
+from stable_audio.training.diffusion.frame_masks import frame_groups
+from stable_audio.training.diffusion.module import DiffusionTraining, PreparedBatch
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ To add a method: one file with its class, one line here, one entry in tests/tiny
 
 from __future__ import annotations
 
-from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.diffusion.module import DiffusionTraining
 from stable_audio.training.methods.autoencoder import build_autoencoder_demos, build_autoencoder_training
 from stable_audio.training.methods.base import Method
 from stable_audio.training.methods.diffusion import diffusion_method

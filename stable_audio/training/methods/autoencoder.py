@@ -31,7 +31,7 @@ from stable_audio.training.autoencoder.module import AutoencoderTraining
 from stable_audio.training.autoencoder.parts import Adversary
 from stable_audio.training.demo import DemoRenderer
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.networks import OptimizerChoice
+from stable_audio.training.optimisation.networks import OptimizerChoice
 from stable_audio.training.teacher import build_teacher
 
 _SCALES = [2048, 1024, 512, 256, 128, 64, 32]

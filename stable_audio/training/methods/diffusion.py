@@ -20,12 +20,12 @@ from stable_audio.model import DiffusionModel
 from stable_audio.nn.terms import Term
 from stable_audio.options import from_keywords, keywords_of
 from stable_audio.training.demo import DemoRenderer
-from stable_audio.training.demos import ClipDemos, DiffusionDemos
-from stable_audio.training.diffusion import DiffusionTraining
-from stable_audio.training.inpainting import InpaintingMasks
+from stable_audio.training.diffusion.demos import ClipDemos, DiffusionDemos
+from stable_audio.training.diffusion.inpainting import InpaintingMasks
+from stable_audio.training.diffusion.module import DiffusionTraining
+from stable_audio.training.diffusion.timed import optimizer_configs
 from stable_audio.training.methods.base import Method
 from stable_audio.training.teacher import build_teacher
-from stable_audio.training.timed import optimizer_configs
 
 
 def diffusion_method(cls: type[DiffusionTraining]) -> Method:

@@ -13,7 +13,7 @@ from stable_audio.training.autoencoder.diffusion import (
     DiffusionAutoencoderTraining,
 )
 from stable_audio.training.demo import DemoRenderer
-from stable_audio.training.timed import optimizer_configs
+from stable_audio.training.diffusion.timed import optimizer_configs
 
 
 def build_diffusion_autoencoder_training(

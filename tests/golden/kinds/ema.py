@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stable_audio.training.ema import EMA
+from stable_audio.training.optimisation.ema import EMA
 from tests.golden.harness import Case
 
 # What the library behind the reference does when nothing is said.

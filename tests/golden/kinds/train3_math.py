@@ -10,7 +10,7 @@ from torch import Tensor
 from stable_audio.diffusion.clip_frames import FrameRate, frame_rows, resized
 from stable_audio.diffusion.coupling import coupled
 from stable_audio.diffusion.item_means import FrameGroups, ItemMeans
-from stable_audio.training.inpainting import KINDS, InpaintingMasks
+from stable_audio.training.diffusion.inpainting import KINDS, InpaintingMasks
 from tests.golden.harness import Case
 
 _FORCED = {

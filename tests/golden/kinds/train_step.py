@@ -14,7 +14,7 @@ from stable_audio.config import load_config
 from stable_audio.data.base import Batch
 from stable_audio.factory import create_model_from_config
 from stable_audio.training.build import build_training
-from stable_audio.training.diffusion import DiffusionTraining
+from stable_audio.training.diffusion.module import DiffusionTraining
 from tests.golden.harness import Case
 
 

@@ -26,9 +26,9 @@ from stable_audio.interface.watch.state import (
     state_of,
 )
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.record import logged_to
+from stable_audio.training.record.start_files import logged_to
 
-BEGIN = "2026-01-01 10:00:00,000 INFO stable_audio.training.summary: folder       runs/a\n"
+BEGIN = "2026-01-01 10:00:00,000 INFO stable_audio.training.record.lines: folder       runs/a\n"
 END = "2026-01-01 11:00:00,000 INFO stable_audio.training.run: step 1,000 reached; written to runs/a:\n"
 FILES = "2026-01-01 11:00:00,000 INFO stable_audio.training.run:   metrics.csv          190 kB  curves\n"
 AGAIN = (

@@ -16,8 +16,8 @@ from stable_audio.conditioning.text_encoder import TextEncoderConditioner
 from stable_audio.training.finetune import command
 from stable_audio.training.finetune.ways import Way
 from tests.training import building
+from tests.training.batches.test_texts import config as with_bert
 from tests.training.finetune.sounds import stored_model, write_sounds
-from tests.training.test_texts import config as with_bert
 
 
 def words(tmp_path: Path, *more: str) -> list[str]:
@@ -162,7 +162,7 @@ def test_texts_are_read_once_before_the_trial(
 def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from stable_audio.training.diffusion import DiffusionTraining
+    from stable_audio.training.diffusion.module import DiffusionTraining
 
     assert main(words(folder, "--full")) == 0
     whole = weights(folder / "runs" / "zorb")

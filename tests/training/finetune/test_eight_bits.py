@@ -14,11 +14,11 @@ from stable_audio.factory import create_model_from_config
 from stable_audio.optim import torchao_classes
 from stable_audio.training.base import TrainingModule
 from stable_audio.training.build import build_training
-from stable_audio.training.checkpoint_io import tensor_bytes
 from stable_audio.training.finetune.section import training_section
 from stable_audio.training.finetune.sizing import optimizer_for, size_for
 from stable_audio.training.memory_plan.static import optimizer_memory
 from stable_audio.training.options import RunOptions
+from stable_audio.training.saving.checkpoint_io import tensor_bytes
 from stable_audio.training.transforms import transforms_for
 from stable_audio.transforms.recorded import apply_transforms
 from tests.training.building import stored, tiny_config, tiny_run

@@ -10,11 +10,11 @@ import torch
 
 from stable_audio.config import load_config
 from stable_audio.optim.torchao_classes import computed_by_torchao
-from stable_audio.training import summary
+from stable_audio.training.callbacks import summary
 from stable_audio.training.memory_plan import Choice, Planner
-from stable_audio.training.summary import planned
+from stable_audio.training.record.lines import planned
 from tests.training.building import tiny_config, tiny_run
-from tests.training.test_resume import assert_same_checkpoint
+from tests.training.saving.test_resume import assert_same_checkpoint
 
 pytest.importorskip("torchao.optim")
 

@@ -12,17 +12,17 @@ import torch
 from stable_audio.config import load_config
 from stable_audio.factory import create_model_from_config
 from stable_audio.inference.memory.errors import OutOfMemory
-from stable_audio.training import summary
 from stable_audio.training.build import build_training
+from stable_audio.training.callbacks import summary
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.memory_plan import Choice, Planner, answer
 from stable_audio.training.memory_plan.changes import CHANGES
 from stable_audio.training.memory_plan.gathered import gathered_bytes
 from stable_audio.training.memory_plan.processes import Sharing, sharing_of
 from stable_audio.training.options import RunOptions
-from stable_audio.training.summary import planned as summary_plan
+from stable_audio.training.record.lines import planned as summary_plan
+from tests.training.autoencoder.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.building import latent_config, tiny_config, tiny_run
-from tests.training.test_autoencoder import tiny_config as autoencoder_config
 from tests.training.worlds import run_world
 
 

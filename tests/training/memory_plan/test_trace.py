@@ -20,8 +20,8 @@ from stable_audio.training.memory_plan.trace import Circumstances, StepTrace, tr
 from stable_audio.training.memory_plan.turns import turns_of
 from stable_audio.training.options import RunOptions
 from tests.config import examples
-from tests.training.test_autoencoder import tiny_config as autoencoder_config
-from tests.training.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
+from tests.training.autoencoder.test_autoencoder import tiny_config as autoencoder_config
+from tests.training.autoencoder.test_diffusion_autoencoder import tiny_config as diffusion_autoencoder_config
 
 MODELS: dict[str, Any] = {
     "cond": examples.cond,

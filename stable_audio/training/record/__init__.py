@@ -1,0 +1,8 @@
+"""What a run tells: its log, curves, sounds, and the story of its starts and ends.
+
+run_record.py     `run.json`: every start, its end and incidents; page.py and curves.py make `run.html` of it
+start_files.py    configs, versions and log of a start, with surroundings.py and machines.py
+changed_start.py  what differs from the start before
+loggers.py        where scalars, sounds and pictures go, by run_logger.py; guarded_logger.py: when that fails
+lines.py          the first and last lines of a run
+"""

@@ -1,0 +1,108 @@
+"""What `--precision auto` stands for: measured once, and kept by a run that continues."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stable_audio.checkpoints.format import TRAINING_ENTRY
+from stable_audio.checkpoints.torch_file import load_torch_file
+from stable_audio.inference import rates
+from stable_audio.training.errors import TrainingError
+from stable_audio.training.options import RunOptions
+from stable_audio.training.saving.resuming import Resumed
+from stable_audio.training.starting import precision
+from stable_audio.training.starting.precision import decided
+from tests.training.building import tiny_config, tiny_run
+
+
+def _decided(monkeypatch: pytest.MonkeyPatch, gain: float | None, entry: Any = None, **options: Any) -> str:
+    def measured(*_: Any, **__: Any) -> float:
+        assert gain is not None, "nothing should be measured"
+        return gain
+
+    monkeypatch.setattr(precision, "bfloat16_gain", measured)
+    resumed = None if entry is None else Resumed(Path(), {TRAINING_ENTRY: entry})
+    processes = options.pop("processes", 1)
+    return decided(RunOptions(accelerator="cpu", **options), processes=processes, resumed=resumed).precision
+
+
+@pytest.mark.parametrize(
+    ("gain", "entry", "options", "expected"),
+    [
+        (2.5, None, {}, "bf16-mixed"),
+        (1.9, None, {}, "32-true"),
+        (None, None, {"precision": "64-true"}, "64-true"),
+        (None, None, {"processes": 2}, "32-true"),  # each would measure something else
+        (None, {"precision": ("cpu", "bf16-mixed")}, {}, "bf16-mixed"),
+        (None, {"precision": ("cpu", "bf16-mixed")}, {"precision": "32"}, "32-true"),
+        (None, {"precision": ("cuda", "16-mixed")}, {}, "32-true"),
+        (None, {}, {}, "32-true"),  # a checkpoint of earlier versions
+    ],
+)
+def test_auto_is_measured_once_and_kept(
+    monkeypatch: pytest.MonkeyPatch, gain: float | None, entry: Any, options: dict[str, Any], expected: str
+) -> None:
+    assert _decided(monkeypatch, gain, entry, **options) == expected
+
+
+@pytest.mark.parametrize(("short", "name"), [("32", "32-true"), ("bf16", "bf16-mixed"), ("16", "16-mixed")])
+def test_a_precision_has_one_name(tmp_path: Path, short: str, name: str) -> None:
+    """By which everything that depends on it asks."""
+    assert RunOptions(precision=short).precision == name
+    if name == "16-mixed":
+        with pytest.raises(TrainingError, match="gradient_release"):
+            tiny_run(tmp_path, tiny_config(gradient_release=True), precision=short)
+
+
+def test_a_run_keeps_its_precision_where_it_is_measured_otherwise_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda *_, **__: 3.0)
+    tiny_run(tmp_path, max_steps=1).start()
+    stored = load_torch_file(tmp_path / "run" / "last.ckpt")[TRAINING_ENTRY]["precision"]
+    assert tuple(stored) == ("cpu", "bf16-mixed")
+    monkeypatch.setattr(precision, "bfloat16_gain", lambda *_, **__: 1.0)
+    again = tiny_run(tmp_path, max_steps=2, recover=True)
+    assert again.trainer.precision == "bf16-mixed"
+
+
+def test_the_gain_is_the_ratio_of_the_best_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, times = torch.device("cpu"), iter([4.0, 2.0, 3.0, 9.0, 5.0, 1.0, 8.0, 8.0])
+    monkeypatch.setattr(rates, "measured_rate", lambda device, dtype, size, clock: 6.0 / dtype.itemsize)
+    monkeypatch.setattr(rates, "best_seconds", lambda work, device, rounds, clock: (work(), next(times))[1])
+    state = torch.get_rng_state()
+    assert rates.bfloat16_gain(cpu, training=True, least=1.0) == 3.0
+    assert torch.equal(torch.get_rng_state(), state)
+    # Products that gain twofold: the rest is not worth timing for a gain of 2.
+    assert rates.bfloat16_gain(cpu, training=False, least=2.0) == pytest.approx(2 / 1.5)
+
+
+def test_the_gain_on_a_cpu_is_that_of_one_thread_by_the_time_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def measured(work: object, device: torch.device, *, rounds: int = 1, clock: object) -> float:
+        seen.append((torch.get_num_threads(), clock))
+        return 1.0
+
+    monkeypatch.setattr(rates, "best_seconds", measured)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert rates.bfloat16_gain(torch.device("cpu"), training=True, least=0.5) == 1.0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == 2 + 2 * rates.TURNS
+    assert set(seen) == {(1, time.process_time)}
+
+
+@pytest.mark.parametrize("training", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_the_piece_of_a_network_runs(training: bool) -> None:
+    assert rates.bfloat16_gain(torch.device("cpu"), training=training, least=0.01) > 0
