@@ -49,7 +49,7 @@ class TextCache:
         in_memory: int = IN_MEMORY,
     ) -> None:
         self.folder, self.whole, self.drop, self.patience = folder, whole, drop, patience
-        self._latest = _Latest(in_memory)
+        self._recent = _RecentFeatures(in_memory)
         self._meaning = repr((meaning, whole))
         self._calls_without_reading: int | None = None  # None: the encoder is not loaded
 
@@ -67,7 +67,7 @@ class TextCache:
         missing = named.keys() - pairs.keys()
         for name in (name for name in named if name in missing):
             features, mask = read([named[name]])
-            pairs[name] = self._latest.keep(name, self._store(name, features[0], mask[0]))
+            pairs[name] = self._recent.keep(name, self._store(name, features[0], mask[0]))
         self._count(bool(missing))
         rows = [_complete(*pairs[str(text)]) for text in texts]
         features = torch.stack([row[0] for row in rows])
@@ -84,9 +84,9 @@ class TextCache:
         """Different texts -> those whose features are in memory or in the folder, which stay in memory."""
         pairs: dict[str, FeaturesAndMask] = {}
         for name in names:
-            pair = self._latest.get(name)
+            pair = self._recent.get(name)
             if pair is None and (pair := self._stored(name)) is not None:
-                self._latest.keep(name, pair)
+                self._recent.keep(name, pair)
             if pair is not None:
                 pairs[name] = pair
         return pairs
@@ -121,7 +121,7 @@ class TextCache:
         return kept["features"], mask.bool()
 
 
-class _Latest:
+class _RecentFeatures:
     """Features as files hold them, by text; those asked for longest ago are dropped first.
 
     Args:
