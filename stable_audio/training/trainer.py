@@ -29,7 +29,8 @@ from stable_audio.training.lightning_trainer import build_trainer
 from stable_audio.training.optimisation.trainable import check_included, rate_factors
 from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.cluster import ProcessLayout, disable_signal_handlers, layout, log_world
-from stable_audio.training.processes.meeting import Meeting, meet
+from stable_audio.training.processes.meeting import Meeting
+from stable_audio.training.processes.rendezvous import meet
 from stable_audio.training.processes.requeue import refuse_no_job
 from stable_audio.training.processes.stopping import StopRequest
 from stable_audio.training.record.loggers import RunLogger, check_loggers, create_logger

@@ -15,7 +15,7 @@ from stable_audio.training.errors import TrainingError
 from stable_audio.training.lightning_trainer import _strategy as lightning_strategy
 from stable_audio.training.lightning_trainer import shard_size
 from stable_audio.training.options import RunOptions
-from stable_audio.training.processes import meeting
+from stable_audio.training.processes import rendezvous
 from stable_audio.training.processes.cluster import layout, parse_devices
 from tests.training.building import tiny_config, tiny_run
 
@@ -119,7 +119,7 @@ def test_processes_that_do_not_meet_are_one_sentence(
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_LOCALID", "0")
-    monkeypatch.setattr(meeting, "LONELY_SECONDS", 1.0)
+    monkeypatch.setattr(rendezvous, "LONELY_SECONDS", 1.0)
     with pytest.raises(TrainingError, match=r"waited 1 seconds for 1 of 2 processes.*SLURM allots 2 tasks"):
         tiny_run(tmp_path, devices="auto")
     assert "put `srun` before the command" in caplog.text

@@ -25,7 +25,8 @@ from stable_audio.training.batches.loaders import Datasets
 from stable_audio.training.callbacks.recording import refuse_other_clips
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.processes.meeting import AGENT_STORE, Meeting, differences, meet
+from stable_audio.training.processes.meeting import Meeting, differences
+from stable_audio.training.processes.rendezvous import AGENT_STORE, meet
 from stable_audio.training.processes.stopping import Interrupted, StopRequest
 from stable_audio.training.record.machines import counted, machines_of
 from stable_audio.training.record.surroundings import machine
