@@ -47,9 +47,10 @@ from stable_audio.training.saving.saved import copy_base, saved_weights
 from stable_audio.training.saving.writer import BackgroundWriter
 from stable_audio.training.starting.adapters import passport_of, start_from_adapter
 from stable_audio.training.starting.agreement import resumed_facts, start_facts
+from stable_audio.training.starting.continued import continuing_model, match_training
 from stable_audio.training.starting.precision import decided, device_type
 from stable_audio.training.starting.schedules import within_schedules
-from stable_audio.training.starting.start import continuing_model, match_training, starting_model, with_hash
+from stable_audio.training.starting.start import starting_model, with_hash
 from stable_audio.training.transforms import (
     COMPILE,
     frozen_as_built,

@@ -16,7 +16,7 @@ from stable_audio.checkpoints.torch_file import load_torch_file
 from stable_audio.config import ConfigError, load_config
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.options import RunOptions
-from stable_audio.training.starting.start import continuing_model
+from stable_audio.training.starting.continued import continuing_model
 from stable_audio.training.transforms import FOLD, transforms_for
 from stable_audio.transforms.freezing import Freeze, frozen_parts
 from tests.training.autoencoder import test_autoencoder as codecs

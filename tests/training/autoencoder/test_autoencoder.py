@@ -27,7 +27,7 @@ from stable_audio.training.callbacks.validation import Validate
 from stable_audio.training.errors import TrainingError
 from stable_audio.training.guards import finite
 from stable_audio.training.guards.explosion import Explosion
-from stable_audio.training.starting.start import match_training
+from stable_audio.training.starting.continued import match_training
 from stable_audio.training.teacher import Teacher
 from tests import tiny
 from tests.data.folders import make_folder
