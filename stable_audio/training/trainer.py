@@ -185,7 +185,7 @@ def _assemble(
     if isinstance(module, DiffusionTraining):
         module.encode_ahead(lambda: data.upcoming)
     logger = _logger(config, options, trainer, resumed)
-    record = RunRecord(options.folder / "run.json", enabled=trainer.is_global_zero)
+    record = RunRecord(options.folder / "run.json", rank=trainer.global_rank)
     parts = RunCallbacks.of(
         config,
         module,

@@ -1,4 +1,4 @@
-"""Adds to the record of a run what is known once its data are read."""
+"""Adds to the record of a run what is known once its data are read, and what its other processes tell."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from stable_audio.wording import plural
 class RecordData(pl.Callback):
     """Records the number of clips and a digest of their names, by which a changed dataset shows, and sees
     that all processes have the same clips: each takes its own by their number in the list.
+
+    With every checkpoint it takes over the incidents of further processes: a checkpoint is rare, and all of
+    them have come to the same step.
 
     A million names take about a second. Sizes are not in the digest: folders of sound do not list them, and
     each would be a question to the disk.
@@ -48,6 +51,9 @@ class RecordData(pl.Callback):
             name_changed_clips(earlier, facts)
         self._told = True  # a run that goes back to a checkpoint comes here again
         self.record.describe(data=facts)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.record.gather()
 
 
 def refuse_other_clips(each: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
