@@ -16,6 +16,7 @@ from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.checkpoint_files import remove_halves
 from stable_audio.training.checkpoint_pruning import prune, remove_before, remove_left
 from stable_audio.training.finite import FiniteGuard
+from stable_audio.training.finite_values import refuse_no_numbers_in_parts
 from stable_audio.training.folder import disk_of
 from stable_audio.training.recovery import load_training_file, newest_first
 from stable_audio.training.resuming import Resumed
@@ -92,6 +93,7 @@ def _newest_good(folder: Path, up_to: int) -> float | None:
         try:
             if is_shards(path):
                 check_shards(path)
+                refuse_no_numbers_in_parts(path)
             else:
                 load_training_file(path)
         except CheckpointError:  # named where a checkpoint to continue is chosen
