@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from functools import partial
 
 import lightning.pytorch as pl
@@ -37,7 +38,7 @@ from stable_audio.training.meeting import Meeting, meet
 from stable_audio.training.options import RunOptions
 from stable_audio.training.precision import decided, device_type
 from stable_audio.training.record import EarlyLog, record_run
-from stable_audio.training.requeue import refuse_no_job
+from stable_audio.training.requeue import refuse_no_job, requeue_if_taken_away
 from stable_audio.training.resuming import Resumed, continues, resumed_checkpoint
 from stable_audio.training.room import clear_at_start
 from stable_audio.training.run import Run
@@ -46,7 +47,7 @@ from stable_audio.training.run_record import RunRecord
 from stable_audio.training.saved import copy_base, saved_weights
 from stable_audio.training.schedules import within_schedules
 from stable_audio.training.start import continuing_model, match_training, starting_model, with_hash
-from stable_audio.training.stopping import StopRequest
+from stable_audio.training.stopping import Interrupted, StopRequest
 from stable_audio.training.trainable import check_included, rate_factors
 from stable_audio.training.transforms import (
     COMPILE,
@@ -80,10 +81,15 @@ def train(
     Raises:
         TrainingError, CheckpointError, DataError: the run cannot start or continue.
     """
-    with early if early is not None else EarlyLog() as early:
-        run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
-        run.early = early
-    return run.start()
+    try:
+        with early if early is not None else EarlyLog() as early:
+            run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
+            run.early = early
+        return run.start()
+    except Interrupted as interrupted:
+        if options.requeue and interrupted.number == signal.SIGTERM and launched_world().rank == 0:
+            requeue_if_taken_away()  # as in processes that wait for each other, before there is a run
+        raise
 
 
 def assemble(
@@ -101,7 +107,7 @@ def assemble(
         world: the processes that train together; default: those that the launcher started.
     """
     stop = stop if stop is not None else StopRequest()
-    stop.save_ends = options.requeue
+    stop.decide(save_ends=options.requeue)
     check_hardware(options, averages=config.training is not None and config.training.use_ema)
     check_loggers(options.logger)
     if options.requeue:
