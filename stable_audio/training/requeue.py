@@ -42,8 +42,8 @@ def requeue() -> bool:
         failure = str(error)
     if failure is not None:
         log.error(
-            "job %s was not put back into the queue (%s); the checkpoint is written: `scontrol requeue %s` on "
-            "a machine of the cluster starts it again, as does the same command in a new job",
+            "job %s was not put back into the queue (%s); the checkpoint is written: `scontrol requeue %s` "
+            "on a machine of the cluster starts it again, as does the same command in a new job",
             job,
             failure,
             job,
@@ -78,7 +78,7 @@ def taken_away() -> bool:
 
 
 def _job() -> str | None:
-    """How `scontrol` knows this job: by its number, or as a task of an array by ARRAY_TASK, since the number of
-    one of the tasks is that of the whole array, too."""
+    """How `scontrol` knows this job: by its number, or as a task of an array by ARRAY_TASK, since the number
+    of one of the tasks is that of the whole array, too."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
