@@ -28,7 +28,7 @@ from stable_audio.checkpoints.steps import step_in
 from stable_audio.checkpoints.stored_weights import StoredWeights
 from stable_audio.checkpoints.torch_file import damage_error, load_torch_file, refuse_foreign
 from stable_audio.stored.diffusers_folder import diffusers_weights, is_diffusers
-from stable_audio.stored.hub_names import parse
+from stable_audio.stored.hub_names import how_to_write, parse
 from stable_audio.stored.models import CONFIG_NAME, fetched_weights, weights_in
 from stable_audio.stored.safetensors_files import read_safetensors
 from stable_audio.stored.shards_folder import is_shards, newest_shards, numbered_shards
@@ -70,6 +70,8 @@ def resolve(path: str | Path, *, use_ema: bool = True) -> Path:
             raise CheckpointError(f"{path}: the folder has {counted}; name the file to load")
         return file
     if not path.is_file():
+        if (advice := how_to_write(name)) is not None:
+            raise CheckpointError(f"{name}: no such file, and no name on the hub; {advice}")
         raise CheckpointError(
             f"{path}: no such file; give a .ckpt or .safetensors file, or a folder with one or with a "
             "checkpoint in parts, or the name of a model on the Hugging Face hub (owner/name)"

@@ -198,7 +198,8 @@ def load_named(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = 
 
 def _found(located: str) -> str:
     """What `read_checkpoint` takes, whatever lies in the working directory under the name of a hub id."""
-    return located if Path(located).is_absolute() or located.startswith(SCHEME) else SCHEME + located
+    with_scheme = located.startswith(SCHEME[:-1])  # of whose slashes a path keeps one
+    return located if Path(located).is_absolute() or with_scheme else SCHEME + located
 
 
 def load_unsaved(model: nn.Module, weights: Mapping[str, str], *, use_ema: bool = True) -> list[LoadReport]:

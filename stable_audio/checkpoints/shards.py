@@ -7,7 +7,8 @@ all files with their checksums, which is written last.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 EARLIER = f".earlier.partial{SUFFIX}"
 """End of the name of a folder that is being replaced by another one of the same step."""
+
+AT_ONCE = 1 << 28
+"""Bytes of tensors that are read at once where all of them are looked at in turn."""
 
 _MARK = "tensor of the shards"
 
@@ -93,14 +97,55 @@ def read_shards(
         CheckpointError: files are missing, damaged, or not those of such a folder; the first is named.
     """
     check_shards(folder, checksums=verify)
-    try:
+    with _told_by_name(folder):
         rest, tensors = _read_rest(folder), _read_tensors(folder, wanted, like)
-    except CheckpointError:
+    return put_together(rest, tensors)
+
+
+def tensors_in_turn(
+    folder: Path, *, wanted: Callable[[str], bool], most_bytes: int = AT_ONCE
+) -> Iterator[dict[str, Tensor]]:
+    """The tensors of a folder by key, a few at a time, so that all of them need no room in memory.
+
+    Args:
+        wanted: which tensors are read, by key.
+        most_bytes: of a group of tensors; a larger tensor comes alone.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    with _told_by_name(folder):
+        sizes = {
+            key: facts.size.numel() * facts.properties.dtype.itemsize
+            for key, facts in _stored(folder).items()
+            if wanted(key)
+        }
+    group: set[str] = set()
+    for key, size in sizes.items():
+        if group and sum(map(sizes.__getitem__, group)) + size > most_bytes:
+            yield _read_group(folder, group)
+            group = set()
+        group.add(key)
+    if group:
+        yield _read_group(folder, group)
+
+
+def _read_group(folder: Path, keys: Collection[str]) -> dict[str, Tensor]:
+    with _told_by_name(folder):
+        tensors = _read_tensors(folder, lambda key: key in keys, lambda key, size, dtype: None)
+    return {key: tensors[key] for key in tensors if key in keys}
+
+
+@contextmanager
+def _told_by_name(folder: Path) -> Iterator[None]:
+    """What reading a damaged folder raises becomes an error that names it."""
+    try:
+        yield
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # what the bytes of a damaged pickle raise is unbounded
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{folder}: cannot be read ({text}); take another checkpoint") from error
-    return put_together(rest, tensors)
 
 
 def put_together(rest: Any, tensors: Mapping[str, Tensor]) -> Any:

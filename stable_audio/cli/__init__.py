@@ -1,7 +1,8 @@
 """The `stable-audio` command: one module per subcommand, imported when that subcommand runs.
 
 A command module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int` (exit status). It
-imports torch and the rest of the package inside `run`, so that `--help` answers at once.
+imports torch and the rest of the package inside `run`, so that `--help` answers at once. Commands that act on
+signals themselves (`TAKES_SIGNALS`) have `run(args, *, stop)`, with what has come before.
 
 `SPLITS_WORK = True` marks a command whose work is split over the processes of a launcher (torchrun, srun);
 the others refuse to run under a launcher, where each process would repeat the work.
@@ -17,12 +18,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import ModuleType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from stable_audio.characters import fault, readable_json
 from stable_audio.cli.denied import disk_is_full, unwritable_folder
 from stable_audio.cli.home import with_home
+
+if TYPE_CHECKING:
+    from stable_audio.training.processes.stopping import StopRequest
 
 COMMANDS: dict[str, str] = {
     "adapter": "stable_audio.cli.adapter",
@@ -46,6 +51,9 @@ COMMANDS: dict[str, str] = {
 }
 """Subcommand -> module."""
 
+TAKES_SIGNALS = ("finetune", "train")
+"""Commands that act on signals themselves: what comes before they can is noted. Their `run` takes `stop`."""
+
 EXPECTED_ERRORS = (ValueError, OSError, ImportError)
 """What bad files, bad values and missing extras raise; everything else is a defect and shows a traceback."""
 
@@ -62,6 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         return _overview(words)
+    if words[0] not in TAKES_SIGNALS:
+        return _command(words, None)
+    # Before anything else, so that no signal is lost while torch and Lightning are being imported.
+    from stable_audio.training.processes.stopping import StopRequest
+
+    stop = StopRequest(save_ends=None).install()
+    try:
+        return _command(words, stop)
+    finally:
+        stop.restore()
+
+
+def _command(words: list[str], stop: StopRequest | None) -> int:
+    """Run the subcommand that is the first of `words`, with the others as its arguments."""
     module = _module(words[0])
     parser = argparse.ArgumentParser(prog=f"stable-audio {words[0]}", description=module.HELP)
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -73,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-    return _run(module, parser.parse_args(with_home(arguments)))
+    return _run(module, parser.parse_args(with_home(arguments)), stop)
 
 
 def main_as(program: str, argv: Sequence[str] | None = None) -> int:
@@ -124,11 +146,14 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(COMMANDS[name])
 
 
-def _run(module: ModuleType, args: argparse.Namespace) -> int:
-    return guarded(lambda: _alone_or_shared(module, args), traceback=args.traceback)
+def _run(module: ModuleType, args: argparse.Namespace, stop: StopRequest | None) -> int:
+    interrupts = stop is None
+    return guarded(
+        lambda: _alone_or_shared(module, args, stop), traceback=args.traceback, interrupts=interrupts
+    )
 
 
-def _alone_or_shared(module: ModuleType, args: argparse.Namespace) -> int:
+def _alone_or_shared(module: ModuleType, args: argparse.Namespace, stop: StopRequest | None) -> int:
     if not getattr(module, "SPLITS_WORK", False) and _started_by_launcher():
         from stable_audio.data.world import WorldError, launched_world
 
@@ -136,7 +161,7 @@ def _alone_or_shared(module: ModuleType, args: argparse.Namespace) -> int:
             raise WorldError(
                 f"{world}, but this command runs in one process; start it once, without a launcher"
             )
-    result: int = module.run(args)
+    result: int = module.run(args) if stop is None else module.run(args, stop=stop)
     return result
 
 
@@ -148,12 +173,13 @@ def _started_by_launcher() -> bool:
     )
 
 
-def guarded(run: Callable[[], int], *, traceback: bool) -> int:
+def guarded(run: Callable[[], int], *, traceback: bool, interrupts: bool = True) -> int:
     """Call `run` and return its exit status; after an error, print the reason and return that of the error.
 
     Args:
         run: the work; returns an exit status.
         traceback: raise errors instead of printing their reasons.
+        interrupts: SIGTERM interrupts `run`; False where that is handled already.
     """
     for stream in (sys.stdout, sys.stderr):
         _escape_halves(stream)
@@ -162,7 +188,7 @@ def guarded(run: Callable[[], int], *, traceback: bool) -> int:
     from stable_audio.training.processes.stopping import Interrupted, sigterm_interrupts
 
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts() if interrupts else nullcontext():
             return run()
     except KeyboardInterrupt as stop:
         interrupted = stop if isinstance(stop, Interrupted) else Interrupted()

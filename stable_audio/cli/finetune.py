@@ -9,6 +9,7 @@ from typing import Any
 from stable_audio.cli.fields import given
 from stable_audio.cli.importing import importing
 from stable_audio.cli.options import OR_PARTS_OR_HUB, add_device, add_out
+from stable_audio.training.processes.stopping import StopRequest
 
 HELP = "fine-tune a model on a folder of sounds: reads it, plans, trains, and compares before with after"
 
@@ -114,28 +115,21 @@ def _hardware_arguments(group: Any) -> None:
     group.add_argument("--num-workers", type=int, help="processes that load data (0)")
 
 
-def run(args: argparse.Namespace) -> int:
-    # Before anything else, so that no signal is lost while torch and Lightning are being imported.
-    from stable_audio.training.processes.stopping import StopRequest
+def run(args: argparse.Namespace, *, stop: StopRequest) -> int:
+    with importing():
+        from stable_audio.training.finetune.command import finetune, prepare
+        from stable_audio.training.finetune.request import FinetuneRequest
 
-    stop = StopRequest().install()
-    try:
-        with importing():
-            from stable_audio.training.finetune.command import finetune, prepare
-            from stable_audio.training.finetune.request import FinetuneRequest
-
-        request = FinetuneRequest(**_settings(args, FinetuneRequest))
-        say = functools.partial(print, flush=True)
-        if args.dry:
-            prepare(request, say)
-            print("planned      nothing is trained yet; the same command without --dry trains")
-            return 0
-        status, page = finetune(request, say, stop=stop)
-        if page is not None:
-            print(f"to listen to: {page}")
-        return status
-    finally:
-        stop.restore()
+    request = FinetuneRequest(**_settings(args, FinetuneRequest))
+    say = functools.partial(print, flush=True)
+    if args.dry:
+        prepare(request, say)
+        print("planned      nothing is trained yet; the same command without --dry trains")
+        return 0
+    status, page = finetune(request, say, stop=stop)
+    if page is not None:
+        print(f"to listen to: {page}")
+    return status
 
 
 def _settings(args: argparse.Namespace, request: type) -> dict[str, Any]:

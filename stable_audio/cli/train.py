@@ -25,6 +25,7 @@ from stable_audio.training.options import (
     PROFILED,
     RunOptions,
 )
+from stable_audio.training.processes.stopping import StopRequest
 
 HELP = "train a model"
 SPLITS_WORK = True
@@ -221,22 +222,15 @@ def expanded(argv: list[str]) -> list[str]:
     return [*ini_arguments(options.config_file), *others] if options.config_file else argv
 
 
-def run(args: argparse.Namespace) -> int:
-    # Before anything else, so that no signal is lost while torch and Lightning are being imported.
-    from stable_audio.training.processes.stopping import StopRequest
+def run(args: argparse.Namespace, *, stop: StopRequest) -> int:
+    with importing():
+        from stable_audio.training.from_files import train_from_files
 
-    stop = StopRequest().install()
-    try:
-        with importing():
-            from stable_audio.training.from_files import train_from_files
-
-        return train_from_files(
-            args.dataset_config,
-            model_config=args.model_config,
-            val_dataset_config=args.val_dataset_config,
-            lenient=args.lenient,
-            stop=stop,
-            **fields_from(args, RunOptions),
-        )
-    finally:
-        stop.restore()
+    return train_from_files(
+        args.dataset_config,
+        model_config=args.model_config,
+        val_dataset_config=args.val_dataset_config,
+        lenient=args.lenient,
+        stop=stop,
+        **fields_from(args, RunOptions),
+    )

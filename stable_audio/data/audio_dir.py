@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +72,7 @@ class AudioDirDataset(ClipDataset):
         self.maker = ClipMaker(clips)
         self.entries = datasets
         self.paths: list[str] = []
+        self.sizes = array("q")
         self.entry_of: list[int] = []
         self.captions: list[Captions] = []
         self.templates: list[CaptionTemplates | None] = []
@@ -86,6 +89,7 @@ class AudioDirDataset(ClipDataset):
         captions = Captions(entry.path, scan.paths, manifest=entry.manifest, sidecars=entry.captions)
         module = entry.custom_metadata_module
         self.paths += scan.paths
+        self.sizes += scan.sizes
         self.entry_of += [number] * len(scan.paths)
         self.captions.append(captions)
         template = entry.caption_template
@@ -101,6 +105,9 @@ class AudioDirDataset(ClipDataset):
         folders = [entry.path for entry in self.entries]
         prefixes = [folder.rstrip(os.sep) + os.sep for folder in folders]
         return [below(path, folders[e], prefixes[e]) for path, e in zip(self.paths, self.entry_of)]
+
+    def item_sizes(self) -> Sequence[int]:
+        return self.sizes
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         """The clip of `key`: audio (audio_channels sample_size) and its metadata."""

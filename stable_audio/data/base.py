@@ -168,6 +168,11 @@ class ClipDataset(Dataset):
         """Names of the items, wherever their folders are; empty where they are made and not stored."""
         return []
 
+    def item_sizes(self) -> Sequence[int]:
+        """Sizes of the items in the order of their names, by which a file shows that was replaced under its
+        name: bytes, or samples of the file. Only what is known from finding the items; empty without it."""
+        return ()
+
     def stored_metadata(self, index: int) -> Metadata | None:
         """Metadata of one item, if they are stored apart from its sound; None otherwise.
 

@@ -42,6 +42,10 @@ class LatentSource(Protocol):
         """Name of the clip for messages and file-name filters."""
         ...
 
+    def size(self, index: int) -> int:
+        """What is known of the size of the clip without a look at it: samples or bytes of its file."""
+        ...
+
     def describe(self, index: int) -> tuple[int, int, Metadata]:
         """(frames stored, frames that hold sound, metadata with seconds_start and seconds_total).
 
@@ -91,6 +95,9 @@ class ShardFolder:
     def name(self, index: int) -> str:
         return self._record(index).part
 
+    def size(self, index: int) -> int:
+        return self._record(index).total
+
     def describe(self, index: int) -> tuple[int, int, Metadata]:
         assert self.manifest is not None
         record, rate = self._record(index), int(self.manifest["sample_rate"])
@@ -127,7 +134,8 @@ class NpyFolder:
         suffix = "." + extension.lstrip(".")
         scan = find_files(folder, extensions=(suffix,), filelist_path=filelist_path, keywords=keywords)
         self.problems: Sequence[Rejected] = scan.problems
-        self.paths = [p for p in scan.paths if os.path.basename(p) != "silence.npy"]
+        scan.keep(lambda path: os.path.basename(path) != "silence.npy")
+        self.paths, self.sizes = scan.paths, scan.sizes
         if not self.paths:
             raise DataError(f"{folder}: holds no {suffix} files of latents")
 
@@ -136,6 +144,9 @@ class NpyFolder:
 
     def name(self, index: int) -> str:
         return self.paths[index]
+
+    def size(self, index: int) -> int:
+        return self.sizes[index]
 
     def describe(self, index: int) -> tuple[int, int, Metadata]:
         path = self.paths[index]

@@ -168,6 +168,9 @@ class PreEncodedDataset(ClipDataset):
             for number, index in self.items
         ]
 
+    def item_sizes(self) -> Sequence[int]:
+        return [self.sources[number].size(index) for number, index in self.items]
+
     def stored_metadata(self, index: int) -> Metadata | None:
         number, position = self.items[index]
         if self.custom[number] is not None:

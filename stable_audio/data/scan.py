@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +30,21 @@ class Scan:
     """The sound files of a folder.
 
     Attributes:
+        sizes: bytes of the files, in the order of `paths`; known from the look that every file gets anyway.
         problems: files and folders that could not be read, and why.
         ignored: suffix -> number of files that nothing reads.
     """
 
     paths: list[str] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
     problems: list[Rejected] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Leave out the files whose path is not wanted."""
+        kept = [wanted(path) for path in self.paths]
+        self.paths = list(itertools.compress(self.paths, kept))
+        self.sizes = array("q", itertools.compress(self.sizes, kept))
 
 
 def scan_folder(root: str | os.PathLike[str], extensions: Collection[str] = AUDIO_EXTENSIONS) -> Scan:
@@ -47,13 +57,18 @@ def scan_folder(root: str | os.PathLike[str], extensions: Collection[str] = AUDI
     if not os.path.isdir(root):
         raise DataError(f"{root}: there is no such folder")
     scan = Scan()
-    scan.paths = sorted(_walk(root, extensions, scan, {os.path.realpath(root)}))
+    sizes = dict(_walk(root, extensions, scan, {os.path.realpath(root)}))
+    scan.paths = sorted(sizes)
+    scan.sizes = array("q", map(sizes.__getitem__, scan.paths))
     if any(p.path == root for p in scan.problems):
         raise DataError(f"{root}: {scan.problems[0].reason}")
     return scan
 
 
-def _walk(folder: str, extensions: Collection[str], scan: Scan, visited: set[str]) -> Iterator[str]:
+def _walk(
+    folder: str, extensions: Collection[str], scan: Scan, visited: set[str]
+) -> Iterator[tuple[str, int]]:
+    """(path, bytes) of the files below a folder, in the order of the disk."""
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -76,10 +91,12 @@ def _walk(folder: str, extensions: Collection[str], scan: Scan, visited: set[str
         if suffix not in extensions:
             if suffix not in COMPANIONS:
                 scan.ignored[suffix or "no suffix"] += 1
-        elif reason := why_no_file(entry.path):
+            continue
+        size, reason = _look(entry.path)
+        if reason is not None:
             scan.problems.append(Rejected(entry.path, reason))
         else:
-            yield entry.path
+            yield entry.path, size
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -91,18 +108,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def why_no_file(path: str) -> str | None:
     """Why `path` is no regular file, or None. Opening a pipe or a device could block for ever."""
+    return _look(path)[1]
+
+
+def _look(path: str) -> tuple[int, str | None]:
+    """(bytes, why `path` is no regular file or None)."""
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
     except FileNotFoundError:
-        return "is a link to a file that is not there" if os.path.islink(path) else "is not there"
+        return 0, "is a link to a file that is not there" if os.path.islink(path) else "is not there"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return 0, f"cannot be read: {error.strerror}"
+    mode = status.st_mode
     if stat.S_ISREG(mode):
-        return None
+        return status.st_size, None
     kind = next(
         (name for test, name in _KINDS if test(mode)), "a folder" if stat.S_ISDIR(mode) else "special"
     )
-    return f"is {kind}, not a file"
+    return 0, f"is {kind}, not a file"
 
 
 def _is_utf8(name: str) -> bool:
@@ -113,8 +136,8 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str], list[Rejected]]:
-    """Paths listed one per line, relative to `root`; blank lines and comments (#) are skipped.
+def read_filelist(root: str, filelist: str | os.PathLike[str]) -> Scan:
+    """Files listed one per line, relative to `root`; blank lines and comments (#) are skipped.
 
     If a file of exactly that name exists, a line counts as its name even if it begins with # or is surrounded
     by spaces.
@@ -128,21 +151,24 @@ def read_filelist(root: str, filelist: str | os.PathLike[str]) -> tuple[list[str
         lines = Path(filelist).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{filelist}: file list cannot be read ({error})") from error
-    paths: list[str] = []
-    problems: list[Rejected] = []
+    scan = Scan()
     for line in lines:
         candidates = dict.fromkeys((line.removesuffix("\r"), line.strip()))
-        match = next((os.path.join(root, c) for c in candidates if c.strip() and _is_file(root, c)), None)
+        match = next((found for c in candidates if c.strip() and (found := _file(root, c))), None)
         if match is not None:
-            paths.append(match)
+            scan.paths.append(match[0])
+            scan.sizes.append(match[1])
         elif line.strip() and not line.lstrip().startswith("#"):
             path = os.path.join(root, line.strip())
-            problems.append(Rejected(path, f"named in {filelist}, but {_absence_reason(path)}"))
-    return paths, problems
+            scan.problems.append(Rejected(path, f"named in {filelist}, but {_absence_reason(path)}"))
+    return scan
 
 
-def _is_file(root: str, name: str) -> bool:
-    return "\0" not in name and os.path.isfile(os.path.join(root, name))
+def _file(root: str, name: str) -> tuple[str, int] | None:
+    """(path, bytes) of a regular file; None for anything else."""
+    path = os.path.join(root, name)
+    size, reason = (0, "a name that no file has") if "\0" in name else _look(path)
+    return (path, size) if reason is None else None
 
 
 def _absence_reason(path: str) -> str:
@@ -173,15 +199,12 @@ def find_files(
     default_list = os.path.join(root, "filelist.txt")
     if filelist_path is None and os.path.isfile(default_list):
         filelist_path = default_list
-    scan = (
-        Scan(*read_filelist(root, filelist_path))
-        if filelist_path is not None
-        else scan_folder(root, extensions)
-    )
-    matching = filter_keywords(scan.paths, keywords)
+    scan = read_filelist(root, filelist_path) if filelist_path is not None else scan_folder(root, extensions)
+    matching = set(filter_keywords(scan.paths, keywords)) if keywords else scan.paths
     if not matching:
         raise DataError(f"{root}: no usable file found{_absence_cause(scan, extensions, keywords)}")
-    scan.paths = matching
+    if keywords:
+        scan.keep(lambda path: path in matching)
     return scan
 
 

@@ -43,6 +43,9 @@ class TarLatents:
     def name(self, index: int) -> str:
         return self.sample.name
 
+    def size(self, index: int) -> int:
+        return self.sample.parts["npy"].size
+
     def describe(self, index: int) -> tuple[int, int, Metadata]:
         return describe_json(self.sample.metadata(), self._array.shape[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -182,6 +183,9 @@ class WdsDataset(ClipDataset):
 
     def item_names(self) -> list[str]:
         return [sample.name.rpartition("/")[2] for sample in self.samples]
+
+    def item_sizes(self) -> Sequence[int]:
+        return [sum([part.size for part in sample.parts.values()]) for sample in self.samples]
 
     def __getitem__(self, key: ItemKey) -> Clip | Rejected:
         generator = key.generator()

@@ -8,7 +8,7 @@ from typing import Any
 
 from stable_audio.network import hub_in_reach
 from stable_audio.stored.hub_errors import explained, transport_errors
-from stable_audio.stored.hub_names import WEIGHTS, HubName, parse
+from stable_audio.stored.hub_names import WEIGHTS, HubName, how_to_write, parse
 
 
 def hub_file(name: str | HubName, filenames: Sequence[str]) -> Path:
@@ -89,7 +89,8 @@ def _other_weights(name: HubName) -> list[str]:
 def _parsed(name: str | HubName) -> HubName:
     parsed = name if isinstance(name, HubName) else parse(name)
     if parsed is None:
-        raise ValueError(f"'{name}' is no hub id (owner/name, or owner/name@revision)")
+        advice = how_to_write(str(name))
+        raise ValueError(f"'{name}' is no hub id ({advice or 'owner/name, or owner/name@revision'})")
     return parsed
 
 

@@ -17,6 +17,8 @@ _REPOSITORY = r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)"
 _NAME = re.compile(rf"(?:hf:/+)?{_REPOSITORY}(?P<rest>[@/].*)?")
 _SPECIAL = re.compile(r"(refs/(?:pr|convert)/[\w.-]+)(/.*)?")
 _REVISION = re.compile(r"[\w.%/-]+")
+_BEGINNING = re.compile(r"(?:hf:/*|https?:/+(?:www\.)?(?:huggingface\.co|hf\.co)/+)", re.IGNORECASE)
+_IN_URL = re.compile(rf"{_REPOSITORY}/(?:tree|blob|resolve)/(?P<revision>[^/]+)(?P<rest>/.*)?")
 _CACHED = re.compile(r".*/models--([^/]+)--([^/]+)/snapshots/([^/]+)/(.+)")
 
 
@@ -42,8 +44,8 @@ class HubName:
 def parse(text: str) -> HubName | None:
     """Read `owner/name`, `owner/name@revision`, and with either `/path/of/file.safetensors` or `.ckpt`.
 
-    `hf://` may precede it. A revision with slashes needs no file; before one, `refs/pr/1` is understood, and
-    other slashes are written as %2F, as in the URLs of huggingface_hub.
+    `hf://` may precede it, also with one slash. A revision with slashes needs no file; before one,
+    `refs/pr/1` is understood, and other slashes are written as %2F, as in the URLs of huggingface_hub.
 
     Returns:
         None if `text` is no such name.
@@ -59,6 +61,22 @@ def parse(text: str) -> HubName | None:
     if rest and not _REVISION.fullmatch(revision):
         return None
     return HubName(repository, revision.replace("%2F", "/") or None, file)
+
+
+def how_to_write(text: str) -> str | None:
+    """What to write instead of a text that is meant as a name on the hub and is none, such as
+    `hf:owner/name`, `hf://owner/name/` or an address of huggingface.co; None if it is not meant as one, as
+    what may be a path."""
+    begin = _BEGINNING.match(text)
+    if begin is None or parse(text) is not None:
+        return None
+    bare = text[begin.end() :].rstrip("/")
+    if (place := _IN_URL.fullmatch(bare)) is not None:
+        rest = place["rest"] or ""
+        bare = f"{place['repository']}@{place['revision']}{rest if _is_weights(rest[1:]) else ''}"
+    if parse(bare) is not None:
+        return f"write {SCHEME}{bare}"
+    return f"a name on the hub is {SCHEME}owner/name, and @revision or /file.safetensors may follow"
 
 
 def _split(rest: str) -> tuple[str, str | None]:

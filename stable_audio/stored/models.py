@@ -13,7 +13,7 @@ from stable_audio.network import hub_in_reach
 from stable_audio.shipped import file_or_shipped
 from stable_audio.stored.contents import why_not_weights
 from stable_audio.stored.hub import hub_file, hub_weights, optional_hub_file
-from stable_audio.stored.hub_names import HubName, name_of_cached, parse
+from stable_audio.stored.hub_names import HubName, how_to_write, name_of_cached, parse
 from stable_audio.stored.shards_folder import REST, is_shards, newest_shards
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def locate(name: str, base: Path) -> str:
     if parse(name) is not None:
         return name
     raise ValueError(
-        f"found '{name}', but {path} does not exist, and it is no hub id either (owner/name, or "
-        "owner/name@revision)"
+        f"found '{name}', but {path} does not exist, and it is no hub id either "
+        f"({how_to_write(name) or 'owner/name, or owner/name@revision'})"
     )
 
 

@@ -112,6 +112,8 @@ class Run:
         if self.trainer.world_size > 1 and torch.distributed.is_initialized():
             with self.alive.blaming():
                 of_all(None)
+            if self.record.gather():  # what they have told since this one has ended
+                write_page(self.options.folder)
 
     def _end(self, **outcome: Any) -> None:
         """Record how the run has ended, and write its page."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from functools import partial
 
 import lightning.pytorch as pl
@@ -31,8 +32,8 @@ from stable_audio.training.options import RunOptions
 from stable_audio.training.processes.cluster import ProcessLayout, disable_signal_handlers, layout, log_world
 from stable_audio.training.processes.meeting import Meeting
 from stable_audio.training.processes.rendezvous import meet
-from stable_audio.training.processes.requeue import refuse_no_job
-from stable_audio.training.processes.stopping import StopRequest
+from stable_audio.training.processes.requeue import refuse_no_job, requeue_if_taken_away
+from stable_audio.training.processes.stopping import Interrupted, StopRequest
 from stable_audio.training.record.loggers import RunLogger, check_loggers, create_logger
 from stable_audio.training.record.machines import machines_of
 from stable_audio.training.record.run_record import RunRecord
@@ -82,10 +83,15 @@ def train(
     Raises:
         TrainingError, CheckpointError, DataError: the run cannot start or continue.
     """
-    with early if early is not None else EarlyLog() as early:
-        run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
-        run.early = early
-    return run.start()
+    try:
+        with early if early is not None else EarlyLog() as early:
+            run = assemble(config, dataset, options, val_dataset=val_dataset, stop=stop)
+            run.early = early
+        return run.start()
+    except Interrupted as interrupted:
+        if options.requeue and interrupted.number == signal.SIGTERM and launched_world().rank == 0:
+            requeue_if_taken_away()  # as in processes that wait for each other, before there is a run
+        raise
 
 
 def assemble(
@@ -103,7 +109,7 @@ def assemble(
         world: the processes that train together; default: those that the launcher started.
     """
     stop = stop if stop is not None else StopRequest()
-    stop.save_ends = options.requeue
+    stop.decide(save_ends=options.requeue)
     check_hardware(options, averages=config.training is not None and config.training.use_ema)
     check_loggers(options.logger)
     if options.requeue:
@@ -187,7 +193,7 @@ def _assemble(
     if isinstance(module, DiffusionTraining):
         module.encode_ahead(lambda: data.upcoming)
     logger = _logger(config, options, trainer, resumed)
-    record = RunRecord(options.folder / "run.json", enabled=trainer.is_global_zero)
+    record = RunRecord(options.folder / "run.json", rank=trainer.global_rank)
     parts = RunCallbacks.of(
         config,
         module,

@@ -302,10 +302,11 @@ def _use(monkeypatch: pytest.MonkeyPatch, hub: _Hub) -> _Hub:
     return hub
 
 
-def test_a_hub_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["", "hf://", "hf:/"])
+def test_a_hub_id(folder: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "vae" / "model_config.json").write_text(json.dumps(AUTOENCODER))
     hub = _use(monkeypatch, _Hub(folder / "vae"))
-    config = load_config(diffusion(path="someone/vae@v1"))
+    config = load_config(diffusion(path=f"{scheme}someone/vae@v1"))
     # The config alone is downloaded for shapes, the weights when they are needed.
     assert hub.asked == [("someone/vae", "model_config.json", "v1")]
     (report,) = load_named(create_model_from_config(config), config.weights)

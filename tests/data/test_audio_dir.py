@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -408,3 +409,18 @@ def test_names_below_a_folder_are_relative_paths(folder: str, name: str) -> None
     prefix = folder.rstrip(os.sep) + os.sep
     for path in (os.path.join(folder, name), f"{prefix}{name}", f"{folder}x/{name}"):
         assert below(path, folder, prefix) == os.path.relpath(path, folder), path
+
+
+@pytest.mark.parametrize("entry", [{}, {"keywords": ["b", "c"]}, {"filelist_path": "list.txt"}])
+def test_sizes_are_those_of_the_files_and_cost_no_further_look(
+    tmp_path: Path, entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "sounds", {"b.wav": 300, "a.wav": 200, "inner/c.wav": 100})
+    (tmp_path / "list.txt").write_text("inner/c.wav\n a.wav \nb.wav\n")
+    monkeypatch.chdir(tmp_path)
+    made = audio_dir(folder, entry=entry)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda *_, **__: pytest.fail("a file is looked at once more"))
+        names, sizes = made.item_names(), list(made.item_sizes())
+    assert sizes == [(folder / name).stat().st_size for name in names]
+    assert len(set(sizes)) == len(names) == (2 if "keywords" in entry else 3)

@@ -294,3 +294,15 @@ def test_shards_are_readable_by_whoever_may_read_new_files(tmp_path: Path) -> No
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640
+
+
+def test_sizes_are_samples_of_the_files_that_were_encoded_or_bytes(tmp_path: Path) -> None:
+    make_shards(tmp_path / "shards", [30, 40])
+    assert list(dataset(tmp_path / "shards").item_sizes()) == [4321, 4321]
+    for name, stored in (("000", 50), ("001", 70)):
+        make_npy(tmp_path / "npy", name, stored, stored)
+    np.save(tmp_path / "npy" / "silence.npy", frames(5).numpy())
+    made = dataset(tmp_path / "npy", min_length_sec=0.0)
+    assert list(made.item_sizes()) == [
+        (tmp_path / "npy" / name).stat().st_size for name in ("000.npy", "001.npy")
+    ]

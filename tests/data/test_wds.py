@@ -343,3 +343,13 @@ def test_a_tar_that_ends_within_its_first_member(tmp_path: Path) -> None:
     samples, problems = index_tar(str(path))
     assert samples == []
     assert [p.reason for p in problems] == ["cut off: the tar ends within it"]
+
+
+def test_sizes_are_the_bytes_of_samples(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", 1)
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        for name, size in (("0.wav", 5), ("0.json", 7), ("1.wav", 2), ("1.json", 3)):
+            add(archive, name, bytes(size))
+    first, *others = dataset(tmp_path).item_sizes()
+    assert first > 3000 * 2
+    assert others == [12, 5]

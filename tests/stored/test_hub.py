@@ -67,6 +67,9 @@ def test_a_revision_is_asked_for_and_a_file_of_its_own(hub: StubHub, folder: Pat
     assert "HEAD /owner/tiny/resolve/v1/base_model.safetensors" in hub.requests
     assert "HEAD /owner/tiny/resolve/some%2Fbranch/model.safetensors" in hub.requests
     load_model("owner/tiny/base_model.safetensors", config=tiny.config())
+    assert resolve("hf:/owner/tiny@v1").name == "base_model.safetensors"
+    for path in ("hf:owner/tiny", Path("https://huggingface.co/owner/tiny/")):
+        assert _refusal(str(path)) == f"{path}: no such file, and no name on the hub; write hf://owner/tiny"
     assert _refusal("owner/tiny@v2") == "'owner/tiny' on the hub has no revision 'v2'"
     assert _refusal("owner/tiny/model.ckpt") == "'owner/tiny' on the hub has none of model.ckpt"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stable_audio.stored.hub_names import HubName, name_of_cached, parse
+from stable_audio.stored.hub_names import HubName, how_to_write, name_of_cached, parse
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from stable_audio.stored.hub_names import HubName, name_of_cached, parse
         ("owner/name", HubName("owner/name")),
         ("hf://owner/name", HubName("owner/name")),
         (str(Path("hf://owner/name")), HubName("owner/name")),
+        ("hf:/owner/name@v1", HubName("owner/name", "v1")),
         ("owner/my.model-1.0@v1", HubName("owner/my.model-1.0", "v1")),
         ("owner/name@refs/pr/3", HubName("owner/name", "refs/pr/3")),
         ("owner/name@some/branch", HubName("owner/name", "some/branch")),
@@ -36,6 +37,34 @@ def test_names(text: str, name: HubName) -> None:
 )
 def test_paths(text: str) -> None:
     assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("hf:owner/name", "write hf://owner/name"),
+        ("HF://owner/name", "write hf://owner/name"),
+        ("hf://owner/name/", "write hf://owner/name"),
+        ("https://huggingface.co/owner/name", "write hf://owner/name"),
+        (str(Path("https://huggingface.co/owner/name/")), "write hf://owner/name"),
+        ("https://hf.co/owner/name/tree/v1", "write hf://owner/name@v1"),
+        ("https://huggingface.co/owner/name/blob/main/a/b.ckpt", "write hf://owner/name@main/a/b.ckpt"),
+        ("hf://owner", "a name on the hub is hf://owner/name, and"),
+        ("hf:", "a name on the hub is hf://owner/name, and"),
+        ("hf://owner/name/folder", "a name on the hub is hf://owner/name, and"),
+        ("hf:/owner/name", None),
+        ("runs/first", None),
+        ("runs/first/", None),  # a folder that is not there
+        ("runs/first/last.txt", None),
+        ("last.ckpt", None),
+        ("/runs/first/", None),
+        ("../first/", None),
+        ("", None),
+    ],
+)
+def test_what_is_meant_as_a_name_is_told_how_to_write_it(text: str, advice: str | None) -> None:
+    told = how_to_write(text)
+    assert told == advice if advice is None else (told or "").startswith(advice)
 
 
 def test_the_text_of_a_name_is_read_as_the_same_name() -> None:

@@ -39,6 +39,18 @@ function ticks(low, high, count) {
   for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) list.push(Math.abs(at) < step * 1e-9 ? 0 : at);
   return list;
 }
+// Lowest and highest value to draw: all but a few at the ends that lie far from the others (value_range in run_curves.py).
+const FEWEST = 4, FEW = 10, SHARE = 0.02, FAR = 2, VERY_FAR = 100;
+function valueRange(values) {
+  const sorted = [...values].sort((a, b) => a - b), count = sorted.length, last = count - 1;
+  const cut = count >= FEWEST ? Math.ceil(SHARE * count) : 0, low = sorted[cut], high = sorted[last - cut];
+  const reach = (count >= FEW ? FAR : VERY_FAR) * (high - low);
+  if (!(reach > 0)) return [sorted[0], sorted[last]];
+  const near = sorted.filter(value => value >= low - reach && value <= high + reach);
+  return [near[0], near[near.length - 1]];
+}
+// The values in that range, in their order.
+function usual(values) { const [low, high] = valueRange(values); return values.filter(value => value >= low && value <= high).sort((a, b) => a - b); }
 function quantile(sorted, share) { return sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))]; }
 
 // The axis of steps below a chart; returns where along it a step is.
@@ -75,14 +87,16 @@ function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
     return item;
   }));
   if (!usable.length) return;
-  const all = usable.flatMap(line => line.mean).sort((a, b) => a - b);
-  let low = quantile(all, 0), high = quantile(all, all.length > 60 ? 0.985 : 1);
-  if (log) { low = Math.log10(low); high = Math.log10(high); }
+  const scaled = value => log ? Math.log10(value) : value;
+  const all = usual(usual(usable.flatMap(line => line.mean)).map(scaled));
+  const lowest = all[0], highest = all[all.length - 1];
+  let low = lowest, high = quantile(all, all.length > 60 ? 0.985 : 1);
   if (!(high > low)) { const pad = Math.abs(low) * 0.05 || 1e-6; low -= pad; high += pad; }
   const margin = 0.05 * (high - low);
   low -= margin; high += margin;
   const { first, last, x, stepAt } = stepAxis(area, usable);
-  const y = value => TOP + (height - TOP - BOTTOM) * (1 - ((log ? Math.log10(value) : value) - low) / (high - low));
+  const y = value => TOP + (height - TOP - BOTTOM) * (1 - (scaled(value) - low) / (high - low));
+  const drawn = value => scaled(value) < lowest ? (log ? Math.pow(10, lowest) : lowest) : scaled(value) > highest ? (log ? Math.pow(10, highest) : highest) : value;
   context.strokeStyle = css('--line');
   context.textAlign = 'right';
   for (const tick of ticks(low, high, 4)) {
@@ -101,11 +115,11 @@ function lines(figure, list, { log = false, smooth = 0, marks = false } = {}) {
       context.fill();
     }
     context.globalAlpha = 1; context.strokeStyle = line.colour; context.lineWidth = 1.6; context.beginPath();
-    smoothed(line.mean, line.steps.length > 8 ? smooth : 0).forEach((value, i) => context.lineTo(x(line.steps[i]), y(value)));
+    smoothed(line.mean.map(drawn), line.steps.length > 8 ? smooth : 0).forEach((value, i) => context.lineTo(x(line.steps[i]), y(value)));
     context.stroke();
     if (marks || line.steps.length < 25) {
       context.fillStyle = line.colour;
-      line.mean.forEach((value, i) => { context.beginPath(); context.arc(x(line.steps[i]), y(value), 2.2, 0, 7); context.fill(); });
+      line.mean.forEach((value, i) => { context.beginPath(); context.arc(x(line.steps[i]), y(drawn(value)), 2.2, 0, 7); context.fill(); });
     }
   }
   context.restore();
@@ -133,7 +147,7 @@ function heat(figure, rows, { own = true } = {}) {
   const { first, last, x, stepAt } = stepAxis(area, present);
   const tall = (height - TOP - BOTTOM) / rows.length;
   const scale = values => {
-    const logs = values.filter(value => value > 0).map(Math.log).sort((a, b) => a - b);
+    const logs = usual(usual(values.filter(value => value > 0)).map(Math.log));
     const low = quantile(logs, 0.01), high = quantile(logs, 0.97);
     return value => value > 0 && high > low ? (Math.log(value) - low) / (high - low) : 0.5;
   };
@@ -160,10 +174,10 @@ function heat(figure, rows, { own = true } = {}) {
 function spark(canvas, values, colour) {
   const { context, width, height } = surface(canvas);
   if (values.length < 2) return;
-  const sorted = [...values].sort((a, b) => a - b), low = sorted[0], high = quantile(sorted, 0.95);
+  const sorted = usual(values), low = sorted[0], high = quantile(sorted, 0.95);
   context.strokeStyle = colour; context.lineWidth = 1.3; context.beginPath();
-  values.forEach((value, i) => context.lineTo(1 + (width - 2) * i / (values.length - 1), height - 2 - (height - 4) * Math.min(1, high > low ? (value - low) / (high - low) : 0.5)));
+  values.forEach((value, i) => context.lineTo(1 + (width - 2) * i / (values.length - 1), height - 2 - (height - 4) * Math.min(1, Math.max(0, high > low ? (value - low) / (high - low) : 0.5))));
   context.stroke();
 }
-return { COLOURS, lines, heat, spark, number };
+return { COLOURS, lines, heat, spark, number, valueRange };
 })();

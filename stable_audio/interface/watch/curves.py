@@ -10,6 +10,9 @@ import numpy as np
 BINS = 512
 """Means per curve."""
 
+LARGEST = 1e300
+"""Values beyond it count as not finite: sums of them would be."""
+
 
 class Curves:
     """Mean, least and greatest value of each column in equal ranges of steps, which double as steps grow.
@@ -34,7 +37,7 @@ class Curves:
 
         Args:
             steps: (n,) whole numbers from 0, in any order.
-            values: (n columns); what is not finite counts as not measured.
+            values: (n columns); what is not finite, or too large to be added up, counts as not measured.
         """
         if len(steps) == 0:
             return
@@ -45,7 +48,7 @@ class Curves:
         places = steps // self.width
         begins = np.flatnonzero(np.diff(places, prepend=-1))
         bins = places[begins]
-        measured = np.isfinite(values)
+        measured = np.abs(values) < LARGEST  # False for NaN
         known = np.where(measured, values, 0.0)
         self._counts[bins] += np.add.reduceat(measured.astype(np.float64), begins, axis=0)
         self._sums[bins] += np.add.reduceat(known, begins, axis=0)

@@ -142,7 +142,7 @@ function show() {
 function log(own) {
   get('log').querySelector('pre').textContent = own.log || 'The run has written no log.';
   get('befell').hidden = !own.incidents.length;
-  const cells = entry => [entry.time, entry.step === undefined ? '' : `step ${entry.step}`, entry.kind, entry.text];
+  const cells = entry => [entry.time, entry.step === undefined ? '' : `step ${entry.step}`, entry.kind, (entry.process ? `process ${entry.process}: ` : '') + entry.text];
   get('befell').querySelector('tbody').replaceChildren(...own.incidents.map(entry => make('tr', {}, ...cells(entry).map(text => make('td', { textContent: String(text === undefined ? '' : text) })))));
 }
 function figure(key, title, kind = '') {

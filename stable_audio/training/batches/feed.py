@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +94,18 @@ class RunData(pl.LightningDataModule):
         dataset = self.timed.loader.dataset
         described = sorted(dataset.item_names()) or [type(dataset).__name__, str(len(dataset))]
         return TrainingClips(hash=digest_of(described), clips=len(dataset))
+
+    def sizes_digest(self) -> str | None:
+        """SHA-256 of the sizes of the clips in the order of their names; None where they are not known."""
+        assert self.timed is not None
+        dataset = self.timed.loader.dataset
+        names, sizes = dataset.item_names(), dataset.item_sizes()
+        if not names or len(names) != len(sizes):
+            return None
+        ordered = array("q", map(sizes.__getitem__, sorted(range(len(names)), key=names.__getitem__)))
+        if sys.byteorder == "big":  # the same on all machines
+            ordered.byteswap()
+        return hashlib.sha256(ordered).hexdigest()
 
     def first_clips(self) -> Iterator[Batch]:
         """The clips that the run began with, one per batch, on every process and however often it has been

@@ -196,19 +196,20 @@ class Checkpoints(StepCallback):
             self.io.writer.write(tensors, publish)
 
     def _may_save(self, trainer: pl.Trainer, module: TrainingModule) -> bool:
-        """Whether this step is worth a checkpoint: not one that the run leaves, nor one whose weights are not
-        all numbers, so that the run can go back to an earlier one. Every process must call it."""
+        """Whether this step is worth a checkpoint: not one that the run leaves, nor one whose weights or
+        optimizer state are not all numbers, so that the run can go back to an earlier one. Every process must
+        call it."""
         if self.paused:
             return False
         if self._alone:  # what is saved after an error has been looked at
             return True
-        name = not_finite(module)
-        if trainer.strategy.reduce_boolean_decision(name is None, all=True):
+        broken = not_finite(module, trainer.optimizers)
+        if trainer.strategy.reduce_boolean_decision(broken is None, all=True):
             return True
         self.io.writer.wait()
         self._clock = time.monotonic()
-        where = "another process" if name is None else name
-        self.io.refuse(f"the weights hold values that are not finite, in {where}", step=trainer.global_step)
+        reason = broken or "another process holds values that are not finite"
+        self.io.refuse(reason, step=trainer.global_step)
         return False
 
     def _prepare(self, module: TrainingModule, step: int, *, numbered: bool) -> int:

@@ -1,4 +1,4 @@
-"""Adds to the record of a run what is known once its data are read."""
+"""Adds to the record of a run what is known once its data are read, and what its other processes tell."""
 
 from __future__ import annotations
 
@@ -15,13 +15,24 @@ from stable_audio.training.record.changed_start import name_changed_clips
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.wording import plural
 
+_DIFFERENT = {
+    "clips": "not {:,} as",
+    "names_sha256": "with other names than",
+    "sizes_sha256": "of the same names but other sizes than",
+}
+"""Facts that the clips of all processes must have in common, and what those of another one are otherwise."""
+
 
 class RecordData(pl.Callback):
-    """Records the number of clips and a digest of their names, by which a changed dataset shows, and sees
-    that all processes have the same clips: each takes its own by their number in the list.
+    """Records the number of clips and digests of their names and sizes, by which a changed dataset shows, and
+    sees that all processes have the same clips: each takes its own by their number in the list.
 
-    A million names take about a second. Sizes are not in the digest: folders of sound do not list them, and
-    each would be a question to the disk.
+    With every checkpoint it takes over the incidents of further processes: a checkpoint is rare, and all of
+    them have come to the same step.
+
+    A million clips take about a second. Their sizes are those that were met where the clips were found, so
+    that no file is looked at once more for them; one that was replaced by another of the same size is not
+    seen.
 
     Args:
         record: of the run.
@@ -38,7 +49,12 @@ class RecordData(pl.Callback):
         dataset = self.data.timed.loader.dataset
         clips = self.data.clips()
         left_out = sum(dataset.ignored.values())
-        facts = {"clips": clips.clips, "names_sha256": clips.hash, "files_not_read": left_out}
+        facts = {
+            "clips": clips.clips,
+            "names_sha256": clips.hash,
+            "sizes_sha256": self.data.sizes_digest(),
+            "files_not_read": left_out,
+        }
         if trainer.world_size > 1:
             refuse_other_clips(of_all((socket.gethostname(), facts)))
         if not self.record.enabled:
@@ -49,21 +65,25 @@ class RecordData(pl.Callback):
         self._told = True  # a run that goes back to a checkpoint comes here again
         self.record.describe(data=facts)
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.record.gather()
+
 
 def refuse_other_clips(each: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """Refuse processes with different clips.
 
     Args:
-        each: (machine, facts) of all processes; the facts are "clips", "names_sha256" and "files_not_read".
+        each: (machine, facts) of all processes; the facts are "clips", "names_sha256", "sizes_sha256" and
+            "files_not_read".
 
     Raises:
         TrainingError: one has other clips than the first.
     """
     (first, ours), *others = each
     for rank, (host, theirs) in enumerate(others, start=1):
-        if (theirs["clips"], theirs["names_sha256"]) != (ours["clips"], ours["names_sha256"]):
-            same_number = theirs["clips"] == ours["clips"]
-            what = "with other names than" if same_number else f"not {ours['clips']:,} as"
+        different = next((k for k in _DIFFERENT if theirs[k] != ours[k]), None)
+        if different is not None:
+            what = _DIFFERENT[different].format(ours["clips"])
             raise TrainingError(
                 f"process {rank} of {len(each)} on {host} has {plural(theirs['clips'], 'clip', form=',')}, "
                 f"{what} process 0 on {first} (files that could not be read: {theirs['files_not_read']} and "

@@ -21,6 +21,7 @@ from stable_audio.inference.rendering.jobs import Job, complete, needed_ids
 from stable_audio.model import DiffusionModel
 from stable_audio.training.finetune.clips import FolderClips
 from stable_audio.training.finetune.decided import Decided, write_json
+from stable_audio.training.record.curves import LARGEST
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +131,14 @@ def loss_curves(metrics: str | Path, *, points: int = POINTS) -> dict[str, list[
     path = Path(metrics)
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.DictReader(line for line in file if "\0" not in line):
             for column, text in row.items():
                 if text and (column == _LOSS or str(column).startswith(_LEVEL)):
-                    values.setdefault(column, []).append((int(float(row["step"])), float(text)))
+                    try:
+                        values.setdefault(column, []).append((int(float(row["step"])), float(text)))
+                    except (ValueError, OverflowError, TypeError):  # a line that a crash has damaged
+                        continue
     last = max((step for pairs in values.values() for step, _ in pairs), default=0)
     width = max(1.0, last / points)
     return {
@@ -146,7 +150,7 @@ def loss_curves(metrics: str | Path, *, points: int = POINTS) -> dict[str, list[
 def _means(pairs: Sequence[tuple[int, float]], width: float) -> list[tuple[float, float]]:
     parts: dict[int, list[float]] = {}
     for step, value in pairs:
-        if math.isfinite(value):
+        if abs(value) < LARGEST:  # False for NaN
             parts.setdefault(int((step - 1) / width), []).append(value)
     return [(round((part + 0.5) * width, 2), sum(v) / len(v)) for part, v in sorted(parts.items())]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from stable_audio.nn.transfer import Readback
 from stable_audio.optim.split import local
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.training.guards.explosion import exploded
-from stable_audio.training.guards.finite_values import not_finite_among
+from stable_audio.training.guards.finite_values import in_state_of, not_finite_among
 from stable_audio.training.guards.usual_norm import FIRST, UsualNorm
 
 Agree = Callable[[Tensor], Tensor]
@@ -252,10 +253,19 @@ def _result(check: _Check) -> BadStep | None:
     return BadStep(check.step, check.files, what, check.early, reason)
 
 
-def not_finite(module: nn.Module) -> str | None:
-    """The name of a weight of this process with a value that is not finite; None if all are numbers.
+def not_finite(module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> str | None:
+    """What this process has with a value that is not finite, such as "the weights hold ... in NAME"; None if
+    all are numbers.
 
     A device is asked once, not for each weight.
+
+    Args:
+        optimizers: whose state is looked at, too.
     """
-    own = ((name, local(parameter.detach())) for name, parameter in module.named_parameters())
-    return next(iter(not_finite_among(own)), None)
+    own = {name: local(parameter.detach()) for name, parameter in module.named_parameters()}
+    state = in_state_of(optimizers)
+    name = next(iter(not_finite_among(itertools.chain(own.items(), state))), None)
+    if name is None:
+        return None
+    holder = "the weights hold" if name in own else "the state of the optimizer holds"
+    return f"{holder} values that are not finite, in {name}"

@@ -24,8 +24,8 @@ def claim_rescue(trainer: pl.Trainer, module: nn.Module, folder: Path) -> bool:
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         log.error("no checkpoint: each process has a part of the weights")
         return False
-    if (name := not_finite(module)) is not None:
-        log.error("no checkpoint: the weights hold values that are not finite, in %s", name)
+    if (broken := not_finite(module, trainer.optimizers)) is not None:
+        log.error("no checkpoint: %s", broken)
         return False
     return trainer.world_size == 1 or _is_first(folder, trainer.global_step)
 

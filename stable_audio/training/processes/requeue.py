@@ -25,7 +25,8 @@ def refuse_no_job() -> None:
         )
     if shutil.which("scontrol") is None:
         raise TrainingError(
-            "--requeue needs SLURM's `scontrol`, which is not in the PATH; leave --requeue out"
+            "--requeue needs SLURM's `scontrol`, which is not in the PATH; in a container, bind SLURM's "
+            "commands and configuration of the host into it, else leave --requeue out"
         )
 
 
@@ -40,10 +41,22 @@ def requeue() -> bool:
     except (OSError, subprocess.TimeoutExpired) as error:
         failure = str(error)
     if failure is not None:
-        log.error("job %s was not put back into the queue (%s); the checkpoint is written", job, failure)
+        log.error(
+            "job %s was not put back into the queue (%s); the checkpoint is written: `scontrol requeue %s` "
+            "on a machine of the cluster starts it again, as does the same command in a new job",
+            job,
+            failure,
+            job,
+        )
         return False
     log.info("job %s is back in the queue", job)
     return True
+
+
+def requeue_if_taken_away() -> None:
+    """Ask SLURM to start this job again where `taken_away` says that it has not been cancelled."""
+    if taken_away():
+        requeue()
 
 
 def taken_away() -> bool:
@@ -65,5 +78,7 @@ def taken_away() -> bool:
 
 
 def _job() -> str | None:
+    """How `scontrol` knows this job: by its number, or as a task of an array by ARRAY_TASK, since the number
+    of one of the tasks is that of the whole array, too."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

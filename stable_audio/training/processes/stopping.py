@@ -27,6 +27,10 @@ SAME_SECONDS = 1.0
 group."""
 
 
+_SAVED = "a checkpoint follows after this step, and training continues"
+_NOTED = "acted on when the run begins"
+
+
 class StopRequest:
     """Records signals that end the run, or save it. A second Ctrl-C interrupts at once, and so does a second
     SIGTERM before the first step.
@@ -35,18 +39,18 @@ class StopRequest:
         signal: number of the signal that this process got to end the run, or None.
         others: number of the signal that another process got to end it, or None.
         save: whether a checkpoint is to be written after the current step.
-        save_ends: SIGUSR1 ends the run as well.
         steps: whether the first step is done; before, there is nothing to save.
 
     Args:
-        save_ends: SIGUSR1 ends the run as well, for a job that is put back into the queue.
+        save_ends: SIGUSR1 ends the run as well, for a job that is put back into the queue; None: that is said
+            later by `decide`, and until then it is only noted.
     """
 
-    def __init__(self, *, save_ends: bool = False) -> None:
+    def __init__(self, *, save_ends: bool | None = False) -> None:
         self.signal: int | None = None
         self.others: int | None = None
         self.save = False
-        self.save_ends = save_ends
+        self._save_ends = save_ends
         self.steps = False
         self._asked_at = 0.0
         self._process = os.getpid()
@@ -59,6 +63,16 @@ class StopRequest:
                 current = signal.signal(number, self._receive)
                 self._previous.setdefault(number, current)
         return self
+
+    def decide(self, *, save_ends: bool) -> None:
+        """Say whether SIGUSR1 ends the run, also one that has come before."""
+        self._save_ends = save_ends
+        if self.save and save_ends:
+            self.save = False
+            if self.signal is None:
+                assert SAVE is not None
+                self.signal = SAVE
+                log.warning("%s: stopping after the first step, with a checkpoint", _name(SAVE))
 
     def restore(self) -> None:
         """Restore the previous handlers."""
@@ -88,9 +102,9 @@ class StopRequest:
 
             in_worker(number)
             return
-        if number == SAVE and not self.save_ends:
+        if number == SAVE and not self._save_ends:
             self.save = True
-            log.info("%s: a checkpoint follows after this step, and training continues", _name(number))
+            log.info("%s: %s", _name(number), _SAVED if self._save_ends is False else _NOTED)
             return
         if self._is_repeated(number):
             if not self.steps:

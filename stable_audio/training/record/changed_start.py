@@ -113,15 +113,23 @@ def name_changed_clips(starts: Sequence[Any], data: Mapping[str, Any]) -> None:
 
     Args:
         starts: the earlier starts of the run, as its record has them.
-        data: facts about the clips now: {"clips", "names_sha256", ...}. Earlier versions recorded no digest
-            of many names.
+        data: facts about the clips now: {"clips", "names_sha256", "sizes_sha256", ...}. Earlier versions
+            recorded no sizes, and no digest of many names.
     """
-    known = [start["data"] for start in starts if isinstance(start, Mapping) and start.get("data")]
-    before = known[-1] if known else None
+    recorded = [start["data"] for start in starts if isinstance(start, Mapping) and start.get("data")]
+    before = recorded[-1] if recorded else None
     if not isinstance(before, Mapping):
         return
-    keys = ("clips", "names_sha256") if before.get("names_sha256") is not None else ("clips",)
-    if all(before.get(key) == data.get(key) for key in keys):
+    known = [key for key in ("names_sha256", "sizes_sha256") if before.get(key) is not None]
+    changed = [key for key in ("clips", *known) if before.get(key) != data.get(key)]
+    if changed == ["sizes_sha256"]:
+        log.warning(
+            "the dataset has changed since the last start: of its %s, which have the same names, some are of "
+            "another size; the run goes on with what is there now",
+            plural(data["clips"], "clip"),
+            extra=incident("changed data"),
+        )
+    if not changed or changed == ["sizes_sha256"]:
         return
     log.warning(
         "the dataset has changed since the last start: %s then, %s now; the run goes on with these, in "

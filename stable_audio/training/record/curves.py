@@ -16,12 +16,15 @@ CURVES = ("train/loss", "train/grad_norm", "train/lr", "val/avg_loss", "speed/st
 MOST_POINTS = 400
 WIDTH, HEIGHT, MARK = 640, 140, 7
 
-FEWEST = 10
-"""Number of values from which on some may lie outside of a picture."""
+FEWEST, FEW = 4, 10
+"""Number of values from which on some may lie outside of a picture, and below which only those do that are
+very far away: of few values, the first losses are far from the others, too."""
 SHARE = 0.02
 """Share of the values, at each end, that may lie outside."""
-FAR = 2.0
+FAR, VERY_FAR = 2.0, 100.0
 """They do from so many times the range of the others on."""
+LARGEST = 1e300
+"""Values beyond it count as not finite: sums of them would be."""
 
 Point = tuple[float, float]
 """(step, value)."""
@@ -46,15 +49,18 @@ def _point(step: str | None, value: str | None) -> Point | None:
         point = float(step or "nan"), float(value or "nan")
     except ValueError:
         return None
-    return point if all(map(math.isfinite, point)) else None
+    return point if all(abs(number) < LARGEST for number in point) else None
 
 
 def value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value to draw: all but a few at the ends that lie far from the others."""
+    """Lowest and highest value to draw: all but a few at the ends that lie far from the others.
+
+    The page of `stable-audio watch` has the same rule, in `charts.js`.
+    """
     ordered = sorted(values)
     cut = math.ceil(SHARE * len(ordered)) if len(ordered) >= FEWEST else 0
     low, high = ordered[cut], ordered[len(ordered) - 1 - cut]
-    reach = FAR * (high - low)
+    reach = (FAR if len(ordered) >= FEW else VERY_FAR) * (high - low)
     if reach == 0:
         return ordered[0], ordered[-1]
     near = [value for value in ordered if low - reach <= value <= high + reach]

@@ -82,10 +82,16 @@ def _start(start: Mapping[str, Any]) -> tuple[str, ...]:
 def _incidents(incidents: Sequence[Mapping[str, Any]], further: int) -> str:
     if not incidents:
         return "<p>Nothing.</p>"
-    rows = [(str(entry.get("time", "")), str(entry.get("text", ""))) for entry in incidents]
+    rows = [(str(entry.get("time", "")), _told(entry)) for entry in incidents]
     if further:
         rows.insert(FIRST_INCIDENTS, ("", f"{plural(further, 'more incident')} in between, in log.txt"))
     return _table(("time", "incident"), rows)
+
+
+def _told(entry: Mapping[str, Any]) -> str:
+    """What an incident is, and which process tells of it if that is not the first one."""
+    process = f"process {entry['process']}: " if entry.get("process") else ""
+    return f"{process}{entry.get('text', '')}"
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:

@@ -15,12 +15,16 @@ from typing import Any
 from stable_audio.audio.atomic import atomic_write
 from stable_audio.audio.json_files import JsonError, read_json_object
 from stable_audio.incidents import IncidentHandler
+from stable_audio.training.record.further_incidents import OwnIncidents, new_incidents, told_as
 from stable_audio.training.saving.folder import put_aside
 
 log = logging.getLogger(__name__)
 
 FIRST_INCIDENTS, LAST_INCIDENTS = 500, 500
 """Number of incidents that are kept in full, the first and the newest ones; those between are counted."""
+
+READ = "read_of_further_processes"
+"""Key of the record: how many bytes of the incidents of further processes are in it, by file."""
 
 LOST = "record lost"
 """Kind of the incident that the record of earlier starts is gone."""
@@ -34,16 +38,24 @@ class RunRecord:
 
     What cannot be written, as on a full disk, is written with the next change; errors are logged once.
 
+    The first process alone records. The others write their incidents to files of their own, which the first
+    one takes over when it calls `gather`, and at every start and end.
+
     Args:
         path: the file, which an earlier start may have written.
-        enabled: False: nothing is recorded, for all processes but the first.
+        rank: number of this process among those of the run.
     """
 
-    def __init__(self, path: Path, *, enabled: bool = True) -> None:
-        self.path, self.enabled = path, enabled
+    def __init__(self, path: Path, *, rank: int = 0) -> None:
+        self.path, self.rank = path, rank
         self._content: dict[str, Any] | None = None
         self._failed = False
         self._lock = threading.RLock()  # checkpoints are written, and fail, in a thread of their own
+
+    @property
+    def enabled(self) -> bool:
+        """Whether this process records."""
+        return self.rank == 0
 
     def started(self, entry: Mapping[str, Any]) -> None:
         """Add a start, and the incident that the one before has not ended in order, if that is so."""
@@ -51,6 +63,7 @@ class RunRecord:
         def change(content: dict[str, Any]) -> None:
             content["starts"].append({**entry, "ended": None})
 
+        self.gather()  # what the start before has left
         earlier = self.content["starts"][-1:]
         told = any(i.get("kind") == LOST for i in self.content["incidents"] if isinstance(i, Mapping))
         if not earlier and not told and self._continues(entry):
@@ -69,6 +82,7 @@ class RunRecord:
             if content["starts"]:
                 content["starts"][-1]["ended"] = {"time": _now(), **outcome}
 
+        self.gather()
         self._change(change)
 
     def describe(self, **details: Any) -> None:
@@ -83,23 +97,45 @@ class RunRecord:
     def incident(self, entry: Mapping[str, Any]) -> None:
         """Add an incident: {"time", "kind", "text", ...}."""
 
-        def change(content: dict[str, Any]) -> None:
-            kept = content["incidents"]
-            kept.append(dict(entry))
-            if (surplus := len(kept) - FIRST_INCIDENTS - LAST_INCIDENTS) > 0:
-                del kept[FIRST_INCIDENTS : FIRST_INCIDENTS + surplus]
-                content["further_incidents"] = content.get("further_incidents", 0) + surplus
+        self._change(lambda content: _keep(content, [entry]))
 
-        self._change(change)
+    def gather(self) -> bool:
+        """Take over the incidents of further processes that are new; returns whether there are any.
+
+        What several processes tell, such as a signal to all of them, is in the record once. A look at files
+        that have not grown writes nothing.
+        """
+        if not self.enabled:
+            return False
+        with self._lock:
+            stored = self.content.get(READ)
+            before = stored if isinstance(stored, dict) else {}
+            entries, read = new_incidents(self.path.parent, before)
+            if read == before or not read:
+                return False
+            known = {told_as(entry) for entry in self.content["incidents"] if isinstance(entry, Mapping)}
+            new: dict[tuple[str, str], dict[str, Any]] = {}
+            for entry in entries:
+                if told_as(entry) not in known:
+                    new.setdefault(told_as(entry), entry)
+
+            def change(content: dict[str, Any]) -> None:
+                _keep(content, new.values())
+                content[READ] = read
+
+            self._change(change)
+            return bool(new)
 
     @contextmanager
     def listening(self, early: Iterable[logging.LogRecord] = ()) -> Iterator[None]:
-        """Record the incidents among the package's log records in this context.
+        """Record the incidents among the package's log records in this context; of a further process in its
+        own file.
 
         Args:
             early: earlier log records.
         """
-        handler, package = IncidentHandler(self.incident), logging.getLogger("stable_audio")
+        keep = self.incident if self.enabled else OwnIncidents(self.path.parent, self.rank).add
+        handler, package = IncidentHandler(keep), logging.getLogger("stable_audio")
         for record in early:
             handler.handle(record)
         package.addHandler(handler)
@@ -149,6 +185,15 @@ class RunRecord:
                 self._failed = True
             else:
                 self._failed = False
+
+
+def _keep(content: dict[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
+    """Add incidents to a record, of which those between the first and the newest are left out."""
+    kept = content["incidents"]
+    kept.extend(dict(entry) for entry in entries)
+    if (surplus := len(kept) - FIRST_INCIDENTS - LAST_INCIDENTS) > 0:
+        del kept[FIRST_INCIDENTS : FIRST_INCIDENTS + surplus]
+        content["further_incidents"] = content.get("further_incidents", 0) + surplus
 
 
 def read_record(path: Path) -> dict[str, Any]:

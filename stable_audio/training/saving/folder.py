@@ -25,7 +25,7 @@ FILES = (
     "run.json",
     "run.html",
 )
-FILES_BY_PATTERN = ("log*.txt", "model.json", "dataset.json", "val_dataset.json")
+FILES_BY_PATTERN = ("log*.txt", "incidents.*.jsonl", "model.json", "dataset.json", "val_dataset.json")
 FOLDERS = ("checkpoints", "demos", "tensorboard", "wandb", "profile")
 
 

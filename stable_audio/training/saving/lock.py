@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stable_audio.folder_lock import FolderInUseError, FolderLock
@@ -23,6 +24,8 @@ class RunLock(FolderLock):
 
     def __init__(self, folder: Path) -> None:
         hint = "wait for its end, end it, or choose another --name"
+        if os.environ.get("SLURM_ARRAY_TASK_ID"):
+            hint += "; tasks of a job array need one each, such as --name run-$SLURM_ARRAY_TASK_ID"
         try:
             super().__init__(folder, NAME, user="run", hint=hint)
         except FolderInUseError as error:

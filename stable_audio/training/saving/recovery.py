@@ -1,5 +1,5 @@
 """Choose the checkpoint in a run's folder to continue from: the newest one that is not damaged, and whose
-weights are all numbers."""
+weights, average and optimizer state are all numbers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stable_audio.config import ModelConfig, load_config
 from stable_audio.incidents import incident
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.errors import TrainingError
-from stable_audio.training.guards.finite_values import refuse_no_numbers
+from stable_audio.training.guards.finite_values import AVERAGE, OPTIMIZERS, refuse_no_numbers
 from stable_audio.training.saving.checkpoint_files import step_checkpoints
 
 log = logging.getLogger(__name__)
 
-_LARGE = ("optimizer_states/", f"{TRAINING_ENTRY}/ema/average/")
+_LARGE = (OPTIMIZERS, AVERAGE)
 
 
 def newest_whole(
@@ -99,13 +99,14 @@ def config_inside(source: str | Path, *, lenient: bool = False, advice: str) -> 
 
 
 def load_training_file(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint of this program, and verify its checksums and that its weights are numbers.
+    """Read a training checkpoint of this program, and verify its checksums and that its weights, their
+    average and the state of its optimizers are numbers.
 
-    Of one in parts, optimizer and average, which may be large, are on the device "meta": they are read where
-    they are needed.
+    Of one in parts, optimizer and average, which may be large, are on the device "meta": they are looked at
+    a few at a time, and read where they are needed.
 
     Raises:
-        CheckpointError: it cannot be read, is not a training checkpoint of this program, or has weights that
+        CheckpointError: it cannot be read, is not a training checkpoint of this program, or has values that
             are not finite.
     """
     if is_shards(path):

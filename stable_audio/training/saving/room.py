@@ -14,6 +14,7 @@ from stable_audio.incidents import incident
 from stable_audio.optim.step_limits import StepLimits
 from stable_audio.stored.shards_folder import is_shards
 from stable_audio.training.guards.finite import FiniteGuard
+from stable_audio.training.guards.finite_values import refuse_no_numbers_in_parts
 from stable_audio.training.saving.checkpoint_files import remove_halves
 from stable_audio.training.saving.folder import disk_of
 from stable_audio.training.saving.pruning import prune, remove_before, remove_left
@@ -92,6 +93,7 @@ def _newest_good(folder: Path, up_to: int) -> float | None:
         try:
             if is_shards(path):
                 check_shards(path)
+                refuse_no_numbers_in_parts(path)
             else:
                 load_training_file(path)
         except CheckpointError:  # named where a checkpoint to continue is chosen

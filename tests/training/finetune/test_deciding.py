@@ -214,6 +214,12 @@ def test_curves_are_means_over_equal_parts(tmp_path: Path) -> None:
     assert loss_curves(tmp_path / "none.csv") == {}
 
 
+def test_damaged_lines_of_metrics_cost_no_curve(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"step,train/loss\n1,2\n2,inf\nx,3\n,5\n3,1e\n\0\0\0,1\nnan,7\n3,1e308\n4,4\n\xff,1\n4")
+    assert loss_curves(path, points=1) == {"all": [(2.0, 3.0)]}
+
+
 def test_prompts_to_keep_are_checked_before_anything_is_rendered(tmp_path: Path) -> None:
     config = tiny_config()
     entry = {"id": "prompt", "type": "words", "config": {"vocab_size": 64}}

@@ -228,9 +228,9 @@ def test_the_checkpoint_to_continue_is_compared() -> None:
 
 
 def test_machines_with_other_clips_are_refused() -> None:
-    ours = {"clips": 10, "names_sha256": "a", "files_not_read": 0}
+    ours = {"clips": 10, "names_sha256": "a", "sizes_sha256": "s", "files_not_read": 0}
     refuse_other_clips([("one", ours), ("two", ours)])
-    fewer = {"clips": 9, "names_sha256": "b", "files_not_read": 1}
+    fewer = {**ours, "clips": 9, "names_sha256": "b", "files_not_read": 1}
     message = (
         r"process 1 of 2 on two has 9 clips, not 10 as process 0 on one \(files that could not be read: "
         r"1 and 0\)"
@@ -238,7 +238,10 @@ def test_machines_with_other_clips_are_refused() -> None:
     with pytest.raises(TrainingError, match=message):
         refuse_other_clips([("one", ours), ("two", fewer)])
     with pytest.raises(TrainingError, match="has 10 clips, with other names than process 0 on one"):
-        refuse_other_clips([("one", ours), ("two", {**ours, "names_sha256": "b"})])
+        refuse_other_clips([("one", ours), ("two", {**ours, "names_sha256": "b", "sizes_sha256": "t"})])
+    message = "has 10 clips, of the same names but other sizes than process 0 on one"
+    with pytest.raises(TrainingError, match=message):
+        refuse_other_clips([("one", ours), ("two", {**ours, "sizes_sha256": "t"})])
 
 
 def _starts_apart(folder: Path, each: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,6 +200,36 @@ def test_a_dataset_that_loses_half_of_its_files_is_named_and_the_run_goes_on(
         tiny_run(tmp_path, max_steps=12, dataset=dataset, recover=True).start()
 
 
+def test_a_file_that_another_one_replaces_under_its_name_is_named(tmp_path: Path) -> None:
+    dataset = _sounds(tmp_path / "sounds", 12)
+    tiny_run(tmp_path, max_steps=2, dataset=dataset).start()
+    assert tiny_run(tmp_path, max_steps=3, dataset=dataset, recover=True).start() == 0
+    assert not _incidents(tmp_path, "changed data")
+    with open(tmp_path / "sounds" / "7.wav", "ab") as file:
+        file.write(b"\0\0")
+    assert tiny_run(tmp_path, max_steps=4, dataset=dataset, recover=True).start() == 0
+    (text,) = _incidents(tmp_path, "changed data")
+    assert "of its 12 clips, which have the same names, some are of another size" in text
+
+
+def test_the_digest_of_sizes_does_not_depend_on_the_order_of_files() -> None:
+    """Nor is it there where sizes are not known."""
+
+    def digest(sizes: dict[str, int]) -> str | None:
+        clips = SimpleNamespace(
+            item_names=lambda: list(sizes), item_sizes=lambda: [s for s in sizes.values() if s]
+        )
+        data = RunData(lambda rank, size: None)  # type: ignore[arg-type, return-value]
+        data.timed = SimpleNamespace(loader=SimpleNamespace(dataset=clips))  # type: ignore[assignment]
+        return data.sizes_digest()
+
+    first = digest({"a": 1, "b": 2})
+    assert first == digest({"b": 2, "a": 1}) == hashlib.sha256(bytes([1, *[0] * 7, 2, *[0] * 7])).hexdigest()
+    assert first != digest({"a": 2, "b": 1})
+    assert digest({"a": 1, "b": 0}) is None
+    assert digest({}) is None
+
+
 def _many(count: int, renamed: int = -1) -> RunData:
     """Data with so many clips, of which one has another name."""
     names = [f"folder/{number:07d}.wav" for number in range(count)]
@@ -213,6 +244,9 @@ def _many(count: int, renamed: int = -1) -> RunData:
 
         def item_names(self) -> list[str]:
             return names
+
+        def item_sizes(self) -> Sequence[int]:
+            return range(count)
 
     data = RunData(lambda rank, size: None)  # type: ignore[arg-type, return-value]
     data.timed = SimpleNamespace(loader=SimpleNamespace(dataset=Clips()))  # type: ignore[assignment]
@@ -235,6 +269,13 @@ def test_one_of_very_many_clips_that_has_another_name_is_seen(tmp_path: Path) ->
     content = _started(tmp_path, _many(count, renamed=200_000))
     (change,) = (entry["text"] for entry in content["incidents"] if entry["kind"] == "changed data")
     assert f"{count} clips then, {count} now" in change
+
+
+def test_a_record_without_sizes_says_nothing_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    """As earlier versions wrote."""
+    before = {"data": {"clips": 4, "names_sha256": "a"}}
+    name_changed_clips([before], {"clips": 4, "names_sha256": "a", "sizes_sha256": "b"})
+    assert not caplog.records
 
 
 def test_a_record_without_a_digest_says_nothing_of_names(caplog: pytest.LogCaptureFixture) -> None:

@@ -190,7 +190,7 @@ def test_a_run_whose_weights_could_not_be_written_is_refused(settings: dict[str,
 
 
 def test_only_the_first_process_records(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path / "run.json", enabled=False)
+    record = RunRecord(tmp_path / "run.json", rank=1)
     record.started({})
     record.ended({})
     assert not list(tmp_path.iterdir())
