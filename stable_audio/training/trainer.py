@@ -32,7 +32,8 @@ from stable_audio.training.processes.cluster import ProcessLayout, disable_signa
 from stable_audio.training.processes.meeting import Meeting, meet
 from stable_audio.training.processes.requeue import refuse_no_job
 from stable_audio.training.processes.stopping import StopRequest
-from stable_audio.training.record.loggers import RunLogger, check_loggers, create_logger
+from stable_audio.training.record.loggers import check_loggers, create_logger
+from stable_audio.training.record.loggers.base import RunLogger
 from stable_audio.training.record.machines import machines_of
 from stable_audio.training.record.run_record import RunRecord
 from stable_audio.training.record.start_files import EarlyLog, record_run
